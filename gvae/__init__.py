@@ -1,0 +1,70 @@
+"""gvae: variational latent-variable models whose Gaussians have structure. A NumPy-native numerical engine.
+
+    import gvae
+    model = gvae.VAE(latent=16, posterior="chain").fit(images)
+    model.score_samples(images)          # importance-sampled log p(x), nats per row
+
+Names are imported when they are first used: `import gvae` loads neither Numba nor CuPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "VAE": "estimator",
+    "load": "estimator",
+    "Var": "autodiff",
+    "gradient": "autodiff",
+    "value_and_gradient": "autodiff",
+    "stop_gradient": "autodiff",
+    "evaluate": "evaluation",
+    "train": "training",
+    "GvaeError": "errors",
+}
+_MODULES = (
+    "autodiff",
+    "checks",
+    "data",
+    "dispatch",
+    "distributions",
+    "errors",
+    "estimator",
+    "evaluation",
+    "families",
+    "graphs",
+    "models",
+    "nn",
+    "objectives",
+    "ops",
+    "optim",
+    "plots",
+    "random",
+    "training",
+)
+
+__all__ = [*_HOME, *_MODULES]
+
+if TYPE_CHECKING:
+    from gvae.autodiff import Var, gradient, stop_gradient, value_and_gradient
+    from gvae.errors import GvaeError
+    from gvae.estimator import VAE, load
+    from gvae.evaluation import evaluate
+    from gvae.training import train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"gvae.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"gvae.{name}")
+    raise AttributeError(f"module 'gvae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

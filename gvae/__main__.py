@@ -1,0 +1,7 @@
+"""`python -m gvae` is the command `gvae`."""
+
+import sys
+
+from gvae.cli import main
+
+sys.exit(main())

@@ -1,0 +1,351 @@
+"""The tape: reverse-mode differentiation of first order. It knows no mathematics and no device.
+
+A primitive is a forward function on plain arrays, with its rule below it:
+
+    @primitive
+    def multiply(x, y):
+        return x * y
+
+    @multiply.vjp
+    def _(z_bar, z, x, y, *, needs):
+        return z_bar * y, z_bar * x
+
+Arrays are positional, settings are keywords. Called with plain arrays, a primitive returns plain arrays and records
+nothing; called with at least one `Var`, it returns a `Var`. A rule receives the cotangent of the result, the result, the
+arguments and the settings; it returns one cotangent per positional argument (None where `needs` says it is not wanted or
+where there is none) and never adds into anything: only the tape adds.
+
+Nodes hold their parents; there is no global stack, so nothing needs zeroing and threads do not meet. Differentiation is
+of first order: `gradient` may run inside a function that is itself being differentiated, and what it returns is data.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gvae.errors import ConfigError, DTypeError, ShapeError
+
+__all__ = ["Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "vjp"]
+
+
+class Var:
+    """An array on the tape. `.value` is the array; everything else follows from it.
+
+    Operators (+, *, @, [], comparisons, .sum, .reshape, ...) are attached by `gvae.ops.elementwise` and
+    `gvae.ops.arrays`, so that this file stays free of mathematics.
+    """
+
+    __slots__ = ("index", "node", "value")
+    __array_ufunc__ = None  # `array * var` defers to Var.__rmul__ instead of making an array of objects
+
+    def __init__(self, value: Any, node: _Node | None = None, index: int | None = None):
+        self.value = value
+        self.node = node
+        self.index = index
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.value.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.value.ndim
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a Var is not an array: use gvae.ops on it, or .value for its array outside differentiation")
+
+    def __repr__(self) -> str:
+        return f"Var({self.value!r})"
+
+    __hash__ = None  # type: ignore[assignment]  # == compares elements, as for arrays
+
+    if TYPE_CHECKING:  # what gvae.ops attaches
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __add__(self, other: Any) -> Any: ...
+        def __radd__(self, other: Any) -> Any: ...
+        def __sub__(self, other: Any) -> Any: ...
+        def __rsub__(self, other: Any) -> Any: ...
+        def __mul__(self, other: Any) -> Any: ...
+        def __rmul__(self, other: Any) -> Any: ...
+        def __truediv__(self, other: Any) -> Any: ...
+        def __rtruediv__(self, other: Any) -> Any: ...
+        def __pow__(self, other: Any) -> Any: ...
+        def __matmul__(self, other: Any) -> Any: ...
+        def __rmatmul__(self, other: Any) -> Any: ...
+        def __neg__(self) -> Any: ...
+        def __getitem__(self, index: Any) -> Any: ...
+
+
+class _Node:
+    """One recorded call: what ran, on what, and what came out. `depth` exceeds that of every parent."""
+
+    __slots__ = ("args", "depth", "parents", "primitive", "saved", "settings", "value")
+
+    def __init__(self, primitive, args, parents, settings, value, saved):
+        self.primitive = primitive
+        self.args = args
+        self.parents = parents
+        self.settings = settings
+        self.value = value
+        self.saved = saved
+        self.depth = 1 + max((p.node.depth for p in parents if p is not None and p.node is not None), default=0)
+
+
+class Primitive:
+    """A forward function with its vjp. Made by `primitive`."""
+
+    def __init__(self, forward: Callable, saves: bool, differentiable: bool):
+        functools.update_wrapper(self, forward)
+        self.forward = forward
+        self.saves = saves
+        self.differentiable = differentiable
+        self.rule: Callable | None = None
+
+    def vjp(self, rule: Callable) -> Callable:
+        """Decorator: `rule(y_bar, y, *args, needs, **settings)` is the derivative of this primitive."""
+        self.rule = rule
+        return rule
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        for arg in args:
+            if isinstance(arg, Var):
+                return self._record(args, settings)
+        return self.forward(*args, **settings)
+
+    def _record(self, args, settings):
+        if settings.get("out") is not None:
+            raise ConfigError(f"{self.__name__}: out= cannot be combined with a Var: the tape owns its results")
+        parents = [a if isinstance(a, Var) else None for a in args]
+        values = [a.value if isinstance(a, Var) else a for a in args]
+        if self.saves:
+            value, saved = self.forward(*values, save=True, **settings)
+        else:
+            value, saved = self.forward(*values, **settings), None
+        node = _Node(self, values, parents, settings, value, saved)
+        if isinstance(value, tuple):
+            return tuple(Var(v, node, i) for i, v in enumerate(value))
+        return Var(value, node)
+
+    def pull(self, node: _Node, y_bar: Any, needs: tuple[bool, ...]) -> tuple:
+        if self.rule is None:
+            raise NotImplementedError(f"{self.__name__} has no derivative rule")
+        settings = {k: v for k, v in node.settings.items() if k != "out"}
+        if self.saves:
+            settings["saved"] = node.saved
+        return self.rule(y_bar, node.value, *node.args, needs=needs, **settings)
+
+
+def primitive(forward: Callable | None = None, *, saves: bool = False, differentiable: bool = True) -> Any:
+    """Make a primitive of a function on plain arrays.
+
+    saves          : the forward takes `save=`; with save=True it returns (value, saved), and the rule gets `saved=`
+    differentiable : False cuts the tape here: no cotangent passes
+    """
+    if forward is None:
+        return lambda f: Primitive(f, saves, differentiable)
+    return Primitive(forward, saves, differentiable)
+
+
+@functools.partial(primitive, differentiable=False)
+def _stopped(x):
+    return x
+
+
+def stop_gradient(x: Any) -> Any:
+    """x itself, as a constant: no derivative passes. Containers are mapped."""
+    return _map(lambda leaf: _stopped(leaf) if isinstance(leaf, Var) else leaf, x)
+
+
+def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[Any] | None = None) -> list[Any]:
+    """Cotangents of `leaves`, given (output, cotangent) pairs; None for a leaf that no output depends on.
+
+    buffers: an array per leaf (or None) into which its cotangent is written, and which is then returned for it.
+    """
+    leaf_at = {id(leaf): i for i, leaf in enumerate(leaves)}
+    found: list[Any] = [None] * len(leaves)
+    owned = [False] * len(leaves)
+
+    # Only nodes that lead to a requested leaf are visited again: an outer tape's history costs nothing here.
+    nodes: dict[int, _Node] = {}
+    stack = [out.node for out, _ in outputs if out.node is not None]
+    while stack:
+        node = stack.pop()
+        if id(node) not in nodes:
+            nodes[id(node)] = node
+            stack.extend(p.node for p in node.parents if p is not None and p.node is not None)
+    order = sorted(nodes.values(), key=lambda node: node.depth)
+    leads: set[int] = set()
+
+    def wanted(parent: Var | None) -> bool:
+        return parent is not None and (id(parent) in leaf_at or (parent.node is not None and id(parent.node) in leads))
+
+    for node in order:
+        if node.primitive.differentiable and any(wanted(p) for p in node.parents):
+            leads.add(id(node))
+
+    cotangents: dict[int, Any] = {}
+
+    def give(var: Var, bar: Any) -> None:
+        """Add a cotangent to what a variable has received so far."""
+        if bar.shape != var.value.shape:
+            name = "output" if var.node is None else var.node.primitive.__name__
+            raise ShapeError(f"{name}: its cotangent has shape {bar.shape}, expected {var.value.shape}")
+        i = leaf_at.get(id(var))
+        if i is not None:
+            if found[i] is None:
+                if buffers is not None and buffers[i] is not None:
+                    buffers[i][...] = bar
+                    found[i], owned[i] = buffers[i], True
+                else:
+                    found[i] = bar
+            elif owned[i]:
+                found[i] += bar
+            else:
+                found[i], owned[i] = found[i] + bar, bar.ndim > 0
+        elif var.node is not None and id(var.node) in leads:
+            key = id(var.node)
+            if var.index is None:
+                cotangents[key] = bar if key not in cotangents else cotangents[key] + bar
+            else:
+                slots = cotangents.setdefault(key, [None] * len(var.node.value))
+                slots[var.index] = bar if slots[var.index] is None else slots[var.index] + bar
+
+    for out, bar in outputs:
+        give(out, bar)
+    for node in reversed(order):
+        y_bar = cotangents.pop(id(node), None)
+        if y_bar is None:
+            continue
+        needs = tuple(wanted(p) for p in node.parents)
+        bars = node.primitive.pull(node, y_bar, needs)
+        for parent, need, bar in zip(node.parents, needs, bars, strict=True):
+            if need and bar is not None:
+                give(parent, bar)
+    return found
+
+
+def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:
+    """(value, pull): the value of f at the arguments, and pull(cotangent) -> cotangents of the arguments.
+
+    Arguments may be arrays or dicts, lists and tuples of arrays; cotangents have the same structure, and a single
+    argument's cotangent comes without a tuple around it. With has_aux, f returns (value, aux) and so does this:
+    (value, pull, aux), aux with arrays for Vars. `out` has the structure of the arguments and receives the cotangents.
+    """
+    leaves: list[Var] = []
+
+    def lift(leaf: Any) -> Var:
+        value = leaf.value if isinstance(leaf, Var) else np.asarray(leaf) if isinstance(leaf, (int, float)) else leaf
+        if getattr(value, "dtype", None) not in (np.dtype(np.float32), np.dtype(np.float64)):
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise DTypeError(f"gradient: argument {len(leaves)} is {kind}, expected a float32 or float64 array")
+        leaves.append(Var(value))
+        return leaves[-1]
+
+    lifted = _map(lift, args)
+    result = f(*lifted)
+    value, aux = result if has_aux else (result, None)
+    buffers = None if out is None else list(_leaves((out,) if len(args) == 1 else out))
+
+    def pull(cotangent: Any = None) -> Any:
+        outputs = []
+        seeds = _leaves(cotangent) if cotangent is not None else None
+        for var in _leaves(value):
+            seed = next(seeds) if seeds is not None else None
+            if isinstance(var, Var):
+                outputs.append((var, _seed(var, seed)))
+        bars = iter(backward(outputs, leaves, buffers))
+        position = iter(range(len(leaves)))
+
+        def fill(leaf: Var) -> Any:
+            bar, i = next(bars), next(position)
+            if bar is not None:  # without a buffer it may be a view of something else, or stand for several leaves
+                return bar if buffers is not None else bar.copy()
+            if buffers is not None:
+                buffers[i][...] = 0
+                return buffers[i]
+            return np.zeros_like(leaf.value)
+
+        filled = _map(fill, lifted)
+        return filled[0] if len(args) == 1 else filled
+
+    return (_plain(value), pull, _plain(aux)) if has_aux else (_plain(value), pull)
+
+
+def _seed(var: Var, seed: Any) -> Any:
+    if seed is None:
+        if var.shape != ():
+            raise ShapeError(
+                f"gradient: the function returned shape {var.shape}, expected a scalar; "
+                "for anything else use vjp and give its pull a cotangent of that shape"
+            )
+        return var.dtype.type(1)
+    if getattr(seed, "shape", ()) != var.shape:
+        raise ShapeError(f"vjp: cotangent has shape {getattr(seed, 'shape', ())}, expected {var.shape} as the value")
+    return seed if hasattr(seed, "shape") else var.dtype.type(seed)
+
+
+def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:
+    """(value, gradient) of a scalar function; with has_aux, ((value, aux), gradient). Structure as in `vjp`."""
+    if has_aux:
+        value, pull, aux = vjp(f, *args, has_aux=True, out=out)
+        return (value, aux), pull()
+    value, pull = vjp(f, *args, out=out)
+    return value, pull()
+
+
+def gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> Any:
+    """The gradient of a scalar function at the arguments: one array (or structure), or a tuple of them for several."""
+    result, grad = value_and_gradient(f, *args, has_aux=has_aux, out=out)
+    return (grad, result[1]) if has_aux else grad
+
+
+def _map(f: Callable, structure: Any) -> Any:
+    """Apply f to each leaf of nested dicts, lists and tuples; None stays None."""
+    if isinstance(structure, dict):
+        return {k: _map(f, v) for k, v in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(_map(f, v) for v in structure)
+    return None if structure is None else f(structure)
+
+
+def _leaves(structure: Any) -> Iterator[Any]:
+    if isinstance(structure, dict):
+        for v in structure.values():
+            yield from _leaves(v)
+    elif isinstance(structure, (list, tuple)):
+        for v in structure:
+            yield from _leaves(v)
+    elif structure is not None:
+        yield structure
+
+
+def _plain(structure: Any) -> Any:
+    return _map(lambda leaf: leaf.value if isinstance(leaf, Var) else leaf, structure)
+
+
+# The one deliberate upward import: these modules attach Var's operators, so that `Var` alone is complete.
+import gvae.ops.arrays  # noqa: E402
+import gvae.ops.dense  # noqa: E402
+import gvae.ops.elementwise  # noqa: E402, F401

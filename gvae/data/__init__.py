@@ -1,0 +1,15 @@
+"""Data: loading it (`load`), checking it, and handing it to a model in batches (`Table`)."""
+
+from gvae.data.loaders import Dataset, check_finite, check_unit_interval, dataset_names, load
+from gvae.data.table import BINARIZATIONS, Batch, Table
+
+__all__ = [
+    "BINARIZATIONS",
+    "Batch",
+    "Dataset",
+    "Table",
+    "check_finite",
+    "check_unit_interval",
+    "dataset_names",
+    "load",
+]

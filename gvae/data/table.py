@@ -1,0 +1,71 @@
+"""Rows on their way into a model: named columns, minibatches, binarization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from gvae import random
+from gvae.errors import ConfigError, DataError
+from gvae.ops.sparse import is_csr
+
+__all__ = ["BINARIZATIONS", "Batch", "Table"]
+
+BINARIZATIONS = ("none", "dynamic", "fixed", "threshold")
+
+
+class Batch:
+    """Some rows: the columns as attributes (x, ...), `index` (their row numbers) and `weight` (None, or (B,))."""
+
+    def __init__(self, columns: Mapping[str, Any], index: np.ndarray, weight: np.ndarray | None = None):
+        self.__dict__.update(columns)
+        self.index, self.weight = index, weight
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getattr__(self, name: str) -> Any:
+        raise DataError(f"the model asks for column {name!r}; the data has {', '.join(sorted(self.__dict__))}")
+
+
+class Table:
+    """Columns of equal length, dense or CSR, and how `x` becomes binary.
+
+    binarize : "none"; "dynamic" (x ~ Bernoulli(x) anew whenever a row is presented); "fixed" (drawn once, from `key`);
+               "threshold" (x > 1/2)
+    weight   : a column (N,) that weighs rows, under its own name "weight"
+    """
+
+    def __init__(self, x: Any, *, binarize: str = "none", key: np.ndarray | None = None, **columns: Any):
+        if binarize not in BINARIZATIONS:
+            raise ConfigError(f"unknown binarization {binarize!r}; known are {', '.join(BINARIZATIONS)}")
+        if binarize != "none" and is_csr(x):
+            raise ConfigError("binarization needs a dense x, got a CSR matrix")
+        self.columns = {"x": x, **columns}
+        lengths = {name: column.shape[0] for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"columns have different lengths: {lengths}")
+        self.binarize = binarize
+        if binarize == "threshold":
+            self.columns["x"] = (x > 0.5).astype(x.dtype)
+        elif binarize == "fixed":
+            self.columns["x"] = random.bernoulli(random.key(0) if key is None else key, x)
+
+    def __len__(self) -> int:
+        return self.columns["x"].shape[0]
+
+    def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
+        """The rows `index`; `key` draws their binarization, if it is dynamic."""
+        columns = {name: column[index] for name, column in self.columns.items()}
+        if self.binarize == "dynamic":
+            columns["x"] = random.bernoulli(key, columns["x"])
+        return Batch(columns, index, columns.get("weight"))
+
+    def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None) -> Iterator[Batch]:
+        """All rows once, in `order` (None: as they stand), in batches; the last may be smaller. Each batch's binarization
+        has a key of its own, so that the pass is a function of (key, batch_size, order)."""
+        order = np.arange(len(self)) if order is None else order
+        for i, start in enumerate(range(0, len(order), batch_size)):
+            yield self.batch(order[start : start + batch_size], random.fold_in(key, i))

@@ -1,0 +1,57 @@
+"""The only place that asks "NumPy or CuPy?". It decides by the type of an array and never imports CuPy itself.
+
+If an array comes from CuPy, CuPy is already in `sys.modules`: a process that works on the CPU never pays for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gvae.errors import DeviceError
+
+__all__ = ["is_cuda", "kernels_for", "namespace", "scatter_add", "special"]
+
+
+def is_cuda(array: Any) -> bool:
+    """Whether this is a CuPy array."""
+    return type(array).__module__.split(".")[0] == "cupy"
+
+
+def namespace(*arrays: Any) -> ModuleType:
+    """The array module of the arguments: numpy or cupy. Python scalars and lists go with either."""
+    cuda = [is_cuda(a) for a in arrays if isinstance(a, np.ndarray) or is_cuda(a)]
+    if not any(cuda):
+        return np
+    if not all(cuda):
+        kinds = ", ".join(type(a).__module__.split(".")[0] for a in arrays)
+        raise DeviceError(f"arrays of one call must live on one device, got {kinds}; move them with cupy.asarray/asnumpy")
+    return sys.modules["cupy"]
+
+
+def kernels_for(family: str, *arrays: Any) -> ModuleType:
+    """The kernels of one family ("banded", "random", ...) for the device of the arrays: see gvae.kernels."""
+    if namespace(*arrays) is not np:
+        raise DeviceError(f"the {family} kernels run on NumPy arrays only: gvae {_version()} has no CUDA kernels yet")
+    return importlib.import_module(f"gvae.kernels.cpu.{family}")
+
+
+def special(array: Any) -> ModuleType:
+    """scipy.special, or its CuPy twin."""
+    return importlib.import_module("cupyx.scipy.special" if is_cuda(array) else "scipy.special")
+
+
+def scatter_add(target: Any, index: Any, values: Any) -> None:
+    """target[index] += values, adding once per occurrence of a repeated index."""
+    if is_cuda(target):
+        importlib.import_module("cupyx").scatter_add(target, index, values)
+    else:
+        np.add.at(target, index, values)
+
+
+def _version() -> str:
+    return sys.modules["gvae"].__version__

@@ -1,0 +1,362 @@
+"""Distributions over the last axis of an array: log_prob, sample, kl, entropy, moments. In nats.
+
+Every distribution has batch axes, which lead, and n variables. Arguments are plain arrays or Vars. Sampling takes its noise
+as an argument (`d.noise(key, sample_shape)` draws it), so a sample is a differentiable function and a test can repeat it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gvae import random
+from gvae.autodiff import Var
+from gvae.errors import ConfigError
+from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank
+
+__all__ = [
+    "AR1Gaussian",
+    "BandedGaussian",
+    "BernoulliDistribution",
+    "DenseGaussian",
+    "DiagonalGaussian",
+    "Distribution",
+    "LowRankGaussian",
+]
+
+
+class Distribution:
+    """What every distribution offers. `n` is the number of variables, `batch_shape` the leading axes."""
+
+    reparameterized: bool
+    mean: Any
+
+    @property
+    def n(self) -> int:
+        return self.mean.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.mean.shape[:-1]
+
+    @staticmethod
+    def draw_noise(key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Noise of the kind this class samples from; a family uses it before any distribution exists."""
+        raise NotImplementedError
+
+    def noise(self, key: np.ndarray, sample_shape: tuple[int, ...] = ()) -> np.ndarray:
+        """The noise that `sample` takes, of shape sample_shape + batch + (n,)."""
+        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.mean.dtype)
+
+    def sample(self, noise: Any) -> Any:
+        """The draw that this noise stands for: (..., n)."""
+        raise NotImplementedError
+
+    def log_prob(self, x: Any, reduce: bool = True) -> Any:
+        """log p(x) per batch row; with reduce=False the n terms of which it is the sum."""
+        raise NotImplementedError
+
+    def log_prob_of_draw(self, noise: Any, sample: Any) -> Any:
+        """log p(sample) where sample = self.sample(noise)."""
+        return self.log_prob(sample)
+
+    def entropy(self) -> Any:
+        raise NotImplementedError
+
+    def variance(self) -> Any:
+        """Marginal variances (..., n)."""
+        raise NotImplementedError
+
+    def covariance(self) -> np.ndarray:
+        """The dense covariance (..., n, n) as a plain array, for looking."""
+        raise NotImplementedError
+
+    @property
+    def standard(self) -> Distribution:
+        """What a prior of None stands for: N(0, I) for Gaussians, fair coins for binary variables."""
+        raise NotImplementedError
+
+    def kl(self, p: Distribution | None = None) -> Any:
+        """KL(self ‖ p) per batch row in closed form, or None where there is none; p=None is `standard`."""
+        raise NotImplementedError
+
+
+class _Gaussian(Distribution):
+    """What the Gaussians share: noise is standard normal, and a draw's density follows from its noise."""
+
+    reparameterized = True
+
+    @staticmethod
+    def draw_noise(key, shape, dtype):
+        return random.normal(key, shape, dtype)
+
+    @property
+    def standard(self) -> Distribution:
+        zero = np.zeros(self.n, self.mean.dtype)
+        return DiagonalGaussian(zero, zero)
+
+    def logdet_covariance(self) -> Any:
+        """log |C| per batch row."""
+        raise NotImplementedError
+
+    def entropy(self) -> Any:
+        return 0.5 * self.logdet_covariance() + 0.5 * self.n * (1 + banded.LOG_2PI)
+
+    def log_prob_of_draw(self, noise, sample):
+        # With z = mean + R eps, |R⁻¹ (z - mean)|² = |eps|²: no solve, and nothing to overflow.
+        return -0.5 * (
+            elementwise.add(arrays.sum(elementwise.square(noise), axis=-1), self.logdet_covariance())
+            + self.n * banded.LOG_2PI
+        )
+
+    def kl(self, p: Distribution | None = None) -> Any:
+        if p is None:
+            return self._kl_standard()
+        if isinstance(p, DiagonalGaussian):  # -H(q) - E_q log p needs q's marginals only
+            spread = elementwise.add(self.variance(), elementwise.square(elementwise.subtract(self.mean, p.mean)))
+            node = 0.5 * elementwise.multiply(spread, elementwise.exp(-2 * p.log_scale)) + p.log_scale
+            return elementwise.subtract(arrays.sum(node, axis=-1) + 0.5 * self.n * banded.LOG_2PI, self.entropy())
+        return self._kl_structured(p)
+
+    def _kl_standard(self) -> Any:
+        raise NotImplementedError
+
+    def _kl_structured(self, p: Distribution) -> Any:
+        return None
+
+
+class DiagonalGaussian(_Gaussian):
+    """N(mean, diag e^(2 log_scale)).   mean, log_scale : (..., n)"""
+
+    def __init__(self, mean: Any, log_scale: Any):
+        self.mean, self.log_scale = mean, log_scale
+
+    def sample(self, noise):
+        return gaussian.sample_diagonal(self.mean, self.log_scale, noise)
+
+    def log_prob(self, x, reduce=True):
+        if reduce:
+            return likelihoods.normal_log_prob(x, self.mean, self.log_scale)
+        t = elementwise.subtract(x, self.mean) * elementwise.exp(-self.log_scale)
+        return -0.5 * elementwise.square(t) - self.log_scale - 0.5 * banded.LOG_2PI
+
+    def logdet_covariance(self):
+        return 2 * arrays.sum(self.log_scale, axis=-1)
+
+    def variance(self):
+        return elementwise.exp(2 * self.log_scale)
+
+    def covariance(self):
+        return _value(self.variance())[..., None] * np.eye(self.n, dtype=self.mean.dtype)
+
+    def _kl_standard(self):
+        return gaussian.kl_divergence_diagonal(self.mean, self.log_scale)
+
+    def _kl_structured(self, p):
+        chol = elementwise.exp(-self.log_scale)[..., None, :]
+        return BandedGaussian(self.mean, chol, (0,), check=False)._kl_structured(p)
+
+
+class BandedGaussian(_Gaussian):
+    """N(mean, (L Lᵀ)⁻¹) with a sparse factor of the precision.   mean : (..., n)   chol : (..., M, n), see gvae.ops.banded
+
+    check: whether a pivot that is not positive raises; families, whose pivots are positive by construction, pass False.
+    """
+
+    def __init__(self, mean: Any, chol: Any, offsets: Sequence[int] | None = None, *, check: bool = True):
+        self.mean, self.chol, self.check = mean, chol, check
+        self.offsets = tuple(range(chol.shape[-2])) if offsets is None else tuple(offsets)
+
+    def sample(self, noise):
+        return banded.sample_banded(self.mean, self.chol, noise, offsets=self.offsets, check=self.check)
+
+    def log_prob(self, x, reduce=True):
+        if reduce:
+            return banded.log_prob_banded(x, self.mean, self.chol, offsets=self.offsets, check=self.check)
+        # (Lᵀ (x - mean))_j standardises x_j given the variables after it: the terms are conditional log-densities.
+        difference = elementwise.subtract(x, self.mean)
+        t = banded.multiply_triangular_banded(self.chol, difference, offsets=self.offsets, trans=True)
+        log_diagonal = elementwise.log(arrays.getitem(self.chol, (..., 0, slice(None))))
+        return elementwise.subtract(log_diagonal, 0.5 * elementwise.square(t)) - 0.5 * banded.LOG_2PI
+
+    def logdet_covariance(self):
+        return elementwise.negative(banded.logdet_banded(self.chol, check=self.check))
+
+    def variance(self):
+        inverse = banded.inverse_banded(self.chol, offsets=self.offsets, check=self.check)
+        return arrays.getitem(inverse, (..., 0, slice(None)))
+
+    def covariance(self):
+        factor = banded.band_to_dense(_value(self.chol), offsets=self.offsets)
+        root = np.linalg.inv(factor)  # L⁻¹; P⁻¹ = L⁻ᵀ L⁻¹
+        return root.swapaxes(-1, -2) @ root
+
+    def _kl_standard(self):
+        return banded.kl_divergence_banded(self.mean, self.chol, offsets=self.offsets, check=self.check)
+
+    def _kl_structured(self, p):
+        if not isinstance(p, BandedGaussian):
+            return None
+        return banded.kl_divergence_banded(
+            self.mean, self.chol, p.mean, p.chol, offsets=self.offsets, prior_offsets=p.offsets, check=self.check
+        )
+
+
+class AR1Gaussian(_Gaussian):
+    """N(mean, C), C_ij = variance * rho^|i-j|.   mean : (..., n)   variance, rho : (...)"""
+
+    def __init__(self, mean: Any, variance: Any, rho: Any):
+        self.mean, self.ar1_variance, self.rho = mean, variance, rho
+
+    def sample(self, noise):
+        return ar1.sample_ar1(self.mean, self.ar1_variance, self.rho, noise)
+
+    def log_prob(self, x, reduce=True):
+        _only_reduced(self, reduce)
+        return ar1.log_prob_ar1(x, self.mean, self.ar1_variance, self.rho)
+
+    def logdet_covariance(self):
+        return ar1.logdet_ar1(self.ar1_variance, self.rho, self.n)
+
+    def variance(self):
+        return arrays.broadcast_to(self.ar1_variance[..., None], shape=(*self.ar1_variance.shape, self.n))
+
+    def covariance(self):
+        lag = np.abs(np.arange(self.n)[:, None] - np.arange(self.n))
+        return _value(self.ar1_variance)[..., None, None] * _value(self.rho)[..., None, None] ** lag
+
+    def _kl_standard(self):
+        return ar1.kl_divergence_ar1(self.mean, self.ar1_variance, self.rho)
+
+
+class LowRankGaussian(_Gaussian):
+    """N(mean, (diag(d) + UᵀU)⁻¹).   mean, d : (..., n)   u : (..., R, n)"""
+
+    def __init__(self, mean: Any, d: Any, u: Any):
+        self.mean, self.d, self.u = mean, d, u
+
+    def sample(self, noise):
+        return lowrank.sample_lowrank(self.mean, self.d, self.u, noise)
+
+    def log_prob(self, x, reduce=True):
+        _only_reduced(self, reduce)
+        return lowrank.log_prob_lowrank(x, self.mean, self.d, self.u)
+
+    def logdet_covariance(self):
+        return elementwise.negative(lowrank.logdet_lowrank(self.d, self.u))
+
+    def variance(self):
+        return lowrank.variance_lowrank(self.d, self.u)
+
+    def covariance(self):
+        d, u = _value(self.d), _value(self.u)
+        return np.linalg.inv(d[..., None] * np.eye(self.n, dtype=d.dtype) + u.swapaxes(-1, -2) @ u)
+
+    def _kl_standard(self):
+        return lowrank.kl_divergence_lowrank(self.mean, self.d, self.u)
+
+
+class DenseGaussian(_Gaussian):
+    """N(mean, R Rᵀ) with a dense lower-triangular R.   mean : (..., n)   scale_tril : (..., n, n)"""
+
+    def __init__(self, mean: Any, scale_tril: Any):
+        self.mean, self.scale_tril = mean, scale_tril
+
+    def sample(self, noise):
+        return gaussian.sample_dense(self.mean, self.scale_tril, noise)
+
+    def log_prob(self, x, reduce=True):
+        _only_reduced(self, reduce)
+        return gaussian.log_prob_dense(x, self.mean, self.scale_tril)
+
+    def logdet_covariance(self):
+        i = np.arange(self.n)
+        return 2 * arrays.sum(elementwise.log(arrays.getitem(self.scale_tril, (..., i, i))), axis=-1)
+
+    def variance(self):
+        return arrays.sum(elementwise.square(self.scale_tril), axis=-1)
+
+    def covariance(self):
+        r = _value(self.scale_tril)
+        return r @ r.swapaxes(-1, -2)
+
+    def _kl_standard(self):
+        return gaussian.kl_divergence_dense(self.mean, self.scale_tril)
+
+
+class BernoulliDistribution(Distribution):
+    """Independent binary variables with P(x_j = 1) = sigmoid(logits_j).   logits : (..., n)
+
+    Sampling is not differentiable: objectives then use the score function. The standard is a fair coin per variable.
+    """
+
+    reparameterized = False
+
+    def __init__(self, logits: Any):
+        self.logits = logits
+
+    @property
+    def mean(self) -> Any:  # type: ignore[override]
+        return elementwise.sigmoid(self.logits)
+
+    @property
+    def n(self) -> int:
+        return self.logits.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.logits.shape[:-1]
+
+    @staticmethod
+    def draw_noise(key, shape, dtype):
+        return random.uniform(key, shape, dtype)
+
+    def noise(self, key, sample_shape=()):
+        return self.draw_noise(key, (*sample_shape, *self.logits.shape), self.logits.dtype)
+
+    def sample(self, noise):
+        probability = _value(self.mean)
+        return (noise < probability).astype(probability.dtype)
+
+    def log_prob(self, x, reduce=True):
+        if reduce:
+            return likelihoods.bernoulli_log_prob(x, self.logits)
+        return elementwise.subtract(elementwise.multiply(x, self.logits), elementwise.softplus(self.logits))
+
+    def entropy(self):
+        # softplus(a) - a sigmoid(a), written in |a| so that nothing large cancels
+        size = elementwise.abs(self.logits)
+        e = elementwise.exp(-size)
+        return arrays.sum(elementwise.log1p(e) + size * e / (1 + e), axis=-1)
+
+    def variance(self):
+        p = self.mean
+        return p * (1 - p)
+
+    def covariance(self):
+        return _value(self.variance())[..., None] * np.eye(self.n, dtype=self.logits.dtype)
+
+    @property
+    def standard(self) -> Distribution:
+        return BernoulliDistribution(np.zeros(self.n, self.logits.dtype))
+
+    def kl(self, p=None):
+        if p is None:
+            return self.n * math.log(2) - self.entropy()
+        if not isinstance(p, BernoulliDistribution):
+            return None
+        # -H(q) - E_q log p, with E_q log p = sum q a_p - softplus(a_p)
+        cross = elementwise.multiply(self.mean, p.logits) - elementwise.softplus(p.logits)
+        return elementwise.negative(self.entropy() + arrays.sum(cross, axis=-1))
+
+
+def _value(x: Any) -> Any:
+    return x.value if isinstance(x, Var) else x
+
+
+def _only_reduced(d: Distribution, reduce: bool) -> None:
+    if not reduce:
+        raise ConfigError(f"{type(d).__name__}.log_prob: reduce=False is offered where terms per variable are natural")

@@ -1,0 +1,69 @@
+"""Every error that gvae raises on purpose. Each is a GvaeError and also the built-in class a caller would guess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = [
+    "ConfigError",
+    "DTypeError",
+    "DataError",
+    "DependencyError",
+    "DeviceError",
+    "GvaeError",
+    "NonFiniteError",
+    "NotPositiveDefiniteError",
+    "RunError",
+    "ShapeError",
+]
+
+
+class GvaeError(Exception):
+    """Base class."""
+
+
+class ShapeError(GvaeError, ValueError):
+    """Array shapes do not fit the contract of a function, or each other."""
+
+
+class DTypeError(GvaeError, TypeError):
+    """An array has another dtype than the contract allows, or dtypes are mixed."""
+
+
+class DeviceError(GvaeError, RuntimeError):
+    """NumPy and CuPy arrays are mixed, or CUDA is asked for and cannot be used."""
+
+
+class ConfigError(GvaeError, ValueError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class DataError(GvaeError, ValueError):
+    """A data set is missing, damaged, or holds values that the model cannot take."""
+
+
+class RunError(GvaeError, OSError):
+    """A run folder is missing, occupied, or not readable as one."""
+
+
+class DependencyError(GvaeError, ImportError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+
+class NonFiniteError(GvaeError, ArithmeticError):
+    """A loss, gradient or parameter became NaN or infinite."""
+
+
+class NotPositiveDefiniteError(GvaeError, np.linalg.LinAlgError):
+    """A factor or factorisation met a pivot that is not positive (NaN included).
+
+    rows   : indices into the batch axes, one tuple per failing system
+    minors : for each, the 1-based order of the leading minor that failed, as LAPACK counts
+    """
+
+    def __init__(self, message: str, rows: Sequence[tuple[int, ...]] = (), minors: Sequence[int] = ()):
+        super().__init__(message)
+        self.rows = list(rows)
+        self.minors = list(minors)

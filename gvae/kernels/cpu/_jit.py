@@ -1,0 +1,54 @@
+"""The one decorator that compiles a CPU kernel: every JIT option is decided here, and why.
+
+nogil        kernels are called from many Python threads, and release the interpreter lock while they run.
+error_model  "numpy": a division by zero gives inf or NaN as in NumPy; Python's model would branch to an exception on
+             every division, which keeps the loop from being vectorised.
+fastmath     only flags that keep NaN and inf meaningful: reassoc lets sums run in SIMD lanes, contract allows fused
+             multiply-add, nsz ignores the sign of zero. Never `nnan` or `ninf`: the contracts mention NaN.
+cache        compiled code is kept on disk. Numba's cache notices a change of the kernel's own file only, so the folder's
+             name carries a hash of ALL kernel files: editing any of them never runs stale code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+FASTMATH = {"reassoc", "contract", "nsz"}
+
+_config_lock = threading.Lock()
+
+
+@cache
+def cache_folder() -> str:
+    """Where compiled kernels of this very source text are kept."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    base = numba.config.CACHE_DIR or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "gvae"
+    )
+    return os.path.join(base, f"kernels-{digest.hexdigest()[:16]}")
+
+
+def kernel(function: Any = None, *, fastmath: bool = True) -> Any:
+    """Compile a CPU kernel. `fastmath=False` where the order of operations is part of the contract."""
+    if function is None:
+        return lambda f: kernel(f, fastmath=fastmath)
+    options = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH if fastmath else False}
+    with _config_lock:  # Numba reads the folder from a process-wide setting when it decorates: set it and put it back
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = cache_folder()
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no folder can be written: compile in every process instead
+            return numba.njit(**options)(function)
+        finally:
+            numba.config.CACHE_DIR = before

@@ -1,0 +1,21 @@
+"""Optimisers on a flat buffer of parameters."""
+
+from __future__ import annotations
+
+import math
+
+from gvae.kernels.cpu._jit import kernel
+
+
+@kernel
+def adam(gradient, parameters, m, v, rate, beta1, beta2, eps, lo, hi):
+    """One Adam step on elements lo <= i < hi, in one pass. `rate` and `eps` already hold the bias corrections.
+
+    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - rate m / (sqrt(v) + eps)      (scalars in p's dtype)
+    """
+    one = parameters.dtype.type(1)
+    for i in range(lo, hi):
+        g = gradient[i]
+        m[i] = beta1 * m[i] + (one - beta1) * g
+        v[i] = beta2 * v[i] + (one - beta2) * g * g
+        parameters[i] -= rate * m[i] / (math.sqrt(v[i]) + eps)

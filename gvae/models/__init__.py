@@ -1,0 +1,17 @@
+"""Models, one file per system of the papers. Each follows the model protocol and nothing else:
+
+    init(key) -> params                                   dict of named arrays; the name up to the first dot is the group
+    noise(key, batch, samples=1) -> dict of arrays        all randomness of one evaluation, drawn ahead
+    terms(params, state, batch, noise, step=0) -> Terms   see gvae.objectives
+
+    optionally
+    init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
+    init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them
+
+`params` maps names to plain arrays (evaluation) or Vars (training); a model cannot tell the difference. `batch` has the
+columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.
+"""
+
+from gvae.models.vae import VAE
+
+__all__ = ["VAE"]

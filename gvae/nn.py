@@ -1,0 +1,96 @@
+"""Networks as functions of parameters, and the one flat buffer in which parameters live.
+
+A network holds sizes and names only. `init(key, dtype)` makes a dict from names to arrays; calling the network reads its
+entries from such a dict, of plain arrays or of Vars. Names are dotted, "encoder.0.weight"; the first part is the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gvae import random
+from gvae.errors import ConfigError
+from gvae.ops import dense
+
+__all__ = ["MLP", "Parameters"]
+
+
+class MLP:
+    """Affine layers with an activation between them.
+
+    name       : prefix of its parameters          sizes : (inputs, hidden .., outputs)
+    activation : after every layer but the last, one of gvae.ops.dense.ACTIVATIONS
+    """
+
+    def __init__(self, name: str, sizes: Sequence[int], activation: str = "elu"):
+        if len(sizes) < 2 or any(not isinstance(s, (int, np.integer)) or s < 1 for s in sizes):
+            raise ConfigError(f"MLP {name!r}: sizes are {tuple(sizes)}, expected at least two positive integers")
+        if activation not in dense.ACTIVATIONS:
+            raise ConfigError(f"unknown activation {activation!r}; known are {', '.join(dense.ACTIVATIONS)}")
+        self.name, self.sizes, self.activation = name, tuple(int(s) for s in sizes), activation
+
+    def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+        """Weights uniform in +-sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010), biases 0."""
+        params = {}
+        for i, (n_in, n_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            u = random.uniform(random.fold_in(key, i), (n_in, n_out), dtype)
+            limit = np.dtype(dtype).type(np.sqrt(6 / (n_in + n_out)))
+            params[f"{self.name}.{i}.weight"] = limit * (2 * u - 1)
+            params[f"{self.name}.{i}.bias"] = np.zeros(n_out, dtype)
+        return params
+
+    def __call__(self, params: Mapping[str, Any], x: Any) -> Any:
+        """x (..., inputs) or CSR (rows, inputs) -> (..., outputs)."""
+        last = len(self.sizes) - 2
+        for i in range(last + 1):
+            weight, bias = params[f"{self.name}.{i}.weight"], params[f"{self.name}.{i}.bias"]
+            x = dense.affine(x, weight, bias, activation=self.activation if i < last else "identity")
+        return x
+
+
+class Parameters(Mapping[str, np.ndarray]):
+    """Named arrays that are views of ONE flat buffer, so that an optimiser makes one pass and a checkpoint is one block.
+
+    Arrays of one group (the name up to the first dot) are contiguous: `groups` maps it to its slice of `flat`.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        order = sorted(arrays, key=lambda name: list(dict.fromkeys(map(_group, arrays))).index(_group(name)))
+        dtypes = {arrays[name].dtype for name in order}
+        if len(dtypes) > 1:
+            raise ConfigError(f"parameters have several dtypes: {', '.join(sorted(map(str, dtypes)))}; expected one")
+        size = sum(arrays[name].size for name in order)
+        self.flat = np.empty(size, dtypes.pop() if dtypes else np.float32)
+        self.groups: dict[str, slice] = {}
+        self._views: dict[str, np.ndarray] = {}
+        start = 0
+        for name in order:
+            source = arrays[name]
+            stop = start + source.size
+            self._views[name] = self.flat[start:stop].reshape(source.shape)
+            self._views[name][...] = source
+            first = self.groups[_group(name)].start if _group(name) in self.groups else start
+            self.groups[_group(name)] = slice(first, stop)
+            start = stop
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._views[name]
+
+    def __iter__(self):
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def zeros(self) -> Parameters:
+        """The same names and shapes, all zero: a gradient buffer."""
+        like = Parameters(self)
+        like.flat[:] = 0
+        return like
+
+
+def _group(name: str) -> str:
+    return name.split(".")[0]

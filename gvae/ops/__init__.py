@@ -1,0 +1,47 @@
+"""Differentiable operations. Each accepts plain arrays (and returns plain arrays) or `Var`s (and returns `Var`s).
+
+elementwise  arithmetic and functions of one element          linalg      dense Cholesky, triangular solve, eigh
+arrays       reductions, shapes, indexing                     banded      Gaussians with a banded Cholesky factor
+dense        matrix products, affine layers                   ar1         Gaussians with covariance s * rho^|i-j|
+sparse       CSR x dense                                      lowrank     Gaussians with precision D + U'U
+likelihoods  log-densities of data                            gaussian    diagonal and dense Gaussians
+weights      importance weights
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import gvae.autodiff  # noqa: F401  (first: it ends by importing the modules that attach Var's operators)
+
+_MODULES = (
+    "elementwise",
+    "arrays",
+    "dense",
+    "sparse",
+    "likelihoods",
+    "weights",
+    "linalg",
+    "banded",
+    "ar1",
+    "lowrank",
+    "gaussian",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"gvae.ops.{name}")
+    if not name.startswith("_"):
+        for module in _MODULES:  # names are few and unique (a test holds that); found once, then kept here
+            namespace = importlib.import_module(f"gvae.ops.{module}")
+            if name in namespace.__all__:
+                globals()[name] = getattr(namespace, name)
+                return globals()[name]
+    raise AttributeError(f"module 'gvae.ops' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    names = {n for m in _MODULES for n in importlib.import_module(f"gvae.ops.{m}").__all__}
+    return sorted(names | set(_MODULES))

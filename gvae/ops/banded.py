@@ -1,0 +1,344 @@
+"""Gaussians whose precision P = L Lᵀ has a sparse lower-triangular factor L, stored by diagonals.
+
+Storage: chol[..., k, j] = L[j + offsets[k], j], shape (..., M, N), with offsets strictly increasing from 0 (by default
+0, 1, .., M-1: SciPy's lower band form with leading batch axes). Entries with j + offsets[k] >= N do not exist: never read,
+written as zero, and a cotangent is zero there. Batch axes lead and broadcast; a factor shared by many right-hand sides is
+never copied. A chain has offsets (0, 1); an extended grid of c columns (0, 1, c).
+
+Letters as in Rue and Held (2005) and in `gvae.kernels.cpu.banded`. Densities and divergences are in nats.
+
+Failure: a pivot L_jj passes only if it is positive. check=True raises NotPositiveDefiniteError with the rows and minors;
+check=False makes the failing systems NaN and leaves their neighbours alone. `info`, an int32 array of the factors' batch
+shape, receives 0 or the 1-based order of the pivot that failed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gvae import dispatch
+from gvae.autodiff import primitive
+from gvae.checks import check_arrays, check_offsets, check_out
+from gvae.errors import NotPositiveDefiniteError, ShapeError
+from gvae.ops import arrays, elementwise
+
+__all__ = [
+    "band_to_dense",
+    "inverse_banded",
+    "kl_divergence_banded",
+    "log_prob_banded",
+    "logdet_banded",
+    "multiply_triangular_banded",
+    "sample_banded",
+    "solve_triangular_banded",
+]
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@primitive
+def solve_triangular_banded(
+    chol: Any,
+    b: Any,
+    *,
+    offsets: Sequence[int] | None = None,
+    trans: bool = False,
+    check: bool = True,
+    out: Any = None,
+    info: Any = None,
+) -> Any:
+    """Solve L x = b, or Lᵀ x = b with trans=True.
+
+    chol : (..., M, N)      b : (..., N)      Returns x (..., N), batch axes broadcast.
+    out  : buffer for x (not b itself)
+    Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False). Not checked: that b is finite.
+    Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5).
+    """
+    offsets = _check_factor("solve_triangular_banded", "chol: ... M N, b: ... N", offsets, chol=chol, b=b)
+    batch = np.broadcast_shapes(chol.shape[:-2], b.shape[:-1])
+    x = _result(out, (*batch, b.shape[-1]), b.dtype, "solve_triangular_banded")
+    x[...] = b
+    rows = _rows_of_factors(chol.shape[:-2], batch)
+    factors = _flat(chol, 2)
+    status = np.zeros(len(factors), np.int32)
+    kernels = dispatch.kernels_for("banded", chol, b)
+    flat = _flat(x, 1)
+    kernels.solve_triangular(factors, _int64(offsets), rows, flat, trans, status, 0, len(factors))
+    _report(status, chol.shape[:-2], "solve_triangular_banded", check, info)
+    return _deliver(flat, x)
+
+
+@solve_triangular_banded.vjp
+def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=None):
+    # L x = b:  b̄ = L⁻ᵀ x̄,  L̄ = -b̄ xᵀ on the pattern.  For Lᵀ x = b the two vectors change places.  Giles 2008, sec. 2.3.
+    b_bar = solve_triangular_banded(chol, x_bar, offsets=offsets, trans=not trans, check=False)
+    chol_bar = None
+    if needs[0]:
+        u, v = (x, b_bar) if trans else (b_bar, x)
+        chol_bar = -_outer(u, v, chol, offsets)
+    return chol_bar, elementwise.unbroadcast(b_bar, b.shape) if needs[1] else None
+
+
+@primitive
+def multiply_triangular_banded(
+    chol: Any, x: Any, *, offsets: Sequence[int] | None = None, trans: bool = False, out: Any = None
+) -> Any:
+    """L x, or Lᵀ x with trans=True.
+
+    chol : (..., M, N)      x : (..., N)      Returns (..., N), batch axes broadcast.
+    out  : buffer for the result (not x itself)
+    Raises ShapeError, DTypeError. Any L will do: the diagonal is not checked.
+    """
+    offsets = _check_factor("multiply_triangular_banded", "chol: ... M N, x: ... N", offsets, chol=chol, x=x)
+    batch = np.broadcast_shapes(chol.shape[:-2], x.shape[:-1])
+    y = _result(out, (*batch, x.shape[-1]), x.dtype, "multiply_triangular_banded")
+    rows = _rows_of_factors(chol.shape[:-2], batch)
+    factors, vectors = _flat(chol, 2), _flat(np.broadcast_to(x, y.shape), 1)
+    flat = _flat(y, 1)
+    kernels = dispatch.kernels_for("banded", chol, x)
+    kernels.multiply_triangular(factors, _int64(offsets), rows, vectors, flat, trans, 0, len(factors))
+    return _deliver(flat, y)
+
+
+@multiply_triangular_banded.vjp
+def _(y_bar, y, chol, x, *, needs, offsets=None, trans=False):
+    # y = L x:  x̄ = Lᵀ ȳ,  L̄ = ȳ xᵀ on the pattern.  For y = Lᵀ x the two vectors change places.
+    chol_bar = x_bar = None
+    if needs[0]:
+        u, v = (x, y_bar) if trans else (y_bar, x)
+        chol_bar = _outer(u, v, chol, offsets)
+    if needs[1]:
+        x_bar = multiply_triangular_banded(chol, y_bar, offsets=offsets, trans=not trans)
+        x_bar = elementwise.unbroadcast(x_bar, x.shape)
+    return chol_bar, x_bar
+
+
+@primitive(saves=True)
+def inverse_banded(
+    chol: Any,
+    *,
+    offsets: Sequence[int] | None = None,
+    fill: bool = False,
+    check: bool = True,
+    info: Any = None,
+    save: bool = False,
+) -> Any:
+    """Entries of (L Lᵀ)⁻¹ on the factor's own pattern: marginal variances in row 0, covariances of neighbours below.
+
+    chol : (..., M, N)
+    fill : True for the entries at every offset 0, 1, .., offsets[-1], which the recursion computes on its way
+    Returns (..., M, N), or (..., offsets[-1] + 1, N) with fill=True. An off-diagonal entry stands for both symmetric
+    ones, so its cotangent is the sum of the two dense ones.
+    Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
+    Cost O(N * offsets[-1] * (M - 1)), memory O(N * offsets[-1]); never N x N. Source: Takahashi et al. (1973).
+    """
+    offsets = _check_factor("inverse_banded", "chol: ... M N", offsets, chol=chol)
+    N, W = chol.shape[-1], offsets[-1] + 1
+    factors = _flat(chol, 2)
+    s = np.empty((len(factors), W, N), chol.dtype)
+    status = np.zeros(len(factors), np.int32)
+    dispatch.kernels_for("banded", chol).inverse(factors, _int64(offsets), s, status, 0, len(factors))
+    _report(status, chol.shape[:-2], "inverse_banded", check, info)
+    s = s.reshape(*chol.shape[:-2], W, N)
+    value = s if fill or len(offsets) == W else s[..., list(offsets), :]
+    return (value, s) if save else value
+
+
+@inverse_banded.vjp
+def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None):
+    # The recursion run backwards over its own closure (all offsets up to the last): O(N W M), as the forward pass.
+    offsets = _default(offsets, chol)
+    s_bar = np.zeros(saved.shape, saved.dtype)
+    s_bar[..., list(range(saved.shape[-2]) if fill else offsets), :] = y_bar
+    factors = _flat(chol, 2)
+    chol_bar = np.empty(factors.shape, chol.dtype)
+    closure, closure_bar = _flat(saved, 2), _flat(s_bar, 2)
+    kernels = dispatch.kernels_for("banded", chol, y_bar)
+    kernels.inverse_vjp(factors, _int64(offsets), closure, closure_bar, chol_bar, 0, len(factors))
+    return (chol_bar.reshape(chol.shape),)
+
+
+@primitive
+def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
+    """log |L Lᵀ| = 2 sum log L_jj.   chol : (..., M, N)   Returns (...). Raises as `inverse_banded`."""
+    return 2 * _log_diagonal(chol, check, info, "logdet_banded").sum(axis=-1)
+
+
+@logdet_banded.vjp
+def _(y_bar, y, chol, *, needs, check=True, info=None):
+    chol_bar = np.zeros(chol.shape, chol.dtype)
+    chol_bar[..., 0, :] = 2 * y_bar[..., None] / chol[..., 0, :]
+    return (chol_bar,)
+
+
+def sample_banded(mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
+    """mean + L⁻ᵀ eps: a draw from N(mean, (L Lᵀ)⁻¹) when eps is standard normal.
+
+    mean, eps : (..., N)      chol : (..., M, N)      Returns (..., N), batch axes broadcast. Raises as the solve.
+    """
+    _check_factor("sample_banded", "mean: ... N, chol: ... M N, eps: ... N", offsets, mean=mean, chol=chol, eps=eps)
+    e = solve_triangular_banded(chol, eps, offsets=offsets, trans=True, check=check)
+    return elementwise.add(mean, e)
+
+
+def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
+    """log N(x; mean, (L Lᵀ)⁻¹), in nats.   x, mean : (..., N)   chol : (..., M, N)   Returns (...). Raises as logdet."""
+    _check_factor("log_prob_banded", "x: ... N, mean: ... N, chol: ... M N", offsets, x=x, mean=mean, chol=chol)
+    w = multiply_triangular_banded(chol, elementwise.subtract(x, mean), offsets=offsets, trans=True)
+    quadratic = arrays.sum(elementwise.square(w), axis=-1)
+    N = chol.shape[-1]
+    return 0.5 * elementwise.subtract(logdet_banded(chol, check=check), quadratic) - 0.5 * N * LOG_2PI
+
+
+def kl_divergence_banded(
+    mean: Any,
+    chol: Any,
+    prior_mean: Any = None,
+    prior_chol: Any = None,
+    *,
+    offsets: Sequence[int] | None = None,
+    prior_offsets: Sequence[int] | None = None,
+    check: bool = True,
+) -> Any:
+    """KL(N(mean, (L Lᵀ)⁻¹) ‖ prior), in nats; the prior is N(0, I), or N(prior_mean, (L_p L_pᵀ)⁻¹).
+
+    mean : (..., N)   chol : (..., M, N)   prior_mean : (..., N), 0 if None   prior_chol : (..., M_p, N)   Returns (...).
+    To N(0, I) it is summed node by node, 1/2 (S_jj + mean_j² - 1) + log L_jj, so that nothing large cancels.
+    Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
+    """
+    contract = {"mean": mean, "chol": chol}
+    _check_factor("kl_divergence_banded", "mean: ... N, chol: ... M N", offsets, **contract)
+    log_diagonal = elementwise.log(arrays.getitem(chol, (..., 0, slice(None))))
+    if prior_chol is None:
+        if prior_mean is not None:
+            mean = elementwise.subtract(mean, prior_mean)
+        variance = arrays.getitem(inverse_banded(chol, offsets=offsets, check=check), (..., 0, slice(None)))
+        node = 0.5 * (elementwise.add(variance, elementwise.square(mean)) - 1) + log_diagonal
+        return arrays.sum(node, axis=-1)
+
+    prior_offsets = _check_factor(
+        "kl_divergence_banded", "mean: ... N, prior_chol: ... M N", prior_offsets, mean=mean, prior_chol=prior_chol
+    )
+    # tr(L_pᵀ S L_p) = sum_j sum_kl L_p[j + o_k, j] L_p[j + o_l, j] S[j + o_k, j + o_l]: S is needed on the prior's pattern,
+    # so q's factor is widened with zero diagonals until its closure reaches the prior's last offset.
+    s = inverse_banded(*_widen(chol, _default(offsets, chol), prior_offsets[-1]), fill=True, check=check)
+    N = chol.shape[-1]
+    node = elementwise.negative(0.5 - log_diagonal) - elementwise.log(arrays.getitem(prior_chol, (..., 0, slice(None))))
+    total = arrays.sum(node, axis=-1)
+    for k, o_k in enumerate(prior_offsets):
+        for l, o_l in enumerate(prior_offsets[: k + 1]):
+            n = N - o_k  # columns j for which both entries exist
+            if n <= 0:
+                continue
+            pair = arrays.getitem(prior_chol, (..., k, slice(n))) * arrays.getitem(prior_chol, (..., l, slice(n)))
+            product = elementwise.multiply(pair, arrays.getitem(s, (..., o_k - o_l, slice(o_l, o_l + n))))
+            total = total + (0.5 if k == l else 1.0) * arrays.sum(product, axis=-1)
+    difference = mean if prior_mean is None else elementwise.subtract(mean, prior_mean)
+    w = multiply_triangular_banded(prior_chol, difference, offsets=prior_offsets, trans=True)
+    return total + 0.5 * arrays.sum(elementwise.square(w), axis=-1)
+
+
+def band_to_dense(chol: Any, *, offsets: Sequence[int] | None = None, symmetric: bool = False) -> np.ndarray:
+    """The dense matrix (..., N, N) of a stored factor or, with symmetric=True, of a stored symmetric band: for looking."""
+    offsets = _check_factor("band_to_dense", "chol: ... M N", offsets, chol=chol)
+    N = chol.shape[-1]
+    dense = np.zeros((*chol.shape[:-2], N, N), chol.dtype)
+    for k, o in enumerate(offsets):
+        j = np.arange(max(N - o, 0))
+        dense[..., j + o, j] = chol[..., k, : len(j)]
+        if symmetric:
+            dense[..., j, j + o] = chol[..., k, : len(j)]
+    return dense
+
+
+def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any]:
+    """The factor at all offsets 0..max(own last, last): absent diagonals are zero."""
+    zero = elementwise.multiply(arrays.getitem(chol, (..., slice(1), slice(None))), 0.0)
+    at = {o: k for k, o in enumerate(offsets)}
+    W = max(offsets[-1], last) + 1
+    parts = [arrays.getitem(chol, (..., slice(at[o], at[o] + 1), slice(None))) if o in at else zero for o in range(W)]
+    return (arrays.concatenate(parts, axis=-2),)
+
+
+def _outer(u, v, chol, offsets):
+    """sum u vᵀ over the right-hand sides of each factor, on the factor's pattern: shape of chol."""
+    offsets = _default(offsets, chol)
+    u, v = np.broadcast_arrays(u, v)
+    band = np.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype)
+    rows = _rows_of_factors(chol.shape[:-2], u.shape[:-1])
+    kernels = dispatch.kernels_for("banded", u, v, chol)
+    kernels.outer(_flat(u, 1), _flat(v, 1), rows, _int64(offsets), band, 0, len(band))
+    return band.reshape(chol.shape)
+
+
+def _default(offsets, chol) -> tuple[int, ...]:
+    return tuple(range(chol.shape[-2])) if offsets is None else tuple(offsets)
+
+
+def _check_factor(where: str, contract: str, offsets: Any, **arguments: Any) -> tuple[int, ...]:
+    sizes = check_arrays(contract, where=where, **arguments)
+    return check_offsets(range(sizes["M"]) if offsets is None else offsets, sizes["M"], where=where)
+
+
+def _result(out, shape, dtype, where):
+    if out is None:
+        return np.empty(shape, dtype)
+    check_out(out, shape, dtype, where=where)
+    return out
+
+
+def _flat(x, core: int):
+    """Batch axes as one, C-contiguous: a view where the layout allows, else a copy."""
+    return np.ascontiguousarray(x).reshape(math.prod(x.shape[:-core]), *x.shape[-core:])
+
+
+def _deliver(flat, x):
+    """The kernel worked on `flat`: where that was a copy of x (x is the caller's, in another layout), write it back."""
+    if not np.shares_memory(flat, x):
+        x[...] = flat.reshape(x.shape)
+    return x
+
+
+@lru_cache(maxsize=256)
+def _int64(offsets: tuple[int, ...]) -> np.ndarray:
+    return np.array(offsets, np.int64)
+
+
+@lru_cache(maxsize=64)
+def _rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """rows (F, K): the K right-hand sides, as positions in the flat batch, that use factor f after broadcasting."""
+    F = math.prod(factors)
+    owner = np.broadcast_to(np.arange(F).reshape(factors), batch).ravel()
+    return np.argsort(owner, kind="stable").reshape(F, len(owner) // F if F else 0)
+
+
+def _log_diagonal(chol, check, info, where):
+    check_arrays("chol: ... M N", where=where, chol=chol)
+    diagonal = chol[..., 0, :]
+    bad = ~(diagonal > 0)
+    status = np.where(bad.any(axis=-1), bad.argmax(axis=-1) + 1 if diagonal.shape[-1] else 0, 0)
+    _report(status.ravel(), status.shape, where, check, info)
+    return np.log(np.where(status[..., None] != 0, diagonal.dtype.type("nan"), diagonal))
+
+
+def _report(status, batch: tuple[int, ...], where: str, check: bool, info: Any) -> None:
+    """Turn the kernels' status into `info` and, with check=True, into an error that names every failing system."""
+    if info is not None:
+        if info.shape != batch or info.dtype != np.int32:
+            raise ShapeError(f"{where}: info is {info.dtype} {info.shape}, expected int32 {batch}")
+        info[...] = status.reshape(batch)
+    if check and status.any():
+        failed = np.flatnonzero(status)
+        rows = [tuple(int(i) for i in np.unravel_index(f, batch)) for f in failed]
+        minors = [int(status[f]) for f in failed]
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise NotPositiveDefiniteError(
+            f"{where}: chol has a pivot that is not positive in row {rows[0]}, column {minors[0] - 1}{more}",
+            rows,
+            minors,
+        )

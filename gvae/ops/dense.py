@@ -1,0 +1,106 @@
+"""Matrix products and affine layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gvae import dispatch
+from gvae.autodiff import Var, primitive
+from gvae.checks import check_arrays
+from gvae.errors import ConfigError
+from gvae.ops import sparse
+from gvae.ops.elementwise import unbroadcast
+
+__all__ = ["ACTIVATIONS", "affine", "matmul"]
+
+# Every derivative below is a function of the activation's OUTPUT, so a layer saves nothing but what it returns.
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus")
+
+
+@primitive
+def matmul(x, y):
+    """Matrix product x (..., n, k) @ y (..., k, m) -> (..., n, m); batch axes broadcast. Also attached as `@`."""
+    check_arrays("x: ... n k, y: ... k m", where="matmul", x=x, y=y)
+    return x @ y
+
+
+@matmul.vjp
+def _(z_bar, z, x, y, *, needs):
+    # Z = X Y:  X̄ = Z̄ Yᵀ,  Ȳ = Xᵀ Z̄
+    return (
+        unbroadcast(z_bar @ y.swapaxes(-1, -2), x.shape) if needs[0] else None,
+        unbroadcast(x.swapaxes(-1, -2) @ z_bar, y.shape) if needs[1] else None,
+    )
+
+
+def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> Any:
+    """activation(x @ weight + bias), one fused pass over the product.
+
+    x : (..., I) array, or a SciPy / CuPy CSR matrix (rows, I)      weight : (I, O)      bias : (O,)
+    activation : one of ACTIVATIONS (leaky_relu has slope 0.01)
+    Returns (..., O). All leading axes of x form one matrix product.
+    Raises ShapeError, DTypeError; ConfigError for an unknown activation.
+    """
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"affine: activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+    if sparse.is_csr(x):
+        return bias_activation(sparse.csr_matmul(x, weight), bias, activation=activation)
+    return _affine(x, weight, bias, activation=activation)
+
+
+@primitive
+def _affine(x, weight, bias, *, activation):
+    check_arrays("x: ... I, weight: I O, bias: O", where="affine", x=x, weight=weight, bias=bias)
+    I, O = weight.shape
+    y = x.reshape(-1, I) @ weight
+    dispatch.kernels_for("affine", y, bias).bias_activation(y, bias, ACTIVATIONS.index(activation), 0, len(y))
+    return y.reshape(*x.shape[:-1], O)
+
+
+@_affine.vjp
+def _(y_bar, y, x, weight, bias, *, needs, activation):
+    # A = X W + b, Y = f(A):  Ā = Ȳ f'(A),  X̄ = Ā Wᵀ,  W̄ = Xᵀ Ā,  b̄ = column sums of Ā
+    I, O = weight.shape
+    a_bar = _activation_vjp(y_bar, y, activation).reshape(-1, O)
+    return (
+        (a_bar @ weight.T).reshape(x.shape) if needs[0] else None,
+        x.reshape(-1, I).T @ a_bar if needs[1] else None,
+        a_bar.sum(axis=0) if needs[2] else None,
+    )
+
+
+@primitive
+def bias_activation(x, bias, *, activation):
+    """activation(x + bias): x (..., O), bias (O,). The part of `affine` after its product."""
+    check_arrays("x: ... O, bias: O", where="affine", x=x, bias=bias)
+    y = np.array(x, order="C", copy=True) if not dispatch.is_cuda(x) else x.copy()
+    rows = y.reshape(-1, len(bias))
+    dispatch.kernels_for("affine", y, bias).bias_activation(rows, bias, ACTIVATIONS.index(activation), 0, len(rows))
+    return y
+
+
+@bias_activation.vjp
+def _(y_bar, y, x, bias, *, needs, activation):
+    a_bar = _activation_vjp(y_bar, y, activation)
+    return a_bar, a_bar.reshape(-1, len(bias)).sum(axis=0) if needs[1] else None
+
+
+def _activation_vjp(y_bar, y, activation):
+    """Ȳ f'(A) as a function of Y = f(A)."""
+    if activation == "identity":
+        return y_bar
+    a_bar = np.empty(y.shape, y.dtype) if not dispatch.is_cuda(y) else y.copy()
+    flat = [np.ascontiguousarray(v).reshape(-1) for v in (y_bar, y)]
+    code = ACTIVATIONS.index(activation)
+    dispatch.kernels_for("affine", y).activation_vjp(*flat, a_bar.reshape(-1), code, 0, y.size)
+    return a_bar
+
+
+def _attach() -> None:
+    Var.__matmul__ = lambda self, other: matmul(self, other)  # type: ignore[method-assign]
+    Var.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[method-assign]
+
+
+_attach()

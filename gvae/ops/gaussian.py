@@ -1,0 +1,64 @@
+"""Gaussians with a diagonal covariance, or with a dense factor of the covariance: sample, log-density, KL to N(0, I)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gvae.checks import check_arrays
+from gvae.ops import arrays, linalg
+from gvae.ops.banded import LOG_2PI
+from gvae.ops.dense import matmul
+from gvae.ops.elementwise import add, exp, log, multiply, square, subtract
+
+__all__ = [
+    "kl_divergence_dense",
+    "kl_divergence_diagonal",
+    "log_prob_dense",
+    "sample_dense",
+    "sample_diagonal",
+]
+
+
+def sample_diagonal(mean: Any, log_scale: Any, eps: Any) -> Any:
+    """mean + e^log_scale * eps.   All (..., N), batch axes broadcast. Raises ShapeError, DTypeError."""
+    check_arrays("mean: ... N, log_scale: ... N, eps: ... N", mean=mean, log_scale=log_scale, eps=eps)
+    return add(mean, multiply(exp(log_scale), eps))
+
+
+def kl_divergence_diagonal(mean: Any, log_scale: Any) -> Any:
+    """KL(N(mean, diag e^(2 log_scale)) ‖ N(0, I)) in nats.   mean, log_scale : (..., N)   Returns (...).
+
+    Source: Kingma and Welling (2014), app. B.
+    """
+    check_arrays("mean: ... N, log_scale: ... N", mean=mean, log_scale=log_scale)
+    node = 0.5 * (square(mean) + exp(2 * log_scale) - 1) - log_scale
+    return arrays.sum(node, axis=-1)
+
+
+def sample_dense(mean: Any, scale_tril: Any, eps: Any) -> Any:
+    """mean + R eps, a draw from N(mean, R Rᵀ).   mean, eps : (..., N)   scale_tril R : (..., N, N)   Returns (..., N)."""
+    check_arrays("mean: ... N, scale_tril: ... N N, eps: ... N", mean=mean, scale_tril=scale_tril, eps=eps)
+    return add(mean, matmul(scale_tril, eps[..., None])[..., 0])
+
+
+def log_prob_dense(x: Any, mean: Any, scale_tril: Any) -> Any:
+    """log N(x; mean, R Rᵀ) in nats.   Shapes as `sample_dense`; returns (...)."""
+    check_arrays("x: ... N, mean: ... N, scale_tril: ... N N", x=x, mean=mean, scale_tril=scale_tril)
+    eps = linalg.solve_triangular(scale_tril, subtract(x, mean)[..., None])[..., 0]
+    quadratic = arrays.sum(square(eps), axis=-1)
+    return -0.5 * quadratic - arrays.sum(_log_diagonal(scale_tril), axis=-1) - 0.5 * x.shape[-1] * LOG_2PI
+
+
+def kl_divergence_dense(mean: Any, scale_tril: Any) -> Any:
+    """KL(N(mean, R Rᵀ) ‖ N(0, I)) in nats, node by node.   Shapes as `sample_dense`; returns (...)."""
+    check_arrays("mean: ... N, scale_tril: ... N N", mean=mean, scale_tril=scale_tril)
+    variance = arrays.sum(square(scale_tril), axis=-1)
+    node = 0.5 * (variance + square(mean) - 1) - _log_diagonal(scale_tril)
+    return arrays.sum(node, axis=-1)
+
+
+def _log_diagonal(scale_tril: Any) -> Any:
+    i = np.arange(scale_tril.shape[-1])
+    return log(arrays.getitem(scale_tril, (..., i, i)))

@@ -1,0 +1,72 @@
+"""Log-densities of data, in nats, summed over the last axis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gvae import dispatch
+from gvae.autodiff import primitive
+from gvae.checks import check_arrays
+from gvae.ops.banded import LOG_2PI, _flat
+from gvae.ops.elementwise import unbroadcast
+
+__all__ = ["bernoulli_log_prob", "normal_log_prob"]
+
+
+@primitive(saves=True)
+def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
+    """sum_j x_j a_j - softplus(a_j), the Bernoulli log-likelihood of x under logits a; x in [0, 1] need not be binary.
+
+    x : (..., N)      logits : (..., N)      Returns (...), batch axes broadcast (x is not copied over the samples).
+    One pass gives the value and, when a gradient is wanted, x - sigmoid(a). Never log(0): exact for any finite logits.
+    Raises ShapeError, DTypeError. Not checked: that x lies in [0, 1] (gvae.data does, once).
+    """
+    sizes = check_arrays("x: ... N, logits: ... N", where="bernoulli_log_prob", x=x, logits=logits)
+    batch, N = sizes["..."], sizes["N"]
+    a, data = _flat(np.broadcast_to(logits, (*batch, N)), 1), _flat(x, 1)
+    x_rows = np.broadcast_to(np.arange(len(data)).reshape(x.shape[:-1]), batch).ravel()
+    log_prob = np.empty(len(a), a.dtype)
+    residual = np.empty(a.shape if save else (0, N), a.dtype)
+    dispatch.kernels_for("likelihoods", x, logits).bernoulli(data, x_rows, a, log_prob, residual, 0, len(a))
+    value = log_prob.reshape(batch)
+    return (value, residual.reshape(*batch, N)) if save else value
+
+
+@bernoulli_log_prob.vjp
+def _(y_bar, y, x, logits, *, needs, saved):
+    # d/da = x - sigmoid(a),  d/dx = a
+    return (
+        unbroadcast(y_bar[..., None] * logits, x.shape) if needs[0] else None,
+        unbroadcast(y_bar[..., None] * saved, logits.shape) if needs[1] else None,
+    )
+
+
+@primitive(saves=True)
+def normal_log_prob(x: Any, mean: Any, log_scale: Any, *, save: bool = False) -> Any:
+    """sum_j log N(x_j; mean_j, e^(2 log_scale_j)).   x, mean, log_scale : (..., N)   Returns (...), batch axes broadcast.
+
+    Raises ShapeError, DTypeError.
+    """
+    sizes = check_arrays(
+        "x: ... N, mean: ... N, log_scale: ... N", where="normal_log_prob", x=x, mean=mean, log_scale=log_scale
+    )
+    precision_root = np.exp(-log_scale)
+    t = (x - mean) * precision_root
+    log_normaliser = np.broadcast_to(log_scale, (*sizes["..."], sizes["N"])).sum(axis=-1)
+    value = -0.5 * (t * t).sum(axis=-1) - log_normaliser - x.dtype.type(0.5 * LOG_2PI * sizes["N"])
+    return (value, (t, precision_root)) if save else value
+
+
+@normal_log_prob.vjp
+def _(y_bar, y, x, mean, log_scale, *, needs, saved):
+    # with t = (x - mean) / s:  d/dmean = t / s = -d/dx,  d/dlog s = t² - 1
+    t, precision_root = saved
+    y_bar = y_bar[..., None]
+    mean_bar = y_bar * t * precision_root if needs[0] or needs[1] else None
+    return (
+        -unbroadcast(mean_bar, x.shape) if needs[0] else None,
+        unbroadcast(mean_bar, mean.shape) if needs[1] else None,
+        unbroadcast(y_bar * (t * t - 1), log_scale.shape) if needs[2] else None,
+    )

@@ -1,0 +1,40 @@
+"""CSR matrix x dense matrix: counts and bags of words without a dense copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gvae.autodiff import primitive
+from gvae.checks import check_floating
+from gvae.errors import DTypeError, ShapeError
+
+__all__ = ["csr_matmul", "is_csr"]
+
+
+def is_csr(x: Any) -> bool:
+    """Whether this is a SciPy or CuPy CSR matrix or array (told by its format, without importing either)."""
+    return getattr(x, "format", None) == "csr" and hasattr(x, "indptr")
+
+
+def csr_matmul(x: Any, y: Any) -> Any:
+    """x @ y for a constant CSR matrix x (n, k) and a dense y (k, m); the derivative is in y only.
+
+    x may hold any real or integer data; it is used in y's dtype. Raises ShapeError, DTypeError.
+    """
+    if not is_csr(x):
+        raise DTypeError(f"csr_matmul: x is {type(x).__name__}, expected a CSR matrix")
+    return _csr_matmul(y, x=x)
+
+
+@primitive
+def _csr_matmul(y, *, x):
+    check_floating(where="csr_matmul", y=y)
+    if y.ndim != 2 or x.shape[1] != y.shape[0]:
+        raise ShapeError(f"csr_matmul: y has shape {y.shape}, expected (k={x.shape[1]}, m)")
+    return x.astype(y.dtype, copy=False) @ y
+
+
+@_csr_matmul.vjp
+def _(z_bar, z, y, *, needs, x):
+    # Z = X Y:  Ȳ = Xᵀ Z̄
+    return (x.astype(y.dtype, copy=False).T @ z_bar,)

@@ -1,0 +1,161 @@
+"""Random numbers without state: a draw is a pure function of a key and of the position in the draw.
+
+    k = key(0)                                   # four uint32 words; the only place where a seed enters
+    eps = normal(fold_in(k, epoch, step), (100, 16))
+
+There is no generator and no global state, so nothing has to be saved, restored or passed back: the same key gives the
+same numbers in every thread, in any order of calls, after fork, and however a draw is split. Use a key for one draw;
+derive as many as needed with `fold_in`. Elements are numbered in C order, and element i depends on the key and i alone:
+the first n elements of a longer draw are a shorter draw of the same key. (Not so `permutation`, which depends on n.)
+
+Generator: Philox4x32-10 (Salmon et al. 2011). The mapping from seeds to numbers is format 1 and fixed for ever: bits,
+uniforms, Bernoulli draws and permutations to the last bit, normals to 4 ulp (a processor may fuse multiply and add).
+Draws of different kinds from one key share their bits: `bernoulli(key, p)` is `uniform(key, p.shape, p.dtype) < p`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gvae.checks import FLOATS, check_floating
+from gvae.dispatch import kernels_for
+from gvae.errors import ConfigError, DTypeError, ShapeError
+
+__all__ = ["bernoulli", "bits", "fold_in", "key", "normal", "permutation", "uniform"]
+
+Key = NDArray[np.uint32]
+
+_FOLD = 1 << 63  # blocks from here on make keys, blocks below make draws
+
+
+def key(seed: int) -> Key:
+    """The key of a seed in [0, 2^64): the words (seed mod 2^32, seed / 2^32, 0, 0). ConfigError for any other seed."""
+    s = _integer(seed, 64, "key: seed")
+    return np.array([s & 0xFFFFFFFF, s >> 32, 0, 0], np.uint32)
+
+
+def fold_in(key: Key, *ints: int) -> Key:
+    """A new key from a key and integers in [0, 2^63), folded in one after the other; their order matters.
+
+    fold_in(k, i, j) = fold_in(fold_in(k, i), j). The words of fold_in(k, i) are block 2^63 + i of k, which no draw
+    reads: derived keys are independent of each other and of the draws from k. Any other integer raises ConfigError.
+    """
+    k = _words(key, "fold_in").copy()
+    kernels = kernels_for("random")
+    for i in ints:
+        block = np.empty((1, 4), np.uint32)
+        kernels.philox(k, np.uint64(_FOLD | _integer(i, 63, "fold_in: integer")), block, 0, 1)
+        k = block[0]
+    return k
+
+
+def uniform(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Any = None) -> NDArray[Any]:
+    """Uniforms in [0, 1): multiples of 2^-24 in float32, of 2^-53 in float64.
+
+    like: an array on the device wanted (default: NumPy). Raises ShapeError, DTypeError, DeviceError.
+    """
+    return _draw("uniform", key, shape, dtype, like)
+
+
+def normal(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Any = None) -> NDArray[Any]:
+    """Standard normals by Box-Muller in the arithmetic of dtype; none is beyond 6.77 in float32, 8.66 in float64.
+
+    like: an array on the device wanted (default: NumPy). Raises ShapeError, DTypeError, DeviceError.
+    """
+    return _draw("normal", key, shape, dtype, like)
+
+
+def bernoulli(key: Key, p: NDArray[Any]) -> NDArray[Any]:
+    """1 with probability p, else 0, in p's shape and dtype: uniform(key, p.shape, p.dtype) < p, in one pass.
+
+    p: float32 or float64. Not checked: that p lies in [0, 1]; NaN gives 0. Raises DTypeError, DeviceError.
+    """
+    kernels = kernels_for("random", p)
+    k = _words(key, "bernoulli")
+    if not isinstance(p, np.ndarray | np.floating):
+        raise DTypeError(f"bernoulli: p is {type(p).__name__}, expected a float32 or float64 array")
+    source = _plain(np.asarray(p))
+    out = np.empty(source.size, check_floating(p=source, where="bernoulli"))
+    kernels.bernoulli(k, source.reshape(-1), out, 0, _blocks(out))
+    return out.reshape(source.shape)
+
+
+def bits(key: Key, shape: int | tuple[int, ...]) -> NDArray[np.uint32]:
+    """Random 32-bit words. Raises ShapeError, DTypeError."""
+    k, sizes = _words(key, "bits"), _shape(shape, "bits")
+    n = math.prod(sizes)
+    out = np.empty((-(-n // 4), 4), np.uint32)
+    kernels_for("random").philox(k, np.uint64(0), out, 0, len(out))
+    return out.reshape(-1)[:n].reshape(sizes)
+
+
+def permutation(key: Key, n: int) -> NDArray[np.int64]:
+    """A permutation of 0..n-1, each equally likely: the order of n 64-bit words. Raises ShapeError, DTypeError."""
+    _words(key, "permutation")
+    (n,) = _shape(n, "permutation", "n")
+    high, low = bits(key, (n, 2)).astype(np.uint64).T
+    return np.argsort((high << np.uint64(32)) | low, kind="stable").astype(np.int64, copy=False)
+
+
+def _draw(name: str, key: Key, shape: Any, dtype: DTypeLike, like: Any) -> NDArray[Any]:
+    kernels = kernels_for("random", like)
+    k, sizes = _words(key, name), _shape(shape, name)
+    out = np.empty(math.prod(sizes), _floating(dtype, name))
+    getattr(kernels, name)(k, out, 0, _blocks(out))
+    return out.reshape(sizes)
+
+
+def _blocks(out: NDArray[Any]) -> int:
+    """How many blocks of 16 bytes fill a draw."""
+    return -(-out.nbytes // 16)
+
+
+def _integer(value: Any, n_bits: int, what: str) -> int:
+    try:
+        i = -1 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        i = -1
+    if not 0 <= i < 1 << n_bits:
+        raise ConfigError(f"{what} is {value!r}, expected an integer in [0, 2^{n_bits})")
+    return i
+
+
+def _words(key: Any, where: str) -> Key:
+    """The key as kernels read it, checked."""
+    if not isinstance(key, np.ndarray) or key.dtype != np.uint32:
+        given = key.dtype if isinstance(key, np.ndarray) else type(key).__name__
+        raise DTypeError(f"{where}: key is {given}, expected four uint32 words as gvae.random.key(seed) returns")
+    if key.shape != (4,):
+        raise ShapeError(f"{where}: key has shape {key.shape}, expected (4,)")
+    return _plain(key)
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy if it is read-only, strided, unaligned or a subclass: kernels know one layout."""
+    return array if array.flags.carray and type(array) is np.ndarray else np.array(array, order="C")
+
+
+def _shape(shape: Any, where: str, name: str = "shape") -> tuple[int, ...]:
+    try:
+        single = name == "n" or not hasattr(shape, "__iter__")
+        sizes = (operator.index(shape),) if single else tuple(operator.index(s) for s in shape)
+    except TypeError:
+        sizes = (-1,)
+    if min(sizes, default=0) < 0:
+        raise ShapeError(f"{where}: {name} is {shape!r}, expected integers that are not negative")
+    return sizes
+
+
+def _floating(dtype: DTypeLike, where: str) -> np.dtype[Any]:
+    try:
+        given = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64: there is no default here
+    except TypeError:
+        given = None
+    if given is None or given not in FLOATS:
+        raise DTypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
+    return given

@@ -1,0 +1,43 @@
+"""Package metadata lives here; the build backend and the tools' settings in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+PLOT = ["matplotlib>=3.8"]
+SKLEARN = ["scikit-learn>=1.5"]
+DATA = ["pooch>=1.8"]
+DEMO = PLOT + SKLEARN
+TEST = ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", *DEMO, *DATA]
+BENCH = ["asv>=0.6.4", "virtualenv>=20"]
+LINT = ["ruff>=0.12", "mypy>=1.16"]
+
+setup(
+    name="gvae",
+    version="0.1.0",
+    description="Variational latent-variable models whose Gaussians have structure: a NumPy-native engine",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["gvae", "gvae.*"]),
+    package_data={"gvae": ["py.typed"]},
+    install_requires=["numpy>=2", "scipy>=1.13", "numba>=0.61", "tqdm>=4.66", "safetensors>=0.5"],
+    extras_require={
+        "demo": DEMO,
+        "data": DATA,
+        "plot": PLOT,
+        "sklearn": SKLEARN,
+        "cuda12": ["cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"],
+        "cuda13": ["cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14", "nvidia-cuda-runtime>=13,<14"],
+        "test": TEST,
+        "bench": BENCH,
+        "dev": TEST + BENCH + LINT,
+    },
+    entry_points={"console_scripts": ["gvae = gvae.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering",
+    ],
+)

@@ -1,0 +1,617 @@
+"""One row per public differentiable op. test_ops.py gives each row: the dense oracle in both precisions, the vjp against
+differences, batch = loop of singles, broadcasting, empty batches, `out=`, unchanged inputs, and dtype errors.
+
+`args(rng, s)` makes valid arguments by construction (a dominant factor, positive variances), never by filtering.
+`reference` is the oracle on float64 arrays with the same batch axes; `s` is given to both where a setting is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import reference as ref
+import scipy.special
+
+from gvae import ops
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    op: Callable  # (s) -> function of the arrays
+    args: Callable  # (rng, s) -> tuple of float64 arrays
+    reference: Callable  # (s) -> function of the float64 arrays
+    cores: tuple[int, ...] | None = None  # trailing axes per argument, for ops that batch
+    covers: tuple[str, ...] = ()  # public names; the case's own name if empty
+    out: bool = False
+    scale: Callable | None = None  # sum of absolute terms, where the result may cancel
+    settings: str = ""
+
+    def __str__(self):
+        return self.name + self.settings
+
+
+def real(rng, shape, spread=1.5):
+    return rng.normal(size=shape) * spread
+
+
+def away(rng, shape):
+    """Real numbers away from 0, where relu and |x| have their corner."""
+    return rng.choice([-1.0, 1.0], size=shape) * rng.uniform(0.1, 2.5, size=shape)
+
+
+def positive(rng, shape):
+    return rng.uniform(0.3, 3.0, size=shape)
+
+
+def factor(rng, s, i=0):
+    """A well-conditioned factor: off-diagonals small beside the diagonal. Corners hold rubbish that must not be read."""
+    chol = rng.normal(size=(*s.lead(i), s.M, s.N)) * 0.6 / max(s.M - 1, 1)
+    chol[..., 0, :] = rng.uniform(0.7, 2.0, size=(*s.lead(i), s.N))
+    for k, o in enumerate(s.offsets):
+        chol[..., k, max(s.N - o, 0) :] = 1e3
+    return chol
+
+
+def lower(rng, s, i=0):
+    l = np.tril(rng.normal(size=(*s.lead(i), s.N, s.N))) * 0.4
+    d = np.arange(s.N)
+    l[..., d, d] = rng.uniform(0.7, 2.0, size=(*s.lead(i), s.N))
+    return l
+
+
+def unary(name, domain, function, scale=None):
+    return Case(
+        name,
+        op=lambda s: getattr(ops, name),
+        args=lambda rng, s: (domain(rng, (*s.lead(0), s.N)),),
+        reference=lambda s: function,
+        cores=(0,),
+        scale=scale,
+    )
+
+
+def binary(name, first, second, function):
+    return Case(
+        name,
+        op=lambda s: getattr(ops, name),
+        args=lambda rng, s: (first(rng, (*s.lead(0), s.N)), second(rng, (*s.lead(1), s.N))),
+        reference=lambda s: function,
+        cores=(0, 0),
+    )
+
+
+ELEMENTWISE = [
+    binary("add", real, real, np.add),
+    binary("subtract", real, real, np.subtract),
+    binary("multiply", real, real, np.multiply),
+    binary("divide", real, positive, np.divide),
+    binary("power", positive, real, np.power),
+    Case(
+        "maximum",
+        op=lambda s: ops.maximum,
+        args=lambda rng, s: (1 + away(rng, (*s.lead(0), s.N)), np.ones((*s.lead(1), 1))),
+        reference=lambda s: np.maximum,
+        cores=(0, 0),
+    ),
+    Case(
+        "minimum",
+        op=lambda s: ops.minimum,
+        args=lambda rng, s: (1 + away(rng, (*s.lead(0), s.N)), np.ones((*s.lead(1), 1))),
+        reference=lambda s: np.minimum,
+        cores=(0, 0),
+    ),
+    unary("negative", real, np.negative),
+    unary("abs", away, np.abs),
+    unary("square", real, np.square),
+    unary("sqrt", positive, np.sqrt),
+    unary("exp", real, np.exp),
+    unary("expm1", real, np.expm1),
+    unary("log", positive, np.log),
+    unary("log1p", positive, np.log1p),
+    unary("tanh", real, np.tanh),
+    unary("sigmoid", real, scipy.special.expit),
+    unary("softplus", real, lambda x: np.logaddexp(0, x)),
+    unary("relu", away, lambda x: np.maximum(x, 0)),
+    unary("leaky_relu", away, lambda x: np.where(x > 0, x, 0.01 * x)),
+    unary("elu", away, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
+    unary("lgamma", positive, scipy.special.gammaln, scale=lambda x: 1 + np.abs(x)),
+    unary("digamma", positive, scipy.special.digamma, scale=lambda x: 4 + np.abs(x)),
+    Case(
+        "where",
+        op=lambda s: lambda x, y: ops.where(np.arange(s.N) % 2 == 0, x, y),
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), real(rng, (*s.lead(1), s.N))),
+        reference=lambda s: lambda x, y: np.where(np.arange(s.N) % 2 == 0, x, y),
+    ),
+]
+
+
+def reduction(name, function, axis, keepdims):
+    return Case(
+        name,
+        op=lambda s: lambda x: getattr(ops, name)(x, axis=axis, keepdims=keepdims),
+        args=lambda rng, s: (real(rng, (s.K, s.R, s.N)),),
+        reference=lambda s: lambda x: function(x, axis=axis, keepdims=keepdims),
+        scale=lambda x: 1 + np.abs(x).sum(),
+        settings=f"[{axis},{keepdims}]",
+    )
+
+
+ARRAYS = [
+    *(
+        reduction(name, function, axis, keepdims)
+        for name, function in (("sum", np.sum), ("mean", np.mean))
+        for axis, keepdims in ((None, False), (0, False), (-1, True), ((0, 2), False), ((0, -1), True))
+    ),
+    *(reduction("logsumexp", scipy.special.logsumexp, axis, keep) for axis, keep in ((0, False), (-1, True), (1, False))),
+    Case(
+        "cumsum",
+        op=lambda s: lambda x: ops.cumsum(x, axis=1),
+        args=lambda rng, s: (real(rng, (s.K, s.N)),),
+        reference=lambda s: lambda x: np.cumsum(x, axis=1),
+        scale=lambda x: 1 + np.abs(x).sum(),
+    ),
+    Case(
+        "reshape",
+        op=lambda s: lambda x: ops.reshape(x, shape=(-1, s.K)),
+        args=lambda rng, s: (real(rng, (s.K, s.N)),),
+        reference=lambda s: lambda x: x.reshape(-1, s.K),
+    ),
+    Case(
+        "transpose",
+        op=lambda s: lambda x: ops.transpose(x, axes=(2, 0, -2)),
+        args=lambda rng, s: (real(rng, (s.K, s.R, s.N)),),
+        reference=lambda s: lambda x: x.transpose(2, 0, 1),
+    ),
+    Case(
+        "transpose",
+        op=lambda s: lambda x: x.T if not isinstance(x, np.ndarray) else ops.transpose(x),
+        args=lambda rng, s: (real(rng, (s.K, s.R, s.N)),),
+        reference=lambda s: lambda x: x.T,
+        settings="[.T]",
+    ),
+    Case(
+        "swapaxes",
+        op=lambda s: lambda x: ops.swapaxes(x, axis1=0, axis2=-1),
+        args=lambda rng, s: (real(rng, (s.K, s.R, s.N)),),
+        reference=lambda s: lambda x: x.swapaxes(0, -1),
+    ),
+    Case(
+        "broadcast_to",
+        op=lambda s: lambda x: ops.broadcast_to(x, shape=(*s.batch, s.K, s.N)),
+        args=lambda rng, s: (real(rng, (s.K, 1)),),
+        reference=lambda s: lambda x: np.broadcast_to(x, (*s.batch, s.K, s.N)),
+    ),
+    Case(
+        "concatenate",
+        op=lambda s: lambda x, y: ops.concatenate([x, y, x], axis=-1),
+        args=lambda rng, s: (real(rng, (s.R, s.N)), real(rng, (s.R, s.K))),
+        reference=lambda s: lambda x, y: np.concatenate([x, y, x], axis=-1),
+    ),
+    Case(
+        "stack",
+        op=lambda s: lambda x, y: ops.stack([x, y, x], axis=1),
+        args=lambda rng, s: (real(rng, (s.R, s.N)), real(rng, (s.R, s.N))),
+        reference=lambda s: lambda x, y: np.stack([x, y, x], axis=1),
+    ),
+    Case(
+        "place",
+        op=lambda s: lambda x: ops.place(x, index=np.arange(s.N) * 2 + 1, size=2 * s.N + 3),
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)),),
+        reference=lambda s: (
+            lambda x: np.insert(np.zeros((*x.shape[:-1], s.N + 3)), np.minimum(np.arange(s.N) + 1, s.N + 3), x, axis=-1)
+        ),
+    ),
+    *(
+        Case(
+            "getitem",
+            op=lambda s, index=index: lambda x: x[index],
+            args=lambda rng, s: (real(rng, (4, 3, s.N)),),
+            reference=lambda s, index=index: lambda x: x[index],
+            settings=f"[{label}]",
+        )
+        for label, index in (
+            ("int", 1),
+            ("slice", slice(None, None, 2)),
+            ("ellipsis", (..., 0)),
+            ("none", (slice(1), None)),
+            ("repeated", np.array([0, 2, 0, 0])),
+            ("pairs", (np.array([0, 1, 0]), np.array([2, 2, 2]))),
+            ("mask", np.array([True, False, True, True])),
+            ("list", [3, 3]),
+            ("empty", slice(0, 0)),
+        )
+    ),
+]
+
+DENSE = [
+    Case(
+        "matmul",
+        op=lambda s: ops.matmul,
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.R, s.N)), real(rng, (*s.lead(1), s.N, s.K))),
+        reference=lambda s: np.matmul,
+        cores=(2, 2),
+        scale=lambda x, y: 1 + (np.abs(x) @ np.abs(y)).max(initial=0),
+    ),
+    *(
+        Case(
+            "affine",
+            op=lambda s, f=f: lambda x, w, b: ops.affine(x, w, b, activation=f),
+            args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), real(rng, (s.N, 20), 0.7), real(rng, (20,))),
+            reference=lambda s, f=f: lambda x, w, b: ref.activation(f, x @ w + b),
+            scale=lambda x, w, b: 1 + (np.abs(x) @ np.abs(w) + np.abs(b)).max(initial=0),
+            covers=("affine",) if f != "identity" else ("affine", "ACTIVATIONS"),
+            settings=f"[{f}]",
+        )
+        for f in ops.ACTIVATIONS
+    ),
+]
+
+
+def banded(name, reference, cores, args, out=False, **settings):
+    def op(s):
+        return lambda *a: getattr(ops, name)(*a, offsets=s.offsets, **settings)
+
+    return Case(
+        name,
+        op=op,
+        args=args,
+        reference=lambda s: ref.batched(lambda *a: reference(*a, s.offsets, **settings), *cores),
+        cores=cores,
+        out=out,
+        settings="[" + ",".join(f"{k}={v}" for k, v in settings.items()) + "]" if settings else "",
+    )
+
+
+def factor_and_vector(rng, s):
+    return factor(rng, s, 0), real(rng, (*s.lead(1), s.N))
+
+
+BANDED = [
+    *(
+        banded("solve_triangular_banded", ref.solve, (2, 1), factor_and_vector, out=True, trans=trans)
+        for trans in (False, True)
+    ),
+    *(
+        banded("multiply_triangular_banded", ref.multiply, (2, 1), factor_and_vector, out=True, trans=trans)
+        for trans in (False, True)
+    ),
+    *(
+        banded("inverse_banded", ref.inverse_banded, (2,), lambda rng, s: (factor(rng, s),), fill=fill)
+        for fill in (False, True)
+    ),
+    Case(
+        "logdet_banded",
+        op=lambda s: ops.logdet_banded,
+        args=lambda rng, s: (factor(rng, s),),
+        reference=lambda s: ref.batched(lambda c: -np.linalg.slogdet(ref.covariance_from_factor(c, s.offsets))[1], 2),
+        cores=(2,),
+        scale=lambda c: 1 + np.abs(np.log(c[..., 0, :])).sum(),
+    ),
+    banded(
+        "sample_banded",
+        lambda m, c, e, o: m + ref.solve(c, e, o, trans=True),
+        (1, 2, 1),
+        lambda rng, s: (real(rng, (*s.lead(1), s.N)), factor(rng, s, 0), real(rng, (*s.lead(2), s.N))),
+    ),
+    banded(
+        "log_prob_banded",
+        lambda x, m, c, o: ref.gaussian_log_prob(x, m, ref.covariance_from_factor(c, o)),
+        (1, 1, 2),
+        lambda rng, s: (real(rng, (*s.lead(2), s.N)), real(rng, (*s.lead(1), s.N)), factor(rng, s, 0)),
+    ),
+    banded(
+        "kl_divergence_banded",
+        lambda m, c, o: ref.gaussian_kl(m, ref.covariance_from_factor(c, o)),
+        (1, 2),
+        lambda rng, s: (real(rng, (*s.lead(1), s.N)), factor(rng, s, 0)),
+    ),
+    *(
+        Case(
+            "kl_divergence_banded",
+            op=lambda s, own=own: (
+                lambda m, c, pm, pc: ops.kl_divergence_banded(
+                    m, c, pm, pc, offsets=s.offsets if own else (0,), prior_offsets=(0,) if own else s.offsets
+                )
+            ),
+            args=lambda rng, s, own=own: (
+                real(rng, (*s.lead(1), s.N)),
+                factor(rng, s, 0)[..., : None if own else 1, :],
+                real(rng, (*s.lead(2), s.N)),
+                factor(rng, s, 3)[..., : 1 if own else None, :],
+            ),
+            reference=lambda s, own=own: ref.batched(
+                lambda m, c, pm, pc: ref.gaussian_kl(
+                    m,
+                    ref.covariance_from_factor(c, s.offsets if own else (0,)),
+                    pm,
+                    ref.covariance_from_factor(pc, (0,) if own else s.offsets),
+                ),
+                1,
+                2,
+                1,
+                2,
+            ),
+            cores=(1, 2, 1, 2),
+            settings=f"[{label}]",
+        )
+        for label, own in (("banded q, diagonal p", True), ("diagonal q, banded p", False))
+    ),
+    Case(
+        "kl_divergence_banded",
+        op=lambda s: lambda m, c, pm, pc: ops.kl_divergence_banded(m, c, pm, pc, offsets=s.offsets, prior_offsets=(0, 1, 3)),
+        args=lambda rng, s: (
+            real(rng, (*s.lead(1), s.N)),
+            factor(rng, s, 0),
+            real(rng, (*s.lead(2), s.N)),
+            np.stack([rng.uniform(0.7, 2, s.N), real(rng, s.N, 0.2), real(rng, s.N, 0.2)]),
+        ),
+        reference=lambda s: ref.batched(
+            lambda m, c, pm, pc: ref.gaussian_kl(
+                m, ref.covariance_from_factor(c, s.offsets), pm, ref.covariance_from_factor(pc, (0, 1, 3))
+            ),
+            1,
+            2,
+            1,
+            2,
+        ),
+        cores=(1, 2, 1, 2),
+        settings="[banded q, another banded p]",
+    ),
+]
+
+AR1 = [
+    Case(
+        "sample_ar1",
+        op=lambda s: ops.sample_ar1,
+        args=lambda rng, s: (
+            real(rng, (*s.lead(0), s.N)),
+            positive(rng, s.lead(1)),
+            rng.uniform(-0.9, 0.9, s.lead(2)),
+            real(rng, (*s.lead(3), s.N)),
+        ),
+        reference=lambda s: ref.batched(
+            lambda m, v, r, e: m + np.linalg.cholesky(ref.covariance_ar1(v, r, s.N)) @ e, 1, 0, 0, 1
+        ),
+        cores=(1, 0, 0, 1),
+    ),
+    Case(
+        "log_prob_ar1",
+        op=lambda s: ops.log_prob_ar1,
+        args=lambda rng, s: (
+            real(rng, (*s.lead(0), s.N)),
+            real(rng, (*s.lead(3), s.N)),
+            positive(rng, s.lead(1)),
+            rng.uniform(-0.9, 0.9, s.lead(2)),
+        ),
+        reference=lambda s: ref.batched(
+            lambda x, m, v, r: ref.gaussian_log_prob(x, m, ref.covariance_ar1(v, r, s.N)), 1, 1, 0, 0
+        ),
+        cores=(1, 1, 0, 0),
+        scale=lambda x, m, v, r: 1 + 30 * (1 + np.abs(x).max(initial=0) + np.abs(m).max(initial=0)) ** 2,
+    ),
+    Case(
+        "kl_divergence_ar1",
+        op=lambda s: ops.kl_divergence_ar1,
+        args=lambda rng, s: (
+            real(rng, (*s.lead(0), s.N)),
+            positive(rng, s.lead(1)),
+            rng.uniform(-0.9, 0.9, s.lead(2)),
+        ),
+        reference=lambda s: ref.batched(lambda m, v, r: ref.gaussian_kl(m, ref.covariance_ar1(v, r, s.N)), 1, 0, 0),
+        cores=(1, 0, 0),
+    ),
+]
+
+
+def lowrank_u(rng, s, i):
+    return real(rng, (*s.lead(i), s.R, s.N), 0.8)
+
+
+LOWRANK = [
+    Case(
+        "sample_lowrank",
+        # R > 1 has no canonical square root: the oracle uses the one that the module's docstring defines
+        op=lambda s: ops.sample_lowrank,
+        args=lambda rng, s: (
+            real(rng, (*s.lead(0), s.N)),
+            positive(rng, (*s.lead(1), s.N)),
+            lowrank_u(rng, s, 2),
+            real(rng, (*s.lead(3), s.N)),
+        ),
+        reference=lambda s: ref.batched(_lowrank_draw, 1, 1, 2, 1),
+        cores=(1, 1, 2, 1),
+    ),
+    Case(
+        "log_prob_lowrank",
+        op=lambda s: ops.log_prob_lowrank,
+        args=lambda rng, s: (
+            real(rng, (*s.lead(0), s.N)),
+            real(rng, (*s.lead(3), s.N)),
+            positive(rng, (*s.lead(1), s.N)),
+            lowrank_u(rng, s, 2),
+        ),
+        reference=lambda s: ref.batched(
+            lambda x, m, d, u: ref.gaussian_log_prob(x, m, ref.covariance_lowrank(d, u)), 1, 1, 1, 2
+        ),
+        cores=(1, 1, 1, 2),
+        scale=lambda x, m, d, u: 1 + 30 * (1 + np.abs(x).max(initial=0) + np.abs(m).max(initial=0)) ** 2,
+    ),
+    Case(
+        "kl_divergence_lowrank",
+        op=lambda s: ops.kl_divergence_lowrank,
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), positive(rng, (*s.lead(1), s.N)), lowrank_u(rng, s, 2)),
+        reference=lambda s: ref.batched(lambda m, d, u: ref.gaussian_kl(m, ref.covariance_lowrank(d, u)), 1, 1, 2),
+        cores=(1, 1, 2),
+    ),
+    Case(
+        "variance_lowrank",
+        op=lambda s: ops.variance_lowrank,
+        args=lambda rng, s: (positive(rng, (*s.lead(1), s.N)), lowrank_u(rng, s, 2)),
+        reference=lambda s: ref.batched(lambda d, u: np.diag(ref.covariance_lowrank(d, u)), 1, 2),
+        cores=(1, 2),
+    ),
+]
+
+
+def _lowrank_draw(m, d, u, e):
+    v = u / np.sqrt(d)
+    a = np.linalg.cholesky(np.eye(len(u)) + v @ v.T)
+    k = np.linalg.inv(a).T @ np.linalg.inv(np.eye(len(u)) + a)
+    root = (np.eye(len(m)) - v.T @ k @ v) / np.sqrt(d)[:, None]
+    np.testing.assert_allclose(root @ root.T, ref.covariance_lowrank(d, u), atol=1e-12)  # it IS a square root of C
+    return m + root @ e
+
+
+GAUSSIAN = [
+    Case(
+        "sample_diagonal",
+        op=lambda s: ops.sample_diagonal,
+        args=lambda rng, s: tuple(real(rng, (*s.lead(i), s.N), 1.0) for i in range(3)),
+        reference=lambda s: lambda m, l, e: m + np.exp(l) * e,
+        cores=(1, 1, 1),
+    ),
+    Case(
+        "kl_divergence_diagonal",
+        op=lambda s: ops.kl_divergence_diagonal,
+        args=lambda rng, s: tuple(real(rng, (*s.lead(i), s.N), 0.7) for i in range(2)),
+        reference=lambda s: ref.batched(lambda m, l: ref.gaussian_kl(m, np.diag(np.exp(2 * l))), 1, 1),
+        cores=(1, 1),
+    ),
+    Case(
+        "sample_dense",
+        op=lambda s: ops.sample_dense,
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), lower(rng, s, 1), real(rng, (*s.lead(2), s.N))),
+        reference=lambda s: ref.batched(lambda m, r, e: m + r @ e, 1, 2, 1),
+        cores=(1, 2, 1),
+    ),
+    Case(
+        "log_prob_dense",
+        op=lambda s: lambda x, m, r: ops.log_prob_dense(x, m, r),
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), real(rng, (*s.lead(2), s.N)), lower(rng, s, 1)),
+        reference=lambda s: ref.batched(lambda x, m, r: ref.gaussian_log_prob(x, m, np.tril(r) @ np.tril(r).T), 1, 1, 2),
+        cores=(1, 1, 2),
+        scale=lambda x, m, r: 1 + 100 * (1 + np.abs(x).max(initial=0) + np.abs(m).max(initial=0)) ** 2,
+    ),
+    Case(
+        "kl_divergence_dense",
+        op=lambda s: lambda m, r: ops.kl_divergence_dense(m, r),
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), lower(rng, s, 1)),
+        # R is used as it stands: perturbed above the diagonal too, R Rᵀ is still the covariance, but |R| is not prod R_jj
+        reference=lambda s: ref.batched(
+            lambda m, r: 0.5 * (np.trace(r @ r.T) + m @ m - len(m)) - np.log(np.diag(r)).sum(), 1, 2
+        ),
+        cores=(1, 2),
+    ),
+    Case(
+        "bernoulli_log_prob",
+        op=lambda s: ops.bernoulli_log_prob,
+        args=lambda rng, s: (rng.uniform(0.1, 0.9, (*s.lead(0), s.N)), real(rng, (*s.lead(1), s.N))),
+        reference=lambda s: ref.batched(ref.bernoulli_log_prob, 1, 1),
+        cores=(1, 1),
+    ),
+    Case(
+        "normal_log_prob",
+        op=lambda s: ops.normal_log_prob,
+        args=lambda rng, s: tuple(real(rng, (*s.lead(i), s.N), 0.7) for i in range(3)),
+        reference=lambda s: ref.batched(ref.normal_log_prob, 1, 1, 1),
+        cores=(1, 1, 1),
+        scale=lambda x, m, l: (
+            1 + np.exp(-2 * l).max(initial=1) * (1 + np.abs(x).max(initial=0) + np.abs(m).max(initial=0)) ** 2 * 20
+        ),
+    ),
+]
+
+LINALG = [
+    Case(
+        "cholesky",
+        # the argument is symmetrised first, so that every perturbation is a symmetric one
+        op=lambda s: lambda a: ops.cholesky(0.5 * ops.add(a, ops.swapaxes(a, axis1=-1, axis2=-2))),
+        args=lambda rng, s: (lambda l: (l @ l.swapaxes(-1, -2),))(lower(rng, s)),
+        reference=lambda s: ref.batched(np.linalg.cholesky, 2),
+        cores=(2,),
+    ),
+    *(
+        Case(
+            "solve_triangular",
+            op=lambda s, t=trans: lambda l, b: ops.solve_triangular(l, b, trans=t),
+            args=lambda rng, s: (lower(rng, s, 0), real(rng, (*s.lead(1), s.N, s.K))),
+            reference=lambda s, t=trans: ref.batched(
+                lambda l, b: np.linalg.solve(np.tril(l).T if t else np.tril(l), b), 2, 2
+            ),
+            cores=(2, 2),
+            settings=f"[trans={trans}]",
+        )
+        for trans in (False, True)
+    ),
+    Case(
+        "eigh",
+        # a smooth function of both outputs: A^3 = V w^3 Vᵀ, and the eigenvalues themselves
+        op=lambda s: _cube,
+        args=lambda rng, s: (_separated(rng, s),),
+        reference=lambda s: ref.batched(
+            lambda a: np.linalg.matrix_power(0.5 * (a + a.T), 3) + np.diag(np.linalg.eigvalsh(0.5 * (a + a.T))), 2
+        ),
+        cores=(2,),
+        scale=lambda a: 10 * (1 + np.abs(a).max(initial=0)) ** 3,
+    ),
+]
+
+
+def _separated(rng, s):
+    """Symmetric, with eigenvalues 1, 2, 3, ...: the derivative of eigenvectors divides by their gaps."""
+    q, _ = np.linalg.qr(rng.normal(size=(*s.lead(0), s.N, s.N)))
+    return q @ (np.arange(1.0, s.N + 1)[:, None] * q.swapaxes(-1, -2))
+
+
+def _cube(a):
+    w, v = ops.eigh(0.5 * ops.add(a, ops.swapaxes(a, axis1=-1, axis2=-2)))
+    vt = ops.swapaxes(v, axis1=-1, axis2=-2)
+    n = w.shape[-1]
+    i = np.arange(n)
+    diagonal = ops.place(w, index=i * (n + 1), size=n * n)
+    return ops.matmul(v * (w**3)[..., None, :], vt) + ops.reshape(diagonal, shape=(*w.shape[:-1], n, n))
+
+
+def weights_case(name, function):
+    return Case(
+        name,
+        op=lambda s: lambda x: getattr(ops, name)(x, axis=1),
+        args=lambda rng, s: (real(rng, (s.R, s.K, s.N), 3.0),),
+        reference=lambda s: function,
+    )
+
+
+WEIGHTS = [
+    weights_case("log_mean_exp", lambda x: np.log(np.exp(x).mean(axis=1))),
+    weights_case("normalized_weights", lambda x: np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)),
+    weights_case("effective_sample_size", lambda x: np.exp(x).sum(axis=1) ** 2 / np.exp(2 * x).sum(axis=1)),
+]
+
+
+def _csr(s, seed=7):
+    import scipy.sparse
+
+    rng = np.random.default_rng(seed)
+    return scipy.sparse.csr_array(rng.poisson(0.7, size=(s.R + 2, s.N)))
+
+
+SPARSE = [
+    Case(
+        "csr_matmul",
+        op=lambda s: lambda y: ops.csr_matmul(_csr(s), y),
+        args=lambda rng, s: (real(rng, (s.N, s.K)),),
+        reference=lambda s: lambda y: _csr(s).toarray() @ y,
+    ),
+    Case(
+        "affine",
+        op=lambda s: lambda w, b: ops.affine(_csr(s), w, b, activation="elu"),
+        args=lambda rng, s: (real(rng, (s.N, s.K)), real(rng, (s.K,))),
+        reference=lambda s: lambda w, b: ref.activation("elu", _csr(s).toarray() @ w + b),
+        settings="[csr]",
+    ),
+]
+
+CASES = [*ELEMENTWISE, *ARRAYS, *DENSE, *BANDED, *AR1, *LOWRANK, *GAUSSIAN, *LINALG, *WEIGHTS, *SPARSE]

@@ -1,0 +1,140 @@
+"""Dense, slow, obvious oracles in float64. Imports nothing of gvae: an oracle must not share our mistakes.
+
+Every function takes one system (no batch axes unless said); `batched` maps it over broadcast batch axes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def batched(function, *cores):
+    """Lift a function of arrays with `cores[i]` trailing axes to broadcast batch axes, by a Python loop."""
+
+    def lifted(*args):
+        args = [np.asarray(a, np.float64) for a in args]
+        leads = [a.shape[: a.ndim - c] for a, c in zip(args, cores, strict=True)]
+        batch = np.broadcast_shapes(*leads)
+        wide = [np.broadcast_to(a, batch + a.shape[a.ndim - c :]) for a, c in zip(args, cores, strict=True)]
+        results = [function(*(a[i] for a in wide)) for i in np.ndindex(batch)]
+        if not results:
+            return None
+        return np.array(results).reshape(batch + np.shape(results[0]))
+
+    return lifted
+
+
+def dense_factor(chol, offsets):
+    """L (N, N) from its stored diagonals (M, N)."""
+    M, N = chol.shape
+    L = np.zeros((N, N))
+    for k in range(M):
+        for j in range(N):
+            i = j + offsets[k]
+            if i < N:
+                L[i, j] = chol[k, j]
+    return L
+
+
+def stored(dense, offsets):
+    """The diagonals (M, N) of a dense matrix, zero where an entry does not exist."""
+    N = len(dense)
+    chol = np.zeros((len(offsets), N))
+    for k, o in enumerate(offsets):
+        for j in range(N - o):
+            chol[k, j] = dense[j + o, j]
+    return chol
+
+
+def solve(chol, b, offsets, trans=False):
+    L = dense_factor(chol, offsets)
+    return np.linalg.solve(L.T if trans else L, b)
+
+
+def multiply(chol, x, offsets, trans=False):
+    L = dense_factor(chol, offsets)
+    return (L.T if trans else L) @ x
+
+
+def covariance_from_factor(chol, offsets):
+    L = dense_factor(chol, offsets)
+    return np.linalg.inv(L @ L.T)
+
+
+def inverse_banded(chol, offsets, fill=False):
+    pattern = range(offsets[-1] + 1) if fill else offsets
+    return stored(covariance_from_factor(chol, offsets), tuple(pattern))
+
+
+def gaussian_log_prob(x, mean, covariance):
+    e = x - mean
+    _, logdet = np.linalg.slogdet(covariance)
+    return -0.5 * (len(x) * math.log(2 * math.pi) + logdet + e @ np.linalg.solve(covariance, e))
+
+
+def gaussian_kl(mean, covariance, prior_mean=None, prior_covariance=None):
+    n = len(mean)
+    m = np.zeros(n) if prior_mean is None else prior_mean
+    P = np.eye(n) if prior_covariance is None else prior_covariance
+    inverse = np.linalg.inv(P)
+    logdets = np.linalg.slogdet(P)[1] - np.linalg.slogdet(covariance)[1]
+    return 0.5 * (np.trace(inverse @ covariance) + (mean - m) @ inverse @ (mean - m) - n + logdets)
+
+
+def gaussian_entropy(covariance):
+    n = len(covariance)
+    return 0.5 * (n * (1 + math.log(2 * math.pi)) + np.linalg.slogdet(covariance)[1])
+
+
+def covariance_ar1(variance, rho, N):
+    lag = np.abs(np.subtract.outer(np.arange(N), np.arange(N)))
+    return variance * rho**lag
+
+
+def covariance_lowrank(d, u):
+    return np.linalg.inv(np.diag(d) + u.T @ u)
+
+
+def bernoulli_log_prob(x, logits):
+    p = 1 / (1 + np.exp(-logits))
+    return float(np.sum(x * np.log(p) + (1 - x) * np.log(1 - p)))
+
+
+def normal_log_prob(x, mean, log_scale):
+    return gaussian_log_prob(x, mean, np.diag(np.exp(2 * log_scale)))
+
+
+def log_mean_exp(log_weights):
+    return math.log(np.mean(np.exp(log_weights)))
+
+
+def activation(name, t):
+    return {
+        "identity": lambda: t,
+        "relu": lambda: np.where(t > 0, t, 0.0),
+        "leaky_relu": lambda: np.where(t > 0, t, 0.01 * t),
+        "elu": lambda: np.where(t > 0, t, np.exp(np.minimum(t, 0)) - 1),
+        "tanh": lambda: np.tanh(t),
+        "sigmoid": lambda: 1 / (1 + np.exp(-t)),
+        "softplus": lambda: np.log(1 + np.exp(t)),
+    }[name]()
+
+
+class FactorAnalysis:
+    """x = W z + b + e, z ~ N(0, I), e ~ N(0, diag Psi): everything in closed form (models' oracle 0.1)."""
+
+    def __init__(self, W, b, psi):
+        self.W, self.b, self.psi = W, b, psi
+        self.M = np.eye(W.shape[1]) + W.T @ (W / psi[:, None])  # the posterior's precision
+
+    def log_prob(self, x):
+        return gaussian_log_prob(x, self.b, self.W @ self.W.T + np.diag(self.psi))
+
+    def posterior_mean(self, x):
+        return np.linalg.solve(self.M, self.W.T @ ((x - self.b) / self.psi))
+
+    def diagonal_gap(self):
+        """log p(x) - ELBO of the best diagonal q, the same for every x."""
+        return 0.5 * (np.log(np.diag(self.M)).sum() - np.linalg.slogdet(self.M)[1])
