@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gvae.checks import FLOATS
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
 __all__ = ["Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "vjp"]
@@ -115,6 +116,8 @@ class _Node:
 
 class Primitive:
     """A forward function with its vjp. Made by `primitive`."""
+
+    __name__: str
 
     def __init__(self, forward: Callable, saves: bool, differentiable: bool):
         functools.update_wrapper(self, forward)
@@ -257,7 +260,7 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
 
     def lift(leaf: Any) -> Var:
         value = leaf.value if isinstance(leaf, Var) else np.asarray(leaf) if isinstance(leaf, (int, float)) else leaf
-        if getattr(value, "dtype", None) not in (np.dtype(np.float32), np.dtype(np.float64)):
+        if getattr(value, "dtype", None) not in FLOATS:
             kind = getattr(value, "dtype", type(value).__name__)
             raise DTypeError(f"gradient: argument {len(leaves)} is {kind}, expected a float32 or float64 array")
         leaves.append(Var(value))

@@ -19,7 +19,7 @@ import numpy as np
 
 from gvae.errors import DTypeError, ShapeError
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))  # a set: `np.dtype(float) == None` holds, hashes differ
 
 
 @lru_cache(maxsize=256)
@@ -47,7 +47,7 @@ def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> d
         shape = arrays[name].shape
         trailing = shape[len(shape) - len(core) :] if len(shape) >= len(core) else None
         good = trailing is not None and (batched or len(shape) == len(core))
-        if good:
+        if good and trailing is not None:
             for axis, size in zip(core, trailing, strict=True):
                 if (axis if isinstance(axis, int) else sizes.setdefault(axis, size)) != size:
                     good = False

@@ -179,8 +179,8 @@ class BandedGaussian(_Gaussian):
         # (Lᵀ (x - mean))_j standardises x_j given the variables after it: the terms are conditional log-densities.
         difference = elementwise.subtract(x, self.mean)
         t = banded.multiply_triangular_banded(self.chol, difference, offsets=self.offsets, trans=True)
-        log_diagonal = elementwise.log(arrays.getitem(self.chol, (..., 0, slice(None))))
-        return elementwise.subtract(log_diagonal, 0.5 * elementwise.square(t)) - 0.5 * banded.LOG_2PI
+        log_pivots = elementwise.log(arrays.getitem(self.chol, (..., 0, slice(None))))
+        return elementwise.subtract(log_pivots, 0.5 * elementwise.square(t)) - 0.5 * banded.LOG_2PI
 
     def logdet_covariance(self):
         return elementwise.negative(banded.logdet_banded(self.chol, check=self.check))
@@ -299,7 +299,7 @@ class BernoulliDistribution(Distribution):
         self.logits = logits
 
     @property
-    def mean(self) -> Any:  # type: ignore[override]
+    def mean(self) -> Any:
         return elementwise.sigmoid(self.logits)
 
     @property

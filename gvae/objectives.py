@@ -79,6 +79,8 @@ class Terms:
 
 
 class Objective(Protocol):
+    """What `train` maximises: terms -> (scalar, or dict of scalars by parameter group; metrics in mean nats per row)."""
+
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, float]]: ...
 
 

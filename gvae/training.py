@@ -167,7 +167,7 @@ def train(
     trainer = trainer or Trainer(model, n_rows=len(table), **settings)
     history = History()
     per_epoch = -(-len(table) // batch_size)
-    total = epochs * per_epoch if epochs is not None else steps
+    total = epochs * per_epoch if epochs is not None else int(steps or 0)
     bar = None
     if progress:
         from tqdm import tqdm

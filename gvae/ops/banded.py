@@ -163,16 +163,27 @@ def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, inf
     return (chol_bar.reshape(chol.shape),)
 
 
-@primitive
 def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
     """log |L Lᵀ| = 2 sum log L_jj.   chol : (..., M, N)   Returns (...). Raises as `inverse_banded`."""
-    return 2 * _log_diagonal(chol, check, info, "logdet_banded").sum(axis=-1)
+    check_arrays("chol: ... M N", chol=chol)
+    return 2 * arrays.sum(_log_pivots(chol, check=check, info=info, where="logdet_banded"), axis=-1)
 
 
-@logdet_banded.vjp
-def _(y_bar, y, chol, *, needs, check=True, info=None):
+@primitive
+def _log_pivots(chol, *, where, check=True, info=None):
+    """log L_jj, (..., N); all NaN in a system that has a pivot which is not positive."""
+    pivots = chol[..., 0, :]
+    bad = ~(pivots > 0)
+    status = np.where(bad.any(axis=-1), bad.argmax(axis=-1) + 1 if pivots.shape[-1] else 0, 0)
+    _report(status.ravel(), status.shape, where, check, info)
+    return np.log(np.where(status[..., None] != 0, pivots.dtype.type("nan"), pivots))
+
+
+@_log_pivots.vjp
+def _(y_bar, y, chol, *, needs, **settings):
     chol_bar = np.zeros(chol.shape, chol.dtype)
-    chol_bar[..., 0, :] = 2 * y_bar[..., None] / chol[..., 0, :]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a failed system is NaN or inf here, as its value was
+        chol_bar[..., 0, :] = y_bar / chol[..., 0, :]
     return (chol_bar,)
 
 
@@ -211,14 +222,13 @@ def kl_divergence_banded(
     To N(0, I) it is summed node by node, 1/2 (S_jj + mean_j² - 1) + log L_jj, so that nothing large cancels.
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
     """
-    contract = {"mean": mean, "chol": chol}
-    _check_factor("kl_divergence_banded", "mean: ... N, chol: ... M N", offsets, **contract)
-    log_diagonal = elementwise.log(arrays.getitem(chol, (..., 0, slice(None))))
+    _check_factor("kl_divergence_banded", "mean: ... N, chol: ... M N", offsets, mean=mean, chol=chol)
+    log_pivots = _log_pivots(chol, check=check, where="kl_divergence_banded")
     if prior_chol is None:
         if prior_mean is not None:
             mean = elementwise.subtract(mean, prior_mean)
         variance = arrays.getitem(inverse_banded(chol, offsets=offsets, check=check), (..., 0, slice(None)))
-        node = 0.5 * (elementwise.add(variance, elementwise.square(mean)) - 1) + log_diagonal
+        node = 0.5 * (elementwise.add(variance, elementwise.square(mean)) - 1) + log_pivots
         return arrays.sum(node, axis=-1)
 
     prior_offsets = _check_factor(
@@ -228,8 +238,8 @@ def kl_divergence_banded(
     # so q's factor is widened with zero diagonals until its closure reaches the prior's last offset.
     s = inverse_banded(*_widen(chol, _default(offsets, chol), prior_offsets[-1]), fill=True, check=check)
     N = chol.shape[-1]
-    node = elementwise.negative(0.5 - log_diagonal) - elementwise.log(arrays.getitem(prior_chol, (..., 0, slice(None))))
-    total = arrays.sum(node, axis=-1)
+    prior_log_pivots = _log_pivots(prior_chol, check=check, where="kl_divergence_banded")
+    total = arrays.sum(elementwise.subtract(log_pivots, prior_log_pivots) - 0.5, axis=-1)
     for k, o_k in enumerate(prior_offsets):
         for l, o_l in enumerate(prior_offsets[: k + 1]):
             n = N - o_k  # columns j for which both entries exist
@@ -315,15 +325,6 @@ def _rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.nda
     F = math.prod(factors)
     owner = np.broadcast_to(np.arange(F).reshape(factors), batch).ravel()
     return np.argsort(owner, kind="stable").reshape(F, len(owner) // F if F else 0)
-
-
-def _log_diagonal(chol, check, info, where):
-    check_arrays("chol: ... M N", where=where, chol=chol)
-    diagonal = chol[..., 0, :]
-    bad = ~(diagonal > 0)
-    status = np.where(bad.any(axis=-1), bad.argmax(axis=-1) + 1 if diagonal.shape[-1] else 0, 0)
-    _report(status.ravel(), status.shape, where, check, info)
-    return np.log(np.where(status[..., None] != 0, diagonal.dtype.type("nan"), diagonal))
 
 
 def _report(status, batch: tuple[int, ...], where: str, check: bool, info: Any) -> None:

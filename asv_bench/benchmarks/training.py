@@ -1,0 +1,48 @@
+"""One training step, all of it: noise, forward, backward, Adam. Networks of two hidden layers of 200, 16 latent variables."""
+
+from __future__ import annotations
+
+from .common import Benchmark
+
+PIXELS = {"digits": 64, "mnist": 784}
+POSTERIORS = ["diagonal", "chain", "extended_grid"]
+BATCHES = [(100, 1), (20, 50)]  # (rows, samples): with one sample the ELBO, with several the importance-weighted bound
+
+
+class Training(Benchmark):
+    param_names = ("implementation", "data", "posterior", "batch")
+
+    def gvae(self, data, posterior, batch):
+        import numpy as np
+
+        from gvae import objectives, random
+        from gvae.data import Table
+        from gvae.models.vae import VAE
+        from gvae.training import Trainer
+
+        rows, samples = batch
+        x = self.binary(rows, PIXELS[data])
+        trainer = Trainer(
+            VAE(PIXELS[data], latent=16, posterior=posterior, hidden=(200, 200)),
+            objective=objectives.parse("iwae" if samples > 1 else "elbo"),
+            samples=samples,
+        )
+        minibatch = Table(x).batch(np.arange(rows), random.key(0))
+        return lambda: trainer.step(minibatch)["bound"]
+
+
+class Step(Training):
+    params = (["gvae"], list(PIXELS), POSTERIORS, BATCHES)
+
+    def time_step(self, *_):
+        return self.call()
+
+
+class Memory(Training):
+    """Peak memory of a process that trains: Python, NumPy and Numba included."""
+
+    params = (["gvae"], ["mnist"], ["chain"], BATCHES)
+
+    def peakmem_steps(self, *_):
+        for _ in range(20):
+            self.call()

@@ -1,0 +1,223 @@
+"""The tape itself: accumulation, structure, nesting, and clear errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from gvae import ops
+from gvae.autodiff import Var, gradient, primitive, stop_gradient, value_and_gradient, vjp
+from gvae.errors import DTypeError, ShapeError
+
+x3 = np.array([0.5, -1.0, 2.0])
+
+
+def test_var_alone_has_its_operators_in_a_fresh_process():
+    code = (
+        "import numpy as np; from gvae.autodiff import Var; v = Var(np.ones((2, 2)))\n"
+        "w = (((2 + v) * v - v / 2) ** 2 @ v)[0].sum() + (-v).mean() + v.T.reshape(4)[1]; print(float(w), bool((v > 0).all()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["25.0", "True"]
+
+
+def test_operators_agree_with_numpy():
+    y = np.array([1.5, 2.0, -0.5])
+    for f in (
+        lambda a, b: a + b,
+        lambda a, b: a - b,
+        lambda a, b: a * b,
+        lambda a, b: a / b,
+        lambda a, b: 2 - a,
+        lambda a, b: 2 / b,
+        lambda a, b: 3 * a + 1 - b,
+        lambda a, b: a**2,
+        lambda a, b: -a,
+        lambda a, b: (a[None, :] @ b[:, None])[0, 0],
+        lambda a, b: a[None, 1:],
+        lambda a, b: a > b,
+        lambda a, b: a <= 0.5,
+        lambda a, b: a == b,
+        lambda a, b: a != b,
+    ):
+        result = f(Var(x3), Var(y))
+        np.testing.assert_array_equal(result.value if isinstance(result, Var) else result, f(x3, y))
+        mixed = f(Var(x3), y)
+        np.testing.assert_array_equal(mixed.value if isinstance(mixed, Var) else mixed, f(x3, y))
+    assert isinstance(x3 * Var(x3), Var)
+    assert isinstance(x3[None] @ Var(x3[:, None]), Var)
+    assert len(Var(x3)) == 3
+    assert Var(x3).shape == (3,)
+    with pytest.raises(TypeError, match="not an array"):
+        np.asarray(Var(x3))
+    with pytest.raises(TypeError):
+        hash(Var(x3))
+
+
+def test_a_value_used_twice_receives_both_cotangents():
+    np.testing.assert_allclose(gradient(lambda x: ops.sum(x * x + x), x3), 2 * x3 + 1)
+    np.testing.assert_allclose(gradient(lambda x, y: ops.sum(x * y), x3, x3)[0], x3)
+
+
+def test_diamonds_and_depth():
+    def f(x):
+        y = ops.exp(x)
+        for _ in range(5000):  # deeper than the interpreter's stack
+            y = y + 0.0 * x
+        return ops.sum(y * y)
+
+    np.testing.assert_allclose(gradient(f, x3), 2 * np.exp(2 * x3))
+
+
+def test_only_what_is_asked_for_is_computed():
+    seen = []
+
+    @primitive
+    def watch(x, y):
+        return x + y
+
+    @watch.vjp
+    def _(z_bar, z, x, y, *, needs):
+        seen.append(needs)
+        return z_bar if needs[0] else None, z_bar if needs[1] else None
+
+    gradient(lambda x: ops.sum(watch(x, x3)), x3)
+    gradient(lambda x: ops.sum(watch(x3, x)), x3)
+    assert seen == [(True, False), (False, True)]
+
+
+def test_structures_of_arguments():
+    params = {"a": x3, "b": [x3 * 2, (x3 * 3,)], "n": None}
+    value, grad = value_and_gradient(lambda p, s: ops.sum(p["a"] * p["b"][0] * p["b"][1][0]) * s, params, np.float64(2.0))
+    assert value == pytest.approx(2 * (6 * x3**3).sum())
+    np.testing.assert_allclose(grad[0]["a"], 12 * x3**2)
+    np.testing.assert_allclose(grad[0]["b"][1][0], 4 * x3**2)
+    assert grad[0]["n"] is None
+    assert grad[1] == pytest.approx((6 * x3**3).sum())
+
+
+def test_buffers_receive_cotangents():
+    out = {"a": np.full(3, np.nan), "unused": np.full(2, np.nan)}
+    params = {"a": x3, "unused": np.ones(2)}
+    grad = gradient(lambda p: ops.sum(p["a"] * p["a"] * p["a"]), params, out=out)
+    assert grad["a"] is out["a"]
+    np.testing.assert_allclose(out["a"], 3 * x3**2)
+    np.testing.assert_array_equal(out["unused"], 0)
+
+
+def test_gradients_are_arrays_of_their_own():
+    first, second = gradient(lambda x, y: ops.sum(x + y), x3, x3)
+    first += 1
+    np.testing.assert_array_equal(second, 1)
+
+
+def test_aux_comes_back_plain():
+    (value, aux), grad = value_and_gradient(lambda x: (ops.sum(x * x), {"x": x, "n": 3}), x3, has_aux=True)
+    assert value == pytest.approx((x3**2).sum())
+    np.testing.assert_array_equal(aux["x"], x3)
+    assert aux["n"] == 3
+    np.testing.assert_allclose(grad, 2 * x3)
+
+
+def test_stop_gradient():
+    np.testing.assert_allclose(gradient(lambda x: ops.sum(x * stop_gradient(x)), x3), x3)
+    np.testing.assert_array_equal(gradient(lambda x: ops.sum(stop_gradient(x * x)), x3), 0)
+    assert stop_gradient({"a": x3})["a"] is x3
+
+
+def test_nothing_upstream_of_a_stop_is_visited():
+    @primitive
+    def forbidden(x):
+        return x + 0
+
+    gradient(lambda x: ops.sum(stop_gradient(forbidden(x)) * x), x3)  # forbidden has no rule
+    with pytest.raises(NotImplementedError, match="forbidden has no derivative rule"):
+        gradient(lambda x: ops.sum(forbidden(x)), x3)
+
+
+def test_an_inner_gradient_is_data():
+    # d/dx of x · ∇(y³)|_{y=x} with the gradient as data is 3 x², not 9 x²
+    def f(x):
+        score = gradient(lambda y: ops.sum(y**3), x)
+        assert isinstance(score, np.ndarray)
+        return ops.sum(x * score)
+
+    np.testing.assert_allclose(gradient(f, x3), 3 * x3**2)
+
+
+def test_an_inner_gradient_may_use_outer_variables():
+    def f(x):
+        inner = gradient(lambda y: ops.sum(y * x * y), x.value)  # 2 y x
+        return ops.sum(x * inner)
+
+    np.testing.assert_allclose(gradient(f, x3), 2 * x3**2)
+
+
+def test_several_outputs():
+    a = np.array([[2.0, 0.3], [0.3, 1.0]])
+    only_values = gradient(lambda m: ops.sum(ops.eigh(m)[0]), a)
+    np.testing.assert_allclose(only_values, np.eye(2), atol=1e-12)  # the trace
+
+
+def test_a_non_scalar_without_a_cotangent():
+    with pytest.raises(ShapeError, match=r"returned shape \(3,\), expected a scalar.*cotangent"):
+        gradient(lambda x: x * 2, x3)
+    value, pull = vjp(lambda x: x * 2, x3)
+    np.testing.assert_array_equal(value, 2 * x3)
+    np.testing.assert_array_equal(pull(np.array([1.0, 0.0, 2.0])), [2.0, 0.0, 4.0])
+    with pytest.raises(ShapeError, match=r"cotangent has shape \(2,\), expected \(3,\)"):
+        pull(np.ones(2))
+
+
+def test_a_result_that_does_not_depend_on_the_argument():
+    value, grad = value_and_gradient(lambda x: ops.sum(Var(np.ones(2))), x3)
+    assert value == 2
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_integers_cannot_be_differentiated():
+    with pytest.raises(DTypeError, match="argument 0 is int64"):
+        gradient(lambda x: ops.sum(x), np.arange(3))
+
+
+def test_python_numbers_are_weak_and_numpy_scalars_are_not():
+    x = x3.astype(np.float32)
+    assert gradient(lambda x: ops.sum(2 * x + 1), x).dtype == np.float32
+    assert ops.multiply(x, np.float32(2)).dtype == np.float32
+    with pytest.raises(DTypeError, match="multiply: an operand is float64, expected float32"):
+        ops.multiply(x, np.float64(2))
+    with pytest.raises(DTypeError, match="multiply: an operand is list"):
+        ops.multiply(x, [1.0, 2.0, 3.0])
+
+
+def test_a_rule_of_the_wrong_shape_is_named():
+    @primitive
+    def wrong(x):
+        return x * 2
+
+    @wrong.vjp
+    def _(y_bar, y, x, *, needs):
+        return (y_bar.sum(),)
+
+    with pytest.raises(ShapeError, match=r"cotangent has shape \(\), expected \(3,\)"):
+        gradient(lambda x: ops.sum(wrong(x * 1.0)), x3)
+
+
+def test_threads_do_not_meet():
+    results: dict[int, np.ndarray] = {}
+
+    def work(i):
+        for _ in range(50):
+            results[i] = gradient(lambda x: ops.sum(ops.exp(x) * float(i)), x3)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for i in range(8):
+        np.testing.assert_allclose(results[i], i * np.exp(x3))

@@ -1,0 +1,180 @@
+"""Families: what they promise about every raw number, and how they agree with each other where they meet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gvae import families, graphs, ops, random
+from gvae.autodiff import gradient
+from gvae.distributions import AR1Gaussian, BandedGaussian
+from gvae.errors import ConfigError
+
+N = 12
+TEXTS = {
+    "diagonal": ["diagonal"],
+    "independent": ["independent"],
+    "chain": ["chain"],
+    "band": ["band:3", "band:0", "band:20"],
+    "extended_grid": ["extended_grid:3x4", "extended_grid:1x12", "extended_grid:12x1"],
+    "ar1": ["ar1"],
+    "lowrank": ["lowrank:1", "lowrank:3"],
+    "full": ["full"],
+    "gaussian": ["gaussian"],
+    "bernoulli": ["bernoulli"],
+}
+ALL = [text for texts in TEXTS.values() for text in texts]
+GAUSSIAN = [text for text in ALL if text != "bernoulli"]
+
+
+def test_every_registered_name_is_here():
+    assert set(TEXTS) == set(families.FAMILIES)
+
+
+@pytest.mark.parametrize("text", ALL)
+def test_text_reads_back(text):
+    family = families.parse(text, N)
+    assert families.parse(str(family), N).n_params == family.n_params
+    assert families.parse(family, N) is family
+    assert family(np.zeros((2, family.n_params))).mean.shape == (2, N)
+
+
+@pytest.mark.parametrize("text", GAUSSIAN)
+def test_raw_zero_is_the_standard_normal(text):
+    family = families.parse(text, N)
+    d = family(np.zeros(family.n_params))
+    np.testing.assert_allclose(d.covariance(), np.eye(N), atol=1e-15)
+    np.testing.assert_array_equal(d.mean, 0)
+    np.testing.assert_allclose(d.kl(), 0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("text", ALL)
+@given(data=st.data())
+def test_any_raw_gives_finite_sample_kl_and_gradient(text, dtype, data):
+    n = data.draw(st.sampled_from([12, 1, 60, 240]))
+    size = {12: "3x4", 1: "1x1", 60: "6x10", 240: "15x16"}[n]
+    family = families.parse(f"extended_grid:{size}" if text.startswith("extended") else text, n)
+    extreme = data.draw(st.sampled_from(["mixed", "all high", "all low", "random"]))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    r = np.random.default_rng(seed)
+    raw = {
+        "mixed": r.choice([-1e4, 0.0, 1e4], size=(2, family.n_params)),
+        "all high": np.full((2, family.n_params), 1e4),
+        "all low": np.full((2, family.n_params), -1e4),
+        "random": r.uniform(-10, 10, size=(2, family.n_params)),
+    }[extreme].astype(dtype)
+    eps = family.noise(random.key(seed), (3, 2), dtype)
+
+    def kl(raw):
+        return ops.sum(family(raw).kl())
+
+    def draw(raw):  # bounded weights: a decoder's first layer
+        z = family(raw).sample(eps)
+        return ops.sum(z if isinstance(z, np.ndarray) else z * 1.0)
+
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        assert np.isfinite(family(raw).sample(eps)).all()
+        assert np.isfinite(kl(raw))
+        assert kl(raw) > -1e-2 * n
+        assert np.isfinite(gradient(kl, raw)).all()
+        if family.reparameterized:
+            assert np.isfinite(gradient(draw, raw)).all()
+
+
+def raw_of(family, mean, log_scale, rest):
+    return np.concatenate([mean, log_scale, rest(family.n_params - 2 * len(mean))])
+
+
+def test_zero_edges_give_the_diagonal():
+    """With zero off-diagonal entries chain, band and extended grid are the diagonal family, KL and samples to rounding."""
+    r = np.random.default_rng(1)
+    mean, log_scale = r.normal(size=N), r.normal(size=N)
+    diagonal = families.parse("diagonal", N)(np.concatenate([mean, log_scale]))
+    eps = r.normal(size=(5, N))
+    for text in ("independent", "chain", "band:3", "extended_grid:3x4", "lowrank:2", "full"):
+        d = families.parse(text, N)(raw_of(families.parse(text, N), mean, log_scale, np.zeros))
+        np.testing.assert_allclose(d.kl(), diagonal.kl(), rtol=1e-14)
+        np.testing.assert_allclose(d.sample(eps), diagonal.sample(eps), rtol=1e-14)
+
+
+def test_ar1_is_a_chain():
+    """The AR(1) precision is tridiagonal: diagonal (1, 1 + rho², .., 1 + rho², 1), neighbours -rho, over s (1 - rho²)."""
+    s, rho = 1.7, -0.6
+    mean = np.random.default_rng(0).normal(size=N)
+    P = np.diag(np.r_[1, np.full(N - 2, 1 + rho**2), 1]) - rho * (np.eye(N, k=1) + np.eye(N, k=-1))
+    L = np.linalg.cholesky(P / (s * (1 - rho**2)))
+    chol = np.stack([np.diag(L), np.r_[np.diag(L, -1), 0]])
+    chain, autoregression = BandedGaussian(mean, chol), AR1Gaussian(mean, np.float64(s), np.float64(rho))
+    np.testing.assert_allclose(autoregression.kl(), chain.kl(), rtol=1e-13)
+    np.testing.assert_allclose(autoregression.covariance(), chain.covariance(), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(autoregression.entropy(), chain.entropy(), rtol=1e-13)
+    x = np.random.default_rng(1).normal(size=(4, N))
+    np.testing.assert_allclose(autoregression.log_prob(x), chain.log_prob(x), rtol=1e-12)
+
+
+def test_chain_is_a_grid_of_one_row_or_column():
+    chain = families.parse("chain", N)
+    raw = np.random.default_rng(0).normal(size=(2, chain.n_params))
+    eps = np.random.default_rng(1).normal(size=(2, N))
+    for text in ("extended_grid:1x12", "extended_grid:12x1", "band:1"):
+        other = families.parse(text, N)
+        assert other.n_params == chain.n_params
+        np.testing.assert_array_equal(other(raw).sample(eps), chain(raw).sample(eps))
+        np.testing.assert_array_equal(other(raw).kl(), chain(raw).kl())
+
+
+def test_no_entry_leaves_the_graph():
+    family = families.parse("extended_grid:3x4", N)
+    d = family(np.random.default_rng(0).normal(size=(2, family.n_params)))
+    np.testing.assert_array_equal(d.chol != 0, np.broadcast_to(family.graph.mask, d.chol.shape))
+    assert family.n_params == N + family.graph.mask.sum()
+
+
+def test_shared_numbers_are_the_last():
+    family = families.parse("gaussian", 3)
+    raw = np.random.default_rng(0).normal(size=(5, 6))
+    raw[:, 3:] = raw[0, 3:]
+    whole, split = family(raw), family(raw[:, :3], raw[0, 3:])
+    x = np.random.default_rng(1).normal(size=(5, 3))
+    np.testing.assert_allclose(whole.log_prob(x), split.log_prob(x), rtol=1e-14)
+    floor = family(np.full((1, 6), -1e4)).variance()
+    np.testing.assert_allclose(floor, 1e-6, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "message"),
+    [
+        ("tree", 4, "unknown family 'tree'; known are diagonal, independent, chain"),
+        ("grid:2x2", 4, "unknown family 'grid:2x2'"),
+        ("extended_grid:3x4", 16, "3 x 4 = 12 variables, expected 16"),
+        ("extended_grid:4", 16, "expected ROWSxCOLUMNS"),
+        ("extended_grid:0x4", 4, "expected ROWSxCOLUMNS"),
+        ("extended_grid", 13, "13 variables form no grid"),
+        ("band:x", 4, "expected an integer"),
+        ("band:-1", 4, "expected an integer"),
+        ("lowrank:0", 4, "expected at least 1"),
+        ("chain:3", 4, "chain takes no size"),
+        ("chain:", 4, "unknown family 'chain:'"),
+        ("chain", 0, "expected an integer of at least 1"),
+        ("chain", -2, "expected an integer of at least 1"),
+        ("full", 2.5, "expected an integer of at least 1"),
+        (7, 4, "a family is written as text"),
+    ],
+)
+def test_names_that_are_none(text, n, message):
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        families.parse(text, n)
+
+
+def test_more_mistakes():
+    with pytest.raises(ConfigError, match=r"raw has shape \(2, 5\), expected \(..., 8\)"):
+        families.Cholesky(graphs.chain(3))(np.zeros((2, 5)))
+    with pytest.raises(ConfigError, match="fills in beyond the graph"):
+        families.Cholesky(graphs.grid(3, 3))
+    with pytest.raises(ConfigError, match="has 3 variables, expected 4"):
+        families.parse(families.Diagonal(3), 4)
+    assert str(families.parse("extended_grid", 16)) == "extended_grid:4x4"
+    assert str(families.parse("extended_grid", 12)) == "extended_grid:3x4"

@@ -1,0 +1,200 @@
+"""What the kernels' contract promises beyond what the ops show: ranges, other people's jitted code, threads, memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gvae
+from gvae import ops
+from gvae.autodiff import gradient
+from gvae.kernels.cpu import banded, likelihoods, optim, weights
+
+rng = np.random.default_rng(0)
+F, K, N = 6, 3, 9
+OFFSETS = np.array([0, 1, 3])
+CHOL = rng.normal(size=(F, 3, N)) * 0.3
+CHOL[:, 0] = rng.uniform(0.8, 1.5, size=(F, N))
+ROWS = np.arange(F * K).reshape(K, F).T.copy()
+
+
+def run_solve(lo, hi, x, info):
+    banded.solve_triangular(CHOL, OFFSETS, ROWS, x, True, info, lo, hi)
+
+
+def run_inverse(lo, hi, x, info):
+    banded.inverse(CHOL, OFFSETS, x[: F * 4].reshape(F, 4, N), info, lo, hi)
+
+
+def run_bernoulli(lo, hi, x, info):
+    data, logits = (np.arange(F * K * N).reshape(F * K, N) % 2).astype(float), np.linspace(-3, 3, F * K * N).reshape(-1, N)
+    likelihoods.bernoulli(data, np.arange(F * K), logits, x[:, 0], np.empty((0, N)), lo * K, hi * K)
+
+
+def run_weights(lo, hi, x, info):
+    w = np.linspace(-5, 5, F * K * N).reshape(F, K, N)
+    weights.log_mean_exp(w, x[:F], np.empty((F, 0, N)), lo, hi)
+
+
+def run_adam(lo, hi, x, info):
+    g = np.linspace(-1, 1, x.size)
+    flat = x.reshape(-1)
+    optim.adam(g, flat, np.zeros(x.size), np.zeros(x.size), 0.1, 0.9, 0.99, 1e-8, lo * K * N, hi * K * N)
+
+
+@pytest.mark.parametrize("run", [run_solve, run_inverse, run_bernoulli, run_weights, run_adam])
+def test_any_split_of_the_range_gives_the_same_bits(run):
+    start = rng.normal(size=(F * 4, N))
+    whole, info = start.copy(), np.zeros(F, np.int32)
+    run(0, F, whole, info)
+    for cut in (1, 2, 5):
+        parts = start.copy()
+        for lo, hi in ((cut, F), (0, cut)):
+            run(lo, hi, parts, info)
+        np.testing.assert_array_equal(parts, whole)
+
+
+def test_many_threads_at_once():
+    b = rng.normal(size=(K, F, N))
+    expected = ops.solve_triangular_banded(CHOL, b, offsets=(0, 1, 3))
+    failures = []
+
+    def work():
+        for _ in range(100):
+            if not np.array_equal(ops.solve_triangular_banded(CHOL, b, offsets=(0, 1, 3)), expected):
+                failures.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_works():
+    code = """
+import os, sys, warnings
+import numpy as np
+from gvae import ops
+warnings.simplefilter("ignore")   # Python warns of forking a process that BLAS made multi-threaded
+chol = np.ones((2, 1, 4)); ops.inverse_banded(chol)
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if (ops.inverse_banded(chol) == 1).all() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_one_system_functions_serve_other_jitted_code():
+    import numba
+
+    @numba.njit
+    def smooth(chol, offsets, b):
+        x = b.copy()
+        banded.solve_triangular_one(chol, offsets, x)
+        banded.solve_triangular_transposed_one(chol, offsets, x)
+        return x
+
+    b = rng.normal(size=N)
+    L = ops.band_to_dense(CHOL[0], offsets=(0, 1, 3))
+    np.testing.assert_allclose(smooth(CHOL[0], OFFSETS, b), np.linalg.solve(L @ L.T, b), rtol=1e-12)
+
+
+def linear_uses(n):
+    dtype = np.float64
+    vector, ones = np.full((1, n), 0.5), np.ones((1, n))
+    chain = np.stack([np.ones((1, n)), np.full((1, n), -0.5)], axis=1)
+    u = np.full((1, 2, n), 1e-3, dtype)
+    s, rho = np.ones(1), np.full(1, 0.5)
+    return {
+        "solve": (lambda c, x: ops.solve_triangular_banded(c, x), (chain, vector)),
+        "multiply": (lambda c, x: ops.multiply_triangular_banded(c, x), (chain, vector)),
+        "inverse": (lambda c: ops.inverse_banded(c), (chain,)),
+        "kl": (lambda m, c: ops.kl_divergence_banded(m, c), (vector, chain)),
+        "log_prob": (lambda x, m, c: ops.log_prob_banded(x, m, c), (vector, ones, chain)),
+        "sample": (lambda m, c, e: ops.sample_banded(m, c, e), (vector, chain, ones)),
+        "ar1 sample": (lambda m, e: ops.sample_ar1(m, s, rho, e), (vector, ones)),
+        "ar1 kl": (lambda m: ops.kl_divergence_ar1(m, s, rho), (vector,)),
+        "lowrank sample": (lambda m, d, u, e: ops.sample_lowrank(m, d, u, e), (vector, ones, u, ones)),
+        "lowrank kl": (lambda m, d, u: ops.kl_divergence_lowrank(m, d, u), (vector, ones, u)),
+    }
+
+
+@pytest.mark.parametrize("name", list(linear_uses(4)))
+def test_memory_is_linear(name):
+    """At n = 10^5, value and gradient stay within 40 vectors of the size of the inputs: no N x N array, ever."""
+    f, args = linear_uses(100_000)[name]
+    gradient(lambda *a: ops.sum(f(*a)), *linear_uses(4)[name][1])  # compile
+    size = sum(a.nbytes for a in args)
+    tracemalloc.start()
+    f(*args)
+    forward = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    gradient(lambda *a: ops.sum(f(*a)), *args)
+    both = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert forward < 20 * size
+    assert both < 40 * size
+
+
+def test_samples_share_a_factor_without_copies():
+    """K = 200 samples of one 20 x 2000 factor: forward and backward stay far below K copies of it."""
+    n, M, samples = 2000, 20, 200
+    chol = np.full((1, M, n), 0.01)
+    chol[:, 0] = 1
+    eps = np.ones((samples, 1, n))
+    gradient(lambda c: ops.sum(ops.solve_triangular_banded(c, eps[:1], trans=True)), chol)
+    tracemalloc.start()
+    gradient(lambda c: ops.sum(ops.solve_triangular_banded(c, eps, trans=True)), chol)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * eps.nbytes < samples * chol.nbytes / 3
+
+
+def test_an_edited_kernel_file_never_runs_stale(tmp_path):
+    """Change a helper that another file's kernel inlines: the next process must see it, cached code or not."""
+    package = tmp_path / "site" / "gvae"
+    shutil.copytree(Path(gvae.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    env = os.environ | {"PYTHONPATH": str(package.parent), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    code = (
+        "import numpy as np; from gvae import ops\n"
+        "print(float(ops.affine(np.ones((1, 1)), np.ones((1, 1)), np.zeros(1), activation='softplus')[0, 0]))"
+    )
+
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        return float(done.stdout)
+
+    assert run() == pytest.approx(1.3132616875)
+    compiled = list((tmp_path / "cache").rglob("*.nbc"))
+    assert compiled
+    assert run() == pytest.approx(1.3132616875)
+    assert sorted((tmp_path / "cache").rglob("*.nbc")) == sorted(compiled)  # the second run found them
+    helper = package / "kernels" / "cpu" / "_math.py"
+    text = helper.read_text()
+    marker = "def exp(x):"
+    assert marker in text
+    helper.write_text(text + "\nEDITED = True\n")
+    assert run() == pytest.approx(1.3132616875)
+    assert len({p.parent.parent.name for p in (tmp_path / "cache").rglob("*.nbc")}) == 2  # another folder: nothing reused
+
+
+def test_no_cache_folder_is_no_failure(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file" / "below"), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = "import numpy as np; from gvae import ops; print(ops.logdet_banded(np.ones((1, 3))), ops.inverse_banded(np.ones((1, 3))))"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

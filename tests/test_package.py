@@ -1,0 +1,172 @@
+"""The house: layers, imports, names, examples, packaging."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gvae
+
+PACKAGE = Path(gvae.__file__).parent
+ROOT = Path(__file__).parents[1]
+
+# Arrows go down only: a module may import from its own line's right-hand side and below.
+LAYERS = [
+    {"cli", "demo", "doctor", "plots", "estimator", "__main__"},
+    {"models"},
+    {"training", "evaluation", "data"},
+    {"objectives"},
+    {"families"},
+    {"distributions", "nn", "optim"},
+    {"ops"},
+    {"autodiff"},
+    {"random"},
+    {"dispatch", "graphs", "checks"},
+    {"errors"},
+]
+# Besides: the tape ends by importing the modules that attach Var's operators; dispatch loads kernels when asked;
+# doctor tells where compiled kernels lie; graphs are plain data for anyone above.
+EXCEPTIONS = {("autodiff", "ops"), ("doctor", "kernels")}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield parts[0], path
+
+
+def imports(path):
+    """(top-level package, gvae's part) of every import statement in a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name.split(".")
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            base = node.module.split(".")
+            if base == ["gvae"]:
+                for alias in node.names:
+                    yield ["gvae", alias.name]
+            else:
+                yield base
+
+
+def level(name):
+    return next(i for i, layer in enumerate(LAYERS) if name in layer)
+
+
+def test_arrays_go_down_only():
+    for name, path in modules():
+        if name in ("__init__", "kernels"):
+            continue
+        for target in imports(path):
+            if target[0] == "gvae" and len(target) > 1 and not target[1].startswith("_"):
+                below = target[1]
+                if (name, below) not in EXCEPTIONS and below != name:
+                    if below == "kernels":
+                        pytest.fail(f"{path.name} imports kernels past dispatch")
+                    assert level(below) >= level(name), f"{path.relative_to(PACKAGE)} imports gvae.{below}"
+
+
+def test_kernels_import_nothing_of_the_house():
+    for name, path in modules():
+        if name == "kernels":
+            for target in imports(path):
+                assert target[0] != "gvae" or target[1] == "kernels", path
+
+
+def test_numba_and_cupy_are_imported_in_their_places_only():
+    for _, path in modules():
+        tops = {target[0] for target in imports(path)}
+        relative = path.relative_to(PACKAGE).as_posix()
+        assert "numba" not in tops or relative.startswith("kernels/cpu/"), relative
+        assert not tops & {"cupy", "cupyx"} or relative.startswith("kernels/cuda/") or relative == "doctor.py", relative
+        assert not tops & {"sklearn", "torch", "jax"} or relative in ("data/loaders.py", "estimator.py"), relative
+
+
+def test_no_module_but_ops_and_families_knows_a_family():
+    """training, evaluation and objectives never ask what a model or a family is."""
+    names = {"chain", "diagonal", "extended_grid", "ar1", "lowrank", "bernoulli", "banded", "VAE"}
+    for name in ("training", "evaluation", "objectives"):
+        tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+        words = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        words |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+        words |= {
+            n.value
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Constant) and isinstance(n.value, str) and "\n" not in n.value
+        }
+        assert not words & names, name
+
+
+def test_import_is_light():
+    """Neither Numba nor CuPy nor SciPy, and little time beyond NumPy's own (0.15 s are promised; measured here, best of 3)."""
+    code = (
+        "import time, numpy; t = time.perf_counter(); import gvae; t = time.perf_counter() - t; import sys\n"
+        "print(t, *(m for m in ('numba', 'cupy', 'scipy', 'sklearn', 'matplotlib', 'tqdm') if m in sys.modules))"
+    )
+    outputs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(3)
+    ]
+    assert all(len(o) == 1 for o in outputs), outputs
+    assert min(float(o[0]) for o in outputs) < 0.15
+
+
+def test_import_of_everything_but_kernels_needs_no_numba():
+    code = (
+        "import sys, gvae\n"
+        "for m in gvae._MODULES: importlib = __import__('importlib').import_module('gvae.' + m)\n"
+        "import gvae.cli; gvae.ops.add; print('numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["False"], done.stderr
+
+
+def test_public_names_exist():
+    for name in gvae.__all__:
+        assert getattr(gvae, name) is not None
+    for name in gvae._MODULES:
+        module = importlib.import_module(f"gvae.{name}")
+        for public in getattr(module, "__all__", []):
+            assert getattr(module, public) is not None
+    assert set(gvae.__all__) <= set(dir(gvae))
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        gvae.absent  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        gvae.ops.absent  # noqa: B018
+
+
+def test_public_functions_have_docstrings():
+    for name in gvae._MODULES:
+        module = importlib.import_module(f"gvae.{name}")
+        assert module.__doc__
+        for public in getattr(module, "__all__", []):
+            thing = getattr(module, public)
+            if callable(thing) and getattr(thing, "__module__", "").startswith("gvae"):
+                assert thing.__doc__, f"gvae.{name}.{public}"
+
+
+@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
+def test_examples_run_on_the_runtime_dependencies(example, tmp_path):
+    """Each under a minute, without scikit-learn, matplotlib, pooch or a data folder."""
+    blocker = tmp_path / "sitecustomize.py"
+    blocker.write_text("import sys\nfor m in ('sklearn', 'matplotlib', 'pooch', 'cupy'): sys.modules[m] = None\n")
+    env = {k: v for k, v in os.environ.items() if k != "GVAE_DATA_DIR"}
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(PACKAGE.parent), env.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / example)],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "__pycache__") == ["sitecustomize.py"]

@@ -1,0 +1,263 @@
+"""Training: repeatable, exact in its parts, honest in its log, careful with files."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from gvae import models, nn, random, training
+from gvae.data import Table
+from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, ShapeError
+from gvae.evaluation import evaluate
+from gvae.objectives import ELBO
+from gvae.optim import Adam
+from gvae.training import RunFolder, Trainer, load_checkpoint, save_checkpoint, train
+
+X = (np.random.default_rng(0).uniform(size=(60, 9)) < 0.4).astype(np.float32)
+
+
+def small(**settings):
+    return models.VAE(9, 4, **{"posterior": "chain", "hidden": (12,)} | settings)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    runs = [train(small(), Table(X, binarize="dynamic"), epochs=3, batch_size=7, seed=s)[0] for s in (4, 4, 5)]
+    np.testing.assert_array_equal(runs[0].parameters.flat, runs[1].parameters.flat)
+    assert not np.array_equal(runs[0].parameters.flat, runs[2].parameters.flat)
+
+
+def test_steps_are_epochs_cut_short():
+    by_epochs, _ = train(small(), Table(X), epochs=2, batch_size=20, seed=1)
+    by_steps, history = train(small(), Table(X), steps=6, batch_size=20, seed=1)
+    np.testing.assert_array_equal(by_epochs.parameters.flat, by_steps.parameters.flat)
+    _, cut = train(small(), Table(X), steps=4, batch_size=20, seed=1)
+    assert [row["step"] for row in cut.rows] == [3, 4]
+    assert len(history.rows) == 2
+
+
+def test_every_row_is_seen_once_an_epoch():
+    seen = []
+
+    class Watched(models.VAE):
+        def terms(self, params, state, batch, noise, step=0):
+            seen.append(batch.index)
+            return super().terms(params, state, batch, noise, step)
+
+    train(Watched(9, 4, hidden=(12,)), Table(X), epochs=2, batch_size=25)
+    first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+    np.testing.assert_array_equal(np.sort(first), np.arange(60))
+    np.testing.assert_array_equal(np.sort(second), np.arange(60))
+    assert not np.array_equal(first, second)
+
+
+def test_adam_is_adam():
+    """The flat kernel against Kingma and Ba's algorithm 1, written out; a group with rate 0 rests, one with 2 doubles."""
+    r = np.random.default_rng(0)
+    arrays = {"a.w": r.normal(size=(3, 2)), "b.w": r.normal(size=4), "c.w": r.normal(size=2)}
+    parameters = nn.Parameters(arrays)
+    optimizer = Adam(parameters, 0.01, beta1=0.8, beta2=0.95, eps=1e-3, rates={"b": 0.0, "c": 2.0})
+    expected = {k: v.copy() for k, v in arrays.items()}
+    m, v = ({k: np.zeros_like(x) for k, x in arrays.items()} for _ in range(2))
+    for t in range(1, 6):
+        gradient = nn.Parameters({k: r.normal(size=x.shape) for k, x in arrays.items()})
+        optimizer.update(gradient)
+        for k, rate in (("a.w", 0.01), ("c.w", 0.02)):
+            m[k] = 0.8 * m[k] + 0.2 * gradient[k]
+            v[k] = 0.95 * v[k] + 0.05 * gradient[k] ** 2
+            expected[k] -= rate * (m[k] / (1 - 0.8**t)) / (np.sqrt(v[k] / (1 - 0.95**t)) + 1e-3)
+    for k in arrays:
+        np.testing.assert_allclose(parameters[k], expected[k], rtol=1e-12)
+    with pytest.raises(ConfigError, match="unknown parameter group 'd'; known are a, b, c"):
+        Adam(parameters, rates={"d": 1.0})
+    with pytest.raises(ShapeError, match="gradient has 2 entries, expected 12"):
+        optimizer.update(nn.Parameters({"a": np.zeros(2)}))
+    for bad in (0.0, -1.0, float("nan"), float("inf"), True):
+        with pytest.raises(ConfigError, match="learning_rate is"):
+            Adam(parameters, bad)
+
+
+def test_row_adam_is_adam_per_row():
+    r = np.random.default_rng(1)
+    start = r.normal(size=(5, 3))
+    rows = training.RowAdam(start.copy(), 0.01)
+    dense = nn.Parameters({"x": start[2].copy()})
+    optimizer = Adam(dense, 0.01)
+    for _ in range(4):
+        g = r.normal(size=3)
+        rows.update(np.array([2, 0]), np.stack([g, -g]))
+        optimizer.update(nn.Parameters({"x": g}))
+    np.testing.assert_allclose(rows.values[2], dense["x"], rtol=1e-12)
+    np.testing.assert_array_equal(rows.values[[1, 3, 4]], start[[1, 3, 4]])
+
+
+def test_parameters_are_views_of_one_buffer():
+    p = nn.Parameters({"b.x": np.ones(2), "a.x": np.zeros((2, 2)), "b.y": np.full(1, 3.0)})
+    assert p.flat.size == 7
+    assert all(np.shares_memory(v, p.flat) for v in p.values())
+    for group, part in p.groups.items():
+        assert part.stop - part.start == sum(v.size for k, v in p.items() if k.startswith(group))
+    p["a.x"][...] = 9
+    assert (p.flat == 9).sum() == 4
+    assert (p.zeros().flat == 0).all()
+    with pytest.raises(ConfigError, match="several dtypes"):
+        nn.Parameters({"a": np.zeros(1), "b": np.zeros(1, np.float32)})
+
+
+def test_a_bound_that_is_not_finite_stops():
+    model = small()
+    trainer = Trainer(model)
+    trainer.parameters["decoder.1.bias"][2] = np.nan
+    with pytest.raises(NonFiniteError, match=r"at step 0 \(parameter decoder.1.bias is not finite; batch of rows 0, 1, 2"):
+        trainer.step(Table(X).batch(np.arange(10), random.key(0)))
+
+
+def test_validation_is_the_rowwise_mean():
+    trainer = Trainer(small(dtype=np.float64), objective=ELBO("B"), samples=2)
+    table = Table(X.astype(np.float64))
+    whole, pieces = trainer.validate(table, 60), trainer.validate(table, 25)
+    assert whole == trainer.validate(table, 60)
+    assert whole["kl"] == pytest.approx(pieces["kl"], rel=1e-12)
+    assert whole["bound"] == pytest.approx(pieces["bound"], abs=1.0)  # other noise
+
+
+def test_binarization():
+    grey = np.random.default_rng(3).uniform(size=(50, 9)).astype(np.float32)
+    dynamic, key = Table(grey, binarize="dynamic"), random.key(1)
+    index = np.arange(50)
+    first = dynamic.batch(index, key).x
+    np.testing.assert_array_equal(first, dynamic.batch(index, key).x)
+    assert not np.array_equal(first, dynamic.batch(index, random.fold_in(key, 1)).x)
+    assert set(np.unique(first)) == {0.0, 1.0}
+    fixed = Table(grey, binarize="fixed", key=key)
+    np.testing.assert_array_equal(fixed.batch(index, key).x, fixed.batch(index, random.key(7)).x)
+    np.testing.assert_array_equal(Table(grey, binarize="threshold").batch(index, key).x, grey > 0.5)
+    np.testing.assert_array_equal(Table(grey).batch(index, key).x, grey)
+    many = np.stack([dynamic.batch(index, random.fold_in(key, i)).x for i in range(4000)]).mean(axis=0)
+    assert np.abs((many - grey) / np.sqrt(grey * (1 - grey) / 4000 + 1e-9)).max() < 5.5  # 450 comparisons, below 2e-5
+    with pytest.raises(ConfigError, match="unknown binarization 'coin'"):
+        Table(grey, binarize="coin")
+    with pytest.raises(DataError, match="different lengths"):
+        Table(grey, y=np.zeros(3))
+    with pytest.raises(DataError, match="asks for column 'labels'"):
+        Table(grey).batch(index, key).labels  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 1, "steps": 3}, "give epochs or steps"),
+        ({}, "give epochs or steps"),
+        ({"steps": -1}, "steps is -1"),
+        ({"epochs": 1, "batch_size": 0}, "batch_size is 0"),
+        ({"epochs": 1, "samples": 0}, "samples is 0"),
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"epochs": 1, "learning_rate": -1.0}, "learning_rate is -1.0"),
+    ],
+)
+def test_settings_that_are_none(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        train(small(), Table(X), **settings)
+
+
+def test_an_empty_table():
+    with pytest.raises(DataError, match="no rows"):
+        train(small(), Table(X[:0]), epochs=1)
+
+
+def test_a_run_folder(tmp_path):
+    run = RunFolder(tmp_path / "deep" / "run", {"answer": 42})
+    trainer, history = train(small(), Table(X), epochs=2, validation=Table(X[:20]), run=run)
+    assert sorted(p.name for p in run.path.iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl"]
+    rows = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+    assert rows == history.rows
+    expected = {"epoch", "step", "seconds", "steps_per_second"}
+    expected |= {f"{a}_{b}" for a in ("train", "validation") for b in ("bound", "kl", "log_likelihood")}
+    assert set(rows[0]) == expected
+    tensors, config, counters = load_checkpoint(run.path / "checkpoint.safetensors")
+    assert config == {"answer": 42}
+    assert counters == {"steps": 2, "epochs": 2, "optimizer_step": 2}
+    for name, value in trainer.parameters.items():
+        np.testing.assert_array_equal(tensors[f"parameters/{name}"], value)
+    np.testing.assert_array_equal(tensors["optimizer/m"], trainer.optimizer.m)
+    with pytest.raises(RunError, match="already holds something"):
+        RunFolder(run.path, {})
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match="already holds something"):
+        RunFolder(tmp_path / "file", {})
+    with pytest.raises(RunError):
+        RunFolder(tmp_path / "file" / "below", {})
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.safetensors"
+    trainer = Trainer(small())
+    save_checkpoint(path, trainer, {})
+    before = path.read_bytes()
+    monkeypatch.setattr(training.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
+    trainer.parameters.flat += 1
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, trainer, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "foreign", "flipped header"])
+def test_a_damaged_checkpoint(tmp_path, damage):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, Trainer(small()), {})
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "foreign":
+        save_file({"x": np.zeros(3)}, path)
+    else:
+        path.write_bytes(
+            {
+                "empty": b"",
+                "truncated": content[:-50],
+                "text": b"hello, world",
+                "flipped header": content[:9] + b"!" + content[10:],
+            }[damage]
+        )
+    with pytest.raises(RunError, match=r"no checkpoint|damaged|not a gvae checkpoint"):
+        load_checkpoint(path)
+
+
+def test_evaluation_in_chunks_is_evaluation_at_once(monkeypatch):
+    """The running sums over chunks of samples give what one big logsumexp gives, on the same noise."""
+    import gvae.evaluation as evaluation
+
+    model = small(dtype=np.float64)
+    params = model.init(random.key(0))
+    table, key = Table(X[:10].astype(np.float64)), random.key(3)
+    monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", 40)  # 4 samples of 10 rows at a time
+    result = evaluate(model, params, table, samples=10, key=key)
+    log_w, likelihood = [], []
+    for c, k in enumerate((4, 4, 2)):
+        batch = table.batch(np.arange(10), random.fold_in(random.fold_in(key, 0), 0))
+        terms = model.terms(params, {}, batch, model.noise(random.fold_in(key, 1, 0, c), batch, k))
+        log_w.append(terms.total_log_likelihood - (terms.layers[0].log_q - terms.layers[0].log_p))
+        likelihood.append(terms.total_log_likelihood)
+    log_w, likelihood = np.concatenate(log_w), np.concatenate(likelihood)
+    top = log_w.max(axis=0)
+    w = np.exp(log_w - top)
+    np.testing.assert_allclose(result.log_likelihood, top + np.log(w.mean(axis=0)), rtol=1e-12)
+    np.testing.assert_allclose(result.effective_sample_size, w.sum(axis=0) ** 2 / (w**2).sum(axis=0), rtol=1e-11)
+    np.testing.assert_allclose(result.kl, terms.layers[0].kl, rtol=1e-12)
+    np.testing.assert_allclose(result.elbo, likelihood.mean(axis=0) - result.kl, rtol=1e-12)
+    summary = result.summary()
+    assert summary["rows"] == 10
+    assert summary["elbo"] == pytest.approx(result.elbo.mean())
+    assert summary["elbo_standard_error"] == pytest.approx(result.elbo.std(ddof=1) / np.sqrt(10))
+
+
+def test_evaluation_needs_samples():
+    for bad in (0, -1, 2.5, True):
+        with pytest.raises(ConfigError, match="samples is"):
+            evaluate(small(), {}, Table(X), samples=bad)
