@@ -3,100 +3,138 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import gvae
-from gvae.errors import ConfigError, GvaeError, RunError
+from gvae.errors import ConfigError, DataError, GvaeError, RunError
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    """Run a command. Returns the exit code: 0, or 2 for bad input, or 130 after Ctrl-C; wrong usage exits with 2."""
+    options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt as interrupt:
+        return _complain(options, f"interrupted{interrupt}", 130)
     except GvaeError as error:
-        print(f"gvae {options.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"gvae {options.command}: interrupted", file=sys.stderr)
-        return 130
+        return _complain(options, str(error), 2)
+    except BrokenPipeError:  # the reader, head say, has seen enough; leave nothing for the interpreter to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _complain(options, f"{error.filename or 'file'}: {error.strerror or error}", 2)
+    except MemoryError as error:
+        return _complain(options, f"not enough memory: {error}", 2)
     return 0
 
 
+def _complain(options: argparse.Namespace, message: str, code: int) -> int:
+    print(f"gvae {options.command}: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+# ---- usage ---------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help shows what is known)\n")
+
+
+class _Help(argparse.HelpFormatter):
+    """Adds the default where there is one to speak of."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if not action.option_strings or action.required or default in (None, False, argparse.SUPPRESS):
+            return action.help
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return f"{action.help} (default: {shown.replace('%', '%%')})"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gvae",
         description="Variational latent-variable models whose Gaussians have structure.",
-        epilog="Try: gvae demo",
+        epilog="gvae COMMAND --help says more. A first try: gvae demo",
     )
     parser.add_argument("--version", action="version", version=f"gvae {gvae.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable, text: str, **settings: Any) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **settings
-        )
+    def command(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=_Help, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
     demo = command("demo", _demo, "Train three posteriors on 8x8 digits; print a table and draw pictures.")
     demo.add_argument("--out", default="gvae-demo", metavar="FOLDER", help="where the pictures go; must be new or empty")
-    demo.add_argument("--epochs", type=_count, default=200, help="passes over the data per model")
-    demo.add_argument("--seed", type=_seed, default=1)
-    demo.add_argument("--quiet", action="store_true", help="pictures only")
+    demo.add_argument("--epochs", type=_count, default=400, metavar="N", help="passes over the data per model")
+    demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="everything random follows from it")
+    demo.add_argument("--quiet", action="store_true", help="no progress, no table: pictures only")
 
     train = command("train", _train, "Train a model and keep it in a run folder.")
     _data_arguments(train, nargs=None)
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder; must be new or empty")
-    train.add_argument("--model", choices=["vae"], default="vae")
+    train.add_argument("--model", choices=["vae"], default="vae", help="kind of model: vae")
+    train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     group = train.add_argument_group("model")
-    group.add_argument("--latent", type=int, default=16, metavar="N", help="latent variables")
+    group.add_argument("--latent", type=_count, default=16, metavar="N", help="latent variables")
     group.add_argument(
         "--posterior",
         default="chain",
         metavar="FAMILY",
-        help="diagonal, chain, band:3, extended_grid:4x4, ar1, lowrank:2, full, ...",
+        help="of q(z|x): diagonal, chain, band:3, extended_grid:4x4, ar1, lowrank:2, full, ...",
     )
-    group.add_argument("--observation", default="auto", metavar="FAMILY", help="bernoulli, gaussian, ...; auto: by the data")
-    group.add_argument("--hidden", type=int, nargs="+", default=[200, 200], metavar="N", help="widths of hidden layers")
-    group.add_argument("--activation", default="elu", metavar="NAME")
-    group.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    group.add_argument(
+        "--observation", default="auto", metavar="FAMILY", help="of p(x|z): bernoulli, gaussian, ...; auto looks at the data"
+    )
+    group.add_argument(
+        "--hidden", type=_count, nargs="+", default=[200, 200], metavar="N", help="widths of the encoder's hidden layers"
+    )
+    group.add_argument(
+        "--activation", default="elu", metavar="NAME", help="elu, tanh, relu, leaky_relu, softplus, sigmoid, identity"
+    )
+    group.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision of all arithmetic")
     group = train.add_argument_group("training")
     group.add_argument("--objective", default="elbo", metavar="NAME", help="elbo, elbo_a, elbo_b, iwae")
-    group.add_argument("--samples", type=int, default=1, metavar="K", help="draws per row and step")
-    group.add_argument("--warmup", type=int, default=0, metavar="E", help="epochs of KL warm-up")
+    group.add_argument("--samples", type=_count, default=1, metavar="K", help="draws per row and step")
+    group.add_argument("--warmup", type=_natural, default=0, metavar="E", help="epochs of KL warm-up")
     group.add_argument(
-        "--binarize", choices=["dynamic", "fixed", "threshold", "none"], help="default: dynamic for grey images"
+        "--binarize",
+        choices=["dynamic", "fixed", "threshold", "none"],
+        help="how grey levels become black and white (default: dynamic for grey levels under bernoulli)",
     )
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, default=20, metavar="N")
-    length.add_argument("--steps", type=int, metavar="N", help="instead of epochs")
-    group.add_argument("--batch-size", type=int, default=100, metavar="N")
-    group.add_argument("--learning-rate", type=float, default=1e-3, metavar="RATE", help="of Adam")
-    group.add_argument("--seed", type=_seed, default=0)
-    train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+    length.add_argument("--epochs", type=_count, default=20, metavar="N", help="passes over the data")
+    length.add_argument("--steps", type=_count, metavar="N", help="steps of one batch each, instead of epochs")
+    group.add_argument("--batch-size", type=_count, default=100, metavar="N", help="rows per step")
+    group.add_argument("--learning-rate", type=_positive, default=1e-3, metavar="RATE", help="of Adam")
+    group.add_argument("--seed", type=_seed, default=0, metavar="N", help="everything random follows from it")
 
     evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     _data_arguments(evaluate, nargs="?")
-    evaluate.add_argument("--split", choices=["test", "train"], default="test")
-    evaluate.add_argument("--samples", type=int, default=100, metavar="K", help="draws per row")
-    evaluate.add_argument("--seed", type=_seed, default=0)
+    evaluate.add_argument("--split", choices=["test", "train"], default="test", help="which part of the data")
+    evaluate.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row")
+    evaluate.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws and of the binarization")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.add_argument("--rows", metavar="FILE", help="also write the values of every row, as .csv")
+    evaluate.add_argument("--rows", metavar="FILE", help="also write the values of every row, as .csv; must be new")
 
     sample = command("sample", _sample, "Draw from a trained model: the observation model's means at draws of the prior.")
     sample.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     sample.add_argument("--out", default="samples.png", metavar="FILE", help=".png (a sheet of images) or .npy; must be new")
-    sample.add_argument("-n", type=int, default=100, metavar="N", help="how many")
-    sample.add_argument("--seed", type=_seed, default=0)
+    sample.add_argument("-n", type=_count, default=100, metavar="N", help="how many")
+    sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws")
 
     doctor = command("doctor", _doctor, "Versions, threads, the BLAS and its kernel type, CUDA or why not.")
     doctor.add_argument("--json", action="store_true", help="print JSON")
@@ -106,21 +144,45 @@ def _parser() -> argparse.ArgumentParser:
 def _data_arguments(parser: argparse.ArgumentParser, nargs: str | None) -> None:
     what = "digits, mnist, binarized_mnist, omniglot, frey_faces, or a .npy, .npz, .csv or idx file"
     parser.add_argument(
-        "data", metavar="DATA", nargs=nargs, help=what + ("" if nargs is None else "; default: as in training")
+        "data", metavar="DATA", nargs=nargs, help=what + ("" if nargs is None else " (default: as in training)")
     )
     parser.add_argument("--data-dir", metavar="FOLDER", help="where named data sets lie (or GVAE_DATA_DIR)")
 
 
+def _whole_number(text: str, least: int, below: float = math.inf) -> int:
+    try:
+        number = int(text)
+    except ValueError:  # not a number, or thousands of digits
+        number = least - 1
+    if not least <= number < below:
+        least_or_range = f"of at least {least}" if below == math.inf else f"from {least} to 2^64 - 1"
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number {least_or_range}")
+    return number
+
+
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return _whole_number(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole_number(text, 0)
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**64:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^64 - 1")
-    return int(text)
+    return _whole_number(text, 0, below=2**64)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a positive number")
+    return number
+
+
+# ---- commands ------------------------------------------------------------------------------------
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -153,10 +215,19 @@ def _train(options: argparse.Namespace) -> None:
         verbose=not options.quiet,
     )
     dataset = data.load(options.data, data_dir=options.data_dir)
-    source = options.data if options.data in data.dataset_names() else str(Path(options.data).resolve())
-    folder = None if options.data_dir is None else str(Path(options.data_dir).resolve())
+    if options.observation == "bernoulli" or options.binarize not in (None, "none"):
+        for split, rows in (("training", dataset.train), ("test", dataset.test)):
+            data.check_unit_interval(rows, f"{dataset.name}, {split} rows")
+    source = options.data if options.data in data.dataset_names() else _absolute(options.data)
+    folder = None if options.data_dir is None else _absolute(options.data_dir)
     notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
-    model.fit(dataset.train, validation=dataset.test, run=options.out, notes=notes)
+    try:
+        model.fit(dataset.train, validation=dataset.test, run=options.out, notes=notes)
+    except KeyboardInterrupt:
+        kept = Path(options.out, "checkpoint.safetensors").exists()
+        raise KeyboardInterrupt(
+            f"; {options.out} holds what was trained up to the last whole epoch" if kept else "; nothing was kept"
+        ) from None
     if not options.quiet:
         last = model.history_[-1]
         seconds = sum(row["seconds"] for row in model.history_)
@@ -169,27 +240,37 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from gvae import data, estimator
 
-    model = estimator.load(options.folder)
-    notes = model.notes_
-    source = options.data or notes.get("data")
-    if source is None:
-        raise ConfigError(f"{options.folder} does not say what it was trained on: name the data")
     if options.rows is not None:
         _check_new(options.rows)
-    dataset = data.load(source, data_dir=options.data_dir or notes.get("data_dir"))
+    model = estimator.load(options.folder)
+    source = options.data or model.notes_.get("data")
+    if source is None:
+        raise ConfigError(f"{options.folder} does not say what it was trained on: name the data")
+    dataset = data.load(source, data_dir=options.data_dir or model.notes_.get("data_dir"))
     rows = dataset.test if options.split == "test" else dataset.train
+    where = f"{dataset.name}, {options.split} rows"
+    if rows.shape[1] != model.n_features_in_:
+        raise DataError(f"{where}: {rows.shape[1]} columns, but the model was trained on {model.n_features_in_}")
+    if model.observation_ == "bernoulli":
+        data.check_unit_interval(rows, where)
     result = model.evaluate(rows, samples=options.samples, seed=options.seed, progress=sys.stderr.isatty())
     summary = result.summary()
     if options.rows is not None:
-        _write_rows(Path(options.rows), result)
+        names = ("elbo", "log_likelihood", "kl", "effective_sample_size")
+        table = zip(*(getattr(result, name).tolist() for name in names), strict=True)
+        lines = [",".join(("row", *names)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]
+        _write_new(options.rows, ("\n".join(lines) + "\n").encode())
     if options.json:
         about = {"run": str(options.folder), "data": dataset.name, "split": options.split, "seed": options.seed}
-        print(json.dumps(about | {"binarize": model.binarize_} | summary, indent=2))
+        finite = {name: value if math.isfinite(value) else None for name, value in summary.items()}
+        print(json.dumps(about | {"binarize": model.binarize_} | finite, indent=2))
         return
-    drawn = {"dynamic": ", binarized by one random draw", "fixed": ", binarized by one random draw"}
-    print(f"{dataset.name}, {options.split}: {summary['rows']} rows{drawn.get(model.binarize_, '')}; nats per row")
+    drawn = ", binarized by one random draw" if model.binarize_ in ("dynamic", "fixed") else ""
+    print(f"{dataset.name}, {options.split}: {summary['rows']} rows{drawn}; nats per row")
     for label, name in (("ELBO", "elbo"), (f"log p(x), {options.samples} importance samples", "log_likelihood")):
-        print(f"  {label:<34}{summary[name]:>12.3f}  +- {summary[name + '_standard_error']:.3f} (standard error over rows)")
+        error = summary[f"{name}_standard_error"]
+        spread = f"  +- {error:.3f} (standard error over rows)" if math.isfinite(error) else ""
+        print(f"  {label:<34}{summary[name]:>12.3f}{spread}")
     print(f"  {'KL(q(z|x) || p(z))':<34}{summary['kl']:>12.3f}")
     print(f"  {'effective sample size':<34}{summary['effective_sample_size']:>12.1f}  of {options.samples}")
 
@@ -204,14 +285,16 @@ def _sample(options: argparse.Namespace) -> None:
         raise ConfigError(f"{out}: expected a name that ends in .png or .npy")
     _check_new(out)
     model = estimator.load(options.folder)
-    drawn = model.sample(options.n, seed=options.seed)
+    shape = model.notes_.get("image_shape")
     if out.suffix == ".npy":
-        np.save(out, drawn)
+        buffer = io.BytesIO()
+        np.save(buffer, model.sample(options.n, seed=options.seed))
+        _write_new(out, buffer.getvalue())
+    elif shape is None:
+        raise ConfigError(f"{options.folder} was not trained on images: write a .npy file instead")
     else:
-        shape = model.notes_.get("image_shape")
-        if shape is None:
-            raise ConfigError(f"{options.folder} was not trained on images: write a .npy file instead")
-        plots.samples(out, {f"{options.n} samples": drawn}, tuple(shape))
+        plots.check_sheet(options.n, tuple(shape))
+        plots.samples(out, {f"{options.n} samples": model.sample(options.n, seed=options.seed)}, tuple(shape))
     print(f"{out}: {options.n} samples")
 
 
@@ -232,6 +315,13 @@ def _doctor(options: argparse.Namespace) -> None:
             print(f"{part:<26}{content}")
 
 
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
 def _check_new(path: str | Path) -> None:
     if Path(path).exists():
         raise RunError(f"{path} exists; name a new file, nothing was written")
@@ -239,12 +329,10 @@ def _check_new(path: str | Path) -> None:
         raise RunError(f"{path}: there is no folder {Path(path).absolute().parent}")
 
 
-def _write_rows(path: Path, result: Any) -> None:
-    names = ("elbo", "log_likelihood", "kl", "effective_sample_size")
-    lines = [",".join(("row", *names))]
-    for i, values in enumerate(zip(*(getattr(result, name) for name in names), strict=True)):
-        lines.append(",".join([str(i), *(repr(float(v)) for v in values)]))
+def _write_new(path: str | Path, content: bytes) -> None:
+    from gvae import training
+
     try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        training.write_atomically(Path(path), content)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+import gvae
+
 __all__ = ["examine"]
 
-PACKAGES = ("gvae", "numpy", "scipy", "numba", "llvmlite", "safetensors", "tqdm", "scikit-learn", "matplotlib", "pooch")
+PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "safetensors", "tqdm", "scikit-learn", "matplotlib", "pooch")
 THREAD_VARIABLES = ("GVAE_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 
 
@@ -21,7 +23,7 @@ def examine() -> dict[str, Any]:
     """The report as nested dicts of plain values."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {"gvae": gvae.__version__} | {name: _version(name) for name in PACKAGES},
         "threads": {
             "usable cores": _usable_cores(),
             "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
@@ -46,8 +48,20 @@ def _usable_cores() -> int:
 
 def _blas() -> dict[str, Any]:
     built: Any = np.show_config(mode="dicts")
-    blas = built["Build Dependencies"]["blas"]
-    return {"library": f"{blas.get('name')} {blas.get('version')}"} | _openblas()
+    blas = built.get("Build Dependencies", {}).get("blas", {})
+    report = {"library": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()} | _openblas()
+    if report["kernel type"] in ("Haswell", "Zen") and _has_avx512():
+        report["advice"] = (
+            "this processor has AVX-512: set OPENBLAS_CORETYPE=SkylakeX before Python starts, for faster products"
+        )
+    return report
+
+
+def _has_avx512() -> bool:
+    try:
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def _openblas() -> dict[str, Any]:

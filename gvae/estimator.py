@@ -8,15 +8,21 @@ model.save("digits.gvae"); model = load("digits.gvae")
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import itertools
+import json
+import numbers
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from gvae import data, evaluation, families, models, objectives, random, training
-from gvae.errors import ConfigError, DataError, RunError, ShapeError
+from gvae import data, evaluation, models, objectives, random, training
+from gvae.errors import ConfigError, DataError, DTypeError, RunError, ShapeError
 from gvae.nn import Parameters
 
 __all__ = ["VAE", "load"]
@@ -39,7 +45,11 @@ class VAE:
     random_state  : seed in [0, 2^64), or None for a fresh one (kept in `seed_`)
     verbose       : show a progress bar
 
-    After fit: `history_` (a row per epoch), `parameters_`, `model_`, `seed_`, `n_features_in_`.
+    Data are rows (N, D) or images (N, rows, columns): dense, finite real numbers, converted to dtype once. uint8 with a
+    value above 1 are grey levels and divided by 255; if fit saw uint8, its X decides for all later uint8.
+
+    After fit: `history_` (a row per epoch), `parameters_`, `model_`, `seed_`, `binarize_`, `observation_`, `config_`,
+    `n_features_in_`. Settings are checked by fit, and read by nothing after it.
     """
 
     def __init__(
@@ -47,7 +57,7 @@ class VAE:
         latent: int = 16,
         posterior: str = "chain",
         observation: str = "auto",
-        hidden: tuple[int, ...] = (200, 200),
+        hidden: Sequence[int] = (200, 200),
         activation: str = "elu",
         objective: str = "elbo",
         samples: int = 1,
@@ -81,24 +91,47 @@ class VAE:
     # ---- scikit-learn's protocol
 
     @classmethod
-    def _names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    def _defaults(cls) -> dict[str, Any]:
+        return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's settings."""
-        return {name: getattr(self, name) for name in self._names()}
+        return {name: getattr(self, name) for name in self._defaults()}
 
     def set_params(self, **params: Any) -> VAE:
-        """Change settings; returns self. Raises ConfigError for an unknown name."""
+        """Change settings; returns self. Raises ConfigError for an unknown name, and then changes nothing."""
+        known = self._defaults()
+        for name in params:
+            if name not in known:
+                raise ConfigError(f"VAE has no setting {name!r}; known are {', '.join(known)}")
         for name, value in params.items():
-            if name not in self._names():
-                raise ConfigError(f"VAE has no setting {name!r}; known are {', '.join(self._names())}")
             setattr(self, name, value)
         return self
 
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of transform's columns: "vae0", "vae1", ..."""
+        self._check_fitted()
+        if input_features is not None and len(input_features) != self.n_features_in_:
+            n, given = self.n_features_in_, len(input_features)
+            raise ShapeError(f"input_features should have length equal to number of features ({n}), got {given}")
+        return np.array([f"vae{i}" for i in range(self.model_.posterior.n)], dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "parameters_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags  # only scikit-learn itself comes here
+
+        return Tags(
+            estimator_type="transformer",
+            target_tags=TargetTags(required=False),
+            transformer_tags=TransformerTags(preserves_dtype=[]),  # the setting dtype decides, not the input's
+            input_tags=InputTags(three_d_array=True),
+        )
+
     def __repr__(self) -> str:
-        default = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
-        shown = ", ".join(f"{n}={v!r}" for n, v in self.get_params().items() if v != default[n])
+        default = self._defaults()
+        shown = ", ".join(f"{n}={v!r}" for n, v in self.get_params().items() if repr(v) != repr(default[n]))
         return f"VAE({shown})"
 
     # ---- training
@@ -115,49 +148,67 @@ class VAE:
         """Train on rows X (N, D), or on images (N, rows, columns). y is ignored. Returns self.
 
         validation : further rows, on which the objective is reported after each epoch
-        run        : a new folder that receives configuration, log and checkpoint
-        notes      : what else the configuration should keep, as JSON
-        Raises DataError (NaN, infinite, or outside [0, 1] for Bernoulli: row and column are named), ConfigError.
+        run        : a new folder that receives configuration, log and checkpoint; it does not stay if training fails
+                     or is interrupted in its first epoch
+        notes      : what else the configuration should keep, as JSON; "image_shape" is added if X are images
+        Raises DataError (NaN, infinite, or outside [0, 1] for Bernoulli: row and column are named), ShapeError,
+        ConfigError, RunError before anything is written; NonFiniteError when the bound stops being finite. A failed fit
+        leaves an earlier one as it was.
         """
-        dtype = self._dtype()
-        x = _matrix(X, dtype, "X")
-        observation = self._observation(x)
-        self.seed_ = int.from_bytes(os.urandom(8), "little") if self.random_state is None else self.random_state
-        root = random.key(self.seed_)
-        model = self._build(x.shape[1], observation)
-        binarize = self._binarization(x, observation)
-        table = data.Table(x, binarize=binarize, key=random.fold_in(root, 1))
-        held_out = None
-        if validation is not None:
-            v = _matrix(validation, dtype, "validation", columns=x.shape[1])
-            if observation == "bernoulli":
+        settings = _checked(self.get_params())
+        dtype = np.dtype(settings["dtype"])
+        x, grey = _matrix(X, dtype, "X")
+        v = None if validation is None else _matrix(validation, dtype, "validation", columns=x.shape[1], grey=grey)[0]
+        observation = _observation(settings, x, v)
+        binarize = _binarization(settings, observation, x)
+        if observation == "bernoulli" or binarize != "none":
+            data.check_unit_interval(x, "X")
+            if v is not None:
                 data.check_unit_interval(v, "validation")
-            held_out = data.Table(v, binarize=binarize, key=random.fold_in(root, 2))
-        per_epoch = -(-len(table) // self.batch_size) if _is_whole(self.batch_size) else 1
-        objective = objectives.parse(self.objective, self.warmup * per_epoch)
+        _check_memory(settings, *x.shape)
+        notes = ({"image_shape": np.shape(X)[1:]} if np.ndim(X) == 3 else {}) | (notes or {})
+        model = _build(settings, x.shape[1], observation)
+        seed = settings["random_state"]
+        if seed is None:
+            seed = settings["random_state"] = int.from_bytes(os.urandom(8), "little")
+        root = random.key(seed)
+        table = data.Table(x, binarize=binarize, key=random.fold_in(root, 1))
+        held_out = None if v is None else data.Table(v, binarize=binarize, key=random.fold_in(root, 2))
+        warmup = settings["warmup"] * -(-len(x) // settings["batch_size"])
         trainer = training.Trainer(
-            model, objective=objective, samples=self.samples, learning_rate=self.learning_rate, seed=self.seed_
-        )
-        self.binarize_, self.observation_, self.n_features_in_ = binarize, observation, x.shape[1]
-        self.notes_ = notes or {}
-        folder = None if run is None else training.RunFolder(run, self._config())
-        trainer, history = training.train(
             model,
-            table,
-            epochs=self.epochs if self.steps is None else None,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            validation=held_out,
-            progress=self.verbose,
-            run=folder,
-            trainer=trainer,
+            objective=objectives.parse(settings["objective"], warmup),
+            samples=settings["samples"],
+            learning_rate=settings["learning_rate"],
+            seed=seed,
         )
-        self.model_, self.parameters_, self.history_ = model, trainer.parameters, history.rows
+        fitted = {"binarize": binarize, "observation": observation, "n_features_in": x.shape[1], "grey_levels": grey}
+        config = {"model": "vae", "settings": settings, "fitted": fitted, "notes": _json(notes)}
+        existed = run is not None and os.path.exists(run)
+        folder = None if run is None else training.RunFolder(run, config)
+        try:
+            with np.errstate(all="ignore"):  # the trainer watches the bound, and says more than NumPy's warnings
+                _, history = training.train(
+                    model,
+                    table,
+                    epochs=settings["epochs"] if settings["steps"] is None else None,
+                    steps=settings["steps"],
+                    batch_size=settings["batch_size"],
+                    validation=held_out,
+                    progress=bool(self.verbose),
+                    run=folder,
+                    trainer=trainer,
+                )
+        except BaseException:
+            if folder is not None:
+                _discard_unstarted(folder.path, keep_folder=existed)
+            raise
+        self._adopt(config, model, trainer.parameters, history.rows)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """fit(X).transform(X)."""
-        return self.fit(X).transform(X)
+    def fit_transform(self, X: Any, y: Any = None, **settings: Any) -> np.ndarray:
+        """fit(X, **settings).transform(X)."""
+        return self.fit(X, y, **settings).transform(X)
 
     # ---- use
 
@@ -167,13 +218,12 @@ class VAE:
 
     def posterior_of(self, X: Any) -> Any:
         """The distribution q(z|x) of each row: mean, variance(), covariance(), sample(noise), kl(), ..."""
-        x = self._input(X)
-        return self.model_.encoder(self.parameters_, x)
+        return self.model_.encoder(self.parameters_, self._input(X))
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """The observation model's means (N, D) at latent codes Z (N, latent)."""
-        self._fitted()
-        z = _matrix(Z, self._dtype(), "Z", columns=self.latent)
+        self._check_fitted()
+        z, _ = _matrix(Z, self.model_.dtype, "Z", columns=self.model_.posterior.n, grey=False)
         return np.asarray(self.model_.decoder(self.parameters_, z).mean)
 
     def reconstruct(self, X: Any) -> np.ndarray:
@@ -182,11 +232,11 @@ class VAE:
 
     def sample(self, n: int = 1, *, seed: int = 0) -> np.ndarray:
         """Means of p(x|z) at n draws z of the prior, (n, D)."""
-        self._fitted()
-        if not _is_whole(n):
-            raise ConfigError(f"sample: n is {n!r}, expected a whole number of at least 1")
-        z = random.normal(random.key(seed), (n, self.latent), self._dtype())
-        return self.inverse_transform(z)
+        self._check_fitted()
+        n, latent = _whole("n", n), self.model_.posterior.n
+        widest = max(latent, self.n_features_in_, *self.config_["settings"]["hidden"], 1)
+        _check_room(n * (latent + 2 * widest) * self.model_.dtype.itemsize, f"{n} samples")
+        return self.inverse_transform(random.normal(random.key(seed), (n, latent), self.model_.dtype))
 
     def evaluate(self, X: Any, *, samples: int = 100, seed: int = 0, progress: bool = False) -> evaluation.Evaluation:
         """ELBO, importance-sampled log p(x), KL and effective sample size of each row; see gvae.evaluation."""
@@ -204,61 +254,36 @@ class VAE:
         return float(self.score_samples(X).mean())
 
     def save(self, path: str | os.PathLike) -> None:
-        """Settings and parameters in one file (safetensors), written atomically. Read it with gvae.load."""
-        self._fitted()
+        """Settings and parameters in one file (safetensors), written atomically. Read it with gvae.load. RunError if it
+        cannot be written."""
+        self._check_fitted()
         from safetensors.numpy import save
 
         tensors = {f"parameters/{name}": np.ascontiguousarray(v) for name, v in self.parameters_.items()}
-        metadata = training.metadata(self._config(), {"steps": 0, "epochs": len(self.history_), "optimizer_step": 0})
-        training.write_atomically(Path(path), save(tensors, metadata=metadata))
+        counters = {"steps": 0, "epochs": len(self.history_), "optimizer_step": 0}
+        try:
+            training.write_atomically(Path(path), save(tensors, metadata=training.metadata(self.config_, counters)))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
     # ---- parts
 
-    def _build(self, n_inputs: int, observation: str) -> models.VAE:
-        hidden = (self.hidden,) if _is_whole(self.hidden) else tuple(self.hidden)
-        return models.VAE(n_inputs, self.latent, self.posterior, observation, hidden, self.activation, dtype=self._dtype())
+    def _adopt(self, config: dict[str, Any], model: models.VAE, parameters: Parameters, history: list[dict]) -> None:
+        """Become the fitted model that config describes."""
+        fitted = config["fitted"]
+        self.config_, self.notes_, self.seed_ = config, config["notes"], config["settings"]["random_state"]
+        self.binarize_, self.observation_ = fitted["binarize"], fitted["observation"]
+        self.n_features_in_, self.grey_levels_ = fitted["n_features_in"], fitted["grey_levels"]
+        self.model_, self.parameters_, self.history_ = model, parameters, history
 
-    def _config(self) -> dict[str, Any]:
-        settings = self.get_params() | {"hidden": list(np.atleast_1d(self.hidden).tolist()), "random_state": self.seed_}
-        fitted = {"binarize": self.binarize_, "observation": self.observation_, "n_features_in": self.n_features_in_}
-        return {"model": "vae", "settings": settings, "fitted": fitted, "notes": self.notes_}
-
-    def _dtype(self) -> np.dtype:
-        if str(self.dtype) not in ("float32", "float64"):
-            raise ConfigError(f"dtype is {self.dtype!r}, expected 'float32' or 'float64'")
-        return np.dtype(self.dtype)
-
-    def _observation(self, x: np.ndarray) -> str:
-        if self.observation == "auto":
-            return "bernoulli" if x.min() >= 0 and x.max() <= 1 else "gaussian"
-        if self.observation not in families.FAMILIES:
-            families.parse(self.observation, x.shape[1])  # raises with the list of known names
-        if self.observation == "bernoulli":
-            data.check_unit_interval(x, "X")
-        return self.observation
-
-    def _binarization(self, x: np.ndarray, observation: str) -> str:
-        if self.binarize is not None:
-            if self.binarize != "none":
-                if self.binarize not in data.BINARIZATIONS:
-                    known = ", ".join(data.BINARIZATIONS)
-                    raise ConfigError(f"unknown binarization {self.binarize!r}; known are {known}")
-                data.check_unit_interval(x, "X")
-            return self.binarize
-        grey = observation == "bernoulli" and bool(((x > 0) & (x < 1)).any())
-        return "dynamic" if grey else "none"
-
-    def _fitted(self) -> None:
+    def _check_fitted(self) -> None:
         if not hasattr(self, "parameters_"):
-            self._raise_not_fitted()
-
-    def _raise_not_fitted(self) -> NoReturn:
-        raise ConfigError("this VAE is not fitted yet: call fit(X) first, or load a saved one with gvae.load")
+            raise _not_fitted("this VAE is not fitted yet: call fit(X) first, or load a saved one with gvae.load")
 
     def _input(self, X: Any) -> np.ndarray:
-        self._fitted()
-        x = _matrix(X, self._dtype(), "X", columns=self.n_features_in_)
-        if self.observation_ == "bernoulli":
+        self._check_fitted()
+        x, _ = _matrix(X, self.model_.dtype, "X", columns=self.n_features_in_, grey=self.grey_levels_)
+        if self.observation_ == "bernoulli" or self.binarize_ != "none":
             data.check_unit_interval(x, "X")
         return x
 
@@ -266,50 +291,234 @@ class VAE:
 def load(path: str | os.PathLike) -> VAE:
     """A VAE from a file written by `VAE.save`, or from a run folder of `VAE.fit(run=...)` or `gvae train`.
 
-    Raises RunError for what is missing, damaged or of another kind.
+    Raises RunError for what is missing, damaged, altered or of another kind.
     """
     path = Path(path)
-    if path.is_dir():
-        if not (path / "checkpoint.safetensors").is_file():
-            raise RunError(f"{path} is not a run folder: it holds no checkpoint.safetensors")
-        path = path / "checkpoint.safetensors"
-    tensors, config, counters = training.load_checkpoint(path)
+    folder = path if path.is_dir() else None
+    if folder is not None:
+        path = folder / "checkpoint.safetensors"
+        if not path.is_file():
+            what = "no epoch of it was finished" if (folder / "config.json").exists() else "it is not a run folder"
+            raise RunError(f"{folder} holds no checkpoint.safetensors: {what}")
+    elif not path.is_file():
+        raise RunError(f"{path}: no such run folder or saved model")
+    tensors, config, _ = training.load_checkpoint(path)
     try:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
         settings, fitted = config["settings"], config["fitted"]
-        estimator = VAE(**settings | {"hidden": tuple(settings["hidden"])})
-        model = estimator._build(fitted["n_features_in"], fitted["observation"])
+        estimator = VAE(**_checked(settings) | {"hidden": tuple(settings["hidden"])})
+        model = _build(settings, _whole("n_features_in", fitted["n_features_in"]), fitted["observation"])
         named = {n.removeprefix("parameters/"): v for n, v in tensors.items() if n.startswith("parameters/")}
         wanted = model.init(random.key(0))
-        if {n: v.shape for n, v in named.items()} != {n: v.shape for n, v in wanted.items()}:
+        if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
             raise RunError(f"{path} is damaged: its parameters do not fit its configuration")
-        estimator.parameters_ = Parameters({n: named[n] for n in wanted})
-        estimator.seed_ = settings["random_state"]
-        estimator.binarize_, estimator.observation_ = fitted["binarize"], fitted["observation"]
-        estimator.n_features_in_, estimator.notes_ = fitted["n_features_in"], config["notes"]
-        estimator.model_, estimator.history_ = model, [{} for _ in range(counters["epochs"])]
-    except (KeyError, TypeError, ConfigError) as error:
+        if not all(np.isfinite(v).all() for v in named.values()):
+            raise RunError(f"{path}: some parameters are not finite")
+        if fitted["binarize"] not in data.BINARIZATIONS:
+            raise RunError(f"{path} is damaged: unknown binarization {fitted['binarize']!r}")
+        estimator._adopt(config, model, Parameters({n: named[n] for n in wanted}), [])
+    except KeyError as error:
+        raise RunError(f"{path} is damaged: its configuration lacks {error}") from None
+    except (TypeError, AttributeError, ValueError, MemoryError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
+    if folder is not None:
+        if _read_json(folder / "config.json") != config:
+            raise RunError(f"{folder}: config.json is missing, damaged or altered; it should say what the checkpoint says")
+        estimator.history_ = _read_log(folder / "log.jsonl")
     return estimator
 
 
-def _matrix(X: Any, dtype: np.dtype, name: str, columns: int | None = None) -> np.ndarray:
-    """Rows as a finite, C-contiguous matrix of the model's dtype; uint8 grey levels become [0, 1]."""
-    x = np.asarray(X)
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"{name} is an array of {x.dtype}, expected real numbers")
+# ---- settings ------------------------------------------------------------------------------------
+
+
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as plain values that JSON can hold. ConfigError names the first one that is wrong."""
+    checked = dict(settings)
+    for name in ("latent", "samples", "epochs", "batch_size"):
+        checked[name] = _whole(name, settings[name])
+    if settings["steps"] is not None:
+        checked["steps"] = _whole("steps", settings["steps"])
+    checked["warmup"] = _whole("warmup", settings["warmup"], least=0)
+    hidden = settings["hidden"]
+    if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
+        hidden = (hidden,)
+    checked["hidden"] = [_whole("hidden", width) for width in hidden]
+    for name in ("posterior", "observation", "activation", "objective"):
+        if not isinstance(settings[name], str):
+            raise ConfigError(f"{name} is {settings[name]!r}, expected a name as text")
+        checked[name] = str(settings[name])
+    objectives.parse(checked["objective"])
+    binarize = settings["binarize"]
+    if binarize is not None and (not isinstance(binarize, str) or binarize not in data.BINARIZATIONS):
+        raise ConfigError(f"unknown binarization {binarize!r}; known are {', '.join(data.BINARIZATIONS)}")
+    rate = settings["learning_rate"]
+    is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+    if not is_number or not 0 < rate <= sys.float_info.max:
+        raise ConfigError(f"learning_rate is {rate!r}, expected a positive number")
+    checked["learning_rate"] = float(rate)
+    try:
+        dtype = np.dtype(settings["dtype"]) if settings["dtype"] is not None else None
+    except (TypeError, ValueError):
+        dtype = None
+    if dtype not in (np.float32, np.float64):
+        raise ConfigError(f"dtype is {settings['dtype']!r}, expected 'float32' or 'float64'")
+    checked["dtype"] = str(dtype)
+    seed = settings["random_state"]
+    if seed is not None:
+        checked["random_state"] = _whole("random_state", seed, least=0)
+        if checked["random_state"] >= 2**64:
+            raise ConfigError(f"random_state is {seed!r}, expected a whole number below 2^64, or None")
+    checked["verbose"] = bool(settings["verbose"])
+    return checked
+
+
+def _whole(name: str, x: Any, least: int = 1) -> int:
+    if not isinstance(x, numbers.Integral) or isinstance(x, bool) or x < least:
+        raise ConfigError(f"{name} is {x!r}, expected a whole number of at least {least}")
+    return int(x)
+
+
+def _build(settings: dict[str, Any], n_inputs: int, observation: str) -> models.VAE:
+    return models.VAE(
+        n_inputs,
+        settings["latent"],
+        settings["posterior"],
+        observation,
+        settings["hidden"],
+        settings["activation"],
+        dtype=settings["dtype"],
+    )
+
+
+def _observation(settings: dict[str, Any], x: np.ndarray, validation: np.ndarray | None) -> str:
+    if settings["observation"] != "auto":
+        return settings["observation"]
+    parts = [x] if validation is None else [x, validation]
+    return "bernoulli" if all(part.min() >= 0 and part.max() <= 1 for part in parts) else "gaussian"
+
+
+def _binarization(settings: dict[str, Any], observation: str, x: np.ndarray) -> str:
+    if settings["binarize"] is not None:
+        return settings["binarize"]
+    grey = observation == "bernoulli" and bool(((x > 0) & (x < 1)).any())
+    return "dynamic" if grey else "none"
+
+
+def _check_memory(settings: dict[str, Any], n_rows: int, n_inputs: int) -> None:
+    """Refuse what cannot fit before it is allocated: weights, their gradient and Adam's two moments, and the layers of
+    one batch. An under-estimate: the posterior's own numbers are not in it."""
+    widths = (n_inputs, *settings["hidden"], settings["latent"])
+    weights = 2 * sum(a * b for a, b in itertools.pairwise(widths))
+    layers = settings["samples"] * min(settings["batch_size"], n_rows) * sum(widths)
+    sizes = ", ".join(f"{name} {settings[name]}" for name in ("latent", "hidden", "batch_size", "samples"))
+    _check_room((4 * weights + 2 * layers) * np.dtype(settings["dtype"]).itemsize, f"a model of {sizes}")
+
+
+def _check_room(n_bytes: int, what: str) -> None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > room > 0:
+        raise ConfigError(f"{what} needs more than {n_bytes / 2**30:.3g} GiB; this machine has {room / 2**30:.3g} GiB")
+
+
+def _json(notes: dict[str, Any]) -> dict[str, Any]:
+    """As JSON will give them back."""
+    try:
+        return json.loads(json.dumps(notes, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"notes cannot be written as JSON: {error}") from None
+
+
+# ---- data ----------------------------------------------------------------------------------------
+
+
+def _matrix(
+    X: Any, dtype: np.dtype, name: str, columns: int | None = None, grey: bool | None = None
+) -> tuple[np.ndarray, bool | None]:
+    """Rows as a finite, C-contiguous matrix of the model's dtype, and whether they were grey levels (None: not uint8).
+
+    columns : how many there must be           grey : whether uint8 are grey levels; None: if any is above 1
+    """
+    if hasattr(X, "tocsr"):
+        raise DataError(f"{name} is a sparse matrix, which a VAE does not take: give {name}.toarray()")
+    x = _numbers(X, name)
     if x.ndim == 3:
         x = x.reshape(len(x), -1)
-    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
-        raise ShapeError(f"{name} has shape {np.shape(X)}, expected (rows, columns) or (rows, height, width), none 0")
+    if x.ndim != 2:
+        hint = ". Reshape your data: one row is x.reshape(1, -1)" if x.ndim < 2 else ""
+        raise ShapeError(f"{name} has shape {np.shape(x)}, expected (rows, columns) or (rows, height, width){hint}")
+    if 0 in x.shape:
+        what, n = ("sample", x.shape[0]) if x.shape[0] == 0 else ("feature", x.shape[1])
+        raise DataError(f"{name} has {n} {what}(s) (shape={x.shape}) while a minimum of 1 is required.")
     if columns is not None and x.shape[1] != columns:
-        raise ShapeError(f"{name} has {x.shape[1]} columns, expected {columns}")
+        raise ShapeError(f"{name} has {x.shape[1]} features, but VAE is expecting {columns} features as input")
     data.check_finite(x, name)
-    grey = x.dtype == np.uint8 and x.max() > 1
-    x = np.ascontiguousarray(x, dtype)
-    return x / dtype.type(255) if grey else x
+    is_uint8 = x.dtype == np.uint8
+    if is_uint8 and grey is None:
+        grey = bool(x.max() > 1)
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(x, dtype)
+    if x.dtype.kind == "f" and x.dtype.itemsize > dtype.itemsize:
+        data.check_finite(converted, f"{name} as {dtype}")
+    if is_uint8 and grey:
+        converted = converted / dtype.type(255)
+    return converted, grey if is_uint8 else None
 
 
-def _is_whole(x: Any) -> bool:
-    return isinstance(x, (int, np.integer)) and not isinstance(x, bool) and x >= 1
+def _numbers(X: Any, name: str) -> np.ndarray:
+    if np.ma.is_masked(X):
+        raise DataError(f"{name} has masked entries; a VAE takes complete rows only")
+    try:
+        x = np.asarray(X)
+        if x.dtype == object:  # as pandas gives for nullable columns
+            x = x.astype(np.float64)
+    except TypeError as error:
+        raise DTypeError(f"{name} is not an array of real numbers: {error}") from None
+    except ValueError as error:
+        raise DataError(f"{name} is not an array of real numbers: {error}") from None
+    if x.dtype.kind == "c":
+        raise DataError(f"{name} is an array of {x.dtype}, expected real numbers. Complex data not supported")
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{name} is an array of {x.dtype}, expected real numbers")
+    return x
+
+
+# ---- run folders ---------------------------------------------------------------------------------
+
+
+def _discard_unstarted(folder: Path, *, keep_folder: bool) -> None:
+    """Take back a run folder that holds no checkpoint yet, so that the same command can be given again."""
+    if not (folder / "checkpoint.safetensors").exists():
+        with contextlib.suppress(OSError):
+            for name in ("config.json", "log.jsonl"):
+                (folder / name).unlink(missing_ok=True)
+            if not keep_folder:
+                folder.rmdir()
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a log, up to the first that is damaged: a log may end early, and a model does not need it."""
+    rows = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            rows.append(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    return rows
+
+
+def _not_fitted(message: str) -> ConfigError:
+    """A ConfigError that is scikit-learn's NotFittedError as well, if the caller uses scikit-learn."""
+    exceptions = sys.modules.get("sklearn.exceptions")
+    if exceptions is None:
+        return ConfigError(message)
+    return type("NotFittedError", (ConfigError, exceptions.NotFittedError), {})(message)

@@ -1,35 +1,62 @@
-"""Pictures: learning curves, images, covariances. Needs matplotlib (the extra `plot`); writes files, shows nothing."""
+"""Pictures: learning curves, images, covariances. Needs matplotlib (the extra `plot`); writes files, shows nothing.
+
+The file's ending says which format: .png, .pdf, .svg. A file is written whole or not at all.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gvae.errors import DependencyError, ShapeError
+from gvae import training
+from gvae.errors import ConfigError, DependencyError, RunError, ShapeError
 
-__all__ = ["covariances", "image_grid", "learning_curves", "reconstructions", "samples"]
+__all__ = ["check_sheet", "covariances", "image_grid", "learning_curves", "reconstructions", "require", "samples"]
+
+DPI = 110
+COLUMNS = 10  # of a small sheet of samples; a larger one is roughly square
+MOST_PIXELS = 2**14  # along one side of a sheet
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Any, Any]:
-    """A figure of its own, on no screen and outside matplotlib's global state."""
+def require() -> tuple[Any, Any]:
+    """matplotlib's Figure and its canvas without a screen; DependencyError if matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise DependencyError("pictures need matplotlib: pip install 'gvae[plot]'") from None
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **settings)
+    return Figure, FigureCanvasAgg
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure of its own, outside matplotlib's global state; width and height in inches."""
+    Figure, Canvas = require()
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    Canvas(figure)
+    return figure
+
+
+def _write(figure: Any, path: str | os.PathLike) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix[1:] or "png")
+    try:
+        training.write_atomically(Path(path), buffer.getvalue())
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def image_grid(images: np.ndarray, shape: tuple[int, int], columns: int) -> np.ndarray:
     """Images (N, D) of `shape` side by side, `columns` to a row, one pixel apart: a matrix with NaN between and after."""
     rows, cols = shape
-    if images.ndim != 2 or images.shape[1] != rows * cols:
-        raise ShapeError(f"image_grid: images has shape {images.shape}, expected (N, {rows} x {cols} = {rows * cols})")
+    if images.ndim != 2 or len(images) == 0 or images.shape[1] != rows * cols:
+        raise ShapeError(f"image_grid: images has shape {images.shape}, expected (N >= 1, {rows} x {cols} = {rows * cols})")
+    if columns < 1:
+        raise ShapeError(f"image_grid: columns is {columns}, expected at least 1")
     n = len(images)
     grid = np.full((-(-n // columns) * (rows + 1) - 1, min(n, columns) * (cols + 1) - 1), np.nan)
     for i, image in enumerate(images):
@@ -39,27 +66,34 @@ def image_grid(images: np.ndarray, shape: tuple[int, int], columns: int) -> np.n
 
 
 def learning_curves(path: str | os.PathLike, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """Training (thin) and validation (thick) bound by epoch, one colour per run."""
-    figure, axes = _figure(7, 4.2)
-    axis = axes[0, 0]
+    """Training (thin) and, where there is one, validation bound (thick) by epoch, one colour per run.
+
+    The vertical axis leaves out the first twentieth of the epochs, in which the bound climbs from far below.
+    """
+    figure = _figure(7, 4.2)
+    axis = figure.subplots()
+    shown: list[float] = []
+    validated = False
     for i, (name, rows) in enumerate(histories.items()):
         epochs = [row["epoch"] for row in rows]
-        axis.plot(epochs, [row["train_bound"] for row in rows], color=f"C{i}", linewidth=0.8, alpha=0.6)
-        if rows and "validation_bound" in rows[0]:
-            axis.plot(epochs, [row["validation_bound"] for row in rows], color=f"C{i}", linewidth=1.8, label=name)
-    tail = [
-        row["validation_bound"]
-        for rows in histories.values()
-        for row in rows[len(rows) // 20 :]
-        if "validation_bound" in row
-    ]
-    best = [row["train_bound"] for rows in histories.values() for row in rows]
-    if tail:
-        axis.set_ylim(min(tail), max(best) + 0.05 * (max(best) - min(tail)))
-    axis.set(xlabel="epoch", ylabel="bound, nats per image", title="thick: held-out images, thin: training images")
-    axis.legend(frameon=False)
+        for kind, style in (("train", {"linewidth": 0.8, "alpha": 0.6}), ("validation", {"linewidth": 1.8})):
+            bounds = [row[f"{kind}_bound"] for row in rows if f"{kind}_bound" in row]
+            if len(bounds) == len(rows) > 0:
+                last = kind == "validation" or "validation_bound" not in rows[0]
+                marker = "o" if len(rows) == 1 else ""
+                axis.plot(epochs, bounds, color=f"C{i}", marker=marker, label=name if last else None, **style)
+                shown += bounds[-(-len(rows) // 20) :] if len(rows) > 1 else bounds
+                validated |= kind == "validation"
+    if shown:
+        margin = 0.05 * (max(shown) - min(shown)) or 1.0
+        axis.set_ylim(min(shown) - margin, max(shown) + margin)
+        axis.legend(frameon=False, loc="lower right")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set(xlabel="epoch", ylabel="bound, nats per row")
+    if validated:
+        axis.set_title("thick: held-out rows, thin: training rows", fontsize="medium")
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    _write(figure, path)
 
 
 def reconstructions(
@@ -67,41 +101,67 @@ def reconstructions(
 ) -> None:
     """A row of originals above one row of reconstructions per model."""
     rows = {"original": originals, **reconstructed}
-    figure, axes = _figure(0.62 * len(originals) + 1.5, 0.8 * len(rows), len(rows))
+    figure = _figure(0.62 * len(originals) + 1.5, 0.72 * len(rows) * shape[0] / shape[1])
+    axes = figure.subplots(len(rows), 1, squeeze=False)
     for axis, (name, images) in zip(axes[:, 0], rows.items(), strict=True):
         _show(axis, image_grid(images, shape, len(images)))
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    figure.savefig(path)
+    _write(figure, path)
 
 
-def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tuple[int, int], columns: int = 10) -> None:
+def check_sheet(n: int, shape: tuple[int, int]) -> None:
+    """Raise ConfigError if n images of this shape do not fit a picture."""
+    columns = _columns(n)
+    if max(columns * (shape[1] + 1), -(-n // columns) * (shape[0] + 1)) > MOST_PIXELS:
+        raise ConfigError(f"{n} images of {shape[0]} x {shape[1]} do not fit a picture: take fewer")
+
+
+def _columns(n: int) -> int:
+    return max(min(n, COLUMNS), round(n**0.5))
+
+
+def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
     """Images drawn from each model, in blocks side by side."""
-    tallest = max(-(-len(images) // columns) for images in drawn.values())
-    figure, axes = _figure(0.45 * columns * len(drawn), 0.45 * tallest * shape[0] / shape[1] + 0.5, 1, len(drawn))
+    n = max(len(images) for images in drawn.values())
+    check_sheet(n, shape)
+    columns = _columns(n)
+    cell = max(0.42, (shape[1] + 1) / DPI) if n <= COLUMNS**2 else (shape[1] + 1) * max(1, 32 // shape[1]) / DPI
+    width, height = max(columns * cell, 1.5), -(-n // columns) * cell * shape[0] / shape[1]
+    gap = 0.3
+    figure = _figure(len(drawn) * (width + gap), height + 0.4)
+    axes = figure.subplots(1, len(drawn), squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.08, wspace=gap / 2 / width)
     for axis, (name, images) in zip(axes[0], drawn.items(), strict=True):
         _show(axis, image_grid(images, shape, columns))
-        axis.set_title(name)
-    figure.savefig(path)
+        axis.set_title(name, fontsize="medium")
+    _write(figure, path)
 
 
 def covariances(
     path: str | os.PathLike, image: np.ndarray, matrices: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> None:
-    """One image, and the posterior correlations of its latent variables under each model.
+    """One image, and the covariance (above) and correlation (below) that its posterior has under each model.
 
-    The diagonal carries the standard deviations as numbers' extremes in the title: a correlation matrix alone hides them.
+    Covariances share one colour scale, that of the largest entry; the correlations show what is small beside it.
     """
-    figure, axes = _figure(3.1 * (len(matrices) + 1), 3.3, 1, len(matrices) + 1)
+    figure = _figure(2.6 * (len(matrices) + 1) + 0.6, 5.6)
+    axes = figure.subplots(2, len(matrices) + 1, squeeze=False)
     _show(axes[0, 0], image.reshape(shape))
-    axes[0, 0].set_title("one image")
-    for axis, (name, matrix) in zip(axes[0, 1:], matrices.items(), strict=True):
+    axes[0, 0].set_title("the image", fontsize="medium")
+    axes[1, 0].set_axis_off()
+    largest = max(float(np.abs(matrix).max()) for matrix in matrices.values())
+    for column, (name, matrix) in enumerate(matrices.items(), 1):
         scale = np.sqrt(np.diag(matrix))
-        drawn = axis.imshow(matrix / np.outer(scale, scale), cmap="RdBu_r", vmin=-1, vmax=1)
-        axis.set_title(f"{name}\nstandard deviations {scale.min():.2f} to {scale.max():.2f}", fontsize=9)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.colorbar(drawn, ax=axes[0, 1:].tolist(), label="correlation", shrink=0.8)
-    figure.savefig(path)
+        above, below = axes[:, column]
+        covariance = above.imshow(matrix, cmap="RdBu_r", vmin=-largest, vmax=largest)
+        correlation = below.imshow(matrix / np.outer(scale, scale), cmap="RdBu_r", vmin=-1, vmax=1)
+        above.set_title(name, fontsize="medium")
+        for axis in (above, below):
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.colorbar(covariance, ax=axes[0, 1:].tolist(), label="covariance", shrink=0.9)
+    figure.colorbar(correlation, ax=axes[1, 1:].tolist(), label="correlation", shrink=0.9)
+    _write(figure, path)
 
 
 def _show(axis: Any, image: np.ndarray) -> None:

@@ -213,30 +213,26 @@ def test_prefixes_and_shapes(draw, dtype):
     assert draw(key, (3, 0, 2), dtype).shape == (3, 0, 2)
 
 
-@given(
-    n=st.integers(0, 3000),
-    cuts=st.lists(st.integers(0, 1000), max_size=6),
-    name=st.sampled_from(["uniform", "normal", "bernoulli"]),
-    dtype=st.sampled_from(DTYPES),
-)
-def test_splits_give_the_same_bits(n, cuts, name, dtype):
-    """Each part writes its own elements, and those alone."""
-    key = random.fold_in(random.key(4), n)
-    arrays = (np.linspace(0, 1, n).astype(dtype),) if name == "bernoulli" else ()
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["uniform", "normal", "bernoulli"])
+def test_splits_give_the_same_bits(name, dtype):
+    """Each part writes its own elements, and those alone; the last block is whole or cut."""
     kernel = getattr(kernels, name)
     width = 16 // np.dtype(dtype).itemsize
-    total = -(-n // width)
-    whole = np.empty(n, dtype)
-    kernel(key, *arrays, whole, 0, total)
-    bounds = sorted({0, total, *(min(c, total) for c in cuts)})
-    parts = np.full(n, np.nan, dtype)
-    for lo, hi in reversed(list(itertools.pairwise(bounds))):
-        before = parts.copy()
-        kernel(key, *arrays, parts, lo, hi)
-        own = np.zeros(n, bool)
-        own[lo * width : hi * width] = True
-        np.testing.assert_array_equal(parts[~own], before[~own])
-    np.testing.assert_array_equal(parts, whole)
+    rng = np.random.default_rng(1)
+    for n in [*range(10), 255, 256, *range(1000, 1005), 4099]:
+        key = random.fold_in(random.key(4), n)
+        arrays = (np.linspace(0, 1, n).astype(dtype),) if name == "bernoulli" else ()
+        whole, last = -(-n // width), n // width
+        expected = np.empty(n, dtype)
+        kernel(key, *arrays, expected, 0, whole)
+        cuts = sorted([0, 0, last, last, whole, whole, *rng.integers(0, whole + 1, 4)])
+        for lo, hi in itertools.pairwise(cuts):
+            own = np.full(n, np.nan, dtype)
+            own[lo * width : hi * width] = expected[lo * width : hi * width]
+            part = np.full(n, np.nan, dtype)
+            kernel(key, *arrays, part, lo, hi)
+            np.testing.assert_array_equal(part, own)
 
 
 class Subclass(np.ndarray):
@@ -257,6 +253,10 @@ def test_bernoulli_is_uniform_below_p(dtype):
         assert got.dtype == dtype
         np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(p, before)
+    assert len(kernels.bernoulli.signatures) <= 2
+    u = random.uniform(key, p.shape, dtype)
+    assert not random.bernoulli(key, u).any()  # below p, not equal to it
+    assert random.bernoulli(key, np.nextafter(u, dtype(2))).all()
     assert random.bernoulli(key, p[:0]).shape == (0, 1301)
     assert random.bernoulli(key, np.array(1, dtype)) == 1
     assert random.bernoulli(key, dtype(1)) == 1
@@ -273,6 +273,8 @@ def test_keys_that_are_read_only_strided_or_views():
     for same in (frozen, strided, np.concatenate([key, key])[4:]):
         np.testing.assert_array_equal(random.normal(same, 9), expected)
         np.testing.assert_array_equal(random.fold_in(same, 2), random.fold_in(key, 2))
+    assert len(kernels.normal.signatures) <= 2  # one per dtype: another layout is never compiled for
+    assert len(kernels.philox.signatures) == 1
     child = random.fold_in(key)
     child[0] += np.uint32(1)
     np.testing.assert_array_equal(random.normal(key, 9), expected)  # a derived key is an array of its own
@@ -510,7 +512,9 @@ def test_shapes_that_are_none(shape):
         random.permutation(key, (3,))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64, ">f4", "no such type", None, object, np.longdouble])
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.int32, np.complex64, ">f4", "no such type", None, object, np.longdouble]
+)
 def test_dtypes_that_are_refused(dtype):
     key = random.key(0)
     for draw in (random.uniform, random.normal):
@@ -518,7 +522,9 @@ def test_dtypes_that_are_refused(dtype):
             draw(key, 3, dtype)
 
 
-@pytest.mark.parametrize("p", [np.ones(3, int), np.ones(3, bool), np.ones(3, np.float16), [0.5], 0.5, np.ones(3, ">f8")])
+@pytest.mark.parametrize(
+    "p", [np.ones(3, int), np.ones(3, bool), np.ones(3, np.float16), [0.5], 0.5, np.ones(3, ">f8")]
+)
 def test_probabilities_that_are_refused(p):
     with pytest.raises(DTypeError, match=r"bernoulli: p is .*expected a float32 or float64 array"):
         random.bernoulli(random.key(0), p)

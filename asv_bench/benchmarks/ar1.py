@@ -8,7 +8,7 @@ import numpy as np
 
 from .common import Benchmark, with_gradient
 
-SHAPES = [(100, 16), (64, 256)]  # (B, N)
+SHAPES = [(100, 16), (32, 256)]  # (B, N)
 
 
 class AR1(Benchmark):

@@ -10,7 +10,7 @@ import numpy as np
 from .common import Benchmark, with_gradient
 
 GRAPHS = ["chain", "band:4", "extended_grid"]
-SHAPES = [(100, 16), (64, 256)]  # (B, N)
+SHAPES = [(100, 16), (32, 256)]  # (B, N)
 
 
 def offsets_of(graph: str, N: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .common import Benchmark, with_gradient
 
-SHAPES = [(100, 16, 1), (64, 256, 4)]  # (B, N, R)
+SHAPES = [(100, 16, 1), (32, 256, 4)]  # (B, N, R)
 
 
 class LowRank(Benchmark):
