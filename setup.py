@@ -1,5 +1,7 @@
 """Package metadata lives here; the build backend and the tools' settings in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 PLOT = ["matplotlib>=3.8"]
@@ -14,7 +16,7 @@ setup(
     name="gvae",
     version="0.1.0",
     description="Variational latent-variable models whose Gaussians have structure: a NumPy-native engine",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     license_files=["LICENSE"],

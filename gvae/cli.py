@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import gvae
 from gvae.errors import ConfigError, DataError, GvaeError, RunError
@@ -48,7 +48,7 @@ def _complain(options: argparse.Namespace, message: str, code: int) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} ({self.prog} --help shows what is known)\n")
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class _Help(argparse.HelpFormatter):
@@ -244,7 +244,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         _check_new(options.rows)
     model = estimator.load(options.folder)
     source = options.data or model.notes_.get("data")
-    if source is None:
+    if not isinstance(source, str):
         raise ConfigError(f"{options.folder} does not say what it was trained on: name the data")
     dataset = data.load(source, data_dir=options.data_dir or model.notes_.get("data_dir"))
     rows = dataset.test if options.split == "test" else dataset.train
@@ -285,7 +285,8 @@ def _sample(options: argparse.Namespace) -> None:
         raise ConfigError(f"{out}: expected a name that ends in .png or .npy")
     _check_new(out)
     model = estimator.load(options.folder)
-    shape = model.notes_.get("image_shape")
+    shape = _image_shape(model)
+    count = f"{options.n} sample{'s' if options.n > 1 else ''}"
     if out.suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, model.sample(options.n, seed=options.seed))
@@ -293,9 +294,17 @@ def _sample(options: argparse.Namespace) -> None:
     elif shape is None:
         raise ConfigError(f"{options.folder} was not trained on images: write a .npy file instead")
     else:
-        plots.check_sheet(options.n, tuple(shape))
-        plots.samples(out, {f"{options.n} samples": model.sample(options.n, seed=options.seed)}, tuple(shape))
-    print(f"{out}: {options.n} samples")
+        plots.check_sheet(options.n, shape)
+        plots.samples(out, {count: model.sample(options.n, seed=options.seed)}, shape)
+    print(f"{out}: {count}")
+
+
+def _image_shape(model: Any) -> tuple[int, int] | None:
+    """Of what the model was trained on, if that were images. The notes are the user's own, and may hold anything."""
+    match model.notes_.get("image_shape"):
+        case [int(rows), int(columns)] if rows > 0 and rows * columns == model.n_features_in_:
+            return rows, columns
+    return None
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -325,8 +334,11 @@ def _absolute(path: str) -> str:
 def _check_new(path: str | Path) -> None:
     if Path(path).exists():
         raise RunError(f"{path} exists; name a new file, nothing was written")
-    if not Path(path).absolute().parent.is_dir():
-        raise RunError(f"{path}: there is no folder {Path(path).absolute().parent}")
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise RunError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise RunError(f"{path}: cannot write into the folder {folder}")
 
 
 def _write_new(path: str | Path, content: bytes) -> None:

@@ -22,7 +22,7 @@ THREAD_VARIABLES = ("GVAE_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS
 def examine() -> dict[str, Any]:
     """The report as nested dicts of plain values."""
     return {
-        "python": f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()} {platform.system()} {platform.machine()}",
         "packages": {"gvae": gvae.__version__} | {name: _version(name) for name in PACKAGES},
         "threads": {
             "usable cores": _usable_cores(),
@@ -51,9 +51,7 @@ def _blas() -> dict[str, Any]:
     blas = built.get("Build Dependencies", {}).get("blas", {})
     report = {"library": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()} | _openblas()
     if report["kernel type"] in ("Haswell", "Zen") and _has_avx512():
-        report["advice"] = (
-            "this processor has AVX-512: set OPENBLAS_CORETYPE=SkylakeX before Python starts, for faster products"
-        )
+        report["advice"] = "the processor has AVX-512; OPENBLAS_CORETYPE=SkylakeX, set before Python starts, makes it faster"
     return report
 
 

@@ -317,6 +317,8 @@ def load(path: str | os.PathLike) -> VAE:
             raise RunError(f"{path}: some parameters are not finite")
         if fitted["binarize"] not in data.BINARIZATIONS:
             raise RunError(f"{path} is damaged: unknown binarization {fitted['binarize']!r}")
+        if not isinstance(config["notes"], dict):
+            raise RunError(f"{path} is damaged: its notes are {config['notes']!r}")
         estimator._adopt(config, model, Parameters({n: named[n] for n in wanted}), [])
     except KeyError as error:
         raise RunError(f"{path} is damaged: its configuration lacks {error}") from None

@@ -20,7 +20,7 @@ __all__ = ["check_sheet", "covariances", "image_grid", "learning_curves", "recon
 
 DPI = 110
 COLUMNS = 10  # of a small sheet of samples; a larger one is roughly square
-MOST_PIXELS = 2**14  # along one side of a sheet
+MOST_PIXELS = 5000  # along one side of a sheet
 
 
 def require() -> tuple[Any, Any]:
@@ -111,23 +111,23 @@ def reconstructions(
 
 def check_sheet(n: int, shape: tuple[int, int]) -> None:
     """Raise ConfigError if n images of this shape do not fit a picture."""
-    columns = _columns(n)
-    if max(columns * (shape[1] + 1), -(-n // columns) * (shape[0] + 1)) > MOST_PIXELS:
+    if max(_sheet(n, shape)[1:]) > MOST_PIXELS:
         raise ConfigError(f"{n} images of {shape[0]} x {shape[1]} do not fit a picture: take fewer")
 
 
-def _columns(n: int) -> int:
-    return max(min(n, COLUMNS), round(n**0.5))
+def _sheet(n: int, shape: tuple[int, int]) -> tuple[int, float, float]:
+    """Columns of a sheet of n images, its width and height in pixels: each image in its own pixels or a multiple."""
+    columns = max(min(n, COLUMNS), round(n**0.5))
+    cell = (shape[1] + 1) * max(1, (48 if n <= COLUMNS**2 else 32) // (shape[1] + 1))
+    return columns, columns * cell, -(-n // columns) * cell * shape[0] / shape[1]
 
 
 def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
     """Images drawn from each model, in blocks side by side."""
     n = max(len(images) for images in drawn.values())
     check_sheet(n, shape)
-    columns = _columns(n)
-    cell = max(0.42, (shape[1] + 1) / DPI) if n <= COLUMNS**2 else (shape[1] + 1) * max(1, 32 // shape[1]) / DPI
-    width, height = max(columns * cell, 1.5), -(-n // columns) * cell * shape[0] / shape[1]
-    gap = 0.3
+    columns, width, height = _sheet(n, shape)
+    width, height, gap = max(width / DPI, 1.5), height / DPI, 0.3
     figure = _figure(len(drawn) * (width + gap), height + 0.4)
     axes = figure.subplots(1, len(drawn), squeeze=False)
     figure.get_layout_engine().set(h_pad=0.08, wspace=gap / 2 / width)

@@ -8,7 +8,7 @@ differences, batch = loop of singles, broadcasting, empty batches, `out=`, uncha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import reference as ref
@@ -269,7 +269,28 @@ def factor_and_vector(rng, s):
     return factor(rng, s, 0), real(rng, (*s.lead(1), s.N))
 
 
+def spd_band(rng, s):
+    """A symmetric positive definite band by construction: the product of a well-conditioned factor with itself."""
+    full = tuple(range(s.M))
+    chol = factor(rng, replace(s, offsets=full))
+    dense = ref.batched(lambda c: ref.dense_factor(c, full), 2)(chol)
+    if dense is None:
+        return chol
+    return ref.batched(lambda l: ref.stored(l @ l.T, full), 2)(dense)
+
+
 BANDED = [
+    Case(
+        "cholesky_banded",
+        op=lambda s: ops.cholesky_banded,
+        args=lambda rng, s: (spd_band(rng, s),),
+        reference=lambda s: ref.batched(
+            lambda ab: ref.stored(np.linalg.cholesky(ref.dense_symmetric(ab, range(s.M))), range(s.M)), 2
+        ),
+        cores=(2,),
+        out=True,
+    ),
+    banded("cho_solve_banded", ref.cho_solve, (2, 1), factor_and_vector),
     *(
         banded("solve_triangular_banded", ref.solve, (2, 1), factor_and_vector, out=True, trans=trans)
         for trans in (False, True)

@@ -53,6 +53,16 @@ def solve(chol, b, offsets, trans=False):
     return np.linalg.solve(L.T if trans else L, b)
 
 
+def cho_solve(chol, b, offsets):
+    L = dense_factor(chol, offsets)
+    return np.linalg.solve(L @ L.T, b)
+
+
+def dense_symmetric(ab, offsets):
+    lower = dense_factor(ab, tuple(offsets))
+    return lower + lower.T - np.diag(np.diag(lower))
+
+
 def multiply(chol, x, offsets, trans=False):
     L = dense_factor(chol, offsets)
     return (L.T if trans else L) @ x

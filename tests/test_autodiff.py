@@ -19,7 +19,8 @@ x3 = np.array([0.5, -1.0, 2.0])
 def test_var_alone_has_its_operators_in_a_fresh_process():
     code = (
         "import numpy as np; from gvae.autodiff import Var; v = Var(np.ones((2, 2)))\n"
-        "w = (((2 + v) * v - v / 2) ** 2 @ v)[0].sum() + (-v).mean() + v.T.reshape(4)[1]; print(float(w), bool((v > 0).all()))"
+        "w = (((2 + v) * v - v / 2) ** 2 @ v)[0].sum() + (-v).mean() + v.T.reshape(4)[1]\n"
+        "print(float(w), bool((v > 0).all()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["25.0", "True"]

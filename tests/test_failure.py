@@ -58,6 +58,23 @@ def test_info_is_filled(name):
             USES[name](chol, check=False, info=wrong)
 
 
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_a_band_that_is_not_positive_definite(bad):
+    ab = np.zeros((3, 2, 4))
+    ab[:, 0], ab[:, 1] = 2.0, -0.5
+    good = ops.cholesky_banded(ab)
+    ab[1, 0, 2] = bad
+    info = np.zeros(3, np.int32)
+    quiet = ops.cholesky_banded(ab, check=False, info=info)
+    expected = 0 if bad == np.inf else 3  # an infinite pivot is positive
+    assert info.tolist() == [0, expected, 0]
+    np.testing.assert_array_equal(quiet[[0, 2]], good[[0, 2]])
+    if expected:
+        assert np.isnan(quiet[1]).all()
+        with pytest.raises(NotPositiveDefiniteError, match=r"cholesky_banded: ab has a pivot .* row \(1,\), column 2"):
+            ops.cholesky_banded(ab)
+
+
 def test_gradients_of_good_rows_survive_bad_ones():
     chol = CHOL.copy()
     chol[1, 0, 3] = 0.0

@@ -18,6 +18,7 @@ TEXTS = {
     "independent": ["independent"],
     "chain": ["chain"],
     "band": ["band:3", "band:0", "band:20"],
+    "grid": ["grid:3x4", "grid:1x12", "grid:12x1", "grid:2x6"],
     "extended_grid": ["extended_grid:3x4", "extended_grid:1x12", "extended_grid:12x1"],
     "ar1": ["ar1"],
     "lowrank": ["lowrank:1", "lowrank:3"],
@@ -56,7 +57,7 @@ def test_raw_zero_is_the_standard_normal(text):
 def test_any_raw_gives_finite_sample_kl_and_gradient(text, dtype, data):
     n = data.draw(st.sampled_from([12, 1, 60, 240]))
     size = {12: "3x4", 1: "1x1", 60: "6x10", 240: "15x16"}[n]
-    family = families.parse(f"extended_grid:{size}" if text.startswith("extended") else text, n)
+    family = families.parse(f"{text.split(':')[0]}:{size}" if "grid" in text else text, n)
     extreme = data.draw(st.sampled_from(["mixed", "all high", "all low", "random"]))
     seed = data.draw(st.integers(0, 2**32 - 1))
     r = np.random.default_rng(seed)
@@ -94,7 +95,7 @@ def test_zero_edges_give_the_diagonal():
     mean, log_scale = r.normal(size=N), r.normal(size=N)
     diagonal = families.parse("diagonal", N)(np.concatenate([mean, log_scale]))
     eps = r.normal(size=(5, N))
-    for text in ("independent", "chain", "band:3", "extended_grid:3x4", "lowrank:2", "full"):
+    for text in ("independent", "chain", "band:3", "grid:3x4", "extended_grid:3x4", "lowrank:2", "full"):
         d = families.parse(text, N)(raw_of(families.parse(text, N), mean, log_scale, np.zeros))
         np.testing.assert_allclose(d.kl(), diagonal.kl(), rtol=1e-14)
         np.testing.assert_allclose(d.sample(eps), diagonal.sample(eps), rtol=1e-14)
@@ -126,6 +127,26 @@ def test_chain_is_a_grid_of_one_row_or_column():
         np.testing.assert_array_equal(other(raw).kl(), chain(raw).kl())
 
 
+@pytest.mark.parametrize(
+    "graph", [graphs.grid(3, 4), graphs.grid(1, 4), graphs.grid(4, 1), graphs.chain(6), graphs.band(6, 2)]
+)
+def test_a_dominant_precision_is_the_formula(graph):
+    """P_vv = a_v² (1 + sum |w_e|), P_uv = a_u a_v w_e, written out edge by edge; and Gershgorin's bound holds."""
+    family = families.Dominant(graph)
+    n = graph.n
+    raw = np.random.default_rng(0).normal(size=family.n_params)
+    a = np.exp(-families.LOG_SCALE * np.tanh(raw[n : 2 * n] / families.LOG_SCALE))
+    K, edge = np.eye(n), iter(1e3 * np.tanh(raw[2 * n :] / 1e3))
+    for k, j in zip(*np.nonzero(graph.mask), strict=True):
+        if k > 0:
+            i, w = j + graph.offsets[k], next(edge)
+            K[i, j] = K[j, i] = w
+            K[i, i] += abs(w)
+            K[j, j] += abs(w)
+    np.testing.assert_allclose(np.linalg.inv(family(raw).covariance()), np.outer(a, a) * K, rtol=1e-9, atol=1e-12)
+    assert np.linalg.eigvalsh(K).min() >= 1 - 1e-12
+
+
 def test_no_entry_leaves_the_graph():
     family = families.parse("extended_grid:3x4", N)
     d = family(np.random.default_rng(0).normal(size=(2, family.n_params)))
@@ -148,7 +169,7 @@ def test_shared_numbers_are_the_last():
     ("text", "n", "message"),
     [
         ("tree", 4, "unknown family 'tree'; known are diagonal, independent, chain"),
-        ("grid:2x2", 4, "unknown family 'grid:2x2'"),
+        ("grid:2x3", 4, "grid:2x3 has 2 x 3 = 6 variables, expected 4"),
         ("extended_grid:3x4", 16, "3 x 4 = 12 variables, expected 16"),
         ("extended_grid:4", 16, "expected ROWSxCOLUMNS"),
         ("extended_grid:0x4", 4, "expected ROWSxCOLUMNS"),

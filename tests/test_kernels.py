@@ -195,6 +195,6 @@ def test_an_edited_kernel_file_never_runs_stale(tmp_path):
 def test_no_cache_folder_is_no_failure(tmp_path):
     (tmp_path / "file").write_text("in the way")
     env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file" / "below"), "PYTHONDONTWRITEBYTECODE": "1"}
-    code = "import numpy as np; from gvae import ops; print(ops.logdet_banded(np.ones((1, 3))), ops.inverse_banded(np.ones((1, 3))))"
+    code = "import numpy as np; from gvae import ops; print(ops.inverse_banded(np.ones((1, 3))))"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

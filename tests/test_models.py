@@ -12,8 +12,8 @@ from gvae.objectives import ELBO, IWAE, Layer, Terms
 from gvae.training import Trainer, train
 
 N_LATENT, N_DATA = 6, 12
-TEXT = {"band": "band:2", "extended_grid": "extended_grid:2x3", "lowrank": "lowrank:2"}
-OBSERVED = {"extended_grid": "extended_grid:3x4"}
+TEXT = {"band": "band:2", "grid": "grid:2x3", "extended_grid": "extended_grid:2x3", "lowrank": "lowrank:2"}
+OBSERVED = {"grid": "grid:3x4", "extended_grid": "extended_grid:3x4"}
 
 
 def binary(rows=200, seed=0):
@@ -35,7 +35,7 @@ TRIPLES = [
 def closed_form(family, role):
     """Whether KL(q ‖ p) has a closed form when `family` plays this role beside diagonal partners."""
     if role == "prior":
-        return family in ("diagonal", "gaussian", "independent", "chain", "band", "extended_grid")
+        return family in ("diagonal", "gaussian", "independent", "chain", "band", "grid", "extended_grid")
     return True
 
 

@@ -18,7 +18,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 # relative to the sum of absolute terms; float32 runs a few thousand roundings of 6e-8 deep in the worst of these shapes
 TOLERANCE = {np.float64: 1e-12, np.float32: 1e-5}
 
-NOT_DIFFERENTIABLE = {"band_to_dense", "is_csr"}  # covered below, by tests of their own
+NOT_DIFFERENTIABLE = {"band_to_dense", "dense_to_band", "is_csr"}  # covered below, by tests of their own
 
 
 def close(actual, expected, tolerance, scale):
@@ -128,7 +128,9 @@ def test_layouts_do_not_matter(case, s, seed):
 def test_out_receives_the_same_bits(case, s, seed):
     args = case.args(np.random.default_rng(seed), s)
     expected = case.op(s)(*args)
-    op, settings = getattr(ops, case.name), {"offsets": s.offsets, "trans": "trans=True" in case.settings}
+    op, settings = getattr(ops, case.name), {}
+    if case.settings:
+        settings = {"offsets": s.offsets, "trans": "trans=True" in case.settings}
     for out in (np.full(expected.shape, np.nan), np.full((*expected.shape, 2), np.nan)[..., 0]):
         assert op(*args, out=out, **settings) is out
         np.testing.assert_array_equal(out, expected)
@@ -177,6 +179,18 @@ def test_band_to_dense_and_is_csr():
     dense = ops.band_to_dense(chol, offsets=(0, 1, 3))
     for b in range(2):
         np.testing.assert_array_equal(dense[b], ref.dense_factor(chol[b], (0, 1, 3)))
+        for offsets in ((0, 1, 3), (0, 2, 7)):
+            lower = ops.dense_to_band(dense, offsets=offsets)
+            np.testing.assert_array_equal(lower[b], ref.stored(dense[b], offsets))
+            upper = ops.dense_to_band(dense.swapaxes(-1, -2), offsets=offsets, upper=True)
+            back = ops.band_to_dense(upper, offsets=offsets, upper=True)
+            np.testing.assert_array_equal(back.swapaxes(-1, -2), ops.band_to_dense(lower, offsets=offsets))
+    import scipy.linalg
+
+    ab = np.array([[0.0, 0.5, 0.2, -0.3], [2.0, 3.0, 4.0, 5.0]])  # LAPACK's upper form, as SciPy documents it
+    dense_upper = ops.band_to_dense(ab, symmetric=True, upper=True)
+    b = np.arange(4.0)
+    np.testing.assert_allclose(np.linalg.solve(dense_upper, b), scipy.linalg.solveh_banded(ab, b), rtol=1e-12)
     symmetric = ops.band_to_dense(chol, offsets=(0, 1, 3), symmetric=True)
     np.testing.assert_array_equal(symmetric, symmetric.swapaxes(-1, -2))
     assert ops.is_csr(scipy.sparse.csr_array(np.eye(2)))

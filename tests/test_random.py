@@ -512,9 +512,7 @@ def test_shapes_that_are_none(shape):
         random.permutation(key, (3,))
 
 
-@pytest.mark.parametrize(
-    "dtype", [np.float16, np.int32, np.complex64, ">f4", "no such type", None, object, np.longdouble]
-)
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64, ">f4", "no such type", None, object, np.longdouble])
 def test_dtypes_that_are_refused(dtype):
     key = random.key(0)
     for draw in (random.uniform, random.normal):
@@ -522,9 +520,7 @@ def test_dtypes_that_are_refused(dtype):
             draw(key, 3, dtype)
 
 
-@pytest.mark.parametrize(
-    "p", [np.ones(3, int), np.ones(3, bool), np.ones(3, np.float16), [0.5], 0.5, np.ones(3, ">f8")]
-)
+@pytest.mark.parametrize("p", [np.ones(3, int), np.ones(3, bool), np.ones(3, np.float16), [0.5], 0.5, np.ones(3, ">f8")])
 def test_probabilities_that_are_refused(p):
     with pytest.raises(DTypeError, match=r"bernoulli: p is .*expected a float32 or float64 array"):
         random.bernoulli(random.key(0), p)

@@ -29,6 +29,9 @@ from gvae.ops import arrays, elementwise
 
 __all__ = [
     "band_to_dense",
+    "cho_solve_banded",
+    "cholesky_banded",
+    "dense_to_band",
     "inverse_banded",
     "kl_divergence_banded",
     "log_prob_banded",
@@ -39,6 +42,34 @@ __all__ = [
 ]
 
 LOG_2PI = math.log(2 * math.pi)
+
+
+@primitive
+def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any = None) -> Any:
+    """The factor L of a symmetric positive definite band A = L Lᵀ, on all diagonals 0 .. M-1.
+
+    ab : (..., M, N), lower band form: ab[..., d, j] = A[j + d, j]. Returns chol (..., M, N), stored likewise.
+    out : buffer for chol (may be ab itself)
+    Its cotangent is in lower band form too: an off-diagonal entry stands for both symmetric ones.
+    Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
+    Cost O(N M²). Backward stable: |A - L Lᵀ| is of order M eps |A| (Higham 2002, thm 10.3). Twin of SciPy's function.
+    """
+    check_arrays("ab: ... M N", where="cholesky_banded", ab=ab)
+    chol = _result(out, ab.shape, ab.dtype, "cholesky_banded")
+    flat, systems = _flat(chol, 2), _flat(ab, 2)
+    status = np.zeros(len(systems), np.int32)
+    dispatch.kernels_for("banded", ab).cholesky(systems, flat, status, 0, len(systems))
+    _report(status, ab.shape[:-2], "cholesky_banded", check, info, name="ab")
+    return _deliver(flat, chol)
+
+
+@cholesky_banded.vjp
+def _(chol_bar, chol, ab, *, needs, check=True, info=None):
+    # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
+    factors = _flat(chol, 2)
+    work, ab_bar = np.array(_flat(chol_bar, 2)), np.empty(factors.shape, chol.dtype)
+    dispatch.kernels_for("banded", chol, chol_bar).cholesky_vjp(factors, work, ab_bar, 0, len(factors))
+    return (ab_bar.reshape(ab.shape),)
 
 
 @primitive
@@ -82,6 +113,13 @@ def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=N
         u, v = (x, b_bar) if trans else (b_bar, x)
         chol_bar = -_outer(u, v, chol, offsets)
     return chol_bar, elementwise.unbroadcast(b_bar, b.shape) if needs[1] else None
+
+
+def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
+    """Solve (L Lᵀ) x = b.   chol : (..., M, N)   b : (..., N)   Returns x (..., N). Raises as the triangular solve."""
+    _check_factor("cho_solve_banded", "chol: ... M N, b: ... N", offsets, chol=chol, b=b)
+    y = solve_triangular_banded(chol, b, offsets=offsets, check=check)
+    return solve_triangular_banded(chol, y, offsets=offsets, trans=True, check=check)
 
 
 @primitive
@@ -253,17 +291,46 @@ def kl_divergence_banded(
     return total + 0.5 * arrays.sum(elementwise.square(w), axis=-1)
 
 
-def band_to_dense(chol: Any, *, offsets: Sequence[int] | None = None, symmetric: bool = False) -> np.ndarray:
-    """The dense matrix (..., N, N) of a stored factor or, with symmetric=True, of a stored symmetric band: for looking."""
-    offsets = _check_factor("band_to_dense", "chol: ... M N", offsets, chol=chol)
-    N = chol.shape[-1]
-    dense = np.zeros((*chol.shape[:-2], N, N), chol.dtype)
+def band_to_dense(
+    band: Any, *, offsets: Sequence[int] | None = None, symmetric: bool = False, upper: bool = False
+) -> np.ndarray:
+    """The dense matrix (..., N, N) of a stored factor or, with symmetric=True, of a stored symmetric band: for looking.
+
+    band  : (..., M, N), as this module stores it
+    upper : band is in LAPACK's upper form instead, band[..., M - 1 - d, j] = A[j - d, j]; the matrix is upper triangular
+    """
+    offsets = _check_factor("band_to_dense", "band: ... M N", offsets, band=band)
+    N = band.shape[-1]
+    dense = np.zeros((*band.shape[:-2], N, N), band.dtype)
+    for row, column, entries in _entries(band, offsets, N, upper):
+        dense[..., row, column] = entries
+        if symmetric:
+            dense[..., column, row] = entries
+    return dense
+
+
+def dense_to_band(dense: Any, *, offsets: Sequence[int], upper: bool = False) -> np.ndarray:
+    """The diagonals `offsets` of dense matrices (..., N, N), stored as (..., M, N), zero where an entry does not exist.
+
+    Lower diagonals as this module stores them, or with upper=True the upper ones in LAPACK's form (see `band_to_dense`).
+    """
+    check_arrays("dense: ... N N", where="dense_to_band", dense=dense)
+    offsets = check_offsets(offsets, where="dense_to_band")
+    N = dense.shape[-1]
+    band = np.zeros((*dense.shape[:-2], len(offsets), N), dense.dtype)
+    for row, column, entries in _entries(band, offsets, N, upper):
+        entries[...] = dense[..., row, column]
+    return band
+
+
+def _entries(band, offsets, N, upper):
+    """(rows, columns, view of the stored entries) of each diagonal."""
     for k, o in enumerate(offsets):
         j = np.arange(max(N - o, 0))
-        dense[..., j + o, j] = chol[..., k, : len(j)]
-        if symmetric:
-            dense[..., j, j + o] = chol[..., k, : len(j)]
-    return dense
+        if upper:
+            yield j, j + o, band[..., len(offsets) - 1 - k, min(o, N) :]
+        else:
+            yield j + o, j, band[..., k, : len(j)]
 
 
 def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any]:
@@ -327,7 +394,7 @@ def _rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.nda
     return np.argsort(owner, kind="stable").reshape(F, len(owner) // F if F else 0)
 
 
-def _report(status, batch: tuple[int, ...], where: str, check: bool, info: Any) -> None:
+def _report(status, batch: tuple[int, ...], where: str, check: bool, info: Any, name: str = "chol") -> None:
     """Turn the kernels' status into `info` and, with check=True, into an error that names every failing system."""
     if info is not None:
         if info.shape != batch or info.dtype != np.int32:
@@ -339,7 +406,7 @@ def _report(status, batch: tuple[int, ...], where: str, check: bool, info: Any) 
         minors = [int(status[f]) for f in failed]
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         raise NotPositiveDefiniteError(
-            f"{where}: chol has a pivot that is not positive in row {rows[0]}, column {minors[0] - 1}{more}",
+            f"{where}: {name} has a pivot that is not positive in row {rows[0]}, column {minors[0] - 1}{more}",
             rows,
             minors,
         )

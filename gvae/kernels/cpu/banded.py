@@ -99,6 +99,66 @@ def multiply_triangular(chol, offsets, rows, x, y, trans, lo, hi):
 
 
 @kernel
+def cholesky_one(ab, chol):
+    """Factor A = L Lᵀ of a symmetric band: ab, chol (M, N), all diagonals 0..M-1. Returns 0, or the minor that failed.
+
+    L_jj = sqrt(A_jj - sum_d L_j,j-d²),  L_ij = (A_ij - sum_d L_i,j-d L_j,j-d) / L_jj, column by column.
+    """
+    M, N = ab.shape
+    for j in range(N):
+        s = ab[0, j]
+        for d in range(1, min(M, j + 1)):
+            s -= chol[d, j - d] * chol[d, j - d]
+        if not s > 0:
+            return j + 1
+        chol[0, j] = math.sqrt(s)
+        for o in range(1, M):
+            t = chol.dtype.type(0)
+            if j + o < N:
+                t = ab[o, j]
+                for d in range(1, min(M - o, j + 1)):
+                    t -= chol[o + d, j - d] * chol[d, j - d]
+                t /= chol[0, j]
+            chol[o, j] = t
+    return 0
+
+
+@kernel
+def cholesky_vjp_one(chol, chol_bar, ab_bar):
+    """Reverse of `cholesky_one`, last column to first. chol_bar (M, N) is overwritten; ab_bar (M, N)."""
+    M, N = chol.shape
+    ab_bar[:, :] = 0
+    for j in range(N - 1, -1, -1):
+        for o in range(min(M, N - j) - 1, 0, -1):
+            t_bar = chol_bar[o, j] / chol[0, j]
+            chol_bar[0, j] -= t_bar * chol[o, j]
+            for d in range(1, min(M - o, j + 1)):
+                chol_bar[o + d, j - d] -= t_bar * chol[d, j - d]
+                chol_bar[d, j - d] -= t_bar * chol[o + d, j - d]
+            ab_bar[o, j] = t_bar
+        s_bar = chol_bar[0, j] / (2 * chol[0, j])
+        for d in range(1, min(M, j + 1)):
+            chol_bar[d, j - d] -= 2 * s_bar * chol[d, j - d]
+        ab_bar[0, j] = s_bar
+
+
+@kernel
+def cholesky(ab, chol, info, lo, hi):
+    """chol[f] = the factor of ab[f] for lo <= f < hi; ab, chol (F, M, N), info (F,)."""
+    for f in range(lo, hi):
+        info[f] = cholesky_one(ab[f], chol[f])
+        if info[f] != 0:
+            chol[f, :, :] = math.nan
+
+
+@kernel
+def cholesky_vjp(chol, chol_bar, ab_bar, lo, hi):
+    """ab_bar[f] from chol_bar[f] (overwritten) for lo <= f < hi."""
+    for f in range(lo, hi):
+        cholesky_vjp_one(chol[f], chol_bar[f], ab_bar[f])
+
+
+@kernel
 def outer(u, v, rows, offsets, band, lo, hi):
     """band[f, k, j] = sum over r in rows[f] of u[r, j + offsets[k]] v[r, j]: the part of sum u vᵀ that L's pattern holds."""
     _, M, N = band.shape
