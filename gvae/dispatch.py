@@ -14,7 +14,7 @@ import numpy as np
 
 from gvae.errors import DeviceError
 
-__all__ = ["is_cuda", "kernels_for", "namespace", "scatter_add", "special"]
+__all__ = ["is_cuda", "kernels_for", "namespace", "plain", "scatter_add", "special"]
 
 
 def is_cuda(array: Any) -> bool:
@@ -38,6 +38,16 @@ def kernels_for(family: str, *arrays: Any) -> ModuleType:
     if namespace(*arrays) is not np:
         raise DeviceError(f"the {family} kernels run on NumPy arrays only: gvae {_version()} has no CUDA kernels yet")
     return importlib.import_module(f"gvae.kernels.cpu.{family}")
+
+
+def plain(array: Any) -> Any:
+    """The array as kernels take it: C-contiguous, aligned, writable; a copy if it is not so already.
+
+    Writable, although kernels leave their inputs alone, because Numba compiles another version for read-only arrays.
+    """
+    if is_cuda(array):
+        return sys.modules["cupy"].ascontiguousarray(array)
+    return array if array.flags.carray and type(array) is np.ndarray else np.array(array, order="C")
 
 
 def special(array: Any) -> ModuleType:

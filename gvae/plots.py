@@ -165,7 +165,9 @@ def covariances(
 
 
 def _show(axis: Any, image: np.ndarray) -> None:
-    axis.imshow(np.ma.masked_invalid(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    """In grey: 0 is black and 1 white, unless the values go beyond."""
+    shown = np.ma.masked_invalid(image)
+    axis.imshow(shown, cmap="gray", vmin=min(0.0, shown.min()), vmax=max(1.0, shown.max()), interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_frame_on(False)

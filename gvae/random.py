@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gvae.checks import FLOATS, check_floating
-from gvae.dispatch import kernels_for
+from gvae.dispatch import kernels_for, plain
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
 __all__ = ["bernoulli", "bits", "fold_in", "key", "normal", "permutation", "uniform"]
@@ -79,7 +79,7 @@ def bernoulli(key: Key, p: NDArray[Any]) -> NDArray[Any]:
     k = _words(key, "bernoulli")
     if not isinstance(p, np.ndarray | np.floating):
         raise DTypeError(f"bernoulli: p is {type(p).__name__}, expected a float32 or float64 array")
-    source = _plain(np.asarray(p))
+    source = plain(np.asarray(p))
     out = np.empty(source.size, check_floating(p=source, where="bernoulli"))
     kernels.bernoulli(k, source.reshape(-1), out, 0, _blocks(out))
     return out.reshape(source.shape)
@@ -132,12 +132,7 @@ def _words(key: Any, where: str) -> Key:
         raise DTypeError(f"{where}: key is {given}, expected four uint32 words as gvae.random.key(seed) returns")
     if key.shape != (4,):
         raise ShapeError(f"{where}: key has shape {key.shape}, expected (4,)")
-    return _plain(key)
-
-
-def _plain(array: NDArray[Any]) -> NDArray[Any]:
-    """The array, or a copy if it is read-only, strided, unaligned or a subclass: kernels know one layout."""
-    return array if array.flags.carray and type(array) is np.ndarray else np.array(array, order="C")
+    return plain(key)
 
 
 def _shape(shape: Any, where: str, name: str = "shape") -> tuple[int, ...]:

@@ -111,6 +111,33 @@ def test_one_system_functions_serve_other_jitted_code():
     np.testing.assert_allclose(smooth(CHOL[0], OFFSETS, b), np.linalg.solve(L @ L.T, b), rtol=1e-12)
 
 
+def test_two_compiled_versions_of_each_kernel_and_no_more():
+    """Whatever layouts, read-only views and broadcasts come in: float32 and float64, nothing else is ever compiled."""
+    code = """
+import numpy as np
+from cases import CASES
+from strategies import Sizes
+from gvae import ops
+from gvae.autodiff import gradient
+from gvae.kernels.cpu import affine, banded, likelihoods, random, weights
+for s in (Sizes((2,), ((2,),) * 4, 3, (0, 1), 2, 2), Sizes((2, 3), ((2, 1), (3,), (), (2, 3)), 3, (0, 2), 2, 2)):
+    for case in CASES:
+        for dtype in (np.float32, np.float64):
+            args = [a.astype(dtype) for a in case.args(np.random.default_rng(0), s)]
+            for layout in (lambda a: a, lambda a: np.array(a, order="F"), lambda a: np.broadcast_to(a, a.shape)):
+                gradient(lambda *a: ops.sum(case.op(s)(*a)), *(layout(a) for a in args))
+for module in (affine, banded, likelihoods, weights, random):
+    for name, f in vars(module).items():
+        if hasattr(f, "signatures") and "lo" in f.py_func.__code__.co_varnames:
+            assert len(f.signatures) <= 2, (module.__name__, name, f.signatures)
+            print(name)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"solve_triangular", "inverse_vjp", "cholesky_vjp", "bernoulli", "bias_activation"} <= set(done.stdout.split())
+
+
 def linear_uses(n):
     dtype = np.float64
     vector, ones = np.full((1, n), 0.5), np.ones((1, n))

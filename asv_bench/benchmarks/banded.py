@@ -87,10 +87,6 @@ def solve_dense(L, b):
     return np.linalg.solve(L, b[..., None])[..., 0]
 
 
-def multiply_dense(L, x):
-    return (L @ x[..., None])[..., 0]
-
-
 class Solve(Banded):
     params = (["gvae", "scipy", "dense"], GRAPHS, SHAPES)
 
@@ -158,7 +154,7 @@ class SolveGradient(Banded):
 
 
 class Multiply(Banded):
-    params = (["gvae", "scipy", "dense"], GRAPHS, SHAPES)
+    params = (["gvae", "scipy"], GRAPHS, SHAPES)
 
     def gvae(self, graph, shape):
         from gvae import ops
@@ -171,34 +167,14 @@ class Multiply(Banded):
         L = sparse_factor(chol, offsets)
         return lambda: (L @ x.ravel()).reshape(shape)
 
-    def dense(self, graph, shape):
-        chol, x, offsets = self.data(graph, shape)
-        L = dense_factor(chol, offsets)
-        return lambda: multiply_dense(L, x)
-
     def time_multiply(self, *_):
-        return self.call()
-
-
-class MultiplyGradient(Banded):
-    params = (["gvae"], GRAPHS, SHAPES)
-
-    def gvae(self, graph, shape):
-        from gvae import ops
-
-        chol, x, offsets = self.data(graph, shape)
-        return with_gradient(
-            lambda l, v: ops.multiply_triangular_banded(l, v, offsets=offsets), (chol, x), self.normal(*shape)
-        )
-
-    def time_multiply_gradient(self, *_):
         return self.call()
 
 
 class Inverse(Banded):
     """Entries of (L Lᵀ)⁻¹ on the pattern of L. SciPy has no selected inverse: it solves for all N columns."""
 
-    params = (["gvae", "scipy", "dense"], GRAPHS, SHAPES)
+    params = (["gvae", "scipy"], GRAPHS, SHAPES)
 
     def gvae(self, graph, shape):
         from gvae import ops
@@ -216,16 +192,6 @@ class Inverse(Banded):
         def call():
             inverse = np.stack([cho_solve_banded((band, True), identity, check_finite=False) for band in bands])
             return diagonals(inverse, offsets)
-
-        return call
-
-    def dense(self, graph, shape):
-        chol, _, offsets = self.data(graph, shape)
-        L = dense_factor(chol, offsets)
-
-        def call():
-            root = np.linalg.inv(L)
-            return diagonals(root.swapaxes(1, 2) @ root, offsets)
 
         return call
 
@@ -250,7 +216,7 @@ class InverseGradient(Banded):
 class SampleAndLogProb(Banded):
     """A draw, mean + L⁻ᵀ eps, and its log-density."""
 
-    params = (["gvae", "scipy", "dense"], GRAPHS, SHAPES)
+    params = (["gvae", "scipy"], GRAPHS, SHAPES)
 
     def gvae(self, graph, shape):
         from gvae import ops
@@ -273,17 +239,6 @@ class SampleAndLogProb(Banded):
             z = mean + solve(eps)
             w = (L_transposed @ (z - mean).ravel()).reshape(shape)
             return z, log_density(w, chol[:, 0])
-
-        return call
-
-    def dense(self, graph, shape):
-        chol, eps, offsets = self.data(graph, shape)
-        mean = self.normal(*shape)
-        L_transposed = dense_factor(chol, offsets).swapaxes(1, 2)
-
-        def call():
-            z = mean + solve_dense(L_transposed, eps)
-            return z, log_density(multiply_dense(L_transposed, z - mean), chol[:, 0])
 
         return call
 

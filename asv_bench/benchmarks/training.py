@@ -1,4 +1,4 @@
-"""One training step, all of it: noise, forward, backward, Adam. Networks of two hidden layers of 200, 16 latent variables."""
+"""One training step: noise, forward, backward, Adam. Two hidden layers of 200 in either network, 16 latent variables."""
 
 from __future__ import annotations
 

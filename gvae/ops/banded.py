@@ -136,7 +136,7 @@ def multiply_triangular_banded(
     batch = np.broadcast_shapes(chol.shape[:-2], x.shape[:-1])
     y = _result(out, (*batch, x.shape[-1]), x.dtype, "multiply_triangular_banded")
     rows = _rows_of_factors(chol.shape[:-2], batch)
-    factors, vectors = _flat(chol, 2), _flat(np.broadcast_to(x, y.shape), 1)
+    factors, vectors = _flat(chol, 2), _flat(_widened(x, y.shape), 1)
     flat = _flat(y, 1)
     kernels = dispatch.kernels_for("banded", chol, x)
     kernels.multiply_triangular(factors, _int64(offsets), rows, vectors, flat, trans, 0, len(factors))
@@ -345,7 +345,8 @@ def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any]:
 def _outer(u, v, chol, offsets):
     """sum u vᵀ over the right-hand sides of each factor, on the factor's pattern: shape of chol."""
     offsets = _default(offsets, chol)
-    u, v = np.broadcast_arrays(u, v)
+    shape = np.broadcast_shapes(u.shape, v.shape)
+    u, v = _widened(u, shape), _widened(v, shape)
     band = np.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype)
     rows = _rows_of_factors(chol.shape[:-2], u.shape[:-1])
     kernels = dispatch.kernels_for("banded", u, v, chol)
@@ -370,8 +371,13 @@ def _result(out, shape, dtype, where):
 
 
 def _flat(x, core: int):
-    """Batch axes as one, C-contiguous: a view where the layout allows, else a copy."""
-    return np.ascontiguousarray(x).reshape(math.prod(x.shape[:-core]), *x.shape[-core:])
+    """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
+    return dispatch.plain(x).reshape(math.prod(x.shape[:-core]), *x.shape[-core:])
+
+
+def _widened(x, shape: tuple[int, ...]):
+    """x broadcast to a shape; x itself if it has it, since NumPy's view would be read-only."""
+    return x if x.shape == shape else np.broadcast_to(x, shape)
 
 
 def _deliver(flat, x):
@@ -387,10 +393,15 @@ def _int64(offsets: tuple[int, ...]) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
+def owners(own: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """For each row of the flat batch, which of an argument's rows it uses, when the argument's batch axes are `own`."""
+    return np.array(np.broadcast_to(np.arange(math.prod(own)).reshape(own), batch)).ravel()
+
+
+@lru_cache(maxsize=64)
 def _rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
     """rows (F, K): the K right-hand sides, as positions in the flat batch, that use factor f after broadcasting."""
-    F = math.prod(factors)
-    owner = np.broadcast_to(np.arange(F).reshape(factors), batch).ravel()
+    F, owner = math.prod(factors), owners(factors, batch)
     return np.argsort(owner, kind="stable").reshape(F, len(owner) // F if F else 0)
 
 

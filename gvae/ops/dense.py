@@ -55,7 +55,9 @@ def _affine(x, weight, bias, *, activation):
     check_arrays("x: ... I, weight: I O, bias: O", where="affine", x=x, weight=weight, bias=bias)
     I, O = weight.shape
     y = x.reshape(-1, I) @ weight
-    dispatch.kernels_for("affine", y, bias).bias_activation(y, bias, ACTIVATIONS.index(activation), 0, len(y))
+    dispatch.kernels_for("affine", y, bias).bias_activation(
+        y, dispatch.plain(bias), ACTIVATIONS.index(activation), 0, len(y)
+    )
     return y.reshape(*x.shape[:-1], O)
 
 
@@ -77,7 +79,8 @@ def bias_activation(x, bias, *, activation):
     check_arrays("x: ... O, bias: O", where="affine", x=x, bias=bias)
     y = np.array(x, order="C", copy=True) if not dispatch.is_cuda(x) else x.copy()
     rows = y.reshape(-1, len(bias))
-    dispatch.kernels_for("affine", y, bias).bias_activation(rows, bias, ACTIVATIONS.index(activation), 0, len(rows))
+    kernels = dispatch.kernels_for("affine", y, bias)
+    kernels.bias_activation(rows, dispatch.plain(bias), ACTIVATIONS.index(activation), 0, len(rows))
     return y
 
 
@@ -92,7 +95,7 @@ def _activation_vjp(y_bar, y, activation):
     if activation == "identity":
         return y_bar
     a_bar = np.empty(y.shape, y.dtype) if not dispatch.is_cuda(y) else y.copy()
-    flat = [np.ascontiguousarray(v).reshape(-1) for v in (y_bar, y)]
+    flat = [dispatch.plain(v).reshape(-1) for v in (y_bar, y)]
     code = ACTIVATIONS.index(activation)
     dispatch.kernels_for("affine", y).activation_vjp(*flat, a_bar.reshape(-1), code, 0, y.size)
     return a_bar

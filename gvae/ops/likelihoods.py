@@ -9,7 +9,7 @@ import numpy as np
 from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import check_arrays
-from gvae.ops.banded import LOG_2PI, _flat
+from gvae.ops.banded import LOG_2PI, _flat, _widened, owners
 from gvae.ops.elementwise import unbroadcast
 
 __all__ = ["bernoulli_log_prob", "normal_log_prob"]
@@ -25,8 +25,8 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
     """
     sizes = check_arrays("x: ... N, logits: ... N", where="bernoulli_log_prob", x=x, logits=logits)
     batch, N = sizes["..."], sizes["N"]
-    a, data = _flat(np.broadcast_to(logits, (*batch, N)), 1), _flat(x, 1)
-    x_rows = np.broadcast_to(np.arange(len(data)).reshape(x.shape[:-1]), batch).ravel()
+    a, data = _flat(_widened(logits, (*batch, N)), 1), _flat(x, 1)
+    x_rows = owners(x.shape[:-1], batch)
     log_prob = np.empty(len(a), a.dtype)
     residual = np.empty(a.shape if save else (0, N), a.dtype)
     dispatch.kernels_for("likelihoods", x, logits).bernoulli(data, x_rows, a, log_prob, residual, 0, len(a))

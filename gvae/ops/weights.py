@@ -65,7 +65,7 @@ def _pass(log_weights, axis, where, weights):
         raise ShapeError(f"{where}: log_weights has shape {shape}, expected at least one entry along axis {axis}")
     a = axis % len(shape)
     outer, K, inner = math.prod(shape[:a]), shape[a], math.prod(shape[a + 1 :])
-    block = np.ascontiguousarray(value).reshape(outer, K, inner)
+    block = dispatch.plain(value).reshape(outer, K, inner)
     result = np.empty((outer, inner), value.dtype)
     w = np.empty(block.shape if weights else (outer, 0, inner), value.dtype)
     dispatch.kernels_for("weights", value).log_mean_exp(block, result, w, 0, outer)
