@@ -26,6 +26,7 @@ from gvae.autodiff import primitive
 from gvae.checks import check_arrays, check_offsets, check_out
 from gvae.errors import NotPositiveDefiniteError, ShapeError
 from gvae.ops import arrays, elementwise
+from gvae.ops._batching import flat, rows_of_factors, widened
 
 __all__ = [
     "band_to_dense",
@@ -56,18 +57,18 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
     """
     check_arrays("ab: ... M N", where="cholesky_banded", ab=ab)
     chol = _result(out, ab.shape, ab.dtype, "cholesky_banded")
-    flat, systems = _flat(chol, 2), _flat(ab, 2)
+    factors, systems = flat(chol, 2), flat(ab, 2)
     status = np.zeros(len(systems), np.int32)
-    dispatch.kernels_for("banded", ab).cholesky(systems, flat, status, 0, len(systems))
+    dispatch.kernels_for("banded", ab).cholesky(systems, factors, status, 0, len(systems))
     _report(status, ab.shape[:-2], "cholesky_banded", check, info, name="ab")
-    return _deliver(flat, chol)
+    return _deliver(factors, chol)
 
 
 @cholesky_banded.vjp
 def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
-    factors = _flat(chol, 2)
-    work, ab_bar = np.array(_flat(chol_bar, 2)), np.empty(factors.shape, chol.dtype)
+    factors = flat(chol, 2)
+    work, ab_bar = np.array(flat(chol_bar, 2)), np.empty(factors.shape, chol.dtype)
     dispatch.kernels_for("banded", chol, chol_bar).cholesky_vjp(factors, work, ab_bar, 0, len(factors))
     return (ab_bar.reshape(ab.shape),)
 
@@ -94,14 +95,14 @@ def solve_triangular_banded(
     batch = np.broadcast_shapes(chol.shape[:-2], b.shape[:-1])
     x = _result(out, (*batch, b.shape[-1]), b.dtype, "solve_triangular_banded")
     x[...] = b
-    rows = _rows_of_factors(chol.shape[:-2], batch)
-    factors = _flat(chol, 2)
+    rows = rows_of_factors(chol.shape[:-2], batch)
+    factors = flat(chol, 2)
     status = np.zeros(len(factors), np.int32)
     kernels = dispatch.kernels_for("banded", chol, b)
-    flat = _flat(x, 1)
-    kernels.solve_triangular(factors, _int64(offsets), rows, flat, trans, status, 0, len(factors))
+    vectors = flat(x, 1)
+    kernels.solve_triangular(factors, _int64(offsets), rows, vectors, trans, status, 0, len(factors))
     _report(status, chol.shape[:-2], "solve_triangular_banded", check, info)
-    return _deliver(flat, x)
+    return _deliver(vectors, x)
 
 
 @solve_triangular_banded.vjp
@@ -135,12 +136,12 @@ def multiply_triangular_banded(
     offsets = _check_factor("multiply_triangular_banded", "chol: ... M N, x: ... N", offsets, chol=chol, x=x)
     batch = np.broadcast_shapes(chol.shape[:-2], x.shape[:-1])
     y = _result(out, (*batch, x.shape[-1]), x.dtype, "multiply_triangular_banded")
-    rows = _rows_of_factors(chol.shape[:-2], batch)
-    factors, vectors = _flat(chol, 2), _flat(_widened(x, y.shape), 1)
-    flat = _flat(y, 1)
+    rows = rows_of_factors(chol.shape[:-2], batch)
+    factors, vectors = flat(chol, 2), flat(widened(x, y.shape), 1)
+    products = flat(y, 1)
     kernels = dispatch.kernels_for("banded", chol, x)
-    kernels.multiply_triangular(factors, _int64(offsets), rows, vectors, flat, trans, 0, len(factors))
-    return _deliver(flat, y)
+    kernels.multiply_triangular(factors, _int64(offsets), rows, vectors, products, trans, 0, len(factors))
+    return _deliver(products, y)
 
 
 @multiply_triangular_banded.vjp
@@ -177,7 +178,7 @@ def inverse_banded(
     """
     offsets = _check_factor("inverse_banded", "chol: ... M N", offsets, chol=chol)
     N, W = chol.shape[-1], offsets[-1] + 1
-    factors = _flat(chol, 2)
+    factors = flat(chol, 2)
     s = np.empty((len(factors), W, N), chol.dtype)
     status = np.zeros(len(factors), np.int32)
     dispatch.kernels_for("banded", chol).inverse(factors, _int64(offsets), s, status, 0, len(factors))
@@ -193,9 +194,9 @@ def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, inf
     offsets = _default(offsets, chol)
     s_bar = np.zeros(saved.shape, saved.dtype)
     s_bar[..., list(range(saved.shape[-2]) if fill else offsets), :] = y_bar
-    factors = _flat(chol, 2)
+    factors = flat(chol, 2)
     chol_bar = np.empty(factors.shape, chol.dtype)
-    closure, closure_bar = _flat(saved, 2), _flat(s_bar, 2)
+    closure, closure_bar = flat(saved, 2), flat(s_bar, 2)
     kernels = dispatch.kernels_for("banded", chol, y_bar)
     kernels.inverse_vjp(factors, _int64(offsets), closure, closure_bar, chol_bar, 0, len(factors))
     return (chol_bar.reshape(chol.shape),)
@@ -346,11 +347,11 @@ def _outer(u, v, chol, offsets):
     """sum u vᵀ over the right-hand sides of each factor, on the factor's pattern: shape of chol."""
     offsets = _default(offsets, chol)
     shape = np.broadcast_shapes(u.shape, v.shape)
-    u, v = _widened(u, shape), _widened(v, shape)
+    u, v = widened(u, shape), widened(v, shape)
     band = np.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype)
-    rows = _rows_of_factors(chol.shape[:-2], u.shape[:-1])
+    rows = rows_of_factors(chol.shape[:-2], u.shape[:-1])
     kernels = dispatch.kernels_for("banded", u, v, chol)
-    kernels.outer(_flat(u, 1), _flat(v, 1), rows, _int64(offsets), band, 0, len(band))
+    kernels.outer(flat(u, 1), flat(v, 1), rows, _int64(offsets), band, 0, len(band))
     return band.reshape(chol.shape)
 
 
@@ -370,39 +371,16 @@ def _result(out, shape, dtype, where):
     return out
 
 
-def _flat(x, core: int):
-    """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
-    return dispatch.plain(x).reshape(math.prod(x.shape[:-core]), *x.shape[-core:])
-
-
-def _widened(x, shape: tuple[int, ...]):
-    """x broadcast to a shape; x itself if it has it, since NumPy's view would be read-only."""
-    return x if x.shape == shape else np.broadcast_to(x, shape)
-
-
-def _deliver(flat, x):
-    """The kernel worked on `flat`: where that was a copy of x (x is the caller's, in another layout), write it back."""
-    if not np.shares_memory(flat, x):
-        x[...] = flat.reshape(x.shape)
+def _deliver(result, x):
+    """The kernel wrote `result`: where that was a copy of x (x is the caller's, in another layout), write it back."""
+    if not np.shares_memory(result, x):
+        x[...] = result.reshape(x.shape)
     return x
 
 
 @lru_cache(maxsize=256)
 def _int64(offsets: tuple[int, ...]) -> np.ndarray:
     return np.array(offsets, np.int64)
-
-
-@lru_cache(maxsize=64)
-def owners(own: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
-    """For each row of the flat batch, which of an argument's rows it uses, when the argument's batch axes are `own`."""
-    return np.array(np.broadcast_to(np.arange(math.prod(own)).reshape(own), batch)).ravel()
-
-
-@lru_cache(maxsize=64)
-def _rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
-    """rows (F, K): the K right-hand sides, as positions in the flat batch, that use factor f after broadcasting."""
-    F, owner = math.prod(factors), owners(factors, batch)
-    return np.argsort(owner, kind="stable").reshape(F, len(owner) // F if F else 0)
 
 
 def _report(status, batch: tuple[int, ...], where: str, check: bool, info: Any, name: str = "chol") -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import check_arrays
-from gvae.ops.banded import LOG_2PI, _flat, _widened, owners
+from gvae.ops._batching import flat, owners, widened
+from gvae.ops.banded import LOG_2PI
 from gvae.ops.elementwise import unbroadcast
 
 __all__ = ["bernoulli_log_prob", "normal_log_prob"]
@@ -25,7 +26,7 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
     """
     sizes = check_arrays("x: ... N, logits: ... N", where="bernoulli_log_prob", x=x, logits=logits)
     batch, N = sizes["..."], sizes["N"]
-    a, data = _flat(_widened(logits, (*batch, N)), 1), _flat(x, 1)
+    a, data = flat(widened(logits, (*batch, N)), 1), flat(x, 1)
     x_rows = owners(x.shape[:-1], batch)
     log_prob = np.empty(len(a), a.dtype)
     residual = np.empty(a.shape if save else (0, N), a.dtype)

@@ -1,0 +1,33 @@
+"""Batch axes on their way into kernels, which know one batch axis: flat views, and who uses whose rows after broadcasting."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from gvae import dispatch
+
+
+def flat(x, core: int):
+    """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
+    return dispatch.plain(x).reshape(math.prod(x.shape[:-core]), *x.shape[-core:])
+
+
+def widened(x, shape: tuple[int, ...]):
+    """x broadcast to a shape; x itself if it has it, since NumPy's view would be read-only."""
+    return x if x.shape == shape else np.broadcast_to(x, shape)
+
+
+@lru_cache(maxsize=64)
+def owners(own: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """For each row of the flat batch, which of an argument's rows it uses, when the argument's batch axes are `own`."""
+    return np.array(np.broadcast_to(np.arange(math.prod(own)).reshape(own), batch)).ravel()
+
+
+@lru_cache(maxsize=64)
+def rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """rows (F, K): the K right-hand sides, as positions in the flat batch, that use factor f after broadcasting."""
+    F, owner = math.prod(factors), owners(factors, batch)
+    return np.argsort(owner, kind="stable").reshape(F, len(owner) // F if F else 0)

@@ -1,0 +1,251 @@
+"""Every benchmark runs, its baselines compute what gvae computes, and the scripts beside them do what they say."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import itertools
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "asv_bench"
+BENCHMARK = re.compile(r"(time|timeraw|peakmem|mem|track)_")
+
+
+def load(name, path):
+    """Import a file or a package from where it lies."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def find_benchmarks():
+    """{"banded.Solve": class}: all classes with a benchmark method."""
+    package = load("gvae_benchmarks", FOLDER / "benchmarks" / "__init__.py")
+    found = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for name, value in vars(module).items():
+            if inspect.isclass(value) and value.__module__ == module.__name__ and methods(value):
+                found[f"{info.name}.{name}"] = value
+    return found
+
+
+def methods(benchmark):
+    return [name for name in dir(benchmark) if BENCHMARK.match(name)]
+
+
+BENCHMARKS = find_benchmarks()
+compare = load("gvae_bench_compare", FOLDER / "compare.py")
+run = load("gvae_bench_run", FOLDER / "run.py")
+
+
+def combinations(benchmark):
+    """The first and the last."""
+    every = list(itertools.product(*benchmark.params))
+    return list(dict.fromkeys([every[0], every[-1]]))
+
+
+def test_every_family_has_benchmarks():
+    families = {name.partition(".")[0] for name in BENCHMARKS}
+    modules = {path.stem for path in (FOLDER / "benchmarks").glob("*.py")}
+    assert families == modules - {"__init__", "common"}
+    assert len(BENCHMARKS) > 30
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_runs(name):
+    benchmark = BENCHMARKS[name]
+    assert len(benchmark.param_names) == len(benchmark.params)
+    assert benchmark.params[0][0] == "gvae"
+    for params, method in itertools.product(combinations(benchmark), methods(benchmark)):
+        instance = benchmark()
+        if hasattr(instance, "setup"):
+            instance.setup(*params)
+        result = getattr(instance, method)(*params)
+        if method.startswith("timeraw_"):
+            subprocess.run([sys.executable, "-c", result], check=True, cwd=FOLDER.parent)
+
+
+COMPARABLE = [name for name, b in BENCHMARKS.items() if getattr(b, "agree", False) and len(b.params[0]) > 1]
+
+
+@pytest.mark.parametrize("name", COMPARABLE)
+def test_implementations_agree(name):
+    benchmark = BENCHMARKS[name]
+    implementations, *rest = benchmark.params
+    params = tuple(next(iter(values)) for values in rest)
+    results = []
+    for implementation in implementations:
+        instance = benchmark()
+        instance.setup(implementation, *params)
+        result = instance.call()
+        results.append(result if isinstance(result, tuple) else (result,))
+    for other in results[1:]:
+        for ours, theirs in zip(results[0], other, strict=True):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(ours).max())
+
+
+def test_setup_prepares_once_and_skips_what_is_missing():
+    instance = BENCHMARKS["banded.Solve"]()
+    instance.setup("scipy", "chain", (100, 16))
+    call = instance.call
+    instance.setup("scipy", "chain", (100, 16))
+    assert instance.call is call
+    with pytest.raises(NotImplementedError, match="Solve has no cupy form"):
+        instance.setup("cupy", "chain", (100, 16))
+
+
+def test_version_follows_what_is_timed():
+    versions = {benchmark().version for benchmark in BENCHMARKS.values() if hasattr(benchmark, "call")}
+    assert len(versions) == sum(hasattr(benchmark, "call") for benchmark in BENCHMARKS.values())
+
+
+# --- compare.py
+
+SOLVE = "banded.Solve.time_solve"
+PARAMS = [["'gvae'", "'scipy'"], ["16", "256"]]
+
+
+def results(tmp_path, name, rows, **extra):
+    content = {"result_columns": ["result", "params", "version"], "results": rows} | extra
+    path = tmp_path / name
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def test_compare_finds_what_became_slower(tmp_path, capsys):
+    old = results(
+        tmp_path, "old.json", {SOLVE: [[1e-5, 1e-3, 1e-4, 1e-4], PARAMS, "a"], "a.B.peakmem_c": [[2**20], [], "b"]}
+    )
+    new = results(
+        tmp_path, "new.json", {SOLVE: [[1.2e-5, 3e-3, 9e-4, 1e-4], PARAMS, "a"], "a.B.peakmem_c": [[2**22], [], "b"]}
+    )
+    assert compare.main([old, new]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "slower, by more than 1.15 x: 3"
+    assert lines[1].split() == ["4.00", "x", "1", "MiB", "->", "4", "MiB", "a.B.peakmem_c"]
+    assert lines[2].split() == ["3.00", "x", "1", "ms", "->", "3", "ms", "banded.Solve.time_solve('gvae',", "256)"]
+    assert lines[3].split()[:7] == ["1.20", "x", "10", "us", "->", "12", "us"]
+    assert "5.00 x in the median of 2" in lines[4]  # the baselines, which are not judged
+    assert lines[5] == "compared 3: 3 slower, 0 faster, 0 alike"
+
+    assert compare.main([old, new, "--threshold", "1.5"]) == 1
+    assert capsys.readouterr().out.startswith("slower, by more than 1.5 x: 2\n")
+
+
+def test_compare_finds_nothing(tmp_path, capsys):
+    old = results(
+        tmp_path,
+        "old.json",
+        {
+            SOLVE: [[1e-5, 1e-3, 1e-4, None], PARAMS, "a" * 64],
+            "a.B.time_gone": [[1.0], []],
+            "a.B.time_anew": [[1.0], [], "b"],
+        },
+    )
+    new = results(
+        tmp_path,
+        "new.json",
+        {
+            SOLVE: [[1.1e-5, 5e-4, 1e-4, 1e-4], PARAMS, "a" * 12],
+            "a.B.time_gone": [[float("nan")], []],
+            "a.B.time_failed": [None, [["1"]]],
+            "a.B.time_anew": [[9.0], [], "c"],
+        },
+    )
+    assert compare.main([old, new]) == 0
+    out = capsys.readouterr().out
+    assert "slower, by" not in out
+    assert "faster: 1\n    0.50 x        1 ms ->     500 us  banded.Solve.time_solve('gvae', 256)\n" in out
+    assert "only in the old file: 1\n  a.B.time_gone\n" in out
+    assert "only in the new file: 1\n  banded.Solve.time_solve('scipy', 256)\n" in out
+    assert "defined anew, not compared: 1\n  a.B.time_anew\n" in out
+    assert compare.main([old, old]) == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"results": [], "result_columns": []}', '{"results": {"a": [1]}}'])
+def test_compare_refuses_other_files(tmp_path, capsys, text):
+    good = results(tmp_path, "good.json", {SOLVE: [[1e-5] * 4, PARAMS, "a"]})
+    bad = tmp_path / "bad.json"
+    bad.write_text(text, encoding="utf-8")
+    for pair in ([good, str(bad)], [str(bad), good]):
+        assert compare.main(pair) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert re.fullmatch(r"compare.py: .*bad.json (is not a file of|holds no)( benchmark)? results\n", captured.err)
+
+
+def test_compare_refuses_what_has_nothing_in_common(tmp_path, capsys):
+    good = results(tmp_path, "good.json", {SOLVE: [[1e-5] * 4, PARAMS, "a"]})
+    other = results(tmp_path, "other.json", {"a.B.time_c": [[1.0], []]})
+    assert compare.main([good, other]) == 2
+    assert "no benchmark in common" in capsys.readouterr().err
+    assert compare.main([good, str(tmp_path / "missing.json")]) == 2
+    assert capsys.readouterr().err.endswith("missing.json: No such file or directory\n")
+    for threshold in ("1", "x", "nan"):
+        with pytest.raises(SystemExit, match="2"):
+            compare.main([good, good, "--threshold", threshold])
+        assert "is not a number above 1" in capsys.readouterr().err
+
+
+def test_compare_as_a_command(tmp_path):
+    good = results(tmp_path, "good.json", {SOLVE: [[1e-5] * 4, PARAMS, "a"]})
+    done = subprocess.run([sys.executable, FOLDER / "compare.py", good, good], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = subprocess.run([sys.executable, FOLDER / "compare.py", "--help"], capture_output=True, text=True, check=True)
+    assert "Exit code: 1 if" in shown.stdout
+
+
+def test_reference_files_can_be_compared():
+    for path in (FOLDER / "reference").glob("*.json"):
+        values, _, content = compare.read(str(path))
+        assert path.stem == content["name"] == run.name_of(content["machine"])
+        assert not content["quick"]
+        assert {name.partition("(")[0].rpartition(".")[0] for name in values} <= set(BENCHMARKS)
+
+
+# --- run.py
+
+
+def test_names_of_machines():
+    def name(cpu, vectors="avx2", cores=4):
+        return run.name_of({"cpu": cpu, "vectors": vectors, "cores": cores})
+
+    assert name("Intel(R) Xeon(R) Processor", "avx512", 2) == "intel-xeon-avx512-2core"
+    assert name("Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz") == "intel-core-i7-8550u-avx2-4core"
+    facts = run.machine()
+    assert re.fullmatch(r"[a-z0-9-]+-\d+core", run.name_of(facts))
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_export_is_what_compare_reads(tmp_path):
+    of_asv = {
+        "result_columns": ["result", "params", "version", "started_at", "duration", "stats_ci_99_a"],
+        "results": {SOLVE: [[1.23456789e-5, None, float("nan"), 2.0], PARAMS, "a" * 64, 0, 1.0, [float("-inf")] * 4]},
+    }
+    path = tmp_path / "out.json"
+    path.write_text(run.export(of_asv, {"name": "x", "machine": {"cpu": "y"}}), encoding="utf-8")
+    values, versions, content = compare.read(str(path))
+    assert values == {f"{SOLVE}('gvae', 16)": 1.2346e-05, f"{SOLVE}('scipy', 256)": 2.0}
+    assert set(versions.values()) == {"a" * 12}
+    assert content["name"] == "x"
+    assert not re.search("NaN|Infinity", path.read_text(encoding="utf-8"))
+
+
+def test_configuration_of_asv():
+    text = (FOLDER / "asv.conf.json").read_text(encoding="utf-8")
+    configuration = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
+    assert (FOLDER / configuration["benchmark_dir"]).is_dir()
+    assert (FOLDER / configuration["repo"]).resolve() == FOLDER.parent
