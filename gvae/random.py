@@ -26,7 +26,7 @@ from gvae.checks import FLOATS, check_floating
 from gvae.dispatch import kernels_for, plain
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
-__all__ = ["bernoulli", "bits", "fold_in", "key", "normal", "permutation", "uniform"]
+__all__ = ["bernoulli", "bits", "fold_in", "key", "normal", "permutation", "rademacher", "uniform"]
 
 Key = NDArray[np.uint32]
 
@@ -83,6 +83,12 @@ def bernoulli(key: Key, p: NDArray[Any]) -> NDArray[Any]:
     out = np.empty(source.size, check_floating(p=source, where="bernoulli"))
     kernels.bernoulli(k, source.reshape(-1), out, 0, _blocks(out))
     return out.reshape(source.shape)
+
+
+def rademacher(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """Random signs, +1 or -1: the top bits of `bits`, set for -1. Raises ShapeError, DTypeError."""
+    signs = bits(key, shape) >> np.uint32(31)
+    return 1 - 2 * signs.astype(_floating(dtype, "rademacher"))
 
 
 def bits(key: Key, shape: int | tuple[int, ...]) -> NDArray[np.uint32]:

@@ -299,6 +299,22 @@ BANDED = [
         banded("multiply_triangular_banded", ref.multiply, (2, 1), factor_and_vector, out=True, trans=trans)
         for trans in (False, True)
     ),
+    banded(
+        "trace_inverse_banded",
+        lambda c, o: np.trace(ref.covariance_from_factor(c, o)),
+        (2,),
+        lambda rng, s: (factor(rng, s),),
+    ),
+    *(
+        banded(
+            "trace_probe_banded",
+            lambda c, v, o, trans: (ref.solve(c, v, o, trans) ** 2).sum(),
+            (2, 1),
+            factor_and_vector,
+            trans=trans,
+        )
+        for trans in (True, False)
+    ),
     *(
         banded("inverse_banded", ref.inverse_banded, (2,), lambda rng, s: (factor(rng, s),), fill=fill)
         for fill in (False, True)

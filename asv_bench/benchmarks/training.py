@@ -44,5 +44,5 @@ class Memory(Training):
     params = (["gvae"], ["mnist"], ["chain"], BATCHES)
 
     def peakmem_steps(self, *_):
-        for _ in range(20):
+        for _ in range(5):
             self.call()

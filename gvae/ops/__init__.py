@@ -5,7 +5,7 @@ arrays       reductions, shapes, indexing                     banded      Gaussi
 dense        matrix products, affine layers                   ar1         Gaussians with covariance s * rho^|i-j|
 sparse       CSR x dense                                      lowrank     Gaussians with precision D + U'U
 likelihoods  log-densities of data                            gaussian    diagonal and dense Gaussians
-weights      importance weights
+weights      importance weights                               traces      tr (L Lᵀ)⁻¹, exact and by random probes
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _MODULES = (
     "weights",
     "linalg",
     "banded",
+    "traces",
     "ar1",
     "lowrank",
     "gaussian",

@@ -1,4 +1,4 @@
-"""Batch axes on their way into kernels, which know one batch axis: flat views, and who uses whose rows after broadcasting."""
+"""Batch axes on their way into kernels, which know one: flat views, and who uses whose rows after broadcasting."""
 
 from __future__ import annotations
 
