@@ -54,24 +54,26 @@ def activation_vjp(y_bar, y, a_bar, activation, lo, hi):
     """a_bar[i] = y_bar[i] f'(a[i]) for elements lo <= i < hi, with f' written in y = f(a)."""
     zero, one = y.dtype.type(0), y.dtype.type(1)
     slope = y.dtype.type(0.01)
+    y_bar, y, a_bar = y_bar[lo:hi], y[lo:hi], a_bar[lo:hi]
+    n = y.shape[0]  # loops from 0: an index that might be negative keeps LLVM from using SIMD
     if activation == IDENTITY:
-        for i in range(lo, hi):
+        for i in range(n):
             a_bar[i] = y_bar[i]
     elif activation == RELU:
-        for i in range(lo, hi):
+        for i in range(n):
             a_bar[i] = y_bar[i] if y[i] > zero else zero
     elif activation == LEAKY_RELU:
-        for i in range(lo, hi):
+        for i in range(n):
             a_bar[i] = y_bar[i] if y[i] > zero else slope * y_bar[i]
     elif activation == ELU:
-        for i in range(lo, hi):
+        for i in range(n):
             a_bar[i] = y_bar[i] if y[i] > zero else y_bar[i] * (y[i] + one)
     elif activation == TANH:
-        for i in range(lo, hi):
+        for i in range(n):
             a_bar[i] = y_bar[i] * (one - y[i] * y[i])
     elif activation == SIGMOID:
-        for i in range(lo, hi):
+        for i in range(n):
             a_bar[i] = y_bar[i] * y[i] * (one - y[i])
     else:
-        for i in range(lo, hi):
+        for i in range(n):
             a_bar[i] = y_bar[i] * -expm1(-y[i])  # 1 - e^-softplus(a) = sigmoid(a)

@@ -14,7 +14,8 @@ def adam(gradient, parameters, m, v, rate, beta1, beta2, eps, lo, hi):
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - rate m / (sqrt(v) + eps)      (scalars in p's dtype)
     """
     one = parameters.dtype.type(1)
-    for i in range(lo, hi):
+    gradient, parameters, m, v = gradient[lo:hi], parameters[lo:hi], m[lo:hi], v[lo:hi]
+    for i in range(gradient.shape[0]):  # from 0: an index that might be negative keeps LLVM from using SIMD (3x here)
         g = gradient[i]
         m[i] = beta1 * m[i] + (one - beta1) * g
         v[i] = beta2 * v[i] + (one - beta2) * g * g
