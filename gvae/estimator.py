@@ -185,8 +185,9 @@ class VAE:
         fitted = {"binarize": binarize, "observation": observation, "n_features_in": x.shape[1], "grey_levels": grey}
         config = {"model": "vae", "settings": settings, "fitted": fitted, "notes": _json(notes)}
         existed = run is not None and os.path.exists(run)
-        folder = None if run is None else training.RunFolder(run, config)
+        folder = None
         try:
+            folder = None if run is None else training.RunFolder(run, config)
             with np.errstate(all="ignore"):  # the trainer watches the bound, and says more than NumPy's warnings
                 _, history = training.train(
                     model,
@@ -200,8 +201,8 @@ class VAE:
                     trainer=trainer,
                 )
         except BaseException:
-            if folder is not None:
-                _discard_unstarted(folder.path, keep_folder=existed)
+            if run is not None:
+                _discard_unstarted(Path(run), files_are_ours=folder is not None, folder_is_ours=not existed)
             raise
         self._adopt(config, model, trainer.parameters, history.rows)
         return self
@@ -490,14 +491,14 @@ def _numbers(X: Any, name: str) -> np.ndarray:
 # ---- run folders ---------------------------------------------------------------------------------
 
 
-def _discard_unstarted(folder: Path, *, keep_folder: bool) -> None:
+def _discard_unstarted(folder: Path, *, files_are_ours: bool, folder_is_ours: bool) -> None:
     """Take back a run folder that holds no checkpoint yet, so that the same command can be given again."""
-    if not (folder / "checkpoint.safetensors").exists():
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if files_are_ours and not (folder / "checkpoint.safetensors").exists():
             for name in ("config.json", "log.jsonl"):
                 (folder / name).unlink(missing_ok=True)
-            if not keep_folder:
-                folder.rmdir()
+        if folder_is_ours:
+            folder.rmdir()  # refuses unless empty
 
 
 def _read_json(path: Path) -> Any:
