@@ -275,7 +275,10 @@ def kl_divergence_banded(
     )
     # tr(L_pᵀ S L_p) = sum_j sum_kl L_p[j + o_k, j] L_p[j + o_l, j] S[j + o_k, j + o_l]: S is needed on the prior's pattern,
     # so q's factor is widened with zero diagonals until its closure reaches the prior's last offset.
-    s = inverse_banded(*_widen(chol, _default(offsets, chol), prior_offsets[-1]), fill=True, check=check)
+    offsets = _default(offsets, chol)
+    if prior_offsets[-1] > offsets[-1]:
+        chol, offsets = _widen(chol, offsets, prior_offsets[-1])
+    s = inverse_banded(chol, offsets=offsets, fill=True, check=check)
     N = chol.shape[-1]
     prior_log_pivots = _log_pivots(prior_chol, check=check, where="kl_divergence_banded")
     total = arrays.sum(elementwise.subtract(log_pivots, prior_log_pivots) - 0.5, axis=-1)
@@ -334,13 +337,10 @@ def _entries(band, offsets, N, upper):
             yield j + o, j, band[..., k, : len(j)]
 
 
-def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any]:
-    """The factor at all offsets 0..max(own last, last): absent diagonals are zero."""
-    zero = elementwise.multiply(arrays.getitem(chol, (..., slice(1), slice(None))), 0.0)
-    at = {o: k for k, o in enumerate(offsets)}
-    W = max(offsets[-1], last) + 1
-    parts = [arrays.getitem(chol, (..., slice(at[o], at[o] + 1), slice(None))) if o in at else zero for o in range(W)]
-    return (arrays.concatenate(parts, axis=-2),)
+def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[int, ...]]:
+    """The same factor with one more diagonal, `last`, which is zero; its closure then reaches that far."""
+    zero = np.zeros((*chol.shape[:-2], 1, chol.shape[-1]), chol.dtype)
+    return arrays.concatenate([chol, zero], axis=-2), (*offsets, last)
 
 
 def _outer(u, v, chol, offsets):

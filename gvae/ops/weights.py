@@ -33,7 +33,10 @@ def _log_mean_exp(log_weights, *, axis, save=False):
 
 @_log_mean_exp.vjp
 def _(y_bar, y, log_weights, *, needs, axis, saved):
-    return (np.expand_dims(y_bar, axis) * saved,)  # the normalised weights
+    # ȳ times the normalised weights. Those below eps² are dropped: beside a weight of order 1/K they are lost in rounding,
+    # and the subnormal numbers that they would send through every matrix product cost a training step 2 to 10 times its time.
+    kept = np.where(saved < np.finfo(saved.dtype).eps ** 2, saved.dtype.type(0), saved)  # NaN stays
+    return (np.expand_dims(y_bar, axis) * kept,)
 
 
 def normalized_weights(log_weights: Any, axis: int = 0) -> Any:
