@@ -26,7 +26,7 @@ from gvae.data import Dataset, check_finite, check_unit_interval, dataset_names,
 from gvae.errors import DataError, DependencyError
 
 REAL = Path(os.environ.get("GVAE_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data")
-MNIST = tuple(gvae.data.MNIST_FILES)
+MNIST = tuple(gvae.data.loaders.MNIST_FILES)
 rng = np.random.default_rng(0)
 
 
@@ -670,7 +670,7 @@ def test_a_header_alone_allocates_nothing(tmp_path, name, shape):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 1.5 * gvae.data.CHUNK  # one read's buffer; 2500 x 2500 would be 6.25 MB
+    assert peak < 1.5 * gvae.data.loaders.CHUNK  # one read's buffer; 2500 x 2500 would be 6.25 MB
 
 
 # ---- whatever bytes a file holds, the answer is a Dataset or a DataError -------------------------
