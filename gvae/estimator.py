@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import itertools
 import json
+import math
 import numbers
 import os
 import sys
@@ -157,7 +158,8 @@ class VAE:
         """
         settings = _checked(self.get_params())
         dtype = np.dtype(settings["dtype"])
-        x, grey = _matrix(X, dtype, "X")
+        raw = _numbers(X, "X")
+        x, grey = _matrix(raw, dtype, "X")
         v = None if validation is None else _matrix(validation, dtype, "validation", columns=x.shape[1], grey=grey)[0]
         observation = _observation(settings, x, v)
         binarize = _binarization(settings, observation, x)
@@ -166,7 +168,7 @@ class VAE:
             if v is not None:
                 data.check_unit_interval(v, "validation")
         _check_memory(settings, *x.shape)
-        notes = ({"image_shape": np.shape(X)[1:]} if np.ndim(X) == 3 else {}) | (notes or {})
+        notes = ({"image_shape": raw.shape[1:]} if raw.ndim == 3 else {}) | (notes or {})
         model = _build(settings, x.shape[1], observation)
         seed = settings["random_state"]
         if seed is None:
@@ -214,12 +216,13 @@ class VAE:
     # ---- use
 
     def transform(self, X: Any) -> np.ndarray:
-        """Posterior means (N, latent)."""
+        """Posterior means (N, latent). Grey levels enter as they are, not binarized."""
         return np.asarray(self.posterior_of(X).mean)
 
     def posterior_of(self, X: Any) -> Any:
         """The distribution q(z|x) of each row: mean, variance(), covariance(), sample(noise), kl(), ..."""
-        return self.model_.encoder(self.parameters_, self._input(X))
+        x = self._input(X)
+        return self.model_.encoder(self.parameters_, x)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """The observation model's means (N, D) at latent codes Z (N, latent)."""
@@ -356,10 +359,12 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     if binarize is not None and (not isinstance(binarize, str) or binarize not in data.BINARIZATIONS):
         raise ConfigError(f"unknown binarization {binarize!r}; known are {', '.join(data.BINARIZATIONS)}")
     rate = settings["learning_rate"]
-    is_number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
-    if not is_number or not 0 < rate <= sys.float_info.max:
+    try:
+        checked["learning_rate"] = float(rate) if isinstance(rate, numbers.Real) and not isinstance(rate, bool) else 0.0
+    except OverflowError:  # 10**400
+        checked["learning_rate"] = math.inf
+    if not 0 < checked["learning_rate"] < math.inf:
         raise ConfigError(f"learning_rate is {rate!r}, expected a positive number")
-    checked["learning_rate"] = float(rate)
     try:
         dtype = np.dtype(settings["dtype"]) if settings["dtype"] is not None else None
     except (TypeError, ValueError):
@@ -444,8 +449,6 @@ def _matrix(
 
     columns : how many there must be           grey : whether uint8 are grey levels; None: if any is above 1
     """
-    if hasattr(X, "tocsr"):
-        raise DataError(f"{name} is a sparse matrix, which a VAE does not take: give {name}.toarray()")
     x = _numbers(X, name)
     if x.ndim == 3:
         x = x.reshape(len(x), -1)
@@ -471,6 +474,9 @@ def _matrix(
 
 
 def _numbers(X: Any, name: str) -> np.ndarray:
+    """X as an array of real numbers of any shape."""
+    if hasattr(X, "tocsr"):
+        raise DataError(f"{name} is a sparse matrix, which a VAE does not take: give {name}.toarray()")
     if np.ma.is_masked(X):
         raise DataError(f"{name} has masked entries; a VAE takes complete rows only")
     try:

@@ -177,29 +177,36 @@ def inverse_banded(
     Cost O(N * offsets[-1] * (M - 1)), memory O(N * offsets[-1]); never N x N. Source: Takahashi et al. (1973).
     """
     offsets = _check_factor("inverse_banded", "chol: ... M N", offsets, chol=chol)
-    N, W = chol.shape[-1], offsets[-1] + 1
-    factors = flat(chol, 2)
-    s = np.empty((len(factors), W, N), chol.dtype)
-    status = np.zeros(len(factors), np.int32)
-    dispatch.kernels_for("banded", chol).inverse(factors, _int64(offsets), s, status, 0, len(factors))
-    _report(status, chol.shape[:-2], "inverse_banded", check, info)
-    s = s.reshape(*chol.shape[:-2], W, N)
-    value = s if fill or len(offsets) == W else s[..., list(offsets), :]
+    s = _closure(chol, offsets, "inverse_banded", check, info)
+    value = s if fill or len(offsets) == offsets[-1] + 1 else s[..., list(offsets), :]
     return (value, s) if save else value
 
 
 @inverse_banded.vjp
 def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None):
-    # The recursion run backwards over its own closure (all offsets up to the last): O(N W M), as the forward pass.
     offsets = _default(offsets, chol)
     s_bar = np.zeros(saved.shape, saved.dtype)
     s_bar[..., list(range(saved.shape[-2]) if fill else offsets), :] = y_bar
+    return (_closure_vjp(chol, offsets, saved, s_bar),)
+
+
+def _closure(chol, offsets, where, check, info=None):
+    """The inverse at every offset 0..offsets[-1], (..., W, N)."""
+    W, factors = offsets[-1] + 1, flat(chol, 2)
+    s = np.empty((len(factors), W, chol.shape[-1]), chol.dtype)
+    status = np.zeros(len(factors), np.int32)
+    dispatch.kernels_for("banded", chol).inverse(factors, _int64(offsets), s, status, 0, len(factors))
+    _report(status, chol.shape[:-2], where, check, info)
+    return s.reshape(*chol.shape[:-2], *s.shape[1:])
+
+
+def _closure_vjp(chol, offsets, s, s_bar):
+    """The recursion run backwards over its own closure: O(N W M), as the forward pass. s_bar is overwritten."""
     factors = flat(chol, 2)
     chol_bar = np.empty(factors.shape, chol.dtype)
-    closure, closure_bar = flat(saved, 2), flat(s_bar, 2)
-    kernels = dispatch.kernels_for("banded", chol, y_bar)
-    kernels.inverse_vjp(factors, _int64(offsets), closure, closure_bar, chol_bar, 0, len(factors))
-    return (chol_bar.reshape(chol.shape),)
+    kernels = dispatch.kernels_for("banded", chol, s_bar)
+    kernels.inverse_vjp(factors, _int64(offsets), flat(s, 2), flat(s_bar, 2), chol_bar, 0, len(factors))
+    return chol_bar.reshape(chol.shape)
 
 
 def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
@@ -262,20 +269,17 @@ def kl_divergence_banded(
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
     """
     _check_factor("kl_divergence_banded", "mean: ... N, chol: ... M N", offsets, mean=mean, chol=chol)
-    log_pivots = _log_pivots(chol, check=check, where="kl_divergence_banded")
+    offsets = _default(offsets, chol)
+    difference = mean if prior_mean is None else elementwise.subtract(mean, prior_mean)
     if prior_chol is None:
-        if prior_mean is not None:
-            mean = elementwise.subtract(mean, prior_mean)
-        variance = arrays.getitem(inverse_banded(chol, offsets=offsets, check=check), (..., 0, slice(None)))
-        node = 0.5 * (elementwise.add(variance, elementwise.square(mean)) - 1) + log_pivots
-        return arrays.sum(node, axis=-1)
+        return _kl_standard(difference, chol, offsets=offsets, check=check)
 
     prior_offsets = _check_factor(
         "kl_divergence_banded", "mean: ... N, prior_chol: ... M N", prior_offsets, mean=mean, prior_chol=prior_chol
     )
     # tr(L_pᵀ S L_p) = sum_j sum_kl L_p[j + o_k, j] L_p[j + o_l, j] S[j + o_k, j + o_l]: S is needed on the prior's pattern,
     # so q's factor is widened with zero diagonals until its closure reaches the prior's last offset.
-    offsets = _default(offsets, chol)
+    log_pivots = _log_pivots(chol, check=check, where="kl_divergence_banded")
     if prior_offsets[-1] > offsets[-1]:
         chol, offsets = _widen(chol, offsets, prior_offsets[-1])
     s = inverse_banded(chol, offsets=offsets, fill=True, check=check)
@@ -290,9 +294,34 @@ def kl_divergence_banded(
             pair = arrays.getitem(prior_chol, (..., k, slice(n))) * arrays.getitem(prior_chol, (..., l, slice(n)))
             product = elementwise.multiply(pair, arrays.getitem(s, (..., o_k - o_l, slice(o_l, o_l + n))))
             total = total + (0.5 if k == l else 1.0) * arrays.sum(product, axis=-1)
-    difference = mean if prior_mean is None else elementwise.subtract(mean, prior_mean)
     w = multiply_triangular_banded(prior_chol, difference, offsets=prior_offsets, trans=True)
     return total + 0.5 * arrays.sum(elementwise.square(w), axis=-1)
+
+
+@primitive(saves=True)
+def _kl_standard(mean, chol, *, offsets, check, save=False):
+    """KL to N(0, I) in one pass over the nodes; every training step of a structured posterior comes through here."""
+    s = _closure(chol, offsets, "kl_divergence_banded", check)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's s is NaN, whatever its logarithms are
+        node = 0.5 * (s[..., 0, :] + mean * mean - 1) + np.log(chol[..., 0, :])
+    value = node.sum(axis=-1)
+    return (value, s) if save else value
+
+
+@_kl_standard.vjp
+def _(y_bar, y, mean, chol, *, needs, offsets, check, saved):
+    # node = 1/2 (S_jj + mean_j² - 1) + log L_jj:  mean̄ = ȳ mean,  L̄ from S̄_jj = ȳ / 2, and ȳ / L_jj on the diagonal
+    mean_bar = chol_bar = None
+    if needs[0]:
+        mean_bar = elementwise.unbroadcast(y_bar[..., None] * mean, mean.shape)
+    if needs[1]:
+        own = elementwise.unbroadcast(y_bar, chol.shape[:-2])[..., None]
+        s_bar = np.zeros(saved.shape, saved.dtype)
+        s_bar[..., 0, :] = 0.5 * own
+        chol_bar = _closure_vjp(chol, offsets, saved, s_bar)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chol_bar[..., 0, :] += own / chol[..., 0, :]
+    return mean_bar, chol_bar
 
 
 def band_to_dense(
