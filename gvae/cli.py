@@ -186,9 +186,12 @@ def _positive(text: str) -> float:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from gvae import demo
+    from gvae import blas, demo
 
-    demo.run(options.out, epochs=options.epochs, seed=options.seed, quiet=options.quiet)
+    # One BLAS thread: on an idle machine as fast for models of this size, and beside another busy process several times
+    # faster, because OpenBLAS's threads wait for each other spinning.
+    with blas.threads(1):
+        demo.run(options.out, epochs=options.epochs, seed=options.seed, quiet=options.quiet)
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 
 import gvae
+from gvae import blas
 
 __all__ = ["examine"]
 
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "safetensors", "tqdm", "scikit-learn", "matplotlib", "pooch")
-THREAD_VARIABLES = ("GVAE_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
+ENVIRONMENT = ("GVAE_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 
 
 def examine() -> dict[str, Any]:
@@ -26,7 +26,7 @@ def examine() -> dict[str, Any]:
         "packages": {"gvae": gvae.__version__} | {name: _version(name) for name in PACKAGES},
         "threads": {
             "usable cores": _usable_cores(),
-            "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+            "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         },
         "blas": _blas(),
         "kernels": _kernels(),
@@ -48,8 +48,8 @@ def _usable_cores() -> int:
 
 def _blas() -> dict[str, Any]:
     built: Any = np.show_config(mode="dicts")
-    blas = built.get("Build Dependencies", {}).get("blas", {})
-    report = {"library": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()} | _openblas()
+    used = built.get("Build Dependencies", {}).get("blas", {})
+    report = {"library": f"{used.get('name', 'unknown')} {used.get('version', '')}".strip()} | _openblas()
     if report["kernel type"] in ("Haswell", "Zen") and _has_avx512():
         report["advice"] = "the processor has AVX-512; OPENBLAS_CORETYPE=SkylakeX, set before Python starts, makes it faster"
     return report
@@ -63,24 +63,10 @@ def _has_avx512() -> bool:
 
 
 def _openblas() -> dict[str, Any]:
-    """Ask the OpenBLAS in this process for its kernel type and threads. Its symbols carry a prefix and suffix per build."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        return {"kernel type": "unknown on this system"}
-    np.ones((2, 2), np.float32) @ np.ones((2, 2), np.float32)  # make sure that it is loaded
-    paths = {line.split()[-1] for line in maps.read_text().splitlines() if "openblas" in line}
-    for path in sorted(paths, key=lambda p: "numpy" not in p):
-        library = ctypes.CDLL(path)
-        for prefix in ("scipy_", ""):
-            for suffix in ("64_", ""):
-                try:
-                    core = getattr(library, f"{prefix}openblas_get_corename{suffix}")
-                    threads = getattr(library, f"{prefix}openblas_get_num_threads{suffix}")
-                except AttributeError:
-                    continue
-                core.restype = ctypes.c_char_p
-                return {"kernel type": core().decode(), "threads": threads()}
-    return {"kernel type": "unknown: not OpenBLAS"}
+    library = blas.find_openblas()
+    if library is None:
+        return {"kernel type": "unknown: no OpenBLAS found in this process"}
+    return {"kernel type": library.kernel_type().decode(), "threads": library.get_threads()}
 
 
 def _kernels() -> dict[str, Any]:

@@ -289,6 +289,7 @@ def test_settings_of_training(gvae_, flags):
 def test_quiet(gvae_):
     np.save("rows.npy", ROWS)
     assert gvae_("train", "rows.npy", "--out", "run", "--epochs", "1", "--quiet") == (0, "", "")
+    assert json.loads(Path("run/config.json").read_text())["settings"]["verbose"] is False  # no progress bar either
 
 
 def test_an_empty_folder_will_do(gvae_, here):
@@ -479,6 +480,8 @@ def test_an_output_that_holds_something_is_kept(refused, here, name):
     refused([*first, "--out", "file"], "file already holds something")
     refused([*first, "--out", "."], "already holds something")
     refused([*first, "--out", "file/run"], "file/run", "Not a directory")  # a file in the way of the path
+    if name == "train":
+        refused([name, "missing.npy", "--out", "full"], "already holds something")  # before the data are looked at
 
 
 def test_a_run_that_diverges_in_its_first_epoch_keeps_an_empty_folder_empty(refused, here):
@@ -653,7 +656,11 @@ def test_a_mistake_in_a_process_of_its_own(here, arguments):
 
 def interrupt(folder, ready, *flags):
     """Ctrl-C as soon as `ready(folder / "run")`; returns (exit code, stderr)."""
-    arguments = [sys.executable, "-m", "gvae", "train", "digits", "--out", "run", "--hidden", "5", *flags]
+    program = (  # a shell that runs the tests in the background has told its children to ignore Ctrl-C
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from gvae.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", program, "train", "digits", "--out", "run", "--hidden", "5", *flags]
     process = subprocess.Popen(arguments, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
     try:
         end = time.monotonic() + 120
@@ -704,6 +711,17 @@ def test_too_little_memory_is_one_line(refused, here, monkeypatch):
     np.save("rows.npy", ROWS)
     monkeypatch.setattr(gvae.VAE, "fit", greedy)
     refused(TRAIN, "not enough memory", "8 TiB")
+
+
+def test_a_disk_that_fills_up_is_one_line(gvae_, here, monkeypatch):
+    from gvae import training
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "run/log.jsonl")
+
+    np.save("rows.npy", ROWS)
+    monkeypatch.setattr(training.RunFolder, "log", full)
+    assert gvae_(*TRAIN) == (2, "", "gvae train: run/log.jsonl: No space left on device\n")
 
 
 def test_a_full_disk_is_one_line(refused, run, here, monkeypatch):

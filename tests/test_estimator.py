@@ -115,6 +115,7 @@ def test_settings():
     assert eval(repr(model)).get_params() == model.get_params()
     assert repr(VAE()) == "VAE()"
     assert repr(VAE(latent=3, hidden=(5, 4))) == "VAE(latent=3, hidden=(5, 4))"
+    assert repr(VAE(hidden=np.array([5, 4]))) == "VAE(hidden=array([5, 4]))"
     assert model.set_params(latent=3, hidden=7) is model
     assert (model.latent, model.hidden) == (3, 7)
     with pytest.raises(ConfigError, match="no setting 'latents'; known are latent, posterior"):
@@ -430,11 +431,15 @@ def test_what_auto_chooses(x, validation, settings, observation, binarize):
     assert (model.observation_, model.binarize_) == (observation, binarize)
 
 
-def test_fixed_binarization_is_one_draw():
-    grey = np.full((50, 6), 0.5)
-    model = small(binarize="fixed").fit(grey)
-    assert set(np.unique(gvae.data.Table(grey.astype(np.float32), binarize="fixed").columns["x"])) == {0, 1}
-    assert_array_equal(model.score_samples(grey), model.score_samples(grey))
+def test_fixed_binarization_draws_training_and_validation_rows_apart(monkeypatch):
+    tables, train = [], gvae.training.train
+    monkeypatch.setattr(gvae.training, "train", lambda m, t, **s: (tables.append((t, s["validation"])), train(m, t, **s))[1])
+    for _ in range(2):
+        small(binarize="fixed").fit(X, validation=X)
+    (first, held_out), (again, _) = tables
+    assert set(np.unique(first.columns["x"])) == {0, 1}
+    assert_array_equal(first.columns["x"], again.columns["x"])
+    assert not np.array_equal(first.columns["x"], held_out.columns["x"])
 
 
 # ---- keeping -------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ LAYERS = [
     {"ops"},
     {"autodiff"},
     {"random"},
-    {"dispatch", "graphs", "checks"},
+    {"dispatch", "graphs", "checks", "blas"},
     {"errors"},
 ]
 # Besides: the tape ends by importing the modules that attach Var's operators; dispatch loads kernels when asked;
