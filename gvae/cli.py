@@ -56,7 +56,8 @@ class _Help(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
-        if not action.option_strings or action.required or default in (None, False, argparse.SUPPRESS):
+        silent = default is None or default is False or default is argparse.SUPPRESS
+        if silent or action.required or not action.option_strings:
             return action.help
         shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
         return f"{action.help} (default: {shown.replace('%', '%%')})"
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "Train three posteriors on 8x8 digits; print a table and draw pictures.")
     demo.add_argument("--out", default="gvae-demo", metavar="FOLDER", help="where the pictures go; must be new or empty")
-    demo.add_argument("--epochs", type=_count, default=400, metavar="N", help="passes over the data per model")
+    demo.add_argument("--epochs", type=_count, default=500, metavar="N", help="passes over the data per model")
     demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="everything random follows from it")
     demo.add_argument("--quiet", action="store_true", help="no progress, no table: pictures only")
 
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--posterior",
         default="chain",
         metavar="FAMILY",
-        help="of q(z|x): diagonal, chain, band:3, extended_grid:4x4, ar1, lowrank:2, full, ...",
+        help="of q(z|x): diagonal, chain, band:3, grid:4x4, extended_grid:4x4, ar1, lowrank:2, full, ...",
     )
     group.add_argument(
         "--observation", default="auto", metavar="FAMILY", help="of p(x|z): bernoulli, gaussian, ...; auto looks at the data"

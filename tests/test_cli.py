@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import gvae
+import gvae.demo
 from gvae import cli, data, families
 
 ROOT = Path(gvae.__file__).parents[1]
@@ -334,6 +335,7 @@ def test_help(gvae_, name):
         text = " ".join(out.split())
         assert "widths of the encoder's hidden layers (default: 200 200)" in text
         assert "of Adam (default: 0.001)" in text
+        assert "epochs of KL warm-up (default: 0)" in text
         assert "the run folder; must be new or empty --" in text  # a required option has no default
 
 
@@ -350,6 +352,7 @@ def test_version(gvae_):
 
 
 def test_demo(here):
+    assert gvae.demo.POSTERIORS == {"diagonal": "diagonal", "chain": "chain", "extended grid": "extended_grid:4x4"}
     code, out, err = command("demo", "--epochs", "2", "--out", "pictures", cwd=here)
     assert code == 0, err
     assert err == ""
