@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "Train three posteriors on 8x8 digits; print a table and draw pictures.")
     demo.add_argument("--out", default="gvae-demo", metavar="FOLDER", help="where the pictures go; must be new or empty")
-    demo.add_argument("--epochs", type=_count, default=500, metavar="N", help="passes over the data per model")
+    demo.add_argument("--epochs", type=_count, default=400, metavar="N", help="passes over the data per model")
     demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="everything random follows from it")
     demo.add_argument("--quiet", action="store_true", help="no progress, no table: pictures only")
 

@@ -85,6 +85,9 @@ class Parameters(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._views)
 
+    def __reduce__(self):
+        return Parameters, (dict(self._views),)  # a copy's arrays must be views of the copy's buffer
+
     def zeros(self) -> Parameters:
         """The same names and shapes, all zero: a gradient buffer."""
         like = Parameters(self)

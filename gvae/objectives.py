@@ -197,6 +197,8 @@ def parse(text: str | Objective, warmup: int = 0) -> Objective:
     """The objective that a name stands for; warmup in steps. Raises ConfigError with the list of known names."""
     if callable(text):
         return text
-    if text not in OBJECTIVES:
+    if not isinstance(text, str) or text not in OBJECTIVES:
         raise ConfigError(f"unknown objective {text!r}; known are {', '.join(OBJECTIVES)}")
+    if not isinstance(warmup, (int, np.integer)) or isinstance(warmup, bool) or warmup < 0:
+        raise ConfigError(f"warmup is {warmup!r}, expected a whole number of steps, 0 or more")
     return OBJECTIVES[text](warmup)

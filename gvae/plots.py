@@ -118,7 +118,7 @@ def check_sheet(n: int, shape: tuple[int, int]) -> None:
 def _sheet(n: int, shape: tuple[int, int]) -> tuple[int, float, float]:
     """Columns of a sheet of n images, its width and height in pixels: each image in its own pixels or a multiple."""
     columns = max(min(n, COLUMNS), round(n**0.5))
-    cell = (shape[1] + 1) * max(1, (48 if n <= COLUMNS**2 else 32) // (shape[1] + 1))
+    cell = (shape[1] + 1) * max(1, (58 if n <= COLUMNS**2 else 32) // (shape[1] + 1))
     return columns, columns * cell, -(-n // columns) * cell * shape[0] / shape[1]
 
 

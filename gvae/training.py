@@ -10,7 +10,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,19 +216,27 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike, config: dict[str, Any]):
         self.path = Path(path)
         check_free(self.path)
-        try:
+        with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-        except OSError as error:
-            raise RunError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
         self.config = config
 
     def log(self, row: dict[str, float]) -> None:
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+        with _writing(self.path), open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def save(self, trainer: Trainer) -> None:
-        save_checkpoint(self.path / "checkpoint.safetensors", trainer, self.config)
+        with _writing(self.path):
+            save_checkpoint(self.path / "checkpoint.safetensors", trainer, self.config)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """An OSError in the block (a full disk, a folder taken away) becomes a RunError that names the run folder."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write into the run folder {path}: {error.strerror or error}") from None
 
 
 def check_free(path: str | os.PathLike) -> None:

@@ -205,6 +205,11 @@ def test_names():
     assert objectives.parse(IWAE()) == IWAE()
     with pytest.raises(ConfigError, match="unknown objective 'evidence'; known are elbo, elbo_a"):
         objectives.parse("evidence")
+    with pytest.raises(ConfigError, match=r"unknown objective \[\]"):
+        objectives.parse([])
+    for bad in (-1, 1.5, True):
+        with pytest.raises(ConfigError, match="warmup is"):
+            objectives.parse("elbo", bad)
     q, p = best_diagonal(), BernoulliDistribution(np.zeros(n))
     with pytest.raises(ConfigError, match="has no closed form"):
         ELBO("B")(Terms({"x": np.zeros((1, B))}, [Layer(exact_posterior(), p, np.zeros((1, B, n)))]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -101,6 +103,10 @@ def test_parameters_are_views_of_one_buffer():
     p["a.x"][...] = 9
     assert (p.flat == 9).sum() == 4
     assert (p.zeros().flat == 0).all()
+    for other in (copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        other.flat[:] = 5
+        assert (other["a.x"] == 5).all()
+        assert (p["a.x"] == 9).all()
     with pytest.raises(ConfigError, match="several dtypes"):
         nn.Parameters({"a": np.zeros(1), "b": np.zeros(1, np.float32)})
 
