@@ -16,7 +16,7 @@ from gvae import blas
 __all__ = ["examine"]
 
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "safetensors", "tqdm", "scikit-learn", "matplotlib", "pooch")
-ENVIRONMENT = ("GVAE_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
+ENVIRONMENT = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")
 
 
 def examine() -> dict[str, Any]:
