@@ -85,7 +85,8 @@ def check_floating(*, where: str | None = None, **arrays: Any) -> np.dtype:
                 f"{where or caller_name(1)}: {name} is {dtype}, expected {first} as {next(iter(arrays))}: "
                 "arrays of one call share one dtype"
             )
-    assert first is not None
+    if first is None:
+        raise ShapeError(f"{where or caller_name(1)}: no arrays were given, expected at least one")
     return first
 
 

@@ -1,7 +1,9 @@
 """Distributions over the last axis of an array: log_prob, sample, kl, entropy, moments. In nats.
 
-Every distribution has batch axes, which lead, and n variables. Arguments are plain arrays or Vars. Sampling takes its noise
-as an argument (`d.noise(key, sample_shape)` draws it), so a sample is a differentiable function and a test can repeat it.
+Every distribution has batch axes, which lead, and n variables. Parameters may have fewer batch axes than the whole (a mean
+per row beside one scale for all); what depends on those alone has their batch axes, and broadcasts. Arguments are plain
+arrays or Vars. Sampling takes its noise as an argument (`d.noise(key, sample_shape)` draws it), so a sample is a
+differentiable function and a test can repeat it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,15 @@ class Distribution:
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        return self.mean.shape[:-1]
+        """The batch axes of all parameters, broadcast: rows that share some of them still draw noise of their own."""
+        return np.broadcast_shapes(*self._leads())
+
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
+        """The batch axes of each parameter."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch_shape={self.batch_shape}, n={self.n})"
 
     @staticmethod
     def draw_noise(key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -134,6 +144,9 @@ class DiagonalGaussian(_Gaussian):
     def __init__(self, mean: Any, log_scale: Any):
         self.mean, self.log_scale = mean, log_scale
 
+    def _leads(self):
+        return self.mean.shape[:-1], self.log_scale.shape[:-1]
+
     def sample(self, noise):
         return gaussian.sample_diagonal(self.mean, self.log_scale, noise)
 
@@ -170,6 +183,9 @@ class BandedGaussian(_Gaussian):
         self.mean, self.chol, self.check = mean, chol, check
         self.offsets = tuple(range(chol.shape[-2])) if offsets is None else tuple(offsets)
 
+    def _leads(self):
+        return self.mean.shape[:-1], self.chol.shape[:-2]
+
     def sample(self, noise):
         return banded.sample_banded(self.mean, self.chol, noise, offsets=self.offsets, check=self.check)
 
@@ -179,7 +195,7 @@ class BandedGaussian(_Gaussian):
         # (Lᵀ (x - mean))_j standardises x_j given the variables after it: the terms are conditional log-densities.
         difference = elementwise.subtract(x, self.mean)
         t = banded.multiply_triangular_banded(self.chol, difference, offsets=self.offsets, trans=True)
-        log_pivots = elementwise.log(arrays.getitem(self.chol, (..., 0, slice(None))))
+        log_pivots = banded.log_pivots_banded(self.chol, check=self.check)
         return elementwise.subtract(log_pivots, 0.5 * elementwise.square(t)) - 0.5 * banded.LOG_2PI
 
     def logdet_covariance(self):
@@ -190,6 +206,7 @@ class BandedGaussian(_Gaussian):
         return arrays.getitem(inverse, (..., 0, slice(None)))
 
     def covariance(self):
+        banded.logdet_banded(_value(self.chol), check=self.check)  # names a pivot that is not positive
         factor = banded.band_to_dense(_value(self.chol), offsets=self.offsets)
         root = np.linalg.inv(factor)  # L⁻¹; P⁻¹ = L⁻ᵀ L⁻¹
         return root.swapaxes(-1, -2) @ root
@@ -210,6 +227,9 @@ class AR1Gaussian(_Gaussian):
 
     def __init__(self, mean: Any, variance: Any, rho: Any):
         self.mean, self.ar1_variance, self.rho = mean, variance, rho
+
+    def _leads(self):
+        return self.mean.shape[:-1], self.ar1_variance.shape, self.rho.shape
 
     def sample(self, noise):
         return ar1.sample_ar1(self.mean, self.ar1_variance, self.rho, noise)
@@ -238,6 +258,9 @@ class LowRankGaussian(_Gaussian):
     def __init__(self, mean: Any, d: Any, u: Any):
         self.mean, self.d, self.u = mean, d, u
 
+    def _leads(self):
+        return self.mean.shape[:-1], self.d.shape[:-1], self.u.shape[:-2]
+
     def sample(self, noise):
         return lowrank.sample_lowrank(self.mean, self.d, self.u, noise)
 
@@ -264,6 +287,9 @@ class DenseGaussian(_Gaussian):
 
     def __init__(self, mean: Any, scale_tril: Any):
         self.mean, self.scale_tril = mean, scale_tril
+
+    def _leads(self):
+        return self.mean.shape[:-1], self.scale_tril.shape[:-2]
 
     def sample(self, noise):
         return gaussian.sample_dense(self.mean, self.scale_tril, noise)
@@ -306,16 +332,12 @@ class BernoulliDistribution(Distribution):
     def n(self) -> int:
         return self.logits.shape[-1]
 
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return self.logits.shape[:-1]
+    def _leads(self):
+        return (self.logits.shape[:-1],)
 
     @staticmethod
     def draw_noise(key, shape, dtype):
         return random.uniform(key, shape, dtype)
-
-    def noise(self, key, sample_shape=()):
-        return self.draw_noise(key, (*sample_shape, *self.logits.shape), self.logits.dtype)
 
     def sample(self, noise):
         probability = _value(self.mean)

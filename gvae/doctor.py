@@ -82,7 +82,7 @@ def _cuda() -> str:
         if _version(name) != "not installed":
             break
     else:
-        return "no: CuPy is not installed (pip install 'gvae[cuda12]' or 'gvae[cuda13]'); this version has CPU kernels only"
+        return "no: this version of gvae has CPU kernels only (and CuPy is not installed)"
     try:
         import cupy
 

@@ -82,6 +82,8 @@ class Family:
         if raw.shape[-1:] != (emitted,):
             raise ConfigError(f"{self.name}: raw has shape {raw.shape}, expected (..., {emitted})")
         if not self.n_shared:
+            if shared is not None:
+                raise ConfigError(f"{self.name}: shared was given, but this family shares no numbers")
             return self._make(raw)
         if shared is None:
             raw, shared = raw[..., : -self.n_shared], raw[..., -self.n_shared :]

@@ -29,7 +29,9 @@ def require() -> tuple[Any, Any]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise DependencyError("pictures need matplotlib: pip install 'gvae[plot]'") from None
+        raise DependencyError(
+            "pictures need matplotlib: pip install 'gvae[plot]' (or, with scikit-learn's digits, 'gvae[demo]')"
+        ) from None
     return Figure, FigureCanvasAgg
 
 

@@ -199,6 +199,7 @@ def train(
             row |= {f"train_{name}": x / seen for name, x in sums.items()}
             if validation is not None:
                 row |= {f"validation_{name}": x for name, x in trainer.validate(validation).items()}
+            _check_epoch(trainer, row)  # before anything of this epoch is kept
             row |= {"seconds": seconds, "steps_per_second": (done - before) / seconds}
             history.rows.append(row)
             if run is not None:
@@ -208,6 +209,17 @@ def train(
         if bar is not None:
             bar.close()
     return trainer, history
+
+
+def _check_epoch(trainer: Trainer, row: dict[str, float]) -> None:
+    """The last update of an epoch may have broken what no later step has looked at."""
+    bad = [name for name, value in trainer.parameters.items() if not np.isfinite(value).all()]
+    bad += [name for name, x in row.items() if not math.isfinite(x)]
+    if bad:
+        raise NonFiniteError(
+            f"training: {bad[0]} is not finite after step {trainer.steps} (epoch {trainer.epochs}); "
+            "a smaller learning rate, or data on a smaller scale, often helps"
+        )
 
 
 class RunFolder:

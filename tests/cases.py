@@ -327,6 +327,13 @@ BANDED = [
         cores=(2,),
         scale=lambda c: 1 + np.abs(np.log(c[..., 0, :])).sum(),
     ),
+    Case(
+        "log_pivots_banded",
+        op=lambda s: ops.log_pivots_banded,
+        args=lambda rng, s: (factor(rng, s),),
+        reference=lambda s: lambda c: np.log(c[..., 0, :]),
+        cores=(2,),
+    ),
     banded(
         "sample_banded",
         lambda m, c, e, o: m + ref.solve(c, e, o, trans=True),
@@ -443,6 +450,18 @@ AR1 = [
 ]
 
 
+AR1.append(
+    Case(
+        "logdet_ar1",
+        op=lambda s: lambda v, r: ops.logdet_ar1(v, r, s.N),
+        args=lambda rng, s: (positive(rng, s.lead(1)), rng.uniform(-0.9, 0.9, s.lead(2))),
+        reference=lambda s: ref.batched(lambda v, r: np.linalg.slogdet(ref.covariance_ar1(v, r, s.N))[1], 0, 0),
+        cores=(0, 0),
+        scale=lambda v, r: 1 + 40.0,  # n (|log s| + |log(1 - rho²)|) in the worst of these shapes
+    )
+)
+
+
 def lowrank_u(rng, s, i):
     return real(rng, (*s.lead(i), s.R, s.N), 0.8)
 
@@ -482,6 +501,14 @@ LOWRANK = [
         args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), positive(rng, (*s.lead(1), s.N)), lowrank_u(rng, s, 2)),
         reference=lambda s: ref.batched(lambda m, d, u: ref.gaussian_kl(m, ref.covariance_lowrank(d, u)), 1, 1, 2),
         cores=(1, 1, 2),
+    ),
+    Case(
+        "logdet_lowrank",
+        op=lambda s: ops.logdet_lowrank,
+        args=lambda rng, s: (positive(rng, (*s.lead(1), s.N)), lowrank_u(rng, s, 2)),
+        reference=lambda s: ref.batched(lambda d, u: -np.linalg.slogdet(ref.covariance_lowrank(d, u))[1], 1, 2),
+        cores=(1, 2),
+        scale=lambda d, u: 1 + 40.0,
     ),
     Case(
         "variance_lowrank",

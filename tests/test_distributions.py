@@ -93,6 +93,23 @@ def test_samples_have_the_moments(d):
     assert np.abs((sample - C) / error).max() < 5.5
 
 
+def test_rows_that_share_a_mean_draw_noise_of_their_own():
+    one, chol = np.zeros(N), factor(2)
+    shared = [
+        BandedGaussian(one, chol),
+        DiagonalGaussian(one, np.zeros((B, N))),
+        AR1Gaussian(one, np.ones(B), np.float64(0.5)),
+        LowRankGaussian(one, np.ones((B, N)), np.ones((2, N))),
+        DenseGaussian(one, lower),
+    ]
+    for d in shared:
+        assert d.batch_shape == (B,)
+        eps = d.noise(random.key(0), (4,))
+        assert eps.shape == (4, B, N)
+        assert d.sample(eps).shape == (4, B, N)
+        assert repr(d) == f"{type(d).__name__}(batch_shape=({B},), n={N})"
+
+
 def test_terms_of_a_density():
     x = rng.normal(size=(B, N))
     for name in ("diagonal", "chain", "extended grid"):
@@ -142,7 +159,15 @@ def test_a_pivot_that_is_not_positive_is_named():
     chol = factor(2)
     chol[1, 0, 4] = 0.0
     d = BandedGaussian(mean, chol)
-    for use in (d.kl, d.variance, d.entropy, lambda: d.sample(mean), lambda: d.log_prob(mean)):
+    for use in (
+        d.kl,
+        d.variance,
+        d.entropy,
+        d.covariance,
+        lambda: d.sample(mean),
+        lambda: d.log_prob(mean),
+        lambda: d.log_prob(mean, reduce=False),
+    ):
         with pytest.raises(NotPositiveDefiniteError, match=r"row \(1,\), column 4") as caught:
             use()
         assert (caught.value.rows, caught.value.minors) == ([(1,)], [5])

@@ -119,6 +119,27 @@ def test_a_bound_that_is_not_finite_stops():
         trainer.step(Table(X).batch(np.arange(10), random.key(0)))
 
 
+@pytest.mark.parametrize("broken", ["parameters", "validation"])
+def test_an_epoch_that_ends_broken_is_not_kept(tmp_path, broken, monkeypatch):
+    """The bound of every step was finite, but the last update, or the held-out rows, were not."""
+
+    class Last(Trainer):
+        def step(self, batch):
+            metrics = super().step(batch)
+            if broken == "parameters":
+                self.parameters["encoder.0.bias"][1] = np.inf
+            return metrics
+
+        def validate(self, table, batch_size=500):
+            return {"bound": float("nan")} if broken == "validation" else super().validate(table, batch_size)
+
+    run = RunFolder(tmp_path / "run", {})
+    validation = Table(X[:10]) if broken == "validation" else None
+    with pytest.raises(NonFiniteError, match=r"(encoder.0.bias|validation_bound) is not finite after step 1"):
+        train(small(), Table(X), epochs=2, run=run, validation=validation, trainer=Last(small()))
+    assert [p.name for p in run.path.iterdir()] == ["config.json"]
+
+
 def test_validation_is_the_rowwise_mean():
     trainer = Trainer(small(dtype=np.float64), objective=ELBO("B"), samples=2)
     table = Table(X.astype(np.float64))

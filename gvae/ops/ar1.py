@@ -16,7 +16,7 @@ from gvae.ops import arrays
 from gvae.ops.banded import LOG_2PI, multiply_triangular_banded, solve_triangular_banded
 from gvae.ops.elementwise import exp, log, log1p, multiply, negative, square, subtract
 
-__all__ = ["kl_divergence_ar1", "log_prob_ar1", "sample_ar1"]
+__all__ = ["kl_divergence_ar1", "log_prob_ar1", "logdet_ar1", "sample_ar1"]
 
 
 def sample_ar1(mean: Any, variance: Any, rho: Any, eps: Any) -> Any:
@@ -52,7 +52,8 @@ def kl_divergence_ar1(mean: Any, variance: Any, rho: Any) -> Any:
 
 
 def logdet_ar1(variance: Any, rho: Any, N: int) -> Any:
-    """log |C| = n log s + (n - 1) log(1 - rho²).   variance, rho : (...)"""
+    """log |C| = n log s + (n - 1) log(1 - rho²).   variance, rho : (...)   Returns (...). Raises ShapeError, DTypeError."""
+    check_arrays("variance: ..., rho: ...", variance=variance, rho=rho)
     return N * log(variance) + max(N - 1, 0) * (log1p(negative(rho)) + log1p(rho))
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "dense_to_band",
     "inverse_banded",
     "kl_divergence_banded",
+    "log_pivots_banded",
     "log_prob_banded",
     "logdet_banded",
     "multiply_triangular_banded",
@@ -213,6 +214,12 @@ def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
     """log |L Lᵀ| = 2 sum log L_jj.   chol : (..., M, N)   Returns (...). Raises as `inverse_banded`."""
     check_arrays("chol: ... M N", chol=chol)
     return 2 * arrays.sum(_log_pivots(chol, check=check, info=info, where="logdet_banded"), axis=-1)
+
+
+def log_pivots_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
+    """log L_jj.   chol : (..., M, N)   Returns (..., N), NaN in a failed system. Raises as `inverse_banded`."""
+    check_arrays("chol: ... M N", chol=chol)
+    return _log_pivots(chol, check=check, info=info, where="log_pivots_banded")
 
 
 @primitive

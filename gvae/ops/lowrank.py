@@ -20,7 +20,7 @@ from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import matmul
 from gvae.ops.elementwise import add, divide, log, multiply, sqrt, square, subtract
 
-__all__ = ["kl_divergence_lowrank", "log_prob_lowrank", "sample_lowrank", "variance_lowrank"]
+__all__ = ["kl_divergence_lowrank", "log_prob_lowrank", "logdet_lowrank", "sample_lowrank", "variance_lowrank"]
 
 
 def sample_lowrank(mean: Any, d: Any, u: Any, eps: Any) -> Any:
@@ -64,7 +64,8 @@ def variance_lowrank(d: Any, u: Any) -> Any:
 
 
 def logdet_lowrank(d: Any, u: Any) -> Any:
-    """log |diag(d) + UᵀU| = sum log d + log |I + V Vᵀ|."""
+    """log |diag(d) + UᵀU| = sum log d + log |I + V Vᵀ|.   d (..., N), u (..., R, N) -> (...)."""
+    check_arrays("d: ... N, u: ... R N", d=d, u=u)
     _, a = _whiten(sqrt(d), u)
     return arrays.sum(log(d), axis=-1) + 2 * arrays.sum(_log_pivots(a), axis=-1)
 
