@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 import gvae
 import gvae.demo
 from gvae import cli, data, families
+from gvae.training import Trainer
 
 ROOT = Path(gvae.__file__).parents[1]
 rng = np.random.default_rng(0)
@@ -494,12 +495,30 @@ def test_a_run_that_diverges_in_its_first_epoch_keeps_an_empty_folder_empty(refu
     assert list((here / "run").iterdir()) == []
 
 
-def test_a_run_that_diverges_later_keeps_its_last_epoch(gvae_, here):
+def test_a_run_that_diverges_at_once_keeps_nothing(gvae_, here):
     np.save("rows.npy", ROWS)
-    code, out, err = gvae_(*TRAIN, "--learning-rate", "1e30")  # one step per epoch; the second step fails
+    code, out, err = gvae_(*TRAIN, "--learning-rate", "1e30")  # one step per epoch; its update leaves no finite bound
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "not finite at step 1" in err
+    assert "not finite after step 1 (epoch 1)" in err
+    assert not (here / "run").exists()
+
+
+def test_a_run_that_diverges_later_keeps_its_last_epoch(gvae_, here, monkeypatch):
+    np.save("rows.npy", ROWS)
+    step = Trainer.step
+
+    def breaking(self, batch):
+        metrics = step(self, batch)
+        if self.steps == 2:
+            self.parameters["encoder.0.bias"][0] = np.nan
+        return metrics
+
+    monkeypatch.setattr(Trainer, "step", breaking)
+    code, out, err = gvae_(*TRAIN)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "encoder.0.bias is not finite after step 2 (epoch 2)" in err
     assert sorted(p.name for p in (here / "run").iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl"]
+    assert len((here / "run" / "log.jsonl").read_text().splitlines()) == 1
 
 
 def test_evaluate_refuses(refused, run, here):
