@@ -75,6 +75,21 @@ def test_a_band_that_is_not_positive_definite(bad):
             ops.cholesky_banded(ab)
 
 
+def test_results_in_place():
+    b = VECTOR.copy()
+    expected = ops.solve_triangular_banded(CHOL, b)
+    assert ops.solve_triangular_banded(CHOL, b, out=b) is b
+    np.testing.assert_array_equal(b, expected)
+    ab = np.full((2, 4), 2.0)
+    ab[1] = -0.5
+    factor = ops.cholesky_banded(ab)
+    np.testing.assert_array_equal(ops.cholesky_banded(ab, out=ab), factor)
+    x = VECTOR.copy()
+    with pytest.raises(ShapeError, match="out overlaps x"):
+        ops.multiply_triangular_banded(CHOL, x, out=x)
+    np.testing.assert_array_equal(x, VECTOR)
+
+
 def test_gradients_of_good_rows_survive_bad_ones():
     chol = CHOL.copy()
     chol[1, 0, 3] = 0.0

@@ -88,7 +88,7 @@ def solve_triangular_banded(
     """Solve L x = b, or Lᵀ x = b with trans=True.
 
     chol : (..., M, N)      b : (..., N)      Returns x (..., N), batch axes broadcast.
-    out  : buffer for x (not b itself)
+    out  : buffer for x (may be b itself)
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False). Not checked: that b is finite.
     Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5).
     """
@@ -131,12 +131,14 @@ def multiply_triangular_banded(
     """L x, or Lᵀ x with trans=True.
 
     chol : (..., M, N)      x : (..., N)      Returns (..., N), batch axes broadcast.
-    out  : buffer for the result (not x itself)
+    out  : buffer for the result; it may not overlap x
     Raises ShapeError, DTypeError. Any L will do: the diagonal is not checked.
     """
     offsets = _check_factor("multiply_triangular_banded", "chol: ... M N, x: ... N", offsets, chol=chol, x=x)
     batch = np.broadcast_shapes(chol.shape[:-2], x.shape[:-1])
     y = _result(out, (*batch, x.shape[-1]), x.dtype, "multiply_triangular_banded")
+    if out is not None and np.may_share_memory(out, x):
+        raise ShapeError("multiply_triangular_banded: out overlaps x, expected an array of its own")
     rows = rows_of_factors(chol.shape[:-2], batch)
     factors, vectors = flat(chol, 2), flat(widened(x, y.shape), 1)
     products = flat(y, 1)
