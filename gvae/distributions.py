@@ -202,8 +202,7 @@ class BandedGaussian(_Gaussian):
         return elementwise.negative(banded.logdet_banded(self.chol, check=self.check))
 
     def variance(self):
-        inverse = banded.inverse_banded(self.chol, offsets=self.offsets, check=self.check)
-        return arrays.getitem(inverse, (..., 0, slice(None)))
+        return banded.marginal_variances_banded(self.chol, offsets=self.offsets, check=self.check)
 
     def covariance(self):
         banded.logdet_banded(_value(self.chol), check=self.check)  # names a pivot that is not positive

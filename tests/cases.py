@@ -319,6 +319,20 @@ BANDED = [
         banded("inverse_banded", ref.inverse_banded, (2,), lambda rng, s: (factor(rng, s),), fill=fill)
         for fill in (False, True)
     ),
+    banded(
+        "marginal_variances_banded",
+        lambda c, o: np.diag(ref.covariance_from_factor(c, o)),
+        (2,),
+        lambda rng, s: (factor(rng, s),),
+    ),
+    Case(
+        "entropy_banded",
+        op=lambda s: ops.entropy_banded,
+        args=lambda rng, s: (factor(rng, s),),
+        reference=lambda s: ref.batched(lambda c: ref.gaussian_entropy(ref.covariance_from_factor(c, s.offsets)), 2),
+        cores=(2,),
+        scale=lambda c: 1 + 1.5 * c.shape[-1] + np.abs(np.log(c[..., 0, :])).sum(),
+    ),
     Case(
         "logdet_banded",
         op=lambda s: ops.logdet_banded,

@@ -21,6 +21,8 @@ USES = {
     "solve_triangular_banded": lambda chol, **s: ops.solve_triangular_banded(chol, VECTOR.astype(chol.dtype), **s),
     "inverse_banded": lambda chol, **s: ops.inverse_banded(chol, **s),
     "logdet_banded": lambda chol, **s: ops.logdet_banded(chol, **s),
+    "entropy_banded": lambda chol, **s: ops.entropy_banded(chol, **s),
+    "marginal_variances_banded": lambda chol, **s: ops.marginal_variances_banded(chol, **s),
     "sample_banded": lambda chol, **s: ops.sample_banded(VECTOR, chol, VECTOR, **s),
     "log_prob_banded": lambda chol, **s: ops.log_prob_banded(VECTOR, VECTOR, chol, **s),
     "kl_divergence_banded": lambda chol, **s: ops.kl_divergence_banded(VECTOR, chol, **s),

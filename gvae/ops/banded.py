@@ -33,11 +33,13 @@ __all__ = [
     "cho_solve_banded",
     "cholesky_banded",
     "dense_to_band",
+    "entropy_banded",
     "inverse_banded",
     "kl_divergence_banded",
     "log_pivots_banded",
     "log_prob_banded",
     "logdet_banded",
+    "marginal_variances_banded",
     "multiply_triangular_banded",
     "sample_banded",
     "solve_triangular_banded",
@@ -216,6 +218,28 @@ def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
     """log |L Lᵀ| = 2 sum log L_jj.   chol : (..., M, N)   Returns (...). Raises as `inverse_banded`."""
     check_arrays("chol: ... M N", chol=chol)
     return 2 * arrays.sum(_log_pivots(chol, check=check, info=info, where="logdet_banded"), axis=-1)
+
+
+def entropy_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
+    """The entropy of N(., (L Lᵀ)⁻¹) = N/2 (1 + log 2π) - sum log L_jj, in nats.   chol : (..., M, N)   Returns (...).
+
+    Raises as `inverse_banded`. It does not depend on the mean, nor on the off-diagonal entries of L.
+    """
+    check_arrays("chol: ... M N", chol=chol)
+    log_pivots = _log_pivots(chol, check=check, info=info, where="entropy_banded")
+    return 0.5 * chol.shape[-1] * (1 + LOG_2PI) - arrays.sum(log_pivots, axis=-1)
+
+
+def marginal_variances_banded(
+    chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True, info: Any = None
+) -> Any:
+    """The variance of each variable: the diagonal of (L Lᵀ)⁻¹.   chol : (..., M, N)   Returns (..., N).
+
+    Raises, costs and errs as `inverse_banded`, whose row 0 it is.
+    """
+    _check_factor("marginal_variances_banded", "chol: ... M N", offsets, chol=chol)
+    inverse = inverse_banded(chol, offsets=offsets, check=check, info=info)
+    return arrays.getitem(inverse, (..., 0, slice(None)))
 
 
 def log_pivots_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:

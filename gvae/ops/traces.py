@@ -15,15 +15,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from gvae.ops import arrays, elementwise
-from gvae.ops.banded import inverse_banded, solve_triangular_banded
+from gvae.ops.banded import marginal_variances_banded, solve_triangular_banded
 
 __all__ = ["trace_inverse_banded", "trace_probe_banded"]
 
 
 def trace_inverse_banded(chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
     """tr (L Lᵀ)⁻¹ from the selected inverse.   chol : (..., M, N)   Returns (...). Raises as `inverse_banded`."""
-    inverse = inverse_banded(chol, offsets=offsets, check=check)
-    return arrays.sum(arrays.getitem(inverse, (..., 0, slice(None))), axis=-1)
+    return arrays.sum(marginal_variances_banded(chol, offsets=offsets, check=check), axis=-1)
 
 
 def trace_probe_banded(
