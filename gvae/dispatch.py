@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from gvae import threads
 from gvae.errors import DeviceError
+from gvae.kernels import LANES
 
-__all__ = ["is_cuda", "kernels_for", "namespace", "plain", "scatter_add", "special"]
+__all__ = ["LANES", "is_cuda", "kernels_for", "launch", "namespace", "plain", "scatter_add", "special"]
 
 
 def is_cuda(array: Any) -> bool:
@@ -38,6 +40,15 @@ def kernels_for(family: str, *arrays: Any) -> ModuleType:
     if namespace(*arrays) is not np:
         raise DeviceError(f"the {family} kernels run on NumPy arrays only: gvae {_version()} has no CUDA kernels yet")
     return importlib.import_module(f"gvae.kernels.cpu.{family}")
+
+
+def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int = 1) -> None:
+    """Run a kernel over the systems 0 .. n-1: shared by threads if its `work`, the numbers it touches, is worth it.
+
+    `step` is the size of the groups in which the kernel takes its systems: LANES for a recurrence.
+    """
+    kernels = kernels_for(family, *(a for a in arguments if hasattr(a, "dtype")))
+    threads.over(getattr(kernels, name), *arguments, n=n, work=work, step=step)
 
 
 def plain(array: Any) -> Any:

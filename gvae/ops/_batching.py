@@ -8,11 +8,13 @@ from functools import lru_cache
 import numpy as np
 
 from gvae import dispatch
+from gvae.dispatch import LANES
 
 
 def flat(x, core: int):
     """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
-    return dispatch.plain(x).reshape(math.prod(x.shape[:-core]), *x.shape[-core:])
+    lead = x.ndim - core
+    return dispatch.plain(x).reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 
 def widened(x, shape: tuple[int, ...]):
@@ -31,3 +33,16 @@ def rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndar
     """rows (F, K): the K right-hand sides, as positions in the flat batch, that use factor f after broadcasting."""
     F, owner = math.prod(factors), owners(factors, batch)
     return np.argsort(owner, kind="stable").reshape(F, len(owner) // F if F else 0)
+
+
+@lru_cache(maxsize=64)
+def lane_order(factors: tuple[int, ...], batch: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """owner (R,) and row (R,): an order of the right-hand sides in which LANES neighbours have LANES neighbouring factors,
+    the same ones again and again while they have right-hand sides left; factors that fill no group of LANES come last.
+    """
+    rows = rows_of_factors(factors, batch)
+    F, K = rows.shape
+    f, k = (index.ravel() for index in np.indices((F, K)))
+    group = np.where(f < F - F % LANES, f // LANES, F + f)  # a group of its own for each factor of the rest
+    order = np.lexsort((f, k, group))
+    return f[order], rows.ravel()[order]

@@ -26,7 +26,7 @@ from gvae.autodiff import primitive
 from gvae.checks import check_arrays, check_offsets, check_out
 from gvae.errors import NotPositiveDefiniteError, ShapeError
 from gvae.ops import arrays, elementwise
-from gvae.ops._batching import flat, rows_of_factors, widened
+from gvae.ops._batching import flat, lane_order, owners, rows_of_factors, widened
 
 __all__ = [
     "band_to_dense",
@@ -62,7 +62,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
     chol = _result(out, ab.shape, ab.dtype, "cholesky_banded")
     factors, systems = flat(chol, 2), flat(ab, 2)
     status = np.zeros(len(systems), np.int32)
-    dispatch.kernels_for("banded", ab).cholesky(systems, factors, status, 0, len(systems))
+    _launch("cholesky", systems, factors, status, n=len(systems), work=2 * ab.size)
     _report(status, ab.shape[:-2], "cholesky_banded", check, info, name="ab")
     return _deliver(factors, chol)
 
@@ -72,7 +72,7 @@ def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
     factors = flat(chol, 2)
     work, ab_bar = np.array(flat(chol_bar, 2)), np.empty(factors.shape, chol.dtype)
-    dispatch.kernels_for("banded", chol, chol_bar).cholesky_vjp(factors, work, ab_bar, 0, len(factors))
+    _launch("cholesky_vjp", factors, work, ab_bar, n=len(factors), work=3 * chol.size)
     return (ab_bar.reshape(ab.shape),)
 
 
@@ -95,27 +95,35 @@ def solve_triangular_banded(
     Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5).
     """
     offsets = _check_factor("solve_triangular_banded", "chol: ... M N, b: ... N", offsets, chol=chol, b=b)
-    batch = np.broadcast_shapes(chol.shape[:-2], b.shape[:-1])
-    x = _result(out, (*batch, b.shape[-1]), b.dtype, "solve_triangular_banded")
-    x[...] = b
-    rows = rows_of_factors(chol.shape[:-2], batch)
-    factors = flat(chol, 2)
-    status = np.zeros(len(factors), np.int32)
-    kernels = dispatch.kernels_for("banded", chol, b)
-    vectors = flat(x, 1)
-    kernels.solve_triangular(factors, _int64(offsets), rows, vectors, trans, status, 0, len(factors))
-    _report(status, chol.shape[:-2], "solve_triangular_banded", check, info)
-    return _deliver(vectors, x)
+    return _solve(chol, b, offsets, trans=trans, where="solve_triangular_banded", check=check, out=out, info=info)
 
 
 @solve_triangular_banded.vjp
 def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=None):
+    return _solve_vjp(x_bar, x, chol, b, offsets, trans=trans, needs=needs)
+
+
+def _solve(chol, b, offsets, *, trans, where, check, out=None, info=None):
+    batch = np.broadcast_shapes(chol.shape[:-2], b.shape[:-1])
+    x = _result(out, (*batch, b.shape[-1]), b.dtype, where)
+    if out is not None and out is not b and np.may_share_memory(out, b):
+        b = b.copy()
+    factors, vectors, solutions = flat(chol, 2), flat(widened(b, x.shape), 1), flat(x, 1)
+    status = np.zeros(len(factors), np.int32)
+    settings = (_int64(_default(offsets, chol)), *lane_order(chol.shape[:-2], batch))
+    work = chol.size + 2 * x.size
+    _launch("solve_triangular", factors, *settings, vectors, solutions, trans, status, n=len(vectors), work=work)
+    _report(status, chol.shape[:-2], where, check, info)
+    return _deliver(solutions, x)
+
+
+def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs):
     # L x = b:  b̄ = L⁻ᵀ x̄,  L̄ = -b̄ xᵀ on the pattern.  For Lᵀ x = b the two vectors change places.  Giles 2008, sec. 2.3.
-    b_bar = solve_triangular_banded(chol, x_bar, offsets=offsets, trans=not trans, check=False)
+    b_bar = _solve(chol, x_bar, offsets, trans=not trans, where="solve_triangular_banded", check=False)
     chol_bar = None
     if needs[0]:
         u, v = (x, b_bar) if trans else (b_bar, x)
-        chol_bar = -_outer(u, v, chol, offsets)
+        chol_bar = _outer(u, v, chol, offsets, sign=-1)
     return chol_bar, elementwise.unbroadcast(b_bar, b.shape) if needs[1] else None
 
 
@@ -141,11 +149,9 @@ def multiply_triangular_banded(
     y = _result(out, (*batch, x.shape[-1]), x.dtype, "multiply_triangular_banded")
     if out is not None and np.may_share_memory(out, x):
         raise ShapeError("multiply_triangular_banded: out overlaps x, expected an array of its own")
-    rows = rows_of_factors(chol.shape[:-2], batch)
-    factors, vectors = flat(chol, 2), flat(widened(x, y.shape), 1)
-    products = flat(y, 1)
-    kernels = dispatch.kernels_for("banded", chol, x)
-    kernels.multiply_triangular(factors, _int64(offsets), rows, vectors, products, trans, 0, len(factors))
+    factors, vectors, products = flat(chol, 2), flat(widened(x, y.shape), 1), flat(y, 1)
+    settings = (_int64(offsets), *lane_order(chol.shape[:-2], batch), vectors, products, trans)
+    _launch("multiply_triangular", factors, *settings, n=len(vectors), work=chol.size + 2 * y.size)
     return _deliver(products, y)
 
 
@@ -200,7 +206,7 @@ def _closure(chol, offsets, where, check, info=None):
     W, factors = offsets[-1] + 1, flat(chol, 2)
     s = np.empty((len(factors), W, chol.shape[-1]), chol.dtype)
     status = np.zeros(len(factors), np.int32)
-    dispatch.kernels_for("banded", chol).inverse(factors, _int64(offsets), s, status, 0, len(factors))
+    _launch("inverse", factors, _int64(offsets), s, status, n=len(factors), work=len(offsets) * s.size)
     _report(status, chol.shape[:-2], where, check, info)
     return s.reshape(*chol.shape[:-2], *s.shape[1:])
 
@@ -209,8 +215,8 @@ def _closure_vjp(chol, offsets, s, s_bar):
     """The recursion run backwards over its own closure: O(N W M), as the forward pass. s_bar is overwritten."""
     factors = flat(chol, 2)
     chol_bar = np.empty(factors.shape, chol.dtype)
-    kernels = dispatch.kernels_for("banded", chol, s_bar)
-    kernels.inverse_vjp(factors, _int64(offsets), flat(s, 2), flat(s_bar, 2), chol_bar, 0, len(factors))
+    settings = (_int64(offsets), flat(s, 2), flat(s_bar, 2), chol_bar)
+    _launch("inverse_vjp", factors, *settings, n=len(factors), work=2 * len(offsets) * s.size)
     return chol_bar.reshape(chol.shape)
 
 
@@ -252,7 +258,12 @@ def log_pivots_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any
 def _log_pivots(chol, *, where, check=True, info=None):
     """log L_jj, (..., N); all NaN in a system that has a pivot which is not positive."""
     pivots = chol[..., 0, :]
-    bad = ~(pivots > 0)
+    good = pivots > 0
+    if good.all():
+        if info is not None:
+            _report(np.zeros(chol.shape[:-2], np.int32), chol.shape[:-2], where, check, info)
+        return np.log(pivots)
+    bad = ~good
     status = np.where(bad.any(axis=-1), bad.argmax(axis=-1) + 1 if pivots.shape[-1] else 0, 0)
     _report(status.ravel(), status.shape, where, check, info)
     return np.log(np.where(status[..., None] != 0, pivots.dtype.type("nan"), pivots))
@@ -266,23 +277,73 @@ def _(y_bar, y, chol, *, needs, **settings):
     return (chol_bar,)
 
 
-def sample_banded(mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
+@primitive(saves=True)
+def sample_banded(
+    mean: Any,
+    chol: Any,
+    eps: Any,
+    *,
+    offsets: Sequence[int] | None = None,
+    check: bool = True,
+    out: Any = None,
+    save: bool = False,
+) -> Any:
     """mean + L⁻ᵀ eps: a draw from N(mean, (L Lᵀ)⁻¹) when eps is standard normal.
 
-    mean, eps : (..., N)      chol : (..., M, N)      Returns (..., N), batch axes broadcast. Raises as the solve.
+    mean, eps : (..., N)      chol : (..., M, N)      Returns (..., N), batch axes broadcast.
+    out : buffer for the result (may be mean or eps itself)      Raises as the solve.
     """
-    _check_factor("sample_banded", "mean: ... N, chol: ... M N, eps: ... N", offsets, mean=mean, chol=chol, eps=eps)
-    e = solve_triangular_banded(chol, eps, offsets=offsets, trans=True, check=check)
-    return elementwise.add(mean, e)
+    sizes = {"mean": mean, "chol": chol, "eps": eps}
+    offsets = _check_factor("sample_banded", "mean: ... N, chol: ... M N, eps: ... N", offsets, **sizes)
+    e = _solve(chol, eps, offsets, trans=True, where="sample_banded", check=check)
+    z = _result(out, np.broadcast_shapes(mean.shape, e.shape), mean.dtype, "sample_banded")
+    np.add(mean, e, out=z)
+    return (z, e) if save else z
 
 
+@sample_banded.vjp
+def _(z_bar, z, mean, chol, eps, *, needs, saved, offsets=None, check=True):
+    # z = mean + e with Lᵀ e = eps: the cotangent of e is z̄, and the solve's rule does the rest
+    e, own = saved, elementwise.unbroadcast(z_bar, saved.shape)
+    chol_bar, eps_bar = (
+        _solve_vjp(own, e, chol, eps, offsets, trans=True, needs=needs[1:]) if any(needs[1:]) else (None, None)
+    )
+    return elementwise.unbroadcast(z_bar, mean.shape) if needs[0] else None, chol_bar, eps_bar
+
+
+@primitive
 def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
     """log N(x; mean, (L Lᵀ)⁻¹), in nats.   x, mean : (..., N)   chol : (..., M, N)   Returns (...). Raises as logdet."""
-    _check_factor("log_prob_banded", "x: ... N, mean: ... N, chol: ... M N", offsets, x=x, mean=mean, chol=chol)
-    w = multiply_triangular_banded(chol, elementwise.subtract(x, mean), offsets=offsets, trans=True)
-    quadratic = arrays.sum(elementwise.square(w), axis=-1)
-    N = chol.shape[-1]
-    return 0.5 * elementwise.subtract(logdet_banded(chol, check=check), quadratic) - 0.5 * N * LOG_2PI
+    sizes = {"x": x, "mean": mean, "chol": chol}
+    offsets = _check_factor("log_prob_banded", "x: ... N, mean: ... N, chol: ... M N", offsets, **sizes)
+    value = np.empty(np.broadcast_shapes(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype)
+    status = np.zeros(math.prod(chol.shape[:-2]), np.int32)
+    inputs = _densities(x, mean, chol, offsets, value.shape)
+    dispatch.launch("banded", "log_prob", *inputs, flat(value, 0), status, n=len(status), work=_work(*sizes.values()))
+    _report(status, chol.shape[:-2], "log_prob_banded", check, None)
+    return value
+
+
+@log_prob_banded.vjp
+def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
+    inputs = _densities(x, mean, chol, _default(offsets, chol), y.shape)
+    d_bar, chol_bar = np.empty((*y.shape, x.shape[-1]), x.dtype), np.empty(chol.shape, chol.dtype)
+    results = (flat(y_bar, 0), flat(d_bar, 1), flat(chol_bar, 2))
+    dispatch.launch("banded", "log_prob_vjp", *inputs, *results, n=len(results[2]), work=2 * _work(x, mean, chol))
+    x_bar = elementwise.unbroadcast(d_bar, x.shape) if needs[0] else None
+    mean_bar = -elementwise.unbroadcast(d_bar, mean.shape) if needs[1] else None
+    return x_bar, mean_bar, chol_bar
+
+
+def _densities(x, mean, chol, offsets, batch):
+    """What the kernels of the log-density take: the factors, and which right-hand sides, x and means belong to each."""
+    rows = rows_of_factors(chol.shape[:-2], batch)
+    own = (owners(a.shape[:-1], batch)[rows] for a in (x, mean))
+    return flat(chol, 2), _int64(offsets), rows, *own, flat(x, 1), flat(mean, 1)
+
+
+def _work(*arrays_):
+    return sum(a.size for a in arrays_)
 
 
 def kl_divergence_banded(
@@ -405,16 +466,20 @@ def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[i
     return arrays.concatenate([chol, zero], axis=-2), (*offsets, last)
 
 
-def _outer(u, v, chol, offsets):
-    """sum u vᵀ over the right-hand sides of each factor, on the factor's pattern: shape of chol."""
+def _outer(u, v, chol, offsets, sign=1):
+    """sign * sum u vᵀ over the right-hand sides of each factor, on the factor's pattern: shape of chol."""
     offsets = _default(offsets, chol)
     shape = np.broadcast_shapes(u.shape, v.shape)
     u, v = widened(u, shape), widened(v, shape)
     band = np.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype)
     rows = rows_of_factors(chol.shape[:-2], u.shape[:-1])
-    kernels = dispatch.kernels_for("banded", u, v, chol)
-    kernels.outer(flat(u, 1), flat(v, 1), rows, _int64(offsets), band, 0, len(band))
+    settings = (rows, _int64(offsets), sign, band)
+    dispatch.launch("banded", "outer", flat(u, 1), flat(v, 1), *settings, n=len(band), work=2 * u.size + band.size)
     return band.reshape(chol.shape)
+
+
+def _launch(name, *arguments, n, work):
+    dispatch.launch("banded", name, *arguments, n=n, work=work, step=dispatch.LANES)
 
 
 def _default(offsets, chol) -> tuple[int, ...]:

@@ -3,24 +3,42 @@
 chol[k, j] = L[j + offsets[k], j], shape (M, N), offsets increasing from 0. Entries with j + offsets[k] >= N do not exist:
 they are never read, and written as zero. Letters: i row, j column, k diagonal, f factor, r right-hand side.
 
-A batch is F factors and R right-hand sides; rows[f] lists the right-hand sides of factor f, so that K samples which share
-a factor read it once and never copy it.
+A batch is F factors and R right-hand sides. The t-th solve takes factor owner[t] and right-hand side row[t], in an order
+that keeps those of one factor together, so that K samples which share a factor read it once and never copy it.
+
+The `_one` functions are the recurrences, for one system. Where LANES systems stand side by side (see `_lanes`) the same text
+runs on vectors; fewer than FEW are done one by one. `lo` is then a multiple of LANES, so that every split of the range
+makes the same groups and hence the same bits. A failing lane computes nonsense, is found by its pivots and becomes NaN.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from gvae.kernels.cpu._jit import kernel
+from gvae.kernels.cpu._lanes import LANES, borrowed, lanes, neighbours, pack_systems, unpack_systems, zero
+from gvae.kernels.cpu._math import log
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+CHUNK = 1024  # numbers added in their own precision, before they are added in float64
+FEW = 5  # a group of fewer systems than this is faster one by one (docs/layout.md)
 
 
 @kernel
 def first_bad_pivot(chol):
     """0, or the 1-based column of the first diagonal entry of chol (M, N) that is not positive."""
-    for j in range(chol.shape[1]):
-        if not chol[0, j] > 0:
-            return j + 1
-    return 0
+    N = chol.shape[1]
+    good = 0
+    for j in range(N):  # a count, unlike a search, runs on vectors
+        good += chol[0, j] > 0
+    if good == N:
+        return 0
+    j = 0
+    while chol[0, j] > 0:
+        j += 1
+    return j + 1
 
 
 @kernel
@@ -52,17 +70,47 @@ def solve_triangular_transposed_one(chol, offsets, x):
 
 
 @kernel
-def solve_triangular(chol, offsets, rows, x, trans, info, lo, hi):
-    """x[rows[f]] <- L_f⁻¹ x[rows[f]] (or L_f⁻ᵀ) for lo <= f < hi; chol (F, M, N), rows (F, K), x (R, N), info (F,)."""
-    for f in range(lo, hi):
-        info[f] = first_bad_pivot(chol[f])
-        for r in rows[f]:
-            if info[f] != 0:
-                x[r, :] = math.nan
-            elif trans:
-                solve_triangular_transposed_one(chol[f], offsets, x[r])
+def solve_triangular(chol, offsets, owner, row, b, x, trans, info, lo, hi):
+    """x[row[t]] = L⁻¹ b[row[t]] (or L⁻ᵀ) with the factor owner[t], for lo <= t < hi.
+
+    chol (F, M, N), owner, row (R,), b, x (R, N) which may be the same, info (F,).
+    """
+    _, M, N = chol.shape
+    chol, b, x = borrowed(chol), borrowed(b), borrowed(x)
+    factors, vectors = np.empty((M, N, LANES), chol.dtype), np.empty((1, N, LANES), chol.dtype)
+    owners, rows, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    owners[:] = -1
+    for first in range(lo, hi, LANES):
+        n = min(LANES, hi - first)
+        if n < FEW:
+            for t in range(first, hi):
+                f, r = owner[t], row[t]
+                info[f] = first_bad_pivot(chol[f])
+                x[r, :] = b[r]
+                if trans:
+                    solve_triangular_transposed_one(chol[f], offsets, x[r])
+                else:
+                    solve_triangular_one(chol[f], offsets, x[r])
+        else:
+            fresh = False
+            for l in range(LANES):
+                t = first + min(l, n - 1)
+                fresh |= owners[l] != owner[t]
+                owners[l], rows[l] = owner[t], row[t]
+            if fresh:
+                pack_systems(chol, owners, starts, factors)
+                for l in range(n):
+                    if l == 0 or owners[l] != owners[l - 1]:
+                        info[owners[l]] = first_bad_pivot(chol[owners[l]])
+            pack_systems(b.reshape(-1, 1, N), rows, starts, vectors)
+            if trans:
+                solve_triangular_transposed_one(lanes(factors), offsets, lanes(vectors[0]))
             else:
-                solve_triangular_one(chol[f], offsets, x[r])
+                solve_triangular_one(lanes(factors), offsets, lanes(vectors[0]))
+            unpack_systems(vectors, rows, starts, x.reshape(-1, 1, N))
+        for t in range(first, first + n):
+            if info[owner[t]] != 0:
+                x[row[t], :] = math.nan
 
 
 @kernel
@@ -88,19 +136,86 @@ def multiply_triangular_transposed_one(chol, offsets, x, y):
 
 
 @kernel
-def multiply_triangular(chol, offsets, rows, x, y, trans, lo, hi):
-    """y[rows[f]] = L_f x[rows[f]] (or L_fᵀ) for lo <= f < hi; chol (F, M, N), rows (F, K), x, y (R, N)."""
+def multiply_triangular(chol, offsets, owner, row, x, y, trans, lo, hi):
+    """y[row[t]] = L x[row[t]] (or Lᵀ) with the factor owner[t], for lo <= t < hi; x, y (R, N), not the same array."""
+    chol, x, y = borrowed(chol), borrowed(x), borrowed(y)
+    for t in range(lo, hi):
+        f, r = owner[t], row[t]
+        if trans:
+            multiply_triangular_transposed_one(chol[f], offsets, x[r], y[r])
+        else:
+            multiply_triangular_one(chol[f], offsets, x[r], y[r])
+
+
+@kernel
+def log_prob(chol, offsets, rows, x_rows, mean_rows, x, mean, value, info, lo, hi):
+    """value[rows[f, k]] = log N(x; mean, (L Lᵀ)⁻¹) with x[x_rows[f, k]], mean[mean_rows[f, k]], for lo <= f < hi.
+
+    chol (F, M, N), rows, x_rows, mean_rows (F, K), value (R,), info (F,). NaN where a pivot fails.
+    """
+    _, _, N = chol.shape
+    chol, x, mean = borrowed(chol), borrowed(x), borrowed(mean)
+    d, w = np.empty(N, chol.dtype), np.empty(N, chol.dtype)
     for f in range(lo, hi):
-        for r in rows[f]:
-            if trans:
-                multiply_triangular_transposed_one(chol[f], offsets, x[r], y[r])
-            else:
-                multiply_triangular_one(chol[f], offsets, x[r], y[r])
+        info[f] = first_bad_pivot(chol[f])
+        log_pivots = 0.0
+        for first in range(0, N, CHUNK):
+            part = zero(x)
+            for a in chol[f, 0, first : first + CHUNK]:
+                part += log(a)
+            log_pivots += part
+        for k in range(rows.shape[1]):
+            standardized(chol[f], offsets, x[x_rows[f, k]], mean[mean_rows[f, k]], d, w)
+            quadratic = 0.0
+            for first in range(0, N, CHUNK):
+                part = zero(x)
+                for w_j in w[first : first + CHUNK]:
+                    part += w_j * w_j
+                quadratic += part
+            value[rows[f, k]] = log_pivots - 0.5 * quadratic - N * HALF_LOG_2PI if info[f] == 0 else math.nan
+
+
+@kernel
+def log_prob_vjp(chol, offsets, rows, x_rows, mean_rows, x, mean, bar, x_bar, chol_bar, lo, hi):
+    """Reverse of `log_prob`: x_bar[rows[f, k]], which is -mean_bar too, and chol_bar[f]; bar (R,), x_bar (R, N).
+
+    With d = x - mean, w = Lᵀ d and s = -bar w:  x_bar = L s,  chol_bar = sum over k of d sᵀ + diag(bar / L_jj).
+    """
+    _, M, N = chol.shape
+    chol, x, mean = borrowed(chol), borrowed(x), borrowed(mean)
+    x_bar, chol_bar = borrowed(x_bar), borrowed(chol_bar)
+    d, s = np.empty(N, chol.dtype), np.empty(N, chol.dtype)
+    for f in range(lo, hi):
+        chol_bar[f, :, :] = 0
+        total = zero(chol)
+        for k in range(rows.shape[1]):
+            r = rows[f, k]
+            standardized(chol[f], offsets, x[x_rows[f, k]], mean[mean_rows[f, k]], d, s)
+            for j in range(N):
+                s[j] *= -bar[r]
+            multiply_triangular_one(chol[f], offsets, s, x_bar[r])
+            for m in range(M):
+                n = max(N - offsets[m], 0)
+                later, band = d[N - n :], chol_bar[f, m]
+                for j in range(n):
+                    band[j] += later[j] * s[j]
+            total += bar[r]
+        pivots, band = chol[f, 0], chol_bar[f, 0]
+        for j in range(N):
+            band[j] += total / pivots[j]
+
+
+@kernel
+def standardized(chol, offsets, x, mean, d, w):
+    """d = x - mean and w = Lᵀ d, all (N,)."""
+    for j in range(len(d)):
+        d[j] = x[j] - mean[j]
+    multiply_triangular_transposed_one(chol, offsets, d, w)
 
 
 @kernel
 def cholesky_one(ab, chol):
-    """Factor A = L Lᵀ of a symmetric band: ab, chol (M, N), all diagonals 0..M-1. Returns 0, or the minor that failed.
+    """Factor A = L Lᵀ of a symmetric band: ab, chol (M, N), all diagonals 0..M-1. A pivot that fails is 0 or NaN in chol.
 
     L_jj = sqrt(A_jj - sum_d L_j,j-d²),  L_ij = (A_ij - sum_d L_i,j-d L_j,j-d) / L_jj, column by column.
     """
@@ -109,26 +224,23 @@ def cholesky_one(ab, chol):
         s = ab[0, j]
         for d in range(1, min(M, j + 1)):
             s -= chol[d, j - d] * chol[d, j - d]
-        if not s > 0:
-            return j + 1
         chol[0, j] = math.sqrt(s)
-        for o in range(1, M):
-            t = chol.dtype.type(0)
-            if j + o < N:
-                t = ab[o, j]
-                for d in range(1, min(M - o, j + 1)):
-                    t -= chol[o + d, j - d] * chol[d, j - d]
-                t /= chol[0, j]
-            chol[o, j] = t
-    return 0
+        for o in range(1, min(M, N - j)):
+            s = ab[o, j]
+            for d in range(1, min(M - o, j + 1)):
+                s -= chol[o + d, j - d] * chol[d, j - d]
+            chol[o, j] = s / chol[0, j]
+        for o in range(min(M, N - j), M):
+            chol[o, j] = zero(chol)
 
 
 @kernel
 def cholesky_vjp_one(chol, chol_bar, ab_bar):
     """Reverse of `cholesky_one`, last column to first. chol_bar (M, N) is overwritten; ab_bar (M, N)."""
     M, N = chol.shape
-    ab_bar[:, :] = 0
     for j in range(N - 1, -1, -1):
+        for o in range(min(M, N - j), M):
+            ab_bar[o, j] = zero(chol)
         for o in range(min(M, N - j) - 1, 0, -1):
             t_bar = chol_bar[o, j] / chol[0, j]
             chol_bar[0, j] -= t_bar * chol[o, j]
@@ -145,29 +257,59 @@ def cholesky_vjp_one(chol, chol_bar, ab_bar):
 @kernel
 def cholesky(ab, chol, info, lo, hi):
     """chol[f] = the factor of ab[f] for lo <= f < hi; ab, chol (F, M, N), info (F,)."""
-    for f in range(lo, hi):
-        info[f] = cholesky_one(ab[f], chol[f])
-        if info[f] != 0:
-            chol[f, :, :] = math.nan
+    _, M, N = ab.shape
+    bands, factors = np.empty((M, N, LANES), ab.dtype), np.empty((M, N, LANES), ab.dtype)
+    owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for first in range(lo, hi, LANES):
+        n = min(LANES, hi - first)
+        if n < FEW:
+            for f in range(first, hi):
+                cholesky_one(ab[f], chol[f])
+        else:
+            neighbours(first, n, owners)
+            pack_systems(ab, owners, starts, bands)
+            cholesky_one(lanes(bands), lanes(factors))
+            unpack_systems(factors, owners, starts, chol)
+        for f in range(first, first + n):
+            info[f] = first_bad_pivot(chol[f])
+            if info[f] != 0:
+                chol[f, :, :] = math.nan
 
 
 @kernel
 def cholesky_vjp(chol, chol_bar, ab_bar, lo, hi):
     """ab_bar[f] from chol_bar[f] (overwritten) for lo <= f < hi."""
-    for f in range(lo, hi):
-        cholesky_vjp_one(chol[f], chol_bar[f], ab_bar[f])
+    _, M, N = chol.shape
+    factors, bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
+    results = np.empty((M, N, LANES), chol.dtype)
+    owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for first in range(lo, hi, LANES):
+        n = min(LANES, hi - first)
+        if n < FEW:
+            for f in range(first, hi):
+                cholesky_vjp_one(chol[f], chol_bar[f], ab_bar[f])
+        else:
+            neighbours(first, n, owners)
+            pack_systems(chol, owners, starts, factors)
+            pack_systems(chol_bar, owners, starts, bars)
+            cholesky_vjp_one(lanes(factors), lanes(bars), lanes(results))
+            unpack_systems(results, owners, starts, ab_bar)
 
 
 @kernel
-def outer(u, v, rows, offsets, band, lo, hi):
-    """band[f, k, j] = sum over r in rows[f] of u[r, j + offsets[k]] v[r, j]: the part of sum u vᵀ that L's pattern holds."""
+def outer(u, v, rows, offsets, sign, band, lo, hi):
+    """band[f, k, j] = sign * sum over r in rows[f] of u[r, j + offsets[k]] v[r, j]: what L's pattern holds of sum u vᵀ."""
     _, M, N = band.shape
+    u, v, band, rows = borrowed(u), borrowed(v), borrowed(band), borrowed(rows)
     for f in range(lo, hi):
-        band[f, :, :] = 0
-        for r in rows[f]:
-            for k in range(M):
-                for j in range(N - offsets[k]):
-                    band[f, k, j] += u[r, j + offsets[k]] * v[r, j]
+        for k in range(M):
+            n = max(N - offsets[k], 0)
+            total = band[f, k]
+            total[:] = 0
+            for r in rows[f]:
+                a, b = u[r, N - n :], v[r, :n]
+                for j in range(n):
+                    total[j] += sign * a[j] * b[j]
 
 
 @kernel
@@ -181,7 +323,7 @@ def inverse_one(chol, offsets, s):
     for j in range(N - 1, -1, -1):
         for d in range(min(W, N - j) - 1, -1, -1):  # d = 0 last: it uses the column's own entries
             i = j + d
-            t = chol.dtype.type(0)
+            t = zero(chol)
             for k in range(1, M):
                 m = j + offsets[k]
                 if m >= N:
@@ -190,7 +332,7 @@ def inverse_one(chol, offsets, s):
             s[d, j] = -t / chol[0, j]
         s[0, j] += 1 / (chol[0, j] * chol[0, j])
         for d in range(N - j, W):
-            s[d, j] = 0
+            s[d, j] = zero(chol)
 
 
 @kernel
@@ -198,15 +340,15 @@ def inverse_vjp_one(chol, offsets, s, s_bar, chol_bar):
     """Reverse of `inverse_one`: the same recursion, first column to last. s_bar (W, N) is overwritten; chol_bar (M, N)."""
     M, N = chol.shape
     W = s.shape[0]
-    chol_bar[:, :] = 0
     for j in range(N):
         a = chol[0, j]
+        for k in range(M):
+            chol_bar[k, j] = zero(chol)
+        chol_bar[0, j] -= s_bar[0, j] / a / (a * a)
         for d in range(min(W, N - j)):
             i = j + d
             g = s_bar[d, j] / a
             chol_bar[0, j] -= g * s[d, j]
-            if d == 0:
-                chol_bar[0, j] -= g / (a * a)
             for k in range(1, M):
                 m = j + offsets[k]
                 if m >= N:
@@ -218,16 +360,43 @@ def inverse_vjp_one(chol, offsets, s, s_bar, chol_bar):
 @kernel
 def inverse(chol, offsets, s, info, lo, hi):
     """s[f] = the selected inverse of factor f for lo <= f < hi; chol (F, M, N), s (F, W, N), info (F,)."""
-    for f in range(lo, hi):
-        info[f] = first_bad_pivot(chol[f])
-        if info[f] != 0:
-            s[f, :, :] = math.nan
+    _, M, N = chol.shape
+    W = s.shape[1]
+    factors, results = np.empty((M, N, LANES), chol.dtype), np.empty((W, N, LANES), chol.dtype)
+    owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for first in range(lo, hi, LANES):
+        n = min(LANES, hi - first)
+        if n < FEW:
+            for f in range(first, hi):
+                inverse_one(chol[f], offsets, s[f])
         else:
-            inverse_one(chol[f], offsets, s[f])
+            neighbours(first, n, owners)
+            pack_systems(chol, owners, starts, factors)
+            inverse_one(lanes(factors), offsets, lanes(results))
+            unpack_systems(results, owners, starts, s)
+        for f in range(first, first + n):
+            info[f] = first_bad_pivot(chol[f])
+            if info[f] != 0:
+                s[f, :, :] = math.nan
 
 
 @kernel
 def inverse_vjp(chol, offsets, s, s_bar, chol_bar, lo, hi):
     """chol_bar[f] from s_bar[f] (overwritten) for lo <= f < hi."""
-    for f in range(lo, hi):
-        inverse_vjp_one(chol[f], offsets, s[f], s_bar[f], chol_bar[f])
+    _, M, N = chol.shape
+    W = s.shape[1]
+    factors, results = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
+    inverses, bars = np.empty((W, N, LANES), chol.dtype), np.empty((W, N, LANES), chol.dtype)
+    owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for first in range(lo, hi, LANES):
+        n = min(LANES, hi - first)
+        if n < FEW:
+            for f in range(first, hi):
+                inverse_vjp_one(chol[f], offsets, s[f], s_bar[f], chol_bar[f])
+        else:
+            neighbours(first, n, owners)
+            pack_systems(chol, owners, starts, factors)
+            pack_systems(s, owners, starts, inverses)
+            pack_systems(s_bar, owners, starts, bars)
+            inverse_vjp_one(lanes(factors), offsets, lanes(inverses), lanes(bars), lanes(results))
+            unpack_systems(results, owners, starts, chol_bar)
