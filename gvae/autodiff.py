@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gvae import dispatch
 from gvae.checks import FLOATS
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
@@ -226,11 +227,11 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
             elif owned[i]:
                 found[i] += bar
             else:
-                found[i], owned[i] = found[i] + bar, bar.ndim > 0
+                found[i], owned[i] = dispatch.apply(np.add, found[i], bar), bar.ndim > 0
         elif var.node is not None and id(var.node) in leads:
             key = id(var.node)
             if var.index is None:
-                cotangents[key] = bar if key not in cotangents else cotangents[key] + bar
+                cotangents[key] = bar if key not in cotangents else dispatch.apply(np.add, cotangents[key], bar)
             else:
                 slots = cotangents.setdefault(key, [None] * len(var.node.value))
                 slots[var.index] = bar if slots[var.index] is None else slots[var.index] + bar

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import threads
+from gvae import memory, threads
 from gvae.errors import DeviceError
 from gvae.kernels import LANES
 
-__all__ = ["LANES", "is_cuda", "kernels_for", "launch", "namespace", "plain", "scatter_add", "special"]
+__all__ = ["LANES", "apply", "empty", "is_cuda", "kernels_for", "launch", "namespace", "plain", "scatter_add", "special"]
 
 
 def is_cuda(array: Any) -> bool:
@@ -26,6 +26,8 @@ def is_cuda(array: Any) -> bool:
 
 def namespace(*arrays: Any) -> ModuleType:
     """The array module of the arguments: numpy or cupy. Python scalars and lists go with either."""
+    if all(type(a) is np.ndarray for a in arrays):
+        return np
     cuda = [is_cuda(a) for a in arrays if isinstance(a, np.ndarray) or is_cuda(a)]
     if not any(cuda):
         return np
@@ -49,6 +51,21 @@ def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int
     """
     kernels = kernels_for(family, *(a for a in arguments if hasattr(a, "dtype")))
     threads.over(getattr(kernels, name), *arguments, n=n, work=work, step=step)
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """A buffer for a result; large ones in memory that was used before (see gvae.memory)."""
+    return memory.empty(shape, dtype)
+
+
+def apply(ufunc: Any, *operands: Any) -> Any:
+    """ufunc(*operands), with large results in memory that was used before."""
+    if all(type(a) is not np.ndarray or a.nbytes < memory.SMALL for a in operands):
+        return ufunc(*operands)
+    if namespace(*operands) is not np:
+        return ufunc(*operands)
+    shape = np.broadcast_shapes(*(np.shape(a) for a in operands))
+    return ufunc(*operands, out=memory.empty(shape, np.result_type(*operands)))
 
 
 def plain(array: Any) -> Any:

@@ -28,7 +28,7 @@ LAYERS = [
     {"autodiff"},
     {"random"},
     {"dispatch", "graphs", "checks", "blas"},
-    {"threads", "kernels"},
+    {"threads", "memory", "kernels"},
     {"errors"},
 ]
 # Besides: the tape ends by importing the modules that attach Var's operators; dispatch loads kernels when asked;

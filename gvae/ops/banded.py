@@ -25,7 +25,7 @@ from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import check_arrays, check_offsets, check_out
 from gvae.errors import NotPositiveDefiniteError, ShapeError
-from gvae.ops import arrays, elementwise
+from gvae.ops import _chain, arrays, elementwise
 from gvae.ops._batching import flat, lane_order, owners, rows_of_factors, widened
 
 __all__ = [
@@ -40,10 +40,13 @@ __all__ = [
     "log_prob_banded",
     "logdet_banded",
     "marginal_variances_banded",
+    "method_banded",
     "multiply_triangular_banded",
     "sample_banded",
     "solve_triangular_banded",
 ]
+
+method_banded = _chain.method_banded
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -71,7 +74,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
 def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
     factors = flat(chol, 2)
-    work, ab_bar = np.array(flat(chol_bar, 2)), np.empty(factors.shape, chol.dtype)
+    work, ab_bar = np.array(flat(chol_bar, 2)), dispatch.empty(factors.shape, chol.dtype)
     _launch("cholesky_vjp", factors, work, ab_bar, n=len(factors), work=3 * chol.size)
     return (ab_bar.reshape(ab.shape),)
 
@@ -86,40 +89,49 @@ def solve_triangular_banded(
     check: bool = True,
     out: Any = None,
     info: Any = None,
+    method: str | None = None,
 ) -> Any:
     """Solve L x = b, or Lᵀ x = b with trans=True.
 
-    chol : (..., M, N)      b : (..., N)      Returns x (..., N), batch axes broadcast.
-    out  : buffer for x (may be b itself)
+    chol   : (..., M, N)      b : (..., N)      Returns x (..., N), batch axes broadcast.
+    out    : buffer for x (may be b itself)
+    method : for a chain "systems" or "segments"; by default the faster one for its shape (see `method_banded`)
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False). Not checked: that b is finite.
     Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5).
     """
     offsets = _check_factor("solve_triangular_banded", "chol: ... M N, b: ... N", offsets, chol=chol, b=b)
-    return _solve(chol, b, offsets, trans=trans, where="solve_triangular_banded", check=check, out=out, info=info)
+    return _solve(
+        chol, b, offsets, trans=trans, where="solve_triangular_banded", check=check, out=out, info=info, method=method
+    )
 
 
 @solve_triangular_banded.vjp
-def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=None):
-    return _solve_vjp(x_bar, x, chol, b, offsets, trans=trans, needs=needs)
+def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=None, method=None):
+    return _solve_vjp(x_bar, x, chol, b, offsets, trans=trans, needs=needs, method=method)
 
 
-def _solve(chol, b, offsets, *, trans, where, check, out=None, info=None):
+def _solve(chol, b, offsets, *, trans, where, check, out=None, info=None, method=None):
+    offsets = _default(offsets, chol)
     batch = np.broadcast_shapes(chol.shape[:-2], b.shape[:-1])
     x = _result(out, (*batch, b.shape[-1]), b.dtype, where)
     if out is not None and out is not b and np.may_share_memory(out, b):
         b = b.copy()
     factors, vectors, solutions = flat(chol, 2), flat(widened(b, x.shape), 1), flat(x, 1)
     status = np.zeros(len(factors), np.int32)
-    settings = (_int64(_default(offsets, chol)), *lane_order(chol.shape[:-2], batch))
-    work = chol.size + 2 * x.size
-    _launch("solve_triangular", factors, *settings, vectors, solutions, trans, status, n=len(vectors), work=work)
+    owner, row = lane_order(chol.shape[:-2], batch)
+    if _chain.choose("solve", offsets, b.shape[-1], len(row), b.dtype, method, where) == "segments":
+        for f, r in zip(owner, row, strict=True):
+            status[f] = _chain.run("BACKWARD" if trans else "FORWARD", factors[f], vectors[r], solutions[r : r + 1])
+    else:
+        settings = (_int64(offsets), owner, row, vectors, solutions, trans, status)
+        _launch("solve_triangular", factors, *settings, n=len(vectors), work=chol.size + 2 * x.size)
     _report(status, chol.shape[:-2], where, check, info)
     return _deliver(solutions, x)
 
 
-def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs):
+def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs, method=None):
     # L x = b:  b̄ = L⁻ᵀ x̄,  L̄ = -b̄ xᵀ on the pattern.  For Lᵀ x = b the two vectors change places.  Giles 2008, sec. 2.3.
-    b_bar = _solve(chol, x_bar, offsets, trans=not trans, where="solve_triangular_banded", check=False)
+    b_bar = _solve(chol, x_bar, offsets, trans=not trans, where="solve_triangular_banded", check=False, method=method)
     chol_bar = None
     if needs[0]:
         u, v = (x, b_bar) if trans else (b_bar, x)
@@ -176,37 +188,43 @@ def inverse_banded(
     fill: bool = False,
     check: bool = True,
     info: Any = None,
+    method: str | None = None,
     save: bool = False,
 ) -> Any:
     """Entries of (L Lᵀ)⁻¹ on the factor's own pattern: marginal variances in row 0, covariances of neighbours below.
 
     chol : (..., M, N)
     fill : True for the entries at every offset 0, 1, .., offsets[-1], which the recursion computes on its way
+    method : for a chain "systems" or "segments"; by default the faster one for its shape (see `method_banded`)
     Returns (..., M, N), or (..., offsets[-1] + 1, N) with fill=True. An off-diagonal entry stands for both symmetric
     ones, so its cotangent is the sum of the two dense ones.
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
     Cost O(N * offsets[-1] * (M - 1)), memory O(N * offsets[-1]); never N x N. Source: Takahashi et al. (1973).
     """
     offsets = _check_factor("inverse_banded", "chol: ... M N", offsets, chol=chol)
-    s = _closure(chol, offsets, "inverse_banded", check, info)
+    s = _closure(chol, offsets, "inverse_banded", check, info, method)
     value = s if fill or len(offsets) == offsets[-1] + 1 else s[..., list(offsets), :]
     return (value, s) if save else value
 
 
 @inverse_banded.vjp
-def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None):
+def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None, method=None):
     offsets = _default(offsets, chol)
     s_bar = np.zeros(saved.shape, saved.dtype)
     s_bar[..., list(range(saved.shape[-2]) if fill else offsets), :] = y_bar
     return (_closure_vjp(chol, offsets, saved, s_bar),)
 
 
-def _closure(chol, offsets, where, check, info=None):
+def _closure(chol, offsets, where, check, info=None, method=None):
     """The inverse at every offset 0..offsets[-1], (..., W, N)."""
     W, factors = offsets[-1] + 1, flat(chol, 2)
-    s = np.empty((len(factors), W, chol.shape[-1]), chol.dtype)
+    s = dispatch.empty((len(factors), W, chol.shape[-1]), chol.dtype)
     status = np.zeros(len(factors), np.int32)
-    _launch("inverse", factors, _int64(offsets), s, status, n=len(factors), work=len(offsets) * s.size)
+    if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol.dtype, method, where) == "segments":
+        for f in range(len(factors)):
+            status[f] = _chain.run("INVERSE", factors[f], factors[f, 0], s[f])
+    else:
+        _launch("inverse", factors, _int64(offsets), s, status, n=len(factors), work=len(offsets) * s.size)
     _report(status, chol.shape[:-2], where, check, info)
     return s.reshape(*chol.shape[:-2], *s.shape[1:])
 
@@ -214,7 +232,7 @@ def _closure(chol, offsets, where, check, info=None):
 def _closure_vjp(chol, offsets, s, s_bar):
     """The recursion run backwards over its own closure: O(N W M), as the forward pass. s_bar is overwritten."""
     factors = flat(chol, 2)
-    chol_bar = np.empty(factors.shape, chol.dtype)
+    chol_bar = dispatch.empty(factors.shape, chol.dtype)
     settings = (_int64(offsets), flat(s, 2), flat(s_bar, 2), chol_bar)
     _launch("inverse_vjp", factors, *settings, n=len(factors), work=2 * len(offsets) * s.size)
     return chol_bar.reshape(chol.shape)
@@ -319,7 +337,7 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
     value = np.empty(np.broadcast_shapes(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype)
     status = np.zeros(math.prod(chol.shape[:-2]), np.int32)
     inputs = _densities(x, mean, chol, offsets, value.shape)
-    dispatch.launch("banded", "log_prob", *inputs, flat(value, 0), status, n=len(status), work=_work(*sizes.values()))
+    _launch("log_prob", *inputs, flat(value, 0), status, n=len(status), work=_work(*sizes.values()))
     _report(status, chol.shape[:-2], "log_prob_banded", check, None)
     return value
 
@@ -327,11 +345,11 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
 @log_prob_banded.vjp
 def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
     inputs = _densities(x, mean, chol, _default(offsets, chol), y.shape)
-    d_bar, chol_bar = np.empty((*y.shape, x.shape[-1]), x.dtype), np.empty(chol.shape, chol.dtype)
+    d_bar, chol_bar = dispatch.empty((*y.shape, x.shape[-1]), x.dtype), dispatch.empty(chol.shape, chol.dtype)
     results = (flat(y_bar, 0), flat(d_bar, 1), flat(chol_bar, 2))
-    dispatch.launch("banded", "log_prob_vjp", *inputs, *results, n=len(results[2]), work=2 * _work(x, mean, chol))
+    _launch("log_prob_vjp", *inputs, *results, n=len(results[2]), work=2 * _work(x, mean, chol))
     x_bar = elementwise.unbroadcast(d_bar, x.shape) if needs[0] else None
-    mean_bar = -elementwise.unbroadcast(d_bar, mean.shape) if needs[1] else None
+    mean_bar = dispatch.apply(np.negative, elementwise.unbroadcast(d_bar, mean.shape)) if needs[1] else None
     return x_bar, mean_bar, chol_bar
 
 
@@ -471,7 +489,7 @@ def _outer(u, v, chol, offsets, sign=1):
     offsets = _default(offsets, chol)
     shape = np.broadcast_shapes(u.shape, v.shape)
     u, v = widened(u, shape), widened(v, shape)
-    band = np.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype)
+    band = dispatch.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype)
     rows = rows_of_factors(chol.shape[:-2], u.shape[:-1])
     settings = (rows, _int64(offsets), sign, band)
     dispatch.launch("banded", "outer", flat(u, 1), flat(v, 1), *settings, n=len(band), work=2 * u.size + band.size)
@@ -493,7 +511,7 @@ def _check_factor(where: str, contract: str, offsets: Any, **arguments: Any) -> 
 
 def _result(out, shape, dtype, where):
     if out is None:
-        return np.empty(shape, dtype)
+        return dispatch.empty(shape, dtype)
     check_out(out, shape, dtype, where=where)
     return out
 

@@ -13,6 +13,7 @@ import numpy as np
 from gvae import dispatch
 from gvae.autodiff import Var, primitive
 from gvae.checks import FLOATS, caller_name
+from gvae.dispatch import apply
 from gvae.errors import DTypeError
 
 __all__ = [
@@ -80,7 +81,7 @@ def _pair(needs, x_bar, x, y_bar, y):
 def add(x, y):
     """x + y."""
     _check(x, y)
-    return x + y
+    return apply(np.add, x, y)
 
 
 @add.vjp
@@ -92,24 +93,24 @@ def _(z_bar, z, x, y, *, needs):
 def subtract(x, y):
     """x - y."""
     _check(x, y)
-    return x - y
+    return apply(np.subtract, x, y)
 
 
 @subtract.vjp
 def _(z_bar, z, x, y, *, needs):
-    return _pair(needs, lambda: z_bar, x, lambda: -z_bar, y)
+    return _pair(needs, lambda: z_bar, x, lambda: apply(np.negative, z_bar), y)
 
 
 @primitive
 def multiply(x, y):
     """x * y."""
     _check(x, y)
-    return x * y
+    return apply(np.multiply, x, y)
 
 
 @multiply.vjp
 def _(z_bar, z, x, y, *, needs):
-    return _pair(needs, lambda: z_bar * y, x, lambda: z_bar * x, y)
+    return _pair(needs, lambda: apply(np.multiply, z_bar, y), x, lambda: apply(np.multiply, z_bar, x), y)
 
 
 @primitive

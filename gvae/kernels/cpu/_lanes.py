@@ -109,6 +109,52 @@ def _(x):
     return (lambda x: _square_root(x)) if isinstance(x, Lane) else None
 
 
+@overload(math.fabs)
+def _(x):
+    return (lambda x: _magnitude(x)) if isinstance(x, Lane) else None
+
+
+@intrinsic
+def _magnitude(typing, x):
+    def codegen(context, builder, signature, arguments):
+        return _absolute(builder, arguments[0])
+
+    return x(x), codegen
+
+
+def _absolute(builder, value):
+    minus = builder.fneg(value)
+    return builder.select(builder.fcmp_ordered("<", value, minus), minus, value)
+
+
+@intrinsic
+def larger(typing, x, y):
+    """The larger of two, number or vector; y if it is NaN."""
+
+    def codegen(context, builder, signature, arguments):
+        x, y = arguments
+        return builder.select(builder.fcmp_unordered(">", y, x), y, x)
+
+    return x(x, x), codegen
+
+
+@intrinsic
+def flushed(typing, x):
+    """x, or 0 where it is subnormal; number or vector."""
+    bits = x.scalar.bitwidth if isinstance(x, Lane) else x.bitwidth
+
+    def codegen(context, builder, signature, arguments):
+        value = arguments[0]
+        count = LANES if isinstance(x, Lane) else 1
+        tiny = [2.0**-126 if bits == 32 else 2.0**-1022] * count
+        limit = ir.Constant(value.type, tiny if isinstance(x, Lane) else tiny[0])
+        return builder.select(
+            builder.fcmp_ordered("<", _absolute(builder, value), limit), ir.Constant(value.type, None), value
+        )
+
+    return x(x), codegen
+
+
 @intrinsic
 def zero(typing, array):
     """The zero of an array's element type, number or vector."""

@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from gvae.kernels.cpu._jit import kernel
-from gvae.kernels.cpu._lanes import LANES, borrowed, lanes, neighbours, pack_systems, unpack_systems, zero
+from gvae.kernels.cpu._lanes import LANES, borrowed, lanes, neighbours, pack, pack_systems, unpack, unpack_systems, zero
 from gvae.kernels.cpu._math import log
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -120,8 +120,10 @@ def multiply_triangular_one(chol, offsets, x, y):
     for i in range(N):
         y[i] = chol[0, i] * x[i]
     for k in range(1, M):
-        for j in range(N - offsets[k]):
-            y[j + offsets[k]] += chol[k, j] * x[j]
+        n = max(N - offsets[k], 0)
+        band, later = chol[k], y[N - n :]  # a slice of its own: an index that might be negative would not vectorise
+        for j in range(n):
+            later[j] += band[j] * x[j]
 
 
 @kernel
@@ -131,8 +133,10 @@ def multiply_triangular_transposed_one(chol, offsets, x, y):
     for j in range(N):
         y[j] = chol[0, j] * x[j]
     for k in range(1, M):
-        for j in range(N - offsets[k]):
-            y[j] += chol[k, j] * x[j + offsets[k]]
+        n = max(N - offsets[k], 0)
+        band, later = chol[k], x[N - n :]
+        for j in range(n):
+            y[j] += band[j] * later[j]
 
 
 @kernel
@@ -148,69 +152,151 @@ def multiply_triangular(chol, offsets, owner, row, x, y, trans, lo, hi):
 
 
 @kernel
+def quadratic_one(chol, offsets, d):
+    """|Lᵀ d|², summed in blocks; d (N,)."""
+    M, N = chol.shape
+    total = zero(chol)
+    for first in range(0, N, CHUNK):
+        part = zero(chol)
+        for j in range(first, min(first + CHUNK, N)):
+            w = chol[0, j] * d[j]
+            for k in range(1, M):
+                i = j + offsets[k]
+                if i >= N:
+                    break
+                w += chol[k, j] * d[i]
+            part += w * w
+        total += part
+    return total
+
+
+@kernel
+def quadratic_vjp_one(chol, offsets, d, bar, d_bar, chol_bar):
+    """Reverse of -1/2 `quadratic_one`: with w = Lᵀ d and s = -bar w, d_bar = L s and chol_bar += d sᵀ on the pattern."""
+    M, N = chol.shape
+    for j in range(N):
+        d_bar[j] = zero(chol)
+    for j in range(N):
+        s = chol[0, j] * d[j]
+        for k in range(1, M):
+            i = j + offsets[k]
+            if i >= N:
+                break
+            s += chol[k, j] * d[i]
+        s *= -bar
+        d_bar[j] += chol[0, j] * s
+        chol_bar[0, j] += d[j] * s
+        for k in range(1, M):
+            i = j + offsets[k]
+            if i >= N:
+                break
+            d_bar[i] += chol[k, j] * s
+            chol_bar[k, j] += d[i] * s
+
+
+@kernel
 def log_prob(chol, offsets, rows, x_rows, mean_rows, x, mean, value, info, lo, hi):
     """value[rows[f, k]] = log N(x; mean, (L Lᵀ)⁻¹) with x[x_rows[f, k]], mean[mean_rows[f, k]], for lo <= f < hi.
 
     chol (F, M, N), rows, x_rows, mean_rows (F, K), value (R,), info (F,). NaN where a pivot fails.
     """
-    _, _, N = chol.shape
+    _, M, N = chol.shape
+    K = rows.shape[1]
     chol, x, mean = borrowed(chol), borrowed(x), borrowed(mean)
-    d, w = np.empty(N, chol.dtype), np.empty(N, chol.dtype)
-    for f in range(lo, hi):
-        info[f] = first_bad_pivot(chol[f])
-        log_pivots = 0.0
-        for first in range(0, N, CHUNK):
-            part = zero(x)
-            for a in chol[f, 0, first : first + CHUNK]:
-                part += log(a)
-            log_pivots += part
-        for k in range(rows.shape[1]):
-            standardized(chol[f], offsets, x[x_rows[f, k]], mean[mean_rows[f, k]], d, w)
-            quadratic = 0.0
-            for first in range(0, N, CHUNK):
-                part = zero(x)
-                for w_j in w[first : first + CHUNK]:
-                    part += w_j * w_j
-                quadratic += part
-            value[rows[f, k]] = log_pivots - 0.5 * quadratic - N * HALF_LOG_2PI if info[f] == 0 else math.nan
+    factors, vectors = np.empty((M, N, LANES), chol.dtype), np.empty((2, N, LANES), chol.dtype)
+    owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    quadratic = np.empty((1, LANES), chol.dtype)
+    for first in range(lo, hi, LANES):
+        n = min(LANES, hi - first)
+        for f in range(first, first + n):
+            info[f] = first_bad_pivot(chol[f])
+            total = 0.0
+            for start in range(0, N, CHUNK):
+                pivots, part = chol[f, 0, start : start + CHUNK], zero(chol)
+                for j in range(len(pivots)):
+                    part += log(pivots[j])
+                total += part
+            for k in range(K):
+                value[rows[f, k]] = total - N * HALF_LOG_2PI if info[f] == 0 else math.nan
+        neighbours(first, n, owners)
+        if n >= FEW:
+            pack_systems(chol, owners, starts, factors)
+        for k in range(K):
+            if n < FEW:
+                for f in range(first, first + n):
+                    d = vectors[0, :, 0]
+                    subtract(x[x_rows[f, k]], mean[mean_rows[f, k]], d)
+                    value[rows[f, k]] -= 0.5 * quadratic_one(chol[f], offsets, d)
+            else:
+                pack_differences(x, x_rows[:, k], mean, mean_rows[:, k], owners, starts, vectors)
+                lanes(quadratic)[0] = quadratic_one(lanes(factors), offsets, lanes(vectors[0]))
+                for l in range(n):
+                    value[rows[first + l, k]] -= 0.5 * quadratic[0, l]
 
 
 @kernel
 def log_prob_vjp(chol, offsets, rows, x_rows, mean_rows, x, mean, bar, x_bar, chol_bar, lo, hi):
-    """Reverse of `log_prob`: x_bar[rows[f, k]], which is -mean_bar too, and chol_bar[f]; bar (R,), x_bar (R, N).
-
-    With d = x - mean, w = Lᵀ d and s = -bar w:  x_bar = L s,  chol_bar = sum over k of d sᵀ + diag(bar / L_jj).
-    """
+    """Reverse of `log_prob`: x_bar[rows[f, k]], which is -mean_bar too, and chol_bar[f]; bar (R,), x_bar (R, N)."""
     _, M, N = chol.shape
+    K = rows.shape[1]
     chol, x, mean = borrowed(chol), borrowed(x), borrowed(mean)
     x_bar, chol_bar = borrowed(x_bar), borrowed(chol_bar)
-    d, s = np.empty(N, chol.dtype), np.empty(N, chol.dtype)
-    for f in range(lo, hi):
-        chol_bar[f, :, :] = 0
-        total = zero(chol)
-        for k in range(rows.shape[1]):
-            r = rows[f, k]
-            standardized(chol[f], offsets, x[x_rows[f, k]], mean[mean_rows[f, k]], d, s)
+    factors, factor_bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
+    vectors, bars = np.empty((2, N, LANES), chol.dtype), np.empty((1, LANES), chol.dtype)
+    owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for first in range(lo, hi, LANES):
+        n = min(LANES, hi - first)
+        neighbours(first, n, owners)
+        if n < FEW:
+            for f in range(first, first + n):
+                chol_bar[f, :, :] = 0
+                for k in range(K):
+                    d, r = vectors[0, :, 0], rows[f, k]
+                    subtract(x[x_rows[f, k]], mean[mean_rows[f, k]], d)
+                    quadratic_vjp_one(chol[f], offsets, d, bar[r], x_bar[r], chol_bar[f])
+        else:
+            pack_systems(chol, owners, starts, factors)
+            factor_bars[:, :, :] = 0
+            for k in range(K):
+                pack_differences(x, x_rows[:, k], mean, mean_rows[:, k], owners, starts, vectors)
+                for l in range(LANES):
+                    bars[0, l] = bar[rows[owners[l], k]]
+                quadratic_vjp_one(
+                    lanes(factors), offsets, lanes(vectors[0]), lanes(bars)[0], lanes(vectors[1]), lanes(factor_bars)
+                )
+                for l in range(LANES):
+                    starts[l] = rows[owners[l], k] * N
+                unpack(vectors[1], starts, x_bar.reshape(-1))
+            unpack_systems(factor_bars, owners, starts, chol_bar)
+        for f in range(first, first + n):
+            total = zero(chol)
+            for k in range(K):
+                total += bar[rows[f, k]]
+            pivots, band = chol[f, 0], chol_bar[f, 0]
             for j in range(N):
-                s[j] *= -bar[r]
-            multiply_triangular_one(chol[f], offsets, s, x_bar[r])
-            for m in range(M):
-                n = max(N - offsets[m], 0)
-                later, band = d[N - n :], chol_bar[f, m]
-                for j in range(n):
-                    band[j] += later[j] * s[j]
-            total += bar[r]
-        pivots, band = chol[f, 0], chol_bar[f, 0]
-        for j in range(N):
-            band[j] += total / pivots[j]
+                band[j] += total / pivots[j]
 
 
 @kernel
-def standardized(chol, offsets, x, mean, d, w):
-    """d = x - mean and w = Lᵀ d, all (N,)."""
+def subtract(x, y, d):
+    """d = x - y, all (N,)."""
     for j in range(len(d)):
-        d[j] = x[j] - mean[j]
-    multiply_triangular_transposed_one(chol, offsets, d, w)
+        d[j] = x[j] - y[j]
+
+
+@kernel
+def pack_differences(x, x_rows, y, y_rows, owners, starts, block):
+    """block[0, j, l] = x[x_rows[owners[l]], j] - y[y_rows[owners[l]], j]; block (2, N, LANES)."""
+    N = x.shape[1]
+    for l in range(LANES):
+        starts[l] = x_rows[owners[l]] * N
+    pack(x.reshape(-1), starts, block[0])
+    for l in range(LANES):
+        starts[l] = y_rows[owners[l]] * N
+    pack(y.reshape(-1), starts, block[1])
+    difference, other = lanes(block[0]), lanes(block[1])
+    for j in range(N):
+        difference[j] -= other[j]
 
 
 @kernel

@@ -1,0 +1,91 @@
+"""Long chains in segments: which systems are worth it, and the steps around the kernels of `gvae.kernels.cpu.chain`."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache, lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from gvae import dispatch
+from gvae.checks import check_floating
+from gvae.errors import ConfigError
+
+METHODS = ("systems", "segments")
+SHORTEST = 4096  # columns; below, no shape in the table gains
+
+
+@cache
+def _table() -> dict[tuple[str, str], list[tuple[float, float, str]]]:
+    """(log systems, log N, the faster method) as measured, per operation and dtype."""
+    text = resources.files("gvae.kernels").joinpath("methods.json").read_text(encoding="utf-8")
+    table: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
+    for row in json.loads(text)["rows"]:
+        faster = min(METHODS, key=lambda method: row["microseconds"][method])
+        point = (math.log(row["systems"]), math.log(row["N"]), faster)
+        table.setdefault((row["operation"], row["dtype"]), []).append(point)
+    return table
+
+
+@lru_cache(maxsize=256)
+def _fastest(operation: str, dtype: str, systems: int, N: int) -> str:
+    """The winner of the nearest shape that was measured, in ratios."""
+    here = math.log(max(systems, 1)), math.log(N)
+    return min(_table()[operation, dtype], key=lambda point: math.dist(point[:2], here))[2]
+
+
+def choose(
+    operation: str, offsets: tuple[int, ...], N: int, systems: int, dtype: np.dtype, method: str | None, where: str
+) -> str:
+    """The method to use: the given one if it is legal, else the fastest by the table."""
+    if method is not None and method not in METHODS:
+        raise ConfigError(f"{where}: method is {method!r}, expected None, {' or '.join(METHODS)}")
+    chain = offsets == (0, 1)
+    if method == "segments" and not chain:
+        raise ConfigError(f"{where}: method is 'segments', expected with offsets (0, 1) only, not {offsets}")
+    if method is None:
+        method = _fastest(operation, dtype.name, systems, N) if chain and N >= SHORTEST else "systems"
+    return method
+
+
+def run(kind: str, chol: Any, b: Any, y: Any) -> int:
+    """One system: y (1, N), or (2, N) for the selected inverse, from chol (2, N) and b (N,). Returns the failing minor."""
+    kernels = dispatch.kernels_for("chain", chol, b, y)
+    code, N = getattr(kernels, kind), chol.shape[-1]
+    failed = kernels.status(chol)
+    if failed:
+        y[...] = np.nan
+        return failed
+    T = kernels.SEGMENT
+    head = 1 if code == kernels.FORWARD else 0  # the first column has no neighbour before it; the last, none after
+    S = max(N - 1 - head, 0) // T
+    end = head + S * T
+    offset, gain, growth, incoming = np.empty((4, S), chol.dtype)
+    dispatch.launch("chain", "ends", chol, b, code, head, T, offset, gain, growth, n=S, work=S * T * 3, step=dispatch.LANES)
+    limit = kernels.MAX_GROWTH_INVERSE if code == kernels.INVERSE else kernels.MAX_GROWTH
+    if not np.max(growth, initial=0) <= limit:
+        kernels.serial(chol, b, code, np.arange(2), y)
+        return 0
+    before, after = ((0, head), (end, N)) if code == kernels.FORWARD else ((end, N), (0, head))
+    kernels.rest(chol, b, code, *before, y)
+    kernels.connect(offset, gain, code, y[0, head - 1 if code == kernels.FORWARD else end], incoming)
+    dispatch.launch("chain", "fill", chol, b, code, head, T, incoming, y, n=S, work=S * T * 4, step=dispatch.LANES)
+    kernels.rest(chol, b, code, *after, y)
+    return 0
+
+
+def method_banded(operation: str, N: int, *, systems: int = 1, dtype: Any = np.float32) -> str:
+    """How a chain (offsets 0, 1) of N variables is solved or inverted when no `method` is given.
+
+    operation : "solve" or "inverse"      systems : right-hand sides, or factors to invert      dtype : float32 or float64
+    Returns "systems" (LANES systems side by side, each from end to end) or "segments" (each system cut into segments that
+    run side by side): the faster of the two at the nearest shape of gvae/kernels/methods.json.
+    Raises ConfigError, DTypeError.
+    """
+    if operation not in ("solve", "inverse"):
+        raise ConfigError(f"method_banded: operation is {operation!r}, expected 'solve' or 'inverse'")
+    dtype = check_floating(where="method_banded", dtype=np.empty(0, dtype))
+    return choose(operation, (0, 1), N, systems, dtype, None, "method_banded")

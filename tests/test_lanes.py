@@ -1,0 +1,129 @@
+"""Systems side by side on SIMD lanes: the same results as one by one, for every size around the groups' edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import BANDED
+from strategies import Sizes
+
+from gvae import ops
+from gvae.autodiff import gradient
+from gvae.kernels import LANES
+from gvae.kernels.cpu import _lanes
+from gvae.kernels.cpu._jit import kernel
+
+BATCHING = [case for case in BANDED if case.cores is not None]
+every_case = pytest.mark.parametrize("case", BATCHING, ids=str)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    ("batch", "N", "offsets"),
+    [
+        ((LANES,), 16, (0, 1)),
+        ((LANES + 3,), 17, (0, 2)),
+        ((2 * LANES + 5,), 1, (0,)),
+        ((3, 11), 9, (0, 1, 4)),
+        ((7,), 33, (0, 1, 2)),
+    ],
+)
+def test_a_wide_batch_is_a_loop_of_singles(case, batch, N, offsets, dtype):
+    s = Sizes(batch, (batch,) * 4, N=N, offsets=offsets, K=2, R=2)
+    args = [a.astype(dtype) for a in case.args(np.random.default_rng(0), s)]
+    whole = case.op(s)(*args)
+    bars = gradient(lambda *a: ops.sum(ops.square(case.op(s)(*a))), *args)
+    bars = bars if len(args) > 1 else [bars]
+    tolerance = 1e-12 if dtype == np.float64 else 2e-4
+    for index in list(np.ndindex(batch))[:: max(1, np.prod(batch) // 7)]:
+        batched = [a.ndim > core for a, core in zip(args, case.cores, strict=True)]  # a prior may be shared
+        own = [a[index] if b else a for a, b in zip(args, batched, strict=True)]
+        np.testing.assert_allclose(whole[index], case.op(s)(*own), rtol=tolerance, atol=tolerance)
+        single = gradient(lambda *a: ops.sum(ops.square(case.op(s)(*a))), *own)
+        for bar, expected, b in zip(bars, single if len(args) > 1 else [single], batched, strict=True):
+            if b:
+                scale = tolerance * (1 + np.abs(expected).max(initial=0))
+                np.testing.assert_allclose(bar[index], expected, rtol=tolerance, atol=scale)
+
+
+@pytest.mark.parametrize("factors", [1, 3, LANES, LANES + 2])
+@pytest.mark.parametrize("trans", [False, True])
+def test_samples_that_share_a_factor(factors, trans):
+    rng = np.random.default_rng(1)
+    chol = 0.3 * rng.normal(size=(factors, 2, 20))
+    chol[:, 0] = rng.uniform(0.7, 2, size=(factors, 20))
+    b = rng.normal(size=(9, factors, 20))
+    whole = ops.solve_triangular_banded(chol, b, trans=trans)
+    for k in range(9):
+        for f in range(factors):
+            single = ops.solve_triangular_banded(chol[f], b[k, f], trans=trans)
+            np.testing.assert_allclose(whole[k, f], single, rtol=1e-12, atol=1e-12)
+
+
+def test_a_failed_lane_leaves_its_neighbours_alone():
+    rng = np.random.default_rng(2)
+    chol = 0.3 * rng.normal(size=(LANES + 9, 2, 20))
+    chol[:, 0] = rng.uniform(0.7, 2, size=chol[:, 0].shape)
+    b = rng.normal(size=(LANES + 9, 20))
+    uses = {
+        "solve": lambda c: ops.solve_triangular_banded(c, b, check=False),
+        "inverse": lambda c: ops.inverse_banded(c, check=False),
+        "log_prob": lambda c: ops.log_prob_banded(b, b[::-1].copy(), c, check=False),
+        "kl": lambda c: ops.kl_divergence_banded(b, c, check=False),
+        "cholesky": lambda c: ops.cholesky_banded(c, check=False),
+    }
+    for pivot in (0.0, -1.0, np.nan):
+        for name, use in uses.items():
+            band = chol.copy()
+            if name == "cholesky":
+                band[:, 0] += 2
+            good = use(band)
+            band[[3, LANES + 7], 0, 4] = pivot
+            bad = use(band)
+            assert np.isnan(bad[[3, LANES + 7]]).all(), name
+            rest = np.delete(np.arange(len(chol)), [3, LANES + 7])
+            np.testing.assert_array_equal(bad[rest], good[rest])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 7, 8, 15, 16, 17, 40])
+def test_pack_and_unpack_are_gathers(n, dtype):
+    rng = np.random.default_rng(n)
+    flat = rng.normal(size=5000).astype(dtype)
+    starts = rng.integers(0, 5000 - n, size=LANES)
+    block = np.full((n, LANES), np.nan, dtype)
+    _lanes.pack(flat, starts, block)
+    np.testing.assert_array_equal(block, flat[starts + np.arange(n)[:, None]])
+    back = np.zeros_like(flat)
+    _lanes.unpack(block, starts, back)
+    touched = np.unique(starts + np.arange(n)[:, None])
+    np.testing.assert_array_equal(back[touched], flat[touched])
+    assert not np.delete(back, touched).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arithmetic_of_vectors(dtype):
+    @kernel
+    def work(a, b, out):
+        x, y, z = _lanes.lanes(a), _lanes.lanes(b), _lanes.lanes(out)
+        z[0] = (x[0] + y[0]) * 2 - x[0] / y[0]
+        z[1] = -x[0]
+        z[1] -= 1
+        z[2] = _lanes.larger(x[0], y[0])
+        z[3] = _lanes.flushed(x[0] * np.finfo(dtype).tiny)
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 1, LANES)).astype(dtype)
+    b[0, 3], a[0, 5] = np.nan, np.nan
+    out = np.empty((4, LANES), dtype)
+    work(a, b, out)
+    x, y = a[0], b[0]
+    np.testing.assert_allclose(out[0], (x + y) * 2 - x / y, rtol=1e-5 if dtype == np.float32 else 1e-13)
+    np.testing.assert_allclose(out[1], -x - 1, rtol=1e-6)
+    np.testing.assert_array_equal(out[2, 3], np.nan)
+    fine = ~np.isnan(x) & ~np.isnan(y)
+    np.testing.assert_array_equal(out[2][fine], np.maximum(x, y)[fine])
+    small = np.abs(x) < 1
+    assert (out[3][small] == 0).all()
+    np.testing.assert_array_equal(out[3][fine & ~small], (x * np.finfo(dtype).tiny)[fine & ~small])

@@ -1,0 +1,81 @@
+"""Memory that is used again: never while anybody still sees it, and never more than the limit."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from gvae import memory, ops
+
+SHAPE = (1024, 64)
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    memory.clear()
+    yield
+    memory.clear()
+
+
+def test_freed_memory_is_used_again():
+    first = memory.empty(SHAPE, np.float32)
+    address = first.ctypes.data
+    del first
+    again = memory.empty(SHAPE, np.float32)
+    assert again.ctypes.data == address
+    assert again.shape == SHAPE
+    assert again.flags.c_contiguous
+    assert again.flags.writeable
+    del again
+    smaller = memory.empty((1000, 64), np.float32)  # a last batch that is not full
+    assert smaller.ctypes.data == address
+
+
+def test_memory_in_use_is_never_handed_out():
+    held = [memory.empty(SHAPE, np.float64)]
+    held.append(held[0][3:, ::2].T)  # a view of a view keeps it
+    address = held.pop(0).ctypes.data
+    for _ in range(3):
+        assert memory.empty(SHAPE, np.float64).ctypes.data != address
+    held.clear()
+    assert memory.empty(SHAPE, np.float64).ctypes.data == address
+
+
+def test_results_of_ops_are_their_owners():
+    x = np.random.default_rng(0).normal(size=SHAPE)
+    first = ops.multiply(x, x)
+    copy = first.copy()
+    for _ in range(5):
+        ops.multiply(x, -x)
+    np.testing.assert_array_equal(first, copy)
+
+
+def test_idle_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(memory, "LIMIT", 1 << 20)
+    held = [memory.empty((1 << 16,), np.float32) for _ in range(10)]  # 256 KiB each
+    assert sum(len(block) for block in memory._blocks) <= 1 << 20
+    assert len({a.ctypes.data for a in held}) == 10
+    large = memory.empty((1 << 20,), np.float32)
+    assert large.base is None  # beyond the limit: an array of its own
+    small = memory.empty((10,), np.float32)
+    assert small.base is None
+
+
+def test_threads_never_share_a_block():
+    wrong = []
+
+    def work(mark):
+        for _ in range(300):
+            a = memory.empty(SHAPE, np.float32)
+            a[:] = mark
+            if not (a == mark).all():
+                wrong.append(mark)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert not wrong

@@ -1,0 +1,133 @@
+"""The pool of threads: the same bits for every count, from many Python threads at once, and after a fork."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from gvae import ops, threads
+from gvae.autodiff import gradient
+from gvae.errors import ConfigError
+
+rng = np.random.default_rng(0)
+CHOL = 0.3 * rng.normal(size=(150, 3, 40)).astype(np.float32)
+CHOL[:, 0] = rng.uniform(0.7, 2, size=(150, 40))
+VECTOR = rng.normal(size=(4, 150, 40)).astype(np.float32)
+LONG = np.stack([rng.uniform(0.7, 2, size=300_000), 0.4 * rng.normal(size=300_000)]).astype(np.float32)
+OFFSETS = (0, 1, 6)
+
+
+def everything():
+    """Values and gradients of every kernel that goes through the pool."""
+    band = np.stack([CHOL[:, 0] + 3, 0.5 * CHOL[:, 1]], axis=1)
+
+    def loss(mean, chol, x, ab):
+        z = ops.sample_banded(mean, chol, x, offsets=OFFSETS)
+        total = ops.sum(ops.log_prob_banded(z, mean, chol, offsets=OFFSETS))
+        total = total + ops.sum(ops.kl_divergence_banded(mean, chol, offsets=OFFSETS))
+        return total + ops.sum(ops.multiply_triangular_banded(ops.cholesky_banded(ab), mean))
+
+    inputs = (VECTOR[0], CHOL, VECTOR, band)
+    long = ops.solve_triangular_banded(LONG, LONG[0], method="segments"), ops.inverse_banded(LONG, method="segments")
+    return [loss(*inputs), *gradient(loss, *inputs), *long]
+
+
+def test_the_same_bits_for_every_number_of_threads(monkeypatch):
+    monkeypatch.setattr(threads, "SHARE", 1)
+    results = []
+    for n in ("1", "2", "3", "8"):
+        monkeypatch.setenv("GVAE_NUM_THREADS", n)
+        results.append(everything())
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_ranges_are_cut_at_multiples_and_cover_everything(monkeypatch):
+    monkeypatch.setattr(threads, "SHARE", 1)
+    for count in (1, 2, 3, 7):
+        monkeypatch.setenv("GVAE_NUM_THREADS", str(count))
+        for n in (0, 1, 31, 32, 33, 100, 1000):
+            seen, lock = [], threading.Lock()
+
+            def kernel(lo, hi, seen=seen, lock=lock):
+                with lock:
+                    seen.append((lo, hi))
+
+            threads.over(kernel, n=n, work=10**6, step=32)
+            seen.sort()
+            assert seen[0][0] == 0
+            assert seen[-1][1] == n
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(seen))
+            assert all(lo % 32 == 0 for lo, _ in seen)
+            assert len(seen) == max(1, min(count, -(-n // 32)))
+
+
+def test_an_error_in_any_share_is_raised(monkeypatch):
+    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setenv("GVAE_NUM_THREADS", "3")
+
+    def kernel(lo, hi):
+        if lo:
+            raise ValueError("share")
+
+    with pytest.raises(ValueError, match="share"):
+        threads.over(kernel, n=3, work=100)
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5"])
+def test_a_wrong_count_is_named(given, monkeypatch):
+    monkeypatch.setenv("GVAE_NUM_THREADS", given)
+    with pytest.raises(ConfigError, match=rf"GVAE_NUM_THREADS is '{given}', expected a positive integer"):
+        threads.count()
+
+
+def test_the_default_is_the_affinity(monkeypatch):
+    monkeypatch.delenv("GVAE_NUM_THREADS", raising=False)
+    assert threads.count() == len(os.sched_getaffinity(0))
+
+
+def test_eight_python_threads_at_once(monkeypatch):
+    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setenv("GVAE_NUM_THREADS", "3")
+    expected = ops.solve_triangular_banded(CHOL, VECTOR, offsets=OFFSETS)
+    wrong = []
+
+    def work():
+        for _ in range(30):
+            if not np.array_equal(ops.solve_triangular_banded(CHOL, VECTOR, offsets=OFFSETS), expected):
+                wrong.append(1)
+
+    workers = [threading.Thread(target=work) for _ in range(8)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_makes_a_pool_of_its_own():
+    code = """
+import os, sys, warnings
+import numpy as np
+from gvae import ops, threads
+warnings.simplefilter("ignore")   # Python warns of forking a process with threads
+threads.SHARE = 1
+chol = np.ones((200, 1, 40)); first = ops.inverse_banded(chol)
+assert threads._pool is not None
+pid = os.fork()
+if pid == 0:
+    assert threads._pool is None
+    same = (ops.inverse_banded(chol) == first).all() and threads._pool is not None
+    os._exit(0 if same else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    env = os.environ | {"GVAE_NUM_THREADS": "2"}
+    assert subprocess.run([sys.executable, "-c", code], env=env, timeout=60).returncode == 0
