@@ -52,6 +52,11 @@ def test_results_in_place():
             ShapeError,
             r"affine: weight has shape \(5, 4\), expected \(I=3",
         ),
+        (
+            lambda: ops.place(VECTOR[:, :1], index=np.arange(3), size=5),
+            ShapeError,
+            r"place: index has shape \(3,\)",
+        ),
         (lambda: ops.sample_ar1(VECTOR, 1.0, 0.5, VECTOR), DTypeError, "sample_ar1: variance is float"),
         (lambda: Var(VECTOR) + VECTOR[:, :2], ShapeError, r"add: y has shape \(4, 2\), expected one that broadcasts with"),
         (lambda: Var(VECTOR).reshape(3, 7), ShapeError, r"reshape: shape is \(3, 7\), expected one that holds the 20"),
