@@ -10,6 +10,7 @@ argument, what was expected and what was given.
 from __future__ import annotations
 
 import itertools
+import operator
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from gvae.errors import DTypeError, ShapeError
+from gvae.dispatch import is_cuda
+from gvae.errors import DeviceError, DTypeError, ShapeError
 
 FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))  # a set: `np.dtype(float) == None` holds, hashes differ
 
@@ -34,9 +36,19 @@ def _parse(contract: str) -> tuple[tuple[str, bool, tuple[str | int, ...]], ...]
     return tuple(parsed)
 
 
-def caller_name(depth: int) -> str:
-    """The public function on whose behalf a check runs (read from the stack, and only when an error is raised)."""
-    return sys._getframe(depth + 1).f_code.co_name
+def caller_name() -> str:
+    """The function on whose behalf a check runs: the outermost public op, which is what the user called, or else the first
+    function outside this module. Read from the stack, and only when an error is raised.
+    """
+    op, frame = None, sys._getframe(1)
+    while frame.f_back is not None:
+        module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
+        if module.startswith("gvae.ops."):
+            op = name if name in frame.f_globals.get("__all__", ()) else op
+        elif module not in (__name__, "gvae.autodiff"):
+            break
+        frame = frame.f_back
+    return op or frame.f_code.co_name
 
 
 def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> dict[str, Any]:
@@ -59,7 +71,7 @@ def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> d
                 except ValueError:
                     good = False
         if not good:
-            _fail(where or caller_name(1), contract, name, shape, core, batched, sizes, batch)
+            _fail(where or caller_name(), contract, name, shape, core, batched, sizes, batch)
     sizes["..."] = batch
     return sizes
 
@@ -71,28 +83,50 @@ def _fail(where, contract, name, shape, core, batched, sizes, batch):
 
 
 def check_floating(*, where: str | None = None, **arrays: Any) -> np.dtype:
-    """All arrays float32, or all float64. Returns the dtype."""
+    """All arrays float32, or all float64, and on one device. Returns the dtype."""
     first: np.dtype | None = None
+    ordinary = True
     for name, array in arrays.items():
         dtype = getattr(array, "dtype", None)
         if dtype not in FLOATS:
             given = dtype if dtype is not None else type(array).__name__
-            raise DTypeError(f"{where or caller_name(1)}: {name} is {given}, expected a float32 or float64 array")
+            raise DTypeError(f"{where or caller_name()}: {name} is {given}, expected a float32 or float64 array")
+        ordinary = ordinary and type(array) is np.ndarray
         if first is None:
             first = dtype
         elif dtype != first:
             raise DTypeError(
-                f"{where or caller_name(1)}: {name} is {dtype}, expected {first} as {next(iter(arrays))}: "
+                f"{where or caller_name()}: {name} is {dtype}, expected {first} as {next(iter(arrays))}: "
                 "arrays of one call share one dtype"
             )
     if first is None:
-        raise ShapeError(f"{where or caller_name(1)}: no arrays were given, expected at least one")
+        raise ShapeError(f"{where or caller_name()}: no arrays were given, expected at least one")
+    if not ordinary:
+        check_device(where=where, **arrays)
     return first
+
+
+def check_array(*, where: str | None = None, **arrays: Any) -> None:
+    """Arrays of any dtype, for functions that only move elements."""
+    for name, array in arrays.items():
+        if getattr(array, "dtype", None) is None or getattr(array, "shape", None) is None:
+            raise DTypeError(f"{where or caller_name()}: {name} is {type(array).__name__}, expected an array")
+
+
+def check_device(*, where: str | None = None, **arrays: Any) -> None:
+    """NumPy and CuPy arrays are not mixed. Numbers go with either; Vars count as their arrays."""
+    values = {name: getattr(array, "value", array) for name, array in arrays.items()}
+    host = [name for name, value in values.items() if isinstance(value, np.ndarray) and not is_cuda(value)]
+    for name, value in values.items():
+        if host and is_cuda(value):
+            raise DeviceError(
+                f"{where or caller_name()}: {name} is a CuPy array, expected a NumPy array as {host[0]}: "
+                "arrays of one call live on one device; cupy.asarray and cupy.asnumpy move them"
+            )
 
 
 def check_arrays(contract: str, *, where: str | None = None, **arrays: Any) -> dict[str, Any]:
     """Floating arrays of one dtype that fit the contract: `check_floating` and `check_shapes` in one. Vars pass alike."""
-    where = where or caller_name(1)
     check_floating(where=where, **arrays)
     return check_shapes(contract, where=where, **arrays)
 
@@ -107,18 +141,42 @@ def check_offsets(offsets: Sequence[int], M: int | None = None, *, name="offsets
     increasing = all(a < b for a, b in itertools.pairwise(checked))
     if not exact or not checked or checked[0] != 0 or not increasing:
         raise ShapeError(
-            f"{where or caller_name(1)}: {name} is {offsets!r}, expected strictly increasing integers starting at 0"
+            f"{where or caller_name()}: {name} is {offsets!r}, expected strictly increasing integers starting at 0"
         )
     if M is not None and len(checked) != M:
         raise ShapeError(
-            f"{where or caller_name(1)}: {name} has {len(checked)} entries, expected M={M}, one per row of the factor"
+            f"{where or caller_name()}: {name} has {len(checked)} entries, expected M={M}, one per row of the factor"
         )
     return checked
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, *, where: str) -> None:
+def check_axis(axis: Any, ndim: int, *, name="axis", where: str | None = None) -> int:
+    """One axis of an array with `ndim` of them, counted from 0."""
+    try:
+        position = operator.index(axis)
+    except TypeError:
+        position = ndim
+    if not -ndim <= position < ndim:
+        raise ShapeError(f"{where or caller_name()}: {name} is {axis!r}, expected an axis of an array with {ndim} of them")
+    return position % ndim
+
+
+def check_axes(axes: Any, ndim: int, *, name="axis", where: str | None = None) -> tuple[int, ...]:
+    """One axis or a tuple of distinct ones, counted from 0."""
+    checked = tuple(check_axis(a, ndim, name=name, where=where) for a in (axes if isinstance(axes, tuple) else (axes,)))
+    if len(set(checked)) < len(checked):
+        raise ShapeError(f"{where or caller_name()}: {name} is {axes!r}, expected distinct axes")
+    return checked
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: Any, *, name="out", where: str | None = None) -> None:
     """A result buffer has exactly the result's shape and dtype, is writable, and no element of it is shared."""
-    if out.shape != shape or out.dtype != dtype:
-        raise ShapeError(f"{where}: out is {out.dtype} {out.shape}, expected {dtype} {shape}")
+    where = where or caller_name()
+    if not isinstance(out, np.ndarray):
+        raise DTypeError(f"{where}: {name} is {type(out).__name__}, expected a {np.dtype(dtype)} array {shape}")
+    if out.dtype != dtype:
+        raise DTypeError(f"{where}: {name} is {out.dtype} {out.shape}, expected {np.dtype(dtype)} {shape}")
+    if out.shape != shape:
+        raise ShapeError(f"{where}: {name} is {out.dtype} {out.shape}, expected {np.dtype(dtype)} {shape}")
     if not out.flags.writeable or any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
-        raise ShapeError(f"{where}: out is read-only or a broadcast view, expected a writable array of its own")
+        raise ShapeError(f"{where}: {name} is read-only or a broadcast view, expected a writable array of its own")

@@ -49,7 +49,7 @@ def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int
 
     `step` is the size of the groups in which the kernel takes its systems: LANES for a recurrence.
     """
-    kernels = kernels_for(family, *(a for a in arguments if hasattr(a, "dtype")))
+    kernels = kernels_for(family, arguments[0])  # inputs come first; that all are on one device is checked by then
     threads.over(getattr(kernels, name), *arguments, n=n, work=work, step=step)
 
 

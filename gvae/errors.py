@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 __all__ = [
+    "BoundsError",
     "ConfigError",
     "DTypeError",
     "DataError",
@@ -26,6 +27,10 @@ class GvaeError(Exception):
 
 class ShapeError(GvaeError, ValueError):
     """Array shapes do not fit the contract of a function, or each other."""
+
+
+class BoundsError(ShapeError, IndexError):
+    """An index points outside of an array, or does not fit its axes."""
 
 
 class DTypeError(GvaeError, TypeError):

@@ -1,5 +1,6 @@
 """One row per public differentiable op. test_ops.py gives each row: the dense oracle in both precisions, the vjp against
-differences, batch = loop of singles, broadcasting, empty batches, `out=`, unchanged inputs, and dtype errors.
+differences, batch = loop of singles, broadcasting, `out=`, unchanged inputs. test_awkward.py gives each what must raise and
+what must work.
 
 `args(rng, s)` makes valid arguments by construction (a dominant factor, positive variances), never by filtering.
 `reference` is the oracle on float64 arrays with the same batch axes; `s` is given to both where a setting is drawn.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import reference as ref
@@ -20,7 +22,7 @@ from gvae import ops
 @dataclass(frozen=True)
 class Case:
     name: str
-    op: Callable  # (s) -> function of the arrays
+    op: Callable  # (s) -> function of the arrays; it takes the public op's settings as keywords
     args: Callable  # (rng, s) -> tuple of float64 arrays
     reference: Callable  # (s) -> function of the float64 arrays
     cores: tuple[int, ...] | None = None  # trailing axes per argument, for ops that batch
@@ -28,6 +30,11 @@ class Case:
     out: bool = False
     scale: Callable | None = None  # sum of absolute terms, where the result may cancel
     settings: str = ""
+    direct: Callable | None = None  # the public op itself, where `op` is more than that or goes another way
+    names: tuple[str, ...] = ()  # of the arrays as errors call them, where they are not the op's first parameters
+
+    def public(self, s):
+        return (self.direct or self.op)(s)
 
     def __str__(self):
         return self.name + self.settings
@@ -83,6 +90,10 @@ def binary(name, first, second, function):
     )
 
 
+def _where(x, y, mask):
+    return ops.where(mask, x, y)
+
+
 ELEMENTWISE = [
     binary("add", real, real, np.add),
     binary("subtract", real, real, np.subtract),
@@ -121,9 +132,10 @@ ELEMENTWISE = [
     unary("digamma", positive, scipy.special.digamma, scale=lambda x: 4 + np.abs(x)),
     Case(
         "where",
-        op=lambda s: lambda x, y: ops.where(np.arange(s.N) % 2 == 0, x, y),
+        op=lambda s: partial(_where, mask=np.arange(s.N) % 2 == 0),
         args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), real(rng, (*s.lead(1), s.N))),
         reference=lambda s: lambda x, y: np.where(np.arange(s.N) % 2 == 0, x, y),
+        names=("x", "y"),
     ),
 ]
 
@@ -131,7 +143,7 @@ ELEMENTWISE = [
 def reduction(name, function, axis, keepdims):
     return Case(
         name,
-        op=lambda s: lambda x: getattr(ops, name)(x, axis=axis, keepdims=keepdims),
+        op=lambda s: partial(getattr(ops, name), axis=axis, keepdims=keepdims),
         args=lambda rng, s: (real(rng, (s.K, s.R, s.N)),),
         reference=lambda s: lambda x: function(x, axis=axis, keepdims=keepdims),
         scale=lambda x: 1 + np.abs(x).sum(),
@@ -148,20 +160,20 @@ ARRAYS = [
     *(reduction("logsumexp", scipy.special.logsumexp, axis, keep) for axis, keep in ((0, False), (-1, True), (1, False))),
     Case(
         "cumsum",
-        op=lambda s: lambda x: ops.cumsum(x, axis=1),
+        op=lambda s: partial(ops.cumsum, axis=1),
         args=lambda rng, s: (real(rng, (s.K, s.N)),),
         reference=lambda s: lambda x: np.cumsum(x, axis=1),
         scale=lambda x: 1 + np.abs(x).sum(),
     ),
     Case(
         "reshape",
-        op=lambda s: lambda x: ops.reshape(x, shape=(-1, s.K)),
+        op=lambda s: partial(ops.reshape, shape=(-1, s.K)),
         args=lambda rng, s: (real(rng, (s.K, s.N)),),
         reference=lambda s: lambda x: x.reshape(-1, s.K),
     ),
     Case(
         "transpose",
-        op=lambda s: lambda x: ops.transpose(x, axes=(2, 0, -2)),
+        op=lambda s: partial(ops.transpose, axes=(2, 0, -2)),
         args=lambda rng, s: (real(rng, (s.K, s.R, s.N)),),
         reference=lambda s: lambda x: x.transpose(2, 0, 1),
     ),
@@ -171,34 +183,37 @@ ARRAYS = [
         args=lambda rng, s: (real(rng, (s.K, s.R, s.N)),),
         reference=lambda s: lambda x: x.T,
         settings="[.T]",
+        direct=lambda s: ops.transpose,
     ),
     Case(
         "swapaxes",
-        op=lambda s: lambda x: ops.swapaxes(x, axis1=0, axis2=-1),
+        op=lambda s: partial(ops.swapaxes, axis1=0, axis2=-1),
         args=lambda rng, s: (real(rng, (s.K, s.R, s.N)),),
         reference=lambda s: lambda x: x.swapaxes(0, -1),
     ),
     Case(
         "broadcast_to",
-        op=lambda s: lambda x: ops.broadcast_to(x, shape=(*s.batch, s.K, s.N)),
+        op=lambda s: partial(ops.broadcast_to, shape=(*s.batch, s.K, s.N)),
         args=lambda rng, s: (real(rng, (s.K, 1)),),
         reference=lambda s: lambda x: np.broadcast_to(x, (*s.batch, s.K, s.N)),
     ),
     Case(
         "concatenate",
-        op=lambda s: lambda x, y: ops.concatenate([x, y, x], axis=-1),
+        op=lambda s: lambda x, y, axis=-1: ops.concatenate([x, y, x], axis=axis),
         args=lambda rng, s: (real(rng, (s.R, s.N)), real(rng, (s.R, s.K))),
         reference=lambda s: lambda x, y: np.concatenate([x, y, x], axis=-1),
+        names=("arrays[0]", "arrays[1]"),
     ),
     Case(
         "stack",
-        op=lambda s: lambda x, y: ops.stack([x, y, x], axis=1),
+        op=lambda s: lambda x, y, axis=1: ops.stack([x, y, x], axis=axis),
         args=lambda rng, s: (real(rng, (s.R, s.N)), real(rng, (s.R, s.N))),
         reference=lambda s: lambda x, y: np.stack([x, y, x], axis=1),
+        names=("arrays[0]", "arrays[1]"),
     ),
     Case(
         "place",
-        op=lambda s: lambda x: ops.place(x, index=np.arange(s.N) * 2 + 1, size=2 * s.N + 3),
+        op=lambda s: partial(ops.place, index=np.arange(s.N) * 2 + 1, size=2 * s.N + 3),
         args=lambda rng, s: (real(rng, (*s.lead(0), s.N)),),
         reference=lambda s: (
             lambda x: np.insert(np.zeros((*x.shape[:-1], s.N + 3)), np.minimum(np.arange(s.N) + 1, s.N + 3), x, axis=-1)
@@ -208,9 +223,10 @@ ARRAYS = [
         Case(
             "getitem",
             op=lambda s, index=index: lambda x: x[index],
-            args=lambda rng, s: (real(rng, (4, 3, s.N)),),
+            args=lambda rng, s: (real(rng, (4, 3, s.N + 1)),),
             reference=lambda s, index=index: lambda x: x[index],
             settings=f"[{label}]",
+            direct=lambda s, index=index: partial(ops.getitem, index=index),
         )
         for label, index in (
             ("int", 1),
@@ -238,9 +254,10 @@ DENSE = [
     *(
         Case(
             "affine",
-            op=lambda s, f=f: lambda x, w, b: ops.affine(x, w, b, activation=f),
+            op=lambda s, f=f: partial(ops.affine, activation=f),
             args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), real(rng, (s.N, 20), 0.7), real(rng, (20,))),
             reference=lambda s, f=f: lambda x, w, b: ref.activation(f, x @ w + b),
+            cores=(1, 2, 1),
             scale=lambda x, w, b: 1 + (np.abs(x) @ np.abs(w) + np.abs(b)).max(initial=0),
             covers=("affine",) if f != "identity" else ("affine", "ACTIVATIONS"),
             settings=f"[{f}]",
@@ -251,12 +268,9 @@ DENSE = [
 
 
 def banded(name, reference, cores, args, out=False, **settings):
-    def op(s):
-        return lambda *a: getattr(ops, name)(*a, offsets=s.offsets, **settings)
-
     return Case(
         name,
-        op=op,
+        op=lambda s: partial(getattr(ops, name), offsets=s.offsets, **settings),
         args=args,
         reference=lambda s: ref.batched(lambda *a: reference(*a, s.offsets, **settings), *cores),
         cores=cores,
@@ -369,10 +383,8 @@ BANDED = [
     *(
         Case(
             "kl_divergence_banded",
-            op=lambda s, own=own: (
-                lambda m, c, pm, pc: ops.kl_divergence_banded(
-                    m, c, pm, pc, offsets=s.offsets if own else (0,), prior_offsets=(0,) if own else s.offsets
-                )
+            op=lambda s, own=own: partial(
+                ops.kl_divergence_banded, offsets=s.offsets if own else (0,), prior_offsets=(0,) if own else s.offsets
             ),
             args=lambda rng, s, own=own: (
                 real(rng, (*s.lead(1), s.N)),
@@ -399,7 +411,7 @@ BANDED = [
     ),
     Case(
         "kl_divergence_banded",
-        op=lambda s: lambda m, c, pm, pc: ops.kl_divergence_banded(m, c, pm, pc, offsets=s.offsets, prior_offsets=(0, 1, 3)),
+        op=lambda s: partial(ops.kl_divergence_banded, offsets=s.offsets, prior_offsets=(0, 1, 3)),
         args=lambda rng, s: (
             real(rng, (*s.lead(1), s.N)),
             factor(rng, s, 0),
@@ -467,7 +479,7 @@ AR1 = [
 AR1.append(
     Case(
         "logdet_ar1",
-        op=lambda s: lambda v, r: ops.logdet_ar1(v, r, s.N),
+        op=lambda s: partial(ops.logdet_ar1, N=s.N),
         args=lambda rng, s: (positive(rng, s.lead(1)), rng.uniform(-0.9, 0.9, s.lead(2))),
         reference=lambda s: ref.batched(lambda v, r: np.linalg.slogdet(ref.covariance_ar1(v, r, s.N))[1], 0, 0),
         cores=(0, 0),
@@ -567,7 +579,7 @@ GAUSSIAN = [
     ),
     Case(
         "log_prob_dense",
-        op=lambda s: lambda x, m, r: ops.log_prob_dense(x, m, r),
+        op=lambda s: ops.log_prob_dense,
         args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), real(rng, (*s.lead(2), s.N)), lower(rng, s, 1)),
         reference=lambda s: ref.batched(lambda x, m, r: ref.gaussian_log_prob(x, m, np.tril(r) @ np.tril(r).T), 1, 1, 2),
         cores=(1, 1, 2),
@@ -575,7 +587,7 @@ GAUSSIAN = [
     ),
     Case(
         "kl_divergence_dense",
-        op=lambda s: lambda m, r: ops.kl_divergence_dense(m, r),
+        op=lambda s: ops.kl_divergence_dense,
         args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), lower(rng, s, 1)),
         # R is used as it stands: perturbed above the diagonal too, R Rᵀ is still the covariance, but |R| is not prod R_jj
         reference=lambda s: ref.batched(
@@ -610,11 +622,12 @@ LINALG = [
         args=lambda rng, s: (lambda l: (l @ l.swapaxes(-1, -2),))(lower(rng, s)),
         reference=lambda s: ref.batched(np.linalg.cholesky, 2),
         cores=(2,),
+        direct=lambda s: ops.cholesky,
     ),
     *(
         Case(
             "solve_triangular",
-            op=lambda s, t=trans: lambda l, b: ops.solve_triangular(l, b, trans=t),
+            op=lambda s, t=trans: partial(ops.solve_triangular, trans=t),
             args=lambda rng, s: (lower(rng, s, 0), real(rng, (*s.lead(1), s.N, s.K))),
             reference=lambda s, t=trans: ref.batched(
                 lambda l, b: np.linalg.solve(np.tril(l).T if t else np.tril(l), b), 2, 2
@@ -634,6 +647,7 @@ LINALG = [
         ),
         cores=(2,),
         scale=lambda a: 10 * (1 + np.abs(a).max(initial=0)) ** 3,
+        direct=lambda s: ops.eigh,
     ),
 ]
 
@@ -656,7 +670,7 @@ def _cube(a):
 def weights_case(name, function):
     return Case(
         name,
-        op=lambda s: lambda x: getattr(ops, name)(x, axis=1),
+        op=lambda s: partial(getattr(ops, name), axis=1),
         args=lambda rng, s: (real(rng, (s.R, s.K, s.N), 3.0),),
         reference=lambda s: function,
     )
@@ -676,19 +690,43 @@ def _csr(s, seed=7):
     return scipy.sparse.csr_array(rng.poisson(0.7, size=(s.R + 2, s.N)))
 
 
+def _csr_matmul(y, x):
+    return ops.csr_matmul(x, y)
+
+
 SPARSE = [
     Case(
         "csr_matmul",
-        op=lambda s: lambda y: ops.csr_matmul(_csr(s), y),
+        op=lambda s: partial(_csr_matmul, x=_csr(s)),
         args=lambda rng, s: (real(rng, (s.N, s.K)),),
         reference=lambda s: lambda y: _csr(s).toarray() @ y,
+        names=("y",),
     ),
     Case(
         "affine",
-        op=lambda s: lambda w, b: ops.affine(_csr(s), w, b, activation="elu"),
+        op=lambda s: lambda w, b, activation="elu": ops.affine(_csr(s), w, b, activation=activation),
         args=lambda rng, s: (real(rng, (s.N, s.K)), real(rng, (s.K,))),
         reference=lambda s: lambda w, b: ref.activation("elu", _csr(s).toarray() @ w + b),
         settings="[csr]",
+        names=("weight", "bias"),
+    ),
+]
+
+# Not differentiable, so only test_awkward.py drives them; test_ops.py has tests of their own.
+PLAIN = [
+    Case(
+        "band_to_dense",
+        op=lambda s: partial(ops.band_to_dense, offsets=s.offsets),
+        args=lambda rng, s: (factor(rng, s),),
+        reference=lambda s: ref.batched(lambda c: ref.dense_factor(c, s.offsets), 2),
+        cores=(2,),
+    ),
+    Case(
+        "dense_to_band",
+        op=lambda s: partial(ops.dense_to_band, offsets=s.offsets),
+        args=lambda rng, s: (lower(rng, s),),
+        reference=lambda s: ref.batched(lambda l: ref.stored(l, s.offsets), 2),
+        cores=(2,),
     ),
 ]
 

@@ -7,11 +7,10 @@ import pytest
 from cases import CASES
 from gradcheck import check_vjp
 from hypothesis import find, given
-from strategies import Sizes, seeds, sizes
+from strategies import seeds, sizes
 
 from gvae import ops
-from gvae.autodiff import Var, gradient
-from gvae.errors import ConfigError, DTypeError, ShapeError
+from gvae.autodiff import gradient
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -102,17 +101,6 @@ def test_batch_is_a_loop_of_singles(case, s, seed):
 
 
 @batching
-def test_empty_batch(case):
-    s = Sizes((0,), ((0,),) * 4, N=3, offsets=(0, 1), K=2, R=2)
-    args = case.args(np.random.default_rng(0), s)
-    result = case.op(s)(*args)
-    assert result.shape[0] == 0
-    bars = gradient(lambda *a: ops.sum(case.op(s)(*a)), *args)
-    for bar, arg in zip(bars if len(args) > 1 else [bars], args, strict=True):
-        assert bar.shape == arg.shape
-
-
-@batching
 @given(s=sizes(empty=False), seed=seeds)
 def test_layouts_do_not_matter(case, s, seed):
     args = case.args(np.random.default_rng(seed), s)
@@ -128,37 +116,9 @@ def test_layouts_do_not_matter(case, s, seed):
 def test_out_receives_the_same_bits(case, s, seed):
     args = case.args(np.random.default_rng(seed), s)
     expected = case.op(s)(*args)
-    op, settings = getattr(ops, case.name), {}
-    if case.settings:
-        settings = {"offsets": s.offsets, "trans": "trans=True" in case.settings}
     for out in (np.full(expected.shape, np.nan), np.full((*expected.shape, 2), np.nan)[..., 0]):
-        assert op(*args, out=out, **settings) is out
+        assert case.op(s)(*args, out=out) is out
         np.testing.assert_array_equal(out, expected)
-    with pytest.raises(ShapeError, match=f"{case.name}: out is"):
-        op(*args, out=np.zeros((*expected.shape, 1)), **settings)
-    with pytest.raises(ShapeError, match="out is read-only or a broadcast view"):
-        op(*args, out=_read_only(expected), **settings)
-    with pytest.raises(ConfigError, match="out= cannot be combined with a Var"):
-        op(Var(args[0]), *args[1:], out=np.empty_like(expected), **settings)
-
-
-def _read_only(like):
-    out = np.zeros_like(like)
-    out.flags.writeable = False
-    return out
-
-
-@every_case
-def test_dtypes_that_are_not_offered_raise(case):
-    s = Sizes((2,), ((2,),) * 4, N=3, offsets=(0, 1), K=2, R=2)
-    args = case.args(np.random.default_rng(0), s)
-    typed = case.name not in {"reshape", "transpose", "swapaxes", "broadcast_to", "getitem", "place"}
-    if typed:  # shape ops move elements of any dtype
-        with pytest.raises(DTypeError):
-            case.op(s)(*(a.astype(np.int64) for a in args))
-    if len(args) > 1:
-        with pytest.raises(DTypeError):
-            case.op(s)(args[0].astype(np.float32), *args[1:])
 
 
 def test_the_strategies_draw_what_they_promise():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gvae import dispatch
-from gvae.checks import check_floating
+from gvae.checks import caller_name
 from gvae.errors import ConfigError
 
 METHODS = ("systems", "segments")
@@ -37,15 +37,13 @@ def _fastest(operation: str, dtype: str, systems: int, N: int) -> str:
     return min(_table()[operation, dtype], key=lambda point: math.dist(point[:2], here))[2]
 
 
-def choose(
-    operation: str, offsets: tuple[int, ...], N: int, systems: int, dtype: np.dtype, method: str | None, where: str
-) -> str:
+def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, dtype: np.dtype, method: str | None) -> str:
     """The method to use: the given one if it is legal, else the fastest by the table."""
     if method is not None and method not in METHODS:
-        raise ConfigError(f"{where}: method is {method!r}, expected None, {' or '.join(METHODS)}")
+        raise ConfigError(f"{caller_name()}: method is {method!r}, expected None, {' or '.join(METHODS)}")
     chain = offsets == (0, 1)
     if method == "segments" and not chain:
-        raise ConfigError(f"{where}: method is 'segments', expected with offsets (0, 1) only, not {offsets}")
+        raise ConfigError(f"{caller_name()}: method is 'segments', expected with offsets (0, 1) only, not {offsets}")
     if method is None:
         method = _fastest(operation, dtype.name, systems, N) if chain and N >= SHORTEST else "systems"
     return method
@@ -53,7 +51,7 @@ def choose(
 
 def run(kind: str, chol: Any, b: Any, y: Any) -> int:
     """One system: y (1, N), or (2, N) for the selected inverse, from chol (2, N) and b (N,). Returns the failing minor."""
-    kernels = dispatch.kernels_for("chain", chol, b, y)
+    kernels = dispatch.kernels_for("chain", chol, b)
     code, N = getattr(kernels, kind), chol.shape[-1]
     failed = kernels.status(chol)
     if failed:
@@ -75,17 +73,3 @@ def run(kind: str, chol: Any, b: Any, y: Any) -> int:
     dispatch.launch("chain", "fill", chol, b, code, head, T, incoming, y, n=S, work=S * T * 4, step=dispatch.LANES)
     kernels.rest(chol, b, code, *after, y)
     return 0
-
-
-def method_banded(operation: str, N: int, *, systems: int = 1, dtype: Any = np.float32) -> str:
-    """How a chain (offsets 0, 1) of N variables is solved or inverted when no `method` is given.
-
-    operation : "solve" or "inverse"      systems : right-hand sides, or factors to invert      dtype : float32 or float64
-    Returns "systems" (LANES systems side by side, each from end to end) or "segments" (each system cut into segments that
-    run side by side): the faster of the two at the nearest shape of gvae/kernels/methods.json.
-    Raises ConfigError, DTypeError.
-    """
-    if operation not in ("solve", "inverse"):
-        raise ConfigError(f"method_banded: operation is {operation!r}, expected 'solve' or 'inverse'")
-    dtype = check_floating(where="method_banded", dtype=np.empty(0, dtype))
-    return choose(operation, (0, 1), N, systems, dtype, None, "method_banded")

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gvae.checks import check_arrays
+from gvae.checks import caller_name, check_arrays
+from gvae.errors import ShapeError
 from gvae.ops import arrays
 from gvae.ops.banded import LOG_2PI, multiply_triangular_banded, solve_triangular_banded
 from gvae.ops.elementwise import exp, log, log1p, multiply, negative, square, subtract
@@ -54,6 +55,8 @@ def kl_divergence_ar1(mean: Any, variance: Any, rho: Any) -> Any:
 def logdet_ar1(variance: Any, rho: Any, N: int) -> Any:
     """log |C| = n log s + (n - 1) log(1 - rho²).   variance, rho : (...)   Returns (...). Raises ShapeError, DTypeError."""
     check_arrays("variance: ..., rho: ...", variance=variance, rho=rho)
+    if not isinstance(N, int) or N < 0:  # exactly: a NumPy integer would turn float32 into float64
+        raise ShapeError(f"{caller_name()}: N is {N!r}, expected a Python integer, 0 or more")
     return N * log(variance) + max(N - 1, 0) * (log1p(negative(rho)) + log1p(rho))
 
 

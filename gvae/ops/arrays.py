@@ -1,14 +1,19 @@
-"""Reductions, shapes and indexing. Attaches the methods of Var that are not arithmetic."""
+"""Reductions, shapes and indexing. Attaches the methods of Var that are not arithmetic.
+
+A reduction takes float32 or float64, as all arithmetic does; what only moves elements takes any dtype, and says so.
+"""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from gvae import dispatch
 from gvae.autodiff import Var, primitive
-from gvae.checks import check_floating
+from gvae.checks import caller_name, check_array, check_axes, check_axis, check_floating
+from gvae.errors import BoundsError, ShapeError
 
 __all__ = [
     "broadcast_to",
@@ -29,15 +34,20 @@ __all__ = [
 def _expand(bar, shape, axis, keepdims):
     """Broadcast a reduced cotangent back over the axes that were summed."""
     if axis is not None and not keepdims:
-        axes = (axis,) if isinstance(axis, int) else axis
-        bar = np.expand_dims(bar, tuple(a % len(shape) for a in axes))
+        bar = np.expand_dims(bar, check_axes(axis, len(shape)))
     return np.broadcast_to(bar, shape)
+
+
+def _check_reduction(x, axis):
+    check_floating(x=x)
+    if axis is not None:
+        check_axes(axis, x.ndim)
 
 
 @primitive
 def sum(x, *, axis=None, keepdims=False):
     """Sum over `axis` (an int, a tuple, or None for all)."""
-    check_floating(x=x)
+    _check_reduction(x, axis)
     return x.sum(axis=axis, keepdims=keepdims)
 
 
@@ -49,7 +59,7 @@ def _(y_bar, y, x, *, needs, axis=None, keepdims=False):
 @primitive
 def mean(x, *, axis=None, keepdims=False):
     """Arithmetic mean over `axis`. The mean of nothing is NaN, without a warning."""
-    check_floating(x=x)
+    _check_reduction(x, axis)
     total = x.sum(axis=axis, keepdims=keepdims)
     n = x.size // total.size if total.size else 1
     return total / x.dtype.type(n) if n else total + x.dtype.type("nan")
@@ -65,6 +75,7 @@ def _(y_bar, y, x, *, needs, axis=None, keepdims=False):
 def logsumexp(x, *, axis=-1, keepdims=False):
     """log sum e^x over one axis, stable; -inf where all entries are -inf, NaN where one is NaN."""
     check_floating(x=x)
+    check_axis(axis, x.ndim)
     top = x.max(axis=axis, keepdims=True, initial=-np.inf)
     shift = np.where(np.isfinite(top), top, x.dtype.type(0))
     with np.errstate(divide="ignore"):
@@ -84,6 +95,7 @@ def _(y_bar, y, x, *, needs, axis=-1, keepdims=False):
 def cumsum(x, *, axis):
     """Running sum along one axis."""
     check_floating(x=x)
+    check_axis(axis, x.ndim)
     return np.cumsum(x, axis=axis)
 
 
@@ -94,8 +106,13 @@ def _(y_bar, y, x, *, needs, axis):
 
 @primitive
 def reshape(x, *, shape):
-    """The same elements in C order under another shape; one size may be -1."""
-    return x.reshape(shape)
+    """The same elements, of any dtype, in C order under another shape; one size may be -1."""
+    check_array(x=x)
+    try:
+        return x.reshape(shape)
+    except (TypeError, ValueError):
+        pass
+    raise ShapeError(f"{caller_name()}: shape is {shape!r}, expected one that holds the {x.size} elements of {x.shape}")
 
 
 @reshape.vjp
@@ -105,7 +122,10 @@ def _(y_bar, y, x, *, needs, shape):
 
 @primitive
 def transpose(x, *, axes=None):
-    """Axes permuted (reversed when None)."""
+    """Axes permuted (reversed when None); x of any dtype."""
+    check_array(x=x)
+    if axes is not None and len(check_axes(axes, x.ndim, name="axes")) != x.ndim:
+        raise ShapeError(f"{caller_name()}: axes is {axes!r}, expected all {x.ndim} axes of x")
     return x.transpose(axes)
 
 
@@ -116,7 +136,10 @@ def _(y_bar, y, x, *, needs, axes=None):
 
 @primitive
 def swapaxes(x, *, axis1, axis2):
-    """Two axes exchanged."""
+    """Two axes exchanged; x of any dtype."""
+    check_array(x=x)
+    check_axis(axis1, x.ndim, name="axis1")
+    check_axis(axis2, x.ndim, name="axis2")
     return x.swapaxes(axis1, axis2)
 
 
@@ -127,8 +150,13 @@ def _(y_bar, y, x, *, needs, axis1, axis2):
 
 @primitive
 def broadcast_to(x, *, shape):
-    """A read-only view under a larger shape."""
-    return np.broadcast_to(x, shape)
+    """A read-only view under a larger shape; x of any dtype."""
+    check_array(x=x)
+    try:
+        return np.broadcast_to(x, shape)
+    except (TypeError, ValueError):
+        pass
+    raise ShapeError(f"{caller_name()}: shape is {shape!r}, expected one that {x.shape} broadcasts to")
 
 
 @broadcast_to.vjp
@@ -145,7 +173,12 @@ def concatenate(arrays: Any, axis: int = 0) -> Any:
 
 @primitive
 def _concatenate(*arrays, axis):
-    check_floating(where="concatenate", **{f"arrays[{i}]": a for i, a in enumerate(arrays)})
+    check_floating(**{f"arrays[{i}]": a for i, a in enumerate(arrays)})
+    first = arrays[0].shape
+    joined = check_axis(axis, len(first))
+    for i, a in enumerate(arrays):
+        if a.ndim != len(first) or any(n != m for d, (n, m) in enumerate(zip(a.shape, first, strict=True)) if d != joined):
+            raise ShapeError(f"concatenate: arrays[{i}] has shape {a.shape}, expected {first} in all axes but {joined}")
     return np.concatenate(arrays, axis=axis)
 
 
@@ -162,7 +195,11 @@ def stack(arrays: Any, axis: int = 0) -> Any:
 
 @primitive
 def _stack(*arrays, axis):
-    check_floating(where="stack", **{f"arrays[{i}]": a for i, a in enumerate(arrays)})
+    check_floating(**{f"arrays[{i}]": a for i, a in enumerate(arrays)})
+    check_axis(axis, arrays[0].ndim + 1)
+    for i, a in enumerate(arrays):
+        if a.shape != arrays[0].shape:
+            raise ShapeError(f"stack: arrays[{i}] has shape {a.shape}, expected {arrays[0].shape} as arrays[0]")
     return np.stack(arrays, axis=axis)
 
 
@@ -172,13 +209,21 @@ def _(y_bar, y, *arrays, needs, axis):
 
 
 def getitem(x: Any, index: Any) -> Any:
-    """x[index]: integers, slices, None, `...`, boolean masks and integer arrays; the index is a constant."""
+    """x[index], x of any dtype: integers, slices, None, `...`, masks and integer arrays; the index is a constant.
+
+    Raises BoundsError, which is an IndexError too, so that Python can iterate over a Var.
+    """
     return _getitem(x, index=index)
 
 
 @primitive
 def _getitem(x, *, index):
-    return x[index]
+    check_array(x=x)
+    try:
+        return x[index]
+    except (IndexError, TypeError, ValueError) as error:
+        reason = str(error)
+    raise BoundsError(f"{caller_name()}: index is {index!r}, expected one that fits shape {x.shape}: {reason}")
 
 
 @_getitem.vjp
@@ -194,10 +239,20 @@ def _(y_bar, y, x, *, needs, index):
 
 @primitive
 def place(x, *, index, size):
-    """Zeros of length `size` along the last axis, with x at the positions `index` (distinct integers)."""
-    y = np.zeros((*x.shape[:-1], size), x.dtype)
-    y[..., index] = x
-    return y
+    """Zeros of length `size` along the last axis, with x, of any dtype, at the positions `index`.
+
+    index : integers, one per entry of x's last axis. Not checked: that they are distinct.
+    """
+    check_array(x=x)
+    if x.ndim == 0 or np.shape(index) != x.shape[-1:]:
+        raise ShapeError(f"{caller_name()}: index has shape {np.shape(index)}, expected {x.shape[-1:]} as x's last axis")
+    try:
+        y = np.zeros((*x.shape[:-1], operator.index(size)), x.dtype)
+        y[..., index] = x
+        return y
+    except (IndexError, TypeError, ValueError) as error:
+        reason = str(error)
+    raise BoundsError(f"{caller_name()}: index does not fit size {size!r}, expected integers below it: {reason}")
 
 
 @place.vjp

@@ -23,8 +23,8 @@ import numpy as np
 
 from gvae import dispatch
 from gvae.autodiff import primitive
-from gvae.checks import check_arrays, check_offsets, check_out
-from gvae.errors import NotPositiveDefiniteError, ShapeError
+from gvae.checks import caller_name, check_arrays, check_floating, check_offsets, check_out
+from gvae.errors import ConfigError, NotPositiveDefiniteError, ShapeError
 from gvae.ops import _chain, arrays, elementwise
 from gvae.ops._batching import flat, lane_order, owners, rows_of_factors, widened
 
@@ -46,8 +46,6 @@ __all__ = [
     "solve_triangular_banded",
 ]
 
-method_banded = _chain.method_banded
-
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -61,12 +59,12 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
     Cost O(N M²). Backward stable: |A - L Lᵀ| is of order M eps |A| (Higham 2002, thm 10.3). Twin of SciPy's function.
     """
-    check_arrays("ab: ... M N", where="cholesky_banded", ab=ab)
-    chol = _result(out, ab.shape, ab.dtype, "cholesky_banded")
+    check_arrays("ab: ... M N", ab=ab)
+    chol = _result(out, ab.shape, ab.dtype)
     factors, systems = flat(chol, 2), flat(ab, 2)
     status = np.zeros(len(systems), np.int32)
     _launch("cholesky", systems, factors, status, n=len(systems), work=2 * ab.size)
-    _report(status, ab.shape[:-2], "cholesky_banded", check, info, name="ab")
+    _report(status, ab.shape[:-2], check, info, name="ab")
     return _deliver(factors, chol)
 
 
@@ -99,10 +97,8 @@ def solve_triangular_banded(
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False). Not checked: that b is finite.
     Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5).
     """
-    offsets = _check_factor("solve_triangular_banded", "chol: ... M N, b: ... N", offsets, chol=chol, b=b)
-    return _solve(
-        chol, b, offsets, trans=trans, where="solve_triangular_banded", check=check, out=out, info=info, method=method
-    )
+    offsets = _check_factor("chol: ... M N, b: ... N", offsets, chol=chol, b=b)
+    return _solve(chol, b, offsets, trans=trans, check=check, out=out, info=info, method=method)
 
 
 @solve_triangular_banded.vjp
@@ -110,28 +106,28 @@ def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=N
     return _solve_vjp(x_bar, x, chol, b, offsets, trans=trans, needs=needs, method=method)
 
 
-def _solve(chol, b, offsets, *, trans, where, check, out=None, info=None, method=None):
+def _solve(chol, b, offsets, *, trans, check, out=None, info=None, method=None):
     offsets = _default(offsets, chol)
     batch = np.broadcast_shapes(chol.shape[:-2], b.shape[:-1])
-    x = _result(out, (*batch, b.shape[-1]), b.dtype, where)
+    x = _result(out, (*batch, b.shape[-1]), b.dtype)
     if out is not None and out is not b and np.may_share_memory(out, b):
         b = b.copy()
     factors, vectors, solutions = flat(chol, 2), flat(widened(b, x.shape), 1), flat(x, 1)
     status = np.zeros(len(factors), np.int32)
     owner, row = lane_order(chol.shape[:-2], batch)
-    if _chain.choose("solve", offsets, b.shape[-1], len(row), b.dtype, method, where) == "segments":
+    if _chain.choose("solve", offsets, b.shape[-1], len(row), b.dtype, method) == "segments":
         for f, r in zip(owner, row, strict=True):
             status[f] = _chain.run("BACKWARD" if trans else "FORWARD", factors[f], vectors[r], solutions[r : r + 1])
     else:
         settings = (_int64(offsets), owner, row, vectors, solutions, trans, status)
         _launch("solve_triangular", factors, *settings, n=len(vectors), work=chol.size + 2 * x.size)
-    _report(status, chol.shape[:-2], where, check, info)
+    _report(status, chol.shape[:-2], check, info)
     return _deliver(solutions, x)
 
 
 def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs, method=None):
     # L x = b:  b̄ = L⁻ᵀ x̄,  L̄ = -b̄ xᵀ on the pattern.  For Lᵀ x = b the two vectors change places.  Giles 2008, sec. 2.3.
-    b_bar = _solve(chol, x_bar, offsets, trans=not trans, where="solve_triangular_banded", check=False, method=method)
+    b_bar = _solve(chol, x_bar, offsets, trans=not trans, check=False, method=method)
     chol_bar = None
     if needs[0]:
         u, v = (x, b_bar) if trans else (b_bar, x)
@@ -141,7 +137,7 @@ def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs, method=None):
 
 def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
     """Solve (L Lᵀ) x = b.   chol : (..., M, N)   b : (..., N)   Returns x (..., N). Raises as the triangular solve."""
-    _check_factor("cho_solve_banded", "chol: ... M N, b: ... N", offsets, chol=chol, b=b)
+    _check_factor("chol: ... M N, b: ... N", offsets, chol=chol, b=b)
     y = solve_triangular_banded(chol, b, offsets=offsets, check=check)
     return solve_triangular_banded(chol, y, offsets=offsets, trans=True, check=check)
 
@@ -156,9 +152,9 @@ def multiply_triangular_banded(
     out  : buffer for the result; it may not overlap x
     Raises ShapeError, DTypeError. Any L will do: the diagonal is not checked.
     """
-    offsets = _check_factor("multiply_triangular_banded", "chol: ... M N, x: ... N", offsets, chol=chol, x=x)
+    offsets = _check_factor("chol: ... M N, x: ... N", offsets, chol=chol, x=x)
     batch = np.broadcast_shapes(chol.shape[:-2], x.shape[:-1])
-    y = _result(out, (*batch, x.shape[-1]), x.dtype, "multiply_triangular_banded")
+    y = _result(out, (*batch, x.shape[-1]), x.dtype)
     if out is not None and np.may_share_memory(out, x):
         raise ShapeError("multiply_triangular_banded: out overlaps x, expected an array of its own")
     factors, vectors, products = flat(chol, 2), flat(widened(x, y.shape), 1), flat(y, 1)
@@ -201,8 +197,8 @@ def inverse_banded(
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
     Cost O(N * offsets[-1] * (M - 1)), memory O(N * offsets[-1]); never N x N. Source: Takahashi et al. (1973).
     """
-    offsets = _check_factor("inverse_banded", "chol: ... M N", offsets, chol=chol)
-    s = _closure(chol, offsets, "inverse_banded", check, info, method)
+    offsets = _check_factor("chol: ... M N", offsets, chol=chol)
+    s = _closure(chol, offsets, check, info, method)
     value = s if fill or len(offsets) == offsets[-1] + 1 else s[..., list(offsets), :]
     return (value, s) if save else value
 
@@ -215,17 +211,17 @@ def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, inf
     return (_closure_vjp(chol, offsets, saved, s_bar),)
 
 
-def _closure(chol, offsets, where, check, info=None, method=None):
+def _closure(chol, offsets, check, info=None, method=None):
     """The inverse at every offset 0..offsets[-1], (..., W, N)."""
     W, factors = offsets[-1] + 1, flat(chol, 2)
     s = dispatch.empty((len(factors), W, chol.shape[-1]), chol.dtype)
     status = np.zeros(len(factors), np.int32)
-    if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol.dtype, method, where) == "segments":
+    if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol.dtype, method) == "segments":
         for f in range(len(factors)):
             status[f] = _chain.run("INVERSE", factors[f], factors[f, 0], s[f])
     else:
         _launch("inverse", factors, _int64(offsets), s, status, n=len(factors), work=len(offsets) * s.size)
-    _report(status, chol.shape[:-2], where, check, info)
+    _report(status, chol.shape[:-2], check, info)
     return s.reshape(*chol.shape[:-2], *s.shape[1:])
 
 
@@ -241,7 +237,7 @@ def _closure_vjp(chol, offsets, s, s_bar):
 def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
     """log |L Lᵀ| = 2 sum log L_jj.   chol : (..., M, N)   Returns (...). Raises as `inverse_banded`."""
     check_arrays("chol: ... M N", chol=chol)
-    return 2 * arrays.sum(_log_pivots(chol, check=check, info=info, where="logdet_banded"), axis=-1)
+    return 2 * arrays.sum(_log_pivots(chol, check=check, info=info), axis=-1)
 
 
 def entropy_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
@@ -250,7 +246,7 @@ def entropy_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
     Raises as `inverse_banded`. It does not depend on the mean, nor on the off-diagonal entries of L.
     """
     check_arrays("chol: ... M N", chol=chol)
-    log_pivots = _log_pivots(chol, check=check, info=info, where="entropy_banded")
+    log_pivots = _log_pivots(chol, check=check, info=info)
     return 0.5 * chol.shape[-1] * (1 + LOG_2PI) - arrays.sum(log_pivots, axis=-1)
 
 
@@ -261,7 +257,7 @@ def marginal_variances_banded(
 
     Raises, costs and errs as `inverse_banded`, whose row 0 it is.
     """
-    _check_factor("marginal_variances_banded", "chol: ... M N", offsets, chol=chol)
+    _check_factor("chol: ... M N", offsets, chol=chol)
     inverse = inverse_banded(chol, offsets=offsets, check=check, info=info)
     return arrays.getitem(inverse, (..., 0, slice(None)))
 
@@ -269,22 +265,21 @@ def marginal_variances_banded(
 def log_pivots_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
     """log L_jj.   chol : (..., M, N)   Returns (..., N), NaN in a failed system. Raises as `inverse_banded`."""
     check_arrays("chol: ... M N", chol=chol)
-    return _log_pivots(chol, check=check, info=info, where="log_pivots_banded")
+    return _log_pivots(chol, check=check, info=info)
 
 
 @primitive
-def _log_pivots(chol, *, where, check=True, info=None):
+def _log_pivots(chol, *, check=True, info=None, name="chol"):
     """log L_jj, (..., N); all NaN in a system that has a pivot which is not positive."""
     pivots = chol[..., 0, :]
-    good = pivots > 0
-    if good.all():
-        if info is not None:
-            _report(np.zeros(chol.shape[:-2], np.int32), chol.shape[:-2], where, check, info)
-        return np.log(pivots)
-    bad = ~good
-    status = np.where(bad.any(axis=-1), bad.argmax(axis=-1) + 1 if pivots.shape[-1] else 0, 0)
-    _report(status.ravel(), status.shape, where, check, info)
-    return np.log(np.where(status[..., None] != 0, pivots.dtype.type("nan"), pivots))
+    bad = ~(pivots > 0)
+    status = np.zeros(pivots.shape[:-1], np.int32)
+    failing = bad.any(axis=-1)
+    if failing.any():
+        status[failing] = bad[failing].argmax(axis=-1) + 1
+        pivots = np.where(failing[..., None], pivots.dtype.type("nan"), pivots)
+    _report(status.ravel(), status.shape, check, info, name=name)
+    return np.log(pivots)
 
 
 @_log_pivots.vjp
@@ -312,9 +307,9 @@ def sample_banded(
     out : buffer for the result (may be mean or eps itself)      Raises as the solve.
     """
     sizes = {"mean": mean, "chol": chol, "eps": eps}
-    offsets = _check_factor("sample_banded", "mean: ... N, chol: ... M N, eps: ... N", offsets, **sizes)
-    e = _solve(chol, eps, offsets, trans=True, where="sample_banded", check=check)
-    z = _result(out, np.broadcast_shapes(mean.shape, e.shape), mean.dtype, "sample_banded")
+    offsets = _check_factor("mean: ... N, chol: ... M N, eps: ... N", offsets, **sizes)
+    e = _solve(chol, eps, offsets, trans=True, check=check)
+    z = _result(out, np.broadcast_shapes(mean.shape, e.shape), mean.dtype)
     np.add(mean, e, out=z)
     return (z, e) if save else z
 
@@ -333,12 +328,12 @@ def _(z_bar, z, mean, chol, eps, *, needs, saved, offsets=None, check=True):
 def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
     """log N(x; mean, (L Lᵀ)⁻¹), in nats.   x, mean : (..., N)   chol : (..., M, N)   Returns (...). Raises as logdet."""
     sizes = {"x": x, "mean": mean, "chol": chol}
-    offsets = _check_factor("log_prob_banded", "x: ... N, mean: ... N, chol: ... M N", offsets, **sizes)
+    offsets = _check_factor("x: ... N, mean: ... N, chol: ... M N", offsets, **sizes)
     value = np.empty(np.broadcast_shapes(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype)
     status = np.zeros(math.prod(chol.shape[:-2]), np.int32)
     inputs = _densities(x, mean, chol, offsets, value.shape)
     _launch("log_prob", *inputs, flat(value, 0), status, n=len(status), work=_work(*sizes.values()))
-    _report(status, chol.shape[:-2], "log_prob_banded", check, None)
+    _report(status, chol.shape[:-2], check, None)
     return value
 
 
@@ -380,40 +375,43 @@ def kl_divergence_banded(
     To N(0, I) it is summed node by node, 1/2 (S_jj + mean_j² - 1) + log L_jj, so that nothing large cancels.
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
     """
-    _check_factor("kl_divergence_banded", "mean: ... N, chol: ... M N", offsets, mean=mean, chol=chol)
-    offsets = _default(offsets, chol)
+    offsets = _check_factor("mean: ... N, chol: ... M N", offsets, mean=mean, chol=chol)
+    if prior_mean is not None:
+        check_arrays("mean: ... N, prior_mean: ... N", mean=mean, prior_mean=prior_mean)
+    if prior_chol is not None:
+        factors = {"mean": mean, "prior_chol": prior_chol}
+        pattern = _check_factor("mean: ... N, prior_chol: ... M N", prior_offsets, name="prior_offsets", **factors)
+    elif prior_offsets is not None:
+        raise ShapeError(f"{caller_name()}: prior_offsets is {prior_offsets!r}, expected None without prior_chol")
     difference = mean if prior_mean is None else elementwise.subtract(mean, prior_mean)
     if prior_chol is None:
         return _kl_standard(difference, chol, offsets=offsets, check=check)
 
-    prior_offsets = _check_factor(
-        "kl_divergence_banded", "mean: ... N, prior_chol: ... M N", prior_offsets, mean=mean, prior_chol=prior_chol
-    )
     # tr(L_pᵀ S L_p) = sum_j sum_kl L_p[j + o_k, j] L_p[j + o_l, j] S[j + o_k, j + o_l]: S is needed on the prior's pattern,
     # so q's factor is widened with zero diagonals until its closure reaches the prior's last offset.
-    log_pivots = _log_pivots(chol, check=check, where="kl_divergence_banded")
-    if prior_offsets[-1] > offsets[-1]:
-        chol, offsets = _widen(chol, offsets, prior_offsets[-1])
+    log_pivots = _log_pivots(chol, check=check)
+    if pattern[-1] > offsets[-1]:
+        chol, offsets = _widen(chol, offsets, pattern[-1])
     s = inverse_banded(chol, offsets=offsets, fill=True, check=check)
     N = chol.shape[-1]
-    prior_log_pivots = _log_pivots(prior_chol, check=check, where="kl_divergence_banded")
+    prior_log_pivots = _log_pivots(prior_chol, check=check, name="prior_chol")
     total = arrays.sum(elementwise.subtract(log_pivots, prior_log_pivots) - 0.5, axis=-1)
-    for k, o_k in enumerate(prior_offsets):
-        for l, o_l in enumerate(prior_offsets[: k + 1]):
+    for k, o_k in enumerate(pattern):
+        for l, o_l in enumerate(pattern[: k + 1]):
             n = N - o_k  # columns j for which both entries exist
             if n <= 0:
                 continue
             pair = arrays.getitem(prior_chol, (..., k, slice(n))) * arrays.getitem(prior_chol, (..., l, slice(n)))
             product = elementwise.multiply(pair, arrays.getitem(s, (..., o_k - o_l, slice(o_l, o_l + n))))
             total = total + (0.5 if k == l else 1.0) * arrays.sum(product, axis=-1)
-    w = multiply_triangular_banded(prior_chol, difference, offsets=prior_offsets, trans=True)
+    w = multiply_triangular_banded(prior_chol, difference, offsets=pattern, trans=True)
     return total + 0.5 * arrays.sum(elementwise.square(w), axis=-1)
 
 
 @primitive(saves=True)
 def _kl_standard(mean, chol, *, offsets, check, save=False):
     """KL to N(0, I) in one pass over the nodes; every training step of a structured posterior comes through here."""
-    s = _closure(chol, offsets, "kl_divergence_banded", check)
+    s = _closure(chol, offsets, check)
     with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's s is NaN, whatever its logarithms are
         node = 0.5 * (s[..., 0, :] + mean * mean - 1) + np.log(chol[..., 0, :])
     value = node.sum(axis=-1)
@@ -436,6 +434,20 @@ def _(y_bar, y, mean, chol, *, needs, offsets, check, saved):
     return mean_bar, chol_bar
 
 
+def method_banded(operation: str, N: int, *, systems: int = 1, dtype: Any = np.float32) -> str:
+    """How a chain (offsets 0, 1) of N variables is solved or inverted when no `method` is given.
+
+    operation : "solve" or "inverse"      systems : right-hand sides, or factors to invert      dtype : float32 or float64
+    Returns "systems" (LANES systems side by side, each from end to end) or "segments" (each system cut into segments that
+    run side by side): the faster of the two at the nearest shape of gvae/kernels/methods.json.
+    Raises ConfigError, DTypeError.
+    """
+    if operation not in ("solve", "inverse"):
+        raise ConfigError(f"method_banded: operation is {operation!r}, expected 'solve' or 'inverse'")
+    dtype = check_floating(dtype=np.empty(0, dtype))
+    return _chain.choose(operation, (0, 1), N, systems, dtype, None)
+
+
 def band_to_dense(
     band: Any, *, offsets: Sequence[int] | None = None, symmetric: bool = False, upper: bool = False
 ) -> np.ndarray:
@@ -444,7 +456,7 @@ def band_to_dense(
     band  : (..., M, N), as this module stores it
     upper : band is in LAPACK's upper form instead, band[..., M - 1 - d, j] = A[j - d, j]; the matrix is upper triangular
     """
-    offsets = _check_factor("band_to_dense", "band: ... M N", offsets, band=band)
+    offsets = _check_factor("band: ... M N", offsets, band=band)
     N = band.shape[-1]
     dense = np.zeros((*band.shape[:-2], N, N), band.dtype)
     for row, column, entries in _entries(band, offsets, N, upper):
@@ -459,8 +471,8 @@ def dense_to_band(dense: Any, *, offsets: Sequence[int], upper: bool = False) ->
 
     Lower diagonals as this module stores them, or with upper=True the upper ones in LAPACK's form (see `band_to_dense`).
     """
-    check_arrays("dense: ... N N", where="dense_to_band", dense=dense)
-    offsets = check_offsets(offsets, where="dense_to_band")
+    check_arrays("dense: ... N N", dense=dense)
+    offsets = check_offsets(offsets)
     N = dense.shape[-1]
     band = np.zeros((*dense.shape[:-2], len(offsets), N), dense.dtype)
     for row, column, entries in _entries(band, offsets, N, upper):
@@ -504,15 +516,15 @@ def _default(offsets, chol) -> tuple[int, ...]:
     return tuple(range(chol.shape[-2])) if offsets is None else tuple(offsets)
 
 
-def _check_factor(where: str, contract: str, offsets: Any, **arguments: Any) -> tuple[int, ...]:
-    sizes = check_arrays(contract, where=where, **arguments)
-    return check_offsets(range(sizes["M"]) if offsets is None else offsets, sizes["M"], where=where)
+def _check_factor(contract: str, offsets: Any, *, name: str = "offsets", **arguments: Any) -> tuple[int, ...]:
+    M = check_arrays(contract, **arguments)["M"]
+    return check_offsets(range(M) if offsets is None else offsets, M, name=name)
 
 
-def _result(out, shape, dtype, where):
+def _result(out, shape, dtype):
     if out is None:
         return dispatch.empty(shape, dtype)
-    check_out(out, shape, dtype, where=where)
+    check_out(out, shape, dtype)
     return out
 
 
@@ -528,11 +540,10 @@ def _int64(offsets: tuple[int, ...]) -> np.ndarray:
     return np.array(offsets, np.int64)
 
 
-def _report(status, batch: tuple[int, ...], where: str, check: bool, info: Any, name: str = "chol") -> None:
+def _report(status, batch: tuple[int, ...], check: bool, info: Any, name: str = "chol") -> None:
     """Turn the kernels' status into `info` and, with check=True, into an error that names every failing system."""
     if info is not None:
-        if info.shape != batch or info.dtype != np.int32:
-            raise ShapeError(f"{where}: info is {info.dtype} {info.shape}, expected int32 {batch}")
+        check_out(info, batch, np.int32, name="info")
         info[...] = status.reshape(batch)
     if check and status.any():
         failed = np.flatnonzero(status)
@@ -540,7 +551,8 @@ def _report(status, batch: tuple[int, ...], where: str, check: bool, info: Any, 
         minors = [int(status[f]) for f in failed]
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         raise NotPositiveDefiniteError(
-            f"{where}: {name} has a pivot that is not positive in row {rows[0]}, column {minors[0] - 1}{more}",
+            f"{caller_name()}: {name} has a pivot that is not positive in row {rows[0]}, column {minors[0] - 1}{more}, "
+            "expected every L_jj > 0",
             rows,
             minors,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from gvae import dispatch
 from gvae.autodiff import Var, primitive
-from gvae.checks import check_arrays
+from gvae.checks import check_arrays, check_shapes
 from gvae.errors import ConfigError
 from gvae.ops import sparse
 from gvae.ops.elementwise import unbroadcast
@@ -22,7 +23,7 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "soft
 @primitive
 def matmul(x, y):
     """Matrix product x (..., n, k) @ y (..., k, m) -> (..., n, m); batch axes broadcast. Also attached as `@`."""
-    check_arrays("x: ... n k, y: ... k m", where="matmul", x=x, y=y)
+    check_arrays("x: ... n k, y: ... k m", x=x, y=y)
     return x @ y
 
 
@@ -46,6 +47,8 @@ def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> A
     if activation not in ACTIVATIONS:
         raise ConfigError(f"affine: activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
     if sparse.is_csr(x):
+        check_arrays("weight: I O, bias: O", weight=weight, bias=bias)
+        check_shapes("x: rows I, weight: I O", x=x, weight=weight)
         return bias_activation(sparse.csr_matmul(x, weight), bias, activation=activation)
     return _affine(x, weight, bias, activation=activation)
 
@@ -53,22 +56,20 @@ def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> A
 @primitive
 def _affine(x, weight, bias, *, activation):
     check_arrays("x: ... I, weight: I O, bias: O", where="affine", x=x, weight=weight, bias=bias)
-    I, O = weight.shape
-    y = x.reshape(-1, I) @ weight
+    y = _rows(x) @ weight
     dispatch.kernels_for("affine", y, bias).bias_activation(
         y, dispatch.plain(bias), ACTIVATIONS.index(activation), 0, len(y)
     )
-    return y.reshape(*x.shape[:-1], O)
+    return y.reshape(*x.shape[:-1], len(bias))
 
 
 @_affine.vjp
 def _(y_bar, y, x, weight, bias, *, needs, activation):
     # A = X W + b, Y = f(A):  Ā = Ȳ f'(A),  X̄ = Ā Wᵀ,  W̄ = Xᵀ Ā,  b̄ = column sums of Ā
-    I, O = weight.shape
-    a_bar = _activation_vjp(y_bar, y, activation).reshape(-1, O)
+    a_bar = _rows(_activation_vjp(y_bar, y, activation))
     return (
         (a_bar @ weight.T).reshape(x.shape) if needs[0] else None,
-        x.reshape(-1, I).T @ a_bar if needs[1] else None,
+        _rows(x).T @ a_bar if needs[1] else None,
         a_bar.sum(axis=0) if needs[2] else None,
     )
 
@@ -78,7 +79,7 @@ def bias_activation(x, bias, *, activation):
     """activation(x + bias): x (..., O), bias (O,). The part of `affine` after its product."""
     check_arrays("x: ... O, bias: O", where="affine", x=x, bias=bias)
     y = np.array(x, order="C", copy=True) if not dispatch.is_cuda(x) else x.copy()
-    rows = y.reshape(-1, len(bias))
+    rows = _rows(y)
     kernels = dispatch.kernels_for("affine", y, bias)
     kernels.bias_activation(rows, dispatch.plain(bias), ACTIVATIONS.index(activation), 0, len(rows))
     return y
@@ -87,7 +88,12 @@ def bias_activation(x, bias, *, activation):
 @bias_activation.vjp
 def _(y_bar, y, x, bias, *, needs, activation):
     a_bar = _activation_vjp(y_bar, y, activation)
-    return a_bar, a_bar.reshape(-1, len(bias)).sum(axis=0) if needs[1] else None
+    return a_bar, _rows(a_bar).sum(axis=0) if needs[1] else None
+
+
+def _rows(x):
+    """All leading axes as one; the last may be empty, which reshape(-1, 0) cannot see through."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _activation_vjp(y_bar, y, activation):

@@ -6,15 +6,16 @@ functions dispatch to CuPy by themselves, so each formula is written once.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from gvae import dispatch
 from gvae.autodiff import Var, primitive
-from gvae.checks import FLOATS, caller_name
+from gvae.checks import FLOATS, caller_name, check_device
 from gvae.dispatch import apply
-from gvae.errors import DTypeError
+from gvae.errors import DTypeError, ShapeError
 
 __all__ = [
     "abs",
@@ -46,18 +47,34 @@ __all__ = [
 _WEAK = (int, float, bool)  # exact types: a NumPy scalar of another dtype must not slip through
 
 
-def _check(*operands: Any) -> None:
-    """Floating operands of one dtype; Python numbers pass."""
-    first = None
-    for x in operands:
+def _check(**operands: Any) -> None:
+    """Floating operands of one dtype and one device that broadcast; Python numbers pass."""
+    first: Any = None
+    ordinary = True
+    for name, x in operands.items():
         if type(x) in _WEAK:
             continue
         dtype = getattr(x, "dtype", None)
-        if dtype not in FLOATS or (first is not None and dtype != first):
+        if dtype not in FLOATS or (first is not None and dtype != first.dtype):
             given = dtype if dtype is not None else type(x).__name__
-            wanted = first if first is not None else "float32 or float64"
-            raise DTypeError(f"{caller_name(1)}: an operand is {given}, expected {wanted} (or a Python number)")
-        first = dtype
+            wanted = f"{first.dtype} array" if first is not None else "float32 or float64 array"
+            raise DTypeError(f"{caller_name()}: {name} is {given}, expected a {wanted} (or a Python number)")
+        if first is None:
+            first = x
+        elif x.shape != first.shape and not _broadcast(x.shape, first.shape):
+            raise ShapeError(f"{caller_name()}: {name} has shape {x.shape}, expected one that broadcasts with {first.shape}")
+        ordinary = ordinary and type(x) is np.ndarray
+    if not ordinary:
+        check_device(**operands)
+
+
+@lru_cache(maxsize=1024)
+def _broadcast(*shapes: tuple[int, ...]) -> bool:
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        return False
+    return True
 
 
 def unbroadcast(bar: Any, shape: tuple[int, ...]) -> Any:
@@ -80,7 +97,7 @@ def _pair(needs, x_bar, x, y_bar, y):
 @primitive
 def add(x, y):
     """x + y."""
-    _check(x, y)
+    _check(x=x, y=y)
     return apply(np.add, x, y)
 
 
@@ -92,7 +109,7 @@ def _(z_bar, z, x, y, *, needs):
 @primitive
 def subtract(x, y):
     """x - y."""
-    _check(x, y)
+    _check(x=x, y=y)
     return apply(np.subtract, x, y)
 
 
@@ -104,7 +121,7 @@ def _(z_bar, z, x, y, *, needs):
 @primitive
 def multiply(x, y):
     """x * y."""
-    _check(x, y)
+    _check(x=x, y=y)
     return apply(np.multiply, x, y)
 
 
@@ -116,7 +133,7 @@ def _(z_bar, z, x, y, *, needs):
 @primitive
 def divide(x, y):
     """x / y."""
-    _check(x, y)
+    _check(x=x, y=y)
     return x / y
 
 
@@ -128,7 +145,7 @@ def _(z_bar, z, x, y, *, needs):
 @primitive
 def power(x, y):
     """x ** y. The derivative in y takes 0 ** y as constant, as its limit for y > 0."""
-    _check(x, y)
+    _check(x=x, y=y)
     return x**y
 
 
@@ -144,7 +161,7 @@ def _(z_bar, z, x, y, *, needs):
 @primitive
 def maximum(x, y):
     """The larger of x and y (NaN wins). Where they are equal, x receives the cotangent."""
-    _check(x, y)
+    _check(x=x, y=y)
     return np.maximum(x, y)
 
 
@@ -156,7 +173,7 @@ def _(z_bar, z, x, y, *, needs):
 @primitive
 def minimum(x, y):
     """The smaller of x and y (NaN wins). Where they are equal, x receives the cotangent."""
-    _check(x, y)
+    _check(x=x, y=y)
     return np.minimum(x, y)
 
 
@@ -174,7 +191,10 @@ def where(mask: Any, x: Any, y: Any) -> Any:
 def _where(x, y, *, mask):
     if getattr(mask, "dtype", None) != np.bool_:
         raise DTypeError(f"where: mask is {getattr(mask, 'dtype', type(mask).__name__)}, expected a boolean array")
-    _check(x, y)
+    _check(x=x, y=y)
+    if not _broadcast(mask.shape, np.shape(x), np.shape(y)):
+        expected = f"one that broadcasts with {np.shape(x)} and {np.shape(y)}"
+        raise ShapeError(f"where: mask has shape {mask.shape}, expected {expected}")
     return np.where(mask, x, y)
 
 
@@ -187,7 +207,7 @@ def _(z_bar, z, x, y, *, needs, mask):
 @primitive
 def negative(x):
     """-x."""
-    _check(x)
+    _check(x=x)
     return -x
 
 
@@ -199,7 +219,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def abs(x):
     """|x|; the subgradient at 0 is 0."""
-    _check(x)
+    _check(x=x)
     return np.abs(x)
 
 
@@ -211,7 +231,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def square(x):
     """x squared."""
-    _check(x)
+    _check(x=x)
     return x * x
 
 
@@ -223,7 +243,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def sqrt(x):
     """Square root; NaN below 0."""
-    _check(x)
+    _check(x=x)
     return np.sqrt(x)
 
 
@@ -235,7 +255,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def exp(x):
     """e to the x."""
-    _check(x)
+    _check(x=x)
     return np.exp(x)
 
 
@@ -247,7 +267,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def expm1(x):
     """e to the x, minus 1, accurate near 0."""
-    _check(x)
+    _check(x=x)
     return np.expm1(x)
 
 
@@ -259,7 +279,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def log(x):
     """Natural logarithm; -inf at 0, NaN below."""
-    _check(x)
+    _check(x=x)
     return np.log(x)
 
 
@@ -271,7 +291,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def log1p(x):
     """log(1 + x), accurate near 0."""
-    _check(x)
+    _check(x=x)
     return np.log1p(x)
 
 
@@ -283,7 +303,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def tanh(x):
     """Hyperbolic tangent."""
-    _check(x)
+    _check(x=x)
     return np.tanh(x)
 
 
@@ -295,7 +315,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def sigmoid(x):
     """1 / (1 + e^-x), accurate at both ends: it is never formed from an overflowing exponential."""
-    _check(x)
+    _check(x=x)
     e = np.exp(-np.abs(x))
     return np.where(np.asarray(x) >= 0, 1 / (1 + e), e / (1 + e)) if type(x) in _WEAK else _sigmoid(x, e)
 
@@ -312,7 +332,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def softplus(x):
     """log(1 + e^x), accurate at both ends."""
-    _check(x)
+    _check(x=x)
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
@@ -324,7 +344,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def relu(x):
     """max(x, 0); the subgradient at 0 is 0."""
-    _check(x)
+    _check(x=x)
     return np.maximum(x, 0)
 
 
@@ -336,7 +356,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def leaky_relu(x, *, slope=0.01):
     """x for x > 0, else slope * x."""
-    _check(x)
+    _check(x=x, slope=slope)
     return np.where(x > 0, x, slope * x)
 
 
@@ -348,7 +368,7 @@ def _(y_bar, y, x, *, needs, slope=0.01):
 @primitive
 def elu(x):
     """x for x > 0, else e^x - 1."""
-    _check(x)
+    _check(x=x)
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
@@ -360,7 +380,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def lgamma(x):
     """log |Gamma(x)|."""
-    _check(x)
+    _check(x=x)
     return dispatch.special(x).gammaln(x)
 
 
@@ -372,7 +392,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def digamma(x):
     """The derivative of lgamma."""
-    _check(x)
+    _check(x=x)
     return dispatch.special(x).digamma(x)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gvae.autodiff import primitive
-from gvae.checks import check_arrays
+from gvae.checks import caller_name, check_arrays, check_out
 from gvae.errors import NotPositiveDefiniteError
 from gvae.ops.elementwise import unbroadcast
 
@@ -15,23 +15,42 @@ __all__ = ["cholesky", "eigh", "solve_triangular"]
 
 
 @primitive
-def cholesky(a: Any) -> Any:
+def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
     """The lower factor L of a symmetric positive definite A = L Lᵀ.
 
-    a : (..., N, N), only the lower triangle is read; the cotangent is symmetric. Returns (..., N, N).
-    Raises ShapeError, DTypeError; NotPositiveDefiniteError naming the failing rows and minors.
+    a    : (..., N, N), only the lower triangle is read; the cotangent is symmetric. Returns (..., N, N).
+    info : int32 array (...) that receives 0, or the 1-based order of the leading minor that failed
+    Raises ShapeError, DTypeError; NotPositiveDefiniteError naming the failing rows and minors. With check=False these rows
+    are NaN instead, and the others as they are.
     """
-    check_arrays("a: ... N N", where="cholesky", a=a)
-    if not (np.isfinite(a).all() if a.size else True):
-        _not_positive_definite(a)
+    check_arrays("a: ... N N", a=a)
+    if info is not None:
+        check_out(info, a.shape[:-2], np.int32, name="info")
     try:
-        return np.linalg.cholesky(a)
+        l = np.linalg.cholesky(a)
+        good = bool((_diagonal(l) > 0).all())  # a LAPACK may let NaN pass
     except np.linalg.LinAlgError:
-        _not_positive_definite(a)
+        good = False
+    minors = np.zeros(a.shape[:-2], np.int32) if good else _failing_minors(a)
+    if info is not None:
+        info[...] = minors
+    if good:
+        return l
+    failed = minors != 0
+    if check:
+        rows = [tuple(int(i) for i in row) for row in np.argwhere(failed)]
+        first = f"row {rows[0]}, minor {minors[failed][0]}"
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise NotPositiveDefiniteError(
+            f"{caller_name()}: a is not positive definite in {first}{more}", rows, minors[failed].tolist()
+        )
+    l = np.linalg.cholesky(np.where(failed[..., None, None], np.eye(a.shape[-1], dtype=a.dtype), a))
+    l[failed] = np.nan
+    return l
 
 
 @cholesky.vjp
-def _(l_bar, l, a, *, needs):
+def _(l_bar, l, a, *, needs, check=True, info=None):
     # Ā = 1/2 (X + Xᵀ) with X = L⁻ᵀ Φ(Lᵀ L̄) L⁻¹, Φ = lower triangle with half the diagonal.  Murray 2016, eq. 10.
     phi = _phi(l.swapaxes(-1, -2) @ l_bar)
     x = solve_triangular(l, phi, trans=True)
@@ -46,23 +65,23 @@ def _phi(a):
     return phi
 
 
-def _not_positive_definite(a):
-    """Find which systems failed, and at which minor (the error path: clarity before speed)."""
-    rows, minors = [], []
-    for index in np.ndindex(a.shape[:-2]):
-        lower = np.tril(a[index])
+def _diagonal(a):
+    return np.diagonal(a, axis1=-2, axis2=-1)
+
+
+def _failing_minors(a):
+    """For each system 0, or the order of the first leading minor that is not positive (clarity before speed)."""
+    minors = np.zeros(a.shape[:-2], np.int32)
+    for index in np.ndindex(minors.shape):
         for n in range(1, a.shape[-1] + 1):
-            block = lower[:n, :n]
             try:
-                good = np.isfinite(block).all() and np.isfinite(np.linalg.cholesky(block)).all()
+                good = (_diagonal(np.linalg.cholesky(a[index][:n, :n])) > 0).all()
             except np.linalg.LinAlgError:
                 good = False
             if not good:
-                rows.append(index)
-                minors.append(n)
+                minors[index] = n
                 break
-    first = f"row {rows[0]}, minor {minors[0]}" if rows else "an entry that is not finite"
-    raise NotPositiveDefiniteError(f"cholesky: a is not positive definite: {first}", rows, minors)
+    return minors
 
 
 @primitive
@@ -72,7 +91,7 @@ def solve_triangular(l: Any, b: Any, *, trans: bool = False) -> Any:
     l : (..., N, N), only the lower triangle is read      b : (..., N, K)      Returns (..., N, K), batch axes broadcast.
     Raises ShapeError, DTypeError. Not checked: the diagonal; where it has a zero, the result is inf or NaN.
     """
-    sizes = check_arrays("l: ... N N, b: ... N K", where="solve_triangular", l=l, b=b)
+    sizes = check_arrays("l: ... N N, b: ... N K", l=l, b=b)
     N = sizes["N"]
     x = np.broadcast_to(b, (*sizes["..."], N, sizes["K"])).copy()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -105,10 +124,14 @@ def eigh(a: Any) -> Any:
 
     a : (..., N, N), only the lower triangle is read; the cotangent is symmetric. Returns (w (..., N), v (..., N, N)).
     The derivative of v needs distinct eigenvalues; that of w does not.
-    Raises ShapeError, DTypeError.
+    Raises ShapeError, DTypeError. Where an entry is not finite, the system's results are NaN.
     """
-    check_arrays("a: ... N N", where="eigh", a=a)
-    w, v = np.linalg.eigh(a)
+    check_arrays("a: ... N N", a=a)
+    finite = np.isfinite(np.tril(a)).all(axis=(-2, -1))
+    if finite.all():
+        return tuple(np.linalg.eigh(a))
+    w, v = np.linalg.eigh(np.where(finite[..., None, None], a, a.dtype.type(0)))  # LAPACK may not return from a NaN
+    w[~finite], v[~finite] = np.nan, np.nan
     return w, v
 
 

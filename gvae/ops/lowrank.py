@@ -27,7 +27,7 @@ def sample_lowrank(mean: Any, d: Any, u: Any, eps: Any) -> Any:
     """mean + C^1/2 eps: a draw from N(mean, (diag(d) + UᵀU)⁻¹) when eps is standard normal.
 
     mean, d, eps : (..., N)      u : (..., R, N)      Returns (..., N), batch axes broadcast. Cost O(N R + R³).
-    Raises ShapeError, DTypeError. Not checked: d > 0.
+    Raises ShapeError, DTypeError. Not checked: d > 0 (the row is NaN).
     """
     check_arrays("mean: ... N, eps: ... N, d: ... N, u: ... R N", mean=mean, eps=eps, d=d, u=u)
     root = sqrt(d)
@@ -71,10 +71,10 @@ def logdet_lowrank(d: Any, u: Any) -> Any:
 
 
 def _whiten(root: Any, u: Any) -> tuple[Any, Any]:
-    """V = U D^-1/2, and A with A Aᵀ = I + V Vᵀ."""
+    """V = U D^-1/2, and A with A Aᵀ = I + V Vᵀ, which only numbers that are not finite can keep from being definite."""
     v = divide(u, root[..., None, :])
     identity = np.eye(u.shape[-2], dtype=u.dtype)
-    return v, linalg.cholesky(add(matmul(v, arrays.swapaxes(v, axis1=-1, axis2=-2)), identity))
+    return v, linalg.cholesky(add(matmul(v, arrays.swapaxes(v, axis1=-1, axis2=-2)), identity), check=False)
 
 
 def _apply_transposed(v: Any, t: Any) -> Any:

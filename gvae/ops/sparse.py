@@ -23,12 +23,14 @@ def csr_matmul(x: Any, y: Any) -> Any:
     """
     if not is_csr(x):
         raise DTypeError(f"csr_matmul: x is {type(x).__name__}, expected a CSR matrix")
+    if x.dtype.kind not in "biuf":
+        raise DTypeError(f"csr_matmul: x is {x.dtype}, expected real numbers, integers or booleans")
     return _csr_matmul(y, x=x)
 
 
 @primitive
 def _csr_matmul(y, *, x):
-    check_floating(where="csr_matmul", y=y)
+    check_floating(y=y)
     if y.ndim != 2 or x.shape[1] != y.shape[0]:
         raise ShapeError(f"csr_matmul: y has shape {y.shape}, expected (k={x.shape[1]}, m)")
     return x.astype(y.dtype, copy=False) @ y

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gvae.checks import check_arrays, check_offsets
 from gvae.ops import arrays, elementwise
 from gvae.ops.banded import marginal_variances_banded, solve_triangular_banded
 
@@ -22,6 +23,8 @@ __all__ = ["trace_inverse_banded", "trace_probe_banded"]
 
 def trace_inverse_banded(chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
     """tr (L Lᵀ)⁻¹ from the selected inverse.   chol : (..., M, N)   Returns (...). Raises as `inverse_banded`."""
+    sizes = check_arrays("chol: ... M N", chol=chol)
+    offsets = None if offsets is None else check_offsets(offsets, sizes["M"])
     return arrays.sum(marginal_variances_banded(chol, offsets=offsets, check=check), axis=-1)
 
 
@@ -33,5 +36,7 @@ def trace_probe_banded(
     chol : (..., M, N)      probe v : (..., N), e.g. gvae.random.normal or .rademacher      Returns (...).
     Raises as the triangular solve. Source: Hutchinson (1990); the module's docstring has the variances.
     """
+    sizes = check_arrays("chol: ... M N, probe: ... N", chol=chol, probe=probe)
+    offsets = None if offsets is None else check_offsets(offsets, sizes["M"])
     w = solve_triangular_banded(chol, probe, offsets=offsets, trans=trans, check=check)
     return arrays.sum(elementwise.square(w), axis=-1)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gvae import dispatch
-from gvae.autodiff import Var, primitive
-from gvae.checks import check_floating
+from gvae.autodiff import primitive
+from gvae.checks import caller_name, check_axis, check_floating
 from gvae.errors import ShapeError
 from gvae.ops import arrays, elementwise
 
@@ -27,7 +27,7 @@ def log_mean_exp(log_weights: Any, axis: int = 0) -> Any:
 
 @primitive(saves=True)
 def _log_mean_exp(log_weights, *, axis, save=False):
-    result, weights = _pass(log_weights, axis, "log_mean_exp", weights=save)
+    result, weights = _pass(log_weights, axis, weights=save)
     return (result, weights) if save else result
 
 
@@ -46,7 +46,7 @@ def normalized_weights(log_weights: Any, axis: int = 0) -> Any:
 
 @primitive
 def _normalized_weights(log_weights, *, axis):
-    return _pass(log_weights, axis, "normalized_weights", weights=True)[1]
+    return _pass(log_weights, axis, weights=True)[1]
 
 
 @_normalized_weights.vjp
@@ -60,16 +60,15 @@ def effective_sample_size(log_weights: Any, axis: int = 0) -> Any:
     return 1 / arrays.sum(elementwise.square(normalized_weights(log_weights, axis)), axis=axis)
 
 
-def _pass(log_weights, axis, where, weights):
-    value = log_weights.value if isinstance(log_weights, Var) else log_weights
-    check_floating(where=where, log_weights=value)
-    shape = value.shape
-    if not -len(shape) <= axis < len(shape) or shape[axis] == 0:
-        raise ShapeError(f"{where}: log_weights has shape {shape}, expected at least one entry along axis {axis}")
-    a = axis % len(shape)
+def _pass(log_weights, axis, weights):
+    check_floating(log_weights=log_weights)
+    shape = log_weights.shape
+    a = check_axis(axis, len(shape))
+    if shape[a] == 0:
+        raise ShapeError(f"{caller_name()}: log_weights has shape {shape}, expected at least one entry along axis {axis}")
     outer, K, inner = math.prod(shape[:a]), shape[a], math.prod(shape[a + 1 :])
-    block = dispatch.plain(value).reshape(outer, K, inner)
-    result = np.empty((outer, inner), value.dtype)
-    w = np.empty(block.shape if weights else (outer, 0, inner), value.dtype)
-    dispatch.kernels_for("weights", value).log_mean_exp(block, result, w, 0, outer)
+    block = dispatch.plain(log_weights).reshape(outer, K, inner)
+    result = np.empty((outer, inner), log_weights.dtype)
+    w = np.empty(block.shape if weights else (outer, 0, inner), log_weights.dtype)
+    dispatch.kernels_for("weights", log_weights).log_mean_exp(block, result, w, 0, outer)
     return result.reshape(shape[:a] + shape[a + 1 :]), w.reshape(shape) if weights else None
