@@ -42,7 +42,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
         "vectors": wide[0].removesuffix("f") if wide else "unknown",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "os": system,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("numpy", "scipy", "numba")},
@@ -50,6 +50,11 @@ def machine() -> dict[str, Any]:
         "blas": _blas(),
         "threads": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS") or k == "OPENBLAS_CORETYPE"},
     }
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _installed(name: str) -> str | None:

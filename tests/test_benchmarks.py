@@ -274,6 +274,45 @@ def test_reference_files_can_be_compared():
         assert {name.partition("(")[0].rpartition(".")[0] for name in values} <= set(BENCHMARKS)
 
 
+# --- peers_table.py
+
+
+def table(*arguments):
+    command = [sys.executable, FOLDER / "peers_table.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_table_of_peers(tmp_path):
+    done = table("kl", "entries", "--rounds", "3", "--seconds", "0.1", "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    head, rule, *lines = done.stdout.splitlines()
+    rows = lines[: lines.index("")]
+    assert {line.count("|") for line in (head, rule, *rows)} == {7}
+    content = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert len(content["results"]) == len(rows) == 4
+    assert {r["row"] for r in content["results"]} == {"kl", "entries"}
+    for result, line in zip(content["results"], rows, strict=True):
+        assert result["other"] in line
+        assert result["low"] <= result["ratio"] <= result["high"]
+        assert result["rounds"] == 3
+        assert 0 < result["gvae_seconds"] < 1
+    by_name = {r["other"]: r["ratio"] for r in content["results"]}
+    assert by_name["its kernels alone"] < by_name["value and gradient"]
+    for fact in (content["machine"]["cpu"], content["date"], content["commit"], "numpy ", "kl entries --rounds 3"):
+        assert fact in lines[-1]
+
+
+def test_table_says_what_there_is():
+    listed = table("--list").stdout.splitlines()
+    names = [line.split()[0] for line in listed]
+    assert names == ["headline", "throughput", "entries", "long", "inverse", "linear", "kl"]
+    assert all(len(line.split()) > 5 for line in listed)
+    for arguments in (["nope"], ["--rounds", "0"], ["--seconds", "x"]):
+        done = table(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+    assert "no row is called 'nope'" in table("nope").stderr
+
+
 # --- run.py
 
 
