@@ -31,12 +31,12 @@ GRAPHS = [(0, 1), (0, 1, 2, 3), (0, 1, 4)]  # offsets: chain, band, lattice
 def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     """Kernels found, versions of them in the cache, how many of these are new, seconds, folder: a dict of plain values.
 
+    Versions are those of this installation; others may lie beside them.
     Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
     """
-    from gvae.kernels.cpu import _jit
-
-    started, folder = time.perf_counter(), Path(_jit.cache_folder())
-    before = _count(folder)
+    started = time.perf_counter()
+    kernels = dict(_kernels())
+    before = _versions(kernels)
     steps = [step for dtype in PRECISIONS for step in _steps(np.dtype(dtype))]
     bar: Any = steps
     if progress:
@@ -45,25 +45,31 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
         bar = tqdm(steps, unit="step", dynamic_ncols=True, desc="compiling", disable=None)  # None: not on a terminal
     for step in bar:
         step()
-    if _count(folder) == 0:
-        raise ConfigError(
-            f"compiled kernels cannot be kept: {folder} cannot be written; set NUMBA_CACHE_DIR to one that can"
-        )
-    kernels = dict(_kernels())
+    versions = _versions(kernels)
+    if versions == 0:
+        raise ConfigError("compiled kernels cannot be kept: no folder for them can be written; set NUMBA_CACHE_DIR")
     missing = [name for name, kernel in kernels.items() if not _complete(kernel)]
     if missing:
         raise GvaeError(f"no call of the warm-up compiles {', '.join(missing)} in both precisions")
     return {
         "kernels": len(kernels),
-        "compiled versions": _count(folder),
-        "new": _count(folder) - before,
+        "compiled versions": versions,
+        "new": versions - before,
         "seconds": round(time.perf_counter() - started, 2),
-        "cache": str(folder),
+        # where they are, and not where they should be: Numba takes another place if it cannot write there
+        "cache": ", ".join(sorted({str(path.parent) for kernel in kernels.values() for path in _files(kernel)})),
     }
 
 
-def _count(folder: Path) -> int:
-    return sum(1 for _ in folder.rglob("*.nbc")) if folder.is_dir() else 0
+def _versions(kernels: dict[str, Any]) -> int:
+    return sum(1 for kernel in kernels.values() for _ in _files(kernel))
+
+
+def _files(kernel: Any) -> Iterator[Path]:
+    """Its compiled versions on disk, by the names that Numba gives them."""
+    if kernel.stats.cache_path is not None:  # None: it is not cached
+        stem = Path(kernel.py_func.__code__.co_filename).stem
+        yield from Path(kernel.stats.cache_path).glob(f"{stem}.{kernel.__name__}-*.nbc")
 
 
 def _kernels() -> Iterator[tuple[str, Any]]:
@@ -81,8 +87,7 @@ def _complete(kernel: Any) -> bool:
     if types.issuperset(PRECISIONS) or (types and not types.intersection(PRECISIONS)):
         return True
     # Where its caller came from the cache, what a kernel calls was not loaded into this process: its files must be there.
-    folder, stem = kernel.stats.cache_path, Path(kernel.py_func.__code__.co_filename).stem
-    return folder is not None and len(list(Path(folder).glob(f"{stem}.{kernel.__name__}-*.nbc"))) >= len(PRECISIONS)
+    return sum(1 for _ in _files(kernel)) >= len(PRECISIONS)
 
 
 def _steps(dtype: np.dtype) -> Iterator[Callable[[], Any]]:
