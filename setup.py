@@ -33,6 +33,7 @@ setup(
         "cuda13": ["cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14", "nvidia-cuda-runtime>=13,<14"],
         "test": TEST,
         "bench": BENCH,
+        "peers": ["torch", "jax"],
         "dev": TEST + BENCH + LINT,
     },
     entry_points={"console_scripts": ["gvae = gvae.cli:main"]},

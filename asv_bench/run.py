@@ -24,6 +24,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+PEERS = ("torch", "jax")
 VERSION_DIGITS = 12  # compare.py compares as many
 COLUMNS = ("result", "params", "version", "stats_ci_99_a", "stats_ci_99_b", "stats_number", "stats_repeat")
 
@@ -41,13 +42,26 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
         "vectors": wide[0].removesuffix("f") if wide else "unknown",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "os": system,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("numpy", "scipy", "numba")},
+        **{name: version for name in PEERS if (version := _installed(name))},
         "blas": _blas(),
         "threads": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS") or k == "OPENBLAS_CORETYPE"},
     }
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _blas() -> str:
@@ -79,7 +93,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def run(bench: list[str], quick: bool, name: str, commit: str) -> tuple[dict[str, Any], int]:
+def run(bench: list[str], quick: bool, show_stderr: bool, name: str, commit: str) -> tuple[dict[str, Any], int]:
     """The contents of asv's result file, and asv's exit code."""
     with tempfile.TemporaryDirectory() as folder:
         configuration = {
@@ -89,6 +103,9 @@ def run(bench: list[str], quick: bool, name: str, commit: str) -> tuple[dict[str
             "branches": ["HEAD"],
             "environment_type": "existing",
             "benchmark_dir": str(HERE / "benchmarks"),
+            # every combination gets a process of its own: forked, it inherits what benchmarks/common.py has imported, and
+            # one that is skipped costs nothing; half the time of the whole run
+            "launch_method": "forkserver" if hasattr(os, "fork") else "spawn",
             **{key: str(Path(folder, key)) for key in ("results_dir", "env_dir", "html_dir")},
         }
         Path(folder, "asv.conf.json").write_text(json.dumps(configuration), encoding="utf-8")
@@ -99,7 +116,8 @@ def run(bench: list[str], quick: bool, name: str, commit: str) -> tuple[dict[str
         command = [*asv, "run", *common, "--environment", "existing:same", "--machine", name, "--set-commit-hash", commit]
         command += ["--quick"] if quick else []
         command += [f"--bench={pattern}" for pattern in bench]
-        code = subprocess.run([*command, "--show-stderr"], env=_environment()).returncode
+        command += ["--show-stderr"] if show_stderr else []
+        code = subprocess.run(command, env=_environment()).returncode
         found = [p for p in Path(folder, "results_dir").rglob("*.json") if p.name not in ("machine.json", "benchmarks.json")]
         if not found:
             raise SystemExit(f"run.py: asv wrote no results (its exit code is {code})")
@@ -135,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", metavar="OUT.json", help="the file to write; FOLDER/ for FOLDER/<name of the machine>.json")
     parser.add_argument("--bench", action="append", default=[], metavar="REGEX", help="only these; may be repeated")
     parser.add_argument("--quick", action="store_true", help="every benchmark once: to see that all of them run")
+    parser.add_argument("--show-stderr", action="store_true", help="say why a benchmark failed or was skipped")
     options = parser.parse_args(arguments)
     facts = machine()
     name = name_of(facts)
@@ -146,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > 0.5:
         print(f"run.py: other programs are busy (load {load:.1f}): timings will be too long", file=sys.stderr)
-    results, code = run(options.bench, options.quick, name, commit)
+    results, code = run(options.bench, options.quick, options.show_stderr, name, commit)
     about = {
         "name": name,
         "machine": facts,

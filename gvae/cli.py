@@ -137,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("-n", type=_count, default=100, metavar="N", help="how many")
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws")
 
+    warmup = command("warmup", _warmup, "Compile every kernel in both precisions into the cache, for all later processes.")
+    warmup.add_argument("--json", action="store_true", help="print JSON")
+
     doctor = command("doctor", _doctor, "Versions, threads, the BLAS and its kernel type, CUDA or why not.")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -309,6 +312,19 @@ def _image_shape(model: Any) -> tuple[int, int] | None:
         case [int(rows), int(columns)] if rows > 0 and rows * columns == model.n_features_in_:
             return rows, columns
     return None
+
+
+def _warmup(options: argparse.Namespace) -> None:
+    from gvae import warmup
+
+    report = warmup.compile_kernels(progress=True)
+    if options.json:
+        print(json.dumps(report, indent=2))
+        return
+    print(
+        f"{report['kernels']} kernels in both precisions: {report['new']} versions compiled now, "
+        f"{report['compiled versions']} in {report['cache']} ({report['seconds']:.1f} s)"
+    )
 
 
 def _doctor(options: argparse.Namespace) -> None:

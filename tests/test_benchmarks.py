@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import itertools
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -30,13 +31,13 @@ def load(name, path):
 
 
 def find_benchmarks():
-    """{"banded.Solve": class}: all classes with a benchmark method."""
+    """{"banded.Solve": class}: all classes with a benchmark method, found as asv finds them: imported ones too."""
     package = load("gvae_benchmarks", FOLDER / "benchmarks" / "__init__.py")
     found = {}
     for info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f"{package.__name__}.{info.name}")
         for name, value in vars(module).items():
-            if inspect.isclass(value) and value.__module__ == module.__name__ and methods(value):
+            if inspect.isclass(value) and methods(value):
                 found[f"{info.name}.{name}"] = value
     return found
 
@@ -50,25 +51,44 @@ compare = load("gvae_bench_compare", FOLDER / "compare.py")
 run = load("gvae_bench_run", FOLDER / "run.py")
 
 
-def combinations(benchmark):
-    """The first and the last."""
-    every = list(itertools.product(*benchmark.params))
-    return list(dict.fromkeys([every[0], every[-1]]))
+def combinations(benchmark, implementation):
+    """Those that are compared: every mode, graph and dtype, the first shape of each rank, the first of anything else."""
+
+    def chosen(name, values):
+        if name == "shape":
+            return {len(shape): shape for shape in reversed(values)}.values()
+        return values if name in ("mode", "graph", "dtype") else values[:1]
+
+    rest = zip(benchmark.param_names[1:], benchmark.params[1:], strict=True)
+    return itertools.product([implementation], *(chosen(name, values) for name, values in rest))
 
 
 def test_every_family_has_benchmarks():
     families = {name.partition(".")[0] for name in BENCHMARKS}
     modules = {path.stem for path in (FOLDER / "benchmarks").glob("*.py")}
-    assert families == modules - {"__init__", "common"}
-    assert len(BENCHMARKS) > 30
+    assert families == modules - {"__init__", "common", "peers"}
+    assert len(BENCHMARKS) > 40
+    assert len(set(BENCHMARKS.values())) == len(BENCHMARKS)  # none is measured twice
+
+
+def test_every_structured_op_has_a_benchmark():
+    """By its name in the benchmarks' text; band_to_dense and the like are for looking, the rest are parts of the others."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (FOLDER / "benchmarks").glob("*.py"))
+    parts = {"band_to_dense", "dense_to_band", "log_pivots_banded", "logdet_ar1", "logdet_lowrank", "variance_lowrank"}
+    for family in ("banded", "traces", "ar1", "lowrank", "weights", "likelihoods"):
+        for name in set(importlib.import_module(f"gvae.ops.{family}").__all__) - parts:
+            assert f"ops.{name}" in text, name
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_runs(name):
+    """The first combination; gvae's others run as far as a baseline is compared with them, below."""
     benchmark = BENCHMARKS[name]
     assert len(benchmark.param_names) == len(benchmark.params)
     assert benchmark.params[0][0] == "gvae"
-    for params, method in itertools.product(combinations(benchmark), methods(benchmark)):
+    assert all(f"'{other}'".startswith(compare.BASELINES) for other in benchmark.params[0][1:])
+    params = tuple(values[0] for values in benchmark.params)
+    for method in methods(benchmark):
         instance = benchmark()
         if hasattr(instance, "setup"):
             instance.setup(*params)
@@ -77,39 +97,78 @@ def test_runs(name):
             subprocess.run([sys.executable, "-c", result], check=True, cwd=FOLDER.parent)
 
 
-COMPARABLE = [name for name, b in BENCHMARKS.items() if getattr(b, "agree", False) and len(b.params[0]) > 1]
+def check_agreement(name, implementation):
+    """The number of combinations in which a baseline computed what gvae computes."""
+    benchmark, agreed = BENCHMARKS[name], 0
+    for params in combinations(benchmark, implementation):
+        ours, theirs = benchmark(), benchmark()
+        try:
+            theirs.setup(*params)
+        except NotImplementedError:
+            continue
+        ours.setup("gvae", *params[1:])
+        results = [instance.to_numpy(instance.call()) for instance in (ours, theirs)]
+        for x, y in zip(*results, strict=True):
+            assert x.dtype == y.dtype, params
+            rtol = 1e-4 if x.dtype == np.float32 else 1e-9
+            np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * np.abs(x).max(), err_msg=str(params))
+        agreed += 1
+    return agreed
 
 
-@pytest.mark.parametrize("name", COMPARABLE)
-def test_implementations_agree(name):
-    benchmark = BENCHMARKS[name]
-    implementations, *rest = benchmark.params
-    params = tuple(next(iter(values)) for values in rest)
-    results = []
-    for implementation in implementations:
-        instance = benchmark()
-        instance.setup(implementation, *params)
-        result = instance.call()
-        results.append(result if isinstance(result, tuple) else (result,))
-    for other in results[1:]:
-        for ours, theirs in zip(results[0], other, strict=True):
-            assert ours.dtype == theirs.dtype
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(ours).max())
+def baselines(of_peers):
+    """(benchmark, implementation) for all baselines that promise gvae's numbers: those of PyTorch and JAX, or the others."""
+    for name, benchmark in BENCHMARKS.items():
+        for implementation in benchmark.params[0][1:] if getattr(benchmark, "agree", False) else ():
+            if (implementation.partition("_")[0] in run.PEERS) == of_peers:
+                yield name, implementation
+
+
+@pytest.mark.parametrize(("name", "implementation"), list(baselines(of_peers=False)))
+def test_baselines_agree(name, implementation):
+    assert check_agreement(name, implementation) > 0
+
+
+@pytest.mark.parametrize("library", run.PEERS)
+def test_peers_agree(library):
+    """In a process of their own: their threads would make later forks of this one unsafe."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    code = (
+        "import sys; from test_benchmarks import baselines, check_agreement\n"
+        "for name, implementation in baselines(of_peers=True):\n"
+        "    if implementation.startswith(sys.argv[1]): print(name, implementation, check_agreement(name, implementation))"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", code, library]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    counts = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    assert {"gaussian.SampleAndLogProb", "banded.Solve"} <= {pair.partition(" ")[0] for pair in counts}
+    assert all(int(count) > 0 for count in counts.values()), counts
 
 
 def test_setup_prepares_once_and_skips_what_is_missing():
+    params = ("forward", "chain", (100, 16), "float32")
     instance = BENCHMARKS["banded.Solve"]()
-    instance.setup("scipy", "chain", (100, 16))
+    instance.setup("scipy", *params)
     call = instance.call
-    instance.setup("scipy", "chain", (100, 16))
+    instance.setup("scipy", *params)
     assert instance.call is call
     with pytest.raises(NotImplementedError, match="Solve has no cupy form"):
-        instance.setup("cupy", "chain", (100, 16))
+        instance.setup("cupy", *params)
+
+
+def test_a_library_that_is_missing_is_skipped(monkeypatch):
+    for library, implementation in (("torch", "torch"), ("jax", "jax_scan")):
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(NotImplementedError, match=f"{library} is not installed"):
+            BENCHMARKS["banded.Solve"]().setup(implementation, "forward", "chain", (100, 16), "float32")
 
 
 def test_version_follows_what_is_timed():
     versions = [benchmark().version for benchmark in BENCHMARKS.values() if hasattr(benchmark, "version")]
-    assert len(set(versions)) == len(versions) > 30
+    assert len(set(versions)) == len(versions) >= 40
 
 
 # --- compare.py
@@ -214,6 +273,45 @@ def test_reference_files_can_be_compared():
         assert path.stem == content["name"] == run.name_of(content["machine"])
         assert not content["quick"]
         assert {name.partition("(")[0].rpartition(".")[0] for name in values} <= set(BENCHMARKS)
+
+
+# --- peers_table.py
+
+
+def table(*arguments):
+    command = [sys.executable, FOLDER / "peers_table.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_table_of_peers(tmp_path):
+    done = table("kl", "entries", "--rounds", "3", "--seconds", "0.1", "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    head, rule, *lines = done.stdout.splitlines()
+    rows = lines[: lines.index("")]
+    assert {line.count("|") for line in (head, rule, *rows)} == {7}
+    content = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert len(content["results"]) == len(rows) == 4
+    assert {r["row"] for r in content["results"]} == {"kl", "entries"}
+    for result, line in zip(content["results"], rows, strict=True):
+        assert result["other"] in line
+        assert result["low"] <= result["ratio"] <= result["high"]
+        assert result["rounds"] == 3
+        assert 0 < result["gvae_seconds"] < 1
+    by_name = {r["other"]: r["ratio"] for r in content["results"]}
+    assert by_name["its kernels alone"] < by_name["value and gradient"]
+    for fact in (content["machine"]["cpu"], content["date"], content["commit"], "numpy ", "kl entries --rounds 3"):
+        assert fact in lines[-1]
+
+
+def test_table_says_what_there_is():
+    listed = table("--list").stdout.splitlines()
+    names = [line.split()[0] for line in listed]
+    assert names == ["headline", "throughput", "entries", "long", "inverse", "linear", "kl"]
+    assert all(len(line.split()) > 5 for line in listed)
+    for arguments in (["nope"], ["--rounds", "0"], ["--seconds", "x"]):
+        done = table(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+    assert "no row is called 'nope'" in table("nope").stderr
 
 
 # --- run.py

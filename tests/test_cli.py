@@ -325,7 +325,7 @@ def test_doctor_advises_where_the_blas_is_slow(monkeypatch):
     assert "advice" not in doctor.examine()["blas"]
 
 
-@pytest.mark.parametrize("name", ["", "demo", "train", "evaluate", "sample", "doctor"])
+@pytest.mark.parametrize("name", ["", "demo", "train", "evaluate", "sample", "warmup", "doctor"])
 def test_help(gvae_, name):
     code, out, err = gvae_(*([name] if name else []), "--help")
     assert (code, err) == (0, "")
@@ -342,7 +342,7 @@ def test_help(gvae_, name):
 
 def test_every_option_says_what_it_is():
     commands = next(a for a in cli._parser()._actions if a.dest == "command").choices
-    assert set(commands) == {"demo", "train", "evaluate", "sample", "doctor"}
+    assert set(commands) == {"demo", "train", "evaluate", "sample", "warmup", "doctor"}
     for name, parser in commands.items():
         for action in parser._actions:
             assert action.help, f"{name} {action.dest}"
@@ -649,7 +649,7 @@ def test_a_lost_log_does_not_matter(gvae_, run, here):
     ("arguments", "words"),
     [
         ([], ["COMMAND"]),
-        (["nope"], ["nope", "demo", "train", "evaluate", "sample", "doctor"]),
+        (["nope"], ["nope", "demo", "train", "evaluate", "sample", "warmup", "doctor"]),
         (["train"], ["DATA", "--out"]),
         (["train", "digits"], ["--out"]),
         (["train", "--out", "run"], ["DATA"]),

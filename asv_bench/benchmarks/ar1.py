@@ -6,85 +6,80 @@ import math
 
 import numpy as np
 
-from .common import Benchmark, with_gradient
+from .common import DTYPES, MODES, Op, only
 
-SHAPES = [(100, 16), (32, 256)]  # (B, N)
+SHAPES = [(100, 16), (1024, 64), (1024, 784)]  # (B, N)
 
 
-class AR1(Benchmark):
-    param_names = ("implementation", "shape")
+class AR1(Op):
+    param_names = ("implementation", "mode", "shape", "dtype")
 
-    def data(self, shape):
-        """mean, variance, rho, eps."""
+    def data(self, shape, dtype):
+        """variance, rho, mean, and eps or x."""
         B = shape[0]
-        return self.normal(*shape), self.uniform(0.3, 3.0, B), self.uniform(-0.9, 0.9, B), self.normal(*shape)
+        scalars = self.uniform(0.3, 3.0, B, dtype=dtype), self.uniform(-0.9, 0.9, B, dtype=dtype)
+        return *scalars, self.normal(*shape, dtype=dtype), self.normal(*shape, dtype=dtype)
 
 
-class SampleAndLogProb(AR1):
-    params = (["gvae", "numpy"], SHAPES)
+class Sample(AR1):
+    params = (["gvae", "numpy"], MODES, SHAPES, DTYPES)
 
-    def gvae(self, shape):
-        from gvae import ops
+    def op(self, ops, shape, dtype):
+        return lambda variance, rho, mean, eps: ops.sample_ar1(mean, variance, rho, eps)
 
-        mean, variance, rho, eps = self.data(shape)
-
-        def call():
-            z = ops.sample_ar1(mean, variance, rho, eps)
-            return z, ops.log_prob_ar1(z, mean, variance, rho)
-
-        return call
-
-    def numpy(self, shape):
-        mean, variance, rho, eps = self.data(shape)
-        N = shape[1]
+    def numpy(self, mode, shape, dtype):
+        only(mode == "forward")
+        variance, rho, mean, eps = self.data(shape, dtype)
 
         def call():
-            ratio = 1 - rho * rho
-            e = np.sqrt(variance * ratio)[:, None] * eps
+            e = np.sqrt(variance * (1 - rho * rho))[:, None] * eps
             e[:, 0] = np.sqrt(variance) * eps[:, 0]
-            for j in range(1, N):
+            for j in range(1, shape[1]):
                 e[:, j] += rho * e[:, j - 1]
-            z = mean + e
-            d = z - mean
-            squares = np.square(d[:, 1:] - rho[:, None] * d[:, :-1]).sum(-1) / ratio + np.square(d[:, 0])
-            logdet = N * np.log(variance) + (N - 1) * np.log(ratio)
-            return z, -0.5 * (squares / variance + logdet + np.float32(N * math.log(2 * math.pi)))
+            return mean + e
 
         return call
 
-    def time_sample_and_log_prob(self, *_):
+    def time_sample(self, *_):
         return self.call()
 
 
-class SampleAndLogProbGradient(AR1):
-    params = (["gvae"], SHAPES)
+class LogProb(AR1):
+    params = (["gvae", "numpy"], MODES, SHAPES, DTYPES)
 
-    def gvae(self, shape):
-        from gvae import ops
+    def op(self, ops, shape, dtype):
+        return lambda variance, rho, mean, x: ops.log_prob_ar1(x, mean, variance, rho)
 
-        mean, variance, rho, eps = self.data(shape)
+    def numpy(self, mode, shape, dtype):
+        only(mode == "forward")
+        variance, rho, mean, x = self.data(shape, dtype)
+        N = shape[1]
+        constant = x.dtype.type(N * math.log(2 * math.pi))
 
-        def f(m, s, r):
-            z = ops.sample_ar1(m, s, r, eps)
-            return z, ops.log_prob_ar1(z, m, s, r)
+        def call():
+            ratio, d = 1 - rho * rho, x - mean
+            squares = np.square(d[:, 1:] - rho[:, None] * d[:, :-1]).sum(-1) / ratio + np.square(d[:, 0])
+            logdet = N * np.log(variance) + (N - 1) * np.log(ratio)
+            return -0.5 * (squares / variance + logdet + constant)
 
-        return with_gradient(f, (mean, variance, rho), (self.normal(*shape), self.normal(shape[0])))
+        return call
 
-    def time_sample_and_log_prob_gradient(self, *_):
+    def time_log_prob(self, *_):
         return self.call()
 
 
 class Kl(AR1):
-    params = (["gvae", "numpy"], SHAPES)
+    params = (["gvae", "numpy"], MODES, SHAPES, DTYPES)
 
-    def gvae(self, shape):
-        from gvae import ops
+    def data(self, shape, dtype):
+        return super().data(shape, dtype)[:3]
 
-        mean, variance, rho, _ = self.data(shape)
-        return lambda: ops.kl_divergence_ar1(mean, variance, rho)
+    def op(self, ops, shape, dtype):
+        return lambda variance, rho, mean: ops.kl_divergence_ar1(mean, variance, rho)
 
-    def numpy(self, shape):
-        mean, variance, rho, _ = self.data(shape)
+    def numpy(self, mode, shape, dtype):
+        only(mode == "forward")
+        variance, rho, mean = self.data(shape, dtype)
         N = shape[1]
 
         def call():
@@ -94,16 +89,4 @@ class Kl(AR1):
         return call
 
     def time_kl(self, *_):
-        return self.call()
-
-
-class KlGradient(AR1):
-    params = (["gvae"], SHAPES)
-
-    def gvae(self, shape):
-        from gvae import ops
-
-        return with_gradient(ops.kl_divergence_ar1, self.data(shape)[:3], self.normal(shape[0]))
-
-    def time_kl_gradient(self, *_):
         return self.call()

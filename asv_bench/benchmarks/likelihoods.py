@@ -1,56 +1,71 @@
-"""The Bernoulli log-likelihood of 784 pixels, of all K samples of each row. Baseline: the NumPy expression."""
+"""Log-likelihoods of 784 pixels, of all K samples of each row. Baseline: the NumPy expression."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from .common import Benchmark, with_gradient
+from .common import DTYPES, MODES, Op
 
 SHAPES = [(1, 100, 784), (50, 20, 784)]  # (K, B, N)
 
 
-class Likelihood(Benchmark):
-    param_names = ("implementation", "shape")
-
-    def data(self, shape):
-        """x, logits."""
-        return self.binary(*shape[1:]), 3 * self.normal(*shape)
+class Likelihood(Op):
+    param_names = ("implementation", "mode", "shape", "dtype")
 
 
-def log_prob(x, logits):
+def bernoulli(x, logits):
     return (x * logits - np.logaddexp(0, logits)).sum(-1)
 
 
 class Bernoulli(Likelihood):
-    params = (["gvae", "numpy"], SHAPES)
+    params = (["gvae", "numpy"], MODES, SHAPES, DTYPES)
 
-    def gvae(self, shape):
-        from gvae import ops
+    def data(self, shape, dtype):
+        self.x = self.binary(*shape[1:], dtype=dtype)
+        return (3 * self.normal(*shape, dtype=dtype),)
 
-        x, logits = self.data(shape)
-        return lambda: ops.bernoulli_log_prob(x, logits)
+    def op(self, ops, shape, dtype):
+        return lambda logits: ops.bernoulli_log_prob(self.x, logits)
 
-    def numpy(self, shape):
-        x, logits = self.data(shape)
-        return lambda: log_prob(x, logits)
+    def numpy(self, mode, shape, dtype):
+        (logits,), x = self.data(shape, dtype), self.x
+        if mode == "forward":
+            return lambda: bernoulli(x, logits)
+        y_bar = self.normal(*shape[:2], dtype=dtype)[..., None]
+        return lambda: (bernoulli(x, logits), y_bar * (x - 1 / (1 + np.exp(-logits))))
 
     def time_bernoulli(self, *_):
         return self.call()
 
 
-class BernoulliGradient(Likelihood):
-    params = (["gvae", "numpy"], SHAPES)
+class Normal(Likelihood):
+    """With one learned scale per pixel."""
 
-    def gvae(self, shape):
-        from gvae import ops
+    params = (["gvae", "numpy"], MODES, SHAPES, DTYPES)
 
-        x, logits = self.data(shape)
-        return with_gradient(lambda a: ops.bernoulli_log_prob(x, a), (logits,), self.normal(*shape[:2]))
+    def data(self, shape, dtype):
+        self.x = self.normal(*shape[1:], dtype=dtype)
+        return self.normal(*shape, dtype=dtype), self.uniform(-1, 1, shape[2], dtype=dtype)
 
-    def numpy(self, shape):
-        x, logits = self.data(shape)
-        y_bar = self.normal(*shape[:2])[..., None]
-        return lambda: (log_prob(x, logits), y_bar * (x - 1 / (1 + np.exp(-logits))))
+    def op(self, ops, shape, dtype):
+        return lambda mean, log_scale: ops.normal_log_prob(self.x, mean, log_scale)
 
-    def time_bernoulli_gradient(self, *_):
+    def numpy(self, mode, shape, dtype):
+        (mean, log_scale), x = self.data(shape, dtype), self.x
+        y_bar = self.normal(*shape[:2], dtype=dtype)[..., None]
+        constant = x.dtype.type(0.5 * math.log(2 * math.pi))
+
+        def call():
+            root = np.exp(-log_scale)
+            t = (x - mean) * root
+            value = (-0.5 * t * t - log_scale - constant).sum(-1)
+            if mode == "forward":
+                return value
+            return value, y_bar * t * root, (y_bar * (t * t - 1)).sum((0, 1))
+
+        return call
+
+    def time_normal(self, *_):
         return self.call()

@@ -6,99 +6,88 @@ import math
 
 import numpy as np
 
-from .common import Benchmark, with_gradient
+from .common import DENSE_LIMIT, DTYPES, MODES, Op, only
 
-SHAPES = [(100, 16, 1), (32, 256, 4)]  # (B, N, R)
+SHAPES = [(100, 16, 1), (1024, 64, 4), (100, 784, 4)]  # (B, N, R)
 
 
-class LowRank(Benchmark):
-    param_names = ("implementation", "shape")
+class LowRank(Op):
+    param_names = ("implementation", "mode", "shape", "dtype")
 
-    def data(self, shape):
-        """mean, d, u, eps."""
+    def data(self, shape, dtype):
+        """d, u, mean, and eps or x."""
         B, N, R = shape
-        return self.normal(B, N), self.uniform(0.3, 3.0, B, N), 0.5 * self.normal(B, R, N), self.normal(B, N)
+        d, u = self.uniform(0.3, 3.0, B, N, dtype=dtype), self.normal(B, R, N, dtype=dtype)
+        u *= 0.5
+        return d, u, self.normal(B, N, dtype=dtype), self.normal(B, N, dtype=dtype)
+
+    def dense_data(self, mode, shape, dtype):
+        """The precision, and the vectors."""
+        only(mode == "forward" and shape[0] * shape[1] ** 2 <= DENSE_LIMIT)
+        d, u, *vectors = self.data(shape, dtype)
+        return d[:, :, None] * np.eye(shape[1], dtype=dtype) + u.swapaxes(1, 2) @ u, *vectors
 
 
-def precision(d, u):
-    return d[:, :, None] * np.eye(d.shape[1], dtype=d.dtype) + u.swapaxes(1, 2) @ u
+class Sample(LowRank):
+    """No two square roots of a covariance need be equal, so the draws of the dense form are others of the same Gaussian."""
 
+    params = (["gvae", "dense"], MODES, SHAPES, DTYPES)
+    agree = False
 
-class SampleAndLogProb(LowRank):
-    """Returns the log-density only: a draw depends on which square root of the covariance is taken, its density does not."""
+    def op(self, ops, shape, dtype):
+        return lambda d, u, mean, eps: ops.sample_lowrank(mean, d, u, eps)
 
-    params = (["gvae", "dense"], SHAPES)
-
-    def gvae(self, shape):
-        from gvae import ops
-
-        mean, d, u, eps = self.data(shape)
-        return lambda: ops.log_prob_lowrank(ops.sample_lowrank(mean, d, u, eps), mean, d, u)
-
-    def dense(self, shape):
-        mean, d, u, eps = self.data(shape)
+    def dense(self, mode, shape, dtype):
+        precision, mean, eps = self.dense_data(mode, shape, dtype)
 
         def call():
-            L = np.linalg.cholesky(precision(d, u))
-            z = mean + np.linalg.solve(L.swapaxes(1, 2), eps[..., None])[..., 0]
-            w = ((z - mean)[:, None] @ L)[:, 0]
-            node = np.log(np.diagonal(L, axis1=1, axis2=2)) - 0.5 * w * w
-            return node.sum(-1) - np.float32(0.5 * shape[1] * math.log(2 * math.pi))
+            L = np.linalg.cholesky(precision)
+            return mean + np.linalg.solve(L.swapaxes(1, 2), eps[..., None])[..., 0]
 
         return call
 
-    def time_sample_and_log_prob(self, *_):
+    def time_sample(self, *_):
         return self.call()
 
 
-class SampleAndLogProbGradient(LowRank):
-    params = (["gvae"], SHAPES)
+class LogProb(LowRank):
+    params = (["gvae", "dense"], MODES, SHAPES, DTYPES)
 
-    def gvae(self, shape):
-        from gvae import ops
+    def op(self, ops, shape, dtype):
+        return lambda d, u, mean, x: ops.log_prob_lowrank(x, mean, d, u)
 
-        mean, d, u, eps = self.data(shape)
+    def dense(self, mode, shape, dtype):
+        precision, mean, x = self.dense_data(mode, shape, dtype)
+        constant = x.dtype.type(0.5 * shape[1] * math.log(2 * math.pi))
 
-        def f(m, d, u):
-            z = ops.sample_lowrank(m, d, u, eps)
-            return z, ops.log_prob_lowrank(z, m, d, u)
+        def call():
+            L = np.linalg.cholesky(precision)
+            w = ((x - mean)[:, None] @ L)[:, 0]
+            return (np.log(np.diagonal(L, axis1=1, axis2=2)) - 0.5 * w * w).sum(-1) - constant
 
-        return with_gradient(f, (mean, d, u), (self.normal(*mean.shape), self.normal(shape[0])))
+        return call
 
-    def time_sample_and_log_prob_gradient(self, *_):
+    def time_log_prob(self, *_):
         return self.call()
 
 
 class Kl(LowRank):
-    params = (["gvae", "dense"], SHAPES)
+    params = (["gvae", "dense"], MODES, SHAPES, DTYPES)
 
-    def gvae(self, shape):
-        from gvae import ops
+    def data(self, shape, dtype):
+        return super().data(shape, dtype)[:3]
 
-        mean, d, u, _ = self.data(shape)
-        return lambda: ops.kl_divergence_lowrank(mean, d, u)
+    def op(self, ops, shape, dtype):
+        return lambda d, u, mean: ops.kl_divergence_lowrank(mean, d, u)
 
-    def dense(self, shape):
-        mean, d, u, _ = self.data(shape)
+    def dense(self, mode, shape, dtype):
+        precision, mean = self.dense_data(mode, shape, dtype)
 
         def call():
-            p = precision(d, u)
-            trace = np.trace(np.linalg.inv(p), axis1=1, axis2=2)
-            return 0.5 * (trace + np.square(mean).sum(-1) - shape[1] + np.linalg.slogdet(p)[1])
+            trace = np.trace(np.linalg.inv(precision), axis1=1, axis2=2)
+            return 0.5 * (trace + np.square(mean).sum(-1) - shape[1] + np.linalg.slogdet(precision)[1])
 
         return call
 
     def time_kl(self, *_):
-        return self.call()
-
-
-class KlGradient(LowRank):
-    params = (["gvae"], SHAPES)
-
-    def gvae(self, shape):
-        from gvae import ops
-
-        return with_gradient(ops.kl_divergence_lowrank, self.data(shape)[:3], self.normal(shape[0]))
-
-    def time_kl_gradient(self, *_):
         return self.call()

@@ -1,4 +1,4 @@
-"""The log of the mean importance weight. Baseline: scipy.special."""
+"""Importance weights along the first axis. Baseline: scipy.special."""
 
 from __future__ import annotations
 
@@ -6,52 +6,74 @@ import math
 
 import numpy as np
 
-from .common import Benchmark, with_gradient
+from .common import DTYPES, MODES, Op, only
 
 SHAPES = [(50, 20), (500, 1000)]  # (K, B)
 
 
-class LogMeanExp(Benchmark):
-    params = (["gvae", "scipy"], SHAPES)
-    param_names = ("implementation", "shape")
+class Weights(Op):
+    param_names = ("implementation", "mode", "shape", "dtype")
 
-    def gvae(self, shape):
-        from gvae import ops
+    def data(self, shape, dtype):
+        return (10 * self.normal(*shape, dtype=dtype),)
 
-        log_weights = 10 * self.normal(*shape)
-        return lambda: ops.log_mean_exp(log_weights, axis=0)
 
-    def scipy(self, shape):
-        from scipy.special import logsumexp
+class LogMeanExp(Weights):
+    params = (["gvae", "scipy"], MODES, SHAPES, DTYPES)
 
-        log_weights = 10 * self.normal(*shape)
-        return lambda: logsumexp(log_weights, axis=0) - np.float32(math.log(shape[0]))
+    def op(self, ops, shape, dtype):
+        return ops.log_mean_exp
+
+    def scipy(self, mode, shape, dtype):
+        from scipy.special import logsumexp, softmax
+
+        (log_weights,) = self.data(shape, dtype)
+        log_k = np.dtype(dtype).type(math.log(shape[0]))
+        if mode == "forward":
+            return lambda: logsumexp(log_weights, axis=0) - log_k
+        y_bar = self.normal(shape[1], dtype=dtype)
+        return lambda: (logsumexp(log_weights, axis=0) - log_k, y_bar * softmax(log_weights, axis=0))
 
     def time_log_mean_exp(self, *_):
         return self.call()
 
 
-class LogMeanExpGradient(Benchmark):
-    params = (["gvae", "scipy"], SHAPES)
-    param_names = ("implementation", "shape")
+class NormalizedWeights(Weights):
+    params = (["gvae", "scipy"], MODES, SHAPES, DTYPES)
 
-    def gvae(self, shape):
-        from gvae import ops
+    def op(self, ops, shape, dtype):
+        return ops.normalized_weights
 
-        log_weights = 10 * self.normal(*shape)
-        return with_gradient(lambda w: ops.log_mean_exp(w, axis=0), (log_weights,), self.normal(shape[1]))
+    def scipy(self, mode, shape, dtype):
+        from scipy.special import softmax
 
-    def scipy(self, shape):
-        from scipy.special import logsumexp, softmax
-
-        log_weights = 10 * self.normal(*shape)
-        y_bar = self.normal(shape[1])
+        (log_weights,) = self.data(shape, dtype)
+        if mode == "forward":
+            return lambda: softmax(log_weights, axis=0)
+        w_bar = self.normal(*shape, dtype=dtype)
 
         def call():
-            value = logsumexp(log_weights, axis=0) - np.float32(math.log(shape[0]))
-            return value, y_bar * softmax(log_weights, axis=0)
+            w = softmax(log_weights, axis=0)
+            return w, w * (w_bar - (w_bar * w).sum(axis=0))
 
         return call
 
-    def time_log_mean_exp_gradient(self, *_):
+    def time_normalized_weights(self, *_):
+        return self.call()
+
+
+class EffectiveSampleSize(Weights):
+    params = (["gvae", "scipy"], MODES, SHAPES, DTYPES)
+
+    def op(self, ops, shape, dtype):
+        return ops.effective_sample_size
+
+    def scipy(self, mode, shape, dtype):
+        from scipy.special import softmax
+
+        only(mode == "forward")
+        (log_weights,) = self.data(shape, dtype)
+        return lambda: 1 / np.square(softmax(log_weights, axis=0)).sum(0)
+
+    def time_effective_sample_size(self, *_):
         return self.call()

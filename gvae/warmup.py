@@ -1,0 +1,168 @@
+"""Compile every CPU kernel in both precisions into the cache on disk, so that no later process waits for a compiler.
+
+The kernels are compiled by use: tiny calls of the public ops, forward and backward. That alone would forget a new kernel, so
+`compile_kernels` then looks at every kernel of every module under gvae.kernels.cpu and names those that lack a version.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gvae import nn, ops, optim, random
+from gvae.autodiff import gradient
+from gvae.errors import ConfigError, GvaeError
+
+__all__ = ["compile_kernels"]
+
+PRECISIONS = ("float32", "float64")
+# (systems, variables): kernels may differ for a few systems, for a batch that fills SIMD lanes, and for one long system
+SIZES = [(3, 6), (130, 20), (1, 100_000)]
+GRAPHS = [(0, 1), (0, 1, 2, 3), (0, 1, 4)]  # offsets: chain, band, lattice
+
+
+def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
+    """Kernels found, versions of them in the cache, how many of these are new, seconds, folder: a dict of plain values.
+
+    Versions are those of this installation; others may lie beside them.
+    Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
+    """
+    started = time.perf_counter()
+    kernels = dict(_kernels())
+    before = _versions(kernels)
+    steps = [step for dtype in PRECISIONS for step in _steps(np.dtype(dtype))]
+    bar: Any = steps
+    if progress:
+        from tqdm import tqdm
+
+        bar = tqdm(steps, unit="step", dynamic_ncols=True, desc="compiling", disable=None)  # None: not on a terminal
+    for step in bar:
+        step()
+    versions = _versions(kernels)
+    if versions == 0:
+        raise ConfigError("compiled kernels cannot be kept: no folder for them can be written; set NUMBA_CACHE_DIR")
+    missing = [name for name, kernel in kernels.items() if not _complete(kernel)]
+    if missing:
+        raise GvaeError(f"no call of the warm-up compiles {', '.join(missing)} in both precisions")
+    return {
+        "kernels": len(kernels),
+        "compiled versions": versions,
+        "new": versions - before,
+        "seconds": round(time.perf_counter() - started, 2),
+        # where they are, and not where they should be: Numba takes another place if it cannot write there
+        "cache": ", ".join(sorted({str(path.parent) for kernel in kernels.values() for path in _files(kernel)})),
+    }
+
+
+def _versions(kernels: dict[str, Any]) -> int:
+    return sum(1 for kernel in kernels.values() for _ in _files(kernel))
+
+
+def _files(kernel: Any) -> Iterator[Path]:
+    """Its compiled versions on disk, by the names that Numba gives them."""
+    if kernel.stats.cache_path is not None:  # None: it is not cached
+        stem = Path(kernel.py_func.__code__.co_filename).stem
+        yield from Path(kernel.stats.cache_path).glob(f"{stem}.{kernel.__name__}-*.nbc")
+
+
+def _kernels() -> Iterator[tuple[str, Any]]:
+    """(name, kernel) for everything compiled that is defined under gvae.kernels.cpu."""
+    package = importlib.import_module("gvae.kernels.cpu")
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        for name, value in vars(importlib.import_module(info.name)).items():
+            if hasattr(value, "signatures") and value.py_func.__module__ == info.name:
+                yield f"{info.name.removeprefix(f'{package.__name__}.')}.{name}", value
+
+
+def _complete(kernel: Any) -> bool:
+    """Whether a kernel has both precisions, or one version if it knows no floating type."""
+    types = {str(getattr(t, "dtype", t)) for signature in kernel.signatures for t in signature}
+    if types.issuperset(PRECISIONS) or (types and not types.intersection(PRECISIONS)):
+        return True
+    # Where its caller came from the cache, what a kernel calls was not loaded into this process: its files must be there.
+    return sum(1 for _ in _files(kernel)) >= len(PRECISIONS)
+
+
+def _steps(dtype: np.dtype) -> Iterator[Callable[[], Any]]:
+    """Calls that between them reach every kernel in one precision."""
+    for B, N in SIZES:
+        yield from (partial(_banded, dtype, B, N, offsets) for offsets in GRAPHS)
+        yield partial(_elementwise, dtype, B, N)
+    yield partial(_draws, dtype)
+    yield partial(_one_system_functions, dtype)
+
+
+def _differentiate(f: Callable, *arrays: np.ndarray) -> None:
+    gradient(lambda *a: ops.sum(f(*a)), *arrays)
+
+
+def _banded(dtype, B, N, offsets):
+    chol = np.full((B, len(offsets), N), 0.1, dtype)
+    chol[:, 0] = 1
+    x = np.ones((B, N), dtype)
+    for b in (x, np.stack([x, x])):  # one right-hand side of each factor, and two
+        for op in (ops.solve_triangular_banded, ops.multiply_triangular_banded):
+            for trans in (False, True):
+                _differentiate(partial(op, offsets=offsets, trans=trans), chol, b)
+    for op in (ops.inverse_banded, ops.marginal_variances_banded):
+        _differentiate(partial(op, offsets=offsets), chol)
+    _differentiate(partial(ops.cho_solve_banded, offsets=offsets), chol, x)
+    _differentiate(partial(ops.sample_banded, offsets=offsets), x, chol, x)
+    _differentiate(partial(ops.log_prob_banded, offsets=offsets), x, x, chol)
+    _differentiate(partial(ops.kl_divergence_banded, offsets=offsets), x, chol)
+    _differentiate(partial(ops.kl_divergence_banded, offsets=offsets, prior_offsets=offsets), x, chol, x, chol)
+    if len(offsets) == offsets[-1] + 1:
+        _differentiate(ops.cholesky_banded, chol)
+    if offsets == (0, 1):
+        scalar = np.full(B, 0.5, dtype)
+        _differentiate(ops.sample_ar1, x, scalar, scalar, x)
+        _differentiate(ops.log_prob_ar1, x, x, scalar, scalar)
+        _differentiate(ops.kl_divergence_ar1, x, scalar, scalar)
+
+
+def _elementwise(dtype, B, N):
+    x, bias = np.full((B, N), 0.5, dtype), np.zeros(4, dtype)
+    for activation in ops.ACTIVATIONS:
+        _differentiate(partial(ops.affine, x, activation=activation), np.ones((N, 4), dtype), bias)
+    ops.bernoulli_log_prob(x, x)
+    _differentiate(partial(ops.bernoulli_log_prob, x), x)
+    _differentiate(partial(ops.normal_log_prob, x), x, x)
+    ops.log_mean_exp(x)
+    for f in (ops.log_mean_exp, ops.normalized_weights, ops.effective_sample_size):
+        _differentiate(f, x)
+    parameters, slope = (nn.Parameters({"network.weight": a}) for a in (x.copy(), x))
+    optim.Adam(parameters).update(slope)
+
+
+def _draws(dtype):
+    key = random.fold_in(random.key(0), 1)
+    for shape in ((3,), (100_000,)):
+        random.normal(key, shape, dtype)
+        random.rademacher(key, shape, dtype)
+        random.bernoulli(key, random.uniform(key, shape, dtype))
+    random.permutation(key, 3)
+
+
+def _one_system_functions(dtype):
+    """What users call from jitted code of their own, and no op need call; arguments by their letters (see the kernels)."""
+    M, N = 2, 6
+    band, vector = np.full((M, N), 0.1, dtype), np.ones(N, dtype)
+    band[0] = 1
+    letters: dict[str, Any] = {
+        **dict.fromkeys(("chol", "ab", "chol_bar", "ab_bar", "s", "s_bar"), band),
+        **dict.fromkeys(("x", "y"), vector),
+        **dict.fromkeys(("k0", "k1", "c0", "c1", "c2", "c3"), np.uint32(0)),
+        "offsets": np.arange(M),
+    }
+    for _, kernel in _kernels():
+        code = kernel.py_func.__code__
+        names = code.co_varnames[: code.co_argcount]
+        if all(name in letters for name in names):
+            kernel(*(letters[name].copy() for name in names))
