@@ -99,7 +99,7 @@ def test_other_frameworks_are_imported_in_interop_only_and_interop_by_nobody():
         assert name == "interop" or ["gvae", "interop"] not in [target[:2] for target in targets], relative
 
 
-@pytest.mark.parametrize(("framework", "title"), [("torch", "PyTorch")])
+@pytest.mark.parametrize(("framework", "title"), [("torch", "PyTorch"), ("jax", "JAX")])
 def test_interop_without_its_framework_names_the_extra(framework, title):
     code = f"import sys; sys.modules['{framework}'] = None; import gvae.interop; import gvae.interop.{framework}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
