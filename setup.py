@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 PLOT = ["matplotlib>=3.8"]
 SKLEARN = ["scikit-learn>=1.5"]
 DATA = ["pooch>=1.8"]
+TORCH = ["torch>=2.4"]
+JAX = ["jax>=0.5"]
+INTEROP = TORCH + JAX
 DEMO = PLOT + SKLEARN
 TEST = ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", *DEMO, *DATA]
 BENCH = ["asv>=0.6.4", "virtualenv>=20"]
@@ -31,10 +34,13 @@ setup(
         "sklearn": SKLEARN,
         "cuda12": ["cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"],
         "cuda13": ["cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14", "nvidia-cuda-runtime>=13,<14"],
+        "torch": TORCH,
+        "jax": JAX,
+        "interop": INTEROP,
         "test": TEST,
         "bench": BENCH,
-        "peers": ["torch", "jax"],
-        "dev": TEST + BENCH + LINT,
+        "peers": INTEROP,
+        "dev": TEST + INTEROP + BENCH + LINT,
     },
     entry_points={"console_scripts": ["gvae = gvae.cli:main"]},
     classifiers=[

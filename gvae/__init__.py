@@ -36,6 +36,7 @@ _MODULES = (
     "evaluation",
     "families",
     "graphs",
+    "interop",
     "models",
     "nn",
     "objectives",

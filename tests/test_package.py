@@ -24,6 +24,7 @@ LAYERS = [
     {"objectives"},
     {"families"},
     {"distributions", "nn", "optim"},
+    {"interop"},
     {"ops"},
     {"autodiff"},
     {"random"},
@@ -87,7 +88,25 @@ def test_numba_and_cupy_are_imported_in_their_places_only():
         relative = path.relative_to(PACKAGE).as_posix()
         assert "numba" not in tops or relative.startswith("kernels/cpu/"), relative
         assert not tops & {"cupy", "cupyx"} or relative.startswith("kernels/cuda/") or relative == "doctor.py", relative
-        assert not tops & {"sklearn", "torch", "jax"} or relative in ("data/loaders.py", "estimator.py"), relative
+        assert "sklearn" not in tops or relative in ("data/loaders.py", "estimator.py"), relative
+
+
+def test_other_frameworks_are_imported_in_interop_only_and_interop_by_nobody():
+    for name, path in modules():
+        targets = list(imports(path))
+        tops = {target[0] for target in targets} & {"torch", "jax", "jaxlib"}
+        relative = path.relative_to(PACKAGE).as_posix()
+        assert tops <= {relative.removeprefix("interop/").removesuffix(".py")}, relative
+        assert name == "interop" or ["gvae", "interop"] not in [target[:2] for target in targets], relative
+
+
+@pytest.mark.parametrize(("framework", "title"), [("torch", "PyTorch"), ("jax", "JAX")])
+def test_interop_without_its_framework_names_the_extra(framework, title):
+    code = f"import sys; sys.modules['{framework}'] = None; import gvae.interop; import gvae.interop.{framework}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    message = f'DependencyError: gvae.interop.{framework} needs {title}: pip install "gvae[{framework}]"'
+    assert done.stderr.splitlines()[-1].endswith(message)
+    assert issubclass(gvae.errors.DependencyError, ImportError)
 
 
 def test_no_module_but_ops_and_families_knows_a_family():
@@ -103,10 +122,12 @@ def test_no_module_but_ops_and_families_knows_a_family():
 
 
 def test_import_is_light():
-    """Neither Numba nor CuPy nor SciPy, and at most the promised 0.15 s beyond NumPy's own import (best of 3)."""
+    """No Numba, CuPy, SciPy or other framework, and at most the promised 0.15 s beyond NumPy's own import (best of 3)."""
     code = (
-        "import time, numpy; t = time.perf_counter(); import gvae; t = time.perf_counter() - t; import sys\n"
-        "print(t, *(m for m in ('numba', 'cupy', 'scipy', 'sklearn', 'matplotlib', 'tqdm') if m in sys.modules))"
+        "import time, numpy; t = time.perf_counter(); import gvae; t = time.perf_counter() - t\n"
+        "import sys, gvae.interop\n"
+        "names = ('numba', 'cupy', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'torch', 'jax')\n"
+        "print(t, *(m for m in names if m in sys.modules))"
     )
     outputs = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
@@ -150,7 +171,14 @@ def test_public_functions_have_docstrings():
                 assert thing.__doc__, f"gvae.{name}.{public}"
 
 
-@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
+def runtime_examples():
+    """Those for another framework run in that framework's test file."""
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        if ["gvae", "interop"] not in [target[:2] for target in imports(path)]:
+            yield path.name
+
+
+@pytest.mark.parametrize("example", list(runtime_examples()))
 def test_examples_run_on_the_runtime_dependencies(example, tmp_path):
     """Each under a minute, without scikit-learn, matplotlib, pooch or a data folder."""
     blocker = tmp_path / "sitecustomize.py"

@@ -299,7 +299,7 @@ def test_after_fork():
     expected = all_draws(0)
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, that threads exist: BLAS has some
+        warnings.simplefilter("ignore")  # Python's, and JAX's where its tests ran, that threads exist: BLAS has some
         child = os.fork()
     if child == 0:
         try:
