@@ -126,10 +126,16 @@ class Primitive:
         self.saves = saves
         self.differentiable = differentiable
         self.rule: Callable | None = None
+        self.fresh = False
 
-    def vjp(self, rule: Callable) -> Callable:
-        """Decorator: `rule(y_bar, y, *args, needs, **settings)` is the derivative of this primitive."""
-        self.rule = rule
+    def vjp(self, rule: Callable | None = None, *, fresh: bool = False) -> Any:
+        """Decorator: `rule(y_bar, y, *args, needs, **settings)` is the derivative of this primitive.
+
+        fresh : every cotangent that it returns is an array of its own, which nothing else sees: the tape adds into it
+        """
+        if rule is None:
+            return functools.partial(self.vjp, fresh=fresh)
+        self.rule, self.fresh = rule, fresh
         return rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
@@ -210,8 +216,9 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
             leads.add(id(node))
 
     cotangents: dict[int, Any] = {}
+    mine: set[int] = set()  # nodes whose cotangent nothing but this tape sees
 
-    def give(var: Var, bar: Any) -> None:
+    def give(var: Var, bar: Any, fresh: bool) -> None:
         """Add a cotangent to what a variable has received so far."""
         if bar.shape != var.value.shape:
             name = "output" if var.node is None else var.node.primitive.__name__
@@ -223,21 +230,23 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
                     buffers[i][...] = bar
                     found[i], owned[i] = buffers[i], True
                 else:
-                    found[i] = bar
-            elif owned[i]:
-                found[i] += bar
+                    found[i], owned[i] = bar, fresh
             else:
-                found[i], owned[i] = dispatch.apply(np.add, found[i], bar), bar.ndim > 0
+                found[i], owned[i] = _sum(found[i], owned[i], bar, fresh), bar.ndim > 0
         elif var.node is not None and id(var.node) in leads:
             key = id(var.node)
             if var.index is None:
-                cotangents[key] = bar if key not in cotangents else dispatch.apply(np.add, cotangents[key], bar)
+                if key in cotangents:
+                    bar, fresh = _sum(cotangents[key], key in mine, bar, fresh), bar.ndim > 0
+                cotangents[key] = bar
+                if fresh:
+                    mine.add(key)
             else:
                 slots = cotangents.setdefault(key, [None] * len(var.node.value))
                 slots[var.index] = bar if slots[var.index] is None else slots[var.index] + bar
 
     for out, bar in outputs:
-        give(out, bar)
+        give(out, bar, fresh=False)
     for node in reversed(order):
         y_bar = cotangents.pop(id(node), None)
         if y_bar is None:
@@ -246,8 +255,15 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
         bars = node.primitive.pull(node, y_bar, needs)
         for parent, need, bar in zip(node.parents, needs, bars, strict=True):
             if need and bar is not None:
-                give(parent, bar)
-    return found
+                give(parent, bar, node.primitive.fresh)
+    # what the tape has not summed itself may be a view of something else, or stand for several leaves
+    return [bar if bar is None or own else bar.copy() for bar, own in zip(found, owned, strict=True)]
+
+
+def _sum(total: Any, mine: bool, bar: Any, fresh: bool) -> Any:
+    """total + bar, written into either of them that nothing else sees."""
+    into = None if bar.ndim == 0 else total if mine else bar if fresh else None
+    return dispatch.apply(np.add, total, bar, out=into)
 
 
 def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:
@@ -284,8 +300,8 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
 
         def fill(leaf: Var) -> Any:
             bar, i = next(bars), next(position)
-            if bar is not None:  # without a buffer it may be a view of something else, or stand for several leaves
-                return bar if buffers is not None else bar.copy()
+            if bar is not None:
+                return bar
             if buffers is not None:
                 buffers[i][...] = 0
                 return buffers[i]

@@ -58,14 +58,24 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     return memory.empty(shape, dtype)
 
 
-def apply(ufunc: Any, *operands: Any) -> Any:
-    """ufunc(*operands), with large results in memory that was used before."""
-    if all(type(a) is not np.ndarray or a.nbytes < memory.SMALL for a in operands):
-        return ufunc(*operands)
-    if namespace(*operands) is not np:
-        return ufunc(*operands)
-    shape = np.broadcast_shapes(*(np.shape(a) for a in operands))
-    return ufunc(*operands, out=memory.empty(shape, np.result_type(*operands)))
+def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
+    """ufunc(x, y) of arrays of one dtype, or of an array and a number: large results lie in memory that was used before,
+    and are shared by threads. `out` may be x or y."""
+    large = x if type(x) is np.ndarray else y
+    if type(large) is not np.ndarray or large.nbytes < memory.SMALL or is_cuda(x) or is_cuda(y):
+        return ufunc(x, y) if out is None else ufunc(x, y, out=out)
+    if type(y) is not np.ndarray or type(x) is not np.ndarray or x.shape != y.shape:
+        shape = np.broadcast_shapes(np.shape(x), np.shape(y))
+        return ufunc(x, y, out=memory.empty(shape, large.dtype) if out is None else out)
+    result = memory.empty(x.shape, x.dtype) if out is None else out
+    if x.flags.c_contiguous and y.flags.c_contiguous and result.flags.c_contiguous:
+        threads.over(_share, ufunc, x.reshape(-1), y.reshape(-1), result.reshape(-1), n=x.size, work=3 * x.size, step=1024)
+        return result
+    return ufunc(x, y, out=result)
+
+
+def _share(ufunc: Any, x: Any, y: Any, result: Any, lo: int, hi: int) -> None:
+    ufunc(x[lo:hi], y[lo:hi], out=result[lo:hi])
 
 
 def plain(array: Any) -> Any:
@@ -73,9 +83,9 @@ def plain(array: Any) -> Any:
 
     Writable, although kernels leave their inputs alone, because Numba compiles another version for read-only arrays.
     """
-    if is_cuda(array):
+    if type(array) is not np.ndarray and is_cuda(array):
         return sys.modules["cupy"].ascontiguousarray(array)
-    return array if array.flags.carray and type(array) is np.ndarray else np.array(array, order="C")
+    return array if type(array) is np.ndarray and array.flags.carray else np.array(array, order="C")
 
 
 def special(array: Any) -> ModuleType:

@@ -22,7 +22,16 @@ LIMIT = 1 << 28
 
 _lock = threading.Lock()
 _blocks: deque[np.ndarray] = deque()  # the least recently handed out first
-_IDLE = 3  # references to a block that only `_blocks`, a loop variable and getrefcount's argument hold
+
+
+def _references(i: int) -> int:
+    """How many references to block i there are, by the count of one interpreter: versions differ in what they count."""
+    return sys.getrefcount(_blocks[i])
+
+
+_blocks.append(np.empty(0, np.uint8))
+_IDLE = _references(0)  # of a block that no array uses
+_blocks.clear()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -34,8 +43,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = _rounded(nbytes)
     with _lock:
         for i in range(len(_blocks)):
-            block = _blocks[i]
-            if len(block) == size and sys.getrefcount(block) <= _IDLE:
+            if len(_blocks[i]) == size and _references(i) == _IDLE:
+                block = _blocks[i]
                 del _blocks[i]
                 break
         else:

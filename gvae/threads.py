@@ -22,7 +22,7 @@ from gvae.errors import ConfigError
 __all__ = ["count", "over"]
 
 VARIABLE = "GVAE_NUM_THREADS"
-SHARE = 1 << 17  # numbers read and written that are worth another thread: it costs 20 to 50 us to wake
+SHARE = 1 << 19  # numbers read and written that are worth another thread: it costs 20 to 50 us to wake
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None

@@ -68,7 +68,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
     return _deliver(factors, chol)
 
 
-@cholesky_banded.vjp
+@cholesky_banded.vjp(fresh=True)
 def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
     factors = flat(chol, 2)
@@ -101,7 +101,7 @@ def solve_triangular_banded(
     return _solve(chol, b, offsets, trans=trans, check=check, out=out, info=info, method=method)
 
 
-@solve_triangular_banded.vjp
+@solve_triangular_banded.vjp(fresh=True)
 def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=None, method=None):
     return _solve_vjp(x_bar, x, chol, b, offsets, trans=trans, needs=needs, method=method)
 
@@ -127,6 +127,18 @@ def _solve(chol, b, offsets, *, trans, check, out=None, info=None, method=None):
 
 def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs, method=None):
     # L x = b:  b̄ = L⁻ᵀ x̄,  L̄ = -b̄ xᵀ on the pattern.  For Lᵀ x = b the two vectors change places.  Giles 2008, sec. 2.3.
+    offsets, F, batch = _default(offsets, chol), math.prod(chol.shape[:-2]), x.shape[:-1]
+    chosen = _chain.choose("solve", offsets, x.shape[-1], math.prod(batch), x.dtype, method)
+    if needs[0] and chosen == "systems" and 2 * F >= dispatch.LANES:  # factors fill the lanes: both in one pass
+        factors, rows = flat(chol, 2), rows_of_factors(chol.shape[:-2], batch)
+        b_bar, chol_bar = (
+            dispatch.empty(x.shape if needs[1] else (0, x.shape[-1]), x.dtype),
+            dispatch.empty(chol.shape, chol.dtype),
+        )
+        inputs = (_int64(offsets), rows, flat(x, 1), flat(widened(x_bar, x.shape), 1), trans)
+        results = (flat(b_bar, 1), flat(chol_bar, 2))
+        _launch("solve_triangular_vjp", factors, *inputs, *results, n=F, work=2 * (x.size + chol.size))
+        return chol_bar, elementwise.unbroadcast(b_bar, b.shape) if needs[1] else None
     b_bar = _solve(chol, x_bar, offsets, trans=not trans, check=False, method=method)
     chol_bar = None
     if needs[0]:
@@ -163,7 +175,7 @@ def multiply_triangular_banded(
     return _deliver(products, y)
 
 
-@multiply_triangular_banded.vjp
+@multiply_triangular_banded.vjp(fresh=True)
 def _(y_bar, y, chol, x, *, needs, offsets=None, trans=False):
     # y = L x:  x̄ = Lᵀ ȳ,  L̄ = ȳ xᵀ on the pattern.  For y = Lᵀ x the two vectors change places.
     chol_bar = x_bar = None
@@ -203,7 +215,7 @@ def inverse_banded(
     return (value, s) if save else value
 
 
-@inverse_banded.vjp
+@inverse_banded.vjp(fresh=True)
 def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None, method=None):
     offsets = _default(offsets, chol)
     s_bar = np.zeros(saved.shape, saved.dtype)
@@ -282,7 +294,7 @@ def _log_pivots(chol, *, check=True, info=None, name="chol"):
     return np.log(pivots)
 
 
-@_log_pivots.vjp
+@_log_pivots.vjp(fresh=True)
 def _(y_bar, y, chol, *, needs, **settings):
     chol_bar = np.zeros(chol.shape, chol.dtype)
     with np.errstate(divide="ignore", invalid="ignore"):  # a failed system is NaN or inf here, as its value was
@@ -309,8 +321,11 @@ def sample_banded(
     sizes = {"mean": mean, "chol": chol, "eps": eps}
     offsets = _check_factor("mean: ... N, chol: ... M N, eps: ... N", offsets, **sizes)
     e = _solve(chol, eps, offsets, trans=True, check=check)
-    z = _result(out, np.broadcast_shapes(mean.shape, e.shape), mean.dtype)
-    np.add(mean, e, out=z)
+    if out is None:
+        z = dispatch.apply(np.add, mean, e)
+    else:
+        z = _result(out, np.broadcast_shapes(mean.shape, e.shape), mean.dtype)
+        np.add(mean, e, out=z)
     return (z, e) if save else z
 
 
@@ -337,14 +352,14 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
     return value
 
 
-@log_prob_banded.vjp
+@log_prob_banded.vjp(fresh=True)
 def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
     inputs = _densities(x, mean, chol, _default(offsets, chol), y.shape)
     d_bar, chol_bar = dispatch.empty((*y.shape, x.shape[-1]), x.dtype), dispatch.empty(chol.shape, chol.dtype)
     results = (flat(y_bar, 0), flat(d_bar, 1), flat(chol_bar, 2))
     _launch("log_prob_vjp", *inputs, *results, n=len(results[2]), work=2 * _work(x, mean, chol))
     x_bar = elementwise.unbroadcast(d_bar, x.shape) if needs[0] else None
-    mean_bar = dispatch.apply(np.negative, elementwise.unbroadcast(d_bar, mean.shape)) if needs[1] else None
+    mean_bar = dispatch.apply(np.multiply, elementwise.unbroadcast(d_bar, mean.shape), -1) if needs[1] else None
     return x_bar, mean_bar, chol_bar
 
 
@@ -418,7 +433,7 @@ def _kl_standard(mean, chol, *, offsets, check, save=False):
     return (value, s) if save else value
 
 
-@_kl_standard.vjp
+@_kl_standard.vjp(fresh=True)
 def _(y_bar, y, mean, chol, *, needs, offsets, check, saved):
     # node = 1/2 (S_jj + mean_j² - 1) + log L_jj:  mean̄ = ȳ mean,  L̄ from S̄_jj = ȳ / 2, and ȳ / L_jj on the diagonal
     mean_bar = chol_bar = None

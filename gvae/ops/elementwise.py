@@ -115,7 +115,7 @@ def subtract(x, y):
 
 @subtract.vjp
 def _(z_bar, z, x, y, *, needs):
-    return _pair(needs, lambda: z_bar, x, lambda: apply(np.negative, z_bar), y)
+    return _pair(needs, lambda: z_bar, x, lambda: apply(np.multiply, z_bar, -1), y)
 
 
 @primitive

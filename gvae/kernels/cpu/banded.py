@@ -23,6 +23,7 @@ from gvae.kernels.cpu._math import log
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 CHUNK = 1024  # numbers added in their own precision, before they are added in float64
+LONG = 64  # columns from which loops along a system are faster than lanes, where nothing is recursive
 FEW = 5  # a group of fewer systems than this is faster one by one (docs/layout.md)
 
 
@@ -114,6 +115,51 @@ def solve_triangular(chol, offsets, owner, row, b, x, trans, info, lo, hi):
 
 
 @kernel
+def outer_one(u, v, offsets, band):
+    """band[k, j] -= u[j + offsets[k]] v[j]; u, v (N,), band (M, N)."""
+    M, N = band.shape
+    for j in range(N):
+        for k in range(M):
+            i = j + offsets[k]
+            if i >= N:
+                break
+            band[k, j] -= u[i] * v[j]
+
+
+@kernel
+def solve_triangular_vjp(chol, offsets, rows, x, x_bar, trans, b_bar, chol_bar, lo, hi):
+    """Reverse of `solve_triangular` for lo <= f < hi: b_bar = L⁻ᵀ x_bar and chol_bar = -sum over k of b_bar xᵀ on the
+    pattern (trans: L⁻¹, x b_barᵀ), the right-hand sides rows[f, k].
+
+    chol, chol_bar (F, M, N), rows (F, K), x, x_bar (R, N), b_bar (R, N), or (0, N) if not wanted.
+    """
+    _, M, N = chol.shape
+    K = rows.shape[1]
+    factors, bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
+    vectors = np.empty((2, N, LANES), chol.dtype)
+    owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for first in range(lo, hi, LANES):
+        neighbours(first, min(LANES, hi - first), owners)
+        pack_systems(chol, owners, starts, factors)
+        bars[:, :, :] = 0
+        for k in range(K):
+            for l in range(LANES):
+                starts[l] = rows[owners[l], k] * N
+            pack(x.reshape(-1), starts, vectors[0])
+            pack(x_bar.reshape(-1), starts, vectors[1])
+            u, v = lanes(vectors[0]), lanes(vectors[1])
+            if trans:
+                solve_triangular_one(lanes(factors), offsets, v)
+                outer_one(u, v, offsets, lanes(bars))
+            else:
+                solve_triangular_transposed_one(lanes(factors), offsets, v)
+                outer_one(v, u, offsets, lanes(bars))
+            if len(b_bar):
+                unpack(vectors[1], starts, b_bar.reshape(-1))
+        unpack_systems(bars, owners, starts, chol_bar)
+
+
+@kernel
 def multiply_triangular_one(chol, offsets, x, y):
     """y = L x; x, y (N,), not the same array."""
     M, N = chol.shape
@@ -149,6 +195,34 @@ def multiply_triangular(chol, offsets, owner, row, x, y, trans, lo, hi):
             multiply_triangular_transposed_one(chol[f], offsets, x[r], y[r])
         else:
             multiply_triangular_one(chol[f], offsets, x[r], y[r])
+
+
+@kernel
+def quadratic_along(chol, offsets, d, w):
+    """As `quadratic_one`, with loops over j inside those over k, which vectorise along a long system; leaves w = Lᵀ d."""
+    multiply_triangular_transposed_one(chol, offsets, d, w)
+    total = zero(chol)
+    for first in range(0, len(w), CHUNK):
+        chunk, part = w[first : first + CHUNK], zero(chol)
+        for j in range(len(chunk)):
+            part += chunk[j] * chunk[j]
+        total += part
+    return total
+
+
+@kernel
+def quadratic_along_vjp(chol, offsets, d, bar, s, d_bar, chol_bar):
+    """As `quadratic_vjp_one`, along a long system; s (N,) is scratch."""
+    M, N = chol.shape
+    multiply_triangular_transposed_one(chol, offsets, d, s)
+    for j in range(N):
+        s[j] *= -bar
+    multiply_triangular_one(chol, offsets, s, d_bar)
+    for k in range(M):
+        n = max(N - offsets[k], 0)
+        later, band = d[N - n :], chol_bar[k]
+        for j in range(n):
+            band[j] += later[j] * s[j]
 
 
 @kernel
@@ -203,7 +277,9 @@ def log_prob(chol, offsets, rows, x_rows, mean_rows, x, mean, value, info, lo, h
     _, M, N = chol.shape
     K = rows.shape[1]
     chol, x, mean = borrowed(chol), borrowed(x), borrowed(mean)
-    factors, vectors = np.empty((M, N, LANES), chol.dtype), np.empty((2, N, LANES), chol.dtype)
+    width = LANES if N < LONG else 1
+    factors, vectors = np.empty((M, N, width), chol.dtype), np.empty((2, N, width), chol.dtype)
+    d, w = np.empty(N, chol.dtype), np.empty(N, chol.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     quadratic = np.empty((1, LANES), chol.dtype)
     for first in range(lo, hi, LANES):
@@ -219,14 +295,13 @@ def log_prob(chol, offsets, rows, x_rows, mean_rows, x, mean, value, info, lo, h
             for k in range(K):
                 value[rows[f, k]] = total - N * HALF_LOG_2PI if info[f] == 0 else math.nan
         neighbours(first, n, owners)
-        if n >= FEW:
+        if N < LONG:
             pack_systems(chol, owners, starts, factors)
         for k in range(K):
-            if n < FEW:
+            if N >= LONG:
                 for f in range(first, first + n):
-                    d = vectors[0, :, 0]
                     subtract(x[x_rows[f, k]], mean[mean_rows[f, k]], d)
-                    value[rows[f, k]] -= 0.5 * quadratic_one(chol[f], offsets, d)
+                    value[rows[f, k]] -= 0.5 * quadratic_along(chol[f], offsets, d, w)
             else:
                 pack_differences(x, x_rows[:, k], mean, mean_rows[:, k], owners, starts, vectors)
                 lanes(quadratic)[0] = quadratic_one(lanes(factors), offsets, lanes(vectors[0]))
@@ -241,19 +316,21 @@ def log_prob_vjp(chol, offsets, rows, x_rows, mean_rows, x, mean, bar, x_bar, ch
     K = rows.shape[1]
     chol, x, mean = borrowed(chol), borrowed(x), borrowed(mean)
     x_bar, chol_bar = borrowed(x_bar), borrowed(chol_bar)
-    factors, factor_bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
-    vectors, bars = np.empty((2, N, LANES), chol.dtype), np.empty((1, LANES), chol.dtype)
+    width = LANES if N < LONG else 1
+    factors, factor_bars = np.empty((M, N, width), chol.dtype), np.empty((M, N, width), chol.dtype)
+    vectors, bars = np.empty((2, N, width), chol.dtype), np.empty((1, LANES), chol.dtype)
+    d, s = np.empty(N, chol.dtype), np.empty(N, chol.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
         neighbours(first, n, owners)
-        if n < FEW:
+        if N >= LONG:
             for f in range(first, first + n):
                 chol_bar[f, :, :] = 0
                 for k in range(K):
-                    d, r = vectors[0, :, 0], rows[f, k]
+                    r = rows[f, k]
                     subtract(x[x_rows[f, k]], mean[mean_rows[f, k]], d)
-                    quadratic_vjp_one(chol[f], offsets, d, bar[r], x_bar[r], chol_bar[f])
+                    quadratic_along_vjp(chol[f], offsets, d, bar[r], s, x_bar[r], chol_bar[f])
         else:
             pack_systems(chol, owners, starts, factors)
             factor_bars[:, :, :] = 0
