@@ -36,6 +36,12 @@ def rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndar
 
 
 @lru_cache(maxsize=64)
+def owners_by_factor(own: tuple[int, ...], factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """(F, K): the rows of an argument with batch axes `own` that meet the right-hand sides of each factor."""
+    return owners(own, batch)[rows_of_factors(factors, batch)]
+
+
+@lru_cache(maxsize=64)
 def lane_order(factors: tuple[int, ...], batch: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """owner (R,) and row (R,): an order of the right-hand sides in which LANES neighbours have LANES neighbouring factors,
     the same ones again and again while they have right-hand sides left; factors that fill no group of LANES come last.

@@ -26,7 +26,7 @@ from gvae.autodiff import primitive
 from gvae.checks import caller_name, check_arrays, check_floating, check_offsets, check_out
 from gvae.errors import ConfigError, NotPositiveDefiniteError, ShapeError
 from gvae.ops import _chain, arrays, elementwise
-from gvae.ops._batching import flat, lane_order, owners, rows_of_factors, widened
+from gvae.ops._batching import flat, lane_order, owners_by_factor, rows_of_factors, widened
 
 __all__ = [
     "band_to_dense",
@@ -365,9 +365,9 @@ def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
 
 def _densities(x, mean, chol, offsets, batch):
     """What the kernels of the log-density take: the factors, and which right-hand sides, x and means belong to each."""
-    rows = rows_of_factors(chol.shape[:-2], batch)
-    own = (owners(a.shape[:-1], batch)[rows] for a in (x, mean))
-    return flat(chol, 2), _int64(offsets), rows, *own, flat(x, 1), flat(mean, 1)
+    factors = chol.shape[:-2]
+    own = (owners_by_factor(a.shape[:-1], factors, batch) for a in (x, mean))
+    return flat(chol, 2), _int64(offsets), rows_of_factors(factors, batch), *own, flat(x, 1), flat(mean, 1)
 
 
 def _work(*arrays_):
