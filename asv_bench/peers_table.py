@@ -35,7 +35,7 @@ from benchmarks import gaussian, scaling  # noqa: E402
 from benchmarks.banded import Inverse, Solve, offsets_of  # noqa: E402
 from benchmarks.common import Benchmark  # noqa: E402
 
-SAMPLE = 2e-3  # seconds that one timing lasts at least: shorter calls are repeated
+SAMPLE = 10e-3  # seconds that one timing lasts at least, as calls in a loop would: shorter calls are repeated
 PAUSE = (
     5e-3  # seconds before each timing, in which the threads of the one before stop waiting for work, which they do spinning
 )

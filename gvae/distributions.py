@@ -198,6 +198,9 @@ class BandedGaussian(_Gaussian):
         log_pivots = banded.log_pivots_banded(self.chol, check=self.check)
         return elementwise.subtract(log_pivots, 0.5 * elementwise.square(t)) - 0.5 * banded.LOG_2PI
 
+    def log_prob_of_draw(self, noise, sample):
+        return banded.log_prob_of_draw_banded(self.chol, noise, check=self.check)
+
     def logdet_covariance(self):
         return elementwise.negative(banded.logdet_banded(self.chol, check=self.check))
 

@@ -333,6 +333,20 @@ BANDED = [
         banded("inverse_banded", ref.inverse_banded, (2,), lambda rng, s: (factor(rng, s),), fill=fill)
         for fill in (False, True)
     ),
+    Case(
+        "log_prob_of_draw_banded",
+        op=lambda s: ops.log_prob_of_draw_banded,
+        args=factor_and_vector,
+        reference=lambda s: ref.batched(
+            lambda c, e: ref.gaussian_log_prob(
+                ref.solve(c, e, s.offsets, True), 0 * e, ref.covariance_from_factor(c, s.offsets)
+            ),
+            2,
+            1,
+        ),
+        cores=(2, 1),
+        scale=lambda c, e: 1 + np.abs(np.log(c[..., 0, :])).sum() + np.square(e).sum(),
+    ),
     banded(
         "marginal_variances_banded",
         lambda c, o: np.diag(ref.covariance_from_factor(c, o)),

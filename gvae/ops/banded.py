@@ -38,6 +38,7 @@ __all__ = [
     "kl_divergence_banded",
     "log_pivots_banded",
     "log_prob_banded",
+    "log_prob_of_draw_banded",
     "logdet_banded",
     "marginal_variances_banded",
     "method_banded",
@@ -361,6 +362,39 @@ def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
     x_bar = elementwise.unbroadcast(d_bar, x.shape) if needs[0] else None
     mean_bar = dispatch.apply(np.multiply, elementwise.unbroadcast(d_bar, mean.shape), -1) if needs[1] else None
     return x_bar, mean_bar, chol_bar
+
+
+@primitive
+def log_prob_of_draw_banded(chol: Any, eps: Any, *, check: bool = True) -> Any:
+    """log q(z) of the draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹): sum log L_jj - |eps|²/2 - N/2 log 2π, in nats.
+
+    chol : (..., M, N)      eps : (..., N)      Returns (...). Raises as `log_prob_banded`, whose value at the draw it is
+    without a solve, a product or any other rounding of z. The off-diagonal entries of L and the mean do not matter.
+    Source: Peste and Malagò, whose sampler has it at hand.
+    """
+    check_arrays("chol: ... M N, eps: ... N", chol=chol, eps=eps)
+    value = np.empty(np.broadcast_shapes(chol.shape[:-2], eps.shape[:-1]), eps.dtype)
+    status = np.zeros(math.prod(chol.shape[:-2]), np.int32)
+    rows = rows_of_factors(chol.shape[:-2], value.shape)
+    own = owners_by_factor(eps.shape[:-1], chol.shape[:-2], value.shape)
+    inputs = (flat(chol, 2), rows, own, flat(eps, 1))
+    work = eps.size + chol.size // max(chol.shape[-2], 1)
+    dispatch.launch("banded", "log_prob_of_draw", *inputs, flat(value, 0), status, n=len(status), work=work)
+    _report(status, chol.shape[:-2], check, None)
+    return value
+
+
+@log_prob_of_draw_banded.vjp(fresh=True)
+def _(y_bar, y, chol, eps, *, needs, check=True):
+    chol_bar = eps_bar = None
+    if needs[0]:
+        chol_bar = dispatch.empty(chol.shape, chol.dtype)
+        chol_bar[..., 1:, :] = 0
+        with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's value is NaN already
+            np.divide(elementwise.unbroadcast(y_bar, chol.shape[:-2])[..., None], chol[..., 0, :], out=chol_bar[..., 0, :])
+    if needs[1]:
+        eps_bar = elementwise.unbroadcast(-y_bar[..., None] * eps, eps.shape)
+    return chol_bar, eps_bar
 
 
 def _densities(x, mean, chol, offsets, batch):

@@ -201,13 +201,7 @@ def multiply_triangular(chol, offsets, owner, row, x, y, trans, lo, hi):
 def quadratic_along(chol, offsets, d, w):
     """As `quadratic_one`, with loops over j inside those over k, which vectorise along a long system; leaves w = Lᵀ d."""
     multiply_triangular_transposed_one(chol, offsets, d, w)
-    total = zero(chol)
-    for first in range(0, len(w), CHUNK):
-        chunk, part = w[first : first + CHUNK], zero(chol)
-        for j in range(len(chunk)):
-            part += chunk[j] * chunk[j]
-        total += part
-    return total
+    return sum_of_squares(w)
 
 
 @kernel
@@ -269,6 +263,42 @@ def quadratic_vjp_one(chol, offsets, d, bar, d_bar, chol_bar):
 
 
 @kernel
+def sum_of_logs(x):
+    """sum log x_j; x (N,)."""
+    total = 0.0
+    for first in range(0, len(x), CHUNK):
+        chunk, part = x[first : first + CHUNK], zero(x)
+        for j in range(len(chunk)):
+            part += log(chunk[j])
+        total += part
+    return total
+
+
+@kernel
+def sum_of_squares(x):
+    """|x|²; x (N,)."""
+    total = 0.0
+    for first in range(0, len(x), CHUNK):
+        chunk, part = x[first : first + CHUNK], zero(x)
+        for j in range(len(chunk)):
+            part += chunk[j] * chunk[j]
+        total += part
+    return total
+
+
+@kernel
+def log_prob_of_draw(chol, rows, eps_rows, eps, value, info, lo, hi):
+    """value[rows[f, k]] = log N(L⁻ᵀ eps; 0, (L Lᵀ)⁻¹), eps[eps_rows[f, k]], for lo <= f < hi; NaN where a pivot fails."""
+    N = chol.shape[2]
+    chol, eps = borrowed(chol), borrowed(eps)
+    for f in range(lo, hi):
+        info[f] = first_bad_pivot(chol[f])
+        constant = sum_of_logs(chol[f, 0]) - N * HALF_LOG_2PI if info[f] == 0 else math.nan
+        for k in range(rows.shape[1]):
+            value[rows[f, k]] = constant - 0.5 * sum_of_squares(eps[eps_rows[f, k]])
+
+
+@kernel
 def log_prob(chol, offsets, rows, x_rows, mean_rows, x, mean, value, info, lo, hi):
     """value[rows[f, k]] = log N(x; mean, (L Lᵀ)⁻¹) with x[x_rows[f, k]], mean[mean_rows[f, k]], for lo <= f < hi.
 
@@ -278,7 +308,7 @@ def log_prob(chol, offsets, rows, x_rows, mean_rows, x, mean, value, info, lo, h
     K = rows.shape[1]
     chol, x, mean = borrowed(chol), borrowed(x), borrowed(mean)
     width = LANES if N < LONG else 1
-    factors, vectors = np.empty((M, N, width), chol.dtype), np.empty((2, N, width), chol.dtype)
+    factors, vectors = np.empty((M, N, width), chol.dtype), np.empty((3, N, width), chol.dtype)
     d, w = np.empty(N, chol.dtype), np.empty(N, chol.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     quadratic = np.empty((1, LANES), chol.dtype)
@@ -286,14 +316,9 @@ def log_prob(chol, offsets, rows, x_rows, mean_rows, x, mean, value, info, lo, h
         n = min(LANES, hi - first)
         for f in range(first, first + n):
             info[f] = first_bad_pivot(chol[f])
-            total = 0.0
-            for start in range(0, N, CHUNK):
-                pivots, part = chol[f, 0, start : start + CHUNK], zero(chol)
-                for j in range(len(pivots)):
-                    part += log(pivots[j])
-                total += part
+            constant = sum_of_logs(chol[f, 0]) - N * HALF_LOG_2PI if info[f] == 0 else math.nan
             for k in range(K):
-                value[rows[f, k]] = total - N * HALF_LOG_2PI if info[f] == 0 else math.nan
+                value[rows[f, k]] = constant
         neighbours(first, n, owners)
         if N < LONG:
             pack_systems(chol, owners, starts, factors)
@@ -303,7 +328,7 @@ def log_prob(chol, offsets, rows, x_rows, mean_rows, x, mean, value, info, lo, h
                     subtract(x[x_rows[f, k]], mean[mean_rows[f, k]], d)
                     value[rows[f, k]] -= 0.5 * quadratic_along(chol[f], offsets, d, w)
             else:
-                pack_differences(x, x_rows[:, k], mean, mean_rows[:, k], owners, starts, vectors)
+                pack_differences(x, x_rows, mean, mean_rows, k, owners, starts, vectors)
                 lanes(quadratic)[0] = quadratic_one(lanes(factors), offsets, lanes(vectors[0]))
                 for l in range(n):
                     value[rows[first + l, k]] -= 0.5 * quadratic[0, l]
@@ -318,7 +343,7 @@ def log_prob_vjp(chol, offsets, rows, x_rows, mean_rows, x, mean, bar, x_bar, ch
     x_bar, chol_bar = borrowed(x_bar), borrowed(chol_bar)
     width = LANES if N < LONG else 1
     factors, factor_bars = np.empty((M, N, width), chol.dtype), np.empty((M, N, width), chol.dtype)
-    vectors, bars = np.empty((2, N, width), chol.dtype), np.empty((1, LANES), chol.dtype)
+    vectors, bars = np.empty((3, N, width), chol.dtype), np.empty((1, LANES), chol.dtype)
     d, s = np.empty(N, chol.dtype), np.empty(N, chol.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for first in range(lo, hi, LANES):
@@ -335,15 +360,15 @@ def log_prob_vjp(chol, offsets, rows, x_rows, mean_rows, x, mean, bar, x_bar, ch
             pack_systems(chol, owners, starts, factors)
             factor_bars[:, :, :] = 0
             for k in range(K):
-                pack_differences(x, x_rows[:, k], mean, mean_rows[:, k], owners, starts, vectors)
+                pack_differences(x, x_rows, mean, mean_rows, k, owners, starts, vectors)
                 for l in range(LANES):
                     bars[0, l] = bar[rows[owners[l], k]]
                 quadratic_vjp_one(
-                    lanes(factors), offsets, lanes(vectors[0]), lanes(bars)[0], lanes(vectors[1]), lanes(factor_bars)
+                    lanes(factors), offsets, lanes(vectors[0]), lanes(bars)[0], lanes(vectors[2]), lanes(factor_bars)
                 )
                 for l in range(LANES):
                     starts[l] = rows[owners[l], k] * N
-                unpack(vectors[1], starts, x_bar.reshape(-1))
+                unpack(vectors[2], starts, x_bar.reshape(-1))
             unpack_systems(factor_bars, owners, starts, chol_bar)
         for f in range(first, first + n):
             total = zero(chol)
@@ -362,15 +387,22 @@ def subtract(x, y, d):
 
 
 @kernel
-def pack_differences(x, x_rows, y, y_rows, owners, starts, block):
-    """block[0, j, l] = x[x_rows[owners[l]], j] - y[y_rows[owners[l]], j]; block (2, N, LANES)."""
+def pack_differences(x, x_rows, y, y_rows, k, owners, starts, block):
+    """block[0, j, l] = x[x_rows[f, k], j] - y[y_rows[f, k], j] with f = owners[l]; block (3, N, LANES).
+
+    block[1] holds the rows of y, which are packed again only if they are others than for k - 1.
+    """
     N = x.shape[1]
+    fresh = k == 0
     for l in range(LANES):
-        starts[l] = x_rows[owners[l]] * N
+        f = owners[l]
+        fresh |= y_rows[f, k] != y_rows[f, k - 1]
+        starts[l] = y_rows[f, k] * N
+    if fresh:
+        pack(y.reshape(-1), starts, block[1])
+    for l in range(LANES):
+        starts[l] = x_rows[owners[l], k] * N
     pack(x.reshape(-1), starts, block[0])
-    for l in range(LANES):
-        starts[l] = y_rows[owners[l]] * N
-    pack(y.reshape(-1), starts, block[1])
     difference, other = lanes(block[0]), lanes(block[1])
     for j in range(N):
         difference[j] -= other[j]
