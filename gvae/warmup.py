@@ -116,11 +116,18 @@ def _banded(dtype, B, N, offsets):
     _differentiate(partial(ops.cho_solve_banded, offsets=offsets), chol, x)
     _differentiate(partial(ops.sample_banded, offsets=offsets), x, chol, x)
     _differentiate(partial(ops.log_prob_banded, offsets=offsets), x, x, chol)
+    _differentiate(ops.log_prob_of_draw_banded, chol, x)
     _differentiate(partial(ops.kl_divergence_banded, offsets=offsets), x, chol)
     _differentiate(partial(ops.kl_divergence_banded, offsets=offsets, prior_offsets=offsets), x, chol, x, chol)
     if len(offsets) == offsets[-1] + 1:
         _differentiate(ops.cholesky_banded, chol)
     if offsets == (0, 1):
+        ops.inverse_banded(chol, method="segments")
+        growing = chol.copy()
+        growing[:, 1] = 5  # where rounding errors would grow, segments leave it to the serial loop
+        for c in (chol, growing):
+            for trans in (False, True):
+                ops.solve_triangular_banded(c[:1], x[:1], trans=trans, method="segments")
         scalar = np.full(B, 0.5, dtype)
         _differentiate(ops.sample_ar1, x, scalar, scalar, x)
         _differentiate(ops.log_prob_ar1, x, x, scalar, scalar)

@@ -276,6 +276,16 @@ def log_prob_banded(dtype):
             yield abs(g - logs.sum() + (w * w).sum() / 2 + constant) / (terms * eps(dtype)) if len(m) else 0
 
 
+def log_prob_of_draw_banded(dtype):
+    for chol, _, rng in factors(dtype):
+        noise = vector(rng, dtype, chol.shape[-1])
+        got = ops.log_prob_of_draw_banded(chol, noise)
+        for l, e, g in zip(*map(wide, (chol, noise, got)), strict=True):
+            logs, constant = apply("log", l[0]), len(e) * apply("log", 2 * pi(l)) / 2
+            terms = (e * e).sum() / 2 + np.abs(logs).sum() + constant
+            yield abs(g - logs.sum() + (e * e).sum() / 2 + constant) / (terms * eps(dtype)) if len(e) else 0
+
+
 def kl_divergence_banded(dtype):
     for chol, offsets, rng in factors(dtype, SMALL):
         mean = vector(rng, dtype, chol.shape[-1])
@@ -677,6 +687,7 @@ TABLE = [
     ),
     Row("log_pivots_banded", "eps |log L_jj|", 4, log_pivots_banded),
     Row("log_prob_banded", TERMS, 8, log_prob_banded),
+    Row("log_prob_of_draw_banded", TERMS, 8, log_prob_of_draw_banded),
     Row("kl_divergence_banded, to N(0, I)", VARIANCES, 8, kl_divergence_banded),
     Row("kl_divergence_banded, to a prior", VARIANCES, 8, kl_divergence_between),
     Row("kl_divergence_banded, near N(0, I)", "eps N below 0 at most", 0.5, near_equality(prior=False)),

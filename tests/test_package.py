@@ -32,9 +32,9 @@ LAYERS = [
     {"threads", "memory", "kernels"},
     {"errors"},
 ]
-# Besides: the tape ends by importing the modules that attach Var's operators; dispatch loads kernels when asked;
-# doctor tells where compiled kernels lie, and warmup fills that place; graphs are plain data for anyone above.
-EXCEPTIONS = {("autodiff", "ops"), ("doctor", "kernels"), ("warmup", "kernels")}
+# Besides: the tape ends by importing the modules that attach Var's operators; dispatch loads kernels when asked, and knows
+# LANES; doctor tells where compiled kernels lie, and warmup fills that place; graphs are plain data for anyone above.
+EXCEPTIONS = {("autodiff", "ops"), ("dispatch", "kernels"), ("doctor", "kernels"), ("warmup", "kernels")}
 
 
 def modules():

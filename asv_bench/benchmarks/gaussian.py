@@ -68,6 +68,26 @@ class LogProb(Banded):
         return self.call()
 
 
+class LogProbOfDraw(Banded):
+    """Reads the diagonal and the noise alone, whatever the graph. Baseline: NumPy without checks."""
+
+    params = matrix("gvae", "numpy", graphs=["chain"])
+
+    def data(self, graph, shape, dtype):
+        return self.factor(graph, shape, dtype), self.normal(*shape).astype(dtype)
+
+    def op(self, ops, graph, shape, dtype):
+        return ops.log_prob_of_draw_banded
+
+    def numpy(self, mode, graph, shape, dtype):
+        only(mode == "forward")
+        chol, eps = self.data(graph, shape, dtype)
+        return lambda: log_density(eps, chol[:, 0])
+
+    def time_log_prob_of_draw(self, *_):
+        return self.call()
+
+
 class SampleAndLogProb(Banded):
     """What a training step does with a chain: draw z, take log q(z), and differentiate sum(z w) + sum(log q(z)) with
     respect to mean and chol. Shapes are (samples, posteriors, variables), or (posteriors, variables) for one sample each."""

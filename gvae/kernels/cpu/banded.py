@@ -28,6 +28,12 @@ FEW = 5  # a group of fewer systems than this is faster one by one (docs/layout.
 
 
 @kernel
+def scratch_width(systems):
+    """LANES, or 1 where no group is large enough for lanes: one long system must not pay for 32."""
+    return LANES if systems >= FEW else 1
+
+
+@kernel
 def first_bad_pivot(chol):
     """0, or the 1-based column of the first diagonal entry of chol (M, N) that is not positive."""
     N = chol.shape[1]
@@ -78,7 +84,8 @@ def solve_triangular(chol, offsets, owner, row, b, x, trans, info, lo, hi):
     """
     _, M, N = chol.shape
     chol, b, x = borrowed(chol), borrowed(b), borrowed(x)
-    factors, vectors = np.empty((M, N, LANES), chol.dtype), np.empty((1, N, LANES), chol.dtype)
+    width = scratch_width(hi - lo)
+    factors, vectors = np.empty((M, N, width), chol.dtype), np.empty((1, N, width), chol.dtype)
     owners, rows, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     owners[:] = -1
     for first in range(lo, hi, LANES):
@@ -453,7 +460,8 @@ def cholesky_vjp_one(chol, chol_bar, ab_bar):
 def cholesky(ab, chol, info, lo, hi):
     """chol[f] = the factor of ab[f] for lo <= f < hi; ab, chol (F, M, N), info (F,)."""
     _, M, N = ab.shape
-    bands, factors = np.empty((M, N, LANES), ab.dtype), np.empty((M, N, LANES), ab.dtype)
+    width = scratch_width(hi - lo)
+    bands, factors = np.empty((M, N, width), ab.dtype), np.empty((M, N, width), ab.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
@@ -475,8 +483,9 @@ def cholesky(ab, chol, info, lo, hi):
 def cholesky_vjp(chol, chol_bar, ab_bar, lo, hi):
     """ab_bar[f] from chol_bar[f] (overwritten) for lo <= f < hi."""
     _, M, N = chol.shape
-    factors, bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
-    results = np.empty((M, N, LANES), chol.dtype)
+    width = scratch_width(hi - lo)
+    factors, bars = np.empty((M, N, width), chol.dtype), np.empty((M, N, width), chol.dtype)
+    results = np.empty((M, N, width), chol.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
@@ -557,7 +566,8 @@ def inverse(chol, offsets, s, info, lo, hi):
     """s[f] = the selected inverse of factor f for lo <= f < hi; chol (F, M, N), s (F, W, N), info (F,)."""
     _, M, N = chol.shape
     W = s.shape[1]
-    factors, results = np.empty((M, N, LANES), chol.dtype), np.empty((W, N, LANES), chol.dtype)
+    width = scratch_width(hi - lo)
+    factors, results = np.empty((M, N, width), chol.dtype), np.empty((W, N, width), chol.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
@@ -580,8 +590,9 @@ def inverse_vjp(chol, offsets, s, s_bar, chol_bar, lo, hi):
     """chol_bar[f] from s_bar[f] (overwritten) for lo <= f < hi."""
     _, M, N = chol.shape
     W = s.shape[1]
-    factors, results = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
-    inverses, bars = np.empty((W, N, LANES), chol.dtype), np.empty((W, N, LANES), chol.dtype)
+    width = scratch_width(hi - lo)
+    factors, results = np.empty((M, N, width), chol.dtype), np.empty((M, N, width), chol.dtype)
+    inverses, bars = np.empty((W, N, width), chol.dtype), np.empty((W, N, width), chol.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
