@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import nn, ops, optim, random
+from gvae import dispatch, nn, ops, optim, random
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError, GvaeError
 
@@ -167,6 +167,7 @@ def _one_system_functions(dtype):
         **dict.fromkeys(("x", "y"), vector),
         **dict.fromkeys(("k0", "k1", "c0", "c1", "c2", "c3"), np.uint32(0)),
         "offsets": np.arange(M),
+        **{"first": np.int64(0), "n": np.int64(1), "systems": np.int64(1), "owners": np.zeros(dispatch.LANES, np.int64)},
     }
     for _, kernel in _kernels():
         code = kernel.py_func.__code__
