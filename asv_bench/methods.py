@@ -2,7 +2,7 @@
 
     python asv_bench/methods.py            # rewrites gvae/kernels/methods.json, about two minutes
 
-"systems" runs LANES systems side by side (fewer than five: one by one), "segments" cuts each system into segments that run
+"systems" runs LANES systems side by side (fewer than eight: one by one), "segments" cuts each system into segments that run
 side by side. Medians, the two interleaved, through the public functions, with the threads the environment sets.
 """
 

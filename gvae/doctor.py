@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import gvae
-from gvae import blas
+from gvae import blas, threads
 
 __all__ = ["examine"]
 
@@ -70,11 +70,22 @@ def _openblas() -> dict[str, Any]:
 
 
 def _kernels() -> dict[str, Any]:
+    from gvae import ops
     from gvae.kernels.cpu import _jit
 
     folder = Path(_jit.cache_folder())
     compiled = sum(1 for _ in folder.rglob("*.nbc")) if folder.is_dir() else 0
-    return {"cache": str(folder), "compiled versions in it": compiled}
+    lengths = [2**k for k in range(10, 21)]
+    segments = {
+        operation: next((N for N in lengths if ops.method_banded(operation, N) == "segments"), "never")
+        for operation in ("solve", "inverse")
+    }
+    return {
+        "cache": str(folder),
+        "compiled versions in it": compiled,
+        "threads": threads.count(),
+        "one chain runs in segments from n": ", ".join(f"{operation}: {N}" for operation, N in segments.items()),
+    }
 
 
 def _cuda() -> str:

@@ -26,7 +26,7 @@ every_case = pytest.mark.parametrize("case", BATCHING, ids=str)
         ((LANES + 3,), 17, (0, 2)),
         ((2 * LANES + 5,), 1, (0,)),
         ((3, 11), 9, (0, 1, 4)),
-        ((7,), 33, (0, 1, 2)),
+        ((9,), 33, (0, 1, 2)),
     ],
 )
 def test_a_wide_batch_is_a_loop_of_singles(case, batch, N, offsets, dtype):

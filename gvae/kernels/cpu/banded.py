@@ -24,7 +24,7 @@ from gvae.kernels.cpu._math import log
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 CHUNK = 1024  # numbers added in their own precision, before they are added in float64
 LONG = 64  # columns from which loops along a system are faster than lanes, where nothing is recursive
-FEW = 5  # a group of fewer systems than this is faster one by one (docs/layout.md)
+FEW = 8  # a group of fewer systems than this is faster one by one (docs/layout.md)
 
 
 @kernel
