@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gvae import dispatch
-from gvae.checks import FLOATS
+from gvae.checks import FLOATS, caller_name
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
 __all__ = ["Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "vjp"]
@@ -146,7 +146,7 @@ class Primitive:
 
     def _record(self, args, settings):
         if settings.get("out") is not None:
-            raise ConfigError(f"{self.__name__}: out= cannot be combined with a Var: the tape owns its results")
+            raise ConfigError(f"{caller_name(self.__name__)}: out= cannot be combined with a Var: the tape owns its results")
         parents = [a if isinstance(a, Var) else None for a in args]
         values = [a.value if isinstance(a, Var) else a for a in args]
         if self.saves:

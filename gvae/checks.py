@@ -36,9 +36,10 @@ def _parse(contract: str) -> tuple[tuple[str, bool, tuple[str | int, ...]], ...]
     return tuple(parsed)
 
 
-def caller_name() -> str:
+def caller_name(primitive: str | None = None) -> str:
     """The function on whose behalf a check runs: the outermost public op, which is what the user called, or else the first
-    function outside this module. Read from the stack, and only when an error is raised.
+    function outside this module. Read from the stack, and only when an error is raised. A primitive is no frame of its own
+    there: the tape gives its name.
     """
     op, frame = None, sys._getframe(1)
     while frame.f_back is not None:
@@ -48,7 +49,7 @@ def caller_name() -> str:
         elif module not in (__name__, "gvae.autodiff"):
             break
         frame = frame.f_back
-    return op or frame.f_code.co_name
+    return op or primitive or frame.f_code.co_name
 
 
 def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _kernels() -> dict[str, Any]:
         "cache": str(folder),
         "compiled versions in it": compiled,
         "threads": threads.count(),
-        "one chain runs in segments from n": ", ".join(f"{operation}: {N}" for operation, N in segments.items()),
+        "segments from n": ", ".join(f"{operation}: {N}" for operation, N in segments.items()),
     }
 
 

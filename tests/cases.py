@@ -304,7 +304,7 @@ BANDED = [
         cores=(2,),
         out=True,
     ),
-    banded("cho_solve_banded", ref.cho_solve, (2, 1), factor_and_vector),
+    banded("cho_solve_banded", ref.cho_solve, (2, 1), factor_and_vector, out=True),
     *(
         banded("solve_triangular_banded", ref.solve, (2, 1), factor_and_vector, out=True, trans=trans)
         for trans in (False, True)
@@ -330,7 +330,7 @@ BANDED = [
         for trans in (True, False)
     ),
     *(
-        banded("inverse_banded", ref.inverse_banded, (2,), lambda rng, s: (factor(rng, s),), fill=fill)
+        banded("inverse_banded", ref.inverse_banded, (2,), lambda rng, s: (factor(rng, s),), out=True, fill=fill)
         for fill in (False, True)
     ),
     Case(

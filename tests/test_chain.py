@@ -8,7 +8,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from gvae import ops
+from gvae import ops, threads
 from gvae.errors import ConfigError, DTypeError, NotPositiveDefiniteError
 from gvae.kernels.cpu import chain
 from gvae.ops import _chain
@@ -119,6 +119,19 @@ def test_several_systems_and_a_failed_one():
     info = np.zeros(3, np.int32)
     assert np.isnan(ops.inverse_banded(chol, method="segments", check=False, info=info)[1]).all()
     np.testing.assert_array_equal(info, [0, 78, 0])
+
+
+@pytest.mark.parametrize("trans", [False, True])
+@pytest.mark.parametrize("offsets", [(0,), (0, 1), (0, 3, 2000), (0, 1, 5000)])
+def test_a_long_product_shares_its_columns(offsets, trans, monkeypatch):
+    rng = np.random.default_rng(5)
+    chol, x = rng.normal(size=(2, len(offsets), 3001)), rng.normal(size=(3, 2, 3001))
+    expected = ops.multiply_triangular_banded(chol, x, offsets=offsets, trans=trans)
+    monkeypatch.setattr(ops.banded, "LONG", 1)
+    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setenv("GVAE_NUM_THREADS", "3")
+    shared = ops.multiply_triangular_banded(chol, x, offsets=offsets, trans=trans)
+    np.testing.assert_allclose(shared, expected, rtol=1e-14, atol=1e-14)
 
 
 def test_the_choice_follows_the_measured_table():

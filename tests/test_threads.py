@@ -35,7 +35,8 @@ def everything():
 
     inputs = (VECTOR[0], CHOL, VECTOR, band)
     long = ops.solve_triangular_banded(LONG, LONG[0], method="segments"), ops.inverse_banded(LONG, method="segments")
-    return [loss(*inputs), *gradient(loss, *inputs), *long]
+    products = [ops.multiply_triangular_banded(LONG, LONG[0], trans=trans) for trans in (False, True)]
+    return [loss(*inputs), *gradient(loss, *inputs), *long, *products]
 
 
 def test_the_same_bits_for_every_number_of_threads(monkeypatch):

@@ -27,6 +27,7 @@ OPS: dict[str, tuple[int, ...]] = {
     "entropy_banded": (2,),
     "sample_banded": (1, 2, 1),
     "log_prob_banded": (1, 1, 2),
+    "log_prob_of_draw_banded": (2, 1),
     "kl_divergence_banded": (1, 2, 1, 2),
     "sample_ar1": (1, 0, 0, 1),
     "log_prob_ar1": (1, 1, 0, 0),

@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 LOG_2PI = math.log(2 * math.pi)
+LONG = 1 << 16  # columns from which one product is shared by threads
 
 
 @primitive
@@ -148,11 +149,14 @@ def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs, method=None):
     return chol_bar, elementwise.unbroadcast(b_bar, b.shape) if needs[1] else None
 
 
-def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
-    """Solve (L Lᵀ) x = b.   chol : (..., M, N)   b : (..., N)   Returns x (..., N). Raises as the triangular solve."""
+def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None, check: bool = True, out: Any = None) -> Any:
+    """Solve (L Lᵀ) x = b.   chol : (..., M, N)   b : (..., N)   Returns x (..., N). Raises as the triangular solve.
+
+    out : buffer for x (may be b itself)
+    """
     _check_factor("chol: ... M N, b: ... N", offsets, chol=chol, b=b)
     y = solve_triangular_banded(chol, b, offsets=offsets, check=check)
-    return solve_triangular_banded(chol, y, offsets=offsets, trans=True, check=check)
+    return solve_triangular_banded(chol, y, offsets=offsets, trans=True, check=check, out=out)
 
 
 @primitive
@@ -171,8 +175,15 @@ def multiply_triangular_banded(
     if out is not None and np.may_share_memory(out, x):
         raise ShapeError("multiply_triangular_banded: out overlaps x, expected an array of its own")
     factors, vectors, products = flat(chol, 2), flat(widened(x, y.shape), 1), flat(y, 1)
-    settings = (_int64(offsets), *lane_order(chol.shape[:-2], batch), vectors, products, trans)
-    _launch("multiply_triangular", factors, *settings, n=len(vectors), work=chol.size + 2 * y.size)
+    owner, row = lane_order(chol.shape[:-2], batch)
+    if len(row) < dispatch.LANES and y.shape[-1] >= LONG:  # too few systems to share: share their columns
+        for f, r in zip(owner, row, strict=True):
+            one = (factors[f], _int64(offsets), vectors[r], products[r], trans)
+            work = factors[f].size + 2 * y.shape[-1]
+            dispatch.launch("banded", "multiply_columns", *one, n=y.shape[-1], work=work, step=1024)
+    else:
+        settings = (_int64(offsets), owner, row, vectors, products, trans)
+        _launch("multiply_triangular", factors, *settings, n=len(vectors), work=chol.size + 2 * y.size)
     return _deliver(products, y)
 
 
@@ -196,14 +207,16 @@ def inverse_banded(
     offsets: Sequence[int] | None = None,
     fill: bool = False,
     check: bool = True,
+    out: Any = None,
     info: Any = None,
     method: str | None = None,
     save: bool = False,
 ) -> Any:
     """Entries of (L Lᵀ)⁻¹ on the factor's own pattern: marginal variances in row 0, covariances of neighbours below.
 
-    chol : (..., M, N)
-    fill : True for the entries at every offset 0, 1, .., offsets[-1], which the recursion computes on its way
+    chol   : (..., M, N)
+    fill   : True for the entries at every offset 0, 1, .., offsets[-1], which the recursion computes on its way
+    out    : buffer for the result
     method : for a chain "systems" or "segments"; by default the faster one for its shape (see `method_banded`)
     Returns (..., M, N), or (..., offsets[-1] + 1, N) with fill=True. An off-diagonal entry stands for both symmetric
     ones, so its cotangent is the sum of the two dense ones.
@@ -211,8 +224,11 @@ def inverse_banded(
     Cost O(N * offsets[-1] * (M - 1)), memory O(N * offsets[-1]); never N x N. Source: Takahashi et al. (1973).
     """
     offsets = _check_factor("chol: ... M N", offsets, chol=chol)
-    s = _closure(chol, offsets, check, info, method)
-    value = s if fill or len(offsets) == offsets[-1] + 1 else s[..., list(offsets), :]
+    whole = fill or len(offsets) == offsets[-1] + 1
+    if out is not None and not whole:
+        check_out(out, chol.shape, chol.dtype)
+    s = _closure(chol, offsets, check, info, method, out if whole else None)
+    value = s if whole else np.take(s, offsets, axis=-2, out=out)
     return (value, s) if save else value
 
 
@@ -224,10 +240,10 @@ def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, inf
     return (_closure_vjp(chol, offsets, saved, s_bar),)
 
 
-def _closure(chol, offsets, check, info=None, method=None):
+def _closure(chol, offsets, check, info=None, method=None, out=None):
     """The inverse at every offset 0..offsets[-1], (..., W, N)."""
-    W, factors = offsets[-1] + 1, flat(chol, 2)
-    s = dispatch.empty((len(factors), W, chol.shape[-1]), chol.dtype)
+    result = _result(out, (*chol.shape[:-2], offsets[-1] + 1, chol.shape[-1]), chol.dtype)
+    factors, s = flat(chol, 2), flat(result, 2)
     status = np.zeros(len(factors), np.int32)
     if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol.dtype, method) == "segments":
         for f in range(len(factors)):
@@ -235,7 +251,7 @@ def _closure(chol, offsets, check, info=None, method=None):
     else:
         _launch("inverse", factors, _int64(offsets), s, status, n=len(factors), work=len(offsets) * s.size)
     _report(status, chol.shape[:-2], check, info)
-    return s.reshape(*chol.shape[:-2], *s.shape[1:])
+    return _deliver(s, result)
 
 
 def _closure_vjp(chol, offsets, s, s_bar):

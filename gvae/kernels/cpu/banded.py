@@ -416,6 +416,27 @@ def pack_differences(x, x_rows, y, y_rows, k, owners, starts, block):
 
 
 @kernel
+def multiply_columns(chol, offsets, x, y, trans, lo, hi):
+    """y[lo:hi] of y = L x (or Lᵀ x) for one long system: chol (M, N), x, y (N,), not the same array."""
+    M, N = chol.shape
+    chol, x, y = borrowed(chol), borrowed(x), borrowed(y)
+    pivots, vector, part = chol[0, lo:hi], x[lo:hi], y[lo:hi]
+    for j in range(len(part)):
+        part[j] = pivots[j] * vector[j]
+    for k in range(1, M):
+        o = offsets[k]
+        if trans:
+            n = max(min(hi, N - o) - lo, 0)
+            band, vector, part = chol[k, lo : lo + n], x[lo + o : lo + o + n], y[lo : lo + n]
+        else:
+            first = max(lo, o)
+            n = max(hi - first, 0)
+            band, vector, part = chol[k, first - o : first - o + n], x[first - o : first - o + n], y[first : first + n]
+        for j in range(n):
+            part[j] += band[j] * vector[j]
+
+
+@kernel
 def cholesky_one(ab, chol):
     """Factor A = L Lᵀ of a symmetric band: ab, chol (M, N), all diagonals 0..M-1. A pivot that fails is 0 or NaN in chol.
 
