@@ -8,6 +8,7 @@ bytes lie idle, those idle for longest go first, and `clear()` gives all of them
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 from collections import deque
@@ -19,6 +20,7 @@ __all__ = ["LIMIT", "clear", "empty"]
 
 SMALL = 1 << 16  # below this the C library itself keeps freed memory
 LIMIT = 1 << 28
+MOST = 64  # blocks: each call looks through them, while somebody may hold any number of results
 
 _lock = threading.Lock()
 _blocks: deque[np.ndarray] = deque()  # the least recently handed out first
@@ -29,16 +31,25 @@ def _references(i: int) -> int:
     return sys.getrefcount(_blocks[i])
 
 
-_blocks.append(np.empty(0, np.uint8))
-_IDLE = _references(0)  # of a block that no array uses
-_blocks.clear()
+def _calibrated() -> int | None:
+    """The count of a block that no array uses; None where a use does not count, or counts without the lock of the GIL."""
+    _blocks.append(np.empty(8, np.uint8))
+    idle = _references(0)
+    used = np.ndarray((2,), np.float32, _blocks[0])
+    counts = _references(0) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
+    del used
+    _blocks.clear()
+    return idle if counts else None
+
+
+_IDLE = _calibrated()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array with arbitrary content, C-contiguous."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < SMALL or nbytes > LIMIT:
+    if nbytes < SMALL or nbytes > LIMIT or _IDLE is None:
         return np.empty(shape, dtype)
     size = _rounded(nbytes)
     with _lock:
@@ -60,6 +71,16 @@ def clear() -> None:
         _blocks.clear()
 
 
+def _unlock() -> None:
+    """In a forked child: the lock may have been held by a thread that does not exist there."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
 def _rounded(nbytes: int) -> int:
     """Up to the next of eight sizes per power of two, so that a last smaller batch fits where a full one was."""
     step = 1 << max(nbytes.bit_length() - 4, 12)
@@ -67,7 +88,7 @@ def _rounded(nbytes: int) -> int:
 
 
 def _discard(limit: int) -> None:
-    """Forget blocks, those handed out longest ago first, until the rest is within the limit; used ones live on elsewhere."""
+    """Forget blocks, those handed out longest ago first, until one more has room; what is used lives on elsewhere."""
     total = sum(len(block) for block in _blocks)
-    while total > limit:
+    while total > limit or len(_blocks) >= MOST:
         total -= len(_blocks.popleft())

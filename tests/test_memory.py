@@ -63,6 +63,17 @@ def test_idle_memory_is_bounded(monkeypatch):
     assert small.base is None
 
 
+def test_many_results_that_are_held_cost_no_time():
+    held = [memory.empty(SHAPE, np.float32) for _ in range(3 * memory.MOST)]
+    assert len(memory._blocks) <= memory.MOST
+    assert len({a.ctypes.data for a in held}) == len(held)
+
+
+def test_what_cannot_be_counted_is_not_used_again(monkeypatch):
+    monkeypatch.setattr(memory, "_IDLE", None)
+    assert memory.empty(SHAPE, np.float32).base is None
+
+
 def test_threads_never_share_a_block():
     wrong = []
 
