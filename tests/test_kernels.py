@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import tracemalloc
 from pathlib import Path
 
@@ -64,40 +63,6 @@ def test_any_split_of_the_range_gives_the_same_bits(run):
         for lo, hi in ((cut, F), (0, cut)):
             run(lo, hi, parts, info)
         np.testing.assert_array_equal(parts, whole)
-
-
-def test_many_threads_at_once():
-    b = rng.normal(size=(K, F, N))
-    expected = ops.solve_triangular_banded(CHOL, b, offsets=(0, 1, 3))
-    failures = []
-
-    def work():
-        for _ in range(100):
-            if not np.array_equal(ops.solve_triangular_banded(CHOL, b, offsets=(0, 1, 3)), expected):
-                failures.append(1)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert not failures
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_works():
-    code = """
-import os, sys, warnings
-import numpy as np
-from gvae import ops
-warnings.simplefilter("ignore")   # Python warns of forking a process that BLAS made multi-threaded
-chol = np.ones((2, 1, 4)); ops.inverse_banded(chol)
-pid = os.fork()
-if pid == 0:
-    os._exit(0 if (ops.inverse_banded(chol) == 1).all() else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_one_system_functions_serve_other_jitted_code():
