@@ -67,14 +67,28 @@ def test_growth_does_not_spoil_a_solve(ratio, trans, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("ratio", [1.0, 1.0005, 1.001, 1.003])
 def test_random_walks(ratio, dtype):
-    """c / a = -ratio everywhere: errors do not fade within a segment, and grow by ratio^1024."""
+    """|c / a| = ratio everywhere, signs random: errors do not fade within a segment, and grow by ratio^1024."""
     N = 20 * 1024 + 3
+    rng = np.random.default_rng(0)
     chol = np.ones((2, N), dtype)
-    chol[1] = -ratio
-    b = np.random.default_rng(0).normal(size=N).astype(dtype)
+    chol[1] = ratio * rng.choice([-1, 1], size=N)
+    b = rng.normal(size=N).astype(dtype)
     for trans in (False, True):
         x = ops.solve_triangular_banded(chol, b, trans=trans, method="segments")
         assert residual(chol, x, b, trans) < 30
+
+
+@pytest.mark.parametrize("trans", [False, True])
+def test_growth_after_a_decay_counts(trans):
+    """In a segment the homogeneous solution fades to 1e-4, then grows to 2.3; errors made in between grow 25,000-fold."""
+    N = 6 * 1024 + 9
+    half = np.arange(N) // 512 % 2 == (0 if trans else 1)
+    chol = np.ones((2, N))
+    chol[1] = np.where(half, 1.02, 0.982)
+    smooth = np.cos(np.arange(N) / 50)
+    b = ops.multiply_triangular_banded(chol, smooth, trans=trans)
+    x = ops.solve_triangular_banded(chol, b, trans=trans, method="segments")
+    assert residual(chol, x, b, trans) < 8
 
 
 def test_the_guard_against_growth_is_needed(monkeypatch):

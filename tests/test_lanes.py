@@ -8,7 +8,7 @@ from cases import BANDED
 from strategies import Sizes
 
 from gvae import ops
-from gvae.autodiff import gradient
+from gvae.autodiff import gradient, vjp
 from gvae.kernels import LANES
 from gvae.kernels.cpu import _lanes
 from gvae.kernels.cpu._jit import kernel
@@ -54,11 +54,18 @@ def test_samples_that_share_a_factor(factors, trans):
     chol = 0.3 * rng.normal(size=(factors, 2, 20))
     chol[:, 0] = rng.uniform(0.7, 2, size=(factors, 20))
     b = rng.normal(size=(9, factors, 20))
-    whole = ops.solve_triangular_banded(chol, b, trans=trans)
+    x_bar = rng.normal(size=b.shape)
+    whole, pull = vjp(lambda c, v: ops.solve_triangular_banded(c, v, trans=trans), chol, b)
+    chol_bar, b_bar = pull(x_bar)
+    expected = np.zeros_like(chol)
     for k in range(9):
         for f in range(factors):
-            single = ops.solve_triangular_banded(chol[f], b[k, f], trans=trans)
+            single, pull = vjp(lambda c, v: ops.solve_triangular_banded(c, v, trans=trans), chol[f], b[k, f])
             np.testing.assert_allclose(whole[k, f], single, rtol=1e-12, atol=1e-12)
+            one, other = pull(x_bar[k, f])
+            expected[f] += one
+            np.testing.assert_allclose(b_bar[k, f], other, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(chol_bar, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_a_failed_lane_leaves_its_neighbours_alone():
