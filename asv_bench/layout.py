@@ -98,7 +98,7 @@ def case(B: int, N: int, dtype: type) -> dict[str, float]:
             "turned by NumPy": turned,
             "batch last": lambda: batch_last(*last),
             "blocks": lambda: blocks(*groups),
-            "packed": lambda: banded.solve_triangular(chol, OFFSETS, order, order, b, x, True, info, 0, B),
+            "packed": lambda: banded.solve_triangular(chol, OFFSETS, order, order, order, b, x, True, info, 0, B),
             "triad": lambda: triad(*streams),
         }
     )
@@ -112,7 +112,7 @@ def few(N: int, dtype: type) -> dict[int, tuple[float, float]]:
 
     def group(n):
         def call():
-            banded.solve_triangular(chol, OFFSETS, order, order, b, x, True, info, 0, n)
+            banded.solve_triangular(chol, OFFSETS, order, order, order, b, x, True, info, 0, n)
 
         return call
 

@@ -90,17 +90,20 @@ def prepared(benchmark: type[Benchmark], implementation: str, *params: Any) -> C
 
 
 def headline() -> Iterator[Row]:
-    """Sample, log-density and the gradient by mean and chol, against JAX in three forms and PyTorch on full matrices."""
+    """Sample, log-density and the gradient by mean and chol, against JAX in three forms and PyTorch on full matrices.
+
+    The log-density is taken from the noise of the draw, by everybody, and then, by everybody, at z as at any point.
+    """
     benchmark = gaussian.SampleAndLogProb
-    for shape in benchmark.params[1]:
-        row = Row(f"chain, sample + log q with gradient, {text(shape)}", [])
+    for at, shape in itertools.product(benchmark.params[2], benchmark.params[1]):
+        row = Row(f"chain, sample + log q {'at z ' if at == 'z' else ''}with gradient, {text(shape)}", [])
         for name in benchmark.params[0]:
             scale, of = 1.0, shape
             if name == "torch" and shape[-1] == 784:  # 2.5 GB per matrix for all posteriors: some of them, counted up
                 scale, of = shape[0] / 32, (32, shape[1])
             note = f"{of[0]} systems, times {scale:g}" if scale != 1 else ""
             try:
-                row.timed.append(Timed(name, prepared(benchmark, name, of), scale, note))
+                row.timed.append(Timed(name, prepared(benchmark, name, of, at), scale, note))
             except NotImplementedError as missing:
                 row.missing.append(f"{name}: {missing}")
         yield row
@@ -367,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"no row is called {unknown[0]!r}: there are {', '.join(ROWS)}")
     if options.list:
-        print(*(f"{name:<12}{f.__doc__}" for name, f in ROWS.items()), sep="\n")
+        print(*(f"{name:<12}{(f.__doc__ or '').splitlines()[0]}" for name, f in ROWS.items()), sep="\n")
         return 0
     facts = about(arguments)
     if (facts["load_before"] or 0) > 0.5:

@@ -22,7 +22,8 @@ of first order: `gradient` may run inside a function that is itself being differ
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,16 +127,17 @@ class Primitive:
         self.saves = saves
         self.differentiable = differentiable
         self.rule: Callable | None = None
-        self.fresh = False
+        self.fresh: Iterable[bool] = ()
 
-    def vjp(self, rule: Callable | None = None, *, fresh: bool = False) -> Any:
+    def vjp(self, rule: Callable | None = None, *, fresh: bool | tuple[bool, ...] = False) -> Any:
         """Decorator: `rule(y_bar, y, *args, needs, **settings)` is the derivative of this primitive.
 
-        fresh : every cotangent that it returns is an array of its own, which nothing else sees: the tape adds into it
+        fresh : which cotangents that it returns are arrays of their own, which nothing else sees, so that the tape may add
+                into them: all, none, or one answer per argument
         """
         if rule is None:
             return functools.partial(self.vjp, fresh=fresh)
-        self.rule, self.fresh = rule, fresh
+        self.rule, self.fresh = rule, fresh if isinstance(fresh, tuple) else itertools.repeat(fresh)
         return rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
@@ -253,9 +255,9 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
             continue
         needs = tuple(wanted(p) for p in node.parents)
         bars = node.primitive.pull(node, y_bar, needs)
-        for parent, need, bar in zip(node.parents, needs, bars, strict=True):
+        for parent, need, bar, fresh in zip(node.parents, needs, bars, node.primitive.fresh, strict=False):
             if need and bar is not None:
-                give(parent, bar, node.primitive.fresh)
+                give(parent, bar, fresh)
     # what the tape has not summed itself may be a view of something else, or stand for several leaves
     return [bar if bar is None or own else bar.copy() for bar, own in zip(found, owned, strict=True)]
 

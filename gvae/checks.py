@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,20 @@ def caller_name(primitive: str | None = None) -> str:
     return op or primitive or frame.f_code.co_name
 
 
-def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> dict[str, Any]:
+def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> Mapping[str, Any]:
     """Check every array against the contract. Returns the sizes by letter, and the broadcast batch shape under "..."."""
+    sizes, misfit = _fit(contract, tuple(arrays[name].shape for name, _, _ in _parse(contract)))
+    if misfit is not None:
+        _fail(where or caller_name(), contract, sizes, *misfit)
+    return sizes
+
+
+@lru_cache(maxsize=1024)  # a program calls with few shapes, and each of them often
+def _fit(contract: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[Mapping[str, Any], tuple | None]:
+    """The sizes, and what there is to say of the first shape that does not fit."""
     sizes: dict[str, Any] = {}
     batch: tuple[int, ...] = ()
-    for name, batched, core in _parse(contract):
-        shape = arrays[name].shape
+    for (name, batched, core), shape in zip(_parse(contract), shapes, strict=True):
         trailing = shape[len(shape) - len(core) :] if len(shape) >= len(core) else None
         good = trailing is not None and (batched or len(shape) == len(core))
         if good and trailing is not None:
@@ -72,12 +81,12 @@ def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> d
                 except ValueError:
                     good = False
         if not good:
-            _fail(where or caller_name(), contract, name, shape, core, batched, sizes, batch)
+            return sizes, (name, shape, core, batched, batch)
     sizes["..."] = batch
-    return sizes
+    return MappingProxyType(sizes), None
 
 
-def _fail(where, contract, name, shape, core, batched, sizes, batch):
+def _fail(where, contract, sizes, name, shape, core, batched, batch):
     axes = [str(axis) if isinstance(axis, int) or axis not in sizes else f"{axis}={sizes[axis]}" for axis in core]
     lead = [f"...{batch}" if batch else "..."] if batched else []
     raise ShapeError(f"{where}: {name} has shape {shape}, expected ({', '.join(lead + axes)}) from '{contract}'")
@@ -126,7 +135,7 @@ def check_device(*, where: str | None = None, **arrays: Any) -> None:
             )
 
 
-def check_arrays(contract: str, *, where: str | None = None, **arrays: Any) -> dict[str, Any]:
+def check_arrays(contract: str, *, where: str | None = None, **arrays: Any) -> Mapping[str, Any]:
     """Floating arrays of one dtype that fit the contract: `check_floating` and `check_shapes` in one. Vars pass alike."""
     check_floating(where=where, **arrays)
     return check_shapes(contract, where=where, **arrays)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -41,6 +42,11 @@ def kernels_for(family: str, *arrays: Any) -> ModuleType:
     """The kernels of one family ("banded", "random", ...) for the device of the arrays: see gvae.kernels."""
     if namespace(*arrays) is not np:
         raise DeviceError(f"the {family} kernels run on NumPy arrays only: gvae {_version()} has no CUDA kernels yet")
+    return _cpu_kernels(family)
+
+
+@lru_cache
+def _cpu_kernels(family: str) -> ModuleType:
     return importlib.import_module(f"gvae.kernels.cpu.{family}")
 
 

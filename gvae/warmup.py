@@ -115,6 +115,7 @@ def _banded(dtype, B, N, offsets):
         _differentiate(partial(op, offsets=offsets), chol)
     _differentiate(partial(ops.cho_solve_banded, offsets=offsets), chol, x)
     _differentiate(partial(ops.sample_banded, offsets=offsets), x, chol, x)
+    _differentiate(lambda *a: ops.multiply(*map(ops.sum, ops.sample_and_log_prob_banded(*a, offsets=offsets))), x, chol, x)
     _differentiate(partial(ops.log_prob_banded, offsets=offsets), x, x, chol)
     _differentiate(ops.log_prob_of_draw_banded, chol, x)
     _differentiate(partial(ops.kl_divergence_banded, offsets=offsets), x, chol)

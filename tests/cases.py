@@ -279,6 +279,25 @@ def banded(name, reference, cores, args, out=False, **settings):
     )
 
 
+def draw(part, reference, settings):
+    """A row for what `part` takes of a draw and its density: every pattern of cotangents has its own way back."""
+    return Case(
+        "sample_and_log_prob_banded",
+        op=lambda s: lambda *a, **k: part(*ops.sample_and_log_prob_banded(*a, **{"offsets": s.offsets, **k})),
+        args=lambda rng, s: (real(rng, (*s.lead(1), s.N)), factor(rng, s, 0), real(rng, (*s.lead(2), s.N))),
+        reference=lambda s: ref.batched(lambda m, c, e: reference(*drawn(m, c, e, s.offsets)), 1, 2, 1),
+        cores=(1, 2, 1),
+        settings=settings,
+        direct=lambda s: partial(ops.sample_and_log_prob_banded, offsets=s.offsets),
+        scale=lambda m, c, e: 1 + np.abs(np.log(c[..., 0, :])).sum() + np.square(e).sum() + np.abs(m).sum(),
+    )
+
+
+def drawn(mean, chol, eps, offsets):
+    z = mean + ref.solve(chol, eps, offsets, trans=True)
+    return z, ref.gaussian_log_prob(z, mean, ref.covariance_from_factor(chol, offsets))
+
+
 def factor_and_vector(rng, s):
     return factor(rng, s, 0), real(rng, (*s.lead(1), s.N))
 
@@ -382,6 +401,9 @@ BANDED = [
         (1, 2, 1),
         lambda rng, s: (real(rng, (*s.lead(1), s.N)), factor(rng, s, 0), real(rng, (*s.lead(2), s.N))),
     ),
+    draw(lambda z, log_q: z, lambda z, log_q: z, "[z]"),
+    draw(lambda z, log_q: log_q, lambda z, log_q: log_q, "[log_q]"),
+    draw(lambda z, log_q: z * log_q[..., None], lambda z, log_q: z * log_q, "[both]"),
     banded(
         "log_prob_banded",
         lambda x, m, c, o: ref.gaussian_log_prob(x, m, ref.covariance_from_factor(c, o)),

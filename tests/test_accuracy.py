@@ -286,6 +286,14 @@ def log_prob_of_draw_banded(dtype):
             yield abs(g - logs.sum() + (e * e).sum() / 2 + constant) / (terms * eps(dtype)) if len(e) else 0
 
 
+def sample_and_log_prob_banded(dtype):
+    for chol, offsets, rng in factors(dtype):
+        mean, noise = vector(rng, dtype, chol.shape[-1]), vector(rng, dtype, chol.shape[-1])
+        z, log_q = ops.sample_and_log_prob_banded(mean, chol, noise, offsets=offsets)
+        yield np.count_nonzero(z != ops.sample_banded(mean, chol, noise, offsets=offsets))
+        yield np.count_nonzero(log_q != ops.log_prob_of_draw_banded(chol, noise))
+
+
 def kl_divergence_banded(dtype):
     for chol, offsets, rng in factors(dtype, SMALL):
         mean = vector(rng, dtype, chol.shape[-1])
@@ -688,6 +696,7 @@ TABLE = [
     Row("log_pivots_banded", "eps |log L_jj|", 4, log_pivots_banded),
     Row("log_prob_banded", TERMS, 8, log_prob_banded),
     Row("log_prob_of_draw_banded", TERMS, 8, log_prob_of_draw_banded),
+    Row("sample_and_log_prob_banded", "numbers that differ from the two ops it joins", 0, sample_and_log_prob_banded),
     Row("kl_divergence_banded, to N(0, I)", VARIANCES, 8, kl_divergence_banded),
     Row("kl_divergence_banded, to a prior", VARIANCES, 8, kl_divergence_between),
     Row("kl_divergence_banded, near N(0, I)", "eps N below 0 at most", 0.5, near_equality(prior=False)),

@@ -30,7 +30,7 @@ EACH = np.arange(F * LANES)
 
 
 def run_solve(lo, hi, x, info):
-    banded.solve_triangular(WIDE, OFFSETS, EACH, EACH, WIDE[:, 1].copy(), x, True, info, LANES * lo, LANES * hi)
+    banded.solve_triangular(WIDE, OFFSETS, EACH, EACH, EACH, WIDE[:, 1].copy(), x, True, info, LANES * lo, LANES * hi)
 
 
 def run_inverse(lo, hi, x, info):
@@ -196,3 +196,23 @@ def test_no_cache_folder_is_no_failure(tmp_path):
     code = "import numpy as np; from gvae import ops; print(ops.inverse_banded(np.ones((1, 3))))"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", ["max", "smallest_normal", "smallest_subnormal", 1.4, 0.72, np.inf])
+def test_a_sum_of_logs_does_not_leave_the_range(value, dtype):
+    """It goes over products, of numbers that may all be as large, or as small, as there are."""
+    x = np.full(1000, getattr(np.finfo(dtype), value) if isinstance(value, str) else value, dtype)
+    exact = 1000 * np.log(np.float64(x[0]))
+    np.testing.assert_allclose(banded.sum_of_logs(x), exact, rtol=8 * np.finfo(dtype).eps, atol=100 * np.finfo(dtype).eps)
+
+
+def test_a_draw_in_groups_of_lanes_is_a_draw_one_by_one():
+    """F x K systems in every order of owners, with means and noise of their own or shared."""
+    means, noise = rng.normal(size=(F * LANES, N)), rng.normal(size=(2, F * LANES, N))
+    z, log_q = ops.sample_and_log_prob_banded(means, WIDE, noise, offsets=OFFSETS)
+    for f in range(0, F * LANES, 7):
+        for k in range(2):
+            one = ops.sample_and_log_prob_banded(means[f], WIDE[f], noise[k, f], offsets=OFFSETS)
+            np.testing.assert_allclose(z[k, f], one[0], rtol=1e-13)
+            np.testing.assert_allclose(log_q[k, f], one[1], rtol=1e-13)

@@ -225,6 +225,26 @@ def test_runs_in_simd_lanes_without_calls(name, dtype):
     assert not any(f"@{libm}" in line for line in called for libm in ("exp", "log", "sin", "cos", "expm1", "log1p"))
 
 
+@kernel
+def loop_scaled(x, m, n):
+    for i in range(x.size):
+        m[i], n[i] = _math.scaled(x[i])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scaled_is_exact(dtype):
+    """Also for subnormal numbers and at the ends of the range; inf and NaN come through in m."""
+    t = np.finfo(dtype)
+    x = np.exp2(np.random.default_rng(0).uniform(t.minexp - t.nmant, t.maxexp, size=10_000)).astype(dtype)
+    x[:6] = t.smallest_subnormal, t.smallest_normal, np.nextafter(t.smallest_normal, dtype(0)), t.max, 1, 2
+    m, n = np.empty_like(x), np.empty_like(x)
+    loop_scaled(x, m, n)
+    assert ((math.sqrt(0.5) * (1 - t.eps) <= m) & (m < math.sqrt(2) * (1 + t.eps))).all()
+    np.testing.assert_array_equal(np.ldexp(m, n.astype(int)), x)
+    loop_scaled(np.array([np.inf, np.nan], dtype), m, n)
+    np.testing.assert_array_equal(m[:2], [np.inf, np.nan])
+
+
 def test_outside_a_kernel():
     for name in _math.__all__:
         with pytest.raises(NotImplementedError, match="only inside kernels"):

@@ -89,36 +89,42 @@ class LogProbOfDraw(Banded):
 
 
 class SampleAndLogProb(Banded):
-    """What a training step does with a chain: draw z, take log q(z), and differentiate sum(z w) + sum(log q(z)) with
-    respect to mean and chol. Shapes are (samples, posteriors, variables), or (posteriors, variables) for one sample each."""
+    """What a training step does with a chain: draw z and take log q(z); then, from the cotangents w of z and 1 of log q(z),
+    those of mean and chol. Shapes are (samples, posteriors, variables), or (posteriors, variables) for one sample each.
 
-    params = (["gvae", "torch", *peers.JAX], [(50, 100, 16), (1024, 64), (1024, 784)])
-    param_names = ("implementation", "shape")
+    Everybody takes log q(z) from the noise that z was drawn with, which is cheapest, or with `at` "z" as of any point.
+    """
 
-    def data(self, shape):
+    params = (["gvae", "torch", *peers.JAX], [(50, 100, 16), (1024, 64), (1024, 784)], ["noise", "z"])
+    param_names = ("implementation", "shape", "at")
+
+    def data(self, shape, at):
         """chol (B, 2, N), mean (B, N), eps and w as shape."""
         chol = self.factor("chain", shape[-2:], np.float32)
         return chol, self.normal(*shape[-2:]), self.normal(*shape), self.normal(*shape)
 
-    def gvae(self, shape):
+    def gvae(self, shape, at):
         from gvae import ops
-        from gvae.autodiff import value_and_gradient
+        from gvae.autodiff import vjp
 
-        chol, mean, eps, w = self.data(shape)
+        chol, mean, eps, w = self.data(shape, at)
+        one = np.ones(shape[:-1], np.float32)
 
-        def loss(chol, mean):
+        def draw(chol, mean):
+            if at == "noise":
+                return ops.sample_and_log_prob_banded(mean, chol, eps)
             z = ops.sample_banded(mean, chol, eps)
-            return ops.sum(z * w) + ops.sum(ops.log_prob_banded(z, mean, chol))
+            return z, ops.log_prob_banded(z, mean, chol)
 
         def call():
-            value, bars = value_and_gradient(loss, chol, mean)
-            return value, *bars
+            values, pull = vjp(draw, chol, mean)
+            return *values, *pull((w, one))
 
         return call
 
-    def torch(self, shape):
+    def torch(self, shape, at):
         torch = optional("torch")
-        chol, mean, eps, w = self.data(shape)
+        chol, mean, eps, w = self.data(shape, at)
         # A matrix per posterior: at (1024, 784) 2.5 GB each for L and its cotangent, so that shape is left out here
         # (peers_table.py times 32 posteriors and counts per posterior).
         L = torch.from_numpy(dense_factor(chol, (0, 1))).requires_grad_()
@@ -126,44 +132,53 @@ class SampleAndLogProb(Banded):
         eps, w = (
             torch.from_numpy(np.ascontiguousarray(np.moveaxis(x.reshape(-1, *mean.shape[:2]), 0, -1))) for x in (eps, w)
         )
+        one = torch.ones(eps.shape[0], eps.shape[2])
 
         def call():
             z = mean + torch.linalg.solve_triangular(L.mT, eps, upper=True)
-            u = L.mT @ (z - mean)
-            log_pivots = torch.diagonal(L, dim1=1, dim2=2).log()[..., None]
-            loss = (z * w).sum() + (log_pivots - 0.5 * u * u).sum() - 0.5 * LOG_2PI * eps.numel()
-            return loss, *torch.autograd.grad(loss, (L, mean))
+            u = eps if at == "noise" else L.mT @ (z - mean)
+            log_pivots = torch.diagonal(L, dim1=1, dim2=2).log().sum(-1)[:, None]
+            log_q = log_pivots - 0.5 * (u * u).sum(1) - 0.5 * shape[-1] * LOG_2PI
+            return z, log_q, *torch.autograd.grad((z, log_q), (L, mean), (w, one))
 
         def to_numpy(result):
-            loss, L_bar, mean_bar = (r.detach().numpy() for r in result)
-            return loss, diagonals(L_bar, (0, 1)), mean_bar[..., 0]
+            z, log_q, L_bar, mean_bar = (r.detach().numpy() for r in result)
+            z, log_q = np.moveaxis(z, -1, 0).reshape(shape), log_q.T.reshape(shape[:-1])
+            return z, log_q, diagonals(L_bar, (0, 1)), mean_bar[..., 0]
 
         self.to_numpy = to_numpy
         return call
 
-    def jax(self, name, shape):
+    def jax(self, name, shape, at):
         form = peers.JAX[name]()
-        jax, jnp = form.jax, form.np
-        chol, mean, eps, w = self.data(shape)
+        jnp = form.np
+        chol, mean, eps, w = self.data(shape, at)
         own = (lambda x: x[None]) if len(shape) == 3 else (lambda x: x)  # a factor serves all samples of its posterior
         factor = (form.pack(own(chol[:, 0])), form.pack(own(chol[:, 1])))
 
-        def loss(chol, mean, eps, w):
+        def draw(chol, mean, eps):
             a, c = chol
             z = mean + form.solve(chol, eps, trans=True)
-            d = z - mean
-            u = a * d + c * form.later(d)
-            return (z * w).sum() + (jnp.log(a) - 0.5 * u * u).sum() - 0.5 * LOG_2PI * eps.size
+            u = eps
+            if at == "z":
+                d = z - mean
+                u = a * d + c * form.later(d)
+            return z, (jnp.log(a) - 0.5 * u * u).sum(form.axis) - 0.5 * shape[-1] * LOG_2PI
+
+        def both(chol, mean, eps, w):
+            (z, log_q), pull = form.jax.vjp(lambda chol, mean: draw(chol, mean, eps), chol, mean)
+            return z, log_q, *pull((w, jnp.ones_like(log_q)))
 
         def to_numpy(result):
-            loss, (chol_bar, mean_bar) = result
+            z, log_q, chol_bar, mean_bar = result
             a_bar, c_bar, mean_bar = (form.unpack(x).reshape(mean.shape) for x in (*chol_bar, mean_bar))
-            return np.asarray(loss), np.stack([a_bar, c_bar], axis=1), mean_bar
+            log_q = np.moveaxis(np.asarray(log_q), 0, -1) if form.axis else np.asarray(log_q)
+            return form.unpack(z).reshape(shape), log_q.reshape(shape[:-1]), np.stack([a_bar, c_bar], axis=1), mean_bar
 
         self.to_numpy = to_numpy
-        compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-        arguments = jax.device_put((factor, form.pack(own(mean)), form.pack(eps), form.pack(w)))
-        return lambda: jax.block_until_ready(compiled(*arguments))
+        compiled = form.jax.jit(both)
+        arguments = form.jax.device_put((factor, form.pack(own(mean)), form.pack(eps), form.pack(w)))
+        return lambda: form.jax.block_until_ready(compiled(*arguments))
 
     def time_sample_and_log_prob(self, *_):
         return self.call()

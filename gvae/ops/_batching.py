@@ -22,6 +22,12 @@ def widened(x, shape: tuple[int, ...]):
     return x if x.shape == shape else np.broadcast_to(x, shape)
 
 
+@lru_cache(maxsize=1024)
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """np.broadcast_shapes, which takes longer than a small kernel."""
+    return np.broadcast_shapes(*shapes)
+
+
 @lru_cache(maxsize=64)
 def owners(own: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
     """For each row of the flat batch, which of an argument's rows it uses, when the argument's batch axes are `own`."""
@@ -39,6 +45,12 @@ def rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndar
 def owners_by_factor(own: tuple[int, ...], factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
     """(F, K): the rows of an argument with batch axes `own` that meet the right-hand sides of each factor."""
     return owners(own, batch)[rows_of_factors(factors, batch)]
+
+
+@lru_cache(maxsize=64)
+def owners_in_order(own: tuple[int, ...], factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """(R,): the rows of an argument with batch axes `own` that meet the right-hand sides in `lane_order`."""
+    return owners(own, batch)[lane_order(factors, batch)[1]]
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,7 @@ from gvae.autodiff import primitive
 from gvae.checks import caller_name, check_arrays, check_floating, check_offsets, check_out
 from gvae.errors import ConfigError, NotPositiveDefiniteError, ShapeError
 from gvae.ops import _chain, arrays, elementwise
-from gvae.ops._batching import flat, lane_order, owners_by_factor, rows_of_factors, widened
+from gvae.ops._batching import broadcast, flat, lane_order, owners_by_factor, owners_in_order, rows_of_factors, widened
 
 __all__ = [
     "band_to_dense",
@@ -43,6 +43,7 @@ __all__ = [
     "marginal_variances_banded",
     "method_banded",
     "multiply_triangular_banded",
+    "sample_and_log_prob_banded",
     "sample_banded",
     "solve_triangular_banded",
 ]
@@ -110,19 +111,20 @@ def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=N
 
 def _solve(chol, b, offsets, *, trans, check, out=None, info=None, method=None):
     offsets = _default(offsets, chol)
-    batch = np.broadcast_shapes(chol.shape[:-2], b.shape[:-1])
+    batch = broadcast(chol.shape[:-2], b.shape[:-1])
     x = _result(out, (*batch, b.shape[-1]), b.dtype)
     if out is not None and out is not b and np.may_share_memory(out, b):
         b = b.copy()
-    factors, vectors, solutions = flat(chol, 2), flat(widened(b, x.shape), 1), flat(x, 1)
+    factors, vectors, solutions = flat(chol, 2), flat(b, 1), flat(x, 1)
     status = np.zeros(len(factors), np.int32)
     owner, row = lane_order(chol.shape[:-2], batch)
+    b_row = owners_in_order(b.shape[:-1], chol.shape[:-2], batch)
     if _chain.choose("solve", offsets, b.shape[-1], len(row), b.dtype, method) == "segments":
-        for f, r in zip(owner, row, strict=True):
-            status[f] = _chain.run("BACKWARD" if trans else "FORWARD", factors[f], vectors[r], solutions[r : r + 1])
+        for f, r, q in zip(owner, row, b_row, strict=True):
+            status[f] = _chain.run("BACKWARD" if trans else "FORWARD", factors[f], vectors[q], solutions[r : r + 1])
     else:
-        settings = (_int64(offsets), owner, row, vectors, solutions, trans, status)
-        _launch("solve_triangular", factors, *settings, n=len(vectors), work=chol.size + 2 * x.size)
+        settings = (_int64(offsets), owner, row, b_row, vectors, solutions, trans, status)
+        _launch("solve_triangular", factors, *settings, n=len(row), work=chol.size + b.size + x.size)
     _report(status, chol.shape[:-2], check, info)
     return _deliver(solutions, x)
 
@@ -170,7 +172,7 @@ def multiply_triangular_banded(
     Raises ShapeError, DTypeError. Any L will do: the diagonal is not checked.
     """
     offsets = _check_factor("chol: ... M N, x: ... N", offsets, chol=chol, x=x)
-    batch = np.broadcast_shapes(chol.shape[:-2], x.shape[:-1])
+    batch = broadcast(chol.shape[:-2], x.shape[:-1])
     y = _result(out, (*batch, x.shape[-1]), x.dtype)
     if out is not None and np.may_share_memory(out, x):
         raise ShapeError("multiply_triangular_banded: out overlaps x, expected an array of its own")
@@ -319,16 +321,9 @@ def _(y_bar, y, chol, *, needs, **settings):
     return (chol_bar,)
 
 
-@primitive(saves=True)
+@primitive
 def sample_banded(
-    mean: Any,
-    chol: Any,
-    eps: Any,
-    *,
-    offsets: Sequence[int] | None = None,
-    check: bool = True,
-    out: Any = None,
-    save: bool = False,
+    mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True, out: Any = None
 ) -> Any:
     """mean + L⁻ᵀ eps: a draw from N(mean, (L Lᵀ)⁻¹) when eps is standard normal.
 
@@ -337,23 +332,86 @@ def sample_banded(
     """
     sizes = {"mean": mean, "chol": chol, "eps": eps}
     offsets = _check_factor("mean: ... N, chol: ... M N, eps: ... N", offsets, **sizes)
-    e = _solve(chol, eps, offsets, trans=True, check=check)
-    if out is None:
-        z = dispatch.apply(np.add, mean, e)
-    else:
-        z = _result(out, np.broadcast_shapes(mean.shape, e.shape), mean.dtype)
-        np.add(mean, e, out=z)
-    return (z, e) if save else z
+    return _sample(mean, chol, eps, offsets, check, out)[0]
 
 
-@sample_banded.vjp
-def _(z_bar, z, mean, chol, eps, *, needs, saved, offsets=None, check=True):
-    # z = mean + e with Lᵀ e = eps: the cotangent of e is z̄, and the solve's rule does the rest
-    e, own = saved, elementwise.unbroadcast(z_bar, saved.shape)
-    chol_bar, eps_bar = (
-        _solve_vjp(own, e, chol, eps, offsets, trans=True, needs=needs[1:]) if any(needs[1:]) else (None, None)
-    )
-    return elementwise.unbroadcast(z_bar, mean.shape) if needs[0] else None, chol_bar, eps_bar
+@sample_banded.vjp(fresh=(False, True, True))
+def _(z_bar, z, mean, chol, eps, *, needs, offsets=None, check=True):
+    return _sample_vjp(z_bar, None, mean, chol, eps, _default(offsets, chol), needs)
+
+
+@primitive
+def sample_and_log_prob_banded(
+    mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True
+) -> tuple[Any, Any]:
+    """A draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹) and log q(z), in one pass, forward and backward.
+
+    mean, eps : (..., N)      chol : (..., M, N)      Returns z (..., N) and log q(z) (...), batch axes broadcast.
+    `sample_banded` with `log_prob_of_draw_banded`: log q(z) = sum log L_jj - |eps|²/2 - N/2 log 2π needs no solve and no z.
+    Raises as they do.
+    """
+    sizes = {"mean": mean, "chol": chol, "eps": eps}
+    offsets = _check_factor("mean: ... N, chol: ... M N, eps: ... N", offsets, **sizes)
+    return _sample(mean, chol, eps, offsets, check, density=True)
+
+
+@sample_and_log_prob_banded.vjp(fresh=(False, True, True))
+def _(bars, values, mean, chol, eps, *, needs, offsets=None, check=True):
+    z_bar, log_q_bar = bars
+    return _sample_vjp(z_bar, log_q_bar, mean, chol, eps, _default(offsets, chol), needs)
+
+
+def _sample(mean, chol, eps, offsets, check, out=None, density=False):
+    """(z, log q(z)), or (z, an empty array) without density."""
+    leads = mean.shape[:-1], chol.shape[:-2], eps.shape[:-1]
+    batch, N = broadcast(*leads), eps.shape[-1]
+    z = _result(out, (*batch, N), eps.dtype)
+    log_q = np.empty(batch if density else 0, eps.dtype)
+    if _chain.choose("solve", offsets, N, math.prod(batch), eps.dtype, None) == "segments":
+        e = _solve(chol, eps, offsets, trans=True, check=check)
+        if density:
+            log_q[...] = _log_prob_of_draw(chol, eps, check)
+        return dispatch.apply(np.add, mean, e, out=z), log_q
+    if out is not None and np.may_share_memory(out, mean):
+        mean = mean.copy()
+    if out is not None and out is not eps and np.may_share_memory(out, eps):
+        eps = eps.copy()
+    factors, draws = flat(chol, 2), flat(z, 1)
+    status = np.zeros(len(factors), np.int32)
+    rows = (owners_in_order(lead, leads[1], batch) for lead in (leads[0], leads[2]))
+    inputs = (factors, _int64(offsets), *lane_order(leads[1], batch), *rows, flat(mean, 1), flat(eps, 1))
+    work = chol.size + mean.size + eps.size + z.size
+    _launch("sample", *inputs, draws, log_q.reshape(-1), status, n=len(draws), work=work)
+    _report(status, leads[1], check, None)
+    return _deliver(draws, z), log_q
+
+
+def _sample_vjp(z_bar, log_q_bar, mean, chol, eps, offsets, needs):
+    # z = mean + e with Lᵀ e = eps: the cotangent of e is z̄.  log q(z) = sum log L_jj - |eps|²/2 - ..: ȳ / L_jj and -ȳ eps.
+    factors, N = chol.shape[:-2], eps.shape[-1]
+    batch, F = broadcast(mean.shape[:-1], factors, eps.shape[:-1]), math.prod(chol.shape[:-2])
+    if z_bar is None:
+        z_bar = np.zeros((*batch, N), eps.dtype)
+    mean_bar = elementwise.unbroadcast(z_bar, mean.shape) if needs[0] else None
+    chosen = _chain.choose("solve", offsets, N, math.prod(batch), eps.dtype, None)
+    if needs[1] and chosen == "systems" and 2 * F >= dispatch.LANES:  # factors fill the lanes: all in one pass
+        eps_bar = dispatch.empty((*batch, N) if needs[2] else (0, N), eps.dtype)
+        chol_bar = dispatch.empty(chol.shape, chol.dtype)
+        rows = rows_of_factors(factors, batch), owners_by_factor(eps.shape[:-1], factors, batch)
+        bars = flat(z_bar, 1), np.empty(0, eps.dtype) if log_q_bar is None else flat(log_q_bar, 0)
+        inputs = (flat(chol, 2), _int64(offsets), *rows, flat(eps, 1), *bars)
+        work = 2 * chol.size + eps.size + z_bar.size
+        _launch("sample_vjp", *inputs, flat(eps_bar, 1), flat(chol_bar, 2), n=F, work=work)
+        return mean_bar, chol_bar, elementwise.unbroadcast(eps_bar, eps.shape) if needs[2] else None
+    if not any(needs[1:]):
+        return mean_bar, None, None
+    e = _solve(chol, eps, offsets, trans=True, check=False)
+    e_bar = elementwise.unbroadcast(z_bar, e.shape)
+    chol_bar, eps_bar = _solve_vjp(e_bar, e, chol, eps, offsets, trans=True, needs=needs[1:])
+    if log_q_bar is not None:
+        own, its = _log_prob_of_draw_vjp(elementwise.unbroadcast(log_q_bar, e.shape[:-1]), chol, eps, needs[1:])
+        chol_bar, eps_bar = (a if b is None else a + b for a, b in ((chol_bar, own), (eps_bar, its)))
+    return mean_bar, chol_bar, eps_bar
 
 
 @primitive
@@ -361,7 +419,7 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
     """log N(x; mean, (L Lᵀ)⁻¹), in nats.   x, mean : (..., N)   chol : (..., M, N)   Returns (...). Raises as logdet."""
     sizes = {"x": x, "mean": mean, "chol": chol}
     offsets = _check_factor("x: ... N, mean: ... N, chol: ... M N", offsets, **sizes)
-    value = np.empty(np.broadcast_shapes(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype)
+    value = np.empty(broadcast(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype)
     status = np.zeros(math.prod(chol.shape[:-2]), np.int32)
     inputs = _densities(x, mean, chol, offsets, value.shape)
     _launch("log_prob", *inputs, flat(value, 0), status, n=len(status), work=_work(*sizes.values()))
@@ -389,7 +447,16 @@ def log_prob_of_draw_banded(chol: Any, eps: Any, *, check: bool = True) -> Any:
     Source: Peste and Malagò, whose sampler has it at hand.
     """
     check_arrays("chol: ... M N, eps: ... N", chol=chol, eps=eps)
-    value = np.empty(np.broadcast_shapes(chol.shape[:-2], eps.shape[:-1]), eps.dtype)
+    return _log_prob_of_draw(chol, eps, check)
+
+
+@log_prob_of_draw_banded.vjp(fresh=True)
+def _(y_bar, y, chol, eps, *, needs, check=True):
+    return _log_prob_of_draw_vjp(y_bar, chol, eps, needs)
+
+
+def _log_prob_of_draw(chol, eps, check):
+    value = np.empty(broadcast(chol.shape[:-2], eps.shape[:-1]), eps.dtype)
     status = np.zeros(math.prod(chol.shape[:-2]), np.int32)
     rows = rows_of_factors(chol.shape[:-2], value.shape)
     own = owners_by_factor(eps.shape[:-1], chol.shape[:-2], value.shape)
@@ -400,8 +467,7 @@ def log_prob_of_draw_banded(chol: Any, eps: Any, *, check: bool = True) -> Any:
     return value
 
 
-@log_prob_of_draw_banded.vjp(fresh=True)
-def _(y_bar, y, chol, eps, *, needs, check=True):
+def _log_prob_of_draw_vjp(y_bar, chol, eps, needs):
     chol_bar = eps_bar = None
     if needs[0]:
         chol_bar = dispatch.empty(chol.shape, chol.dtype)
@@ -564,7 +630,7 @@ def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[i
 def _outer(u, v, chol, offsets, sign=1):
     """sign * sum u vᵀ over the right-hand sides of each factor, on the factor's pattern: shape of chol."""
     offsets = _default(offsets, chol)
-    shape = np.broadcast_shapes(u.shape, v.shape)
+    shape = broadcast(u.shape, v.shape)
     u, v = widened(u, shape), widened(v, shape)
     band = dispatch.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype)
     rows = rows_of_factors(chol.shape[:-2], u.shape[:-1])
@@ -583,7 +649,9 @@ def _default(offsets, chol) -> tuple[int, ...]:
 
 def _check_factor(contract: str, offsets: Any, *, name: str = "offsets", **arguments: Any) -> tuple[int, ...]:
     M = check_arrays(contract, **arguments)["M"]
-    return check_offsets(range(M) if offsets is None else offsets, M, name=name)
+    if offsets is None and M > 0:
+        return tuple(range(M))
+    return check_offsets(() if offsets is None else offsets, M, name=name)
 
 
 def _result(out, shape, dtype):

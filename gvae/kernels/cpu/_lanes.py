@@ -139,6 +139,19 @@ def larger(typing, x, y):
 
 
 @intrinsic
+def positive(typing, x):
+    """1 where x > 0, else 0: of x's own type, number or vector."""
+
+    def codegen(context, builder, signature, arguments):
+        value, count = arguments[0], LANES if isinstance(x, Lane) else 1
+        one = ir.Constant(value.type, [1.0] * count if isinstance(x, Lane) else 1.0)
+        zero = ir.Constant(value.type, None)
+        return builder.select(builder.fcmp_ordered(">", value, zero), one, zero)
+
+    return x(x), codegen
+
+
+@intrinsic
 def flushed(typing, x):
     """x, or 0 where it is subnormal; number or vector."""
     bits = x.scalar.bitwidth if isinstance(x, Lane) else x.bitwidth
@@ -289,20 +302,22 @@ def unpack(block, starts, flat):
 def pack_systems(arrays, owners, starts, block):
     """block[k, j, l] = arrays[owners[l], k, j]: arrays (F, M, N), owners (LANES,), block (M, N, LANES), starts scratch."""
     _, M, N = arrays.shape
+    flat, block = borrowed(arrays).reshape(-1), borrowed(block)
     for k in range(M):
         for l in range(LANES):
             starts[l] = (owners[l] * M + k) * N
-        pack(arrays.reshape(-1), starts, block[k])
+        pack(flat, starts, block[k])
 
 
 @kernel
 def unpack_systems(block, owners, starts, arrays):
     """arrays[owners[l], k, j] = block[k, j, l], the way back of `pack_systems`."""
     _, M, N = arrays.shape
+    flat, block = borrowed(arrays).reshape(-1), borrowed(block)
     for k in range(M):
         for l in range(LANES):
             starts[l] = (owners[l] * M + k) * N
-        unpack(block[k], starts, arrays.reshape(-1))
+        unpack(block[k], starts, flat)
 
 
 @kernel

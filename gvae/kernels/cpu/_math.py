@@ -4,6 +4,7 @@
     expm1(x)     1.4 ulp, also near 0
     log(x)       0.9 ulp, also near 1, subnormal x included; 0 -> -inf, negative -> NaN
     log1p(x)     1.0 ulp, also near 0; -1 -> -inf, below -1 -> NaN
+    scaled(x)    (m, n), x = m 2^n with m near 1, exactly
     sincospi(x)  (sin(pi x), cos(pi x)) to 1.1 ulp each (1.7 without fused multiply-add), also near zeros; |x| < 2^20
 
 Bounds hold in float32 and in float64, on any machine. NaN gives NaN; the sign of a zero is not kept.
@@ -23,7 +24,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
-__all__ = ["exp", "expm1", "log", "log1p", "sincospi"]
+__all__ = ["exp", "expm1", "log", "log1p", "scaled", "sincospi"]
 
 LN2 = Fraction("0.69314718055994530941723212145817656807550013436026")
 PI = Fraction("3.14159265358979323846264338327950288419716939937511")
@@ -122,10 +123,10 @@ def _functions(T, I, n_exp, n_log, n_sin, n_cos):
 
     @register_jitable(**OPTIONS)
     def split(x):
-        # x = (1 + f) 2^k, with 1 + f in [sqrt(1/2), sqrt(2)); f is exact
+        # x = m 2^k, with m in [sqrt(1/2), sqrt(2)), and k as an integer and as a float
         j = I(to_bits(x) - SQRT_HALF_BITS)
         k = I(j >> MANTISSA)
-        return from_bits(I((j & MASK) + SQRT_HALF_BITS)) - ONE, k, from_bits(I(k + MAGIC_BITS)) - MAGIC
+        return from_bits(I((j & MASK) + SQRT_HALF_BITS)), k, from_bits(I(k + MAGIC_BITS)) - MAGIC
 
     @register_jitable(**OPTIONS)
     def log_split(f, n, c):
@@ -136,10 +137,15 @@ def _functions(T, I, n_exp, n_log, n_sin, n_cos):
         h = HALF * f * f
         return n * LN2_HI + (f - (h - (s * (h + z * horner(z, ATANH)) + (n * LN2_LO + c))))
 
+    def scaled(x):
+        small = x < MIN_NORMAL
+        m, _, n = split(x * LIFT if small else x)
+        return (m if x < INF else x), n - (LIFT_EXPONENT if small else T(0))
+
     def log(x):
         small = x < MIN_NORMAL
-        f, _, n = split(x * LIFT if small else x)
-        y = log_split(f, n - (LIFT_EXPONENT if small else T(0)), T(0))
+        m, _, n = split(x * LIFT if small else x)
+        y = log_split(m - ONE, n - (LIFT_EXPONENT if small else T(0)), T(0))  # m - 1 is exact
         y = x if x == INF else y
         return y if x > T(0) else (-INF if x == T(0) else NAN)
 
@@ -148,7 +154,8 @@ def _functions(T, I, n_exp, n_log, n_sin, n_cos):
         u = ONE + x
         v = u - ONE
         e = (ONE - (u - v)) + (x - v)
-        f, k, n = split(u)
+        m, k, n = split(u)
+        f = m - ONE
         c = e * from_bits(I((BIAS - k if k < BIAS else 0) << MANTISSA)) * (ONE - f * (ONE - f))
         y = log_split(f, n, c)
         y = x if x == INF else y
@@ -173,7 +180,7 @@ def _functions(T, I, n_exp, n_log, n_sin, n_cos):
         cosine = to_bits(s if odd else c) ^ (((n + 1) & 2) << SIGN)
         return from_bits(I(sine)), from_bits(I(cosine))
 
-    return {"exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "sincospi": sincospi}
+    return {"exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "scaled": scaled, "sincospi": sincospi}
 
 
 _BY_TYPE = {
@@ -209,6 +216,12 @@ def log(x):
 @_scalar
 def log1p(x):
     """log(1 + x) to 1.0 ulp."""
+    raise NotImplementedError("only inside kernels")
+
+
+@_scalar
+def scaled(x):
+    """(m, n) with x = m 2^n exactly, m in [sqrt(1/2), sqrt(2)), n a float; x > 0. (x, any) if x is inf or NaN."""
     raise NotImplementedError("only inside kernels")
 
 

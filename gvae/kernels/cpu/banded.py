@@ -18,10 +18,23 @@ import math
 import numpy as np
 
 from gvae.kernels.cpu._jit import kernel
-from gvae.kernels.cpu._lanes import LANES, borrowed, lanes, neighbours, pack, pack_systems, unpack, unpack_systems, zero
-from gvae.kernels.cpu._math import log
+from gvae.kernels.cpu._lanes import (
+    LANES,
+    borrowed,
+    lanes,
+    neighbours,
+    pack,
+    pack_systems,
+    positive,
+    unpack,
+    unpack_systems,
+    zero,
+)
+from gvae.kernels.cpu._math import log, scaled
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+LN2 = math.log(2)
+FACTORS = 128  # numbers of [sqrt(1/2), sqrt(2)) whose product cannot leave float32's range: it is at most 2^64
 CHUNK = 1024  # numbers added in their own precision, before they are added in float64
 LONG = 64  # columns from which loops along a system are faster than lanes, where nothing is recursive
 FEW = 8  # a group of fewer systems than this is faster one by one (docs/layout.md)
@@ -77,48 +90,107 @@ def solve_triangular_transposed_one(chol, offsets, x):
 
 
 @kernel
-def solve_triangular(chol, offsets, owner, row, b, x, trans, info, lo, hi):
-    """x[row[t]] = L⁻¹ b[row[t]] (or L⁻ᵀ) with the factor owner[t], for lo <= t < hi.
+def first_bad_pivots(chol, block, owners, n, good, info):
+    """info[f] = first_bad_pivot(chol[f]) for the factors f = owners[l], l < n, that stand in block (M, N, LANES).
 
-    chol (F, M, N), owner, row (R,), b, x (R, N) which may be the same, info (F,).
+    good (1, LANES) is scratch.
     """
+    pivots = lanes(block[0])
+    product = positive(zero(pivots) + 1)
+    for j in range(len(pivots)):
+        product *= positive(pivots[j])
+    lanes(good)[0] = product
+    for l in range(n):
+        info[owners[l]] = 0 if good[0, l] == 1 else first_bad_pivot(chol[owners[l]])
+
+
+@kernel
+def solve_scratch(chol, systems):
+    """What `solve_group` works in: lanes for a factor and a right-hand side, pivots' signs; systems, rows, starts."""
     _, M, N = chol.shape
-    chol, b, x = borrowed(chol), borrowed(b), borrowed(x)
-    width = scratch_width(hi - lo)
+    width = scratch_width(systems)
     factors, vectors = np.empty((M, N, width), chol.dtype), np.empty((1, N, width), chol.dtype)
-    owners, rows, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.int64)
-    owners[:] = -1
+    good, indices = np.empty((1, LANES), chol.dtype), np.empty((4, LANES), np.int64)
+    indices[0] = -1
+    return factors, vectors, good, indices
+
+
+@kernel
+def solve_group(chol, offsets, owner, row, b_row, b, x, trans, info, first, n, scratch):
+    """`solve_triangular` for the n <= LANES right-hand sides from the first on."""
+    N = chol.shape[2]
+    if n < FEW:
+        for t in range(first, first + n):
+            f, r = owner[t], row[t]
+            info[f] = first_bad_pivot(chol[f])
+            x[r, :] = b[b_row[t]]
+            if trans:
+                solve_triangular_transposed_one(chol[f], offsets, x[r])
+            else:
+                solve_triangular_one(chol[f], offsets, x[r])
+    else:
+        factors, vectors, good, indices = scratch
+        owners, rows, b_rows, starts = indices[0], indices[1], indices[2], indices[3]
+        fresh = False
+        for l in range(LANES):
+            t = first + min(l, n - 1)
+            fresh |= owners[l] != owner[t]
+            owners[l], rows[l], b_rows[l] = owner[t], row[t], b_row[t]
+        if fresh:
+            pack_systems(chol, owners, starts, factors)
+            first_bad_pivots(chol, factors, owners, n, good, info)
+        pack_systems(b.reshape(-1, 1, N), b_rows, starts, vectors)
+        if trans:
+            solve_triangular_transposed_one(lanes(factors), offsets, lanes(vectors[0]))
+        else:
+            solve_triangular_one(lanes(factors), offsets, lanes(vectors[0]))
+        unpack_systems(vectors, rows, starts, x.reshape(-1, 1, N))
+    for t in range(first, first + n):
+        if info[owner[t]] != 0:
+            x[row[t], :] = math.nan
+
+
+@kernel
+def solve_triangular(chol, offsets, owner, row, b_row, b, x, trans, info, lo, hi):
+    """x[row[t]] = L⁻¹ b[b_row[t]] (or L⁻ᵀ) with the factor owner[t], for lo <= t < hi.
+
+    chol (F, M, N), owner, row, b_row (R,), b (Q, N), x (R, N) which may be b if the rows are the same, info (F,).
+    """
+    chol, b, x = borrowed(chol), borrowed(b), borrowed(x)
+    scratch = solve_scratch(chol, hi - lo)
+    for first in range(lo, hi, LANES):
+        solve_group(chol, offsets, owner, row, b_row, b, x, trans, info, first, min(LANES, hi - first), scratch)
+
+
+@kernel
+def sample(chol, offsets, owner, row, mean_row, eps_row, mean, eps, z, log_q, info, lo, hi):
+    """z[row[t]] = mean + L⁻ᵀ eps and log_q[row[t]], its log-density, with the factor owner[t], for lo <= t < hi.
+
+    mean[mean_row[t]] and eps[eps_row[t]]: owner, row, mean_row, eps_row (R,), z (R, N), which may be eps if the rows are
+    the same and no density is wanted; log_q (R,), or (0,) if it is not.
+    """
+    F, _, N = chol.shape
+    chol, mean, eps, z = borrowed(chol), borrowed(mean), borrowed(eps), borrowed(z)
+    scratch = solve_scratch(chol, hi - lo)
+    constants, known = np.empty(F if len(log_q) else 0), np.zeros(F if len(log_q) else 0, np.bool_)
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
-        if n < FEW:
-            for t in range(first, hi):
-                f, r = owner[t], row[t]
-                info[f] = first_bad_pivot(chol[f])
-                x[r, :] = b[r]
-                if trans:
-                    solve_triangular_transposed_one(chol[f], offsets, x[r])
-                else:
-                    solve_triangular_one(chol[f], offsets, x[r])
-        else:
-            fresh = False
-            for l in range(LANES):
-                t = first + min(l, n - 1)
-                fresh |= owners[l] != owner[t]
-                owners[l], rows[l] = owner[t], row[t]
-            if fresh:
-                pack_systems(chol, owners, starts, factors)
-                for l in range(n):
-                    if l == 0 or owners[l] != owners[l - 1]:
-                        info[owners[l]] = first_bad_pivot(chol[owners[l]])
-            pack_systems(b.reshape(-1, 1, N), rows, starts, vectors)
-            if trans:
-                solve_triangular_transposed_one(lanes(factors), offsets, lanes(vectors[0]))
-            else:
-                solve_triangular_one(lanes(factors), offsets, lanes(vectors[0]))
-            unpack_systems(vectors, rows, starts, x.reshape(-1, 1, N))
+        solve_group(chol, offsets, owner, row, eps_row, eps, z, True, info, first, n, scratch)
         for t in range(first, first + n):
-            if info[owner[t]] != 0:
-                x[row[t], :] = math.nan
+            add(mean[mean_row[t]], z[row[t]])
+            if len(log_q):
+                f = owner[t]
+                if not known[f]:
+                    known[f] = True
+                    constants[f] = sum_of_logs(chol[f, 0]) - N * HALF_LOG_2PI if info[f] == 0 else math.nan
+                log_q[row[t]] = constants[f] - 0.5 * sum_of_squares(eps[eps_row[t]])
+
+
+@kernel
+def add(x, y):
+    """y += x, both (N,)."""
+    for j in range(len(y)):
+        y[j] += x[j]
 
 
 @kernel
@@ -142,6 +214,8 @@ def solve_triangular_vjp(chol, offsets, rows, x, x_bar, trans, b_bar, chol_bar, 
     """
     _, M, N = chol.shape
     K = rows.shape[1]
+    chol, chol_bar = borrowed(chol), borrowed(chol_bar)
+    x, x_bar, b_bar = borrowed(x), borrowed(x_bar), borrowed(b_bar)
     factors, bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
     vectors = np.empty((2, N, LANES), chol.dtype)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
@@ -150,8 +224,7 @@ def solve_triangular_vjp(chol, offsets, rows, x, x_bar, trans, b_bar, chol_bar, 
         pack_systems(chol, owners, starts, factors)
         bars[:, :, :] = 0
         for k in range(K):
-            for l in range(LANES):
-                starts[l] = rows[owners[l], k] * N
+            starts_of(rows, owners, k, N, starts)
             pack(x.reshape(-1), starts, vectors[0])
             pack(x_bar.reshape(-1), starts, vectors[1])
             u, v = lanes(vectors[0]), lanes(vectors[1])
@@ -164,6 +237,62 @@ def solve_triangular_vjp(chol, offsets, rows, x, x_bar, trans, b_bar, chol_bar, 
             if len(b_bar):
                 unpack(vectors[1], starts, b_bar.reshape(-1))
         unpack_systems(bars, owners, starts, chol_bar)
+
+
+@kernel
+def starts_of(rows, owners, k, N, starts):
+    """starts[l] = where the row rows[owners[l], k] begins in an array (R, N)."""
+    for l in range(LANES):
+        starts[l] = rows[owners[l], k] * N
+
+
+@kernel
+def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, chol_bar, lo, hi):
+    """Reverse of `sample` for lo <= f < hi: chol_bar[f], and eps_bar[r] = L⁻¹ z_bar[r] - log_q_bar[r] eps, r = rows[f, k].
+
+    eps[eps_rows[f, k]]: rows, eps_rows (F, K), z_bar (R, N), log_q_bar (R,), eps_bar (R, N), of length 0 if not wanted.
+    The solution L⁻ᵀ eps is found once more: that takes less time than writing it and reading it again.
+    """
+    _, M, N = chol.shape
+    K = rows.shape[1]
+    chol, chol_bar = borrowed(chol), borrowed(chol_bar)
+    eps, z_bar, eps_bar = borrowed(eps), borrowed(z_bar), borrowed(eps_bar)
+    factors, bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
+    vectors, totals = np.empty((2, N, LANES), chol.dtype), np.empty((1, LANES), chol.dtype)
+    owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for first in range(lo, hi, LANES):
+        n = min(LANES, hi - first)
+        neighbours(first, n, owners)
+        pack_systems(chol, owners, starts, factors)
+        bars[:, :, :] = 0
+        totals[:, :] = 0
+        for k in range(K):
+            starts_of(eps_rows, owners, k, N, starts)
+            pack(eps.reshape(-1), starts, vectors[0])
+            starts_of(rows, owners, k, N, starts)
+            pack(z_bar.reshape(-1), starts, vectors[1])
+            u, v = lanes(vectors[0]), lanes(vectors[1])
+            solve_triangular_transposed_one(lanes(factors), offsets, u)
+            solve_triangular_one(lanes(factors), offsets, v)
+            outer_one(u, v, offsets, lanes(bars))
+            if len(eps_bar):
+                unpack(vectors[1], starts, eps_bar.reshape(-1))
+            if len(log_q_bar):
+                for l in range(LANES):
+                    totals[0, l] += log_q_bar[rows[owners[l], k]]
+                for f in range(first, first + n if len(eps_bar) else 0):
+                    subtract_multiple(eps[eps_rows[f, k]], log_q_bar[rows[f, k]], eps_bar[rows[f, k]])
+        total, pivots, diagonal = lanes(totals)[0], lanes(factors)[0], lanes(bars)[0]
+        for j in range(N if len(log_q_bar) else 0):
+            diagonal[j] += total / pivots[j]
+        unpack_systems(bars, owners, starts, chol_bar)
+
+
+@kernel
+def subtract_multiple(x, s, y):
+    """y -= s x, x and y (N,)."""
+    for j in range(len(y)):
+        y[j] -= s * x[j]
 
 
 @kernel
@@ -271,13 +400,16 @@ def quadratic_vjp_one(chol, offsets, d, bar, d_bar, chol_bar):
 
 @kernel
 def sum_of_logs(x):
-    """sum log x_j; x (N,)."""
+    """sum log x_j of positive x (N,). With x_j = m_j 2^n_j and m_j near 1: the log of their product + ln 2 sum n_j."""
     total = 0.0
-    for first in range(0, len(x), CHUNK):
-        chunk, part = x[first : first + CHUNK], zero(x)
+    for first in range(0, len(x), FACTORS):
+        chunk = x[first : first + FACTORS]
+        product, exponent = x.dtype.type(1), zero(x)
         for j in range(len(chunk)):
-            part += log(chunk[j])
-        total += part
+            m, n = scaled(chunk[j])
+            product *= m
+            exponent += n
+        total += log(product) + LN2 * exponent
     return total
 
 
