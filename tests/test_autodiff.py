@@ -222,3 +222,17 @@ def test_threads_do_not_meet():
         t.join()
     for i in range(8):
         np.testing.assert_allclose(results[i], i * np.exp(x3))
+
+
+def test_only_cotangents_that_are_its_own_are_added_into():
+    """sample_banded hands its cotangent on to the mean as it is: it may be the caller's, and has other readers."""
+    rng = np.random.default_rng(0)
+    mean, eps, w = rng.normal(size=(3, 5, 4))
+    chol = np.ones((5, 1, 4))
+    before = w.copy()
+    _, pull = vjp(lambda m, c: ops.sample_banded(m, c, eps) + ops.square(m), mean, chol)
+    mean_bar, _ = pull(w)
+    np.testing.assert_array_equal(w, before)
+    np.testing.assert_allclose(mean_bar, w + 2 * mean * w)
+    _, pull = vjp(lambda m, c: ops.sample_banded(m, c, eps), mean, chol)
+    assert not np.shares_memory(pull(w)[0], w)

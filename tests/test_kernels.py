@@ -216,3 +216,24 @@ def test_a_draw_in_groups_of_lanes_is_a_draw_one_by_one():
             one = ops.sample_and_log_prob_banded(means[f], WIDE[f], noise[k, f], offsets=OFFSETS)
             np.testing.assert_allclose(z[k, f], one[0], rtol=1e-13)
             np.testing.assert_allclose(log_q[k, f], one[1], rtol=1e-13)
+
+
+@pytest.mark.parametrize("noise_shape", [(2, F * LANES, N), (2, 1, N)])
+def test_a_draw_in_groups_of_lanes_goes_back_as_its_parts_do(noise_shape):
+    """Against the solve and the density by themselves; with the noise shared by all systems too."""
+    means, noise, w = (rng.normal(size=shape) for shape in ((F * LANES, N), noise_shape, (2, F * LANES, N)))
+
+    def of(draw):
+        def total(mean, chol, eps):
+            z, log_q = draw(mean, chol, eps)
+            return ops.sum(z * w) + ops.sum(ops.square(log_q))
+
+        return gradient(total, means, WIDE, noise)
+
+    def parts(mean, chol, eps):
+        e = ops.solve_triangular_banded(chol, eps, offsets=OFFSETS, trans=True)
+        return mean + e, ops.log_prob_of_draw_banded(chol, eps)
+
+    fused = of(lambda *a: ops.sample_and_log_prob_banded(*a, offsets=OFFSETS))
+    for bar, expected in zip(fused, of(parts), strict=True):
+        np.testing.assert_allclose(bar, expected, rtol=1e-12, atol=1e-12)
