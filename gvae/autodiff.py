@@ -259,7 +259,7 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
             if need and bar is not None:
                 give(parent, bar, fresh)
     # what the tape has not summed itself may be a view of something else, or stand for several leaves
-    return [bar if bar is None or own else bar.copy() for bar, own in zip(found, owned, strict=True)]
+    return [bar if bar is None or own else dispatch.copy(bar) for bar, own in zip(found, owned, strict=True)]
 
 
 def _sum(total: Any, mine: bool, bar: Any, fresh: bool) -> Any:

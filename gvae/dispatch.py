@@ -17,7 +17,19 @@ from gvae import memory, threads
 from gvae.errors import DeviceError
 from gvae.kernels import LANES
 
-__all__ = ["LANES", "apply", "empty", "is_cuda", "kernels_for", "launch", "namespace", "plain", "scatter_add", "special"]
+__all__ = [
+    "LANES",
+    "apply",
+    "copy",
+    "empty",
+    "is_cuda",
+    "kernels_for",
+    "launch",
+    "namespace",
+    "plain",
+    "scatter_add",
+    "special",
+]
 
 
 def is_cuda(array: Any) -> bool:
@@ -78,6 +90,15 @@ def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
         threads.over(_share, ufunc, x.reshape(-1), y.reshape(-1), result.reshape(-1), n=x.size, work=3 * x.size, step=1024)
         return result
     return ufunc(x, y, out=result)
+
+
+def copy(x: Any) -> Any:
+    """A C-contiguous copy, large ones in memory that was used before."""
+    if type(x) is not np.ndarray:
+        return x.copy()
+    result = memory.empty(x.shape, x.dtype)
+    result[...] = x
+    return result
 
 
 def _share(ufunc: Any, x: Any, y: Any, result: Any, lo: int, hi: int) -> None:
