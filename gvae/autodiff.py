@@ -128,16 +128,18 @@ class Primitive:
         self.differentiable = differentiable
         self.rule: Callable | None = None
         self.fresh: Iterable[bool] = ()
+        self.into = False
 
-    def vjp(self, rule: Callable | None = None, *, fresh: bool | tuple[bool, ...] = False) -> Any:
+    def vjp(self, rule: Callable | None = None, *, fresh: bool | tuple[bool, ...] = False, into: bool = False) -> Any:
         """Decorator: `rule(y_bar, y, *args, needs, **settings)` is the derivative of this primitive.
 
         fresh : which cotangents that it returns are arrays of their own, which nothing else sees, so that the tape may add
                 into them: all, none, or one answer per argument
+        into  : the rule takes `into=`, for each argument None or an array into which it writes that cotangent
         """
         if rule is None:
-            return functools.partial(self.vjp, fresh=fresh)
-        self.rule, self.fresh = rule, fresh if isinstance(fresh, tuple) else itertools.repeat(fresh)
+            return functools.partial(self.vjp, fresh=fresh, into=into)
+        self.rule, self.fresh, self.into = rule, fresh if isinstance(fresh, tuple) else itertools.repeat(fresh), into
         return rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
@@ -160,12 +162,15 @@ class Primitive:
             return tuple(Var(v, node, i) for i, v in enumerate(value))
         return Var(value, node)
 
-    def pull(self, node: _Node, y_bar: Any, needs: tuple[bool, ...]) -> tuple:
+    def pull(self, node: _Node, y_bar: Any, needs: tuple[bool, ...], buffer: Callable[[Var], Any]) -> tuple:
+        """The cotangents of a node's arguments; buffer(argument) is where the caller would like one to be written."""
         if self.rule is None:
             raise NotImplementedError(f"{self.__name__} has no derivative rule")
         settings = {k: v for k, v in node.settings.items() if k != "out"}
         if self.saves:
             settings["saved"] = node.saved
+        if self.into:
+            settings["into"] = tuple(buffer(p) if need else None for p, need in zip(node.parents, needs, strict=True))
         return self.rule(y_bar, node.value, *node.args, needs=needs, **settings)
 
 
@@ -220,6 +225,16 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
     cotangents: dict[int, Any] = {}
     mine: set[int] = set()  # nodes whose cotangent nothing but this tape sees
 
+    offered: set[int] = set()
+
+    def buffer(var: Var) -> Any:
+        """The caller's buffer for a leaf, to the first rule that asks for it: what comes later is added."""
+        i = leaf_at.get(id(var))
+        if i is None or i in offered or found[i] is not None or buffers is None:
+            return None
+        offered.add(i)
+        return buffers[i]
+
     def give(var: Var, bar: Any, fresh: bool) -> None:
         """Add a cotangent to what a variable has received so far."""
         if bar.shape != var.value.shape:
@@ -229,7 +244,8 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
         if i is not None:
             if found[i] is None:
                 if buffers is not None and buffers[i] is not None:
-                    buffers[i][...] = bar
+                    if bar is not buffers[i]:
+                        buffers[i][...] = bar
                     found[i], owned[i] = buffers[i], True
                 else:
                     found[i], owned[i] = bar, fresh
@@ -254,7 +270,7 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
         if y_bar is None:
             continue
         needs = tuple(wanted(p) for p in node.parents)
-        bars = node.primitive.pull(node, y_bar, needs)
+        bars = node.primitive.pull(node, y_bar, needs, buffer)
         for parent, need, bar, fresh in zip(node.parents, needs, bars, node.primitive.fresh, strict=False):
             if need and bar is not None:
                 give(parent, bar, fresh)

@@ -53,7 +53,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return np.empty(shape, dtype)
     size = _rounded(nbytes)
     with _lock:
-        for i in range(len(_blocks)):
+        for i in range(len(_blocks) - 1, -1, -1):  # what was used last is in the caches still
             if len(_blocks[i]) == size and _references(i) == _IDLE:
                 block = _blocks[i]
                 del _blocks[i]

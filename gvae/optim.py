@@ -54,12 +54,13 @@ class Adam:
         if gradient.flat.shape != flat.shape:
             raise ShapeError(f"Adam.update: gradient has {gradient.flat.size} entries, expected {flat.size}")
         rate, eps = _corrected(self.learning_rate, self.beta1, self.beta2, self.eps, self.step)
-        kernels = dispatch.kernels_for("optim", flat, gradient.flat)
         for group, part in self.parameters.groups.items():
             scale = self.rates.get(group, 1.0)
             if scale:
+                arrays = (a[part] for a in (gradient.flat, flat, self.m, self.v))
                 scalars = dtype(scale * rate), dtype(self.beta1), dtype(self.beta2), dtype(eps)
-                kernels.adam(gradient.flat, flat, self.m, self.v, *scalars, part.start, part.stop)
+                n = part.stop - part.start
+                dispatch.launch("optim", "adam", *arrays, *scalars, n=n, work=7 * n, step=1024)
 
 
 class RowAdam:

@@ -236,3 +236,36 @@ def test_only_cotangents_that_are_its_own_are_added_into():
     np.testing.assert_allclose(mean_bar, w + 2 * mean * w)
     _, pull = vjp(lambda m, c: ops.sample_banded(m, c, eps), mean, chol)
     assert not np.shares_memory(pull(w)[0], w)
+
+
+def test_a_buffer_is_offered_once():
+    """A rule writes into the caller's buffer; whatever else the leaf receives is added to it."""
+    rng = np.random.default_rng(0)
+    x, w, b = rng.normal(size=(5, 4)), rng.normal(size=(4, 4)), rng.normal(size=4)
+
+    def f(w, b):
+        h = ops.affine(x, w, b, activation="tanh")
+        return ops.sum(ops.affine(h, w, b, activation="elu")) + ops.sum(ops.square(w))
+
+    buffers = np.full_like(w, np.nan), np.full_like(b, np.nan)
+    bars = gradient(f, w, b, out=buffers)
+    assert bars[0] is buffers[0]
+    assert bars[1] is buffers[1]
+    for bar, expected in zip(bars, gradient(f, w, b), strict=True):
+        np.testing.assert_array_equal(bar, expected)
+
+    first = []
+
+    @primitive
+    def twice(x, y):
+        return x + y
+
+    @twice.vjp(into=True)
+    def _(z_bar, z, x, y, *, needs, into):
+        first.append(into)
+        return tuple(np.multiply(z_bar, k, out=buffer) for k, buffer in zip((1, 10), into, strict=True))
+
+    buffer = np.full(4, np.nan)
+    np.testing.assert_array_equal(gradient(lambda b: ops.sum(twice(b, b)), b, out=buffer), np.full(4, 11.0))
+    assert first[0][0] is buffer
+    assert first[0][1] is None

@@ -40,7 +40,14 @@ def test_memory_in_use_is_never_handed_out():
     for _ in range(3):
         assert memory.empty(SHAPE, np.float64).ctypes.data != address
     held.clear()
-    assert memory.empty(SHAPE, np.float64).ctypes.data == address
+    assert address in {a.ctypes.data for a in [memory.empty(SHAPE, np.float64) for _ in range(5)]}
+
+
+def test_what_was_used_last_comes_first():
+    held = [memory.empty(SHAPE, np.float64) for _ in range(3)]
+    addresses = [a.ctypes.data for a in held]
+    held.clear()
+    assert memory.empty(SHAPE, np.float64).ctypes.data == addresses[-1]
 
 
 def test_results_of_ops_are_their_owners():

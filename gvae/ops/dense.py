@@ -56,22 +56,33 @@ def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> A
 @primitive
 def _affine(x, weight, bias, *, activation):
     check_arrays("x: ... I, weight: I O, bias: O", where="affine", x=x, weight=weight, bias=bias)
-    y = _rows(x) @ weight
-    dispatch.kernels_for("affine", y, bias).bias_activation(
-        y, dispatch.plain(bias), ACTIVATIONS.index(activation), 0, len(y)
-    )
+    y = _product(_rows(x), weight)
+    _add_bias_and_activate(y, bias, activation)
     return y.reshape(*x.shape[:-1], len(bias))
 
 
-@_affine.vjp
-def _(y_bar, y, x, weight, bias, *, needs, activation):
+@_affine.vjp(fresh=True, into=True)
+def _(y_bar, y, x, weight, bias, *, needs, into, activation):
     # A = X W + b, Y = f(A):  Ā = Ȳ f'(A),  X̄ = Ā Wᵀ,  W̄ = Xᵀ Ā,  b̄ = column sums of Ā
     a_bar = _rows(_activation_vjp(y_bar, y, activation))
     return (
-        (a_bar @ weight.T).reshape(x.shape) if needs[0] else None,
-        _rows(x).T @ a_bar if needs[1] else None,
-        a_bar.sum(axis=0) if needs[2] else None,
+        _product(a_bar, weight.T).reshape(x.shape) if needs[0] else None,
+        _product(_rows(x).T, a_bar, into[1]) if needs[1] else None,
+        a_bar.sum(axis=0, out=into[2]) if needs[2] else None,
     )
+
+
+def _product(x, y, out=None):
+    """The matrix product of two matrices; large ones lie in memory that was used before."""
+    if dispatch.is_cuda(x):
+        return x @ y
+    return np.matmul(x, y, out=dispatch.empty((len(x), y.shape[1]), x.dtype) if out is None else out)
+
+
+def _add_bias_and_activate(y, bias, activation):
+    """y <- f(y + bias), rows (R, O)."""
+    settings = dispatch.plain(bias), ACTIVATIONS.index(activation)
+    dispatch.launch("affine", "bias_activation", y, *settings, n=len(y), work=8 * y.size)
 
 
 @primitive
@@ -79,9 +90,7 @@ def bias_activation(x, bias, *, activation):
     """activation(x + bias): x (..., O), bias (O,). The part of `affine` after its product."""
     check_arrays("x: ... O, bias: O", where="affine", x=x, bias=bias)
     y = np.array(x, order="C", copy=True) if not dispatch.is_cuda(x) else x.copy()
-    rows = _rows(y)
-    kernels = dispatch.kernels_for("affine", y, bias)
-    kernels.bias_activation(rows, dispatch.plain(bias), ACTIVATIONS.index(activation), 0, len(rows))
+    _add_bias_and_activate(_rows(y), bias, activation)
     return y
 
 
@@ -100,10 +109,10 @@ def _activation_vjp(y_bar, y, activation):
     """Ȳ f'(A) as a function of Y = f(A)."""
     if activation == "identity":
         return y_bar
-    a_bar = np.empty(y.shape, y.dtype) if not dispatch.is_cuda(y) else y.copy()
+    a_bar = dispatch.empty(y.shape, y.dtype) if not dispatch.is_cuda(y) else y.copy()
     flat = [dispatch.plain(v).reshape(-1) for v in (y_bar, y)]
-    code = ACTIVATIONS.index(activation)
-    dispatch.kernels_for("affine", y).activation_vjp(*flat, a_bar.reshape(-1), code, 0, y.size)
+    settings = a_bar.reshape(-1), ACTIVATIONS.index(activation)
+    dispatch.launch("affine", "activation_vjp", *flat, *settings, n=y.size, work=3 * y.size, step=1024)
     return a_bar
 
 

@@ -29,8 +29,8 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
     a, data = flat(widened(logits, (*batch, N)), 1), flat(x, 1)
     x_rows = owners(x.shape[:-1], batch)
     log_prob = np.empty(len(a), a.dtype)
-    residual = np.empty(a.shape if save else (0, N), a.dtype)
-    dispatch.kernels_for("likelihoods", x, logits).bernoulli(data, x_rows, a, log_prob, residual, 0, len(a))
+    residual = dispatch.empty(a.shape if save else (0, N), a.dtype)
+    dispatch.launch("likelihoods", "bernoulli", data, x_rows, a, log_prob, residual, n=len(a), work=8 * a.size)
     value = log_prob.reshape(batch)
     return (value, residual.reshape(*batch, N)) if save else value
 
@@ -39,8 +39,8 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
 def _(y_bar, y, x, logits, *, needs, saved):
     # d/da = x - sigmoid(a),  d/dx = a
     return (
-        unbroadcast(y_bar[..., None] * logits, x.shape) if needs[0] else None,
-        unbroadcast(y_bar[..., None] * saved, logits.shape) if needs[1] else None,
+        unbroadcast(dispatch.apply(np.multiply, logits, y_bar[..., None]), x.shape) if needs[0] else None,
+        unbroadcast(dispatch.apply(np.multiply, saved, y_bar[..., None]), logits.shape) if needs[1] else None,
     )
 
 

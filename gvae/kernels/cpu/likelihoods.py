@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gvae.kernels.cpu._jit import kernel
+from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._math import exp, log1p
+
+HALVINGS = 6  # after which a number stands for 64 factors of at most 2: far from float32's end
+
+
+@kernel
+def sum_of_log1p(e):
+    """sum log(1 + e_j) of numbers e (N,) in [0, 1], which are overwritten.
+
+    (1 + p)(1 + q) = 1 + (p + q + p q): factors join, with all their relative accuracy, before 64 share one logarithm.
+    """
+    n = len(e)
+    for _ in range(HALVINGS):
+        half = n // 2
+        first, last = e[:half], e[n - half : n]
+        for j in range(half):
+            first[j] += last[j] + first[j] * last[j]
+        n -= half
+    total = e.dtype.type(0)
+    for j in range(n):
+        total += log1p(e[j])
+    return total
 
 
 @kernel
@@ -15,21 +39,19 @@ def bernoulli(x, x_rows, logits, log_prob, residual, lo, hi):
     """
     N = logits.shape[1]
     zero, one = logits.dtype.type(0), logits.dtype.type(1)
-    if residual.shape[0] == 0:
-        for r in range(lo, hi):
-            q = x_rows[r]
-            total = zero
+    x, logits, residual = borrowed(x), borrowed(logits), borrowed(residual)
+    e = np.empty(N, logits.dtype)
+    for r in range(lo, hi):
+        data, a = x[x_rows[r]], logits[r]
+        total = zero
+        if residual.shape[0] == 0:
             for j in range(N):
-                a = logits[r, j]
-                total += x[q, j] * a - max(a, zero) - log1p(exp(-abs(a)))
-            log_prob[r] = total
-    else:
-        for r in range(lo, hi):
-            q = x_rows[r]
-            total = zero
+                e[j] = exp(-abs(a[j]))
+                total += data[j] * a[j] - max(a[j], zero)
+        else:
+            gradient = residual[r]
             for j in range(N):
-                a = logits[r, j]
-                e = exp(-abs(a))
-                total += x[q, j] * a - max(a, zero) - log1p(e)
-                residual[r, j] = x[q, j] - (one if a >= zero else e) / (one + e)
-            log_prob[r] = total
+                e[j] = exp(-abs(a[j]))
+                total += data[j] * a[j] - max(a[j], zero)
+                gradient[j] = data[j] - (one if a[j] >= zero else e[j]) / (one + e[j])
+        log_prob[r] = total - sum_of_log1p(e)
