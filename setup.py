@@ -42,7 +42,7 @@ setup(
         "peers": INTEROP,
         "dev": TEST + INTEROP + BENCH + LINT,
     },
-    entry_points={"console_scripts": ["gvae = gvae.cli:main"]},
+    entry_points={"console_scripts": ["gvae = gvae.__main__:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

@@ -1,6 +1,6 @@
-"""The OpenBLAS behind NumPy's matrix products: what it is, and how many threads it uses, for processes that gvae owns.
+"""The OpenBLAS behind NumPy's matrix products: its kernels and its threads, in processes that gvae owns.
 
-Nothing here runs at import, and no library function of gvae changes a thread count: only its commands do.
+Nothing here runs at import, and no library function of gvae changes a thread count or the environment: only its commands do.
 """
 
 from __future__ import annotations
@@ -8,16 +8,32 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-__all__ = ["THREAD_VARIABLES", "OpenBLAS", "find_openblas", "threads"]
+__all__ = [
+    "AVX512",
+    "KERNELS",
+    "THREAD_VARIABLES",
+    "OpenBLAS",
+    "choose_kernels",
+    "chosen_by_user",
+    "find_openblas",
+    "has_avx512",
+    "rate",
+    "threads",
+]
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "GOTO_NUM_THREADS")
+KERNELS = "OPENBLAS_CORETYPE"  # the variable by which OpenBLAS is told for which processor to take its kernels
+AVX512 = "SkylakeX"  # the kernels that every processor with these flags can run
+FLAGS = frozenset(("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"))
+
+_ours = False  # whether KERNELS in the environment is this process's own choice
 
 
 class OpenBLAS(NamedTuple):
@@ -31,6 +47,8 @@ class OpenBLAS(NamedTuple):
 @cache
 def find_openblas() -> OpenBLAS | None:
     """The OpenBLAS that NumPy has loaded into this process, or None. Its symbols carry a prefix and a suffix per build."""
+    import numpy as np  # not before: see choose_kernels
+
     np.ones((2, 2), np.float32) @ np.ones((2, 2), np.float32)  # make sure that it is loaded
     try:
         maps = Path("/proc/self/maps").read_text()
@@ -47,6 +65,55 @@ def find_openblas() -> OpenBLAS | None:
                     found.kernel_type.restype = ctypes.c_char_p
                     return found
     return None
+
+
+def has_avx512() -> bool:
+    """Whether this processor runs OpenBLAS's AVX-512 kernels. False where that cannot be told."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return FLAGS.issubset(flags.split())
+
+
+def choose_kernels() -> None:
+    """Have OpenBLAS take its AVX-512 kernels where the processor has them and the user has not chosen.
+
+    Releases of OpenBLAS older than a processor take it for one with AVX2, at half of the speed. The choice is read when
+    the library is loaded, so this must come before NumPy does.
+    """
+    global _ours
+    if "numpy" not in sys.modules and KERNELS not in os.environ and has_avx512():
+        os.environ[KERNELS], _ours = AVX512, True
+
+
+def chosen_by_user() -> bool:
+    """Whether the user has named a kernel type in the environment."""
+    return KERNELS in os.environ and not _ours
+
+
+def rate(kernel_type: str | None) -> float | None:
+    """GFLOP/s of a product (100, 784) x (784, 200) in float32 with OpenBLAS's kernels for that processor, or for the one it
+    takes this to be; measured in a process of its own. None if that fails: the kernels need another processor."""
+    environment = {name: value for name, value in os.environ.items() if name != KERNELS}
+    if kernel_type is not None:
+        environment[KERNELS] = kernel_type
+    done = subprocess.run([sys.executable, "-c", _MEASURE], env=environment, capture_output=True, text=True)
+    return float(done.stdout) if done.returncode == 0 else None
+
+
+_MEASURE = """
+import time
+import numpy as np
+x, w = np.ones((100, 784), np.float32), np.ones((784, 200), np.float32)
+y, times = x @ w, []
+while sum(times) < 0.3:
+    start = time.perf_counter()
+    np.matmul(x, w, out=y)
+    times.append(time.perf_counter() - start)
+print(2e-9 * y.size * 784 / sorted(times)[len(times) // 2])
+"""
 
 
 @contextlib.contextmanager
