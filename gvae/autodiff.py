@@ -17,12 +17,16 @@ where there is none) and never adds into anything: only the tape adds.
 
 Nodes hold their parents; there is no global stack, so nothing needs zeroing and threads do not meet. Differentiation is
 of first order: `gradient` may run inside a function that is itself being differentiated, and what it returns is data.
+
+A call is a list of nodes, so it can be had again for other arrays of the same shapes without running the function:
+`Recording` keeps the list, and the plan of the way back, and `replay` walks along them.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +36,10 @@ from gvae import dispatch
 from gvae.checks import FLOATS, caller_name
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
-__all__ = ["Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "vjp"]
+__all__ = ["Recording", "Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "value_of", "vjp"]
+
+
+_thread = threading.local()  # .nodes: the list of the recording that this thread makes, if it makes one
 
 
 class Var:
@@ -70,10 +77,10 @@ class Var:
         return len(self.value)
 
     def __float__(self) -> float:
-        return float(self.value)
+        return float(value_of(self))
 
     def __bool__(self) -> bool:
-        return bool(self.value)
+        return bool(value_of(self))
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("a Var is not an array: use gvae.ops on it, or .value for its array outside differentiation")
@@ -101,10 +108,22 @@ class Var:
         def __getitem__(self, index: Any) -> Any: ...
 
 
+def value_of(x: Any) -> Any:
+    """The array of a Var, to decide by or to compute with outside the tape; anything else is its own value.
+
+    Raises TypeError while a recording is made: what is decided or computed now would stay as it is in every replay.
+    """
+    if not isinstance(x, Var):
+        return x
+    if getattr(_thread, "nodes", None) is not None:
+        raise TypeError("a function that is being recorded asks for the value of a Var, which is another in every replay")
+    return x.value
+
+
 class _Node:
     """One recorded call: what ran, on what, and what came out. `depth` exceeds that of every parent."""
 
-    __slots__ = ("args", "depth", "parents", "primitive", "saved", "settings", "value")
+    __slots__ = ("args", "depth", "outputs", "parents", "primitive", "saved", "settings", "value")
 
     def __init__(self, primitive, args, parents, settings, value, saved):
         self.primitive = primitive
@@ -113,7 +132,26 @@ class _Node:
         self.settings = settings
         self.value = value
         self.saved = saved
+        self.outputs: tuple[Var, ...] = ()  # in a recording: what stands for the value
         self.depth = 1 + max((p.node.depth for p in parents if p is not None and p.node is not None), default=0)
+
+    def run(self) -> None:
+        """Once more, for the values that the parents have now."""
+        primitive = self.primitive
+        self.args = [a if p is None else p.value for a, p in zip(self.args, self.parents, strict=True)]
+        if primitive.saves:
+            self.value, self.saved = primitive.forward(*self.args, save=True, **self.settings)
+        else:
+            self.value = primitive.forward(*self.args, **self.settings)
+        for output in self.outputs:
+            output.value = self.value if output.index is None else self.value[output.index]
+
+    def release(self) -> None:
+        """Let go of all arrays that the parents bring again, and of the result."""
+        self.args = [a if p is None else None for a, p in zip(self.args, self.parents, strict=True)]
+        self.value = self.saved = None
+        for output in self.outputs:
+            output.value = None
 
 
 class Primitive:
@@ -158,9 +196,13 @@ class Primitive:
         else:
             value, saved = self.forward(*values, **settings), None
         node = _Node(self, values, parents, settings, value, saved)
-        if isinstance(value, tuple):
-            return tuple(Var(v, node, i) for i, v in enumerate(value))
-        return Var(value, node)
+        several = isinstance(value, tuple)
+        outputs = tuple(Var(v, node, i) for i, v in enumerate(value)) if several else (Var(value, node),)
+        nodes = getattr(_thread, "nodes", None)
+        if nodes is not None:
+            node.outputs = outputs
+            nodes.append(node)
+        return outputs if several else outputs[0]
 
     def pull(self, node: _Node, y_bar: Any, needs: tuple[bool, ...], buffer: Callable[[Var], Any]) -> tuple:
         """The cotangents of a node's arguments; buffer(argument) is where the caller would like one to be written."""
@@ -195,33 +237,42 @@ def stop_gradient(x: Any) -> Any:
     return _map(lambda leaf: _stopped(leaf) if isinstance(leaf, Var) else leaf, x)
 
 
-def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[Any] | None = None) -> list[Any]:
-    """Cotangents of `leaves`, given (output, cotangent) pairs; None for a leaf that no output depends on.
+class _Plan:
+    """The way back from outputs to leaves: which nodes are visited, in which order, and what is wanted of each."""
+
+    def __init__(self, outputs: list[Var], leaves: list[Var]):
+        self.leaf_at = {id(leaf): i for i, leaf in enumerate(leaves)}
+        # Only nodes that lead to a requested leaf are visited: an outer tape's history costs nothing here.
+        nodes: dict[int, _Node] = {}
+        stack = [out.node for out in outputs if out.node is not None]
+        while stack:
+            node = stack.pop()
+            if id(node) not in nodes:
+                nodes[id(node)] = node
+                stack.extend(p.node for p in node.parents if p is not None and p.node is not None)
+        self.leads: set[int] = set()
+        self.visits: list[tuple[_Node, tuple[bool, ...]]] = []
+        for node in sorted(nodes.values(), key=lambda node: node.depth):
+            needs = tuple(self._wanted(p) for p in node.parents)
+            if node.primitive.differentiable and any(needs):
+                self.leads.add(id(node))
+                self.visits.append((node, needs))
+        self.visits.reverse()
+
+    def _wanted(self, parent: Var | None) -> bool:
+        return parent is not None and (
+            id(parent) in self.leaf_at or (parent.node is not None and id(parent.node) in self.leads)
+        )
+
+
+def _backward(plan: _Plan, outputs: list[tuple[Var, Any]], buffers: list[Any] | None) -> list[Any]:
+    """Cotangents of the plan's leaves, given (output, cotangent) pairs; None for a leaf that no output depends on.
 
     buffers: an array per leaf (or None) into which its cotangent is written, and which is then returned for it.
     """
-    leaf_at = {id(leaf): i for i, leaf in enumerate(leaves)}
-    found: list[Any] = [None] * len(leaves)
-    owned = [False] * len(leaves)
-
-    # Only nodes that lead to a requested leaf are visited again: an outer tape's history costs nothing here.
-    nodes: dict[int, _Node] = {}
-    stack = [out.node for out, _ in outputs if out.node is not None]
-    while stack:
-        node = stack.pop()
-        if id(node) not in nodes:
-            nodes[id(node)] = node
-            stack.extend(p.node for p in node.parents if p is not None and p.node is not None)
-    order = sorted(nodes.values(), key=lambda node: node.depth)
-    leads: set[int] = set()
-
-    def wanted(parent: Var | None) -> bool:
-        return parent is not None and (id(parent) in leaf_at or (parent.node is not None and id(parent.node) in leads))
-
-    for node in order:
-        if node.primitive.differentiable and any(wanted(p) for p in node.parents):
-            leads.add(id(node))
-
+    leaf_at, leads = plan.leaf_at, plan.leads
+    found: list[Any] = [None] * len(leaf_at)
+    owned = [False] * len(leaf_at)
     cotangents: dict[int, Any] = {}
     mine: set[int] = set()  # nodes whose cotangent nothing but this tape sees
 
@@ -265,11 +316,10 @@ def backward(outputs: list[tuple[Var, Any]], leaves: list[Var], buffers: list[An
 
     for out, bar in outputs:
         give(out, bar, fresh=False)
-    for node in reversed(order):
+    for node, needs in plan.visits:
         y_bar = cotangents.pop(id(node), None)
         if y_bar is None:
             continue
-        needs = tuple(wanted(p) for p in node.parents)
         bars = node.primitive.pull(node, y_bar, needs, buffer)
         for parent, need, bar, fresh in zip(node.parents, needs, bars, node.primitive.fresh, strict=False):
             if need and bar is not None:
@@ -291,44 +341,94 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
     argument's cotangent comes without a tuple around it. With has_aux, f returns (value, aux) and so does this:
     (value, pull, aux), aux with arrays for Vars. `out` has the structure of the arguments and receives the cotangents.
     """
-    leaves: list[Var] = []
+    return Recording(f, *args, has_aux=has_aux, out=out, replayable=False).first
 
-    def lift(leaf: Any) -> Var:
+
+class Recording:
+    """A call of f as `vjp` makes it, `first`, and with the same list of nodes for other values, `replay`.
+
+    args   : what is differentiated; structures of floating arrays          inputs : a structure of arrays that is not
+    f is called with the arguments and, if there are any, the inputs. It is recorded with Vars for both, so that whatever it
+    computes from them goes through primitives; it cannot decide by their values. What else it computes, or finds outside,
+    stays as it is. Both raise TypeError or whatever f raises.
+    """
+
+    def __init__(
+        self,
+        f: Callable,
+        *args: Any,
+        inputs: Any = None,
+        has_aux: bool = False,
+        out: Any = None,
+        replayable: bool = True,
+    ):
+        self.leaves: list[Var] = []
+        self.nodes: list[_Node] = []
+        self.lifted = _map(self._lift, args)
+        self.inputs = _map(Var, inputs)
+        self.buffers = None if out is None else list(_leaves((out,) if len(args) == 1 else out))
+        self.has_aux = has_aux
+        before, _thread.nodes = getattr(_thread, "nodes", None), self.nodes if replayable else None
+        try:
+            result = f(*self.lifted) if inputs is None else f(*self.lifted, self.inputs)
+        finally:
+            _thread.nodes = before
+        self.value: Any
+        self.aux: Any
+        self.value, self.aux = result if has_aux else (result, None)
+
+    @functools.cached_property
+    def plan(self) -> _Plan:
+        return _Plan([var for var in _leaves(self.value) if isinstance(var, Var)], self.leaves)
+
+    @property
+    def first(self) -> tuple:
+        """What `vjp` returns."""
+        value = _plain(self.value)
+        return (value, self._pull, _plain(self.aux)) if self.has_aux else (value, self._pull)
+
+    def replay(self, *args: Any, inputs: Any = None) -> tuple:
+        """What `vjp` returns, for arrays of the shapes and dtypes of the recorded ones, with the same bits as if f ran."""
+        for var, value in zip(itertools.chain(self.leaves, _leaves(self.inputs)), _leaves((args, inputs)), strict=True):
+            var.value = value
+        for node in self.nodes:
+            node.run()
+        return self.first
+
+    def release(self) -> None:
+        """Let go of the values until the next replay; `pull` is of no use until then."""
+        for node in self.nodes:
+            node.release()
+
+    def _lift(self, leaf: Any) -> Var:
         value = leaf.value if isinstance(leaf, Var) else np.asarray(leaf) if isinstance(leaf, (int, float)) else leaf
         if getattr(value, "dtype", None) not in FLOATS:
             kind = getattr(value, "dtype", type(value).__name__)
-            raise DTypeError(f"gradient: argument {len(leaves)} is {kind}, expected a float32 or float64 array")
-        leaves.append(Var(value))
-        return leaves[-1]
+            raise DTypeError(f"gradient: argument {len(self.leaves)} is {kind}, expected a float32 or float64 array")
+        self.leaves.append(Var(value))
+        return self.leaves[-1]
 
-    lifted = _map(lift, args)
-    result = f(*lifted)
-    value, aux = result if has_aux else (result, None)
-    buffers = None if out is None else list(_leaves((out,) if len(args) == 1 else out))
-
-    def pull(cotangent: Any = None) -> Any:
-        outputs = []
+    def _pull(self, cotangent: Any = None) -> Any:
         seeds = _leaves(cotangent) if cotangent is not None else None
-        for var in _leaves(value):
+        outputs = []
+        for var in _leaves(self.value):
             seed = next(seeds) if seeds is not None else None
             if isinstance(var, Var):
                 outputs.append((var, _seed(var, seed)))
-        bars = iter(backward(outputs, leaves, buffers))
-        position = iter(range(len(leaves)))
+        bars = iter(_backward(self.plan, outputs, self.buffers))
+        position = iter(range(len(self.leaves)))
 
         def fill(leaf: Var) -> Any:
             bar, i = next(bars), next(position)
             if bar is not None:
                 return bar
-            if buffers is not None:
-                buffers[i][...] = 0
-                return buffers[i]
+            if self.buffers is not None:
+                self.buffers[i][...] = 0
+                return self.buffers[i]
             return np.zeros_like(leaf.value)
 
-        filled = _map(fill, lifted)
-        return filled[0] if len(args) == 1 else filled
-
-    return (_plain(value), pull, _plain(aux)) if has_aux else (_plain(value), pull)
+        filled = _map(fill, self.lifted)
+        return filled[0] if len(filled) == 1 else filled
 
 
 def _seed(var: Var, seed: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gvae import random
-from gvae.autodiff import Var
+from gvae.autodiff import value_of
 from gvae.errors import ConfigError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank
 
@@ -163,7 +163,7 @@ class DiagonalGaussian(_Gaussian):
         return elementwise.exp(2 * self.log_scale)
 
     def covariance(self):
-        return _value(self.variance())[..., None] * np.eye(self.n, dtype=self.mean.dtype)
+        return value_of(self.variance())[..., None] * np.eye(self.n, dtype=self.mean.dtype)
 
     def _kl_standard(self):
         return gaussian.kl_divergence_diagonal(self.mean, self.log_scale)
@@ -208,8 +208,8 @@ class BandedGaussian(_Gaussian):
         return banded.marginal_variances_banded(self.chol, offsets=self.offsets, check=self.check)
 
     def covariance(self):
-        banded.logdet_banded(_value(self.chol), check=self.check)  # names a pivot that is not positive
-        factor = banded.band_to_dense(_value(self.chol), offsets=self.offsets)
+        banded.logdet_banded(value_of(self.chol), check=self.check)  # names a pivot that is not positive
+        factor = banded.band_to_dense(value_of(self.chol), offsets=self.offsets)
         root = np.linalg.inv(factor)  # L⁻¹; P⁻¹ = L⁻ᵀ L⁻¹
         return root.swapaxes(-1, -2) @ root
 
@@ -248,7 +248,7 @@ class AR1Gaussian(_Gaussian):
 
     def covariance(self):
         lag = np.abs(np.arange(self.n)[:, None] - np.arange(self.n))
-        return _value(self.ar1_variance)[..., None, None] * _value(self.rho)[..., None, None] ** lag
+        return value_of(self.ar1_variance)[..., None, None] * value_of(self.rho)[..., None, None] ** lag
 
     def _kl_standard(self):
         return ar1.kl_divergence_ar1(self.mean, self.ar1_variance, self.rho)
@@ -277,7 +277,7 @@ class LowRankGaussian(_Gaussian):
         return lowrank.variance_lowrank(self.d, self.u)
 
     def covariance(self):
-        d, u = _value(self.d), _value(self.u)
+        d, u = value_of(self.d), value_of(self.u)
         return np.linalg.inv(d[..., None] * np.eye(self.n, dtype=d.dtype) + u.swapaxes(-1, -2) @ u)
 
     def _kl_standard(self):
@@ -308,7 +308,7 @@ class DenseGaussian(_Gaussian):
         return arrays.sum(elementwise.square(self.scale_tril), axis=-1)
 
     def covariance(self):
-        r = _value(self.scale_tril)
+        r = value_of(self.scale_tril)
         return r @ r.swapaxes(-1, -2)
 
     def _kl_standard(self):
@@ -342,7 +342,7 @@ class BernoulliDistribution(Distribution):
         return random.uniform(key, shape, dtype)
 
     def sample(self, noise):
-        probability = _value(self.mean)
+        probability = value_of(self.mean)
         return (noise < probability).astype(probability.dtype)
 
     def log_prob(self, x, reduce=True):
@@ -361,7 +361,7 @@ class BernoulliDistribution(Distribution):
         return p * (1 - p)
 
     def covariance(self):
-        return _value(self.variance())[..., None] * np.eye(self.n, dtype=self.logits.dtype)
+        return value_of(self.variance())[..., None] * np.eye(self.n, dtype=self.logits.dtype)
 
     @property
     def standard(self) -> Distribution:
@@ -375,10 +375,6 @@ class BernoulliDistribution(Distribution):
         # -H(q) - E_q log p, with E_q log p = sum q a_p - softplus(a_p)
         cross = elementwise.multiply(self.mean, p.logits) - elementwise.softplus(p.logits)
         return elementwise.negative(self.entropy() + arrays.sum(cross, axis=-1))
-
-
-def _value(x: Any) -> Any:
-    return x.value if isinstance(x, Var) else x
 
 
 def _only_reduced(d: Distribution, reduce: bool) -> None:

@@ -6,8 +6,9 @@ or the closed-form KL. An objective is any callable
 
     objective(terms, step, weight) -> (value, metrics)
 
-where `value` is a scalar Var, or a dict from parameter groups to scalars when groups maximise different things, `step`
-counts training steps and `weight` (B,) weighs rows (None: all alike).
+where `value` is a scalar Var, or a dict from parameter groups to scalars when groups maximise different things, `metrics`
+are scalars, Vars or numbers, `step` counts training steps and `weight` (B,) weighs rows (None: all alike). One that depends
+on these only, and has no other effect, may say so with `pure = True`: steps are then replayed (see gvae.training).
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from gvae.autodiff import Var, stop_gradient
+from gvae.autodiff import Var, stop_gradient, value_of
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.ops import arrays, elementwise, weights
@@ -81,7 +82,7 @@ class Terms:
 class Objective(Protocol):
     """What `train` maximises: terms -> (scalar, or dict of scalars by parameter group; metrics in mean nats per row)."""
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, float]]: ...
+    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]: ...
 
 
 def _total(parts: list[Any]) -> Any:
@@ -91,16 +92,19 @@ def _total(parts: list[Any]) -> Any:
     return total
 
 
-def _warm(warmup: int, step: int) -> float:
+def _warm(warmup: int, step: Any) -> Any:
     """The weight of the KL: from 1/warmup at step 0 linearly to 1."""
-    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if not warmup:
+        return 1.0
+    weight = (step + 1) / warmup
+    return elementwise.minimum(weight, 1.0) if isinstance(weight, Var) else min(weight, 1.0)
 
 
 def _mean_rows(values: Any, weight: Any) -> Any:
     """Mean over rows (B,), weighted if weights are given: sum w v / sum w."""
     if weight is None:
         return arrays.mean(values)
-    return arrays.sum(elementwise.multiply(values, weight)) / float(np.sum(weight))
+    return elementwise.divide(arrays.sum(elementwise.multiply(values, weight)), arrays.sum(weight))
 
 
 def _over_samples(values: Any) -> Any:
@@ -117,8 +121,7 @@ def _score_function(terms: Terms, signal: Any) -> Any:
     discrete = [layer for layer in terms.layers if not layer.q.reparameterized]
     if not discrete:
         return None
-    f = stop_gradient(signal)
-    f = f.value if isinstance(f, Var) else f
+    f = value_of(signal)
     axis = 0 if f.shape[0] > 1 else 1
     n = f.shape[axis]
     baseline = (f.sum(axis=axis, keepdims=True) - f) / (n - 1) if n > 1 else np.zeros_like(f)
@@ -138,10 +141,11 @@ class ELBO:
     Source: Kingma and Welling (2014), eqs. 6 (A) and 7 (B).
     """
 
+    pure: ClassVar[bool] = True
     estimator: str = "auto"
     warmup: int = 0
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, float]]:
+    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
         penalty = _total([self._divergence(layer) for layer in terms.layers])  # (B,) or (K, B)
         beta = _warm(self.warmup, step)
         per_sample = elementwise.subtract(terms.total_log_likelihood, beta * penalty)
@@ -149,9 +153,9 @@ class ELBO:
         if score is not None:
             per_sample = per_sample + score
         value = _mean_rows(_over_samples(per_sample), weight)
-        likelihood = float(_mean_rows(_over_samples(terms.total_log_likelihood), weight))
-        kl = float(_mean_rows(_over_samples(penalty), weight))
-        return value, {"bound": likelihood - kl, "log_likelihood": likelihood, "kl": kl}
+        likelihood = _mean_rows(_over_samples(terms.total_log_likelihood), weight)
+        kl = _mean_rows(_over_samples(penalty), weight)
+        return value, {"bound": elementwise.subtract(likelihood, kl), "log_likelihood": likelihood, "kl": kl}
 
     def _divergence(self, layer: Layer) -> Any:
         closed = layer.kl if self.estimator != "A" else None
@@ -169,9 +173,10 @@ class IWAE:
     warmup weighs log q - log p as in ELBO. Source: Burda, Grosse and Salakhutdinov (2016), eq. 8.
     """
 
+    pure: ClassVar[bool] = True
     warmup: int = 0
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, float]]:
+    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
         penalty = _total([elementwise.subtract(layer.log_q, layer.log_p) for layer in terms.layers])
         log_weights = elementwise.subtract(terms.total_log_likelihood, _warm(self.warmup, step) * penalty)
         bound = weights.log_mean_exp(log_weights, axis=0)
@@ -180,9 +185,9 @@ class IWAE:
         if score is not None:  # every sample of a row bears the row's bound
             per_row = per_row + arrays.sum(score, axis=0)
         value = _mean_rows(per_row, weight)
-        likelihood = float(_mean_rows(_over_samples(terms.total_log_likelihood), weight))
-        kl = float(_mean_rows(_over_samples(penalty), weight))
-        return value, {"bound": float(_mean_rows(bound, weight)), "log_likelihood": likelihood, "kl": kl}
+        likelihood = _mean_rows(_over_samples(terms.total_log_likelihood), weight)
+        kl = _mean_rows(_over_samples(penalty), weight)
+        return value, {"bound": _mean_rows(bound, weight), "log_likelihood": likelihood, "kl": kl}
 
 
 OBJECTIVES: dict[str, Callable[[int], Objective]] = {

@@ -6,6 +6,7 @@ binarization and the noise of step s. So a run is repeatable, and what one step 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -31,12 +32,18 @@ __all__ = ["RunFolder", "Trainer", "load_checkpoint", "save_checkpoint", "train"
 INIT, ORDER, BINARIZE, NOISE, VALIDATE = range(5)
 
 FORMAT = "gvae-checkpoint-1"
+RECORDINGS = 8  # at most: each is a list of nodes and their settings
 
 
 class Trainer:
     """A model, its parameters and an optimiser; `step` is one step, `epoch` one pass over a table.
 
     parameters : Parameters         state : the model's state         rows : per-datum parameters with their optimisers
+
+    Where model and objective call themselves `pure` (see gvae.models), steps on batches of one shape are recorded once and
+    replayed, without running them again. A recording counts only after it has given the next step's metrics and gradient
+    bit for bit as they did; what cannot be recorded (sparse data, per-datum parameters, models that decide by values or
+    draw binary codes) runs as Python in every step, and with `replays=False` everything does.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class Trainer:
         seed: int = 0,
         n_rows: int = 0,
         parameters: dict[str, np.ndarray] | None = None,
+        replays: bool = True,
     ):
         _whole(samples=samples)
         self.model, self.objective, self.samples = model, objective or ELBO(), samples
@@ -62,21 +70,17 @@ class Trainer:
         self.rows = {name: RowAdam(values, learning_rate) for name, values in rows.items()}
         self.steps = 0
         self.epochs = 0
+        self.replays = replays and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
+        self.recordings: dict[Any, _Known] = {}  # by the shapes of a step's arrays
 
     def step(self, batch: Batch) -> dict[str, float]:
         """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row."""
         noise = self.model.noise(random.fold_in(self.key, NOISE, self.steps), batch, self.samples)
-
-        def evaluate(params):
-            terms = self.model.terms(params, self.state, batch, noise, self.steps)
-            value, metrics = self.objective(terms, self.steps, batch.weight)
-            return value, (metrics, terms.state)
-
-        params = dict(self.parameters)
         row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
+        params = dict(self.parameters) | row_params
         out = dict(self.gradient) | {name: np.empty_like(v) for name, v in row_params.items()}
-        value, pull, (metrics, state) = autodiff.vjp(evaluate, params | row_params, has_aux=True, out=out)
-        self._pull(value, pull)
+        inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": self.steps}
+        metrics, state = self._evaluate(params, inputs, out)
         if not math.isfinite(metrics["bound"]):
             self._fail(batch)
         self.optimizer.update(self.gradient)
@@ -85,6 +89,51 @@ class Trainer:
         self.state = state or self.state
         self.steps += 1
         return metrics
+
+    def _evaluate(self, params: dict, inputs: dict, out: dict) -> tuple[dict[str, float], dict]:
+        """(metrics, state) of a step, and its gradient in `out`."""
+
+        def run() -> tuple[dict[str, float], dict]:
+            return self._back(autodiff.vjp(lambda p: self._terms(p, inputs), params, has_aux=True, out=out))
+
+        key = _shapes(inputs) if self.replays and not self.rows else None
+        if key is None or (key not in self.recordings and len(self.recordings) == RECORDINGS):
+            return run()
+        arrays = inputs | {"step": np.array(self.steps, self.parameters.flat.dtype)}
+        if key not in self.recordings:
+            self.recordings[key] = known = _Known()
+            try:
+                known.recording = autodiff.Recording(self._terms, params, inputs=arrays, has_aux=True, out=out)
+            except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
+                return run()
+            result = self._back(known.recording.first)
+            known.recording.release()
+            return result
+        known = self.recordings[key]
+        if known.recording is None:
+            return run()
+        expected = None if known.trusted else (run(), self.gradient.flat.copy())
+        result = self._back(known.recording.replay(params, inputs=arrays))
+        known.recording.release()
+        if expected is not None:
+            known.trusted = _same(expected, (result, self.gradient.flat))
+            if not known.trusted:
+                known.recording = None
+                result, self.gradient.flat[:] = expected
+        return result
+
+    def _terms(self, params: dict, inputs: dict) -> tuple[Any, tuple[dict, dict]]:
+        """(value, (metrics, state)) of the objective."""
+        columns = dict(inputs["batch"])
+        batch = Batch(columns, columns.pop("index"), columns.pop("weight"))
+        terms = self.model.terms(params, inputs["state"], batch, inputs["noise"], inputs["step"])
+        value, metrics = self.objective(terms, inputs["step"], batch.weight)
+        return value, (metrics, terms.state)
+
+    def _back(self, evaluated: tuple) -> tuple[dict[str, float], dict]:
+        value, pull, (metrics, state) = evaluated
+        self._pull(value, pull)
+        return {name: float(x) for name, x in metrics.items()}, state
 
     def _pull(self, value: Any, pull: Callable) -> None:
         """Fill the gradient buffer: descending the optimiser's way is ascending the objective, hence the cotangent -1."""
@@ -129,8 +178,44 @@ class Trainer:
             weight = len(batch) if batch.weight is None else float(batch.weight.sum())
             weights += weight
             for name, x in metrics.items():
-                totals[name] = totals.get(name, 0.0) + weight * x
+                totals[name] = totals.get(name, 0.0) + weight * float(x)
         return {name: x / weights for name, x in totals.items()}
+
+
+@dataclass
+class _Known:
+    """What is known of steps on batches of one shape."""
+
+    recording: autodiff.Recording | None = None  # None: there cannot be one
+    trusted: bool = False
+
+
+def _is_pure(part: Any, method: str) -> bool:
+    """Whether the class with the method, or one below it, says `pure = True`: an override has to say so itself."""
+    for cls in type(part).__mro__:
+        if "pure" in vars(cls):
+            return vars(cls)["pure"]
+        if method in vars(cls):
+            return False
+    return False
+
+
+def _shapes(structure: Any, path: str = "") -> tuple | None:
+    """What tells structures of arrays apart whose steps differ in more than values; None if something is not an array."""
+    if isinstance(structure, dict):
+        parts = [_shapes(part, f"{path}.{name}") for name, part in structure.items()]
+        return None if None in parts else tuple(itertools.chain.from_iterable(part or () for part in parts))
+    if structure is None or isinstance(structure, int):
+        return ((path,),)
+    return ((path, structure.shape, structure.dtype),) if isinstance(structure, np.ndarray) else None
+
+
+def _same(expected: tuple, got: tuple) -> bool:
+    """Whether ((metrics, state), gradient) have the same bits."""
+    ((metrics, state), gradient), ((metrics_, state_), gradient_) = expected, got
+    arrays = [(np.array(list(metrics.values())), np.array(list(metrics_.values()))), (gradient, gradient_)]
+    arrays += [(np.asarray(x), np.asarray(state_[name])) for name, x in state.items()]
+    return metrics.keys() == metrics_.keys() and all(x.tobytes() == y.tobytes() for x, y in arrays)
 
 
 @dataclass

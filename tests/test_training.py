@@ -13,7 +13,7 @@ from gvae import models, nn, random, training
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, ShapeError
 from gvae.evaluation import evaluate
-from gvae.objectives import ELBO
+from gvae.objectives import ELBO, IWAE
 from gvae.optim import Adam
 from gvae.training import RunFolder, Trainer, load_checkpoint, save_checkpoint, train
 
@@ -52,6 +52,88 @@ def test_every_row_is_seen_once_an_epoch():
     np.testing.assert_array_equal(np.sort(first), np.arange(60))
     np.testing.assert_array_equal(np.sort(second), np.arange(60))
     assert not np.array_equal(first, second)
+
+
+def trained(model, table, replays, **settings):
+    trainer = Trainer(model, n_rows=len(table), replays=replays, seed=3, **settings)
+    train(model, table, epochs=4, batch_size=25, trainer=trainer)  # 60 rows: batches of two shapes
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ({}, {}),
+        ({"posterior": "diagonal", "observation": "gaussian"}, {"objective": ELBO("A", warmup=7)}),
+        ({"posterior": "grid:2x2", "prior": "chain"}, {"objective": IWAE(warmup=3), "samples": 3}),
+        ({"posterior": "full", "dtype": np.float64}, {"objective": IWAE(), "samples": 2}),
+        ({"posterior": "lowrank", "activation": "tanh"}, {"samples": 2}),
+        ({"posterior": "ar1"}, {}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_replayed_step_has_the_bits_of_one_that_runs(model, settings, weighted):
+    x = X.astype(model.get("dtype", np.float32))
+    columns = {"weight": np.linspace(0.5, 2, len(x)).astype(x.dtype)} if weighted else {}
+    table = Table(x, binarize="dynamic", **columns)
+    replayed, ran = (trained(small(**model), table, replays, **settings) for replays in (True, False))
+    assert [replay.trusted for replay in replayed.recordings.values()] == [True, True]
+    assert not ran.recordings
+    np.testing.assert_array_equal(replayed.parameters.flat, ran.parameters.flat)
+
+
+class Deciding(models.VAE):
+    """Decides by a value."""
+
+    pure = True
+
+    def terms(self, params, state, batch, noise, step=0):
+        terms = super().terms(params, state, batch, noise, step)
+        terms.extras["sign"] = 1 if float(terms.total_log_likelihood.sum()) > 0 else -1
+        return terms
+
+
+class Counting(models.VAE):
+    """Says that it is pure, and is not."""
+
+    pure = True
+    calls = 0
+
+    def terms(self, params, state, batch, noise, step=0):
+        self.calls += 1
+        terms = super().terms(params, state, batch, noise, step)
+        terms.log_likelihood["x"] = terms.log_likelihood["x"] * float(self.calls)
+        return terms
+
+
+@pytest.mark.parametrize("kind", [Deciding, Counting])
+def test_what_cannot_be_replayed_runs(kind):
+    replayed, ran = (trained(kind(9, 4, hidden=(12,)), Table(X), replays) for replays in (True, False))
+    assert [replay.trusted for replay in replayed.recordings.values()] == [False, False]
+    if kind is Deciding:
+        np.testing.assert_array_equal(replayed.parameters.flat, ran.parameters.flat)
+
+
+def test_an_override_is_not_taken_for_pure():
+    class Silent(models.VAE):
+        def terms(self, params, state, batch, noise, step=0):
+            return super().terms(params, state, batch, noise, step)
+
+    assert trained(small(), Table(X), True).recordings
+    assert not trained(Silent(9, 4, hidden=(12,)), Table(X), True).recordings
+    assert not trained(small(), Table(X), True, objective=lambda *a: ELBO()(*a)).recordings
+
+
+def test_an_error_of_the_model_is_its_own():
+    class Broken(models.VAE):
+        pure = True
+
+        def terms(self, params, state, batch, noise, step=0):
+            raise ZeroDivisionError("of the model")
+
+    with pytest.raises(ZeroDivisionError, match="of the model"):
+        trained(Broken(9, 4, hidden=(12,)), Table(X), True)
 
 
 def test_adam_is_adam():

@@ -7,6 +7,9 @@
     optionally
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
     init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them
+    pure = True                                           terms depends on its arguments only and has no other effect, so
+                                                          that a step can be replayed without calling it again; a subclass
+                                                          with terms of its own has to say so itself
 
 `params` maps names to plain arrays (evaluation) or Vars (training); a model cannot tell the difference. `batch` has the
 columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.

@@ -25,6 +25,8 @@ class VAE:
     prior                  : None for the standard prior, else a family whose parameters are learned
     """
 
+    pure = True
+
     def __init__(
         self,
         n_inputs: int,

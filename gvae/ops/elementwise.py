@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gvae import dispatch
-from gvae.autodiff import Var, primitive
+from gvae.autodiff import Var, primitive, value_of
 from gvae.checks import FLOATS, caller_name, check_device
 from gvae.dispatch import apply
 from gvae.errors import DTypeError, ShapeError
@@ -184,7 +184,7 @@ def _(z_bar, z, x, y, *, needs):
 
 def where(mask: Any, x: Any, y: Any) -> Any:
     """x where the boolean `mask` holds, else y. The mask is a constant."""
-    return _where(x, y, mask=mask.value if isinstance(mask, Var) else mask)
+    return _where(x, y, mask=value_of(mask))
 
 
 @primitive
@@ -418,9 +418,6 @@ def _attach() -> None:
         setattr(Var, f"__r{name}__", swapped(op))
     Var.__neg__ = lambda self: negative(self)  # type: ignore[method-assign]
 
-    def value(x):
-        return x.value if isinstance(x, Var) else x
-
     comparisons = {
         "lt": np.less,
         "le": np.less_equal,
@@ -430,7 +427,7 @@ def _attach() -> None:
         "ne": np.not_equal,
     }
     for name, op in comparisons.items():  # comparisons are data: booleans carry no derivative
-        setattr(Var, f"__{name}__", lambda self, other, op=op: op(self.value, value(other)))
+        setattr(Var, f"__{name}__", lambda self, other, op=op: op(value_of(self), value_of(other)))
 
 
 _attach()
