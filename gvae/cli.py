@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=["test", "train"], default="test", help="which part of the data")
     evaluate.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row")
     evaluate.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws and of the binarization")
+    evaluate.add_argument("--memory", type=_positive, metavar="MB", help="for the arrays of one chunk of draws, at most")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--rows", metavar="FILE", help="also write the values of every row, as .csv; must be new")
 
@@ -199,10 +200,12 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from gvae import data, training
+    from gvae import data, training, warmup
     from gvae.estimator import VAE
 
     training.check_free(options.out)
+    if not options.quiet and warmup.is_cold():
+        print("gvae train: compiling the kernels for this machine, once; it takes about 15 seconds", file=sys.stderr)
     model = VAE(
         latent=options.latent,
         posterior=options.posterior,
@@ -260,7 +263,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise DataError(f"{where}: {rows.shape[1]} columns, but the model was trained on {model.n_features_in_}")
     if model.observation_ == "bernoulli":
         data.check_unit_interval(rows, where)
-    result = model.evaluate(rows, samples=options.samples, seed=options.seed, progress=sys.stderr.isatty())
+    settings = {"samples": options.samples, "seed": options.seed, "memory": options.memory}
+    result = model.evaluate(rows, **settings, progress=sys.stderr.isatty())
     summary = result.summary()
     if options.rows is not None:
         names = ("elbo", "log_likelihood", "kl", "effective_sample_size")

@@ -242,12 +242,18 @@ class VAE:
         _check_room(n * (latent + 2 * widest) * self.model_.dtype.itemsize, f"{n} samples")
         return self.inverse_transform(random.normal(random.key(seed), (n, latent), self.model_.dtype))
 
-    def evaluate(self, X: Any, *, samples: int = 100, seed: int = 0, progress: bool = False) -> evaluation.Evaluation:
-        """ELBO, importance-sampled log p(x), KL and effective sample size of each row; see gvae.evaluation."""
+    def evaluate(
+        self, X: Any, *, samples: int = 100, seed: int = 0, memory: float | None = None, progress: bool = False
+    ) -> evaluation.Evaluation:
+        """ELBO, importance-sampled log p(x), KL and effective sample size of each row; see gvae.evaluation.
+
+        memory : MB that the arrays of one chunk of samples may take
+        """
         x = self._input(X)
         key = random.key(seed)
         table = data.Table(x, binarize=self.binarize_, key=random.fold_in(key, 2))
-        return evaluation.evaluate(self.model_, self.parameters_, table, samples=samples, key=key, progress=progress)
+        settings: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "progress": progress}
+        return evaluation.evaluate(self.model_, self.parameters_, table, **settings)
 
     def score_samples(self, X: Any, *, samples: int = 100, seed: int = 0) -> np.ndarray:
         """Importance-sampled log p(x) of each row, in nats, (N,). Grey levels are binarized as in training, by one draw."""

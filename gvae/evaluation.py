@@ -7,12 +7,14 @@ samples fits a fixed amount of memory.
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gvae import memory as memory_pool
 from gvae import random
 from gvae.data import Table
 from gvae.errors import ConfigError
@@ -59,19 +61,23 @@ def evaluate(
     key: np.ndarray | None = None,
     state: Mapping[str, np.ndarray] | None = None,
     batch_size: int = 100,
+    memory: float | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Evaluate every row of a table with K = samples draws each.
 
+    memory : MB that the arrays of one chunk of samples may take, beside the data and the parameters (None: as they come,
+             60 for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
     The table's binarization (if dynamic: one fixed draw) and all noise follow from `key`; the result does not depend on
     how samples were cut into chunks beyond rounding, but does on batch_size (which decides who gets which noise).
-    Raises ConfigError for samples < 1.
+    Raises ConfigError for samples < 1, and for a memory that one sample of one batch does not fit into.
     """
     if not isinstance(samples, (int, np.integer)) or isinstance(samples, bool) or samples < 1:
         raise ConfigError(f"evaluate: samples is {samples!r}, expected a whole number of at least 1")
     key = random.key(0) if key is None else key
     parameters, state = dict(parameters), dict(state or {})
     columns: dict[str, list[np.ndarray]] = {"elbo": [], "log_likelihood": [], "kl": [], "effective_sample_size": []}
+    at_once: int | None = None
     bar = None
     if progress:
         from tqdm import tqdm
@@ -83,7 +89,12 @@ def evaluate(
         for c, start in enumerate(range(0, samples, chunk)):
             k = min(chunk, samples - start)
             noise = model.noise(random.fold_in(key, 1, i, c), batch, k)
-            rows.add(model.terms(parameters, state, batch, noise))
+            if at_once is None:
+                at_once = chunk if memory is None else _fitting(model, parameters, state, batch, noise, memory)
+            size = -(-k // -(-k // at_once))  # parts of one size, as large as fit: their memory serves the next one
+            for s in range(0, k, size):  # whatever the size, the noise is the same
+                part = {name: draws[s : s + size] for name, draws in noise.items()}
+                rows.add(model.terms(parameters, state, batch, part))
         for name, values in rows.finish().items():
             columns[name].append(values)
         if bar is not None:
@@ -92,6 +103,38 @@ def evaluate(
         bar.close()
     joined = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in columns.items()}
     return Evaluation(samples=samples, **joined)
+
+
+def _fitting(model: Any, parameters: Any, state: Any, batch: Any, noise: Mapping[str, np.ndarray], memory: float) -> int:
+    """How many samples of this batch, the largest, fit into so many MB: tried with one, then with half of what may fit."""
+
+    def bytes_each(samples: int) -> float:
+        memory_pool.clear()  # so that what would be used again is counted
+        part = {name: draws[:samples] for name, draws in noise.items()}
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        _Running(len(batch)).add(model.terms(parameters, state, batch, part))
+        return (tracemalloc.get_traced_memory()[1] - before) / samples
+
+    most = min(len(draws) for draws in noise.values())
+    tracing = tracemalloc.is_tracing()
+    if not tracing:
+        tracemalloc.start()
+    try:
+        bytes_each(1)  # compiles, which takes memory of its own
+        one = bytes_each(1)
+        several = max(1, min(most, int(memory * 1e6 / one / 2)))
+        fitting = int(memory * 1e6 / bytes_each(several))
+    finally:
+        memory_pool.clear()
+        if not tracing:
+            tracemalloc.stop()
+    if fitting < 1:
+        raise ConfigError(
+            f"evaluate: memory is {memory:g} MB, expected at least {math.ceil(one / 1e6)}, "
+            f"which one sample of {len(batch)} rows takes"
+        )
+    return fitting
 
 
 class _Running:

@@ -1,8 +1,8 @@
 """Memory for large arrays that is used again: fresh pages from the system cost more than most kernels that fill them.
 
-`empty(shape, dtype)` is `numpy.empty`, except that memory of the size which no array uses any more is handed out again. The
-arrays are ordinary ones; what tells that one is no longer used, nor any view of it, is its reference count. At most LIMIT
-bytes lie idle, those idle for longest go first, and `clear()` gives all of them back to the system.
+`empty(shape, dtype)` is `numpy.empty`, except that memory of about the size which no array uses any more is handed out
+again. The arrays are ordinary ones; what tells that one is no longer used, nor any view of it, is its reference count. At
+most LIMIT bytes lie idle, those idle for longest go first, and `clear()` gives all of them back to the system.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = _rounded(nbytes)
     with _lock:
         for i in range(len(_blocks) - 1, -1, -1):  # what was used last is in the caches still
-            if len(_blocks[i]) == size and _references(i) == _IDLE:
+            if size <= len(_blocks[i]) <= size + size // 4 and _references(i) == _IDLE:
                 block = _blocks[i]
                 del _blocks[i]
                 break

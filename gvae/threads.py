@@ -47,13 +47,20 @@ def over(kernel: Callable[..., None], *arguments: Any, n: int, work: int, step: 
         return
     cuts = [i * -(-n // step) // shares * step for i in range(shares)] + [n]
     pool = _shared_pool(shares - 1)
-    others = [(lo, hi, pool.submit(kernel, *arguments, lo, hi)) for lo, hi in itertools.pairwise(cuts[1:])]
+    others = [(lo, hi, pool.submit(_share, [(kernel, arguments, lo, hi)])) for lo, hi in itertools.pairwise(cuts[1:])]
     kernel(*arguments, 0, cuts[1])
     for lo, hi, future in reversed(others):
         if future.cancel():  # nobody has begun it
             kernel(*arguments, lo, hi)
         else:
             future.result()
+
+
+def _share(box: list) -> None:
+    """Do what is in the box. Taken out of it, the arrays are let go of before the caller hears that they are ready: it may
+    look at once whether their memory is free (see gvae.memory)."""
+    kernel, arguments, lo, hi = box.pop()
+    kernel(*arguments, lo, hi)
 
 
 def _shared_pool(size: int) -> ThreadPoolExecutor:

@@ -6,7 +6,6 @@ binarization and the noise of step s. So a run is repeatable, and what one step 
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -204,7 +203,7 @@ def _shapes(structure: Any, path: str = "") -> tuple | None:
     """What tells structures of arrays apart whose steps differ in more than values; None if something is not an array."""
     if isinstance(structure, dict):
         parts = [_shapes(part, f"{path}.{name}") for name, part in structure.items()]
-        return None if None in parts else tuple(itertools.chain.from_iterable(part or () for part in parts))
+        return None if None in parts else tuple(entry for part in parts for entry in part or ())
     if structure is None or isinstance(structure, int):
         return ((path,),)
     return ((path, structure.shape, structure.dtype),) if isinstance(structure, np.ndarray) else None

@@ -20,7 +20,7 @@ from gvae import dispatch, nn, ops, optim, random
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError, GvaeError
 
-__all__ = ["compile_kernels"]
+__all__ = ["compile_kernels", "is_cold"]
 
 PRECISIONS = ("float32", "float64")
 # (systems, variables): kernels may differ for a few systems, for a batch that fills SIMD lanes, and for one long system
@@ -59,6 +59,13 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
         # where they are, and not where they should be: Numba takes another place if it cannot write there
         "cache": ", ".join(sorted({str(path.parent) for kernel in kernels.values() for path in _files(kernel)})),
     }
+
+
+def is_cold() -> bool:
+    """Whether nothing is compiled yet for this installation: whoever comes first waits for some seconds."""
+    from gvae.kernels.cpu import _jit
+
+    return next(Path(_jit.cache_folder()).rglob("*.nbc"), None) is None
 
 
 def _versions(kernels: dict[str, Any]) -> int:

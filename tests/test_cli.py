@@ -190,6 +190,11 @@ def test_evaluate_prints_what_python_computes(run, gvae_):
         np.testing.assert_array_equal(table[:, column], getattr(result, name))
     assert os.listdir() == ["rows.csv"]
 
+    code, same, err = gvae_("evaluate", run, "--samples", "7", "--seed", "3", "--json", "--memory", "30")
+    assert (code, err, json.loads(same)) == (0, "", pytest.approx(json.loads(out), rel=1e-5))
+    code, _, err = gvae_("evaluate", run, "--memory", "0.001")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected at least" in err
     code, out, err = gvae_("evaluate", run, "--samples", "7", "--seed", "3")
     assert (code, err) == (0, "")
     first, elbo, likelihood, kl, effective = out.splitlines()

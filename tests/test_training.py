@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from gvae import models, nn, random, training
+from gvae import memory, models, nn, random, training
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, ShapeError
 from gvae.evaluation import evaluate
@@ -364,6 +365,26 @@ def test_evaluation_in_chunks_is_evaluation_at_once(monkeypatch):
     assert summary["rows"] == 10
     assert summary["elbo"] == pytest.approx(result.elbo.mean())
     assert summary["elbo_standard_error"] == pytest.approx(result.elbo.std(ddof=1) / np.sqrt(10))
+
+
+def test_evaluation_keeps_to_its_memory():
+    """The peak over many samples stays within the budget, and the numbers are those of any other budget."""
+    model = models.VAE(784, 16, hidden=(100,))
+    params = model.init(random.key(0))
+    x = (np.random.default_rng(0).uniform(size=(100, 784)) < 0.2).astype(np.float32)
+    settings = {"samples": 300, "key": random.key(1)}
+    expected = evaluate(model, params, Table(x), **settings)
+    for budget in (8, 20):
+        memory.clear()
+        tracemalloc.start()
+        got = evaluate(model, params, Table(x), memory=budget, **settings)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert 0.3 * budget < peak / 1e6 < 1.2 * budget + 1
+        np.testing.assert_allclose(got.log_likelihood, expected.log_likelihood, rtol=1e-5)
+        np.testing.assert_allclose(got.elbo, expected.elbo, rtol=1e-5)
+    with pytest.raises(ConfigError, match=r"memory is 0.1 MB, expected at least \d+, which one sample of 100 rows takes"):
+        evaluate(model, params, Table(x), memory=0.1, **settings)
 
 
 def test_evaluation_needs_samples():

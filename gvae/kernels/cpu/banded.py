@@ -105,12 +105,13 @@ def first_bad_pivots(chol, block, owners, n, good, info):
 
 
 @kernel
-def solve_scratch(chol, systems):
-    """What `solve_group` works in: lanes for a factor and a right-hand side, pivots' signs; systems, rows, starts."""
-    _, M, N = chol.shape
+def solve_scratch(batch, systems):
+    """What `solve_group` works in, for factors like those of batch (F, M, N): lanes for a factor and for a right-hand side,
+    signs of pivots; systems, rows, starts."""
+    _, M, N = batch.shape
     width = scratch_width(systems)
-    factors, vectors = np.empty((M, N, width), chol.dtype), np.empty((1, N, width), chol.dtype)
-    good, indices = np.empty((1, LANES), chol.dtype), np.empty((4, LANES), np.int64)
+    factors, vectors = np.empty((M, N, width), batch.dtype), np.empty((1, N, width), batch.dtype)
+    good, indices = np.empty((1, LANES), batch.dtype), np.empty((4, LANES), np.int64)
     indices[0] = -1
     return factors, vectors, good, indices
 
