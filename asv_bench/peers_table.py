@@ -20,8 +20,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ PAUSE = (
 )
 SECONDS = 9.0  # per row, whatever the number of rounds
 LEAST = 5  # rounds
+SCRIPT = "asv_bench/peers_table.py"
 
 
 @dataclass
@@ -61,6 +63,8 @@ class Row:
     timed: list[Timed]
     bytes: int = 0  # of state, each input and each output once: for GB/s
     missing: list[str] = field(default_factory=list)
+    pause: float = PAUSE
+    sample: float = SAMPLE
 
 
 @dataclass
@@ -251,13 +255,13 @@ ROWS = {f.__name__: f for f in (headline, throughput, entries, long, inverse, li
 
 def measure(key: str, row: Row, rounds: int, seconds: float) -> list[Result]:
     """All implementations in turn. A short call is repeated as often as it takes, which untimed calls find out first."""
-    numbers = [max(1, round(SAMPLE / max(min(once(t.call, 1) for _ in range(3)), 1e-7))) for t in row.timed]
+    numbers = [max(1, round(row.sample / max(min(once(t.call, 1) for _ in range(3)), 1e-7))) for t in row.timed]
     times: list[list[float]] = []
     end = time.perf_counter() + seconds
     while len(times) < rounds and (len(times) < LEAST or time.perf_counter() < end):
         times.append([])
         for t, number in zip(row.timed, numbers, strict=True):
-            time.sleep(PAUSE)
+            time.sleep(row.pause)
             t.call()  # untimed: it finds the caches as the other implementation left them
             times[-1].append(once(t.call, number) * t.scale)
     ours = statistics.median(t[0] for t in times)
@@ -291,6 +295,21 @@ def once(call: Callable[[], Any], number: int) -> float:
     return (time.perf_counter() - start) / number
 
 
+@contextmanager
+def busy(n: int) -> Iterator[None]:
+    """Beside n processes that compute without end, or until this one is gone."""
+    code = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(10**5))"
+    processes = []
+    try:
+        for _ in range(n):
+            processes.append(subprocess.Popen([sys.executable, "-c", code, str(os.getpid())]))
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 # ---- the table -----------------------------------------------------------------------------------
 
 
@@ -322,13 +341,13 @@ def markdown(results: list[Result]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def about(arguments: Sequence[str]) -> dict[str, Any]:
+def about(arguments: Sequence[str], script: str = SCRIPT) -> dict[str, Any]:
     commit = subprocess.run(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {
         "machine": run.machine(),
         "commit": commit.stdout.strip() or "unknown",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "command": " ".join(["python asv_bench/peers_table.py", *arguments]),
+        "command": " ".join([f"python {script}", *arguments]),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
@@ -351,37 +370,51 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    rows: Mapping[str, Callable[[], Iterator[Row]]] = ROWS,
+    script: str = SCRIPT,
+) -> int:
+    """The command. Another script has rows of its own, named and described as those above."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
-        prog="peers_table.py",
+        prog=Path(script).name,
         description="Measure gvae beside other libraries, all in one process and in turn, and print a Markdown table. "
         "Close other programs first. PyTorch and JAX are left out where they are not installed.",
     )
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of {', '.join(ROWS)} (default: all)")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of {', '.join(rows)} (default: all)")
     parser.add_argument("--rounds", type=_count, default=50, metavar="N", help="at most so many rounds per row [50]")
     parser.add_argument(
         "--seconds", type=float, default=SECONDS, metavar="S", help=f"about so long per row, {LEAST} rounds at least [9]"
     )
+    parser.add_argument(
+        "--load",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="keep N other processes busy while measuring: do the ratios hold?",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write everything as JSON")
     parser.add_argument("--list", action="store_true", help="say what the rows are")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.rows if name not in ROWS]
+    unknown = [name for name in options.rows if name not in rows]
     if unknown:
-        parser.error(f"no row is called {unknown[0]!r}: there are {', '.join(ROWS)}")
+        parser.error(f"no row is called {unknown[0]!r}: there are {', '.join(rows)}")
     if options.list:
-        print(*(f"{name:<12}{(f.__doc__ or '').splitlines()[0]}" for name, f in ROWS.items()), sep="\n")
+        width = max(map(len, rows)) + 2
+        print(*(f"{name:<{width}}{(f.__doc__ or '').splitlines()[0]}" for name, f in rows.items()), sep="\n")
         return 0
-    facts = about(arguments)
+    facts = about(arguments, script)
     if (facts["load_before"] or 0) > 0.5:
-        print(f"peers_table.py: other programs are busy (load {facts['load_before']})", file=sys.stderr)
+        print(f"{parser.prog}: other programs are busy (load {facts['load_before']})", file=sys.stderr)
     results = []
-    for name in options.rows or ROWS:
-        for row in ROWS[name]():
+    for name in options.rows or rows:
+        for row in rows[name]():
             print(f"{row.title} ...", file=sys.stderr)
             for missing in row.missing:
                 print(f"  without {missing}", file=sys.stderr)
-            results += measure(name, row, options.rounds, options.seconds)
+            with busy(options.load):
+                results += measure(name, row, options.rounds, options.seconds)
     print(*markdown(results), "", caption(facts), sep="\n")
     if options.json:
         content = json.dumps(facts | {"results": [asdict(r) for r in results]}, indent=1)

@@ -315,6 +315,82 @@ def test_table_says_what_there_is():
     assert "no row is called 'nope'" in table("nope").stderr
 
 
+def in_peers(code, *arguments):
+    """What Python prints, in a process of its own that can import asv_bench/peers."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER / "peers"), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_load_ends_with_the_measurement():
+    code = """
+import subprocess, training, peers_table
+started, popen = [], subprocess.Popen
+subprocess.Popen = lambda *arguments: started.append(popen(*arguments)) or started[-1]
+try:
+    with peers_table.busy(2):
+        print([process.poll() for process in started])
+        raise KeyError
+except KeyError:
+    print([process.returncode for process in started])
+"""
+    assert in_peers(code).splitlines() == ["[None, None]", "[-9, -9]"]
+
+
+# --- peers/training.py
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", ["PyTorch", "PyTorch, compiled", "JAX"])
+def test_training_steps_agree(peer):
+    """Three steps of every kind of case, at small sizes."""
+    library = {"JAX": "jax"}.get(peer, "torch")
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    code = """
+import json, sys, training
+from dataclasses import replace
+name = sys.argv[1]
+small = {replace(case, rows=5, samples=min(case.samples, 3), pixels=16, hidden=8) for case in training.CASES.values()}
+print(json.dumps({str(case): training.disagreements(case, {name: training.PEERS[name]}) for case in small}))
+"""
+    reasons = json.loads(in_peers(code, peer).splitlines()[-1])
+    assert len(reasons) == 7
+    found = [why for by_peer in reasons.values() for why in by_peer.values()]
+    if any("needs a C++ compiler" in why for why in found):
+        pytest.skip(found[0])
+    assert found == []
+
+
+def test_a_training_step_that_disagrees_is_not_timed():
+    code = """
+import training
+from dataclasses import replace
+from steps_gvae import Gvae
+class Noisier(Gvae):
+    def given(self, noise):
+        return super().given(1.1 * noise)
+class Moved(Gvae):
+    def parameters(self):
+        return {name: 1.1 * value for name, value in super().parameters().items()}
+training.PEERS = {"same": Gvae, "noisier": Noisier, "moved": Moved}
+row = next(training.row_of(replace(training.CASES["chain"], rows=5, pixels=16, hidden=8))())
+print([timed.name for timed in row.timed], *row.missing, sep="\\n")
+"""
+    timed, noisier, moved = in_peers(code).splitlines()
+    assert timed == "['gvae', 'same', 'its matrix products alone']"
+    assert noisier.startswith("noisier: its losses are [")
+    assert moved.startswith("moved: after 3 steps it disagrees with gvae on encoder.0.weight, ")
+
+
+def test_training_says_what_there_is():
+    code = "import sys, training; sys.exit(training.peers_table.main(['--list'], rows=training.ROWS))"
+    listed = in_peers(code).splitlines()
+    assert len(listed) == 9
+    assert listed[5] == "chain-20x50      chain, 784-200-200-16 elu, IWAE, 20 rows x 50"
+
+
 # --- run.py
 
 
