@@ -175,7 +175,10 @@ def _one_system_functions(dtype):
         **dict.fromkeys(("x", "y"), vector),
         **dict.fromkeys(("k0", "k1", "c0", "c1", "c2", "c3"), np.uint32(0)),
         "offsets": np.arange(M),
-        **{"first": np.int64(0), "n": np.int64(1), "systems": np.int64(1), "owners": np.zeros(dispatch.LANES, np.int64)},
+        **dict.fromkeys(("first", "k"), np.int64(0)),
+        **dict.fromkeys(("n", "systems", "N"), np.int64(1)),
+        **dict.fromkeys(("owners", "starts"), np.zeros(dispatch.LANES, np.int64)),
+        "rows": np.zeros((1, 1), np.int64),
     }
     for _, kernel in _kernels():
         code = kernel.py_func.__code__

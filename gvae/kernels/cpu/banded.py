@@ -290,10 +290,10 @@ def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, ch
 
 
 @kernel
-def subtract_multiple(x, s, y):
-    """y -= s x, x and y (N,)."""
+def subtract_multiple(x, scale, y):
+    """y -= scale x, x and y (N,)."""
     for j in range(len(y)):
-        y[j] -= s * x[j]
+        y[j] -= scale * x[j]
 
 
 @kernel
