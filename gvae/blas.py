@@ -22,6 +22,7 @@ __all__ = [
     "OpenBLAS",
     "choose_kernels",
     "chosen_by_user",
+    "count",
     "find_openblas",
     "has_avx512",
     "rate",
@@ -114,6 +115,12 @@ while sum(times) < 0.3:
     times.append(time.perf_counter() - start)
 print(2e-9 * y.size * 784 / sorted(times)[len(times) // 2])
 """
+
+
+def count() -> int | None:
+    """How many threads the BLAS uses now; None where that cannot be told."""
+    library = find_openblas()
+    return None if library is None else library.get_threads()
 
 
 @contextlib.contextmanager

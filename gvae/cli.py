@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import math
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import gvae
+from gvae import blas
 from gvae.errors import ConfigError, DataError, GvaeError, RunError
 
 __all__ = ["main"]
@@ -190,15 +192,26 @@ def _positive(text: str) -> float:
 # ---- commands ------------------------------------------------------------------------------------
 
 
+def _on_one_blas_thread(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """Large products are shared by gvae's own threads. OpenBLAS's wait for each other spinning, which beside another busy
+    process makes a training step fifteen times as long."""
+
+    @functools.wraps(command)
+    def run(options: argparse.Namespace) -> None:
+        with blas.threads(1):
+            command(options)
+
+    return run
+
+
+@_on_one_blas_thread
 def _demo(options: argparse.Namespace) -> None:
-    from gvae import blas, demo
+    from gvae import demo
 
-    # One BLAS thread: on an idle machine as fast for models of this size, and beside another busy process several times
-    # faster, because OpenBLAS's threads wait for each other spinning.
-    with blas.threads(1):
-        demo.run(options.out, epochs=options.epochs, seed=options.seed, quiet=options.quiet)
+    demo.run(options.out, epochs=options.epochs, seed=options.seed, quiet=options.quiet)
 
 
+@_on_one_blas_thread
 def _train(options: argparse.Namespace) -> None:
     from gvae import data, training, warmup
     from gvae.estimator import VAE
@@ -247,6 +260,7 @@ def _train(options: argparse.Namespace) -> None:
         )
 
 
+@_on_one_blas_thread
 def _evaluate(options: argparse.Namespace) -> None:
     from gvae import data, estimator
 
@@ -286,6 +300,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"  {'effective sample size':<34}{summary['effective_sample_size']:>12.1f}  of {options.samples}")
 
 
+@_on_one_blas_thread
 def _sample(options: argparse.Namespace) -> None:
     import numpy as np
 

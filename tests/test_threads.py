@@ -11,9 +11,10 @@ import threading
 import numpy as np
 import pytest
 
-from gvae import ops, threads
+from gvae import blas, ops, threads
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError
+from gvae.ops import dense
 
 rng = np.random.default_rng(0)
 CHOL = 0.3 * rng.normal(size=(150, 3, 40)).astype(np.float32)
@@ -132,3 +133,54 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     env = os.environ | {"GVAE_NUM_THREADS": "2"}
     assert subprocess.run([sys.executable, "-c", code], env=env, timeout=60).returncode == 0
+
+
+BITS = """
+import hashlib
+import numpy as np
+from gvae import blas, models, objectives, random
+from gvae.data import Table
+from gvae.training import Trainer
+
+x = (np.random.default_rng(0).random((150, 784)) < 0.2).astype(np.float32)
+digest = hashlib.sha256()
+with blas.threads(1):
+    for rows, samples, steps in ((100, 1, 200), (40, 50, 5)):
+        objective = objectives.parse("iwae" if samples > 1 else "elbo")
+        trainer = Trainer(models.VAE(784, 16, posterior="chain"), objective=objective, samples=samples)
+        for step in range(steps):
+            trainer.step(Table(x).batch((np.arange(rows) + step) % 150, random.key(0)))
+        digest.update(trainer.parameters.flat)
+print(digest.hexdigest())
+"""
+
+
+def test_training_has_the_same_bits_for_every_number_of_threads():
+    found = set()
+    for n in ("1", "2", "4"):
+        environment = os.environ | {threads.VARIABLE: n}
+        done = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True)
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+def test_a_large_product_is_shared_where_the_blas_is_not(monkeypatch):
+    """Cut along its longer side, whatever the layout of the factors; and left to a BLAS that has threads of its own."""
+    rng = np.random.default_rng(0)
+    shared = []
+    over = threads.over
+    monkeypatch.setattr(threads, "over", lambda kernel, *a, **k: shared.append(kernel) or over(kernel, *a, **k))
+    with blas.threads(1):
+        if blas.count() != 1:
+            pytest.skip("the BLAS of this process cannot be told to use one thread")
+        for m, k, n in ((1001, 400, 300), (203, 1003, 601)):
+            x, y = rng.normal(size=(m, k)), rng.normal(size=(n, k)).T
+            for a, b in ((x, y), (np.asfortranarray(x), np.ascontiguousarray(y))):
+                np.testing.assert_allclose(ops.affine(a, b, np.zeros(n)), a @ b, rtol=1e-12, atol=1e-12)
+    assert shared.count(dense._multiply_pieces) == 4
+    library, before = blas.find_openblas(), blas.count()
+    library.set_threads(2)
+    shared.clear()
+    ops.affine(x, y, np.zeros(n))
+    library.set_threads(before)
+    assert dense._multiply_pieces not in shared

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
+from gvae import blas, dispatch, threads
 from gvae.autodiff import Var, primitive
 from gvae.checks import check_arrays, check_shapes
 from gvae.errors import ConfigError
@@ -68,15 +68,49 @@ def _(y_bar, y, x, weight, bias, *, needs, into, activation):
     return (
         _product(a_bar, weight.T).reshape(x.shape) if needs[0] else None,
         _product(_rows(x).T, a_bar, into[1]) if needs[1] else None,
-        a_bar.sum(axis=0, out=into[2]) if needs[2] else None,
+        _column_sums(a_bar, into[2]) if needs[2] else None,
     )
 
 
+PIECES = 4  # of a large product; their number, and so their bits, do not depend on how many threads share them
+WORTH_PIECES = 2e8  # multiplications and additions, some milliseconds: a thread that sleeps takes 0.1 ms to wake
+
+
 def _product(x, y, out=None):
-    """The matrix product of two matrices; large ones lie in memory that was used before."""
+    """The matrix product of two matrices. Large ones lie in memory that was used before; where the BLAS itself has one
+    thread, they are shared by ours, which do not spin while they wait."""
     if dispatch.is_cuda(x):
         return x @ y
-    return np.matmul(x, y, out=dispatch.empty((len(x), y.shape[1]), x.dtype) if out is None else out)
+    (m, k), n = x.shape, y.shape[1]
+    out = dispatch.empty((m, n), x.dtype) if out is None else out
+    if 2 * m * k * n < WORTH_PIECES or blas.count() != 1:
+        return np.matmul(x, y, out=out)
+    threads.over(_multiply_pieces, x, y, out, n=PIECES, work=m * k * n)
+    return out
+
+
+def _multiply_pieces(x, y, out, lo, hi):
+    """Pieces lo .. hi - 1 of PIECES of the product, cut along its longer side."""
+    (m, n), rows = out.shape, len(out) >= out.shape[1]
+    for i in range(lo, hi):
+        piece = slice(i * (m if rows else n) // PIECES, (i + 1) * (m if rows else n) // PIECES)
+        if rows:
+            np.matmul(x[piece], y, out=out[piece])
+        else:
+            np.matmul(x, y[:, piece], out=out[:, piece])
+
+
+def _column_sums(x, out=None):
+    """The sums over the rows of a matrix."""
+    if dispatch.is_cuda(x):
+        return x.sum(axis=0)
+    out = np.empty(x.shape[1], x.dtype) if out is None else out
+    threads.over(_sum_columns, x, out, n=x.shape[1], work=x.size, step=64)
+    return out
+
+
+def _sum_columns(x, out, lo, hi):
+    np.add.reduce(x[:, lo:hi], axis=0, out=out[lo:hi])
 
 
 def _add_bias_and_activate(y, bias, activation):
