@@ -18,6 +18,7 @@ from gvae.objectives import ELBO, IWAE
 from gvae.optim import Adam
 from gvae.training import RunFolder, Trainer, load_checkpoint, save_checkpoint, train
 
+KEY = random.key(0)
 X = (np.random.default_rng(0).uniform(size=(60, 9)) < 0.4).astype(np.float32)
 
 
@@ -385,6 +386,27 @@ def test_evaluation_keeps_to_its_memory():
         np.testing.assert_allclose(got.elbo, expected.elbo, rtol=1e-5)
     with pytest.raises(ConfigError, match=r"memory is 0.1 MB, expected at least \d+, which one sample of 100 rows takes"):
         evaluate(model, params, Table(x), memory=0.1, **settings)
+
+
+@pytest.mark.parametrize("replays", [True, False])
+def test_a_step_allocates_nothing_large_in_the_long_run(replays):
+    """All arrays of some size lie in memory that the steps before have used."""
+    model = models.VAE(784, 16, posterior="chain", hidden=(100,))
+    trainer = Trainer(model, objective=IWAE(), samples=20, replays=replays)
+    batch = Table((np.random.default_rng(0).uniform(size=(50, 784)) < 0.2).astype(np.float32)).batch(np.arange(50), KEY)
+    for _ in range(4):
+        trainer.step(batch)
+    memory.clear()
+    tracemalloc.start()
+    peaks = []
+    for _ in range(4):
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        trainer.step(batch)
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    tracemalloc.stop()
+    assert peaks[0] > 1000 * 784 * 4
+    assert max(peaks[1:]) < 0.05 * peaks[0]
 
 
 def test_evaluation_needs_samples():
