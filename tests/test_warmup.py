@@ -96,11 +96,12 @@ def test_it_completes_what_use_has_begun(tmp_path):
 
 
 def test_the_first_call_in_a_new_process_is_quick(warm):
-    """With a warm cache at most 0.5 s above `import numba`. Medians of five each, in turn; it takes about 0.1 s."""
+    """With a warm cache at most 0.5 s above `import numba`, where that takes 0.2 s, and in proportion on a slower machine.
+    Medians of five each, in turn. Half of it is Numba's, which imports scipy.linalg when it loads its first kernel."""
     folder, _ = warm
     both = [[float(python("-c", code, cache=folder)) for code in (IMPORT_NUMBA, FIRST_KL)] for _ in range(5)]
     importing, first_call = map(statistics.median, zip(*both, strict=True))
-    assert first_call < importing + 0.5
+    assert first_call < importing + 0.5 * max(1, importing / 0.2)
 
 
 def forgotten(unheard_of):
