@@ -28,7 +28,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -265,7 +265,7 @@ class _Plan:
         )
 
 
-def _backward(plan: _Plan, outputs: list[tuple[Var, Any]], buffers: list[Any] | None) -> list[Any]:
+def _backward(plan: _Plan, outputs: list[tuple[Var, Any]], buffers: list[Any]) -> list[Any]:
     """Cotangents of the plan's leaves, given (output, cotangent) pairs; None for a leaf that no output depends on.
 
     buffers: an array per leaf (or None) into which its cotangent is written, and which is then returned for it.
@@ -281,7 +281,7 @@ def _backward(plan: _Plan, outputs: list[tuple[Var, Any]], buffers: list[Any] | 
     def buffer(var: Var) -> Any:
         """The caller's buffer for a leaf, to the first rule that asks for it: what comes later is added."""
         i = leaf_at.get(id(var))
-        if i is None or i in offered or found[i] is not None or buffers is None:
+        if i is None or i in offered or found[i] is not None:
             return None
         offered.add(i)
         return buffers[i]
@@ -294,7 +294,7 @@ def _backward(plan: _Plan, outputs: list[tuple[Var, Any]], buffers: list[Any] | 
         i = leaf_at.get(id(var))
         if i is not None:
             if found[i] is None:
-                if buffers is not None and buffers[i] is not None:
+                if buffers[i] is not None:
                     if bar is not buffers[i]:
                         buffers[i][...] = bar
                     found[i], owned[i] = buffers[i], True
@@ -335,11 +335,13 @@ def _sum(total: Any, mine: bool, bar: Any, fresh: bool) -> Any:
 
 
 def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:
-    """(value, pull): the value of f at the arguments, and pull(cotangent) -> cotangents of the arguments.
+    """(value, pull): the value of f at the arguments, and pull(cotangent, only=None) -> cotangents of the arguments.
 
     Arguments may be arrays or dicts, lists and tuples of arrays; cotangents have the same structure, and a single
-    argument's cotangent comes without a tuple around it. With has_aux, f returns (value, aux) and so does this:
-    (value, pull, aux), aux with arrays for Vars. `out` has the structure of the arguments and receives the cotangents.
+    argument's cotangent comes without a tuple around it. A value may have structure too; where its cotangent is None,
+    nothing is pulled from there. `only`, for a single argument that is a dict, names the entries whose cotangents are
+    wanted: the others are neither computed, nor written, nor returned. With has_aux, f returns (value, aux) and so does
+    this: (value, pull, aux), aux with arrays for Vars. `out` has the structure of the arguments and receives cotangents.
     """
     return Recording(f, *args, has_aux=has_aux, out=out, replayable=False).first
 
@@ -366,20 +368,18 @@ class Recording:
         self.nodes: list[_Node] = []
         self.lifted = _map(self._lift, args)
         self.inputs = _map(Var, inputs)
-        self.buffers = None if out is None else list(_leaves((out,) if len(args) == 1 else out))
+        buffers = [None] * len(self.leaves) if out is None else _leaves((out,) if len(args) == 1 else out)
+        self.buffers = dict(zip(map(id, self.leaves), buffers, strict=True))
         self.has_aux = has_aux
         before, _thread.nodes = getattr(_thread, "nodes", None), self.nodes if replayable else None
         try:
             result = f(*self.lifted) if inputs is None else f(*self.lifted, self.inputs)
         finally:
             _thread.nodes = before
+        self.ways: dict[Any, _Way] = {}
         self.value: Any
         self.aux: Any
         self.value, self.aux = result if has_aux else (result, None)
-
-    @functools.cached_property
-    def plan(self) -> _Plan:
-        return _Plan([var for var in _leaves(self.value) if isinstance(var, Var)], self.leaves)
 
     @property
     def first(self) -> tuple:
@@ -408,27 +408,34 @@ class Recording:
         self.leaves.append(Var(value))
         return self.leaves[-1]
 
-    def _pull(self, cotangent: Any = None) -> Any:
-        seeds = _leaves(cotangent) if cotangent is not None else None
-        outputs = []
-        for var in _leaves(self.value):
-            seed = next(seeds) if seeds is not None else None
-            if isinstance(var, Var):
-                outputs.append((var, _seed(var, seed)))
-        bars = iter(_backward(self.plan, outputs, self.buffers))
-        position = iter(range(len(self.leaves)))
+    def _pull(self, cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
+        pairs = _leaves_beside(self.value, cotangent) if cotangent is not None else ((v, None) for v in _leaves(self.value))
+        outputs = [(var, _seed(var, seed)) for var, seed in pairs if isinstance(var, Var)]
+        key = (tuple(id(var) for var, _ in outputs), None if only is None else tuple(only))
+        if key not in self.ways:
+            wanted = self.lifted if only is None else ({name: self.lifted[0][name] for name in only},)
+            leaves = list(_leaves(wanted))
+            plan = _Plan([var for var, _ in outputs], leaves)
+            self.ways[key] = _Way(plan, wanted, [self.buffers[id(leaf)] for leaf in leaves])
+        way = self.ways[key]
+        bars = iter(zip(_backward(way.plan, outputs, way.buffers), way.buffers, strict=True))
 
         def fill(leaf: Var) -> Any:
-            bar, i = next(bars), next(position)
-            if bar is not None:
-                return bar
-            if self.buffers is not None:
-                self.buffers[i][...] = 0
-                return self.buffers[i]
-            return np.zeros_like(leaf.value)
+            bar, buffer = next(bars)
+            if bar is None and buffer is not None:
+                buffer[...] = 0
+            return bar if bar is not None else buffer if buffer is not None else np.zeros_like(leaf.value)
 
-        filled = _map(fill, self.lifted)
+        filled = _map(fill, way.wanted)
         return filled[0] if len(filled) == 1 else filled
+
+
+class _Way(NamedTuple):
+    """What a pull from certain outputs to certain leaves needs."""
+
+    plan: _Plan
+    wanted: tuple  # the leaves, in the structure of the arguments
+    buffers: list[Any]  # where their cotangents go, or None
 
 
 def _seed(var: Var, seed: Any) -> Any:
@@ -477,6 +484,18 @@ def _leaves(structure: Any) -> Iterator[Any]:
             yield from _leaves(v)
     elif structure is not None:
         yield structure
+
+
+def _leaves_beside(structure: Any, other: Any) -> Iterator[tuple[Any, Any]]:
+    """(leaf, its counterpart in another structure of the same form), without those whose counterpart is None."""
+    if other is None or structure is None:
+        return
+    if isinstance(structure, (dict, list, tuple)):
+        keys = structure.keys() if isinstance(structure, dict) else range(len(structure))
+        for key in keys:
+            yield from _leaves_beside(structure[key], other[key])
+    else:
+        yield structure, other
 
 
 def _plain(structure: Any) -> Any:

@@ -109,7 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision of all arithmetic")
     group = train.add_argument_group("training")
-    group.add_argument("--objective", default="elbo", metavar="NAME", help="elbo, elbo_a, elbo_b, iwae")
+    group.add_argument(
+        "--objective",
+        default="elbo",
+        metavar="NAME",
+        help="elbo, elbo_a, elbo_b, iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8",
+    )
+    group.add_argument(
+        "--gradient",
+        default="reparameterized",
+        metavar="NAME",
+        help="estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg",
+    )
     group.add_argument("--samples", type=_count, default=1, metavar="K", help="draws per row and step")
     group.add_argument("--warmup", type=_natural, default=0, metavar="E", help="epochs of KL warm-up")
     group.add_argument(
@@ -226,6 +237,7 @@ def _train(options: argparse.Namespace) -> None:
         hidden=tuple(options.hidden),
         activation=options.activation,
         objective=options.objective,
+        gradient=options.gradient,
         samples=options.samples,
         warmup=options.warmup,
         binarize=options.binarize,

@@ -8,6 +8,7 @@ differentiable function and a test can repeat it.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gvae import random
-from gvae.autodiff import value_of
+from gvae.autodiff import stop_gradient, value_of
 from gvae.errors import ConfigError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank
 
@@ -64,6 +65,13 @@ class Distribution:
     def sample(self, noise: Any) -> Any:
         """The draw that this noise stands for: (..., n)."""
         raise NotImplementedError
+
+    def stopped(self) -> Distribution:
+        """The same distribution with its parameters as constants: derivatives pass through arguments only."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            setattr(other, name, value.stopped() if isinstance(value, Distribution) else stop_gradient(value))
+        return other
 
     def log_prob(self, x: Any, reduce: bool = True) -> Any:
         """log p(x) per batch row; with reduce=False the n terms of which it is the sum."""

@@ -37,7 +37,9 @@ class VAE:
     observation   : family of p(x|z): "bernoulli", "gaussian", or "auto": bernoulli if all data lie in [0, 1]
     hidden        : widths of the encoder's hidden layers; the decoder mirrors them
     activation    : "elu", "tanh", "relu", "leaky_relu", "softplus", "sigmoid"
-    objective     : "elbo", "elbo_a", "elbo_b" or "iwae"          samples : draws of z per row and step
+    objective     : "elbo", "iwae", "vr_iwae:0.5", "ciwae:0.05", "miwae:8", ...: see gvae.objectives.parse
+    gradient      : estimator of the encoder's gradient: "reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg"
+    samples       : draws of z per row and step
     warmup        : epochs over which the weight of the KL grows from 0 to 1
     binarize      : "dynamic" (drawn anew at every presentation), "fixed", "threshold", "none", or None: dynamic for
                     images of grey levels under a Bernoulli observation, else none
@@ -61,6 +63,7 @@ class VAE:
         hidden: Sequence[int] = (200, 200),
         activation: str = "elu",
         objective: str = "elbo",
+        gradient: str = "reparameterized",
         samples: int = 1,
         warmup: int = 0,
         binarize: str | None = None,
@@ -78,6 +81,7 @@ class VAE:
         self.hidden = hidden
         self.activation = activation
         self.objective = objective
+        self.gradient = gradient
         self.samples = samples
         self.warmup = warmup
         self.binarize = binarize
@@ -179,7 +183,7 @@ class VAE:
         warmup = settings["warmup"] * -(-len(x) // settings["batch_size"])
         trainer = training.Trainer(
             model,
-            objective=objectives.parse(settings["objective"], warmup),
+            objective=objectives.parse(settings["objective"], warmup, settings["gradient"]),
             samples=settings["samples"],
             learning_rate=settings["learning_rate"],
             seed=seed,
@@ -316,7 +320,8 @@ def load(path: str | os.PathLike) -> VAE:
     try:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
-        settings, fitted = config["settings"], config["fitted"]
+        settings = {"gradient": "reparameterized"} | config["settings"]  # older files know no other
+        fitted = config["fitted"]
         estimator = VAE(**_checked(settings) | {"hidden": tuple(settings["hidden"])})
         model = _build(settings, _whole("n_features_in", fitted["n_features_in"]), fitted["observation"])
         named = {n.removeprefix("parameters/"): v for n, v in tensors.items() if n.startswith("parameters/")}
@@ -356,11 +361,11 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
         hidden = (hidden,)
     checked["hidden"] = [_whole("hidden", width) for width in hidden]
-    for name in ("posterior", "observation", "activation", "objective"):
+    for name in ("posterior", "observation", "activation", "objective", "gradient"):
         if not isinstance(settings[name], str):
             raise ConfigError(f"{name} is {settings[name]!r}, expected a name as text")
         checked[name] = str(settings[name])
-    objectives.parse(checked["objective"])
+    objectives.parse(checked["objective"], gradient=checked["gradient"])
     binarize = settings["binarize"]
     if binarize is not None and (not isinstance(binarize, str) or binarize not in data.BINARIZATIONS):
         raise ConfigError(f"unknown binarization {binarize!r}; known are {', '.join(data.BINARIZATIONS)}")

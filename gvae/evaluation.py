@@ -6,6 +6,7 @@ samples fits a fixed amount of memory.
 
 from __future__ import annotations
 
+import itertools
 import math
 import tracemalloc
 from collections.abc import Mapping
@@ -78,6 +79,7 @@ def evaluate(
     parameters, state = dict(parameters), dict(state or {})
     columns: dict[str, list[np.ndarray]] = {"elbo": [], "log_likelihood": [], "kl": [], "effective_sample_size": []}
     at_once: int | None = None
+    last = 0
     bar = None
     if progress:
         from tqdm import tqdm
@@ -91,10 +93,13 @@ def evaluate(
             noise = model.noise(random.fold_in(key, 1, i, c), batch, k)
             if at_once is None:
                 at_once = chunk if memory is None else _fitting(model, parameters, state, batch, noise, memory)
-            size = -(-k // -(-k // at_once))  # parts of one size, as large as fit: their memory serves the next one
-            for s in range(0, k, size):  # whatever the size, the noise is the same
-                part = {name: draws[s : s + size] for name, draws in noise.items()}
-                rows.add(model.terms(parameters, state, batch, part))
+            parts = -(-k // at_once)
+            if k != last:  # blocks that fit parts of another size would lie idle beside those of this one
+                memory_pool.clear()
+                last = k
+            cuts = [i * (k // parts) + min(i, k % parts) for i in range(parts + 1)]  # large ones first: memory serves again
+            for a, b in itertools.pairwise(cuts):  # whatever the cuts, the noise is the same
+                rows.add(model.terms(parameters, state, batch, {name: draws[a:b] for name, draws in noise.items()}))
         for name, values in rows.finish().items():
             columns[name].append(values)
         if bar is not None:

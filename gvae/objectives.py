@@ -6,13 +6,15 @@ or the closed-form KL. An objective is any callable
 
     objective(terms, step, weight) -> (value, metrics)
 
-where `value` is a scalar Var, or a dict from parameter groups to scalars when groups maximise different things, `metrics`
-are scalars, Vars or numbers, `step` counts training steps and `weight` (B,) weighs rows (None: all alike). One that depends
-on these only, and has no other effect, may say so with `pure = True`: steps are then replayed (see gvae.training).
+where `value` is a scalar Var, or a dict from parameter groups to scalars when groups maximise different things (REST: all
+other groups; what no key covers stays as it is), `metrics` are scalars, Vars or numbers, `step` counts training steps and
+`weight` (B,) weighs rows (None: all alike). One that depends on these only, and has no other effect, may say so with
+`pure = True`: steps are then replayed (see gvae.training).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,12 +22,16 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from gvae.autodiff import Var, stop_gradient, value_of
+from gvae import bounds
+from gvae.autodiff import Var, stop_gradient
+from gvae.bounds import Bound
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
-from gvae.ops import arrays, elementwise, weights
+from gvae.ops import arrays, elementwise
 
-__all__ = ["ELBO", "IWAE", "OBJECTIVES", "Layer", "Objective", "Terms", "parse"]
+__all__ = ["ELBO", "GRADIENTS", "OBJECTIVES", "REST", "ImportanceWeighted", "Layer", "Objective", "Terms", "parse"]
+
+REST = "*"  # in an objective's value: the parameter groups that no other key names
 
 
 @dataclass
@@ -33,12 +39,15 @@ class Layer:
     """One stochastic layer: its posterior q, its prior p (None: the standard one), and the draw z from q.
 
     noise : what z was made of, or None if z was not drawn by q.sample
+    again : again(f, g) is q with f applied to the parameters of its network and g to the draws of other layers that it is
+            conditioned on. A model of several layers gives it for each, so that derivatives can take one of the ways alone
     """
 
     q: Distribution
     p: Distribution | None
     z: Any
     noise: Any = None
+    again: Callable[[Callable, Callable], Distribution] | None = None
 
     @cached_property
     def log_q(self) -> Any:
@@ -46,6 +55,18 @@ class Layer:
         if self.q.reparameterized and self.noise is not None:
             return self.q.log_prob_of_draw(self.noise, self.z)
         return self.q.log_prob(self.z)
+
+    @cached_property
+    def log_q_along_path(self) -> Any:
+        """log q(z) with q's parameters constant, (K, B): derivatives pass through the draws only."""
+        q = self.q.stopped() if self.again is None else self.again(stop_gradient, _same)
+        return q.log_prob(self.z)
+
+    @cached_property
+    def log_q_of_score(self) -> Any:
+        """log q(z) with all draws constant, (K, B): derivatives pass through q's parameters only."""
+        q = self.q if self.again is None else self.again(_same, stop_gradient)
+        return q.log_prob(stop_gradient(self.z))
 
     @cached_property
     def log_p(self) -> Any:
@@ -66,12 +87,14 @@ class Terms:
     layers         : the stochastic layers
     extras         : anything an objective or a log may want
     state          : the model's new state (running statistics, baselines)
+    inference      : the parameter groups of q, which gradient estimators treat apart from those of the model itself
     """
 
     log_likelihood: Mapping[str, Any]
     layers: list[Layer]
     extras: dict[str, Any] = field(default_factory=dict)
     state: dict[str, np.ndarray] = field(default_factory=dict)
+    inference: tuple[str, ...] = ("encoder",)
 
     @cached_property
     def total_log_likelihood(self) -> Any:
@@ -83,6 +106,10 @@ class Objective(Protocol):
     """What `train` maximises: terms -> (scalar, or dict of scalars by parameter group; metrics in mean nats per row)."""
 
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]: ...
+
+
+def _same(x: Any) -> Any:
+    return x
 
 
 def _total(parts: list[Any]) -> Any:
@@ -115,19 +142,21 @@ def _over_samples(values: Any) -> Any:
 def _score_function(terms: Terms, signal: Any) -> Any:
     """A term of value zero whose gradient is that of the draws which are not reparameterized, (K, B).
 
-    grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw: here the mean of f over the other
-    samples of the row or, with one sample, over the other rows. Returns None if every layer is reparameterized.
+    grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw; `signal` is f - b, (K, B).
+    Returns None if every layer is reparameterized.
     """
     discrete = [layer for layer in terms.layers if not layer.q.reparameterized]
     if not discrete:
         return None
-    f = value_of(signal)
+    surrogate = elementwise.multiply(stop_gradient(signal), _total([layer.q.log_prob(layer.z) for layer in discrete]))
+    return elementwise.subtract(surrogate, stop_gradient(surrogate))
+
+
+def _less_the_others(f: Any) -> Any:
+    """f (K, B) minus its mean over the other samples of the row or, with one sample, over the other rows."""
     axis = 0 if f.shape[0] > 1 else 1
     n = f.shape[axis]
-    baseline = (f.sum(axis=axis, keepdims=True) - f) / (n - 1) if n > 1 else np.zeros_like(f)
-    log_q = _total([layer.q.log_prob(layer.z) for layer in discrete])
-    surrogate = elementwise.multiply(f - baseline, log_q)
-    return elementwise.subtract(surrogate, stop_gradient(surrogate))
+    return (f - arrays.mean(f, axis=axis, keepdims=True)) * (n / (n - 1)) if n > 1 else f
 
 
 @dataclass(frozen=True)
@@ -149,7 +178,7 @@ class ELBO:
         penalty = _total([self._divergence(layer) for layer in terms.layers])  # (B,) or (K, B)
         beta = _warm(self.warmup, step)
         per_sample = elementwise.subtract(terms.total_log_likelihood, beta * penalty)
-        score = _score_function(terms, per_sample)
+        score = _score_function(terms, _less_the_others(per_sample))
         if score is not None:
             per_sample = per_sample + score
         value = _mean_rows(_over_samples(per_sample), weight)
@@ -167,43 +196,170 @@ class ELBO:
 
 
 @dataclass(frozen=True)
-class IWAE:
-    """The importance-weighted bound E log 1/K sum_k p(x, z_k) / q(z_k), K = the samples drawn; K = 1 is ELBO's estimator A.
+class ImportanceWeighted:
+    """E bound(l), with l_k = log p(x, z_k) - log q(z_k | x) of the K samples drawn; by default IWAE's bound.
 
-    warmup weighs log q - log p as in ELBO. Source: Burda, Grosse and Salakhutdinov (2016), eq. 8.
+    bound           : see gvae.bounds; with K = 1 every one of them is ELBO's estimator A
+    gradient        : how the gradient with respect to q's parameters phi is estimated, below
+    inference_bound : what phi ascends, where it is another bound than what the model's parameters ascend (PIWAE)
+    warmup          : weighs log q - log p as in ELBO
+
+    With w_k = d bound / d l_k, "path" = the derivative of l_k through the draw z_k alone, "score" = grad_phi log q(z_k | x),
+    the estimators of grad_phi are
+
+        reparameterized   sum w_k (path - score), what the chain rule gives
+        stl               sum w_k path; unbiased for bounds.Mean and for K = 1 only; no variance where q is the posterior
+        dreg              sum (w_k - d w_k / d l_k) path: for IWAE sum w̃_k² path; unbiased
+        vimco             sum (bound - bound without k - w_k) score, for draws that may be discrete; unbiased; K >= 2
+        rws               sum w_k score, of wake-sleep's wake phase: not the bound's gradient; descends KL(posterior ‖ q)
+        rws_dreg          sum (d w_k / d l_k) path, which has the same mean as rws
+
+    Layers that are not reparameterized take vimco's term in the first; they have no path.
+    Sources: Burda, Grosse and Salakhutdinov (2016), eqs. 8 and 14; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and
+    Maddison (2019), eqs. 8 and 10; Mnih and Rezende (2016), eq. 9; Bornschein and Bengio (2015). That dreg holds for any
+    bound: E[w_k score] = E[(d w_k / d l_k) path], by the reparameterization of a single draw with the others fixed.
     """
 
     pure: ClassVar[bool] = True
+    bound: Bound = bounds.IWAE
+    gradient: str = "reparameterized"
+    inference_bound: Bound | None = None
     warmup: int = 0
 
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
-        penalty = _total([elementwise.subtract(layer.log_q, layer.log_p) for layer in terms.layers])
-        log_weights = elementwise.subtract(terms.total_log_likelihood, _warm(self.warmup, step) * penalty)
-        bound = weights.log_mean_exp(log_weights, axis=0)
-        per_row = bound
-        score = _score_function(terms, bound[None, :])
-        if score is not None:  # every sample of a row bears the row's bound
-            per_row = per_row + arrays.sum(score, axis=0)
-        value = _mean_rows(per_row, weight)
+        self._check(terms)
+        path = self.gradient in ("stl", "dreg", "rws_dreg")
+        layers = [(layer.log_q_along_path if path else layer.log_q, layer.log_p) for layer in terms.layers]
+        penalty = _total([elementwise.subtract(log_q, log_p) for log_q, log_p in layers])
+        beta = _warm(self.warmup, step)
+        log_weights = elementwise.subtract(terms.total_log_likelihood, beta * penalty)
+        bound = self.bound(log_weights)
+        value = _mean_rows(bound, weight)
         likelihood = _mean_rows(_over_samples(terms.total_log_likelihood), weight)
         kl = _mean_rows(_over_samples(penalty), weight)
+        if self.inference_bound is not None or self.gradient not in ("reparameterized", "stl"):
+            ascent = _mean_rows(self._inference(terms, log_weights, beta), weight)
+            value = {REST: value} | dict.fromkeys(terms.inference, ascent)
+        elif any(not layer.q.reparameterized for layer in terms.layers):
+            value = value + _mean_rows(arrays.sum(self._score_function(terms, log_weights), axis=0), weight)
         return value, {"bound": _mean_rows(bound, weight), "log_likelihood": likelihood, "kl": kl}
 
+    def _inference(self, terms: Terms, log_weights: Any, beta: Any) -> Any:
+        """What phi ascends, (B,)."""
+        bound = self.bound if self.inference_bound is None else self.inference_bound
+        constant = stop_gradient(log_weights)
+        if self.gradient in ("reparameterized", "stl"):
+            value = bound(log_weights)
+            score = self._score_function(terms, log_weights)
+            return value if score is None else value + arrays.sum(score, axis=0)
+        if self.gradient == "dreg":
+            share, along = bound.weights(constant) - beta * bound.curvature(constant), log_weights
+        elif self.gradient == "rws_dreg":
+            share, along = bound.curvature(constant), log_weights
+        else:
+            share, along = bound.weights(constant), _total([layer.log_q_of_score for layer in terms.layers])
+            if self.gradient == "vimco":
+                share = bound(constant) - bounds.leave_one_out(bound, constant) - beta * share
+        return arrays.sum(elementwise.multiply(stop_gradient(share), along), axis=0)
 
-OBJECTIVES: dict[str, Callable[[int], Objective]] = {
-    "elbo": lambda warmup: ELBO("auto", warmup),
-    "elbo_a": lambda warmup: ELBO("A", warmup),
-    "elbo_b": lambda warmup: ELBO("B", warmup),
-    "iwae": lambda warmup: IWAE(warmup),
+    def _score_function(self, terms: Terms, log_weights: Any) -> Any:
+        bound = self.bound if self.inference_bound is None else self.inference_bound
+        constant = stop_gradient(log_weights)
+        if constant.shape[0] == 1:
+            return _score_function(terms, _less_the_others(constant))
+        return _score_function(terms, bound(constant) - bounds.leave_one_out(bound, constant))
+
+    def _check(self, terms: Terms) -> None:
+        if self.gradient not in GRADIENTS:
+            raise ConfigError(f"unknown gradient {self.gradient!r}; known are {', '.join(GRADIENTS)}")
+        if self.gradient == "reparameterized":
+            return
+        if len(terms.layers) > 1 and any(layer.again is None for layer in terms.layers):
+            raise ConfigError(f"gradient {self.gradient!r}: a model of several layers gives each its `again`, see Layer")
+        if self.gradient in ("stl", "dreg", "rws_dreg"):
+            for layer in terms.layers:
+                if not layer.q.reparameterized:
+                    name = type(layer.q).__name__
+                    raise ConfigError(f"gradient {self.gradient!r}: draws from a {name} have no path; use vimco or rws")
+
+
+GRADIENTS = ("reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg")
+
+
+def _number(name: str, text: str | None, default: float, least: float, below: float, kind: type = float) -> Any:
+    try:
+        number = default if text is None else kind(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number < below:
+        kinds = "a whole number" if kind is int else "one"
+        raise ConfigError(f"{name}: its number is {text!r}, expected {kinds} of at least {least:g} and below {below:g}")
+    return number
+
+
+def _renyi(name: str, least: float, below: float) -> Callable[..., Objective]:
+    def make(setting: str | None, gradient: str, warmup: int) -> Objective:
+        alpha = _number(name, setting, 0.5, least, below)
+        return ImportanceWeighted(bounds.Renyi(alpha), gradient, warmup=warmup)
+
+    return make
+
+
+def _elbo(estimator: str) -> Callable[..., Objective]:
+    def make(setting: str | None, gradient: str, warmup: int) -> Objective:
+        if gradient == "reparameterized":
+            return ELBO(estimator, warmup)
+        if estimator == "B":
+            raise ConfigError(f"elbo_b: gradient {gradient!r} needs log q by sampling, as in elbo_a")
+        return ImportanceWeighted(bounds.Mean(), gradient, warmup=warmup)
+
+    return make
+
+
+def _ciwae(setting: str | None, gradient: str, warmup: int) -> Objective:
+    share = _number("ciwae", setting, 0.05, 0, 1)
+    bound = bounds.Mixture((share, 1 - share), (bounds.Mean(), bounds.IWAE))
+    return ImportanceWeighted(bound, gradient, warmup=warmup)
+
+
+def _grouped(name: str, model: Bound | None) -> Callable[..., Objective]:
+    def make(setting: str | None, gradient: str, warmup: int) -> Objective:
+        bound = bounds.Grouped(_number(name, setting, 2, 1, math.inf, int))
+        if model is None:
+            return ImportanceWeighted(bound, gradient, warmup=warmup)
+        return ImportanceWeighted(model, gradient, inference_bound=bound, warmup=warmup)
+
+    return make
+
+
+# name -> (setting, gradient, warmup) -> objective; a setting follows the name, as in renyi:-0.5 or miwae:8
+OBJECTIVES: dict[str, Callable[[str | None, str, int], Objective]] = {
+    "elbo": _elbo("auto"),
+    "elbo_a": _elbo("A"),
+    "elbo_b": _elbo("B"),
+    "iwae": lambda setting, gradient, warmup: ImportanceWeighted(gradient=gradient, warmup=warmup),
+    "vr_iwae": _renyi("vr_iwae", 0, 1),
+    "renyi": _renyi("renyi", -math.inf, math.inf),
+    "ciwae": _ciwae,
+    "miwae": _grouped("miwae", None),
+    "piwae": _grouped("piwae", bounds.IWAE),
 }
+PLAIN = ("elbo", "elbo_a", "elbo_b", "iwae")  # these take no setting
 
 
-def parse(text: str | Objective, warmup: int = 0) -> Objective:
-    """The objective that a name stands for; warmup in steps. Raises ConfigError with the list of known names."""
+def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameterized") -> Objective:
+    """The objective that a name stands for: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8".
+
+    The numbers: alpha, alpha, the share of the ELBO, groups, groups. warmup in steps; gradient as in ImportanceWeighted;
+    "elbo" with another than the default is estimator A. Raises ConfigError with the list of known names.
+    """
     if callable(text):
         return text
-    if not isinstance(text, str) or text not in OBJECTIVES:
-        raise ConfigError(f"unknown objective {text!r}; known are {', '.join(OBJECTIVES)}")
+    name, _, setting = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if name not in OBJECTIVES or (":" in text and (not setting or name in PLAIN)):
+        raise ConfigError(f"unknown objective {text!r}; known are {', '.join(OBJECTIVES)} (renyi:0.5, ciwae:0.05, miwae:8)")
     if not isinstance(warmup, (int, np.integer)) or isinstance(warmup, bool) or warmup < 0:
         raise ConfigError(f"warmup is {warmup!r}, expected a whole number of steps, 0 or more")
-    return OBJECTIVES[text](warmup)
+    if gradient not in GRADIENTS:
+        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(GRADIENTS)}")
+    return OBJECTIVES[name](setting or None, gradient, int(warmup))

@@ -22,7 +22,7 @@ from gvae import autodiff, random
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError
 from gvae.nn import Parameters
-from gvae.objectives import ELBO, Objective
+from gvae.objectives import ELBO, REST, Objective
 from gvae.optim import Adam, RowAdam
 
 __all__ = ["RunFolder", "Trainer", "load_checkpoint", "save_checkpoint", "train"]
@@ -93,7 +93,7 @@ class Trainer:
         """(metrics, state) of a step, and its gradient in `out`."""
 
         def run() -> tuple[dict[str, float], dict]:
-            return self._back(autodiff.vjp(lambda p: self._terms(p, inputs), params, has_aux=True, out=out))
+            return self._back(autodiff.vjp(lambda p: self._terms(p, inputs), params, has_aux=True, out=out), out)
 
         key = _shapes(inputs) if self.replays and not self.rows else None
         if key is None or (key not in self.recordings and len(self.recordings) == RECORDINGS):
@@ -105,14 +105,14 @@ class Trainer:
                 known.recording = autodiff.Recording(self._terms, params, inputs=arrays, has_aux=True, out=out)
             except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
                 return run()
-            result = self._back(known.recording.first)
+            result = self._back(known.recording.first, out)
             known.recording.release()
             return result
         known = self.recordings[key]
         if known.recording is None:
             return run()
         expected = None if known.trusted else (run(), self.gradient.flat.copy())
-        result = self._back(known.recording.replay(params, inputs=arrays))
+        result = self._back(known.recording.replay(params, inputs=arrays), out)
         known.recording.release()
         if expected is not None:
             known.trusted = _same(expected, (result, self.gradient.flat))
@@ -129,27 +129,29 @@ class Trainer:
         value, metrics = self.objective(terms, inputs["step"], batch.weight)
         return value, (metrics, terms.state)
 
-    def _back(self, evaluated: tuple) -> tuple[dict[str, float], dict]:
+    def _back(self, evaluated: tuple, out: dict) -> tuple[dict[str, float], dict]:
         value, pull, (metrics, state) = evaluated
-        self._pull(value, pull)
+        self._pull(value, pull, out)
         return {name: float(x) for name, x in metrics.items()}, state
 
-    def _pull(self, value: Any, pull: Callable) -> None:
-        """Fill the gradient buffer: descending the optimiser's way is ascending the objective, hence the cotangent -1."""
+    def _pull(self, value: Any, pull: Callable, out: dict) -> None:
+        """Fill the gradients, `out`: descending the optimiser's way is ascending the objective, hence the cotangent -1."""
         if not isinstance(value, dict):
             pull(value.dtype.type(-1))
             return
-        covered = np.zeros(self.gradient.flat.size, bool)
-        total = np.zeros_like(self.gradient.flat)
-        for group in value:  # each group ascends its own scalar
-            pull({g: v.dtype.type(-1 if g == group else 0) for g, v in value.items()})
-            if group not in self.parameters.groups:
+        for group in value:
+            if group != REST and group not in self.parameters.groups:
                 known = ", ".join(self.parameters.groups)
                 raise ConfigError(f"the objective names the parameter group {group!r}; known are {known}")
-            part = self.parameters.groups[group]
-            total[part] = self.gradient.flat[part]
-            covered[part] = True
-        self.gradient.flat[:] = np.where(covered, total, 0)
+        ascends: dict[str, list[str]] = {group: [] for group in value}  # each group its own scalar
+        for name in (*self.parameters, *self.rows):
+            group = name.partition(".")[0]
+            if group in value or REST in value:
+                ascends[group if group in value else REST].append(name)
+            else:
+                out[name][...] = 0
+        for group, names in ascends.items():
+            pull({g: v.dtype.type(-1) if g == group else None for g, v in value.items()}, only=names)
 
     def _fail(self, batch: Batch) -> None:
         bad = [name for name, value in self.parameters.items() if not np.isfinite(value).all()]

@@ -148,3 +148,39 @@ class FactorAnalysis:
     def diagonal_gap(self):
         """log p(x) - ELBO of the best diagonal q, the same for every x."""
         return 0.5 * (np.log(np.diag(self.M)).sum() - np.linalg.slogdet(self.M)[1])
+
+
+class OneDimensionalEstimators:
+    """Expectations of gradient estimators for p(z) = N(0, 1), p(x|z) = N(z + b, 1), q = N(m, s²), K draws, by quadrature.
+
+    `bound` gives B(l) and B_k = dB/dl_k, for l_k = log p(x, z_k) - log q(z_k) and z_k = m + s e_k:
+
+        gradient  d/dm E B, by a difference of E B        path   E sum B_k dl_k/dz_k
+        score     E sum B_k d/dm log q(z_k)               theta  d/db E B
+    """
+
+    def __init__(self, x, m, log_s, K, bound, nodes=26):
+        self.x, self.s, self.K, self.bound = x, np.exp(log_s), K, bound
+        points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+        self.e = np.stack([g.ravel() for g in np.meshgrid(*[points] * K, indexing="ij")])
+        products = np.stack([g.ravel() for g in np.meshgrid(*[weights / weights.sum()] * K, indexing="ij")])
+        self.weights = products.prod(axis=0)
+        h = 1e-4
+        self.gradient = (self.value(m + h) - self.value(m - h)) / (2 * h)
+        z, l = self.draws(m)
+        share = np.broadcast_to(bound.weights(l), l.shape)
+        along = (x - z) - z + (z - m) / self.s**2  # d/dz of log p(x|z) + log p(z) - log q(z)
+        self.path = self.mean((share * along).sum(axis=0))
+        self.score = self.mean((share * (z - m) / self.s**2).sum(axis=0))
+        self.theta = self.mean((share * (x - z)).sum(axis=0))
+
+    def draws(self, m):
+        z = m + self.s * self.e
+        log_q = -0.5 * self.e**2 - np.log(self.s)
+        return z, -0.5 * (self.x - z) ** 2 - 0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_q
+
+    def mean(self, values):
+        return float((self.weights * values).sum())
+
+    def value(self, m):
+        return self.mean(self.bound(self.draws(m)[1]))

@@ -320,3 +320,38 @@ def test_a_recording_does_not_decide_by_values(decide):
     with pytest.raises(TypeError):
         Recording(lambda v, i: (decide(i), v * v)[1], x, inputs=x)
     assert float(gradient(lambda v: float(v) * v, x)) == 2.0  # and afterwards all is as before
+
+
+def test_pulls_from_some_outputs_to_some_arguments():
+    """Two scalars of one recording: each is pulled alone, to the entries asked for; nothing else is written."""
+    calls = []
+
+    @primitive
+    def counted(x, *, name):
+        return x + 0
+
+    @counted.vjp
+    def _(y_bar, y, x, *, needs, name):
+        calls.append(name)
+        return (y_bar,)
+
+    def f(p):
+        a, b = counted(p["a"], name="a"), counted(p["b"], name="b")
+        return {"sum": (a + 2 * b).sum(), "product": (a * b).sum()}
+
+    p = {"a": np.array([1.0, 2.0]), "b": np.array([5.0, 7.0]), "unused": np.zeros(1)}
+    out = {name: np.full_like(x, np.nan) for name, x in p.items()}
+    _, pull = vjp(f, p, out=out)
+    bars = pull({"sum": 1.0, "product": None}, only=["b"])
+    assert calls == ["b"]
+    assert bars.keys() == {"b"}
+    np.testing.assert_array_equal(out["b"], [2, 2])
+    assert np.isnan(out["a"]).all()
+    pull({"sum": None, "product": -1.0}, only=["a", "unused"])
+    np.testing.assert_array_equal(out["a"], [-5, -7])
+    np.testing.assert_array_equal(out["b"], [2, 2])
+    np.testing.assert_array_equal(out["unused"], [0])
+    assert calls == ["b", "a"]
+    pull({"sum": 1.0, "product": 1.0})
+    np.testing.assert_array_equal(out["a"], [6, 8])
+    np.testing.assert_array_equal(out["b"], [3, 4])

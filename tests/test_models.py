@@ -8,7 +8,7 @@ import pytest
 from gvae import families, models, objectives, ops, random
 from gvae.data import Table
 from gvae.families import Bernoulli, Conditional, Diagonal, Gaussian, parse
-from gvae.objectives import ELBO, IWAE, Layer, Terms
+from gvae.objectives import ELBO, ImportanceWeighted, Layer, Terms
 from gvae.training import Trainer, train
 
 N_LATENT, N_DATA = 6, 12
@@ -170,7 +170,7 @@ def views():
     return {"x": x, "y": x @ np.random.default_rng(9).normal(size=(N_DATA, 5)) * 0.3}
 
 
-@pytest.mark.parametrize("objective", [ELBO(), ELBO("A"), IWAE()], ids=str)
+@pytest.mark.parametrize("objective", [ELBO(), ELBO("A"), ImportanceWeighted()], ids=str)
 @pytest.mark.parametrize("toy", [TwoLayers, TwoViews, BinaryCodes, PerDatum, Counting])
 def test_other_models_need_no_change_elsewhere(toy, objective):
     columns = views() if toy is TwoViews else {"x": binary(seed=2)}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import reference as ref
 
-from gvae import objectives, ops, random
+from gvae import bounds, objectives, ops, random
 from gvae.autodiff import gradient, value_and_gradient
 from gvae.distributions import BandedGaussian, BernoulliDistribution, DiagonalGaussian, Distribution
 from gvae.errors import ConfigError
-from gvae.objectives import ELBO, IWAE, Layer, Terms
+from gvae.objectives import ELBO, ImportanceWeighted, Layer, Terms
 
 D, n, B = 7, 4, 3
 rng = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def test_a_prior_of_its_own_counts_in_every_estimator():
     few = Terms({"x": t.log_likelihood["x"][:1]}, [Layer(q, p, layer.z[:1], layer.noise[:1])])
     expected = (few.total_log_likelihood - ratio[:1]).mean()
     assert ELBO("A")(few)[0] == pytest.approx(expected, rel=1e-12)
-    assert IWAE()(few)[0] == pytest.approx(expected, rel=1e-12)
+    assert ImportanceWeighted()(few)[0] == pytest.approx(expected, rel=1e-12)
     assert ELBO("B")(few)[0] == pytest.approx((few.total_log_likelihood - layer.kl).mean(), rel=1e-12)
 
 
@@ -111,7 +111,7 @@ def test_the_importance_weighted_bound_climbs_to_log_p():
     gaps = LOG_P - np.array(bounds)
     assert (gaps[0] > 0.1).all()
     assert (np.abs(gaps[-1]) < 0.02 * gaps[0] + 5 * errors[-1]).all()
-    value, _ = IWAE()(terms(exact_posterior(), 7))
+    value, _ = ImportanceWeighted()(terms(exact_posterior(), 7))
     assert value == pytest.approx(LOG_P.mean(), rel=1e-12)
 
 
@@ -122,7 +122,7 @@ def test_one_sample_iwae_is_estimator_a():
 
         return value_and_gradient(f, POSTERIOR_MEAN + 0.3, np.full((B, n), -0.2))
 
-    (a, grad_a), (b, grad_b) = bound(ELBO("A")), bound(IWAE())
+    (a, grad_a), (b, grad_b) = bound(ELBO("A")), bound(ImportanceWeighted())
     assert a == pytest.approx(b, rel=1e-13)
     for x, y in zip(grad_a, grad_b, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
@@ -149,12 +149,12 @@ def test_warm_up_weighs_the_kl():
         value, metrics = ELBO(warmup=10)(t, step)
         assert value == pytest.approx(likelihood - beta * kl)
         assert metrics["bound"] == pytest.approx(likelihood - kl)  # what is reported is the bound itself
-    assert IWAE(warmup=10)(t, 9)[0] == pytest.approx(IWAE()(t)[0])
+    assert ImportanceWeighted(warmup=10)(t, 9)[0] == pytest.approx(ImportanceWeighted()(t)[0])
 
 
 def test_rows_can_be_weighted():
     t = terms(best_diagonal(), 5)
-    for objective in (ELBO("A"), ELBO("B"), IWAE()):
+    for objective in (ELBO("A"), ELBO("B"), ImportanceWeighted()):
         first, _ = objective(t, weight=np.array([1.0, 0.0, 0.0]))
         rest, _ = objective(t, weight=np.array([0.0, 1.0, 1.0]))
         both, _ = objective(t, weight=np.array([2.0, 1.0, 1.0]))
@@ -164,7 +164,7 @@ def test_rows_can_be_weighted():
 
 
 @pytest.mark.parametrize("K", [1, 3])
-@pytest.mark.parametrize("objective", [ELBO("A"), ELBO("auto"), IWAE()], ids=str)
+@pytest.mark.parametrize("objective", [ELBO("A"), ELBO("auto"), ImportanceWeighted()], ids=str)
 def test_the_score_function_is_unbiased(objective, K):
     """Bernoulli draws, two units, ELBO and IWAE by enumeration; 40,000 rows of one datum; 5 standard errors, fixed key."""
     weights, x = np.array([1.3, -0.7]), 0.4
@@ -179,7 +179,7 @@ def test_the_score_function_is_unbiased(objective, K):
         log_joint_code = log_joint(codes)
         probability = ops.exp(ops.sum(log_q_code[grids], axis=0))
         log_w = ops.subtract(log_joint_code[grids], log_q_code[grids])
-        f = ops.log_mean_exp(log_w, axis=0) if isinstance(objective, IWAE) else ops.mean(log_w, axis=0)
+        f = ops.log_mean_exp(log_w, axis=0) if isinstance(objective, ImportanceWeighted) else ops.mean(log_w, axis=0)
         return ops.sum(probability * f)
 
     logits = np.array([0.3, -0.8])
@@ -200,16 +200,35 @@ def test_the_score_function_is_unbiased(objective, K):
 
 
 def test_names():
-    assert set(objectives.OBJECTIVES) == {"elbo", "elbo_a", "elbo_b", "iwae"}
+    names = {"elbo", "elbo_a", "elbo_b", "iwae", "vr_iwae", "renyi", "ciwae", "miwae", "piwae"}
+    assert set(objectives.OBJECTIVES) == names
     assert objectives.parse("elbo_a", 5) == ELBO("A", 5)
-    assert objectives.parse(IWAE()) == IWAE()
-    with pytest.raises(ConfigError, match="unknown objective 'evidence'; known are elbo, elbo_a"):
-        objectives.parse("evidence")
+    assert objectives.parse("iwae", 5, "dreg") == ImportanceWeighted(gradient="dreg", warmup=5)
+    assert objectives.parse("elbo", gradient="stl") == ImportanceWeighted(bounds.Mean(), "stl")
+    assert objectives.parse("renyi:-1.5") == ImportanceWeighted(bounds.Renyi(-1.5))
+    assert objectives.parse("vr_iwae:0") == objectives.parse("iwae")
+    ciwae = bounds.Mixture((0.25, 0.75), (bounds.Mean(), bounds.IWAE))
+    assert objectives.parse("ciwae:0.25") == ImportanceWeighted(ciwae)
+    assert objectives.parse("miwae:8") == ImportanceWeighted(bounds.Grouped(8))
+    assert objectives.parse("piwae:8") == ImportanceWeighted(bounds.IWAE, inference_bound=bounds.Grouped(8))
+    assert objectives.parse(ImportanceWeighted()) == ImportanceWeighted()
+    for bad in ("evidence", "elbo:2", "iwae:", "miwae:"):
+        with pytest.raises(ConfigError, match=f"unknown objective '{bad}'; known are elbo, elbo_a"):
+            objectives.parse(bad)
     with pytest.raises(ConfigError, match=r"unknown objective \[\]"):
         objectives.parse([])
+    for bad in ("vr_iwae:1", "vr_iwae:-0.1", "vr_iwae:x", "renyi:nan", "renyi:inf", "ciwae:1.5", "miwae:0", "piwae:2.5"):
+        with pytest.raises(ConfigError, match=f"{bad.partition(':')[0]}: its number is '.*', expected"):
+            objectives.parse(bad)
+    with pytest.raises(ConfigError, match="Renyi: alpha is 1"):
+        objectives.parse("renyi:1")
     for bad in (-1, 1.5, True):
         with pytest.raises(ConfigError, match="warmup is"):
             objectives.parse("elbo", bad)
+    with pytest.raises(ConfigError, match="unknown gradient 'adam'; known are reparameterized, stl"):
+        objectives.parse("iwae", gradient="adam")
+    with pytest.raises(ConfigError, match="elbo_b: gradient 'stl' needs log q by sampling"):
+        objectives.parse("elbo_b", gradient="stl")
     q, p = best_diagonal(), BernoulliDistribution(np.zeros(n))
     with pytest.raises(ConfigError, match="has no closed form"):
         ELBO("B")(Terms({"x": np.zeros((1, B))}, [Layer(exact_posterior(), p, np.zeros((1, B, n)))]))

@@ -22,6 +22,7 @@ LAYERS = [
     {"models"},
     {"training", "evaluation", "data"},
     {"objectives"},
+    {"bounds"},
     {"families"},
     {"distributions", "nn", "optim"},
     {"interop"},

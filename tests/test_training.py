@@ -14,7 +14,7 @@ from gvae import memory, models, nn, random, training
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, ShapeError
 from gvae.evaluation import evaluate
-from gvae.objectives import ELBO, IWAE
+from gvae.objectives import ELBO, ImportanceWeighted
 from gvae.optim import Adam
 from gvae.training import RunFolder, Trainer, load_checkpoint, save_checkpoint, train
 
@@ -67,8 +67,8 @@ def trained(model, table, replays, **settings):
     [
         ({}, {}),
         ({"posterior": "diagonal", "observation": "gaussian"}, {"objective": ELBO("A", warmup=7)}),
-        ({"posterior": "grid:2x2", "prior": "chain"}, {"objective": IWAE(warmup=3), "samples": 3}),
-        ({"posterior": "full", "dtype": np.float64}, {"objective": IWAE(), "samples": 2}),
+        ({"posterior": "grid:2x2", "prior": "chain"}, {"objective": ImportanceWeighted(warmup=3), "samples": 3}),
+        ({"posterior": "full", "dtype": np.float64}, {"objective": ImportanceWeighted(), "samples": 2}),
         ({"posterior": "lowrank", "activation": "tanh"}, {"samples": 2}),
         ({"posterior": "ar1"}, {}),
     ],
@@ -392,7 +392,7 @@ def test_evaluation_keeps_to_its_memory():
 def test_a_step_allocates_nothing_large_in_the_long_run(replays):
     """All arrays of some size lie in memory that the steps before have used."""
     model = models.VAE(784, 16, posterior="chain", hidden=(100,))
-    trainer = Trainer(model, objective=IWAE(), samples=20, replays=replays)
+    trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, replays=replays)
     batch = Table((np.random.default_rng(0).uniform(size=(50, 784)) < 0.2).astype(np.float32)).batch(np.arange(50), KEY)
     for _ in range(4):
         trainer.step(batch)

@@ -1,0 +1,148 @@
+"""Lower bounds on log p(x) as functions of the log-weights l_k = log p(x, z_k) - log q(z_k | x) of K draws.
+
+A bound maps log-weights (K, B), Vars or arrays, to (B,). Beside its value it knows two derivatives, which are all that the
+gradient estimators of `gvae.objectives` need:
+
+    weights(l)    B_k  = d bound / d l_k, which sum to one
+    curvature(l)  B_kk = d² bound / d l_k²
+
+each (K, B), or one number if it is the same everywhere.
+
+E bound(l) is at most log p(x) for all of these but Renyi with alpha < 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gvae.errors import ConfigError
+from gvae.ops import arrays, elementwise
+from gvae.ops import weights as importance
+
+__all__ = ["IWAE", "Bound", "Grouped", "Mean", "Mixture", "Renyi", "leave_one_out"]
+
+
+class Bound(Protocol):
+    """(K, B) log-weights -> (B,), with its first and second derivative in each of them."""
+
+    def __call__(self, log_weights: Any) -> Any: ...
+    def weights(self, log_weights: Any) -> Any: ...
+    def curvature(self, log_weights: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Mean:
+    """1/K sum_k l_k: the evidence lower bound, whatever K."""
+
+    def __call__(self, log_weights: Any) -> Any:
+        return arrays.mean(log_weights, axis=0)
+
+    def weights(self, log_weights: Any) -> Any:
+        return 1 / log_weights.shape[0]
+
+    def curvature(self, log_weights: Any) -> Any:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Renyi:
+    """1/(1-a) log 1/K sum_k e^((1-a) l_k), a = alpha: IWAE at 0, towards Mean at 1, above log p(x) for large K below 0.
+
+    Sources: Burda, Grosse and Salakhutdinov (2016), eq. 8 (a = 0); Li and Turner (2016), eq. 6; as the VR-IWAE bound,
+    0 <= a < 1, Daudel, Benton, Shi and Doucet (2023). Raises ConfigError for alpha = 1, which is Mean.
+    """
+
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.alpha) or self.alpha == 1:
+            raise ConfigError(f"Renyi: alpha is {self.alpha!r}, expected a finite number other than 1 (the limit 1 is Mean)")
+
+    def __call__(self, log_weights: Any) -> Any:
+        if self.alpha == 0:
+            return importance.log_mean_exp(log_weights, axis=0)
+        power = 1 - self.alpha
+        return importance.log_mean_exp(power * log_weights, axis=0) / power
+
+    def weights(self, log_weights: Any) -> Any:
+        return importance.normalized_weights((1 - self.alpha) * log_weights, axis=0)
+
+    def curvature(self, log_weights: Any) -> Any:
+        w = self.weights(log_weights)
+        return (1 - self.alpha) * (w - elementwise.square(w))
+
+
+IWAE = Renyi(0.0)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """sum_i share_i bound_i. CIWAE is share b of Mean and 1 - b of IWAE (Rainforth et al. 2018, eq. 13)."""
+
+    shares: tuple[float, ...]
+    bounds: tuple[Bound, ...]
+
+    def __call__(self, log_weights: Any) -> Any:
+        return self._sum([bound(log_weights) for bound in self.bounds])
+
+    def weights(self, log_weights: Any) -> Any:
+        return self._sum([bound.weights(log_weights) for bound in self.bounds])
+
+    def curvature(self, log_weights: Any) -> Any:
+        return self._sum([bound.curvature(log_weights) for bound in self.bounds])
+
+    def _sum(self, parts: Sequence[Any]) -> Any:
+        total = self.shares[0] * parts[0]
+        for share, part in zip(self.shares[1:], parts[1:], strict=True):
+            total = total + share * part
+        return total
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """The mean over `groups` of a bound on K / groups log-weights each: MIWAE (Rainforth et al. 2018, eq. 12).
+
+    Raises ConfigError where `groups` does not divide K.
+    """
+
+    groups: int
+    bound: Bound = IWAE
+
+    def __call__(self, log_weights: Any) -> Any:
+        by_group = arrays.reshape(self.bound(self._split(log_weights)), shape=(self.groups, log_weights.shape[1]))
+        return arrays.mean(by_group, axis=0)
+
+    def weights(self, log_weights: Any) -> Any:
+        return self._join(self.bound.weights(self._split(log_weights)), log_weights.shape)
+
+    def curvature(self, log_weights: Any) -> Any:
+        return self._join(self.bound.curvature(self._split(log_weights)), log_weights.shape)
+
+    def _split(self, log_weights: Any) -> Any:
+        """(K, B) -> (K / groups, groups * B): a group is every groups-th draw, which costs no copy."""
+        K, B = log_weights.shape
+        if K % self.groups:
+            raise ConfigError(f"a bound of {self.groups} groups needs samples divisible by {self.groups}, got {K}")
+        return arrays.reshape(log_weights, shape=(K // self.groups, self.groups * B))
+
+    def _join(self, derivative: Any, shape: tuple[int, ...]) -> Any:
+        return (arrays.reshape(derivative, shape=shape) if hasattr(derivative, "shape") else derivative) / self.groups
+
+
+def leave_one_out(bound: Bound, log_weights: Any) -> Any:
+    """The bound without draw k, for every k: l_k is replaced by the mean of the other log-weights, (K, B) -> (K, B).
+
+    Source: Mnih and Rezende (2016), eq. 9, the geometric mean. Takes memory and time K² B; needs K >= 2.
+    """
+    K, B = log_weights.shape
+    if K < 2:
+        raise ConfigError(f"a leave-one-out baseline needs at least two samples, got {K}")
+    others = (arrays.sum(log_weights, axis=0, keepdims=True) - log_weights) / (K - 1)
+    left_out = np.eye(K, dtype=bool)[:, :, None]  # [j, k]: draw j of the bound without draw k
+    each = elementwise.where(left_out, others[None, :, :], log_weights[:, None, :])
+    return arrays.reshape(bound(arrays.reshape(each, shape=(K, K * B))), shape=(K, B))
