@@ -183,7 +183,7 @@ class VAE:
         warmup = settings["warmup"] * -(-len(x) // settings["batch_size"])
         trainer = training.Trainer(
             model,
-            objective=objectives.parse(settings["objective"], warmup, settings["gradient"]),
+            objective=objectives.parse(settings["objective"], warmup, gradient=settings["gradient"]),
             samples=settings["samples"],
             learning_rate=settings["learning_rate"],
             seed=seed,
