@@ -283,9 +283,12 @@ def test_epochs_and_steps():
 
 def test_warmup_counts_epochs(monkeypatch):
     seen, parse = [], objectives.parse
-    monkeypatch.setattr(
-        objectives, "parse", lambda name, warmup=0, **rest: (seen.append(warmup), parse(name, warmup, **rest))[1]
-    )
+
+    def spy(name, warmup=0, **rest):
+        seen.append(warmup)
+        return parse(name, warmup, **rest)
+
+    monkeypatch.setattr(objectives, "parse", spy)
     small(warmup=5).fit(X)
     assert seen[-1] == 5 * 3
 
