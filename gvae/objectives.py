@@ -38,15 +38,18 @@ REST = "*"  # in an objective's value: the parameter groups that no other key na
 class Layer:
     """One stochastic layer: its posterior q, its prior p (None: the standard one), and the draw z from q.
 
-    noise : what z was made of, or None if z was not drawn by q.sample
-    again : again(f, g) is q with f applied to the parameters of its network and g to the draws of other layers that it is
-            conditioned on. A model of several layers gives it for each, so that derivatives can take one of the ways alone
+    noise   : what z was made of, or None if z was not drawn by q.sample
+    coupled : p is conditioned on draws that depend on z, as p(z1|z2) is where z2 ~ q(z2|z1). KL(q ‖ p) is then no part of
+              the bound: E log q(z)/p(z) is over both draws
+    again   : again(f, g) is q with f applied to the parameters of its network and g to the draws of other layers that it is
+              conditioned on. A model of several layers gives it for each, so that derivatives can take one of the ways alone
     """
 
     q: Distribution
     p: Distribution | None
     z: Any
     noise: Any = None
+    coupled: bool = False
     again: Callable[[Callable, Callable], Distribution] | None = None
 
     @cached_property
@@ -75,8 +78,8 @@ class Layer:
 
     @cached_property
     def kl(self) -> Any:
-        """KL(q ‖ p) in closed form, (B,) or (K, B); None where there is no closed form."""
-        return self.q.kl(self.p)
+        """KL(q ‖ p) in closed form, (B,) or (K, B); None where there is none, or where the layer is coupled."""
+        return None if self.coupled else self.q.kl(self.p)
 
 
 @dataclass
@@ -190,7 +193,8 @@ class ELBO:
         closed = layer.kl if self.estimator != "A" else None
         if closed is None:
             if self.estimator == "B":
-                raise ConfigError(f"elbo_b: KL({type(layer.q).__name__} ‖ {type(layer.p).__name__}) has no closed form")
+                why = "is coupled to another layer's draw" if layer.coupled else "has no closed form"
+                raise ConfigError(f"elbo_b: KL({type(layer.q).__name__} ‖ {type(layer.p).__name__}) {why}")
             return elementwise.subtract(layer.log_q, layer.log_p)
         return closed
 

@@ -192,8 +192,10 @@ class TwoLayers:
         z1 = q1(p).sample(self.noise[0])
         z2 = q2(p, z1).sample(self.noise[1])
         layers = [
-            Layer(q1(p), DiagonalGaussian(0.8 * z2, one), z1, self.noise[0], (lambda f, g: q1(f(p))) if again else None),
-            Layer(q2(p, z1), None, z2, self.noise[1], (lambda f, g: q2(f(p), g(z1))) if again else None),
+            Layer(
+                q1(p), DiagonalGaussian(0.8 * z2, one), z1, self.noise[0], True, (lambda f, g: q1(f(p))) if again else None
+            ),
+            Layer(q2(p, z1), None, z2, self.noise[1], False, (lambda f, g: q2(f(p), g(z1))) if again else None),
         ]
         return Terms({"x": DiagonalGaussian(z1, one).log_prob(np.array([X]))}, layers)
 

@@ -87,7 +87,7 @@ class TwoLayers:
         z1 = q1.sample(noise["z1"])
         q2 = self.q2(params, z1)
         z2 = q2.sample(noise["z2"])
-        layers = [Layer(q1, self.p1(params, z2), z1, noise["z1"]), Layer(q2, None, z2, noise["z2"])]
+        layers = [Layer(q1, self.p1(params, z2), z1, noise["z1"], coupled=True), Layer(q2, None, z2, noise["z2"])]
         return Terms({"x": self.px(params, z1).log_prob(batch.x)}, layers)
 
 

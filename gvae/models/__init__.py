@@ -15,6 +15,7 @@
 columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.
 """
 
+from gvae.models.hierarchical import Hierarchical
 from gvae.models.vae import VAE
 
-__all__ = ["VAE"]
+__all__ = ["VAE", "Hierarchical"]
