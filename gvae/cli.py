@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import io
 import json
+import logging
 import math
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import gvae
 from gvae import blas
-from gvae.errors import ConfigError, DataError, GvaeError, RunError
+from gvae.errors import ConfigError, DataError, GvaeError, RunError, StoppedError
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0, or 2 for bad input, or 130 after Ctrl-C; wrong usage exits with 2."""
+    """Run a command. Returns the exit code: 0; 2 for bad input, as for wrong usage; 130 after Ctrl-C, 143 after TERM."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with _warnings_on_stderr(options):
+            options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         return _complain(options, f"interrupted{interrupt}", 130)
+    except _Signalled as signalled:
+        return _complain(options, str(signalled), 128 + signalled.number)
     except GvaeError as error:
         return _complain(options, str(error), 2)
     except BrokenPipeError:  # the reader, head say, has seen enough; leave nothing for the interpreter to flush
@@ -43,6 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(options: argparse.Namespace, message: str, code: int) -> int:
     print(f"gvae {options.command}: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+@contextlib.contextmanager
+def _warnings_on_stderr(options: argparse.Namespace) -> Iterator[None]:
+    """What gvae's loggers warn of, one line each: a step without an update, an older checkpoint used."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter(f"gvae {options.command}: %(message)s"))
+    logger = logging.getLogger("gvae")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 # ---- usage ---------------------------------------------------------------------------------------
@@ -85,59 +107,104 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="everything random follows from it")
     demo.add_argument("--quiet", action="store_true", help="no progress, no table: pictures only")
 
-    train = command("train", _train, "Train a model and keep it in a run folder.")
-    _data_arguments(train, nargs=None)
-    train.add_argument("--out", required=True, metavar="RUN", help="the run folder; must be new or empty")
+    train = command("train", _train, "Train a model and keep it in a run folder, or continue a run.")
+    _data_arguments(train, default="that of the run to continue")
+    where = train.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", metavar="RUN", help="the run folder; must be new or empty")
+    where.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue this run as if it had never stopped, with the settings it was begun with; --epochs may be more",
+    )
     train.add_argument("--model", choices=["vae"], default="vae", help="kind of model: vae")
+    train.add_argument(
+        "--save-every", type=_positive, default=300, metavar="S", help="seconds between checkpoints within an epoch"
+    )
     train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     group = train.add_argument_group("model")
-    group.add_argument("--latent", type=_count, default=16, metavar="N", help="latent variables")
-    group.add_argument(
+
+    def setting(flag: str, default: Any, help: str, **details: Any) -> None:
+        """A setting of gvae.VAE, which has the default: only what is given shows in the options."""
+        shown = (
+            "" if default is None else f" (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
+        )
+        group.add_argument(flag, default=argparse.SUPPRESS, help=help + shown, **details)
+
+    setting("--latent", 16, "latent variables", type=_count, metavar="N")
+    setting(
         "--posterior",
-        default="chain",
+        "chain",
+        "of q(z|x): diagonal, chain, band:3, grid:4x4, extended_grid:4x4, ar1, lowrank:2, full, ...",
         metavar="FAMILY",
-        help="of q(z|x): diagonal, chain, band:3, grid:4x4, extended_grid:4x4, ar1, lowrank:2, full, ...",
     )
-    group.add_argument(
-        "--observation", default="auto", metavar="FAMILY", help="of p(x|z): bernoulli, gaussian, ...; auto looks at the data"
-    )
-    group.add_argument(
-        "--hidden", type=_count, nargs="+", default=[200, 200], metavar="N", help="widths of the encoder's hidden layers"
-    )
-    group.add_argument(
-        "--activation", default="elu", metavar="NAME", help="elu, tanh, relu, leaky_relu, softplus, sigmoid, identity"
-    )
-    group.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision of all arithmetic")
+    setting("--observation", "auto", "of p(x|z): bernoulli, gaussian, ...; auto looks at the data", metavar="FAMILY")
+    setting("--hidden", [200, 200], "widths of the encoder's hidden layers", type=_count, nargs="+", metavar="N")
+    setting("--activation", "elu", "elu, tanh, relu, leaky_relu, softplus, sigmoid, identity", metavar="NAME")
+    setting("--dtype", "float32", "precision of all arithmetic", choices=["float32", "float64"])
     group = train.add_argument_group("training")
-    group.add_argument(
+    setting(
         "--objective",
-        default="elbo",
+        "elbo",
+        "elbo, elbo_a, elbo_b, iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8",
         metavar="NAME",
-        help="elbo, elbo_a, elbo_b, iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8",
     )
-    group.add_argument(
+    setting(
         "--gradient",
-        default="reparameterized",
+        "reparameterized",
+        "estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg",
         metavar="NAME",
-        help="estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg",
     )
-    group.add_argument("--samples", type=_count, default=1, metavar="K", help="draws per row and step")
-    group.add_argument("--warmup", type=_natural, default=0, metavar="E", help="epochs of KL warm-up")
-    group.add_argument(
+    setting("--samples", 1, "draws per row and step", type=_count, metavar="K")
+    setting("--warmup", 0, "epochs of KL warm-up", type=_natural, metavar="E")
+    setting(
         "--binarize",
+        None,
+        "how grey levels become black and white (default: dynamic for grey levels under bernoulli)",
         choices=["dynamic", "fixed", "threshold", "none"],
-        help="how grey levels become black and white (default: dynamic for grey levels under bernoulli)",
     )
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=_count, default=20, metavar="N", help="passes over the data")
-    length.add_argument("--steps", type=_count, metavar="N", help="steps of one batch each, instead of epochs")
-    group.add_argument("--batch-size", type=_count, default=100, metavar="N", help="rows per step")
-    group.add_argument("--learning-rate", type=_positive, default=1e-3, metavar="RATE", help="of Adam")
-    group.add_argument("--seed", type=_seed, default=0, metavar="N", help="everything random follows from it")
+    length.add_argument(
+        "--epochs", type=_count, default=argparse.SUPPRESS, metavar="N", help="passes over the data (default: 20)"
+    )
+    length.add_argument(
+        "--steps", type=_count, default=argparse.SUPPRESS, metavar="N", help="steps of one batch each, instead of epochs"
+    )
+    setting("--batch-size", 100, "rows per step", type=_count, metavar="N")
+    setting("--learning-rate", 1e-3, "of Adam", type=_positive, metavar="RATE")
+    setting(
+        "--schedule",
+        "constant",
+        "of the learning rate: constant; cosine, to 0 at the end; plateau:E, halved after E epochs without a better bound; "
+        "iwae, 10^(-i/7) for 3^i epochs",
+        metavar="NAME",
+    )
+    setting(
+        "--average",
+        None,
+        "evaluate and keep a running average of the weights: ema:0.999 over steps, swa:E over epochs from the E-th on",
+        metavar="NAME",
+    )
+    setting("--clip", None, "shorten a gradient whose norm is larger", type=_positive, metavar="NORM")
+    setting(
+        "--on-nonfinite",
+        "stop",
+        "after a loss or gradient that is NaN or infinite: stop; skip the step; or rollback, to the start of the epoch with "
+        "half of the learning rate",
+        choices=["stop", "skip", "rollback"],
+    )
+    setting(
+        "--patience",
+        None,
+        "early stopping: end after N epochs without a better bound on rows held out from training; keep the best weights",
+        type=_count,
+        metavar="N",
+    )
+    setting("--validation-fraction", 0.1, "share of the training rows held out for it", type=_positive, metavar="F")
+    setting("--seed", 0, "everything random follows from it", type=_seed, metavar="N", dest="random_state")
 
     evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
-    _data_arguments(evaluate, nargs="?")
+    _data_arguments(evaluate, default="as in training")
     evaluate.add_argument("--split", choices=["test", "train"], default="test", help="which part of the data")
     evaluate.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row")
     evaluate.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws and of the binarization")
@@ -159,11 +226,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _data_arguments(parser: argparse.ArgumentParser, nargs: str | None) -> None:
+def _data_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     what = "digits, mnist, binarized_mnist, omniglot, frey_faces, or a .npy, .npz, .csv or idx file"
-    parser.add_argument(
-        "data", metavar="DATA", nargs=nargs, help=what + ("" if nargs is None else " (default: as in training)")
-    )
+    parser.add_argument("data", metavar="DATA", nargs="?", help=f"{what} (default: {default})")
     parser.add_argument("--data-dir", metavar="FOLDER", help="where named data sets lie (or GVAE_DATA_DIR)")
 
 
@@ -227,49 +292,122 @@ def _train(options: argparse.Namespace) -> None:
     from gvae import data, training, warmup
     from gvae.estimator import VAE
 
-    training.check_free(options.out)
+    run = options.resume or options.out
+    given = {name: value for name, value in vars(options).items() if name in VAE().get_params()}
+    if "hidden" in given:
+        given["hidden"] = tuple(given["hidden"])
+    if options.resume is None:
+        if options.data is None:
+            raise ConfigError("name the data to train on: gvae train DATA --out RUN; see gvae train --help")
+        training.check_free(run)
+        begun: dict[str, Any] = {"random_state": 0}
+        notes: dict[str, Any] = {}
+    else:
+        begun, notes = _begun(run)
+    if "steps" in given and given["steps"] != begun.get("steps") and options.resume:
+        raise ConfigError(f"{run} was begun with another length; only --epochs can be raised")
+    model = VAE(**begun | given | {"verbose": not options.quiet})
     if not options.quiet and warmup.is_cold():
         print("gvae train: compiling the kernels for this machine, once; it takes about 15 seconds", file=sys.stderr)
-    model = VAE(
-        latent=options.latent,
-        posterior=options.posterior,
-        observation=options.observation,
-        hidden=tuple(options.hidden),
-        activation=options.activation,
-        objective=options.objective,
-        gradient=options.gradient,
-        samples=options.samples,
-        warmup=options.warmup,
-        binarize=options.binarize,
-        epochs=options.epochs,
-        steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        dtype=options.dtype,
-        random_state=options.seed,
-        verbose=not options.quiet,
-    )
-    dataset = data.load(options.data, data_dir=options.data_dir)
-    if options.observation == "bernoulli" or options.binarize not in (None, "none"):
+    source, data_dir = _source(options, run, notes)
+    dataset = data.load(source, data_dir=data_dir)
+    if model.observation == "bernoulli" or model.binarize not in (None, "none"):
         for split, rows in (("training", dataset.train), ("test", dataset.test)):
             data.check_unit_interval(rows, f"{dataset.name}, {split} rows")
-    source = options.data if options.data in data.dataset_names() else _absolute(options.data)
-    folder = None if options.data_dir is None else _absolute(options.data_dir)
+    source = source if source in data.dataset_names() else _absolute(source)
+    folder = None if data_dir is None else _absolute(data_dir)
     notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
-    try:
-        model.fit(dataset.train, validation=dataset.test, run=options.out, notes=notes)
-    except KeyboardInterrupt:
-        kept = Path(options.out, "checkpoint.safetensors").exists()
-        raise KeyboardInterrupt(
-            f"; {options.out} holds what was trained up to the last whole epoch" if kept else "; nothing was kept"
-        ) from None
+    validation = dataset.test if model.patience is None else None  # early stopping must not look at the test rows
+    settings = {"run": run, "resume": options.resume is not None, "save_every": options.save_every, "notes": notes}
+    with _Interruptible() as interrupted:
+        try:
+            model.fit(dataset.train, validation=validation, stop=interrupted, **settings)
+        except StoppedError as stopped:
+            raise _Signalled(interrupted.number, f"{stopped}; {_how_to_resume(run)}") from None
+        except KeyboardInterrupt:
+            kept = Path(run, "checkpoint.safetensors").exists()
+            raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None
     if not options.quiet:
-        last = model.history_[-1]
-        seconds = sum(row["seconds"] for row in model.history_)
-        print(
-            f"{options.out}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; "
-            f"bound {last['train_bound']:.2f} (train), {last['validation_bound']:.2f} (test) nats per row"
-        )
+        _summarize(run, model)
+
+
+def _begun(run: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(settings, notes) of a run folder, as far as they are settings at all; `fit` compares them with the checkpoint's."""
+    from gvae import training
+    from gvae.estimator import VAE
+
+    config = training.read_config(run)
+    settings, notes = config.get("settings"), config.get("notes")
+    if config.get("model") != "vae" or not isinstance(settings, dict) or not isinstance(notes, dict):
+        raise RunError(f"{run}: its config.json is not that of a VAE")
+    if unknown := settings.keys() - VAE().get_params().keys():
+        raise RunError(f"{run}: its config.json has the unknown setting {sorted(unknown)[0]!r}")
+    return settings, notes
+
+
+def _summarize(run: str, model: Any) -> None:
+    if not model.history_:  # continued when nothing was left to do, and its log is lost
+        print(f"{run}: nothing left to train")
+        return
+    last, held_out = model.history_[-1], "test" if model.patience is None else "validation"
+    bounds = [(last.get("train_bound"), "train"), (last.get("validation_bound"), held_out)]
+    shown = ", ".join(f"{bound:.2f} ({which})" for bound, which in bounds if bound is not None)
+    seconds = sum(row.get("seconds", 0) for row in model.history_)
+    print(f"{run}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; bound {shown} nats per row")
+    if model.patience is not None:
+        best = max(model.history_, key=lambda row: row.get("validation_bound", -math.inf))
+        print(f"kept: the weights of epoch {best['epoch']}, the best on the validation rows")
+    if model.events_:
+        rows = sorted({row for event in model.events_ for row in event.get("rows", [])})
+        print(f"not finite: {len(model.events_)} times (see log.jsonl); rows {', '.join(map(str, rows[:10])) or 'unknown'}")
+
+
+def _source(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> tuple[str, str | None]:
+    """The data to load and the folder to look in, as given or as in training. The notes may hold anything."""
+    source = options.data or notes.get("data")
+    if not isinstance(source, str):
+        raise ConfigError(f"{run} does not say what it was trained on: name the data")
+    noted = notes.get("data_dir")
+    return source, options.data_dir or (noted if isinstance(noted, str) else None)
+
+
+def _how_to_resume(run: str) -> str:
+    return f"continue with: gvae train --resume {shlex.quote(run)}"
+
+
+class _Signalled(Exception):
+    """Training ended early on a signal, and is saved."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.number = number
+
+
+class _Interruptible:
+    """While it is entered, Ctrl-C and TERM are noted and not obeyed at once; a second Ctrl-C interrupts as usual.
+    Calling it tells whether there was one, and `number` which. Ignored signals, as under nohup, stay ignored."""
+
+    number = 0
+
+    def __enter__(self) -> _Interruptible:
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        return self.number != 0
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
 
 
 @_on_one_blas_thread
@@ -279,10 +417,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.rows is not None:
         _check_new(options.rows)
     model = estimator.load(options.folder)
-    source = options.data or model.notes_.get("data")
-    if not isinstance(source, str):
-        raise ConfigError(f"{options.folder} does not say what it was trained on: name the data")
-    dataset = data.load(source, data_dir=options.data_dir or model.notes_.get("data_dir"))
+    source, data_dir = _source(options, options.folder, model.notes_)
+    dataset = data.load(source, data_dir=data_dir)
     rows = dataset.test if options.split == "test" else dataset.train
     where = f"{dataset.name}, {options.split} rows"
     if rows.shape[1] != model.n_features_in_:

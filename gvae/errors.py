@@ -18,6 +18,7 @@ __all__ = [
     "NotPositiveDefiniteError",
     "RunError",
     "ShapeError",
+    "StoppedError",
 ]
 
 
@@ -58,7 +59,19 @@ class DependencyError(GvaeError, ImportError):
 
 
 class NonFiniteError(GvaeError, ArithmeticError):
-    """A loss, gradient or parameter became NaN or infinite."""
+    """A loss, gradient or parameter became NaN or infinite.
+
+    tensor : which, by name               step : the training step, or None
+    rows   : numbers of the rows that cause it on their own, as far as they were looked for
+    """
+
+    def __init__(self, message: str, tensor: str = "", step: int | None = None, rows: Sequence[int] = ()):
+        super().__init__(message)
+        self.tensor, self.step, self.rows = tensor, step, list(rows)
+
+
+class StoppedError(GvaeError):
+    """Training was asked to stop, and did so after a whole step; a run folder holds what it had."""
 
 
 class NotPositiveDefiniteError(GvaeError, np.linalg.LinAlgError):

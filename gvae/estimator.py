@@ -9,6 +9,7 @@ model.save("digits.gvae"); model = load("digits.gvae")
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import itertools
 import json
@@ -16,13 +17,13 @@ import math
 import numbers
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gvae import data, evaluation, models, objectives, random, training
+from gvae import data, evaluation, models, objectives, optim, random, training
 from gvae.errors import ConfigError, DataError, DTypeError, RunError, ShapeError
 from gvae.nn import Parameters
 
@@ -45,14 +46,23 @@ class VAE:
                     images of grey levels under a Bernoulli observation, else none
     epochs        : passes over the data; or steps, if given, instead
     batch_size, learning_rate (of Adam), dtype ("float32" or "float64")
+    schedule      : of the learning rate: "constant"; "cosine", down to 0 at the end of the run ("cosine:E": of epoch E);
+                    "plateau:E", halved after E epochs without a better bound (10); "iwae", 10^(-i/7) for 3^i epochs
+    average       : None, or a running average of the weights, which is then what is validated and kept: "ema:0.999" over
+                    steps, "swa:E" over the ends of epochs from the E-th on
+    clip          : None, or the largest norm of the gradient; a longer one is shortened to it
+    on_nonfinite  : what follows a bound or gradient that is not finite: "stop", "skip" or "rollback" (see training.train)
+    patience      : None, or early stopping: end after so many epochs without a better validation bound, and keep the
+                    weights of the best one
+    validation_fraction : share of the rows that is held out for this where fit is given no validation rows
     random_state  : seed in [0, 2^64), or None for a fresh one (kept in `seed_`)
     verbose       : show a progress bar
 
     Data are rows (N, D) or images (N, rows, columns): dense, finite real numbers, converted to dtype once. uint8 with a
     value above 1 are grey levels and divided by 255; if fit saw uint8, its X decides for all later uint8.
 
-    After fit: `history_` (a row per epoch), `parameters_`, `model_`, `seed_`, `binarize_`, `observation_`, `config_`,
-    `n_features_in_`. Settings are checked by fit, and read by nothing after it.
+    After fit: `history_` (a row per epoch), `events_` (see on_nonfinite), `parameters_`, `model_`, `seed_`, `binarize_`,
+    `observation_`, `config_`, `n_features_in_`. Settings are checked by fit, and read by nothing after it.
     """
 
     def __init__(
@@ -71,6 +81,12 @@ class VAE:
         steps: int | None = None,
         batch_size: int = 100,
         learning_rate: float = 1e-3,
+        schedule: str = "constant",
+        average: str | None = None,
+        clip: float | None = None,
+        on_nonfinite: str = "stop",
+        patience: int | None = None,
+        validation_fraction: float = 0.1,
         dtype: str = "float32",
         random_state: int | None = None,
         verbose: bool = False,
@@ -89,6 +105,12 @@ class VAE:
         self.steps = steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.average = average
+        self.clip = clip
+        self.on_nonfinite = on_nonfinite
+        self.patience = patience
+        self.validation_fraction = validation_fraction
         self.dtype = dtype
         self.random_state = random_state
         self.verbose = verbose
@@ -148,17 +170,24 @@ class VAE:
         *,
         validation: Any = None,
         run: str | os.PathLike | None = None,
+        resume: bool = False,
+        save_every: float = training.SAVE_EVERY,
+        stop: Callable[[], bool] | None = None,
         notes: dict[str, Any] | None = None,
     ) -> VAE:
         """Train on rows X (N, D), or on images (N, rows, columns). y is ignored. Returns self.
 
         validation : further rows, on which the objective is reported after each epoch
         run        : a new folder that receives configuration, log and checkpoint; it does not stay if training fails
-                     or is interrupted in its first epoch
+                     before the first checkpoint
+        resume     : run is there already, and is continued as if it had never stopped. Settings and rows must be those it
+                     was begun with; epochs may be more
+        save_every : seconds after which a checkpoint is written within an epoch
+        stop       : asked after every step; at True the checkpoint is written and StoppedError raised
         notes      : what else the configuration should keep, as JSON; "image_shape" is added if X are images
         Raises DataError (NaN, infinite, or outside [0, 1] for Bernoulli: row and column are named), ShapeError,
-        ConfigError, RunError before anything is written; NonFiniteError when the bound stops being finite. A failed fit
-        leaves an earlier one as it was.
+        ConfigError, RunError before anything is written; NonFiniteError when the bound stops being finite, StoppedError.
+        A failed fit leaves an earlier one as it was.
         """
         settings = _checked(self.get_params())
         dtype = np.dtype(settings["dtype"])
@@ -173,27 +202,37 @@ class VAE:
                 data.check_unit_interval(v, "validation")
         _check_memory(settings, *x.shape)
         notes = ({"image_shape": raw.shape[1:]} if raw.ndim == 3 else {}) | (notes or {})
+        fitted: dict[str, Any] = {
+            "binarize": binarize,
+            "observation": observation,
+            "n_features_in": x.shape[1],
+            "grey_levels": grey,
+        }
         model = _build(settings, x.shape[1], observation)
-        seed = settings["random_state"]
-        if seed is None:
-            seed = settings["random_state"] = int.from_bytes(os.urandom(8), "little")
-        root = random.key(seed)
-        table = data.Table(x, binarize=binarize, key=random.fold_in(root, 1))
-        held_out = None if v is None else data.Table(v, binarize=binarize, key=random.fold_in(root, 2))
-        warmup = settings["warmup"] * -(-len(x) // settings["batch_size"])
-        trainer = training.Trainer(
-            model,
-            objective=objectives.parse(settings["objective"], warmup, gradient=settings["gradient"]),
-            samples=settings["samples"],
-            learning_rate=settings["learning_rate"],
-            seed=seed,
-        )
-        fitted = {"binarize": binarize, "observation": observation, "n_features_in": x.shape[1], "grey_levels": grey}
-        config = {"model": "vae", "settings": settings, "fitted": fitted, "notes": _json(notes)}
+        if run is not None:
+            fitted["data_sha256"] = _digest(x, v)
+        elif resume:
+            raise ConfigError("fit: resume needs the folder of the run to continue, as run")
+        config: dict[str, Any] = {"model": "vae", "settings": settings, "fitted": fitted, "notes": _json(notes)}
         existed = run is not None and os.path.exists(run)
         folder = None
         try:
-            folder = None if run is None else training.RunFolder(run, config)
+            if run is not None and resume:
+                folder = training.RunFolder.reopen(run, save_every=save_every)
+                config = _continued(folder, config)
+                settings = config["settings"]
+            elif settings["random_state"] is None:
+                settings["random_state"] = int.from_bytes(os.urandom(8), "little")
+            root = random.key(settings["random_state"])
+            if v is None and settings["patience"] is not None:
+                x, v = _hold_out(x, settings["validation_fraction"], random.fold_in(root, 3))
+            table = data.Table(x, binarize=binarize, key=random.fold_in(root, 1))
+            held_out = None if v is None else data.Table(v, binarize=binarize, key=random.fold_in(root, 2))
+            trainer = _trainer(settings, model, per_epoch=-(-len(x) // settings["batch_size"]))
+            if folder is not None:
+                folder.restore(trainer, config)
+            elif run is not None:
+                folder = training.RunFolder(run, config, save_every=save_every)
             with np.errstate(all="ignore"):  # the trainer watches the bound, and says more than NumPy's warnings
                 _, history = training.train(
                     model,
@@ -202,15 +241,21 @@ class VAE:
                     steps=settings["steps"],
                     batch_size=settings["batch_size"],
                     validation=held_out,
+                    patience=settings["patience"],
+                    on_nonfinite=settings["on_nonfinite"],
                     progress=bool(self.verbose),
                     run=folder,
+                    stop=stop,
                     trainer=trainer,
                 )
         except BaseException:
-            if run is not None:
+            if run is not None and not resume:
                 _discard_unstarted(Path(run), files_are_ours=folder is not None, folder_is_ours=not existed)
             raise
-        self._adopt(config, model, trainer.parameters, history.rows)
+        finally:
+            if folder is not None:
+                folder.close()
+        self._adopt(config, model, trainer.chosen, history.rows, history.events)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **settings: Any) -> np.ndarray:
@@ -271,24 +316,24 @@ class VAE:
         """Settings and parameters in one file (safetensors), written atomically. Read it with gvae.load. RunError if it
         cannot be written."""
         self._check_fitted()
-        from safetensors.numpy import save
-
-        tensors = {f"parameters/{name}": np.ascontiguousarray(v) for name, v in self.parameters_.items()}
-        counters = {"steps": 0, "epochs": len(self.history_), "optimizer_step": 0}
+        tensors = {f"parameters/{name}": value for name, value in self.parameters_.items()}
+        saved = training.Checkpoint(tensors, self.config_, {"use": "parameters"})
         try:
-            training.write_atomically(Path(path), save(tensors, metadata=training.metadata(self.config_, counters)))
+            training.write_atomically(Path(path), training.encode(saved))
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
     # ---- parts
 
-    def _adopt(self, config: dict[str, Any], model: models.VAE, parameters: Parameters, history: list[dict]) -> None:
+    def _adopt(
+        self, config: dict[str, Any], model: models.VAE, parameters: Parameters, history: list[dict], events: list[dict]
+    ) -> None:
         """Become the fitted model that config describes."""
         fitted = config["fitted"]
         self.config_, self.notes_, self.seed_ = config, config["notes"], config["settings"]["random_state"]
         self.binarize_, self.observation_ = fitted["binarize"], fitted["observation"]
         self.n_features_in_, self.grey_levels_ = fitted["n_features_in"], fitted["grey_levels"]
-        self.model_, self.parameters_, self.history_ = model, parameters, history
+        self.model_, self.parameters_, self.history_, self.events_ = model, parameters, history, events
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "parameters_"):
@@ -305,26 +350,30 @@ class VAE:
 def load(path: str | os.PathLike) -> VAE:
     """A VAE from a file written by `VAE.save`, or from a run folder of `VAE.fit(run=...)` or `gvae train`.
 
-    Raises RunError for what is missing, damaged, altered or of another kind.
+    Raises RunError for what is missing, damaged, altered or of another kind. Of a run whose last checkpoint is damaged, the
+    one before it is taken, and a warning logged.
     """
     path = Path(path)
-    folder = path if path.is_dir() else None
-    if folder is not None:
-        path = folder / "checkpoint.safetensors"
-        if not path.is_file():
-            what = "no epoch of it was finished" if (folder / "config.json").exists() else "it is not a run folder"
-            raise RunError(f"{folder} holds no checkpoint.safetensors: {what}")
-    elif not path.is_file():
+    rows: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    if path.is_dir():
+        _, saved, _ = training.read(path)
+        if saved is None:
+            raise RunError(f"{path} holds no checkpoint.safetensors: it was stopped before the first one")
+        rows, events = training.read_history(path, saved)
+    elif path.is_file():
+        saved = training.load_checkpoint(path)
+    else:
         raise RunError(f"{path}: no such run folder or saved model")
-    tensors, config, _ = training.load_checkpoint(path)
+    config = saved.config
     try:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
-        settings = {"gradient": "reparameterized"} | config["settings"]  # older files know no other
-        fitted = config["fitted"]
-        estimator = VAE(**_checked(settings) | {"hidden": tuple(settings["hidden"])})
-        model = _build(settings, _whole("n_features_in", fitted["n_features_in"]), fitted["observation"])
-        named = {n.removeprefix("parameters/"): v for n, v in tensors.items() if n.startswith("parameters/")}
+        settings, fitted = config["settings"], config["fitted"]
+        estimator = VAE(**_checked(VAE._defaults() | settings) | {"hidden": tuple(settings["hidden"])})
+        named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
+        _check_widths(settings, n_inputs, sum(v.size for v in named.values()))
+        model = _build(settings, n_inputs, fitted["observation"])
         wanted = model.init(random.key(0))
         if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
             raise RunError(f"{path} is damaged: its parameters do not fit its configuration")
@@ -334,15 +383,13 @@ def load(path: str | os.PathLike) -> VAE:
             raise RunError(f"{path} is damaged: unknown binarization {fitted['binarize']!r}")
         if not isinstance(config["notes"], dict):
             raise RunError(f"{path} is damaged: its notes are {config['notes']!r}")
-        estimator._adopt(config, model, Parameters({n: named[n] for n in wanted}), [])
+        estimator._adopt(config, model, Parameters({n: named[n] for n in wanted}), rows, events)
     except KeyError as error:
         raise RunError(f"{path} is damaged: its configuration lacks {error}") from None
-    except (TypeError, AttributeError, ValueError, MemoryError) as error:
+    except (TypeError, AttributeError, ValueError, MemoryError, OverflowError) as error:
+        if isinstance(error, RunError):
+            raise
         raise RunError(f"{path} is damaged: {error}") from None
-    if folder is not None:
-        if _read_json(folder / "config.json") != config:
-            raise RunError(f"{folder}: config.json is missing, damaged or altered; it should say what the checkpoint says")
-        estimator.history_ = _read_log(folder / "log.jsonl")
     return estimator
 
 
@@ -361,7 +408,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
         hidden = (hidden,)
     checked["hidden"] = [_whole("hidden", width) for width in hidden]
-    for name in ("posterior", "observation", "activation", "objective", "gradient"):
+    for name in ("posterior", "observation", "activation", "objective", "gradient", "schedule", "on_nonfinite"):
         if not isinstance(settings[name], str):
             raise ConfigError(f"{name} is {settings[name]!r}, expected a name as text")
         checked[name] = str(settings[name])
@@ -369,13 +416,19 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     binarize = settings["binarize"]
     if binarize is not None and (not isinstance(binarize, str) or binarize not in data.BINARIZATIONS):
         raise ConfigError(f"unknown binarization {binarize!r}; known are {', '.join(data.BINARIZATIONS)}")
-    rate = settings["learning_rate"]
-    try:
-        checked["learning_rate"] = float(rate) if isinstance(rate, numbers.Real) and not isinstance(rate, bool) else 0.0
-    except OverflowError:  # 10**400
-        checked["learning_rate"] = math.inf
-    if not 0 < checked["learning_rate"] < math.inf:
-        raise ConfigError(f"learning_rate is {rate!r}, expected a positive number")
+    checked["learning_rate"] = _positive("learning_rate", settings["learning_rate"])
+    for name in ("clip", "patience"):
+        if settings[name] is not None:
+            checked[name] = _positive(name, settings[name]) if name == "clip" else _whole(name, settings[name])
+    checked["validation_fraction"] = _positive("validation_fraction", settings["validation_fraction"])
+    if checked["validation_fraction"] >= 1:
+        raise ConfigError(f"validation_fraction is {settings['validation_fraction']!r}, expected a number below 1")
+    optim.parse_schedule(checked["schedule"])
+    if settings["average"] is not None:
+        optim.parse_average(settings["average"], Parameters({}))
+        checked["average"] = str(settings["average"])
+    if settings["on_nonfinite"] not in training.POLICIES:
+        raise ConfigError(f"on_nonfinite is {settings['on_nonfinite']!r}; known are {', '.join(training.POLICIES)}")
     try:
         dtype = np.dtype(settings["dtype"]) if settings["dtype"] is not None else None
     except (TypeError, ValueError):
@@ -392,10 +445,34 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def _positive(name: str, x: Any) -> float:
+    try:
+        number = float(x) if isinstance(x, numbers.Real) and not isinstance(x, bool) else 0.0
+    except OverflowError:  # 10**400
+        number = math.inf
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{name} is {x!r}, expected a positive number")
+    return number
+
+
 def _whole(name: str, x: Any, least: int = 1) -> int:
     if not isinstance(x, numbers.Integral) or isinstance(x, bool) or x < least:
         raise ConfigError(f"{name} is {x!r}, expected a whole number of at least {least}")
     return int(x)
+
+
+def _trainer(settings: dict[str, Any], model: models.VAE, per_epoch: int) -> training.Trainer:
+    steps = settings["epochs"] * per_epoch if settings["steps"] is None else settings["steps"]
+    return training.Trainer(
+        model,
+        objective=objectives.parse(settings["objective"], settings["warmup"] * per_epoch, settings["gradient"]),
+        samples=settings["samples"],
+        learning_rate=settings["learning_rate"],
+        schedule=optim.parse_schedule(settings["schedule"], per_epoch, steps),
+        average=settings["average"],
+        clip=settings["clip"],
+        seed=settings["random_state"],
+    )
 
 
 def _build(settings: dict[str, Any], n_inputs: int, observation: str) -> models.VAE:
@@ -422,6 +499,18 @@ def _binarization(settings: dict[str, Any], observation: str, x: np.ndarray) -> 
         return settings["binarize"]
     grey = observation == "bernoulli" and bool(((x > 0) & (x < 1)).any())
     return "dynamic" if grey else "none"
+
+
+def _check_widths(settings: dict[str, Any], n_inputs: int, n_parameters: int) -> None:
+    """Refuse a configuration that needs more parameters than its file holds, before anything of that size is made: every
+    variable and every pair of them that a family ties has one at least."""
+    latent, name = settings["latent"], settings["posterior"].partition(":")[0]
+    least = max(n_inputs, latent, *settings["hidden"], latent * (latent - 1) // 2 if name == "full" else 0)
+    number = settings["posterior"].partition(":")[2]
+    if number.isdecimal():  # band:3, lowrank:2
+        least = max(least, min(int(number), latent) if name == "band" else int(number))
+    if least > n_parameters:
+        raise ValueError(f"its configuration has {least} variables or more, and it holds {n_parameters} parameters")
 
 
 def _check_memory(settings: dict[str, Any], n_rows: int, n_inputs: int) -> None:
@@ -505,6 +594,26 @@ def _numbers(X: Any, name: str) -> np.ndarray:
     return x
 
 
+def _hold_out(x: np.ndarray, fraction: float, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x without a random share of its rows, and these."""
+    n = max(1, round(fraction * len(x)))
+    if n >= len(x):
+        raise DataError(f"X has {len(x)} rows: too few to hold out {n} for early stopping")
+    held = np.zeros(len(x), bool)
+    held[random.permutation(key, len(x))[:n]] = True
+    return x[~held], x[held]
+
+
+def _digest(*arrays: np.ndarray | None) -> str:
+    """By which a run knows its rows again."""
+    digest = hashlib.sha256()
+    for x in arrays:
+        if x is not None:
+            digest.update(f"{x.shape}{x.dtype.str}".encode())
+            digest.update(x)
+    return digest.hexdigest()
+
+
 # ---- run folders ---------------------------------------------------------------------------------
 
 
@@ -518,22 +627,31 @@ def _discard_unstarted(folder: Path, *, files_are_ours: bool, folder_is_ours: bo
             folder.rmdir()  # refuses unless empty
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration under which a run goes on, from the one it was begun with and the one asked for now.
 
-
-def _read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a log, up to the first that is damaged: a log may end early, and a model does not need it."""
-    rows = []
+    ConfigError for a setting that contradicts it, DataError for other rows.
+    """
+    begun, asked = folder.config, config["settings"]
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            rows.append(json.loads(line))
-    except (OSError, ValueError):
-        pass
-    return rows
+        settings, fitted = VAE._defaults() | begun["settings"], begun["fitted"]
+        epochs = _whole("epochs", settings["epochs"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder.path} is damaged: its configuration lacks or has {error}") from None
+    for name, value in asked.items():
+        free = name == "verbose" or (name == "random_state" and value is None)
+        longer = name == "epochs" and asked["steps"] is None and value > epochs
+        if longer and settings["schedule"] == "cosine":
+            raise ConfigError(f"{folder.path}: schedule 'cosine' ends with epoch {epochs}, so the run cannot be extended")
+        if not free and not longer and value != settings[name]:
+            but = "; it can be extended, not shortened" if name == "epochs" else ""
+            raise ConfigError(f"{folder.path} was begun with {name} {settings[name]!r}, not {value!r}{but}")
+    for name, value in config["fitted"].items():
+        if name in fitted and fitted[name] != value:  # format 1 does not have them all
+            raise DataError(
+                f"these are not the rows that {folder.path} was begun with: {name} was {fitted[name]!r}, is {value!r}"
+            )
+    return begun | {"settings": settings | {"epochs": asked["epochs"]}, "fitted": config["fitted"]}
 
 
 def _not_fitted(message: str) -> ConfigError:

@@ -1,9 +1,12 @@
-"""Optimisers on the flat parameter buffer. These are the only functions of gvae that change their arguments."""
+"""Optimisers on the flat parameter buffer, learning-rate schedules, averages of the weights.
+
+The optimisers are the only functions of gvae that change their arguments.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,22 @@ from gvae.checks import check_floating
 from gvae.errors import ConfigError, ShapeError
 from gvae.nn import Parameters
 
-__all__ = ["Adam", "RowAdam"]
+__all__ = [
+    "AVERAGES",
+    "EMA",
+    "IWAE",
+    "SCHEDULES",
+    "SWA",
+    "Adam",
+    "Average",
+    "Cosine",
+    "Plateau",
+    "RowAdam",
+    "Schedule",
+    "norm",
+    "parse_average",
+    "parse_schedule",
+]
 
 
 class Adam:
@@ -84,6 +102,195 @@ class RowAdam:
         rate = (self.learning_rate * np.sqrt(1 - self.beta2**steps) / (1 - self.beta1**steps)).astype(dtype)
         eps = (self.eps * np.sqrt(1 - self.beta2**steps)).astype(dtype)
         self.values[index] -= rate * m / (np.sqrt(v) + eps)
+
+
+def norm(*arrays: np.ndarray) -> float:
+    """The Euclidean norm of all their numbers together; not finite if one of them is not.
+
+    Summed in pieces too short for a BLAS to share among threads, so that the bits depend on the numbers alone.
+    """
+    with np.errstate(all="ignore"):
+        total = sum(_square(array.reshape(-1)) for array in arrays)
+        if not math.isfinite(total):  # squares of finite numbers may be beyond float32
+            total = sum(_square(array.reshape(-1).astype(np.float64)) for array in arrays)
+    return math.sqrt(total) if total >= 0 else math.nan
+
+
+def _square(flat: np.ndarray, piece: int = 4096) -> float:
+    whole = len(flat) // piece * piece
+    pieces = flat[:whole].reshape(-1, piece)
+    return float(np.vecdot(pieces, pieces).sum(dtype=np.float64)) + float(np.vecdot(flat[whole:], flat[whole:]))
+
+
+# ---- learning rates ------------------------------------------------------------------------------
+
+
+class Schedule:
+    """The learning rate of a step as a multiple of the first one; this one is constant.
+
+    state : what it remembers of the run, numbers by name; everything else is a function of the step
+    """
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+
+    def __call__(self, step: int) -> float:
+        return 1.0
+
+    def observe(self, bound: float) -> None:
+        """An epoch has ended with this bound, on the validation rows if there are any."""
+
+
+class Cosine(Schedule):
+    """From 1 down to 0 at `total` steps along half a cosine. Source: Loshchilov and Hutter (2017), eq. 5, no restarts."""
+
+    def __init__(self, total: int):
+        super().__init__()
+        self.total = total
+
+    def __call__(self, step: int) -> float:
+        return 0.5 + 0.5 * math.cos(math.pi * min(step / self.total, 1.0))
+
+
+class IWAE(Schedule):
+    """10^(-i/7) for 3^i epochs, i = 0 .. 7: 3280 epochs in all; a tenth from then on.
+
+    Source: Burda, Grosse and Salakhutdinov (2016), section 5.
+    """
+
+    def __init__(self, steps_per_epoch: int):
+        super().__init__()
+        self.steps_per_epoch = steps_per_epoch
+
+    def __call__(self, step: int) -> float:
+        epoch, i = step // self.steps_per_epoch, 0
+        while i < 7 and epoch >= (3 ** (i + 1) - 1) // 2:  # 3^0 + ... + 3^i epochs are over
+            i += 1
+        return 10 ** (-i / 7)
+
+
+class Plateau(Schedule):
+    """Times 1/2 whenever the bound has not grown for `patience` epochs."""
+
+    def __init__(self, patience: int):
+        super().__init__()
+        self.patience = patience
+        self.state = {"factor": 1.0, "best": None, "waited": 0}
+
+    def __call__(self, step: int) -> float:
+        return self.state["factor"]
+
+    def observe(self, bound: float) -> None:
+        best = self.state["best"]
+        if best is None or bound > best:
+            self.state |= {"best": bound, "waited": 0}
+        elif self.state["waited"] + 1 < self.patience:
+            self.state["waited"] += 1
+        else:
+            self.state |= {"factor": self.state["factor"] / 2, "waited": 0}
+
+
+SCHEDULES: dict[str, Callable[[int | None, int, int], Schedule]] = {  # of the number given, steps per epoch, all steps
+    "constant": lambda given, per_epoch, total: Schedule(),
+    "cosine": lambda given, per_epoch, total: Cosine(total if given is None else given * per_epoch),
+    "plateau": lambda given, per_epoch, total: Plateau(10 if given is None else given),
+    "iwae": lambda given, per_epoch, total: IWAE(per_epoch),
+}
+
+
+def parse_schedule(text: str, steps_per_epoch: int = 1, steps: int = 1) -> Schedule:
+    """The schedule of a text: "constant"; "cosine" to the end of the run or "cosine:E" over E epochs; "plateau" or
+    "plateau:E", after E epochs without a better bound (10); "iwae".
+
+    Raises ConfigError: an unknown name or a wrong number, and a cosine that ends before the run, of `steps` in all, does.
+    """
+    given = _setting("schedule", text, SCHEDULES, ("cosine", "plateau"), int)
+    schedule = SCHEDULES[text.partition(":")[0]](given, steps_per_epoch, steps)
+    if isinstance(schedule, Cosine) and schedule.total < steps:
+        raise ConfigError(f"schedule {text!r} reaches 0 at step {schedule.total}, before the end of the run at step {steps}")
+    return schedule
+
+
+# ---- averages of the weights ---------------------------------------------------------------------
+
+
+class Average:
+    """A running average of parameters: `values`, which hold nothing before the first of `count` terms."""
+
+    def __init__(self, parameters: Parameters):
+        self.values, self.count = parameters.zeros(), 0
+
+    def after_step(self, parameters: Parameters) -> None:
+        """A step has been taken."""
+
+    def after_epoch(self, parameters: Parameters, epochs: int) -> None:
+        """So many epochs are over."""
+
+    def _add(self, parameters: Parameters, weight: float) -> None:
+        self.count += 1
+        mean, flat = self.values.flat, parameters.flat
+        mean += mean.dtype.type(weight) * (flat - mean)
+
+
+class EMA(Average):
+    """Exponential: mean <- mean + (1 - d) (weights - mean) after every step, d = min(decay, (1 + t) / (10 + t)) at step t,
+    which forgets the weights at the start."""
+
+    def __init__(self, parameters: Parameters, decay: float):
+        super().__init__(parameters)
+        self.decay = decay
+
+    def after_step(self, parameters: Parameters) -> None:
+        t = self.count
+        self._add(parameters, 1.0 if t == 0 else 1 - min(self.decay, (1 + t) / (10 + t)))
+
+
+class SWA(Average):
+    """The mean of the weights at the ends of epochs `first`, first + 1, ... Source: Izmailov et al. (2018), algorithm 1."""
+
+    def __init__(self, parameters: Parameters, first: int):
+        super().__init__(parameters)
+        self.first = first
+
+    def after_epoch(self, parameters: Parameters, epochs: int) -> None:
+        if epochs >= self.first:
+            self._add(parameters, 1 / (self.count + 1))
+
+
+AVERAGES: dict[str, Callable[[Parameters, Any], Average]] = {
+    "ema": lambda parameters, given: EMA(parameters, 0.999 if given is None else given),
+    "swa": lambda parameters, given: SWA(parameters, 1 if given is None else given),
+}
+
+
+def parse_average(text: str, parameters: Parameters) -> Average:
+    """The average of a text: "ema" or "ema:DECAY" (0.999), after every step; "swa" or "swa:E", after every epoch from the
+    E-th on (1). Raises ConfigError."""
+    name = text.partition(":")[0] if isinstance(text, str) else ""
+    given = _setting("average", text, AVERAGES, AVERAGES, float if name == "ema" else int)
+    if name == "ema" and given is not None and not given < 1:
+        raise ConfigError(f"average {text!r}: the decay is {given!r}, expected a number below 1")
+    return AVERAGES[name](parameters, given)
+
+
+def _setting(what: str, text: Any, known: Mapping, sized: Any, kind: type) -> Any:
+    """The positive number behind the colon, or None."""
+    name, colon, number = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if name not in known or (colon and name not in sized):
+        raise ConfigError(f"unknown {what} {text!r}; known are {', '.join(known)} (with a number: {', '.join(sized)})")
+    if not colon:
+        return None
+    try:
+        value = kind(number)
+    except (ValueError, OverflowError):
+        value = 0
+    if not 0 < value < math.inf or "_" in number:
+        expected = "whole number of at least 1" if kind is int else "positive number"
+        raise ConfigError(f"{what} {text!r}: {number!r} is not a {expected}")
+    return value
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------
 
 
 def _corrected(rate: float, beta1: float, beta2: float, eps: float, step: int) -> tuple[float, float]:

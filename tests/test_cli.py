@@ -22,10 +22,11 @@ from safetensors.numpy import load_file, save_file
 
 import gvae
 import gvae.demo
-from gvae import cli, data, families
+from gvae import cli, data, families, training
 from gvae.training import Trainer
 
 ROOT = Path(gvae.__file__).parents[1]
+RUN = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl"]
 rng = np.random.default_rng(0)
 ROWS = rng.random((40, 6)).astype(np.float32)
 
@@ -111,7 +112,7 @@ def run(trained):
 def test_train_leaves_a_run_folder(trained):
     run, out, err = trained
     assert err == ""  # no progress bar where there is no terminal
-    assert sorted(p.name for p in run.iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl"]
+    assert sorted(p.name for p in run.iterdir()) == RUN
     assert sorted(p.name for p in run.parent.iterdir()) == ["run"]
 
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -142,10 +143,17 @@ def test_train_leaves_a_run_folder(trained):
         "steps": None,
         "batch_size": 200,
         "learning_rate": 1e-3,
+        "schedule": "constant",
+        "average": None,
+        "clip": None,
+        "on_nonfinite": "stop",
+        "patience": None,
+        "validation_fraction": 0.1,
         "dtype": "float32",
         "random_state": 7,
         "verbose": True,
     }
+    assert len(config["fitted"].pop("data_sha256")) == 64
     assert config["fitted"] == {
         "binarize": "dynamic",
         "observation": "bernoulli",
@@ -156,7 +164,7 @@ def test_train_leaves_a_run_folder(trained):
 
     with safe_open(run / "checkpoint.safetensors", "numpy") as file:
         names = set(file.keys())
-        assert json.loads(file.metadata()["config"]) == config
+        assert json.loads(file.metadata()["config"]) == json.loads((run / "config.json").read_text())
     assert {"optimizer/m", "optimizer/v", "parameters/encoder.0.weight", "parameters/decoder.2.bias"} <= names
 
 
@@ -536,8 +544,9 @@ def test_a_run_that_diverges_later_keeps_its_last_epoch(gvae_, here, monkeypatch
     code, out, err = gvae_(*TRAIN)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "encoder.0.bias is not finite after step 2 (epoch 2)" in err
-    assert sorted(p.name for p in (here / "run").iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl"]
-    assert len((here / "run" / "log.jsonl").read_text().splitlines()) == 1
+    assert sorted(p.name for p in (here / "run").iterdir()) == RUN[1:]
+    first, event = map(json.loads, (here / "run" / "log.jsonl").read_text().splitlines())
+    assert (first["epoch"], event["epoch"], event["event"]) == (1, 2, "not finite")
 
 
 def test_evaluate_refuses(refused, run, here):
@@ -577,13 +586,9 @@ def test_sample_refuses(refused, run, here):
 def rewritten(folder, change):
     """The run's checkpoint and config.json with metadata and tensors changed in step, as a careful forger would."""
     path = folder / "checkpoint.safetensors"
-    with safe_open(path, "numpy") as file:
-        header = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    config = json.loads(header["config"])
+    tensors, config, counters = training.load_checkpoint(path)
     config = change(config, tensors) or config
-    path.unlink()
-    save_file(tensors, path, metadata=header | {"config": json.dumps(config)})
+    path.write_bytes(training.encode(training.Checkpoint(tensors, config, counters)))
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -646,6 +651,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", list(DAMAGE.values()), ids=list(DAMAGE))
 def test_damaged_runs_are_refused(refused, run, here, damage):
     shutil.copytree(run, here / "bad")
+    (here / "bad" / "checkpoint.previous.safetensors").unlink()
     damage(here / "bad")
     refused(["evaluate", "bad", "--samples", "1"], "bad")
     refused(["sample", "bad", "--out", "s.npy"], "bad")
@@ -669,9 +675,10 @@ def test_a_lost_log_does_not_matter(gvae_, run, here):
     [
         ([], ["COMMAND"]),
         (["nope"], ["nope", "demo", "train", "evaluate", "sample", "warmup", "doctor"]),
-        (["train"], ["DATA", "--out"]),
-        (["train", "digits"], ["--out"]),
+        (["train"], ["--out", "--resume"]),
+        (["train", "digits"], ["--out", "--resume"]),
         (["train", "--out", "run"], ["DATA"]),
+        (["train", "digits", "--out", "run", "--resume", "run"], ["--resume"]),
         (["evaluate"], ["RUN"]),
         (["sample"], ["RUN"]),
         (["demo", "--epochs", "0"], ["--epochs"]),
@@ -695,21 +702,22 @@ def test_a_mistake_in_a_process_of_its_own(here, arguments):
 # ---- other ways to end ---------------------------------------------------------------------------
 
 
-def interrupt(folder, ready, *flags):
-    """Ctrl-C as soon as `ready(folder / "run")`; returns (exit code, stderr)."""
+def interrupt(folder, ready, *flags, number=signal.SIGINT, arguments=("train", "digits", "--out", "run", "--hidden", "5")):
+    """Ctrl-C, or another signal, as soon as `ready(folder / "run")`; returns (exit code, stderr)."""
     program = (  # a shell that runs the tests in the background has told its children to ignore Ctrl-C
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from gvae.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    arguments = [sys.executable, "-c", program, "train", "digits", "--out", "run", "--hidden", "5", *flags]
-    process = subprocess.Popen(arguments, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, *flags], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+    )
     try:
         end = time.monotonic() + 120
         while not ready(folder / "run"):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < end
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -718,22 +726,41 @@ def interrupt(folder, ready, *flags):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_control_c_keeps_the_last_epoch(here):
-    flags = ["--latent", "2", "--epochs", "1000000"]
-    code, err = interrupt(here, lambda run: (run / "checkpoint.safetensors").exists(), *flags)
-    assert (code, err) == (130, "gvae train: interrupted; run holds what was trained up to the last whole epoch\n")
-    assert sorted(p.name for p in (here / "run").iterdir()) == ["checkpoint.safetensors", "config.json", "log.jsonl"]
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(here, number, expected):
+    """Within an epoch; and what it says works: epochs of 1,500 steps, of which the run holds a part."""
+    flags = ["--latent", "2", "--batch-size", "1", "--epochs", "1000000"]
+    code, err = interrupt(here, lambda run: (run / "config.json").exists(), *flags, number=number)
+    match = re.fullmatch(
+        r"gvae train: training stopped at step (\d+), in epoch (\d+); continue with: gvae train --resume run\n", err
+    )
+    assert match, err
+    assert code == expected
+    step, epoch = map(int, match.groups())
     model = gvae.load(here / "run")
-    assert len(model.history_) >= 1
+    assert len(model.history_) == epoch - 1
     assert np.isfinite(model.score_samples(data.load("digits").test[:5], samples=2)).all()
+    assert training.load_checkpoint(here / "run" / "checkpoint.safetensors").counters["steps"] == step
+    before = (here / "run" / "checkpoint.safetensors").stat().st_mtime_ns
+    arguments = ["train", "--resume", "run", "--quiet", "--save-every", "0.1"]
+    code, err = interrupt(
+        here,
+        lambda run: (run / "checkpoint.safetensors").stat().st_mtime_ns > before,
+        number=number,
+        arguments=arguments,
+    )
+    later = training.load_checkpoint(here / "run" / "checkpoint.safetensors").counters["steps"]
+    assert (code, later > step) == (expected, True), err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_control_c_in_the_first_epoch_leaves_nothing(here):
-    flags = ["--latent", "200", "--samples", "200", "--batch-size", "1", "--steps", "1000000"]
-    code, err = interrupt(here, lambda run: (run / "config.json").exists(), *flags)
-    assert (code, err) == (130, "gvae train: interrupted; nothing was kept\n")
-    assert list(here.iterdir()) == []
+def test_control_c_before_the_first_step_leaves_nothing(gvae_, here, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    np.save("rows.npy", ROWS)
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    assert gvae_(*TRAIN) == (130, "", "gvae train: interrupted; nothing was kept\n")
+    assert [p.name for p in here.iterdir()] == ["rows.npy"]
 
 
 def test_a_reader_that_has_seen_enough(run, here):
@@ -755,8 +782,6 @@ def test_too_little_memory_is_one_line(refused, here, monkeypatch):
 
 
 def test_a_disk_that_fills_up_is_one_line(gvae_, here, monkeypatch):
-    from gvae import training
-
     def full(*_):
         raise OSError(28, "No space left on device", "run/log.jsonl")
 
@@ -766,12 +791,10 @@ def test_a_disk_that_fills_up_is_one_line(gvae_, here, monkeypatch):
 
 
 def test_a_full_disk_is_one_line(refused, run, here, monkeypatch):
-    from gvae import training
-
     def full(*_, **__):
         raise OSError(28, "No space left on device", "rows.csv")
 
-    monkeypatch.setattr(training, "write_atomically", full)
+    monkeypatch.setattr(os, "fsync", full)
     np.save("rows.npy", ROWS)
     refused(TRAIN, "No space left on device")
     refused(["evaluate", run, "--samples", "1", "--rows", "rows.csv"], "rows.csv", "No space left on device")

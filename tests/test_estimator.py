@@ -41,6 +41,9 @@ def fitted():
     return small().fit(X)
 
 
+RUN = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl"]
+
+
 def same(a, b, rows=X):
     """Two fitted models give the same bits."""
     assert_array_equal(a.transform(rows), b.transform(rows))
@@ -284,9 +287,9 @@ def test_epochs_and_steps():
 def test_warmup_counts_epochs(monkeypatch):
     seen, parse = [], objectives.parse
 
-    def spy(name, warmup=0, **rest):
+    def spy(name, warmup=0, *rest, **settings):
         seen.append(warmup)
-        return parse(name, warmup, **rest)
+        return parse(name, warmup, *rest, **settings)
 
     monkeypatch.setattr(objectives, "parse", spy)
     small(warmup=5).fit(X)
@@ -468,7 +471,7 @@ def test_save_and_load(fitted, tmp_path):
 
 def test_run_folder(fitted, tmp_path):
     model = small().fit(X, run=tmp_path / "a" / "run", validation=X[:7], notes={"why": "test", "n": 3})
-    assert sorted(os.listdir(tmp_path / "a" / "run")) == ["checkpoint.safetensors", "config.json", "log.jsonl"]
+    assert sorted(os.listdir(tmp_path / "a" / "run")) == RUN
     loaded = gvae.load(tmp_path / "a" / "run")
     same(loaded, model)
     same(loaded, fitted)
@@ -532,9 +535,24 @@ def test_load_refuses(tmp_path):
     [
         *[
             ({name: value}, f"{name} is .*whole number of at least 1")
-            for name in ("latent", "hidden", "samples", "epochs", "steps", "batch_size")
+            for name in ("latent", "hidden", "samples", "epochs", "steps", "batch_size", "patience")
             for value in (0, -1, 1.0, math.nan, "3", True, 2.5)
         ],
+        *[
+            ({name: value}, f"{name} is .*positive number")
+            for name in ("clip", "validation_fraction")
+            for value in (0, -1.0, math.nan, math.inf, "1", True, 10**400)
+        ],
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0, expected a number below 1"),
+        ({"on_nonfinite": "nope"}, "on_nonfinite is 'nope'; known are stop, skip, rollback"),
+        ({"schedule": "nope"}, "unknown schedule 'nope'; known are constant, cosine, plateau, iwae"),
+        ({"schedule": "iwae:3"}, "unknown schedule 'iwae:3'"),
+        *[({"schedule": f"plateau:{x}"}, "is not a whole number of at least 1") for x in ("", "0", "-1", "x", "1.5", "1_0")],
+        ({"schedule": "cosine:1"}, "reaches 0 at step 3, before the end of the run at step 6"),
+        ({"average": "nope"}, "unknown average 'nope'; known are ema, swa"),
+        ({"average": 3}, "unknown average 3"),
+        *[({"average": f"ema:{x}"}, "average .*") for x in ("0", "1", "-1", "nan", "x", "2", "")],
+        *[({"average": f"swa:{x}"}, "is not a whole number") for x in ("0", "0.5", "x")],
         *[({"hidden": value}, "hidden is .*whole number") for value in ((8, 0), [-1], ("x",), "88", None, {"a": 1}, b"8")],
         *[({"latent": value}, "latent is") for value in (None, [4], np.array([4]), {})],
         *[({"warmup": value}, "warmup is .*at least 0") for value in (-1, 0.5, None, "1")],
@@ -546,7 +564,7 @@ def test_load_refuses(tmp_path):
         *[({"random_state": value}, "random_state is") for value in (-1, 2**64, 1.0, "1", np.random.RandomState(0), True)],
         *[
             ({name: value}, f"{name} is .*expected a name")
-            for name in ("posterior", "observation", "activation", "objective")
+            for name in ("posterior", "observation", "activation", "objective", "schedule", "on_nonfinite")
             for value in (3, None, [])
         ],
         ({"posterior": "nope"}, "unknown family 'nope'; known are diagonal, .*chain"),

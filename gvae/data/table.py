@@ -63,9 +63,9 @@ class Table:
             columns["x"] = random.bernoulli(key, columns["x"])
         return Batch(columns, index, columns.get("weight"))
 
-    def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None) -> Iterator[Batch]:
+    def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
         """All rows once, in `order` (None: as they stand), in batches; the last may be smaller. Each batch's binarization
-        has a key of its own, so that the pass is a function of (key, batch_size, order)."""
+        has a key of its own, so that the pass is a function of (key, batch_size, order), and may begin at any batch."""
         order = np.arange(len(self)) if order is None else order
-        for i, start in enumerate(range(0, len(order), batch_size)):
-            yield self.batch(order[start : start + batch_size], random.fold_in(key, i))
+        for i in range(first, -(-len(order) // batch_size)):
+            yield self.batch(order[i * batch_size : (i + 1) * batch_size], random.fold_in(key, i))

@@ -1,0 +1,34 @@
+"""Training: the loop, its checkpoints and run folders. It knows the model protocol (gvae.models) and objectives, and nothing
+of any model or family.
+
+All randomness is a pure function of the seed and of a position: the initial parameters, the order of epoch e, the
+binarization and the noise of step s. So a run is repeatable, what one step draws does not depend on any other, and a run
+continues from its checkpoint, at whatever step, with the bits it would have had.
+
+Parts: `trainer` (a step, and all state that it changes), `loop` (epochs, early stopping, what is not finite), `checkpoint`
+(the file), `runs` (the folder), `files` (atomic writes and the lock).
+"""
+
+from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint
+from gvae.training.files import write_atomically
+from gvae.training.loop import POLICIES, History, train
+from gvae.training.runs import SAVE_EVERY, RunFolder, check_free, read, read_config, read_history
+from gvae.training.trainer import Trainer
+
+__all__ = [
+    "POLICIES",
+    "SAVE_EVERY",
+    "Checkpoint",
+    "History",
+    "RunFolder",
+    "Trainer",
+    "check_free",
+    "encode",
+    "load_checkpoint",
+    "read",
+    "read_config",
+    "read_history",
+    "save_checkpoint",
+    "train",
+    "write_atomically",
+]

@@ -1,0 +1,279 @@
+"""Run folders: config.json, log.jsonl, checkpoint.safetensors and the checkpoint before it.
+
+The checkpoint alone says what a run is and where it stands. config.json repeats its configuration, for people and for a run
+that has no checkpoint yet. log.jsonl has a line for every epoch and event; who trains holds the lock of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gvae.errors import RunError
+from gvae.training import files
+from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, restore, trainer_checkpoint
+from gvae.training.trainer import Trainer
+
+CONFIG, LOG = "config.json", "log.jsonl"
+CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+DAMAGED = "checkpoint.damaged.safetensors"
+SAVE_EVERY = 300.0
+
+logger = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """A run folder that only this process writes to, until `close` or its end. A new one must not exist yet, or be empty.
+
+    save_every   : seconds after which `is_due` asks for a checkpoint within an epoch
+    rows, events : of the log so far          reopened : whether it was begun before          checkpoint : its state then
+    """
+
+    def __init__(self, path: str | os.PathLike, config: dict[str, Any], *, save_every: float = SAVE_EVERY):
+        check_free(path)
+        with _writing(Path(path)):
+            Path(path).mkdir(parents=True, exist_ok=True)
+        self._take(Path(path), save_every)
+        try:
+            check_free(path)  # once more: another process may have been here before us
+            self._write_config(config)
+        except BaseException:
+            self.close()
+            if not (self.path / CONFIG).exists():
+                (self.path / LOG).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def reopen(cls, path: str | os.PathLike, *, save_every: float = SAVE_EVERY) -> RunFolder:
+        """A run folder that is there, to continue it; its `checkpoint` is None if it has none yet.
+
+        Raises RunError: not a run, in use by another process, no good checkpoint where there should be one. The older one
+        is taken if the newer one is damaged, which then gets another name.
+        """
+        run, path = cls.__new__(cls), Path(path)
+        if not (path / CONFIG).is_file():
+            raise RunError(f"{path} is not a run folder: it holds no {CONFIG}")
+        run._take(path, save_every)
+        try:
+            run.reopened = True
+            run.config, run.checkpoint, source = read(path)
+            with _writing(path):
+                files.remove_leftovers(path)
+                if source == PREVIOUS and (path / CHECKPOINT).exists():
+                    os.replace(path / CHECKPOINT, path / DAMAGED)
+                content = _log_of(path, run.checkpoint)
+                os.ftruncate(run._file, len(content))
+            run.rows, run.events = _parse(content)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def _take(self, path: Path, save_every: float) -> None:
+        self.path, self.save_every, self.reopened = path, save_every, False
+        self.checkpoint: Checkpoint | None = None
+        self.rows: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self._saved = time.monotonic()
+        with _writing(path):
+            self._file = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self.close = weakref.finalize(self, os.close, self._file)
+        _taken.add(self)
+        if not files.lock(self._file):
+            self.close()
+            raise RunError(f"{path} is in use: another process is training there")
+
+    def _write_config(self, config: dict[str, Any]) -> None:
+        self.config = config
+        with _writing(self.path):
+            files.remove_leftovers(self.path)
+            files.write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+    def restore(self, trainer: Trainer, config: dict[str, Any]) -> None:
+        """Bring the trainer to where the run stands, which goes on under a configuration with perhaps more epochs.
+        RunError if the checkpoint does not fit the trainer."""
+        if self.checkpoint is not None:
+            try:
+                restore(trainer, self.checkpoint)
+            except RunError as error:
+                raise RunError(f"{self.path} cannot be continued: {error}") from None
+            self.checkpoint = None
+        if config != self.config:
+            self._write_config(config)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append a line."""
+        line = (json.dumps(row) + "\n").encode()
+        with _writing(self.path):
+            before = os.fstat(self._file).st_size
+            try:
+                while line:
+                    line = line[os.write(self._file, line) :]
+            except OSError:
+                os.ftruncate(self._file, before)  # no half a line
+                raise
+
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is older than `save_every`."""
+        return time.monotonic() - self._saved >= self.save_every
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint of this moment; the one before it is kept beside it."""
+        checkpoint = trainer_checkpoint(trainer, self.config)
+        with _writing(self.path):
+            checkpoint.counters["log_bytes"] = os.fstat(self._file).st_size
+            files.write_atomically(self.path / CHECKPOINT, encode(checkpoint), previous=self.path / PREVIOUS)
+        self._saved = time.monotonic()
+        logger.debug("%s: saved at step %d", self.path, trainer.steps)
+
+
+_taken: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child: the run is its parent's, and must not stay locked when that ends."""
+    for run in list(_taken):
+        run.close()
+        run._file = -1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """An OSError in the block (a full disk, a folder taken away) becomes a RunError that names the run folder."""
+    try:
+        yield
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(f"cannot write into the run folder {path}: {error.strerror or error}") from None
+
+
+def check_free(path: str | os.PathLike) -> None:
+    """Raise RunError unless the folder does not exist yet, or is empty, or was left so by a process killed at its start."""
+    path = Path(path)
+    try:
+        occupied = path.exists() and (not path.is_dir() or any(not _is_nothing(entry) for entry in path.iterdir()))
+        run = occupied and (path / CONFIG).is_file()
+    except OSError as error:
+        raise RunError(f"cannot look into {path}: {error.strerror or error}") from None
+    if occupied:
+        other = "name a new folder, or continue this run with --resume" if run else "name a new folder"
+        raise RunError(f"{path} already holds something; {other}; nothing was written")
+
+
+def _is_nothing(entry: Path) -> bool:
+    return files.is_leftover(entry) or (entry.name == LOG and entry.stat().st_size == 0)
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def read(folder: Path) -> tuple[dict[str, Any], Checkpoint | None, str | None]:
+    """(configuration, newest good checkpoint, its file's name) of a run; (configuration, None, None) before the first one.
+
+    Raises RunError: no run folder, no good checkpoint where there should be one, or a config.json that says something else
+    than the checkpoint.
+    """
+    written = _read_config(folder)
+    problem: RunError | None = None
+    for name in (CHECKPOINT, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            checkpoint = load_checkpoint(path)
+        except RunError as error:
+            problem = problem or error
+            continue
+        if written is None or not _agree(written, checkpoint.config):
+            raise RunError(f"{folder}: {CONFIG} is missing, damaged or altered; it should say what the checkpoint says")
+        if problem is not None:
+            logger.warning("%s; %s is used instead, of step %s", problem, path, checkpoint.counters.get("steps"))
+        return checkpoint.config, checkpoint, name
+    if problem is not None:
+        raise problem
+    if written is None:
+        what = "is damaged" if (folder / CONFIG).exists() else "is missing: it is not a run folder"
+        raise RunError(f"{folder} holds no {CHECKPOINT}, and {CONFIG} {what}")
+    return written, None, None
+
+
+def read_history(folder: Path, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(rows, events) of the log as far as the checkpoint goes; empty if it is lost, which a model does not mind."""
+    try:
+        return _parse(_log_of(folder, checkpoint))
+    except OSError:
+        return [], []
+
+
+def _log_of(folder: Path, checkpoint: Checkpoint | None) -> bytes:
+    """The log as it was when the checkpoint was written: a process that was killed may have logged more, a loss of power
+    may have left less."""
+    known = 0 if checkpoint is None else checkpoint.counters.get("log_bytes")  # None: all of it, in format 1
+    with open(folder / LOG, "rb") as file:
+        content = file.read()[: known if isinstance(known, int) else None]
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _parse(log: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows and events up to the first line that is damaged."""
+    rows: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    for line in log.splitlines():
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if isinstance(entry, dict) and "event" in entry:
+            events.append(entry)
+        elif isinstance(entry, dict) and {"epoch", "step"} <= entry.keys() and all(map(_is_number, entry.values())):
+            rows.append(entry)
+        else:
+            break
+    return rows, events
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """The configuration that a run was begun with, and perhaps extended. Raises RunError if there is none."""
+    config = _read_config(Path(folder))
+    if config is None:
+        raise RunError(f"{folder} is not a run folder: it holds no readable {CONFIG}")
+    return config
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _agree(written: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether config.json says what the checkpoint says, but for the number of epochs, which may have been raised since, and
+    settings that the version which wrote the checkpoint did not know."""
+    parts = {"settings", "fitted"}
+    if any(written.get(name) != config.get(name) for name in (written.keys() | config.keys()) - parts):
+        return False
+    for name in parts:
+        mine, other = written.get(name), config.get(name)
+        if not (isinstance(mine, dict) and isinstance(other, dict)):
+            return mine == other
+        if any(mine[key] != other[key] for key in mine.keys() & other.keys() - {"epochs"}):
+            return False
+    return True

@@ -1,0 +1,393 @@
+"""The trainer: a model, its parameters, an optimiser, and one step of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gvae import autodiff, random
+from gvae.data import Batch, Table
+from gvae.errors import ConfigError, NonFiniteError, RunError
+from gvae.nn import Parameters
+from gvae.objectives import ELBO, REST, Objective
+from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average
+
+# what a key is folded with, once per use, for ever: streams of different purpose never meet
+INIT, ORDER, BINARIZE, NOISE, VALIDATE = range(5)
+
+RECORDINGS = 8  # at most: each is a list of nodes and their settings
+NAMED = 20  # rows at most that a failure is traced to
+ADVICE = "a smaller learning rate, a bound on the gradient or data on a smaller scale often helps"
+
+Snapshot = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays by name, and plain values that JSON can hold
+
+
+@dataclass
+class Epoch:
+    """What the epoch under way has so far: batches seen, rows and their sums of metrics (of finite steps), seconds."""
+
+    batches: int = 0
+    rows: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass
+class Stopping:
+    """The best validation bound, the epoch it was reached in, and the epochs since."""
+
+    best: float | None = None
+    epoch: int = 0
+    waited: int = 0
+
+
+class Trainer:
+    """A model, its parameters and an optimiser; `step` is one step. All that changes is in `snapshot`.
+
+    parameters : Parameters         state : the model's state         rows : per-datum parameters with their optimisers
+    weights    : the parameters to look at: the running average if there is one, else the last
+    chosen     : the parameters to keep: those of the best epoch under early stopping, else `weights`
+
+    schedule   : of the learning rate (see gvae.optim)
+    average    : "ema:0.999", "swa:10", ... (see gvae.optim.parse_average); of `parameters`, not of `rows` and `state`
+    clip       : the largest Euclidean norm of the gradient of all parameters together; a longer one is shortened to it
+
+    Where model and objective call themselves `pure` (see gvae.models), steps on batches of one shape are recorded once and
+    replayed, without running them again. A recording counts only after it has given the next step's metrics and gradient
+    bit for bit as they did; what cannot be recorded (sparse data, per-datum parameters, models that decide by values or
+    draw binary codes) runs as Python in every step, and with `replays=False` everything does.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        objective: Objective | None = None,
+        samples: int = 1,
+        learning_rate: float = 1e-3,
+        schedule: Schedule | None = None,
+        average: str | None = None,
+        clip: float | None = None,
+        seed: int = 0,
+        n_rows: int = 0,
+        parameters: dict[str, np.ndarray] | None = None,
+        replays: bool = True,
+    ):
+        check_whole(samples=samples)
+        if clip is not None and not (isinstance(clip, (int, float)) and 0 < clip < math.inf):
+            raise ConfigError(f"clip is {clip!r}, expected a positive number")
+        self.model, self.objective, self.samples = model, objective or ELBO(), samples
+        self.key = random.key(seed)
+        init_key = random.fold_in(self.key, INIT)
+        self.parameters = Parameters(model.init(init_key) if parameters is None else parameters)
+        self.gradient = self.parameters.zeros()
+        self.optimizer = Adam(self.parameters, learning_rate)
+        self.state = model.init_state(init_key) if hasattr(model, "init_state") else {}
+        rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
+        self.rows = {name: RowAdam(values, learning_rate) for name, values in rows.items()}
+        self.learning_rate, self.schedule, self.clip = learning_rate, schedule or Schedule(), clip
+        self.average = None if average is None else parse_average(average, self.parameters)
+        self.best: Parameters | None = None
+        self.stopping = Stopping()
+        self.steps = 0
+        self.epochs = 0
+        self.epoch = Epoch()
+        self.scale = 1.0  # of the learning rate: halved by every roll-back
+        self.rollbacks = 0  # since an epoch last ended well
+        self.mark: Snapshot | None = None  # where a roll-back leads to
+        self.replays = replays and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
+        self.recordings: dict[Any, _Known] = {}  # by the shapes of a step's arrays
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row.
+
+        Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient.
+        """
+        noise = self.model.noise(random.fold_in(self.key, NOISE, self.steps), batch, self.samples)
+        row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
+        params = dict(self.parameters) | row_params
+        out = dict(self.gradient) | {name: np.empty_like(v) for name, v in row_params.items()}
+        inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": self.steps}
+        metrics, state = self._evaluate(params, inputs, out)
+        gradients = [self.gradient.flat, *(out[name] for name in self.rows)]
+        length = norm(*gradients)
+        if not (math.isfinite(metrics["bound"]) and math.isfinite(length)):
+            raise self._failure(params, inputs, out, metrics["bound"])
+        if self.clip is not None and length > self.clip:
+            for gradient in gradients:
+                gradient *= gradient.dtype.type(self.clip / length)
+        rate = self.learning_rate * self.scale * self.schedule(self.steps)
+        self.optimizer.learning_rate = rate
+        self.optimizer.update(self.gradient)
+        for name, optimizer in self.rows.items():
+            optimizer.learning_rate = rate
+            optimizer.update(batch.index, out[name])
+        if self.average is not None:
+            self.average.after_step(self.parameters)
+        self.state = state or self.state
+        self.steps += 1
+        return metrics
+
+    def _evaluate(self, params: dict, inputs: dict, out: dict) -> tuple[dict[str, float], dict]:
+        """(metrics, state) of a step, and its gradient in `out`."""
+
+        def run() -> tuple[dict[str, float], dict]:
+            return self._back(autodiff.vjp(lambda p: self._terms(p, inputs), params, has_aux=True, out=out), out)
+
+        key = _shapes(inputs) if self.replays and not self.rows else None
+        if key is None or (key not in self.recordings and len(self.recordings) == RECORDINGS):
+            return run()
+        arrays = inputs | {"step": np.array(self.steps, self.parameters.flat.dtype)}
+        if key not in self.recordings:
+            self.recordings[key] = known = _Known()
+            try:
+                known.recording = autodiff.Recording(self._terms, params, inputs=arrays, has_aux=True, out=out)
+            except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
+                return run()
+            result = self._back(known.recording.first, out)
+            known.recording.release()
+            return result
+        known = self.recordings[key]
+        if known.recording is None:
+            return run()
+        expected = None if known.trusted else (run(), self.gradient.flat.copy())
+        result = self._back(known.recording.replay(params, inputs=arrays), out)
+        known.recording.release()
+        if expected is not None:
+            known.trusted = _same(expected, (result, self.gradient.flat))
+            if not known.trusted:
+                known.recording = None
+                result, self.gradient.flat[:] = expected
+        return result
+
+    def _terms(self, params: dict, inputs: dict) -> tuple[Any, tuple[dict, dict]]:
+        """(value, (metrics, state)) of the objective."""
+        columns = dict(inputs["batch"])
+        batch = Batch(columns, columns.pop("index"), columns.pop("weight"))
+        terms = self.model.terms(params, inputs["state"], batch, inputs["noise"], inputs["step"])
+        value, metrics = self.objective(terms, inputs["step"], batch.weight)
+        return value, (metrics, terms.state)
+
+    def _back(self, evaluated: tuple, out: dict) -> tuple[dict[str, float], dict]:
+        value, pull, (metrics, state) = evaluated
+        self._pull(value, pull, out)
+        return {name: float(x) for name, x in metrics.items()}, state
+
+    def _pull(self, value: Any, pull: Callable, out: dict) -> None:
+        """Fill the gradients, `out`: descending the optimiser's way is ascending the objective, hence the cotangent -1."""
+        if not isinstance(value, dict):
+            pull(value.dtype.type(-1))
+            return
+        ascends: dict[str, list[str]] = {group: [] for group in value}  # the parameters of each scalar
+        known = dict.fromkeys(name.partition(".")[0] for name in out)
+        for group in value:
+            if group != REST and group not in known:
+                raise ConfigError(f"the objective names the parameter group {group!r}; known are {', '.join(known)}")
+        for name in out:
+            group = name.partition(".")[0]
+            if group in value or REST in value:
+                ascends[group if group in value else REST].append(name)
+            else:
+                out[name][...] = 0
+        for group, names in ascends.items():
+            pull({g: v.dtype.type(-1) if g == group else None for g, v in value.items()}, only=names)
+
+    def _failure(self, params: dict, inputs: dict, out: dict, bound: float) -> NonFiniteError:
+        """Which tensor is not finite, and which rows make it so on their own."""
+        index, rows = inputs["batch"]["index"], []
+        broken = [name for name, value in params.items() if not np.isfinite(value).all()]
+        if broken:
+            tensor = f"parameter {broken[0]}"
+        else:  # the parameters are good: this step alone
+            gradients = [f"the gradient of {name}" for name, value in out.items() if not np.isfinite(value).all()]
+            tensor = "the bound" if not math.isfinite(bound) else next(iter(gradients), "the gradient's norm")
+            with np.errstate(all="ignore"):
+                found = self._rows_that_fail(params, inputs, np.arange(len(index)))
+            rows = [int(index[i]) for i in found[:NAMED]]
+        which = "because of rows" if rows else "batch of rows"
+        first = ", ".join(str(i) for i in (rows or index.tolist())[:5])
+        return NonFiniteError(
+            f"training: {tensor} is not finite at step {self.steps} ({which} {first}, ...); {ADVICE}",
+            tensor,
+            self.steps,
+            rows,
+        )
+
+    def _rows_that_fail(self, params: dict, inputs: dict, among: np.ndarray) -> list[int]:
+        """Positions in the batch of rows that alone give no finite bound or gradient, by bisection; not many more than
+        NAMED. None are found where the model's noise does not have them on its second axis."""
+        n, noise = len(inputs["batch"]["index"]), inputs["noise"]
+        if not all(getattr(draws, "shape", ())[1:2] == (n,) for draws in noise.values()):
+            return []
+        columns = {k: None if v is None else v[among] for k, v in inputs["batch"].items()}
+        part = inputs | {"batch": columns, "noise": {name: draws[:, among] for name, draws in noise.items()}}
+        own = params | {name: params[name][among] for name in self.rows}
+        value, pull, (metrics, _) = autodiff.vjp(lambda p: self._terms(p, part), own, has_aux=True)
+        minus = {g: v.dtype.type(-1) for g, v in value.items()} if isinstance(value, dict) else value.dtype.type(-1)
+        if math.isfinite(metrics["bound"]) and all(np.isfinite(bar).all() for bar in pull(minus).values()):
+            return []
+        if len(among) == 1:
+            return [int(among[0])]
+        found = self._rows_that_fail(params, inputs, among[: len(among) // 2])
+        if len(found) < NAMED:
+            found += self._rows_that_fail(params, inputs, among[len(among) // 2 :])
+        return found
+
+    def order(self, n_rows: int) -> np.ndarray:
+        """The order of the rows in the current epoch."""
+        return random.permutation(random.fold_in(self.key, ORDER, self.epochs), n_rows)
+
+    def validate(self, table: Table, batch_size: int = 500) -> dict[str, float]:
+        """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time."""
+        totals: dict[str, float] = {}
+        weights = 0.0
+        key = random.fold_in(self.key, VALIDATE)
+        for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
+            noise = self.model.noise(random.fold_in(key, 1, i), batch, self.samples)
+            row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
+            terms = self.model.terms(dict(self.weights) | row_params, self.state, batch, noise, self.steps)
+            _, metrics = self.objective(terms, self.steps, batch.weight)
+            weight = len(batch) if batch.weight is None else float(batch.weight.sum())
+            weights += weight
+            for name, x in metrics.items():
+                totals[name] = totals.get(name, 0.0) + weight * float(x)
+        return {name: x / weights for name, x in totals.items()}
+
+    @property
+    def weights(self) -> Parameters:
+        return self.average.values if self.average is not None and self.average.count > 0 else self.parameters
+
+    @property
+    def chosen(self) -> Parameters:
+        return self.weights if self.best is None else self.best
+
+    def look(self, bound: float) -> None:
+        """An epoch has ended with this validation bound: keep the weights if it is the best so far, count if not."""
+        if self.stopping.best is not None and not bound > self.stopping.best:
+            self.stopping.waited += 1
+            return
+        self.stopping = Stopping(bound, self.epochs)
+        self.best = self.parameters.zeros() if self.best is None else self.best
+        self.best.flat[:] = self.weights.flat
+
+    # ---- all that changes, to be saved and brought back
+
+    def snapshot(self) -> Snapshot:
+        """(arrays by name, counters): all that training changes. The arrays are the trainer's own, not copies."""
+        arrays = {f"parameters/{name}": value for name, value in self.parameters.items()}
+        arrays |= {"optimizer/m": self.optimizer.m, "optimizer/v": self.optimizer.v}
+        arrays |= {f"state/{name}": np.asarray(value) for name, value in self.state.items()}
+        for name, rows in self.rows.items():
+            arrays |= {f"rows/{name}/values": rows.values, f"rows/{name}/m": rows.m, f"rows/{name}/v": rows.v}
+            arrays[f"rows/{name}/steps"] = rows.steps
+        if self.average is not None:
+            arrays |= {f"average/{name}": value for name, value in self.average.values.items()}
+        if self.best is not None:
+            arrays |= {f"best/{name}": value for name, value in self.best.items()}
+        counters: dict[str, Any] = {"steps": self.steps, "epochs": self.epochs, "optimizer_step": self.optimizer.step}
+        counters |= {"epoch": asdict(self.epoch), "stopping": asdict(self.stopping), "schedule": self.schedule.state}
+        counters |= {"average": self.average.count if self.average else 0, "scale": self.scale, "rollbacks": self.rollbacks}
+        return arrays, counters
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Become what a trainer with these settings was when it made the snapshot. RunError if they do not fit; then
+        nothing is changed."""
+        arrays, counters = snapshot
+        mine, own = self.snapshot()
+        if not _alike(own, counters):
+            raise RunError("the counters do not fit the settings of training")
+        best = {f"best/{name}": value for name, value in self.parameters.items()}
+        mine = {name: array for name, array in mine.items() if name not in best}
+        if counters["stopping"]["best"] is not None:
+            mine |= best
+        if _kinds(arrays) != _kinds(mine):
+            raise RunError("the arrays do not fit the model and the settings of training")
+        self.best = None if counters["stopping"]["best"] is None else self.parameters.zeros()
+        for name, array in self.snapshot()[0].items():
+            if not name.startswith("state/"):
+                array[...] = arrays[name]
+        self.state = {name: arrays[f"state/{name}"].copy() for name in self.state}
+        self.steps, self.epochs, self.optimizer.step = (counters[n] for n in ("steps", "epochs", "optimizer_step"))
+        self.epoch, self.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])
+        self.schedule.state, self.scale, self.rollbacks = (
+            dict(counters["schedule"]),
+            counters["scale"],
+            counters["rollbacks"],
+        )
+        if self.average is not None:
+            self.average.count = counters["average"]
+
+    def set_mark(self) -> None:
+        """Remember this moment: here `roll_back` leads."""
+        arrays, counters = self.snapshot()
+        self.mark = {name: array.copy() for name, array in arrays.items()}, copy.deepcopy(counters)
+
+    def roll_back(self) -> None:
+        """Return to the mark, with half of the learning rate."""
+        assert self.mark is not None
+        scale, rollbacks = self.scale / 2, self.rollbacks + 1
+        self.restore(self.mark)
+        self.scale, self.rollbacks = scale, rollbacks
+
+
+@dataclass
+class _Known:
+    """What is known of steps on batches of one shape."""
+
+    recording: autodiff.Recording | None = None  # None: there cannot be one
+    trusted: bool = False
+
+
+def _is_pure(part: Any, method: str) -> bool:
+    """Whether the class with the method, or one below it, says `pure = True`: an override has to say so itself."""
+    for cls in type(part).__mro__:
+        if "pure" in vars(cls):
+            return vars(cls)["pure"]
+        if method in vars(cls):
+            return False
+    return False
+
+
+def _shapes(structure: Any, path: str = "") -> tuple | None:
+    """What tells structures of arrays apart whose steps differ in more than values; None if something is not an array."""
+    if isinstance(structure, dict):
+        parts = [_shapes(part, f"{path}.{name}") for name, part in structure.items()]
+        return None if None in parts else tuple(entry for part in parts for entry in part or ())
+    if structure is None or isinstance(structure, int):
+        return ((path,),)
+    return ((path, structure.shape, structure.dtype),) if isinstance(structure, np.ndarray) else None
+
+
+def _same(expected: tuple, got: tuple) -> bool:
+    """Whether ((metrics, state), gradient) have the same bits."""
+    ((metrics, state), gradient), ((metrics_, state_), gradient_) = expected, got
+    arrays = [(np.array(list(metrics.values())), np.array(list(metrics_.values()))), (gradient, gradient_)]
+    arrays += [(np.asarray(x), np.asarray(state_[name])) for name, x in state.items()]
+    return metrics.keys() == metrics_.keys() and all(x.tobytes() == y.tobytes() for x, y in arrays)
+
+
+def _alike(mine: Any, theirs: Any, name: str = "") -> bool:
+    """Whether counters, which may come from a file, have the structure and the kinds of numbers of the trainer's own."""
+    if name == "sums":  # empty at the start of an epoch
+        return isinstance(theirs, dict) and all(type(x) is float for x in theirs.values())
+    if isinstance(mine, dict):
+        same = isinstance(theirs, dict) and mine.keys() == theirs.keys()
+        return same and all(_alike(x, theirs[key], key) for key, x in mine.items())
+    if type(mine) is int:
+        return type(theirs) is int and 0 <= theirs < 2**62
+    return type(theirs) is float or (theirs is None and name == "best")
+
+
+def _kinds(arrays: dict[str, np.ndarray]) -> dict[str, tuple]:
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+
+
+def check_whole(**numbers: Any) -> None:
+    for name, x in numbers.items():
+        if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
+            raise ConfigError(f"{name} is {x!r}, expected a whole number of at least 1")
