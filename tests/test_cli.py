@@ -136,6 +136,7 @@ def test_train_leaves_a_run_folder(trained):
         "hidden": [16, 12],
         "activation": "elu",
         "objective": "elbo",
+        "gradient": "reparameterized",
         "samples": 2,
         "warmup": 0,
         "binarize": None,
