@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         "--schedule",
         "constant",
         "of the learning rate: constant; cosine, to 0 at the end; plateau:E, halved after E epochs without a better bound; "
-        "iwae, 10^(-i/7) for 3^i epochs",
+        "iwae, 10^(-i/7) for 3^i epochs, or iwae:S, S times as short",
         metavar="NAME",
     )
     setting(

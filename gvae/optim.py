@@ -153,17 +153,17 @@ class Cosine(Schedule):
 
 
 class IWAE(Schedule):
-    """10^(-i/7) for 3^i epochs, i = 0 .. 7: 3280 epochs in all; a tenth from then on.
+    """10^(-i/7) for 3^i epochs, i = 0 .. 7: 3280 epochs in all, or 1/share of that; a tenth from then on.
 
     Source: Burda, Grosse and Salakhutdinov (2016), section 5.
     """
 
-    def __init__(self, steps_per_epoch: int):
+    def __init__(self, steps_per_epoch: int, share: int = 1):
         super().__init__()
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch, self.share = steps_per_epoch, share
 
     def __call__(self, step: int) -> float:
-        epoch, i = step // self.steps_per_epoch, 0
+        epoch, i = step * self.share // self.steps_per_epoch, 0
         while i < 7 and epoch >= (3 ** (i + 1) - 1) // 2:  # 3^0 + ... + 3^i epochs are over
             i += 1
         return 10 ** (-i / 7)
@@ -194,17 +194,17 @@ SCHEDULES: dict[str, Callable[[int | None, int, int], Schedule]] = {  # of the n
     "constant": lambda given, per_epoch, total: Schedule(),
     "cosine": lambda given, per_epoch, total: Cosine(total if given is None else given * per_epoch),
     "plateau": lambda given, per_epoch, total: Plateau(10 if given is None else given),
-    "iwae": lambda given, per_epoch, total: IWAE(per_epoch),
+    "iwae": lambda given, per_epoch, total: IWAE(per_epoch, 1 if given is None else given),
 }
 
 
 def parse_schedule(text: str, steps_per_epoch: int = 1, steps: int = 1) -> Schedule:
     """The schedule of a text: "constant"; "cosine" to the end of the run or "cosine:E" over E epochs; "plateau" or
-    "plateau:E", after E epochs without a better bound (10); "iwae".
+    "plateau:E", after E epochs without a better bound (10); "iwae", or "iwae:S" for a schedule S times as short.
 
     Raises ConfigError: an unknown name or a wrong number, and a cosine that ends before the run, of `steps` in all, does.
     """
-    given = _setting("schedule", text, SCHEDULES, ("cosine", "plateau"), int)
+    given = _setting("schedule", text, SCHEDULES, ("cosine", "plateau", "iwae"), int)
     schedule = SCHEDULES[text.partition(":")[0]](given, steps_per_epoch, steps)
     if isinstance(schedule, Cosine) and schedule.total < steps:
         raise ConfigError(f"schedule {text!r} reaches 0 at step {schedule.total}, before the end of the run at step {steps}")

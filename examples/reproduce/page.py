@@ -1,0 +1,17 @@
+"""Write docs/results.md from the records under docs/results; with --check, say whether it is up to date."""
+
+from __future__ import annotations
+
+import sys
+
+import ggm_vae
+import iwae
+from tables import RESULTS, page
+
+TABLES = [ggm_vae.TABLE, iwae.TABLE]
+
+if __name__ == "__main__":
+    path, text = RESULTS.with_suffix(".md"), page(TABLES)
+    if "--check" in sys.argv[1:]:
+        sys.exit(0 if path.exists() and path.read_text() == text else f"{path} is out of date: run {__file__}")
+    path.write_text(text)

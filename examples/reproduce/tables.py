@@ -1,0 +1,212 @@
+"""What the scripts of this folder share: rows of a published table, how one is trained, measured, recorded and shown.
+
+A row is a set of settings of gvae.VAE. Training goes on in a run folder, so that an interrupted row continues where it
+stopped, bit for bit. A finished row leaves one JSON-lines file under docs/results/TABLE: a line per epoch as the run logged
+them, and a last line with the figures, the settings, the SHA-256 of the final parameters, versions, machine and date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import math
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gvae import blas
+
+blas.choose_kernels()  # as gvae's own commands do, before anything loads NumPy
+
+import numpy as np  # noqa: E402
+
+import gvae  # noqa: E402
+from gvae import data, estimator  # noqa: E402
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+SAMPLES = 5000  # importance samples per test row, as in the papers
+INTRODUCTION = """\
+# Results
+
+Written by `python examples/reproduce/page.py` from the files under `docs/results/`, one a row: its epochs, figures,
+settings, command, machine, date and the SHA-256 of its final parameters. In nats per test row, ± the standard error that the
+choice of rows causes. A row that is not there yet is pending: `python examples/reproduce/TABLE.py ROW` trains it, and
+continues it if it was interrupted. With `--verify`, a finished run is evaluated again.
+"""
+SEED = 0  # of the binarization and the noise of every evaluation
+
+
+@dataclass(frozen=True)
+class Row:
+    """name: "chain-0"     settings: of gvae.VAE     published: (log p(x), ELBO) in nats per row, None where there is none"""
+
+    name: str
+    settings: dict[str, Any]
+    published: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: of the folder of results     title: what it reproduces     dataset: as gvae.data names it"""
+
+    name: str
+    title: str
+    dataset: str
+    rows: tuple[Row, ...]
+    notes: str = ""
+    by_name: dict[str, Row] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.by_name.update({row.name: row for row in self.rows})
+
+    def path(self, row: Row) -> Path:
+        return RESULTS / self.name / f"{row.name}.jsonl"
+
+    def record(self, row: Row) -> dict[str, Any] | None:
+        """The last line of the row's results, or None while it is pending."""
+        path = self.path(row)
+        return json.loads(path.read_text().splitlines()[-1]) if path.exists() else None
+
+
+def digest(model: gvae.VAE) -> str:
+    """SHA-256 of the parameters: names, shapes, types and bytes."""
+    sha = hashlib.sha256()
+    for name, value in sorted(model.parameters_.items()):
+        sha.update(f"{name}{value.shape}{value.dtype.str}".encode())
+        sha.update(np.ascontiguousarray(value))
+    return sha.hexdigest()
+
+
+def measure(model: gvae.VAE, test: np.ndarray, samples: int, progress: bool) -> dict[str, Any]:
+    """The figures of a trained row, in nats per test row."""
+    result = model.evaluate(test, samples=samples, seed=SEED, progress=progress)
+    figures = {name: value for name, value in result.summary().items() if math.isfinite(value)}
+    units = np.concatenate([model.transform(test[i : i + 1000]) for i in range(0, len(test), 1000)])
+    return figures | {"active_units": int((units.var(axis=0) > 0.01).sum())}
+
+
+def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False) -> dict[str, Any]:
+    """Train a row, or go on with it, measure it and keep the result. Returns what was recorded."""
+    dataset, folder = data.load(table.dataset), runs / table.name / row.name
+    begun = (folder / "checkpoint.safetensors").exists()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    model = gvae.VAE(**row.settings, verbose=not quiet)
+    notes = {"image_shape": dataset.image_shape}
+    model.fit(dataset.train, validation=dataset.test, run=folder, resume=begun, notes=notes)
+    started = time.perf_counter()
+    record = {"row": row.name, "settings": row.settings, "parameters_sha256": digest(model)}
+    record |= measure(model, dataset.test, samples, progress=not quiet)
+    record |= {
+        "evaluation_seconds": round(time.perf_counter() - started, 1),
+        "training_seconds": round(sum(epoch["seconds"] for epoch in model.history_), 1),
+        "command": " ".join(["python", f"examples/reproduce/{table.name}.py", row.name]),
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "versions": {"gvae": gvae.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+    write(table.path(row), model.history_, record)
+    return record
+
+
+def write(path: Path, epochs: list[dict[str, Any]], record: dict[str, Any]) -> None:
+    """The row's file: a line an epoch, and the record."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in (*epochs, record)))
+
+
+def machine() -> str:
+    """The processor, its cores, and threads."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]:
+    """Evaluate the row's run again. Returns what differs from its record: nothing, if it is what it says."""
+    record = table.record(row)
+    if record is None:
+        return [f"{row.name} has no record: it is pending"]
+    model = estimator.load(runs / table.name / row.name)
+    wrong = []
+    if digest(model) != record["parameters_sha256"]:
+        wrong.append(f"the run's parameters have the SHA-256 {digest(model)}, the record says {record['parameters_sha256']}")
+    again = measure(model, data.load(table.dataset).test, samples or record["samples"], progress=True)
+    for name in ("elbo", "log_likelihood"):
+        few = samples is not None and samples != record["samples"]
+        tolerance = 4 * record[f"{name}_standard_error"] if few else 1e-3  # the order of sums depends on the BLAS
+        if abs(again[name] - record[name]) > tolerance:
+            wrong.append(f"{name} is {again[name]:.3f}, the record says {record[name]:.3f}")
+    return wrong
+
+
+def show(table: Table) -> str:
+    """The table as Markdown, published figures beside ours."""
+    columns = ("row", f"log p(x), {SAMPLES} samples", "published", "ELBO", "published")
+    columns += ("active units", "epochs", "minutes", "parameters")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in table.rows:
+        log_p, elbo = ("-" if x is None else f"{x:g}" for x in row.published)
+        r = table.record(row)
+        if r is None:
+            lines.append(f"| {row.name} | pending | {log_p} | pending | {elbo} | | {row.settings['epochs']} | | |")
+            continue
+        ours = [f"{r[n]:.2f} ± {r[n + '_standard_error']:.2f}" for n in ("log_likelihood", "elbo")]
+        minutes, sha = r["training_seconds"] / 60, r["parameters_sha256"][:12]
+        lines.append(
+            f"| {row.name} | {ours[0]} | {log_p} | {ours[1]} | {elbo} | {r['active_units']} | {r['settings']['epochs']} "
+            f"| {minutes:.0f} | `{sha}` |"
+        )
+    return "\n".join(lines)
+
+
+def main(table: Table, arguments: list[str] | None = None) -> int:
+    """The command line of a table's script."""
+    parser = argparse.ArgumentParser(description=table.title + ". Without arguments: the table as it stands.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(table.by_name)}; or all")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="where runs lie (default: runs)")
+    parser.add_argument("--verify", action="store_true", help="evaluate finished rows again and compare with their records")
+    parser.add_argument("--samples", type=int, metavar="K", help=f"importance samples (default: {SAMPLES})")
+    options = parser.parse_args(arguments)
+    names = list(table.by_name) if options.rows == ["all"] else options.rows
+    unknown = [name for name in names if name not in table.by_name]
+    if unknown:
+        parser.error(f"unknown row {unknown[0]!r}; known are {', '.join(table.by_name)}")
+    failed = False
+    with blas.threads(1):  # as gvae's own commands: the bits of a result depend on it
+        for name in names:
+            row = table.by_name[name]
+            if options.verify:
+                wrong = verify(table, row, options.runs, options.samples)
+                print(f"{name}: {'; '.join(wrong) or 'as recorded'}")
+                failed |= bool(wrong)
+            elif table.record(row) is not None:
+                print(f"{name}: done, see {table.path(row)}")
+            else:
+                train(table, row, options.runs, options.samples or SAMPLES)
+    print(f"\n{table.title}\n\n{show(table)}\n\n{table.notes}".rstrip())
+    return int(failed)
+
+
+def page(tables: list[Table]) -> str:
+    """docs/results.md."""
+    parts = [INTRODUCTION]
+    for table in tables:
+        done = [record for record in map(table.record, table.rows) if record is not None]
+        about = sorted({f"{r['machine']}, {r['date']}" for r in done})
+        seen = f"Seen on {'; '.join(about)}." if about else "No row has been run."
+        parts.append(
+            f"## {table.title}\n\n`python examples/reproduce/{table.name}.py`. {seen}\n\n{show(table)}\n\n{table.notes}"
+        )
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit("run one of the tables: ggm_vae.py, iwae.py")

@@ -1,0 +1,106 @@
+"""The scripts of examples/reproduce: legal rows; training, resuming, recording and verifying one; the page."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gvae
+from gvae import optim
+
+FOLDER = Path(__file__).parents[1] / "examples" / "reproduce"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    names = ("tables", "ggm_vae", "iwae", "page")
+    yield {name: importlib.import_module(name) for name in names}
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_every_row_is_legal(scripts):
+    """Its settings build a model and an objective for MNIST's size: one step on two rows."""
+    x = (np.random.default_rng(0).uniform(size=(40, 784)) < 0.2).astype(np.float32)
+    for table in scripts["page"].TABLES:
+        for row in table.rows:
+            short = {"epochs": 1, "batch_size": 40, "samples": min(row.settings.get("samples", 1), 2)}
+            if row.settings["schedule"] == "cosine":
+                short["schedule"] = "constant"
+            model = gvae.VAE(**row.settings | short).fit(x)
+            assert np.isfinite(model.history_[-1]["train_bound"]), row.name
+
+
+def test_the_page_is_up_to_date():
+    done = subprocess.run([sys.executable, str(FOLDER / "page.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_records_hold_what_the_page_needs(scripts):
+    """Every committed record: an epoch's line each, settings as the script has them, figures that are numbers."""
+    for table in scripts["page"].TABLES:
+        for row in table.rows:
+            record = table.record(row)
+            if record is None:
+                continue
+            *epochs, last = map(json.loads, table.path(row).read_text().splitlines())
+            assert last == record
+            assert [epoch["epoch"] for epoch in epochs] == list(range(1, row.settings["epochs"] + 1))
+            assert record["settings"] == json.loads(json.dumps(row.settings))
+            assert record["samples"] == scripts["tables"].SAMPLES
+            assert record["log_likelihood"] > record["elbo"] > epochs[0]["validation_bound"]
+            assert len(record["parameters_sha256"]) == 64
+
+
+def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, capsys):
+    """Three epochs on digits: interrupted within the second one it continues to the same parameters; the record holds, and
+    does not once it is altered."""
+    tables = scripts["tables"]
+    settings = {"posterior": "chain", "latent": 4, "hidden": (8,), "epochs": 3, "schedule": "cosine", "random_state": 1}
+    row = tables.Row("small-1", settings, (-1.0, None))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    table = tables.Table("toy", "A toy", "digits", (row,))
+    assert "| small-1 | pending | -1 | pending | - | | 3 | | |" in tables.show(table)
+    assert tables.verify(table, row, tmp_path / "a", 5) == ["small-1 has no record: it is pending"]
+
+    asked = iter(range(10**6))
+    dataset = gvae.data.load("digits")
+    run = tmp_path / "a" / "toy" / "small-1"
+    run.parent.mkdir(parents=True)
+    begun = {"validation": dataset.test, "run": run, "notes": {"image_shape": dataset.image_shape}}
+    with pytest.raises(gvae.errors.StoppedError):
+        gvae.VAE(**settings).fit(dataset.train, **begun, stop=lambda: next(asked) == 20)
+    interrupted = tables.train(table, row, tmp_path / "a", 20, quiet=True)
+    table.path(row).unlink()
+    straight = tables.train(table, row, tmp_path / "b", 20, quiet=True)
+    same = ("parameters_sha256", "elbo", "log_likelihood", "kl", "active_units")
+    assert [interrupted[name] for name in same] == [straight[name] for name in same]
+
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    assert tables.main(table, ["--runs", str(tmp_path / "b"), "--verify", "small-1"]) == 0
+    assert "small-1: as recorded" in capsys.readouterr().out
+    assert tables.verify(table, row, tmp_path / "b", 7) == []
+    record = table.record(row)
+    tables.write(table.path(row), [], record | {"parameters_sha256": "0" * 64, "elbo": record["elbo"] + 1})
+    wrong = tables.verify(table, row, tmp_path / "b", None)
+    assert len(wrong) == 2
+    assert "SHA-256" in wrong[0]
+    assert "elbo is" in wrong[1]
+
+
+def test_the_shortened_schedule():
+    """1/27 of 3,280 epochs: the rates of the paper, each for 1/27 of its epochs."""
+    full, short = optim.parse_schedule("iwae", 2700), optim.parse_schedule("iwae:27", 2700)
+    steps = np.arange(0, 2700 * 3300, 9973)
+    np.testing.assert_array_equal(
+        [short(step // 27) for step in steps[::27]], [full(step // 27 * 27) for step in steps[::27]]
+    )
+    assert short(0) == 1.0
+    assert short(2700 * 122) == pytest.approx(0.1)
