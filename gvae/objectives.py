@@ -237,16 +237,15 @@ class ImportanceWeighted:
         penalty = _total([elementwise.subtract(log_q, log_p) for log_q, log_p in layers])
         beta = _warm(self.warmup, step)
         log_weights = elementwise.subtract(terms.total_log_likelihood, beta * penalty)
-        bound = self.bound(log_weights)
-        value = _mean_rows(bound, weight)
+        value = bound = _mean_rows(self.bound(log_weights), weight)
         likelihood = _mean_rows(_over_samples(terms.total_log_likelihood), weight)
         kl = _mean_rows(_over_samples(penalty), weight)
         if self.inference_bound is not None or self.gradient not in ("reparameterized", "stl"):
             ascent = _mean_rows(self._inference(terms, log_weights, beta), weight)
-            value = {REST: value} | dict.fromkeys(terms.inference, ascent)
+            value = {REST: bound} | dict.fromkeys(terms.inference, ascent)
         elif any(not layer.q.reparameterized for layer in terms.layers):
-            value = value + _mean_rows(arrays.sum(self._score_function(terms, log_weights), axis=0), weight)
-        return value, {"bound": _mean_rows(bound, weight), "log_likelihood": likelihood, "kl": kl}
+            value = bound + _mean_rows(arrays.sum(self._score_function(terms, log_weights), axis=0), weight)
+        return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
     def _inference(self, terms: Terms, log_weights: Any, beta: Any) -> Any:
         """What phi ascends, (B,)."""

@@ -183,7 +183,7 @@ class Trainer:
         if not isinstance(value, dict):
             pull(value.dtype.type(-1))
             return
-        ascends: dict[str, list[str]] = {group: [] for group in value}  # the parameters of each scalar
+        ascends: dict[int, list[str]] = {id(scalar): [] for scalar in value.values()}  # the parameters of each scalar
         known = dict.fromkeys(name.partition(".")[0] for name in out)
         for group in value:
             if group != REST and group not in known:
@@ -191,11 +191,12 @@ class Trainer:
         for name in out:
             group = name.partition(".")[0]
             if group in value or REST in value:
-                ascends[group if group in value else REST].append(name)
+                ascends[id(value[group if group in value else REST])].append(name)
             else:
                 out[name][...] = 0
-        for group, names in ascends.items():
-            pull({g: v.dtype.type(-1) if g == group else None for g, v in value.items()}, only=names)
+        for scalar, names in ascends.items():
+            first = next(group for group, v in value.items() if id(v) == scalar)  # groups may share one
+            pull({g: v.dtype.type(-1) if g == first else None for g, v in value.items()}, only=names)
 
     def _failure(self, params: dict, inputs: dict, out: dict, bound: float) -> NonFiniteError:
         """Which tensor is not finite, and which rows make it so on their own."""
