@@ -99,7 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of q(z|x): diagonal, chain, band:3, grid:4x4, extended_grid:4x4, ar1, lowrank:2, full, ...",
     )
     group.add_argument(
-        "--observation", default="auto", metavar="FAMILY", help="of p(x|z): bernoulli, gaussian, ...; auto looks at the data"
+        "--observation",
+        default="auto",
+        metavar="FAMILY",
+        help="of p(x|z): bernoulli, gaussian, poisson, categorical:17, logit:chain, ...; auto looks at the data",
+    )
+    group.add_argument(
+        "--prior", metavar="FAMILY", help="of p(z), learned: random_walk, ar1, mixture:10, ... (default: N(0, I))"
     )
     group.add_argument(
         "--hidden", type=_count, nargs="+", default=[200, 200], metavar="N", help="widths of the encoder's hidden layers"
@@ -116,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         "--binarize",
         choices=["dynamic", "fixed", "threshold", "none"],
         help="how grey levels become black and white (default: dynamic for grey levels under bernoulli)",
+    )
+    group.add_argument(
+        "--dequantize",
+        type=_count,
+        metavar="LEVELS",
+        help="give grey levels in [0, 1] a density: their number, 256 for bytes",
     )
     length = group.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_count, default=20, metavar="N", help="passes over the data")
@@ -138,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     sample.add_argument("--out", default="samples.png", metavar="FILE", help=".png (a sheet of images) or .npy; must be new")
     sample.add_argument("-n", type=_count, default=100, metavar="N", help="how many")
+    sample.add_argument("--draw", action="store_true", help="draw x itself instead of showing means")
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws")
 
     warmup = command("warmup", _warmup, "Compile every kernel in both precisions into the cache, for all later processes.")
@@ -214,7 +227,7 @@ def _demo(options: argparse.Namespace) -> None:
 @_on_one_blas_thread
 def _train(options: argparse.Namespace) -> None:
     from gvae import data, training, warmup
-    from gvae.estimator import VAE
+    from gvae.estimator import VAE, data_support
 
     training.check_free(options.out)
     if not options.quiet and warmup.is_cold():
@@ -229,6 +242,8 @@ def _train(options: argparse.Namespace) -> None:
         samples=options.samples,
         warmup=options.warmup,
         binarize=options.binarize,
+        dequantize=options.dequantize,
+        prior=options.prior,
         epochs=options.epochs,
         steps=options.steps,
         batch_size=options.batch_size,
@@ -238,9 +253,9 @@ def _train(options: argparse.Namespace) -> None:
         verbose=not options.quiet,
     )
     dataset = data.load(options.data, data_dir=options.data_dir)
-    if options.observation == "bernoulli" or options.binarize not in (None, "none"):
-        for split, rows in (("training", dataset.train), ("test", dataset.test)):
-            data.check_unit_interval(rows, f"{dataset.name}, {split} rows")
+    support = data_support(options.observation, options.binarize, dataset.train.shape[1])
+    for split, rows in (("training", dataset.train), ("test", dataset.test)):
+        data.check_support(rows, support, f"{dataset.name}, {split} rows")
     source = options.data if options.data in data.dataset_names() else _absolute(options.data)
     folder = None if options.data_dir is None else _absolute(options.data_dir)
     notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
@@ -258,6 +273,8 @@ def _train(options: argparse.Namespace) -> None:
             f"{options.out}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; "
             f"bound {last['train_bound']:.2f} (train), {last['validation_bound']:.2f} (test) nats per row"
         )
+        if not model.model_.has_closed_kl:
+            print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: by sampling")
 
 
 @_on_one_blas_thread
@@ -275,8 +292,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     where = f"{dataset.name}, {options.split} rows"
     if rows.shape[1] != model.n_features_in_:
         raise DataError(f"{where}: {rows.shape[1]} columns, but the model was trained on {model.n_features_in_}")
-    if model.observation_ == "bernoulli":
-        data.check_unit_interval(rows, where)
+    data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
     settings = {"samples": options.samples, "seed": options.seed, "memory": options.memory}
     result = model.evaluate(rows, **settings, progress=sys.stderr.isatty())
     summary = result.summary()
@@ -315,13 +331,13 @@ def _sample(options: argparse.Namespace) -> None:
     count = f"{options.n} sample{'s' if options.n > 1 else ''}"
     if out.suffix == ".npy":
         buffer = io.BytesIO()
-        np.save(buffer, model.sample(options.n, seed=options.seed))
+        np.save(buffer, model.sample(options.n, seed=options.seed, draw=options.draw))
         _write_new(out, buffer.getvalue())
     elif shape is None:
         raise ConfigError(f"{options.folder} was not trained on images: write a .npy file instead")
     else:
         plots.check_sheet(options.n, shape)
-        plots.samples(out, {count: model.sample(options.n, seed=options.seed)}, shape)
+        plots.samples(out, {count: model.sample(options.n, seed=options.seed, draw=options.draw)}, shape)
     print(f"{out}: {count}")
 
 
