@@ -137,7 +137,13 @@ def _parser() -> argparse.ArgumentParser:
         "of q(z|x): diagonal, chain, band:3, grid:4x4, extended_grid:4x4, ar1, lowrank:2, full, ...",
         metavar="FAMILY",
     )
-    setting("--observation", "auto", "of p(x|z): bernoulli, gaussian, ...; auto looks at the data", metavar="FAMILY")
+    setting(
+        "--observation",
+        "auto",
+        "of p(x|z): bernoulli, gaussian, poisson, categorical:17, logit:chain, ...; auto looks at the data",
+        metavar="FAMILY",
+    )
+    setting("--prior", None, "of p(z), learned: random_walk, ar1, mixture:10, ... (default: N(0, I))", metavar="FAMILY")
     setting("--hidden", [200, 200], "widths of the encoder's hidden layers", type=_count, nargs="+", metavar="N")
     setting("--activation", "elu", "elu, tanh, relu, leaky_relu, softplus, sigmoid, identity", metavar="NAME")
     setting("--dtype", "float32", "precision of all arithmetic", choices=["float32", "float64"])
@@ -161,6 +167,13 @@ def _parser() -> argparse.ArgumentParser:
         None,
         "how grey levels become black and white (default: dynamic for grey levels under bernoulli)",
         choices=["dynamic", "fixed", "threshold", "none"],
+    )
+    setting(
+        "--dequantize",
+        None,
+        "give grey levels in [0, 1] a density: their number, 256 for bytes",
+        type=_count,
+        metavar="LEVELS",
     )
     length = group.add_mutually_exclusive_group()
     length.add_argument(
@@ -216,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     sample.add_argument("--out", default="samples.png", metavar="FILE", help=".png (a sheet of images) or .npy; must be new")
     sample.add_argument("-n", type=_count, default=100, metavar="N", help="how many")
+    sample.add_argument("--draw", action="store_true", help="draw x itself instead of showing means")
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws")
 
     warmup = command("warmup", _warmup, "Compile every kernel in both precisions into the cache, for all later processes.")
@@ -290,7 +304,7 @@ def _demo(options: argparse.Namespace) -> None:
 @_on_one_blas_thread
 def _train(options: argparse.Namespace) -> None:
     from gvae import data, training, warmup
-    from gvae.estimator import VAE
+    from gvae.estimator import VAE, data_support
 
     run = options.resume or options.out
     given = {name: value for name, value in vars(options).items() if name in VAE().get_params()}
@@ -311,9 +325,9 @@ def _train(options: argparse.Namespace) -> None:
         print("gvae train: compiling the kernels for this machine, once; it takes about 15 seconds", file=sys.stderr)
     source, data_dir = _source(options, run, notes)
     dataset = data.load(source, data_dir=data_dir)
-    if model.observation == "bernoulli" or model.binarize not in (None, "none"):
-        for split, rows in (("training", dataset.train), ("test", dataset.test)):
-            data.check_unit_interval(rows, f"{dataset.name}, {split} rows")
+    support = data_support(model.observation, model.binarize, dataset.train.shape[1])
+    for split, rows in (("training", dataset.train), ("test", dataset.test)):
+        data.check_support(rows, support, f"{dataset.name}, {split} rows")
     source = source if source in data.dataset_names() else _absolute(source)
     folder = None if data_dir is None else _absolute(data_dir)
     notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
@@ -354,6 +368,8 @@ def _summarize(run: str, model: Any) -> None:
     shown = ", ".join(f"{bound:.2f} ({which})" for bound, which in bounds if bound is not None)
     seconds = sum(row.get("seconds", 0) for row in model.history_)
     print(f"{run}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; bound {shown} nats per row")
+    if not model.model_.has_closed_kl:
+        print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: by sampling")
     if model.patience is not None:
         best = max(model.history_, key=lambda row: row.get("validation_bound", -math.inf))
         print(f"kept: the weights of epoch {best['epoch']}, the best on the validation rows")
@@ -423,8 +439,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     where = f"{dataset.name}, {options.split} rows"
     if rows.shape[1] != model.n_features_in_:
         raise DataError(f"{where}: {rows.shape[1]} columns, but the model was trained on {model.n_features_in_}")
-    if model.observation_ == "bernoulli":
-        data.check_unit_interval(rows, where)
+    data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
     settings = {"samples": options.samples, "seed": options.seed, "memory": options.memory}
     result = model.evaluate(rows, **settings, progress=sys.stderr.isatty())
     summary = result.summary()
@@ -463,13 +478,13 @@ def _sample(options: argparse.Namespace) -> None:
     count = f"{options.n} sample{'s' if options.n > 1 else ''}"
     if out.suffix == ".npy":
         buffer = io.BytesIO()
-        np.save(buffer, model.sample(options.n, seed=options.seed))
+        np.save(buffer, model.sample(options.n, seed=options.seed, draw=options.draw))
         _write_new(out, buffer.getvalue())
     elif shape is None:
         raise ConfigError(f"{options.folder} was not trained on images: write a .npy file instead")
     else:
         plots.check_sheet(options.n, shape)
-        plots.samples(out, {count: model.sample(options.n, seed=options.seed)}, shape)
+        plots.samples(out, {count: model.sample(options.n, seed=options.seed, draw=options.draw)}, shape)
     print(f"{out}: {count}")
 
 

@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from gvae import data, evaluation, models, objectives, optim, random, training
+from gvae import data, evaluation, families, models, objectives, optim, random, training
+from gvae.distributions import Support
 from gvae.errors import ConfigError, DataError, DTypeError, RunError, ShapeError
 from gvae.nn import Parameters
 
-__all__ = ["VAE", "load"]
+__all__ = ["VAE", "data_support", "load"]
 
 
 class VAE:
@@ -35,7 +36,8 @@ class VAE:
 
     latent        : number of latent variables
     posterior     : family of q(z|x): "diagonal", "chain", "band:3", "extended_grid:4x4", "ar1", "lowrank:2", "full", ...
-    observation   : family of p(x|z): "bernoulli", "gaussian", or "auto": bernoulli if all data lie in [0, 1]
+    observation   : family of p(x|z): "bernoulli", "gaussian", "poisson", "categorical:17", "logit:shared:chain", ..., or
+                    "auto": bernoulli if all data lie in [0, 1], else gaussian. Data must lie in its support
     hidden        : widths of the encoder's hidden layers; the decoder mirrors them
     activation    : "elu", "tanh", "relu", "leaky_relu", "softplus", "sigmoid"
     objective     : "elbo", "iwae", "vr_iwae:0.5", "ciwae:0.05", "miwae:8", ...: see gvae.objectives.parse
@@ -44,6 +46,9 @@ class VAE:
     warmup        : epochs over which the weight of the KL grows from 0 to 1
     binarize      : "dynamic" (drawn anew at every presentation), "fixed", "threshold", "none", or None: dynamic for
                     images of grey levels under a Bernoulli observation, else none
+    dequantize    : number of grey levels L of data in [0, 1] that are to have a density (256 for bytes): x = k / (L - 1) is
+                    presented as (k + u) / L with u ~ U(0, 1); None: as it is
+    prior         : family of p(z), whose parameters are learned: "random_walk", "mixture:10", ...; None: the standard one
     epochs        : passes over the data; or steps, if given, instead
     batch_size, learning_rate (of Adam), dtype ("float32" or "float64")
     schedule      : of the learning rate: "constant"; "cosine", down to 0 at the end of the run ("cosine:E": of epoch E);
@@ -59,7 +64,8 @@ class VAE:
     verbose       : show a progress bar
 
     Data are rows (N, D) or images (N, rows, columns): dense, finite real numbers, converted to dtype once. uint8 with a
-    value above 1 are grey levels and divided by 255; if fit saw uint8, its X decides for all later uint8.
+    value above 1 are grey levels and divided by 255, unless the observation model is one of whole numbers (poisson,
+    negative_binomial, categorical); if fit saw uint8, its X decides for all later uint8.
 
     After fit: `history_` (a row per epoch), `events_` (see on_nonfinite), `parameters_`, `model_`, `seed_`, `binarize_`,
     `observation_`, `config_`, `n_features_in_`. Settings are checked by fit, and read by nothing after it.
@@ -77,6 +83,8 @@ class VAE:
         samples: int = 1,
         warmup: int = 0,
         binarize: str | None = None,
+        dequantize: int | None = None,
+        prior: str | None = None,
         epochs: int = 20,
         steps: int | None = None,
         batch_size: int = 100,
@@ -101,6 +109,8 @@ class VAE:
         self.samples = samples
         self.warmup = warmup
         self.binarize = binarize
+        self.dequantize = dequantize
+        self.prior = prior
         self.epochs = epochs
         self.steps = steps
         self.batch_size = batch_size
@@ -192,14 +202,10 @@ class VAE:
         settings = _checked(self.get_params())
         dtype = np.dtype(settings["dtype"])
         raw = _numbers(X, "X")
-        x, grey = _matrix(raw, dtype, "X")
+        x, grey = _matrix(raw, dtype, "X", grey=_grey(settings, raw))
         v = None if validation is None else _matrix(validation, dtype, "validation", columns=x.shape[1], grey=grey)[0]
         observation = _observation(settings, x, v)
         binarize = _binarization(settings, observation, x)
-        if observation == "bernoulli" or binarize != "none":
-            data.check_unit_interval(x, "X")
-            if v is not None:
-                data.check_unit_interval(v, "validation")
         _check_memory(settings, *x.shape)
         notes = ({"image_shape": raw.shape[1:]} if raw.ndim == 3 else {}) | (notes or {})
         fitted: dict[str, Any] = {
@@ -209,6 +215,10 @@ class VAE:
             "grey_levels": grey,
         }
         model = _build(settings, x.shape[1], observation)
+        support = data_support(observation, binarize, x.shape[1])
+        data.check_support(x, support, "X")
+        if v is not None:
+            data.check_support(v, support, "validation")
         if run is not None:
             fitted["data_sha256"] = _digest(x, v)
         elif resume:
@@ -226,8 +236,9 @@ class VAE:
             root = random.key(settings["random_state"])
             if v is None and settings["patience"] is not None:
                 x, v = _hold_out(x, settings["validation_fraction"], random.fold_in(root, 3))
-            table = data.Table(x, binarize=binarize, key=random.fold_in(root, 1))
-            held_out = None if v is None else data.Table(v, binarize=binarize, key=random.fold_in(root, 2))
+            shown = {"binarize": binarize, "dequantize": settings["dequantize"]}
+            table = data.Table(x, key=random.fold_in(root, 1), **shown)
+            held_out = None if v is None else data.Table(v, key=random.fold_in(root, 2), **shown)
             trainer = _trainer(settings, model, per_epoch=-(-len(x) // settings["batch_size"]))
             if folder is not None:
                 folder.restore(trainer, config)
@@ -283,13 +294,15 @@ class VAE:
         """Means of p(x|z) at the posterior means, (N, D)."""
         return self.inverse_transform(self.transform(X))
 
-    def sample(self, n: int = 1, *, seed: int = 0) -> np.ndarray:
-        """Means of p(x|z) at n draws z of the prior, (n, D)."""
+    def sample(self, n: int = 1, *, seed: int = 0, draw: bool = False) -> np.ndarray:
+        """Means of p(x|z) at n draws z of the prior, (n, D); with draw=True draws of x itself."""
         self._check_fitted()
         n, latent = _whole("n", n), self.model_.posterior.n
         widest = max(latent, self.n_features_in_, *self.config_["settings"]["hidden"], 1)
         _check_room(n * (latent + 2 * widest) * self.model_.dtype.itemsize, f"{n} samples")
-        return self.inverse_transform(random.normal(random.key(seed), (n, latent), self.model_.dtype))
+        key = random.key(seed)
+        p = self.model_.decoder(self.parameters_, self.model_.sample_prior(self.parameters_, key, n))
+        return np.asarray(p.sample(p.noise(random.fold_in(key, 1))) if draw else p.mean)
 
     def evaluate(
         self, X: Any, *, samples: int = 100, seed: int = 0, memory: float | None = None, progress: bool = False
@@ -300,7 +313,8 @@ class VAE:
         """
         x = self._input(X)
         key = random.key(seed)
-        table = data.Table(x, binarize=self.binarize_, key=random.fold_in(key, 2))
+        levels = self.config_["settings"].get("dequantize")
+        table = data.Table(x, binarize=self.binarize_, dequantize=levels, key=random.fold_in(key, 2))
         settings: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "progress": progress}
         return evaluation.evaluate(self.model_, self.parameters_, table, **settings)
 
@@ -342,8 +356,7 @@ class VAE:
     def _input(self, X: Any) -> np.ndarray:
         self._check_fitted()
         x, _ = _matrix(X, self.model_.dtype, "X", columns=self.n_features_in_, grey=self.grey_levels_)
-        if self.observation_ == "bernoulli" or self.binarize_ != "none":
-            data.check_unit_interval(x, "X")
+        data.check_support(x, data_support(self.observation_, self.binarize_, x.shape[1]), "X")
         return x
 
 
@@ -403,12 +416,17 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         checked[name] = _whole(name, settings[name])
     if settings["steps"] is not None:
         checked["steps"] = _whole("steps", settings["steps"])
+    if settings["dequantize"] is not None:
+        checked["dequantize"] = _whole("dequantize", settings["dequantize"], least=2)
     checked["warmup"] = _whole("warmup", settings["warmup"], least=0)
     hidden = settings["hidden"]
     if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
         hidden = (hidden,)
     checked["hidden"] = [_whole("hidden", width) for width in hidden]
-    for name in ("posterior", "observation", "activation", "objective", "gradient", "schedule", "on_nonfinite"):
+    names = ("posterior", "observation", "prior", "activation", "objective", "gradient", "schedule", "on_nonfinite")
+    for name in names:
+        if name == "prior" and settings[name] is None:
+            continue
         if not isinstance(settings[name], str):
             raise ConfigError(f"{name} is {settings[name]!r}, expected a name as text")
         checked[name] = str(settings[name])
@@ -483,6 +501,7 @@ def _build(settings: dict[str, Any], n_inputs: int, observation: str) -> models.
         observation,
         settings["hidden"],
         settings["activation"],
+        settings.get("prior"),
         dtype=settings["dtype"],
     )
 
@@ -494,10 +513,24 @@ def _observation(settings: dict[str, Any], x: np.ndarray, validation: np.ndarray
     return "bernoulli" if all(part.min() >= 0 and part.max() <= 1 for part in parts) else "gaussian"
 
 
+def data_support(observation: str, binarize: str | None, n: int) -> Support:
+    """Where data of n columns must lie: what is binarized in [0, 1], else where the observation model has its values."""
+    if binarize not in (None, "none"):
+        return Support(0, 1)
+    return Support() if observation == "auto" else families.parse(observation, n).support
+
+
+def _grey(settings: dict[str, Any], raw: np.ndarray) -> bool | None:
+    """False if bytes are no grey levels because the observation model is one of whole numbers; else let the data say."""
+    if settings["observation"] == "auto" or raw.ndim not in (2, 3) or 0 in raw.shape:
+        return None
+    return False if data_support(settings["observation"], None, math.prod(raw.shape[1:])).whole else None
+
+
 def _binarization(settings: dict[str, Any], observation: str, x: np.ndarray) -> str:
     if settings["binarize"] is not None:
         return settings["binarize"]
-    grey = observation == "bernoulli" and bool(((x > 0) & (x < 1)).any())
+    grey = observation == "bernoulli" and settings["dequantize"] is None and bool(((x > 0) & (x < 1)).any())
     return "dynamic" if grey else "none"
 
 

@@ -129,6 +129,9 @@ ELEMENTWISE = [
     unary("leaky_relu", away, lambda x: np.where(x > 0, x, 0.01 * x)),
     unary("elu", away, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
     unary("lgamma", positive, scipy.special.gammaln, scale=lambda x: 1 + np.abs(x)),
+    binary("log_beta", positive, positive, scipy.special.betaln),
+    unary("log_sinhc", real, lambda x: np.log(np.sinh(x) / x), scale=lambda x: 1 + np.abs(x)),
+    unary("langevin", real, lambda x: 1 / np.tanh(x) - 1 / x, scale=lambda x: 1 + 1 / np.abs(x)),
     unary("digamma", positive, scipy.special.digamma, scale=lambda x: 4 + np.abs(x)),
     Case(
         "where",
@@ -512,7 +515,16 @@ AR1 = [
 ]
 
 
-AR1.append(
+AR1 += [
+    Case(
+        "precision_factor_ar1",
+        op=lambda s: partial(ops.precision_factor_ar1, N=s.N),
+        args=lambda rng, s: (positive(rng, s.lead(1)), rng.uniform(-0.9, 0.9, s.lead(2))),
+        reference=lambda s: ref.batched(
+            lambda v, r: ref.stored(np.linalg.cholesky(np.linalg.inv(ref.covariance_ar1(v, r, s.N))), (0, 1)), 0, 0
+        ),
+        cores=(0, 0),
+    ),
     Case(
         "logdet_ar1",
         op=lambda s: partial(ops.logdet_ar1, N=s.N),
@@ -520,8 +532,8 @@ AR1.append(
         reference=lambda s: ref.batched(lambda v, r: np.linalg.slogdet(ref.covariance_ar1(v, r, s.N))[1], 0, 0),
         cores=(0, 0),
         scale=lambda v, r: 1 + 40.0,  # n (|log s| + |log(1 - rho²)|) in the worst of these shapes
-    )
-)
+    ),
+]
 
 
 def lowrank_u(rng, s, i):

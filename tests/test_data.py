@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import gvae.data.loaders
-from gvae.data import Dataset, check_finite, check_unit_interval, dataset_names, load
-from gvae.errors import DataError, DependencyError
+from gvae import random
+from gvae.data import Dataset, Table, check_finite, check_support, dataset_names, load
+from gvae.distributions import Support
+from gvae.errors import ConfigError, DataError, DependencyError
 
 REAL = Path(os.environ.get("GVAE_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data")
 MNIST = tuple(gvae.data.loaders.MNIST_FILES)
@@ -188,21 +190,41 @@ def test_check_finite_alone():
         check_finite(np.zeros((2, 2), complex))
 
 
-def test_check_unit_interval():
-    check_unit_interval(np.array([[0, 1], [0.5, 1]]))
-    check_unit_interval(np.array([[True]]))
-    check_unit_interval(np.zeros((0, 4)))
+def test_check_support():
+    unit = Support(0, 1)
+    check_support(np.array([[0, 1], [0.5, 1]]), unit)
+    check_support(np.array([[True]]), unit)
+    check_support(np.zeros((0, 4)), unit)
     with pytest.raises(DataError, match="1 in all, the first, -1, at row 0, column 1"):
-        check_unit_interval(np.array([[0, -1]]))
+        check_support(np.array([[0, -1]]), unit)
     x = np.zeros((4, 3))
     x[1, 2], x[2, 0] = 1.5, -0.25
     with pytest.raises(DataError, match=r"pixels: .*2 in all, the first, 1\.5, at row 1, column 2 \(counted from 0\)"):
-        check_unit_interval(x, "pixels")
+        check_support(x, unit, "pixels")
     x[0, 1] = np.nan
     with pytest.raises(DataError, match=r"3 in all, the first, nan, at row 0, column 1"):
-        check_unit_interval(x)
+        check_support(x, unit)
     with pytest.raises(DataError, match=r"the first, 255, at row 0, column 1"):
-        check_unit_interval(np.array([[0, 255]], np.uint8))
+        check_support(np.array([[0, 255]], np.uint8), unit)
+    with pytest.raises(DataError, match=r"data: values outside 0, 1, ..: 2 in all, the first, 0.5, at row 0, column 1"):
+        check_support(np.array([[3, 0.5], [-1, 2]]), Support(0, whole=True))
+    with pytest.raises(DataError, match=r"values outside \(0, 1\): 1 in all, the first, 1.0, at row 0, column 1"):
+        check_support(np.array([[0.5, 1]]), Support(0, 1, open=True))
+    check_support(np.array([[-5.0, 1e9]]), Support())
+
+
+def test_dequantization_is_uniform_within_a_level_and_anew_at_every_presentation():
+    levels = rng.integers(0, 17, size=(200, 50))
+    table = Table((levels / 16).astype(np.float32), dequantize=17)
+    first, again, other = (table.batch(np.arange(200), random.key(k)).x for k in (0, 0, 1))
+    assert first.dtype == np.float32
+    assert_array_equal(np.floor(first * 17), levels)
+    assert_array_equal(first, again)
+    u = first * 17 - levels
+    assert abs(u.mean() - 0.5) < 5 * (12 * u.size) ** -0.5
+    assert abs(np.corrcoef(u.ravel(), (other * 17 - levels).ravel())[0, 1]) < 5 * u.size**-0.5
+    with pytest.raises(ConfigError, match="dequantization needs"):
+        Table(first, dequantize=17, binarize="fixed")
 
 
 # ---- named data sets -----------------------------------------------------------------------------
@@ -222,7 +244,7 @@ def test_digits():
     for part, labels, rows in ((d.train, d.train_labels, ~held), (d.test, d.test_labels, held)):
         assert_array_equal(part, x[rows] / 16)
         assert_array_equal(labels, y[rows])
-    check_unit_interval(d.train)
+    check_support(d.train, Support(0, 1))
 
 
 def test_digits_without_scikit_learn(monkeypatch):

@@ -546,7 +546,10 @@ def test_load_refuses(tmp_path):
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0, expected a number below 1"),
         ({"on_nonfinite": "nope"}, "on_nonfinite is 'nope'; known are stop, skip, rollback"),
         ({"schedule": "nope"}, "unknown schedule 'nope'; known are constant, cosine, plateau, iwae"),
-        ({"schedule": "iwae:3"}, "unknown schedule 'iwae:3'"),
+        ({"schedule": "constant:3"}, "unknown schedule 'constant:3'"),
+        ({"schedule": "iwae:0"}, "is not a whole number of at least 1"),
+        ({"gradient": "nope"}, "unknown gradient .nope.; known are reparameterized, stl"),
+        ({"objective": "elbo_b", "gradient": "stl"}, "needs log q by sampling"),
         *[({"schedule": f"plateau:{x}"}, "is not a whole number of at least 1") for x in ("", "0", "-1", "x", "1.5", "1_0")],
         ({"schedule": "cosine:1"}, "reaches 0 at step 3, before the end of the run at step 6"),
         ({"average": "nope"}, "unknown average 'nope'; known are ema, swa"),
@@ -630,6 +633,65 @@ def test_data_that_is_refused(x, error, words, fitted, tmp_path):
     for use in (fitted.transform, fitted.score_samples, fitted.evaluate, fitted.reconstruct, fitted.posterior_of):
         with pytest.raises((error, ShapeError), match="X"):
             use(x)
+
+
+@pytest.mark.parametrize(
+    ("observation", "x", "words"),
+    [
+        ("poisson", np.random.default_rng(0).poisson(2, (60, 6)), "values outside 0, 1, .."),
+        ("negative_binomial", np.random.default_rng(0).poisson(2, (60, 6)).astype(np.uint8), "values outside 0, 1, .."),
+        ("categorical:4", np.random.default_rng(0).integers(0, 4, (60, 6)), "values outside 0, 1, .., 3"),
+        ("beta", np.random.default_rng(0).uniform(0.01, 0.99, (60, 6)), r"values outside \(0, 1\)"),
+        ("continuous_bernoulli", np.random.default_rng(0).uniform(0, 1, (60, 6)), r"values outside \[0, 1\]"),
+        ("logit:shared:grid:2x3", np.random.default_rng(0).uniform(0, 1, (60, 6)), r"values outside \[0, 1\]"),
+    ],
+)
+def test_observation_models_and_their_data(observation, x, words, tmp_path):
+    model = small(observation=observation).fit(x)
+    assert model.binarize_ == "none"
+    assert np.isfinite(model.score_samples(x[:5], samples=3)).all()
+    assert model.sample(3).shape == (3, 6)
+    model.save(tmp_path / "model")
+    loaded = gvae.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.score_samples(x[:5], samples=3), model.score_samples(x[:5], samples=3))
+    bad = x.astype(float)
+    bad[3, 2] = -0.5
+    with pytest.raises(DataError, match=rf"X: {words}: .*-0.5, at row 3, column 2"):
+        small(observation=observation).fit(bad)
+    with pytest.raises(DataError, match=rf"X: {words}"):
+        model.transform(bad)
+
+
+def test_an_observation_graph_of_dequantized_pixels(tmp_path):
+    """Three pixels that follow one hidden brightness and each other: a chain over the pixels has the higher density."""
+    r = np.random.default_rng(0)
+    walk = np.cumsum(r.normal(size=(600, 6)), axis=1)
+    x = np.round(255 / (1 + np.exp(-walk))).astype(np.uint8)
+    scores = {}
+    for observation in ("logit:shared:diagonal", "logit:shared:chain"):
+        model = small(observation=observation, latent=1, dequantize=256, steps=400, learning_rate=1e-2).fit(x)
+        assert (model.observation_, model.binarize_) == (observation, "none")
+        scores[observation] = model.score_samples(x[:200], samples=50).mean()
+    assert scores["logit:shared:chain"] > scores["logit:shared:diagonal"] + 0.5
+    draws = model.sample(2000, draw=True)
+    assert draws.min() > -0.02
+    assert draws.max() < 1.02
+    assert model.sample(3).std() < draws.std()
+    model.save(tmp_path / "model")
+    assert_array_equal(gvae.load(tmp_path / "model").sample(4, draw=True), model.sample(4, draw=True))
+    with pytest.raises(ConfigError, match="dequantize is 1, expected a whole number of at least 2"):
+        small(dequantize=1).fit(x)
+
+
+@pytest.mark.parametrize("prior", ["random_walk", "mixture:3"])
+def test_a_learned_prior(prior, tmp_path):
+    model = small(prior=prior, latent=3).fit(X)
+    assert model.model_.has_closed_kl is (prior == "random_walk")
+    assert np.abs(model.parameters_["prior.raw"]).max() > 0
+    model.save(tmp_path / "model")
+    assert_array_equal(gvae.load(tmp_path / "model").sample(4), model.sample(4))
+    with pytest.raises(ConfigError, match="prior is 3, expected a name as text"):
+        small(prior=3).fit(X)
 
 
 def test_values_outside_the_unit_interval(fitted, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,10 +26,20 @@ TEXTS = {
     "lowrank": ["lowrank:1", "lowrank:3"],
     "full": ["full"],
     "gaussian": ["gaussian"],
+    "random_walk": ["random_walk"],
+    "mixture": ["mixture:3", "mixture:1"],
+    "shared": ["shared:extended_grid:3x4", "shared:grid:3x4", "shared:ar1", "shared:lowrank:2", "shared:full", "shared"],
     "bernoulli": ["bernoulli"],
+    "categorical": ["categorical:5", "categorical:2"],
+    "poisson": ["poisson"],
+    "negative_binomial": ["negative_binomial"],
+    "beta": ["beta"],
+    "continuous_bernoulli": ["continuous_bernoulli"],
+    "logit": ["logit", "logit:extended_grid:3x4", "logit:shared:chain", "logit:ar1"],
 }
 ALL = [text for texts in TEXTS.values() for text in texts]
-GAUSSIAN = [text for text in ALL if text != "bernoulli"]
+OTHERS = ("bernoulli", "categorical", "poisson", "negative_binomial", "beta", "continuous_bernoulli", "logit")
+GAUSSIAN = [text for text in ALL if text.split(":")[0] not in (*OTHERS, "random_walk", "mixture")]
 
 
 def test_every_registered_name_is_here():
@@ -57,7 +69,7 @@ def test_raw_zero_is_the_standard_normal(text):
 def test_any_raw_gives_finite_sample_kl_and_gradient(text, dtype, data):
     n = data.draw(st.sampled_from([12, 1, 60, 240]))
     size = {12: "3x4", 1: "1x1", 60: "6x10", 240: "15x16"}[n]
-    family = families.parse(f"{text.split(':')[0]}:{size}" if "grid" in text else text, n)
+    family = families.parse(re.sub(r"\d+x\d+", size, text), n)
     extreme = data.draw(st.sampled_from(["mixed", "all high", "all low", "random"]))
     seed = data.draw(st.integers(0, 2**32 - 1))
     r = np.random.default_rng(seed)
@@ -70,7 +82,12 @@ def test_any_raw_gives_finite_sample_kl_and_gradient(text, dtype, data):
     eps = family.noise(random.key(seed), (3, 2), dtype)
 
     def kl(raw):
-        return ops.sum(family(raw).kl())
+        d = family(raw)
+        closed = d.kl()
+        if closed is None:
+            z = d.sample(eps)
+            closed = d.log_prob(z) - d.standard.log_prob(z)
+        return ops.sum(closed)
 
     def draw(raw):  # bounded weights: a decoder's first layer
         z = family(raw).sample(eps)
@@ -79,7 +96,7 @@ def test_any_raw_gives_finite_sample_kl_and_gradient(text, dtype, data):
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         assert np.isfinite(family(raw).sample(eps)).all()
         assert np.isfinite(kl(raw))
-        assert kl(raw) > -1e-2 * n
+        assert kl(raw) > -1e-2 * n or family(raw).kl() is None  # then it is an estimate, of any sign
         assert np.isfinite(gradient(kl, raw)).all()
         if family.reparameterized:
             assert np.isfinite(gradient(draw, raw)).all()
@@ -147,6 +164,33 @@ def test_a_dominant_precision_is_the_formula(graph):
     assert np.linalg.eigvalsh(K).min() >= 1 - 1e-12
 
 
+def test_a_random_walk_is_the_sum_of_its_steps():
+    """C_ij = s_0 + s min(i, j), counted from 0."""
+    for n in (1, 2, 7):
+        family = families.parse("random_walk", n)
+        raw = np.random.default_rng(0).normal(size=(3, family.n_params))
+        start, step = np.exp(2 * families.LOG_SCALE * np.tanh(raw[:, n:] / families.LOG_SCALE)).T
+        index = np.minimum.outer(np.arange(n), np.arange(n))
+        expected = start[:, None, None] + step[:, None, None] * index
+        np.testing.assert_allclose(family(raw).covariance(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("text", ["diagonal", "chain", "extended_grid:3x4", "grid:3x4", "ar1", "lowrank:2", "full"])
+def test_sharing_all_but_the_mean(text):
+    """With the same numbers in every row, the shared family is the family itself."""
+    own, shared = families.parse(text, N), families.parse(f"shared:{text}", N)
+    r = np.random.default_rng(0)
+    raw = r.normal(size=(4, own.n_params)) * 0.5
+    raw[:, N:] = raw[0, N:]
+    x, eps = r.normal(size=(3, 4, N)), r.normal(size=(3, 4, N))
+    whole, split = own(raw), shared(raw[:, :N], raw[0, N:])
+    assert (shared.n_shared, split.batch_shape) == (own.n_params - N, (4,))
+    np.testing.assert_allclose(split.log_prob(x), whole.log_prob(x), rtol=1e-12)
+    np.testing.assert_allclose(split.sample(eps), whole.sample(eps), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(np.broadcast_to(split.kl(), (4,)), whole.kl(), rtol=1e-12)
+    np.testing.assert_allclose(shared(raw).log_prob(x), whole.log_prob(x), rtol=1e-12)
+
+
 def test_no_entry_leaves_the_graph():
     family = families.parse("extended_grid:3x4", N)
     d = family(np.random.default_rng(0).normal(size=(2, family.n_params)))
@@ -179,6 +223,12 @@ def test_shared_numbers_are_the_last():
         ("lowrank:0", 4, "expected at least 1"),
         ("chain:3", 4, "chain takes no size"),
         ("chain:", 4, "unknown family 'chain:'"),
+        ("categorical:1", 4, "expected at least 2"),
+        ("poisson:2", 4, "poisson takes no size"),
+        ("shared:bernoulli", 4, "bernoulli has no mean beside its other numbers"),
+        ("shared:shared:chain", 4, "shared:chain has no mean beside its other numbers"),
+        ("logit:beta", 4, "expected a family of Gaussians"),
+        ("logit:grid:2x3", 4, "2 x 3 = 6 variables, expected 4"),
         ("chain", 0, "expected an integer of at least 1"),
         ("chain", -2, "expected an integer of at least 1"),
         ("full", 2.5, "expected an integer of at least 1"),
@@ -197,5 +247,9 @@ def test_more_mistakes():
         families.Cholesky(graphs.grid(3, 3))
     with pytest.raises(ConfigError, match="has 3 variables, expected 4"):
         families.parse(families.Diagonal(3), 4)
+    with pytest.raises(ConfigError, match=r"squeeze is 0.5, expected a number in \[0, 0.5\)"):
+        families.Logit(families.Diagonal(3), 0.5)
+    with pytest.raises(ConfigError, match="classes is True"):
+        families.Categorical(3, True)
     assert str(families.parse("extended_grid", 16)) == "extended_grid:4x4"
     assert str(families.parse("extended_grid", 12)) == "extended_grid:3x4"

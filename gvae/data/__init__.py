@@ -1,6 +1,6 @@
 """Data: loading it (`load`), checking it, and handing it to a model in batches (`Table`)."""
 
-from gvae.data.loaders import Dataset, check_finite, check_unit_interval, dataset_names, load
+from gvae.data.loaders import Dataset, check_finite, check_support, dataset_names, load
 from gvae.data.table import BINARIZATIONS, Batch, Table
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "Dataset",
     "Table",
     "check_finite",
-    "check_unit_interval",
+    "check_support",
     "dataset_names",
     "load",
 ]

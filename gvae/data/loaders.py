@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gvae.distributions import Support
 from gvae.errors import DataError, DependencyError
 
-__all__ = ["Dataset", "check_finite", "check_unit_interval", "dataset_names", "load"]
+__all__ = ["Dataset", "check_finite", "check_support", "dataset_names", "load"]
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = {  # sha256 of the .gz, which are those of the original distribution
@@ -86,7 +87,7 @@ def load(source, *, data_dir=None, name=None) -> Dataset:
 
     Raises DataError for what is missing, damaged, empty, pickled, not real numbers, NaN, infinite, or of another rank;
     DependencyError without scikit-learn (digits) or pooch (download). Not checked: that the values suit a model, see
-    `check_unit_interval`.
+    `check_support`.
     """
     if isinstance(source, str) and source in _LOADERS:
         dataset = _LOADERS[source](_folders(source, data_dir))
@@ -106,16 +107,17 @@ def check_finite(x, name="data") -> None:
     _refuse(~np.isfinite(x), x, f"{name}: NaN or infinite values")
 
 
-def check_unit_interval(x, name="data") -> None:
-    """Raise DataError if x (N, ...) leaves [0, 1], the range of a Bernoulli observation.
+def check_support(x, support: Support, name="data") -> None:
+    """Raise DataError if x (N, ...) leaves the support of an observation model's distribution.
 
     The message names the first row and column (from 0), the value there and the count. A NaN is outside.
     """
     x = _real(x, name)
     with np.errstate(invalid="ignore"):
-        if x.size == 0 or (x.min() >= 0 and x.max() <= 1):
+        inside = support.contains(x)
+        if inside.all():
             return
-        _refuse(~((x >= 0) & (x <= 1)), x, f"{name}: values outside [0, 1]")
+        _refuse(~inside, x, f"{name}: values outside {support}")
 
 
 def _refuse(bad, x, complaint):

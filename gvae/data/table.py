@@ -33,21 +33,33 @@ class Batch:
 class Table:
     """Columns of equal length, dense or CSR, and how `x` becomes binary.
 
-    binarize : "none"; "dynamic" (x ~ Bernoulli(x) anew whenever a row is presented); "fixed" (drawn once, from `key`);
-               "threshold" (x > 1/2)
-    weight   : a column (N,) that weighs rows, under its own name "weight"
+    binarize   : "none"; "dynamic" (x ~ Bernoulli(x) anew whenever a row is presented); "fixed" (drawn once, from `key`);
+                 "threshold" (x > 1/2)
+    dequantize : number of grey levels L: x = k / (L - 1) becomes (k + u) / L with u ~ U(0, 1) anew whenever a row is
+                 presented, so that x has a density; its log is at most that of P(k), plus D log L
+    weight     : a column (N,) that weighs rows, under its own name "weight"
     """
 
-    def __init__(self, x: Any, *, binarize: str = "none", key: np.ndarray | None = None, **columns: Any):
+    def __init__(
+        self,
+        x: Any,
+        *,
+        binarize: str = "none",
+        dequantize: int | None = None,
+        key: np.ndarray | None = None,
+        **columns: Any,
+    ):
         if binarize not in BINARIZATIONS:
             raise ConfigError(f"unknown binarization {binarize!r}; known are {', '.join(BINARIZATIONS)}")
         if binarize != "none" and is_csr(x):
             raise ConfigError("binarization needs a dense x, got a CSR matrix")
+        if dequantize is not None and (binarize != "none" or is_csr(x)):
+            raise ConfigError("dequantization needs a dense x of grey levels that are not binarized")
         self.columns = {"x": x, **columns}
         lengths = {name: column.shape[0] for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"columns have different lengths: {lengths}")
-        self.binarize = binarize
+        self.binarize, self.dequantize = binarize, dequantize
         if binarize == "threshold":
             self.columns["x"] = (x > 0.5).astype(x.dtype)
         elif binarize == "fixed":
@@ -57,10 +69,15 @@ class Table:
         return self.columns["x"].shape[0]
 
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
-        """The rows `index`; `key` draws their binarization, if it is dynamic."""
+        """The rows `index`; `key` draws their binarization, if it is dynamic, or their dequantization."""
         columns = {name: column[index] for name, column in self.columns.items()}
         if self.binarize == "dynamic":
             columns["x"] = random.bernoulli(key, columns["x"])
+        elif self.dequantize is not None:
+            x = columns["x"]
+            columns["x"] = (x * (self.dequantize - 1) + random.uniform(key, x.shape, x.dtype)) / x.dtype.type(
+                self.dequantize
+            )
         return Batch(columns, index, columns.get("weight"))
 
     def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:

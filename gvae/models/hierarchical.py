@@ -66,7 +66,7 @@ class Hierarchical:
         for i, part in enumerate((*self.encoders, *self.decoders)):
             params |= part.init(random.fold_in(key, i), self.dtype)
         if self.top is not None:
-            params["top.raw"] = np.zeros(self.top.n_params, self.dtype)
+            params["top.raw"] = self.top.start(random.fold_in(key, len(self.encoders) + len(self.decoders)), self.dtype)
         return params
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:

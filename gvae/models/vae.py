@@ -49,8 +49,22 @@ class VAE:
         params = self.encoder.init(random.fold_in(key, 0), self.dtype)
         params |= self.decoder.init(random.fold_in(key, 1), self.dtype)
         if self.prior is not None:
-            params["prior.raw"] = np.zeros(self.prior.n_params, self.dtype)
+            params["prior.raw"] = self.prior.start(random.fold_in(key, 2), self.dtype)
         return params
+
+    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> Any:
+        """n draws of z, (n, latent)."""
+        if self.prior is not None:
+            return self.prior(params["prior.raw"]).sample(self.prior.noise(key, (n,), self.dtype))
+        standard = self.posterior(np.zeros(self.posterior.n_params, self.dtype)).standard
+        return standard.sample(standard.noise(key, (n,)))
+
+    @property
+    def has_closed_kl(self) -> bool:
+        """Whether KL(q ‖ p) has a closed form; if not, the ELBO takes estimator A for it."""
+        q = self.posterior(np.zeros(self.posterior.n_params, self.dtype))
+        p = None if self.prior is None else self.prior(np.zeros(self.prior.n_params, self.dtype))
+        return q.kl(p) is not None
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype)}

@@ -15,9 +15,9 @@ from gvae.checks import caller_name, check_arrays
 from gvae.errors import ShapeError
 from gvae.ops import arrays
 from gvae.ops.banded import LOG_2PI, multiply_triangular_banded, solve_triangular_banded
-from gvae.ops.elementwise import exp, log, log1p, multiply, negative, square, subtract
+from gvae.ops.elementwise import add, exp, log, log1p, multiply, negative, square, subtract
 
-__all__ = ["kl_divergence_ar1", "log_prob_ar1", "logdet_ar1", "sample_ar1"]
+__all__ = ["kl_divergence_ar1", "log_prob_ar1", "logdet_ar1", "precision_factor_ar1", "sample_ar1"]
 
 
 def sample_ar1(mean: Any, variance: Any, rho: Any, eps: Any) -> Any:
@@ -55,9 +55,27 @@ def kl_divergence_ar1(mean: Any, variance: Any, rho: Any) -> Any:
 def logdet_ar1(variance: Any, rho: Any, N: int) -> Any:
     """log |C| = n log s + (n - 1) log(1 - rho²).   variance, rho : (...)   Returns (...). Raises ShapeError, DTypeError."""
     check_arrays("variance: ..., rho: ...", variance=variance, rho=rho)
+    _check_size(N)
+    return N * log(variance) + max(N - 1, 0) * (log1p(negative(rho)) + log1p(rho))
+
+
+def precision_factor_ar1(variance: Any, rho: Any, N: int) -> Any:
+    """The factor L of C⁻¹ = L Lᵀ, bidiagonal: L_jj = (s (1 - rho²))^-1/2, L_NN = s^-1/2, L_(j+1)j = -rho L_jj.
+
+    variance, rho : (...)      Returns chol (..., 2, N), stored as in `gvae.ops.banded`. Raises ShapeError, DTypeError.
+    """
+    check_arrays("variance: ..., rho: ...", variance=variance, rho=rho)
+    _check_size(N)
+    earlier = (np.arange(N) < N - 1).astype(rho.dtype)
+    log_ratio = 0.5 * (log1p(negative(rho)) + log1p(rho))
+    pivots = exp(negative(add(0.5 * log(variance)[..., None], log_ratio[..., None] * earlier)))
+    below = multiply(negative(rho)[..., None] * earlier, pivots)
+    return arrays.stack([pivots, below], axis=-2)
+
+
+def _check_size(N: Any) -> None:
     if not isinstance(N, int) or N < 0:  # exactly: a NumPy integer would turn float32 into float64
         raise ShapeError(f"{caller_name()}: N is {N!r}, expected a Python integer, 0 or more")
-    return N * log(variance) + max(N - 1, 0) * (log1p(negative(rho)) + log1p(rho))
 
 
 def _transition(rho: Any, N: int) -> Any:

@@ -25,10 +25,13 @@ __all__ = [
     "elu",
     "exp",
     "expm1",
+    "langevin",
     "leaky_relu",
     "lgamma",
     "log",
     "log1p",
+    "log_beta",
+    "log_sinhc",
     "maximum",
     "minimum",
     "multiply",
@@ -399,6 +402,71 @@ def digamma(x):
 @digamma.vjp
 def _(y_bar, y, x, *, needs):
     return (y_bar * dispatch.special(x).polygamma(1, x).astype(x.dtype),)
+
+
+@primitive
+def log_beta(a, b):
+    """log B(a, b) = log Gamma(a) + log Gamma(b) - log Gamma(a + b) for a, b > 0, without their cancellation."""
+    _check(a=a, b=b)
+    return dispatch.special(a).betaln(a, b)
+
+
+@log_beta.vjp
+def _(y_bar, y, a, b, *, needs):
+    # digamma(a) - digamma(a + b), which nearly cancel where b is small beside a: in float64
+    digamma_, wide = dispatch.special(a).digamma, [np.asarray(v, np.float64) for v in (a, b)]
+    whole = digamma_(wide[0] + wide[1])
+    bars = [lambda v=v: y_bar * (digamma_(v) - whole).astype(y.dtype) for v in wide]
+    return _pair(needs, bars[0], a, bars[1], b)
+
+
+@primitive
+def log_sinhc(x):
+    """log(sinh(x) / x), 0 at 0; even, and |x| - log 2|x| far out."""
+    _check(x=x)
+    size = np.maximum(np.abs(x), np.finfo(x.dtype).tiny)
+    return size + np.log(-np.expm1(-2 * size) / (2 * size))
+
+
+@log_sinhc.vjp
+def _(y_bar, y, x, *, needs):
+    return (y_bar * langevin(x),)
+
+
+@primitive
+def langevin(x):
+    """coth(x) - 1 / x, the derivative of `log_sinhc`: odd, x / 3 near 0, between -1 and 1."""
+    _check(x=x)
+    near = np.abs(x) < LANGEVIN_NEAR
+    low, far = np.where(near, x, x.dtype.type(0)), np.where(near, x.dtype.type(1), x)
+    return np.where(near, _series(low, LANGEVIN) * low, 1 / np.tanh(far) - 1 / far)
+
+
+@langevin.vjp
+def _(y_bar, y, x, *, needs):
+    return (y_bar * langevin_slope(x),)
+
+
+LANGEVIN_NEAR = 0.3
+# the Taylor coefficients of coth(x) - 1 / x at x, x³, ..
+LANGEVIN = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 / 18243225, -3617 / 162820783125)
+
+
+def langevin_slope(x):
+    """1 / x² - 1 / sinh²(x), the derivative of `langevin`, of a plain array."""
+    near = np.abs(x) < LANGEVIN_NEAR
+    low, far = np.where(near, x, x.dtype.type(0)), np.where(near, x.dtype.type(1), np.abs(x))
+    e = np.exp(-2 * far)
+    slopes = [(2 * k + 1) * c for k, c in enumerate(LANGEVIN)]
+    return np.where(near, _series(low, slopes), 1 / far**2 - 4 * e / (1 - e) ** 2)
+
+
+def _series(x, coefficients):
+    """sum_k c_k x^(2 k)."""
+    total = 0.0
+    for c in reversed(coefficients):
+        total = total * (x * x) + c
+    return total
 
 
 def _attach() -> None:

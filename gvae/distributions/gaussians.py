@@ -1,105 +1,19 @@
-"""Distributions over the last axis of an array: log_prob, sample, kl, entropy, moments. In nats.
-
-Every distribution has batch axes, which lead, and n variables. Parameters may have fewer batch axes than the whole (a mean
-per row beside one scale for all); what depends on those alone has their batch axes, and broadcasts. Arguments are plain
-arrays or Vars. Sampling takes its noise as an argument (`d.noise(key, sample_shape)` draws it), so a sample is a
-differentiable function and a test can repeat it.
-"""
+"""Gaussians, by the structure of their covariance or precision."""
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gvae import random
-from gvae.autodiff import stop_gradient, value_of
+from gvae.autodiff import value_of
+from gvae.distributions.base import Distribution
 from gvae.errors import ConfigError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank
 
-__all__ = [
-    "AR1Gaussian",
-    "BandedGaussian",
-    "BernoulliDistribution",
-    "DenseGaussian",
-    "DiagonalGaussian",
-    "Distribution",
-    "LowRankGaussian",
-]
-
-
-class Distribution:
-    """What every distribution offers. `n` is the number of variables, `batch_shape` the leading axes."""
-
-    reparameterized: bool
-    mean: Any
-
-    @property
-    def n(self) -> int:
-        return self.mean.shape[-1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes of all parameters, broadcast: rows that share some of them still draw noise of their own."""
-        return np.broadcast_shapes(*self._leads())
-
-    def _leads(self) -> tuple[tuple[int, ...], ...]:
-        """The batch axes of each parameter."""
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(batch_shape={self.batch_shape}, n={self.n})"
-
-    @staticmethod
-    def draw_noise(key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Noise of the kind this class samples from; a family uses it before any distribution exists."""
-        raise NotImplementedError
-
-    def noise(self, key: np.ndarray, sample_shape: tuple[int, ...] = ()) -> np.ndarray:
-        """The noise that `sample` takes, of shape sample_shape + batch + (n,)."""
-        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.mean.dtype)
-
-    def sample(self, noise: Any) -> Any:
-        """The draw that this noise stands for: (..., n)."""
-        raise NotImplementedError
-
-    def stopped(self) -> Distribution:
-        """The same distribution with its parameters as constants: derivatives pass through arguments only."""
-        other = copy.copy(self)
-        for name, value in vars(self).items():
-            setattr(other, name, value.stopped() if isinstance(value, Distribution) else stop_gradient(value))
-        return other
-
-    def log_prob(self, x: Any, reduce: bool = True) -> Any:
-        """log p(x) per batch row; with reduce=False the n terms of which it is the sum."""
-        raise NotImplementedError
-
-    def log_prob_of_draw(self, noise: Any, sample: Any) -> Any:
-        """log p(sample) where sample = self.sample(noise)."""
-        return self.log_prob(sample)
-
-    def entropy(self) -> Any:
-        raise NotImplementedError
-
-    def variance(self) -> Any:
-        """Marginal variances (..., n)."""
-        raise NotImplementedError
-
-    def covariance(self) -> np.ndarray:
-        """The dense covariance (..., n, n) as a plain array, for looking."""
-        raise NotImplementedError
-
-    @property
-    def standard(self) -> Distribution:
-        """What a prior of None stands for: N(0, I) for Gaussians, fair coins for binary variables."""
-        raise NotImplementedError
-
-    def kl(self, p: Distribution | None = None) -> Any:
-        """KL(self ‖ p) per batch row in closed form, or None where there is none; p=None is `standard`."""
-        raise NotImplementedError
+__all__ = ["AR1Gaussian", "BandedGaussian", "DenseGaussian", "DiagonalGaussian", "LowRankGaussian"]
 
 
 class _Gaussian(Distribution):
@@ -143,6 +57,15 @@ class _Gaussian(Distribution):
         raise NotImplementedError
 
     def _kl_structured(self, p: Distribution) -> Any:
+        own, its = self.banded(), p.banded() if isinstance(p, _Gaussian) else None
+        if own is None or its is None:
+            return None
+        return banded.kl_divergence_banded(
+            own.mean, own.chol, its.mean, its.chol, offsets=own.offsets, prior_offsets=its.offsets, check=own.check
+        )
+
+    def banded(self) -> BandedGaussian | None:
+        """The same Gaussian by a banded factor of its precision, if it has one."""
         return None
 
 
@@ -176,9 +99,8 @@ class DiagonalGaussian(_Gaussian):
     def _kl_standard(self):
         return gaussian.kl_divergence_diagonal(self.mean, self.log_scale)
 
-    def _kl_structured(self, p):
-        chol = elementwise.exp(-self.log_scale)[..., None, :]
-        return BandedGaussian(self.mean, chol, (0,), check=False)._kl_structured(p)
+    def banded(self):
+        return BandedGaussian(self.mean, elementwise.exp(-self.log_scale)[..., None, :], (0,), check=False)
 
 
 class BandedGaussian(_Gaussian):
@@ -224,12 +146,8 @@ class BandedGaussian(_Gaussian):
     def _kl_standard(self):
         return banded.kl_divergence_banded(self.mean, self.chol, offsets=self.offsets, check=self.check)
 
-    def _kl_structured(self, p):
-        if not isinstance(p, BandedGaussian):
-            return None
-        return banded.kl_divergence_banded(
-            self.mean, self.chol, p.mean, p.chol, offsets=self.offsets, prior_offsets=p.offsets, check=self.check
-        )
+    def banded(self):
+        return self
 
 
 class AR1Gaussian(_Gaussian):
@@ -260,6 +178,10 @@ class AR1Gaussian(_Gaussian):
 
     def _kl_standard(self):
         return ar1.kl_divergence_ar1(self.mean, self.ar1_variance, self.rho)
+
+    def banded(self):
+        # It is the same process backwards: given z_(j+1), z_j has mean rho z_(j+1) and variance s (1 - rho²).
+        return BandedGaussian(self.mean, ar1.precision_factor_ar1(self.ar1_variance, self.rho, self.n), check=False)
 
 
 class LowRankGaussian(_Gaussian):
@@ -321,68 +243,6 @@ class DenseGaussian(_Gaussian):
 
     def _kl_standard(self):
         return gaussian.kl_divergence_dense(self.mean, self.scale_tril)
-
-
-class BernoulliDistribution(Distribution):
-    """Independent binary variables with P(x_j = 1) = sigmoid(logits_j).   logits : (..., n)
-
-    Sampling is not differentiable: objectives then use the score function. The standard is a fair coin per variable.
-    """
-
-    reparameterized = False
-
-    def __init__(self, logits: Any):
-        self.logits = logits
-
-    @property
-    def mean(self) -> Any:
-        return elementwise.sigmoid(self.logits)
-
-    @property
-    def n(self) -> int:
-        return self.logits.shape[-1]
-
-    def _leads(self):
-        return (self.logits.shape[:-1],)
-
-    @staticmethod
-    def draw_noise(key, shape, dtype):
-        return random.uniform(key, shape, dtype)
-
-    def sample(self, noise):
-        probability = value_of(self.mean)
-        return (noise < probability).astype(probability.dtype)
-
-    def log_prob(self, x, reduce=True):
-        if reduce:
-            return likelihoods.bernoulli_log_prob(x, self.logits)
-        return elementwise.subtract(elementwise.multiply(x, self.logits), elementwise.softplus(self.logits))
-
-    def entropy(self):
-        # softplus(a) - a sigmoid(a), written in |a| so that nothing large cancels
-        size = elementwise.abs(self.logits)
-        e = elementwise.exp(-size)
-        return arrays.sum(elementwise.log1p(e) + size * e / (1 + e), axis=-1)
-
-    def variance(self):
-        p = self.mean
-        return p * (1 - p)
-
-    def covariance(self):
-        return value_of(self.variance())[..., None] * np.eye(self.n, dtype=self.logits.dtype)
-
-    @property
-    def standard(self) -> Distribution:
-        return BernoulliDistribution(np.zeros(self.n, self.logits.dtype))
-
-    def kl(self, p=None):
-        if p is None:
-            return self.n * math.log(2) - self.entropy()
-        if not isinstance(p, BernoulliDistribution):
-            return None
-        # -H(q) - E_q log p, with E_q log p = sum q a_p - softplus(a_p)
-        cross = elementwise.multiply(self.mean, p.logits) - elementwise.softplus(p.logits)
-        return elementwise.negative(self.entropy() + arrays.sum(cross, axis=-1))
 
 
 def _only_reduced(d: Distribution, reduce: bool) -> None:

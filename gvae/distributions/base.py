@@ -1,0 +1,108 @@
+"""What every distribution offers, and where its values lie."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gvae.autodiff import stop_gradient
+
+__all__ = ["Distribution", "Support"]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where the values of each variable lie: between low and high, which belong to it unless `open`; `whole` numbers."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open: bool = False
+    whole: bool = False
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Which entries of x lie in it; a NaN does not."""
+        inside = (x > self.low) & (x < self.high) if self.open else (x >= self.low) & (x <= self.high)
+        return inside & (x == np.floor(x)) if self.whole else inside
+
+    def __str__(self) -> str:
+        if self.whole:
+            return f"{self.low:g}, {self.low + 1:g}, .." + ("" if self.high == math.inf else f", {self.high:g}")
+        left, right = "()" if self.open else "[]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+class Distribution:
+    """What every distribution offers. `n` is the number of variables, `batch_shape` the leading axes."""
+
+    reparameterized: bool
+    support = Support()
+    mean: Any
+
+    @property
+    def n(self) -> int:
+        return self.mean.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch axes of all parameters, broadcast: rows that share some of them still draw noise of their own."""
+        return np.broadcast_shapes(*self._leads())
+
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
+        """The batch axes of each parameter."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch_shape={self.batch_shape}, n={self.n})"
+
+    @staticmethod
+    def draw_noise(key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Noise of the kind this class samples from; a family uses it before any distribution exists."""
+        raise NotImplementedError
+
+    def noise(self, key: np.ndarray, sample_shape: tuple[int, ...] = ()) -> np.ndarray:
+        """The noise that `sample` takes, of shape sample_shape + batch + (n,)."""
+        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.mean.dtype)
+
+    def sample(self, noise: Any) -> Any:
+        """The draw that this noise stands for: (..., n)."""
+        raise NotImplementedError
+
+    def stopped(self) -> Distribution:
+        """The same distribution with its parameters as constants: derivatives pass through arguments only."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            setattr(other, name, value.stopped() if isinstance(value, Distribution) else stop_gradient(value))
+        return other
+
+    def log_prob(self, x: Any, reduce: bool = True) -> Any:
+        """log p(x) per batch row; with reduce=False the n terms of which it is the sum."""
+        raise NotImplementedError
+
+    def log_prob_of_draw(self, noise: Any, sample: Any) -> Any:
+        """log p(sample) where sample = self.sample(noise)."""
+        return self.log_prob(sample)
+
+    def entropy(self) -> Any:
+        """Per batch row in closed form, or None where there is none."""
+        return None
+
+    def variance(self) -> Any:
+        """Marginal variances (..., n)."""
+        raise NotImplementedError
+
+    def covariance(self) -> np.ndarray:
+        """The dense covariance (..., n, n) as a plain array, for looking."""
+        raise NotImplementedError
+
+    @property
+    def standard(self) -> Distribution:
+        """What a prior of None stands for: N(0, I) for Gaussians, fair coins for binary variables."""
+        raise NotImplementedError
+
+    def kl(self, p: Distribution | None = None) -> Any:
+        """KL(self ‖ p) per batch row in closed form, or None where there is none; p=None is `standard`."""
+        raise NotImplementedError

@@ -1,0 +1,274 @@
+"""Independent variables that are binary, categories or counts. Draws are not differentiable: objectives use the score
+function."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from gvae import dispatch, random
+from gvae.autodiff import primitive, value_of
+from gvae.distributions.base import Distribution, Support
+from gvae.errors import BoundsError
+from gvae.ops import arrays, elementwise, likelihoods
+
+__all__ = [
+    "BernoulliDistribution",
+    "CategoricalDistribution",
+    "Independent",
+    "NegativeBinomialDistribution",
+    "PoissonDistribution",
+]
+
+COUNTS = Support(0, whole=True)
+
+
+class Independent(Distribution):
+    """What independent variables share that are drawn by inverting their distribution function at a uniform each."""
+
+    reparameterized = False
+
+    @staticmethod
+    def draw_noise(key, shape, dtype):
+        return random.uniform(key, shape, dtype)
+
+    def log_prob(self, x, reduce=True):
+        terms = self._log_terms(x)
+        return arrays.sum(terms, axis=-1) if reduce else terms
+
+    def _log_terms(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    def covariance(self):
+        variance = value_of(self.variance())
+        return variance[..., None] * np.eye(self.n, dtype=variance.dtype)
+
+
+class BernoulliDistribution(Independent):
+    """Independent binary variables with P(x_j = 1) = sigmoid(logits_j).   logits : (..., n)
+
+    The standard is a fair coin per variable. log_prob takes any x in [0, 1].
+    """
+
+    support = Support(0, 1)
+
+    def __init__(self, logits: Any):
+        self.logits = logits
+
+    @property
+    def mean(self) -> Any:
+        return elementwise.sigmoid(self.logits)
+
+    @property
+    def n(self) -> int:
+        return self.logits.shape[-1]
+
+    def _leads(self):
+        return (self.logits.shape[:-1],)
+
+    def sample(self, noise):
+        probability = value_of(self.mean)
+        return (noise < probability).astype(probability.dtype)
+
+    def log_prob(self, x, reduce=True):
+        if reduce:
+            return likelihoods.bernoulli_log_prob(x, self.logits)
+        return elementwise.subtract(elementwise.multiply(x, self.logits), elementwise.softplus(self.logits))
+
+    def entropy(self):
+        # softplus(a) - a sigmoid(a), written in |a| so that nothing large cancels
+        size = elementwise.abs(self.logits)
+        e = elementwise.exp(-size)
+        return arrays.sum(elementwise.log1p(e) + size * e / (1 + e), axis=-1)
+
+    def variance(self):
+        p = self.mean
+        return p * (1 - p)
+
+    @property
+    def standard(self) -> Distribution:
+        return BernoulliDistribution(np.zeros(self.n, self.logits.dtype))
+
+    def kl(self, p=None):
+        if p is None:
+            return self.n * math.log(2) - self.entropy()
+        if not isinstance(p, BernoulliDistribution):
+            return None
+        # -H(q) - E_q log p, with E_q log p = sum q a_p - softplus(a_p)
+        cross = elementwise.multiply(self.mean, p.logits) - elementwise.softplus(p.logits)
+        return elementwise.negative(self.entropy() + arrays.sum(cross, axis=-1))
+
+
+class CategoricalDistribution(Independent):
+    """Independent variables with values 0 .. C - 1 and P(x_j = c) = softmax(logits_j)_c.   logits : (..., n, C)
+
+    x, mean and variance are those of the class numbers, which makes sense where the classes are ordered (grey levels).
+    The standard is uniform.
+    """
+
+    def __init__(self, logits: Any):
+        self.logits = logits
+
+    @property
+    def n(self) -> int:
+        return self.logits.shape[-2]
+
+    @property
+    def support(self) -> Support:  # type: ignore[override]
+        return Support(0, self.logits.shape[-1] - 1, whole=True)
+
+    def _leads(self):
+        return (self.logits.shape[:-2],)
+
+    def log_probabilities(self) -> Any:
+        """log P(x_j = c), (..., n, C)."""
+        return elementwise.subtract(self.logits, arrays.logsumexp(self.logits, axis=-1, keepdims=True))
+
+    @property
+    def mean(self) -> Any:
+        return self._moment(np.arange(self.logits.shape[-1], dtype=self.logits.dtype))
+
+    def variance(self):
+        p, c = elementwise.exp(self.log_probabilities()), np.arange(self.logits.shape[-1], dtype=self.logits.dtype)
+        return arrays.sum(p * elementwise.square(elementwise.subtract(c, self.mean[..., None])), axis=-1)
+
+    def _moment(self, values: np.ndarray) -> Any:
+        return arrays.sum(elementwise.multiply(elementwise.exp(self.log_probabilities()), values), axis=-1)
+
+    def sample(self, noise):
+        # the number of classes up to and including which there is no more than the uniform
+        below = np.cumsum(np.exp(value_of(self.log_probabilities())), axis=-1)[..., :-1]
+        return (noise[..., None] >= below).sum(axis=-1).astype(noise.dtype)
+
+    def _log_terms(self, x):
+        picked = arrays.sum(elementwise.multiply(_one_hot(x, classes=self.logits.shape[-1]), self.logits), axis=-1)
+        return elementwise.subtract(picked, arrays.logsumexp(self.logits, axis=-1))
+
+    def entropy(self):
+        log_p = self.log_probabilities()
+        return -arrays.sum(elementwise.exp(log_p) * log_p, axis=(-2, -1))
+
+    @property
+    def standard(self) -> Distribution:
+        return CategoricalDistribution(np.zeros(self.logits.shape[-2:], self.logits.dtype))
+
+    def kl(self, p=None):
+        if p is None:
+            return self.n * math.log(self.logits.shape[-1]) - self.entropy()
+        if not isinstance(p, CategoricalDistribution):
+            return None
+        log_q = self.log_probabilities()
+        ratio = elementwise.subtract(log_q, p.log_probabilities())
+        return arrays.sum(elementwise.multiply(elementwise.exp(log_q), ratio), axis=(-2, -1))
+
+
+@functools.partial(primitive, differentiable=False)
+def _one_hot(x, *, classes):
+    """1 at place x of `classes`, along a new last axis; nothing is 1 for what is no class, so that is refused."""
+    if x.size and not 0 <= x.min() <= x.max() < classes:
+        raise BoundsError(f"categorical: x has values {x.min():g} .. {x.max():g}, expected 0 .. {classes - 1}")
+    return (x[..., None] == np.arange(classes, dtype=x.dtype)).astype(x.dtype)
+
+
+class PoissonDistribution(Independent):
+    """Independent counts with rates e^log_rate.   log_rate : (..., n). The standard has rate 1; there is no entropy in
+    closed form."""
+
+    support = COUNTS
+
+    def __init__(self, log_rate: Any):
+        self.log_rate = log_rate
+
+    @property
+    def mean(self) -> Any:
+        return elementwise.exp(self.log_rate)
+
+    @property
+    def n(self) -> int:
+        return self.log_rate.shape[-1]
+
+    def _leads(self):
+        return (self.log_rate.shape[:-1],)
+
+    def sample(self, noise):
+        rate = value_of(self.mean).astype(np.float64)
+        special = dispatch.special(rate)
+        u = noise.astype(np.float64)
+        return _count(special.pdtrik(u, rate), u, lambda k: special.pdtr(k, rate)).astype(noise.dtype)
+
+    def _log_terms(self, x):
+        log_joint = elementwise.subtract(elementwise.multiply(x, self.log_rate), elementwise.exp(self.log_rate))
+        return elementwise.subtract(log_joint, elementwise.lgamma(x + 1))
+
+    def variance(self):
+        return self.mean
+
+    @property
+    def standard(self) -> Distribution:
+        return PoissonDistribution(np.zeros(self.n, self.log_rate.dtype))
+
+    def kl(self, p=None):
+        p = self.standard if p is None else p
+        if not isinstance(p, PoissonDistribution):
+            return None
+        # rate_q (t + e^-t - 1) with t = log rate_q - log rate_p: nothing cancels near t = 0
+        t = elementwise.subtract(self.log_rate, p.log_rate)
+        return arrays.sum(elementwise.multiply(elementwise.exp(self.log_rate), t + elementwise.expm1(-t)), axis=-1)
+
+
+class NegativeBinomialDistribution(Independent):
+    """Independent counts of mean m and variance m + m² / r, Poisson's as r grows.   log_mean, log_r : (..., n)
+
+    p(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x. The standard has m = r = 1. Neither entropy nor
+    KL has a closed form.
+    """
+
+    support = COUNTS
+
+    def __init__(self, log_mean: Any, log_r: Any):
+        self.log_mean, self.log_r = log_mean, log_r
+
+    @property
+    def mean(self) -> Any:
+        return elementwise.exp(self.log_mean)
+
+    @property
+    def n(self) -> int:
+        return self.log_mean.shape[-1]
+
+    def _leads(self):
+        return self.log_mean.shape[:-1], self.log_r.shape[:-1]
+
+    def sample(self, noise):
+        m, r = (np.exp(value_of(a).astype(np.float64)) for a in (self.log_mean, self.log_r))
+        special, u, p = dispatch.special(m), noise.astype(np.float64), r / (r + m)
+        return _count(special.nbdtrik(u, r, p), u, lambda k: special.betainc(r, k + 1, p)).astype(noise.dtype)
+
+    def _log_terms(self, x):
+        r = elementwise.exp(self.log_r)
+        t = elementwise.subtract(self.log_mean, self.log_r)
+        # Gamma(x + r) / (Gamma(r) x!) = 1 / ((x + r) B(x + 1, r)): no large logarithms are subtracted
+        log_choose = elementwise.log(elementwise.add(x, r)) + elementwise.log_beta(x + 1, r)
+        log_powers = r * elementwise.softplus(t) + elementwise.multiply(x, elementwise.softplus(-t))
+        return elementwise.negative(elementwise.add(log_choose, log_powers))
+
+    def variance(self):
+        return elementwise.add(self.mean, elementwise.exp(2 * self.log_mean - self.log_r))
+
+    @property
+    def standard(self) -> Distribution:
+        zero = np.zeros(self.n, self.log_mean.dtype)
+        return NegativeBinomialDistribution(zero, zero)
+
+    def kl(self, p=None):
+        return None
+
+
+def _count(guess: Any, u: Any, cdf: Any) -> Any:
+    """The smallest k with P(x <= k) > u, from a guess that may be off by one."""
+    k = np.maximum(np.ceil(guess), 0)
+    k = np.where((k > 0) & (cdf(np.maximum(k - 1, 0)) > u), k - 1, k)
+    return np.where(cdf(k) > u, k, k + 1)

@@ -1,0 +1,204 @@
+"""Variables in the unit interval: beta, continuous Bernoulli, and Gaussians through the logistic function."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gvae import dispatch
+from gvae.autodiff import value_of
+from gvae.distributions.base import Distribution, Support
+from gvae.distributions.discrete import Independent
+from gvae.ops import arrays, elementwise
+
+__all__ = ["BetaDistribution", "ContinuousBernoulliDistribution", "LogitNormal"]
+
+
+class BetaDistribution(Independent):
+    """Independent variables with density x^(a - 1) (1 - x)^(b - 1) / B(a, b) on (0, 1).   log_a, log_b : (..., n)
+
+    The standard is uniform. Draws come from the inverse of the distribution function and keep within the dtype's numbers
+    between 0 and 1; they are not differentiated.
+    """
+
+    support = Support(0, 1, open=True)
+
+    def __init__(self, log_a: Any, log_b: Any):
+        self.log_a, self.log_b = log_a, log_b
+
+    @property
+    def mean(self) -> Any:
+        return elementwise.sigmoid(elementwise.subtract(self.log_a, self.log_b))
+
+    @property
+    def n(self) -> int:
+        return self.log_a.shape[-1]
+
+    def _leads(self):
+        return self.log_a.shape[:-1], self.log_b.shape[:-1]
+
+    def sample(self, noise):
+        a, b = (np.exp(value_of(v).astype(np.float64)) for v in (self.log_a, self.log_b))
+        info = np.finfo(noise.dtype)
+        x = dispatch.special(a).betaincinv(a, b, noise.astype(np.float64))
+        return np.clip(x, info.tiny, 1 - info.epsneg).astype(noise.dtype)
+
+    def _log_terms(self, x):
+        a, b = elementwise.exp(self.log_a), elementwise.exp(self.log_b)
+        powers = elementwise.multiply(a - 1, elementwise.log(x)) + elementwise.multiply(b - 1, elementwise.log1p(-x))
+        return elementwise.subtract(powers, elementwise.log_beta(a, b))
+
+    def variance(self):
+        p = self.mean
+        return elementwise.divide(p * (1 - p), 1 + elementwise.add(elementwise.exp(self.log_a), elementwise.exp(self.log_b)))
+
+    def entropy(self):
+        return elementwise.negative(self.kl())
+
+    @property
+    def standard(self) -> Distribution:
+        zero = np.zeros(self.n, self.log_a.dtype)
+        return BetaDistribution(zero, zero)
+
+    def kl(self, p=None):
+        p = self.standard if p is None else p
+        if not isinstance(p, BetaDistribution):
+            return None
+        # E_q log p needs E log x = psi(a) - psi(a + b) and E log(1 - x) = psi(b) - psi(a + b)
+        a, b, a_p, b_p = (elementwise.exp(v) for v in (self.log_a, self.log_b, p.log_a, p.log_b))
+        whole = elementwise.digamma(elementwise.add(a, b))
+        log_x, log_rest = (elementwise.subtract(elementwise.digamma(v), whole) for v in (a, b))
+        node = elementwise.multiply(elementwise.subtract(a, a_p), log_x)
+        node = node + elementwise.multiply(elementwise.subtract(b, b_p), log_rest)
+        node = node + elementwise.subtract(elementwise.log_beta(a_p, b_p), elementwise.log_beta(a, b))
+        return arrays.sum(node, axis=-1)
+
+
+class ContinuousBernoulliDistribution(Independent):
+    """Independent variables with density proportional to e^(a x) on [0, 1], a the logit.   logits a : (..., n)
+
+    log p(x) = a (x - 1/2) - log(sinh(a/2) / (a/2)). The standard is uniform. Draws are not differentiated.
+    Source: Loaiza-Ganem and Cunningham (2019), whose lambda is sigmoid(a).
+    """
+
+    support = Support(0, 1)
+
+    def __init__(self, logits: Any):
+        self.logits = logits
+
+    @property
+    def mean(self) -> Any:
+        return 0.5 + 0.5 * elementwise.langevin(0.5 * self.logits)
+
+    @property
+    def n(self) -> int:
+        return self.logits.shape[-1]
+
+    def _leads(self):
+        return (self.logits.shape[:-1],)
+
+    def sample(self, noise):
+        # F(x) = (e^(a x) - 1) / (e^a - 1), inverted at -|a|, where nothing overflows, and turned round for a > 0
+        logits = value_of(self.logits)
+        turned, a, tiny = logits > 0, -np.abs(logits), np.finfo(noise.dtype).tiny
+        v, rest = np.where(turned, 1 - noise, noise), np.where(turned, noise, 1 - noise)
+        log_ratio = np.where(
+            v < 0.5, np.log1p(np.minimum(v, 0.5) * np.expm1(a)), np.log(np.maximum(rest + v * np.exp(a), tiny))
+        )
+        x = np.where(a < -tiny, np.minimum(log_ratio / np.where(a < -tiny, a, -1), 1), v)
+        return np.where(turned, 1 - x, x).astype(noise.dtype)
+
+    def _log_terms(self, x):
+        half = 0.5 * self.logits
+        return elementwise.subtract(elementwise.multiply(2 * x - 1, half), elementwise.log_sinhc(half))
+
+    def variance(self):
+        t = 0.5 * value_of(self.logits)
+        return 0.25 * elementwise.langevin_slope(t)
+
+    def entropy(self):
+        return elementwise.negative(self.kl())
+
+    @property
+    def standard(self) -> Distribution:
+        return ContinuousBernoulliDistribution(np.zeros(self.n, self.logits.dtype))
+
+    def kl(self, p=None):
+        p = self.standard if p is None else p
+        if not isinstance(p, ContinuousBernoulliDistribution):
+            return None
+        half, half_p = 0.5 * self.logits, 0.5 * p.logits
+        node = elementwise.multiply(elementwise.subtract(half, half_p), elementwise.langevin(half))
+        node = node + elementwise.subtract(elementwise.log_sinhc(half_p), elementwise.log_sinhc(half))
+        return arrays.sum(node, axis=-1)
+
+
+class LogitNormal(Distribution):
+    """x with logit(s + (1 - 2 s) x) ~ base, a Gaussian of any structure; s is the squeeze.
+
+    With s > 0 the ends of [0, 1] have finite densities, and a little mass lies beyond them, up to s / (1 - 2 s).
+    log p(x) = log base(y) + log |dy/dx| is a density in x itself, Jacobians included, whatever s. A banded base costs one
+    banded product in training and one solve for a draw. Source: Peste and Malagò's graphical model of what is seen.
+    """
+
+    support = Support(0, 1)
+
+    def __init__(self, base: Distribution, squeeze: float = 0.01):
+        self.base, self.squeeze = base, squeeze
+        self.reparameterized = base.reparameterized
+
+    @property
+    def n(self) -> int:
+        return self.base.n
+
+    def _leads(self):
+        return self.base._leads()
+
+    def noise(self, key, sample_shape=()):
+        return self.base.noise(key, sample_shape)
+
+    def sample(self, noise):
+        return self._from_logit(self.base.sample(noise))
+
+    def _from_logit(self, y: Any) -> Any:
+        return (elementwise.sigmoid(y) - self.squeeze) / (1 - 2 * self.squeeze)
+
+    def _to_logit(self, x: Any) -> tuple[Any, Any]:
+        """y and log |dy/dx| per variable."""
+        inside = self.squeeze + (1 - 2 * self.squeeze) * x
+        log_inside, log_outside = elementwise.log(inside), elementwise.log1p(-inside)
+        return log_inside - log_outside, math.log(1 - 2 * self.squeeze) - log_inside - log_outside
+
+    def log_prob(self, x, reduce=True):
+        y, slope = self._to_logit(x)
+        return elementwise.add(self.base.log_prob(y, reduce), arrays.sum(slope, axis=-1) if reduce else slope)
+
+    def log_prob_of_draw(self, noise, sample):
+        _, slope = self._to_logit(sample)
+        return elementwise.add(self.base.log_prob_of_draw(noise, sample), arrays.sum(slope, axis=-1))
+
+    @property
+    def median(self) -> Any:
+        """Of each variable; the image of the base's mean."""
+        return self._from_logit(self.base.mean)
+
+    @property
+    def mean(self) -> Any:
+        """By Gauss-Hermite quadrature over each variable's marginal: there is no closed form. Within 1e-4 up to a standard
+        deviation of 3 of y, within 5e-3 up to 30. Needs the base's variances; a plain array."""
+        t, w = np.polynomial.hermite_e.hermegauss(50)
+        y, s = value_of(self.base.mean), np.sqrt(value_of(self.base.variance()))
+        x = sum(wk * self._from_logit(y + tk * s) for tk, wk in zip(t.tolist(), (w / w.sum()).tolist(), strict=True))
+        return np.asarray(x, y.dtype)
+
+    @property
+    def standard(self) -> Distribution:
+        return LogitNormal(self.base.standard, self.squeeze)
+
+    def kl(self, p=None):
+        """That of the bases, which no invertible map changes."""
+        if p is None:
+            return self.base.kl()
+        return self.base.kl(p.base) if isinstance(p, LogitNormal) and p.squeeze == self.squeeze else None

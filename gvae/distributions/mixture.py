@@ -1,0 +1,86 @@
+"""Mixtures of Gaussians."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gvae import dispatch, random
+from gvae.autodiff import value_of
+from gvae.distributions.base import Distribution
+from gvae.distributions.gaussians import DiagonalGaussian
+from gvae.ops import arrays, elementwise
+
+__all__ = ["GaussianMixture"]
+
+
+class GaussianMixture(Distribution):
+    """sum_c softmax(logits)_c N(mean_c, diag e^(2 log_scale_c)).   logits : (..., C)   mean, log_scale : (..., C, n)
+
+    Neither the entropy nor any KL has a closed form. A draw takes n + 1 standard normals, of which the first chooses the
+    component: draws are not differentiable in the logits, so objectives use the score function.
+    """
+
+    reparameterized = False
+
+    def __init__(self, logits: Any, mean: Any, log_scale: Any):
+        self.logits, self.components = logits, DiagonalGaussian(mean, log_scale)
+
+    @property
+    def n(self) -> int:
+        return self.components.n
+
+    def _leads(self):
+        return self.logits.shape[:-1], *(lead[:-1] for lead in self.components._leads())
+
+    @staticmethod
+    def draw_noise(key, shape, dtype):
+        return random.normal(key, (*shape[:-1], shape[-1] + 1), dtype)
+
+    def noise(self, key, sample_shape=()):
+        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.components.mean.dtype)
+
+    def log_weights(self) -> Any:
+        """log of the components' probabilities, (..., C)."""
+        return elementwise.subtract(self.logits, arrays.logsumexp(self.logits, axis=-1, keepdims=True))
+
+    def sample(self, noise):
+        mean, log_scale = value_of(self.components.mean), value_of(self.components.log_scale)
+        edges = np.cumsum(np.exp(value_of(self.log_weights())), axis=-1)[..., :-1]
+        u = dispatch.special(noise).ndtr(noise[..., 0])
+        chosen = (u[..., None] >= edges).sum(axis=-1)[..., None, None]
+
+        def pick(a: np.ndarray) -> np.ndarray:
+            wide = np.broadcast_to(a, (*chosen.shape[:-2], *a.shape[-2:]))
+            return np.take_along_axis(wide, chosen, axis=-2)[..., 0, :]
+
+        return pick(mean) + np.exp(pick(log_scale)) * noise[..., 1:]
+
+    def log_prob(self, x, reduce=True):
+        joint = elementwise.add(self.log_weights(), self.components.log_prob(x[..., None, :]))
+        return arrays.logsumexp(joint, axis=-1)
+
+    @property
+    def mean(self) -> Any:
+        return self._average(self.components.mean)
+
+    def _average(self, values: Any) -> Any:
+        return arrays.sum(elementwise.multiply(elementwise.exp(self.log_weights())[..., None], values), axis=-2)
+
+    def variance(self):
+        second = elementwise.add(elementwise.square(self.components.mean), self.components.variance())
+        return elementwise.subtract(self._average(second), elementwise.square(self.mean))
+
+    def covariance(self):
+        weights, deviation = np.exp(value_of(self.log_weights())), value_of(self.components.mean - self.mean[..., None, :])
+        between = np.einsum("...c,...ci,...cj->...ij", weights, deviation, deviation)
+        within = value_of(self._average(self.components.variance()))
+        return between + within[..., None] * np.eye(self.n, dtype=within.dtype)
+
+    @property
+    def standard(self) -> Distribution:
+        return DiagonalGaussian(*(np.zeros(self.n, self.logits.dtype) for _ in range(2)))
+
+    def kl(self, p=None):
+        return None

@@ -1,0 +1,181 @@
+"""Families: raw network outputs -> a distribution. One family serves as posterior, prior or observation model alike.
+
+    family = parse("extended_grid:4x4", 16)
+    q = family(raw)                     raw : (..., family.n_params), any real numbers
+
+Every raw number is first bounded smoothly, c tanh(raw / c): near 0 it is the number itself, far out it saturates at c, so
+that any raw in +-1e4 gives a finite sample, KL and gradient in float32 and float64. Raw 0 is N(0, I), or a fair coin.
+
+`n_shared` of the raw numbers (the last ones) are by default not emitted per data point but learned once for all data: see
+`Conditional`, which ties a network to a family.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gvae import graphs
+from gvae.distributions import Distribution
+from gvae.errors import ConfigError
+from gvae.families.base import LOG_SCALE, Family
+from gvae.families.gaussians import (
+    AR1,
+    Cholesky,
+    Diagonal,
+    Dominant,
+    Full,
+    Gaussian,
+    Located,
+    LowRank,
+    Mixture,
+    RandomWalk,
+    Shared,
+)
+from gvae.families.others import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    ContinuousBernoulli,
+    Logit,
+    NegativeBinomial,
+    Poisson,
+)
+from gvae.nn import MLP
+
+__all__ = [
+    "AR1",
+    "FAMILIES",
+    "LOG_SCALE",
+    "Bernoulli",
+    "Beta",
+    "Categorical",
+    "Cholesky",
+    "Conditional",
+    "ContinuousBernoulli",
+    "Diagonal",
+    "Dominant",
+    "Family",
+    "Full",
+    "Gaussian",
+    "Located",
+    "Logit",
+    "LowRank",
+    "Mixture",
+    "NegativeBinomial",
+    "Poisson",
+    "RandomWalk",
+    "Shared",
+    "parse",
+]
+
+
+def _sized(name: str, make: Callable[[int, int], Family]) -> Callable[[int, str | None], Family]:
+    def build(n: int, setting: str | None) -> Family:
+        if setting is None:
+            rows = max((r for r in range(2, math.isqrt(n) + 1) if n % r == 0), default=0)
+            if not rows:
+                raise ConfigError(f"{name}: {n} variables form no grid; write its size, as in {name}:1x{n}")
+            return make(rows, n // rows)
+        parts = setting.split("x")
+        if len(parts) != 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
+            raise ConfigError(f"{name}: size is {setting!r}, expected ROWSxCOLUMNS such as 4x4")
+        rows, cols = map(int, parts)
+        if rows * cols != n:
+            raise ConfigError(f"{name}:{setting} has {rows} x {cols} = {rows * cols} variables, expected {n}")
+        return make(rows, cols)
+
+    return build
+
+
+def _counted(name: str, make: Callable[[int, int], Family], default: int, least: int) -> Callable:
+    def build(n: int, setting: str | None) -> Family:
+        if setting is not None and not setting.isdecimal():
+            raise ConfigError(f"{name}: its number is {setting!r}, expected an integer such as {name}:{default}")
+        number = default if setting is None else int(setting)
+        if number < least:
+            raise ConfigError(f"{name}: its number is {number}, expected at least {least}")
+        return make(n, number)
+
+    return build
+
+
+def _plain(make: Callable[[int], Family]) -> Callable[[int, str | None], Family]:
+    def build(n: int, setting: str | None) -> Family:
+        family = make(n)
+        if setting is not None:
+            raise ConfigError(f"{family.name} takes no size, got {family.name}:{setting}")
+        return family
+
+    return build
+
+
+def _of(make: Callable[[Any], Family]) -> Callable[[int, str | None], Family]:
+    """A family made of another, whose text follows: by default of independent Gaussians."""
+    return lambda n, setting: make(parse(setting or "diagonal", n))
+
+
+FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
+    "diagonal": _plain(Diagonal),
+    "independent": _plain(lambda n: Cholesky(graphs.independent(n))),
+    "chain": _plain(lambda n: Cholesky(graphs.chain(n))),
+    "band": _counted("band", lambda n, w: Cholesky(graphs.band(n, w)), 2, 0),
+    "grid": _sized("grid", lambda rows, cols: Dominant(graphs.grid(rows, cols))),
+    "extended_grid": _sized("extended_grid", lambda rows, cols: Cholesky(graphs.extended_grid(rows, cols))),
+    "ar1": _plain(AR1),
+    "lowrank": _counted("lowrank", LowRank, 1, 1),
+    "full": _plain(Full),
+    "gaussian": _plain(Gaussian),
+    "random_walk": _plain(RandomWalk),
+    "mixture": _counted("mixture", Mixture, 10, 1),
+    "shared": _of(Shared),
+    "bernoulli": _plain(Bernoulli),
+    "categorical": _counted("categorical", Categorical, 2, 2),
+    "poisson": _plain(Poisson),
+    "negative_binomial": _plain(NegativeBinomial),
+    "beta": _plain(Beta),
+    "continuous_bernoulli": _plain(ContinuousBernoulli),
+    "logit": _of(Logit),
+}
+
+
+def parse(text: str | Family, n: int) -> Family:
+    """The family that a text names: "diagonal", "chain", "band:3", "extended_grid:4x4", "lowrank:2", ...
+
+    Raises ConfigError: an unknown name (with the list of known ones), a size that does not fit n.
+    """
+    if isinstance(text, Family):
+        if text.n != n:
+            raise ConfigError(f"{text!r} has {text.n} variables, expected {n}")
+        return text
+    if not isinstance(text, str):
+        raise ConfigError(f"a family is written as text such as 'chain', got {text!r}")
+    name, _, setting = text.partition(":")
+    if name not in FAMILIES or (":" in text and not setting):
+        raise ConfigError(f"unknown family {text!r}; known are {', '.join(FAMILIES)} (band:3, extended_grid:4x4, lowrank:2)")
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ConfigError(f"{name}: the number of variables is {n!r}, expected an integer of at least 1")
+    return FAMILIES[name](n, setting or None)
+
+
+class Conditional:
+    """p(y | x) = family(network(x)): an encoder, a decoder, or one layer given another.
+
+    The network emits the family's raw numbers, except the shared ones, which are parameters of their own.
+    """
+
+    def __init__(self, name: str, n_inputs: int, family: Family, hidden: Sequence[int] = (), activation: str = "elu"):
+        self.name, self.family = name, family
+        self.network = MLP(name, (n_inputs, *hidden, family.n_params - family.n_shared), activation)
+
+    def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+        params = self.network.init(key, dtype)
+        if self.family.n_shared:
+            params[f"{self.name}.shared"] = self.family.start(key, dtype)[-self.family.n_shared :]
+        return params
+
+    def __call__(self, params: Mapping[str, Any], x: Any) -> Distribution:
+        return self.family(self.network(params, x), params.get(f"{self.name}.shared"))

@@ -1,0 +1,78 @@
+"""What every family offers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gvae.distributions import Distribution, Support
+from gvae.errors import ConfigError
+from gvae.ops import elementwise
+
+__all__ = ["Family", "bounded"]
+
+LOG_SCALE = math.log(1e3)  # conditional standard deviations lie in (1e-3, 1e3)
+
+
+def bounded(raw: Any, limit: float) -> Any:
+    """limit * tanh(raw / limit): the identity near 0, within (-limit, limit) everywhere."""
+    return limit * elementwise.tanh(raw / limit)
+
+
+class Family:
+    """A map from raw numbers to distributions over n variables.
+
+    n        : variables                         n_params : raw numbers per distribution
+    n_shared : how many of these (the last) are by default learned once instead of emitted per data point
+    name     : the text that `parse` reads back
+    """
+
+    name: str
+    n_shared = 0
+    distribution: type[Distribution]
+
+    def __init__(self, n: int, n_params: int):
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ConfigError(f"{type(self).__name__}: n is {n!r}, expected an integer of at least 1")
+        self.n, self.n_params = n, n_params
+
+    def __call__(self, raw: Any, shared: Any = None) -> Distribution:
+        """raw : (..., n_params); or (..., n_params - n_shared) with the shared numbers (n_shared,) beside it."""
+        emitted = self.n_params - (0 if shared is None else self.n_shared)
+        if raw.shape[-1:] != (emitted,):
+            raise ConfigError(f"{self.name}: raw has shape {raw.shape}, expected (..., {emitted})")
+        if not self.n_shared:
+            if shared is not None:
+                raise ConfigError(f"{self.name}: shared was given, but this family shares no numbers")
+            return self._make(raw)
+        if shared is None:
+            raw, shared = raw[..., : -self.n_shared], raw[..., -self.n_shared :]
+        return self._make(raw, shared)
+
+    def _make(self, raw: Any, shared: Any = None) -> Distribution:
+        raise NotImplementedError
+
+    def start(self, key: np.ndarray, dtype: Any) -> np.ndarray:
+        """Raw numbers (n_params,) from which to learn one distribution: zeros, unless they could not leave them."""
+        return np.zeros(self.n_params, dtype)
+
+    @property
+    def reparameterized(self) -> bool:
+        return self.distribution.reparameterized
+
+    @property
+    def support(self) -> Support:
+        """Where the values of each variable lie."""
+        return self.distribution.support
+
+    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """The noise of draws of shape (*shape, n), before any distribution exists."""
+        return self.distribution.draw_noise(key, (*shape, self.n), dtype)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, n={self.n})"

@@ -1,0 +1,145 @@
+"""Families of what is not Gaussian: binary variables, categories, counts, numbers in the unit interval."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gvae.distributions import (
+    BernoulliDistribution,
+    BetaDistribution,
+    CategoricalDistribution,
+    ContinuousBernoulliDistribution,
+    LogitNormal,
+    NegativeBinomialDistribution,
+    PoissonDistribution,
+    Support,
+)
+from gvae.errors import ConfigError
+from gvae.families.base import LOG_SCALE, Family, bounded
+from gvae.ops import arrays
+
+__all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Logit", "NegativeBinomial", "Poisson"]
+
+LOG_RATE = math.log(1e6)
+LOG_CONCENTRATION = math.log(1e4)
+
+
+class Bernoulli(Family):
+    """Independent binary variables. raw: logits (n)."""
+
+    name = "bernoulli"
+    distribution = BernoulliDistribution
+
+    def __init__(self, n: int):
+        super().__init__(n, n)
+
+    def _make(self, raw, shared=None):
+        return BernoulliDistribution(raw)
+
+
+class Categorical(Family):
+    """Independent variables with values 0 .. C - 1. raw: logits (n C), variable by variable, bounded by 1e4."""
+
+    distribution = CategoricalDistribution
+
+    def __init__(self, n: int, classes: int):
+        if not isinstance(classes, int) or isinstance(classes, bool) or classes < 2:
+            raise ConfigError(f"Categorical: classes is {classes!r}, expected an integer of at least 2")
+        super().__init__(n, n * classes)
+        self.classes, self.name = classes, f"categorical:{classes}"
+
+    @property
+    def support(self) -> Support:
+        return Support(0, self.classes - 1, whole=True)
+
+    def _make(self, raw, shared=None):
+        return CategoricalDistribution(arrays.reshape(raw, shape=(*raw.shape[:-1], self.n, self.classes)))
+
+
+class Poisson(Family):
+    """Independent counts. raw: log rates (n), bounded by log 1e6."""
+
+    name = "poisson"
+    distribution = PoissonDistribution
+
+    def __init__(self, n: int):
+        super().__init__(n, n)
+
+    def _make(self, raw, shared=None):
+        return PoissonDistribution(bounded(raw, LOG_RATE))
+
+
+class NegativeBinomial(Family):
+    """Independent counts that vary more than Poisson's. raw: log means (n), bounded by log 1e6; log r (n, shared), bounded
+    by log 1e3: the variance is m + m² / r."""
+
+    name = "negative_binomial"
+    distribution = NegativeBinomialDistribution
+
+    def __init__(self, n: int):
+        super().__init__(n, 2 * n)
+        self.n_shared = n
+
+    def _make(self, raw, shared=None):
+        return NegativeBinomialDistribution(bounded(raw, LOG_RATE), bounded(shared, LOG_SCALE))
+
+
+class Beta(Family):
+    """Independent variables in (0, 1). raw: log a (n), log b (n), bounded by log 1e4."""
+
+    name = "beta"
+    distribution = BetaDistribution
+
+    def __init__(self, n: int):
+        super().__init__(n, 2 * n)
+
+    def _make(self, raw, shared=None):
+        log_a, log_b = raw[..., : self.n], raw[..., self.n :]
+        return BetaDistribution(bounded(log_a, LOG_CONCENTRATION), bounded(log_b, LOG_CONCENTRATION))
+
+
+class ContinuousBernoulli(Family):
+    """Independent variables in [0, 1] with density proportional to e^(a x). raw: a (n)."""
+
+    name = "continuous_bernoulli"
+    distribution = ContinuousBernoulliDistribution
+
+    def __init__(self, n: int):
+        super().__init__(n, n)
+
+    def _make(self, raw, shared=None):
+        return ContinuousBernoulliDistribution(raw)
+
+
+class Logit(Family):
+    """Variables in [0, 1] whose logits are Gaussians of another family: logit:extended_grid:8x8, logit:shared:chain.
+
+    raw: those of the family      squeeze s : x enters as s + (1 - 2 s) x, so that 0 and 1 have densities
+    """
+
+    distribution = LogitNormal
+
+    def __init__(self, family: Family, squeeze: float = 0.01):
+        if family.support != Support():
+            raise ConfigError(f"logit: {family} has the support {family.support}, expected a family of Gaussians")
+        if not isinstance(squeeze, (int, float)) or not 0 <= squeeze < 0.5:
+            raise ConfigError(f"logit: squeeze is {squeeze!r}, expected a number in [0, 0.5)")
+        super().__init__(family.n, family.n_params)
+        self.family, self.squeeze, self.n_shared, self.name = family, squeeze, family.n_shared, f"logit:{family}"
+
+    def _make(self, raw, shared=None):
+        return LogitNormal(self.family(raw, shared), self.squeeze)
+
+    @property
+    def reparameterized(self) -> bool:
+        return self.family.reparameterized
+
+    @property
+    def support(self) -> Support:
+        return Support(0, 1, open=self.squeeze == 0)
+
+    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return self.family.noise(key, shape, dtype)
