@@ -188,7 +188,7 @@ __device__ void solve(const T* chol, const int64* offsets, const int64* owner, c
 
 // x[row[t]] = L^-1 b[b_row[t]] (or L^-T) with the factor owner[t], for lo <= t < hi. x may be b if the rows are the same.
 template <typename T>
-__global__ void __launch_bounds__(LANES)
+__global__ void __launch_bounds__(LANES, 16)
 solve_triangular(const T* chol, const int64* offsets, const int64* owner, const int64* row, const int64* b_row, const T* b,
                  T* x, int trans, int* info, int M, int N, int H, int width, int64 lo, int64 hi) {
   solve<T, false>(chol, offsets, owner, row, b_row, b_row, b, b, x, x, trans, info, 0, M, N, H, width, lo, hi);
@@ -196,7 +196,7 @@ solve_triangular(const T* chol, const int64* offsets, const int64* owner, const 
 
 // z[row[t]] = mean + L^-T eps and, if `wanted`, log_q[row[t]], its log-density.
 template <typename T>
-__global__ void __launch_bounds__(LANES)
+__global__ void __launch_bounds__(LANES, 16)
 sample(const T* chol, const int64* offsets, const int64* owner, const int64* row, const int64* mean_row,
        const int64* eps_row, const T* mean, const T* eps, T* z, T* log_q, int* info, int wanted, int M, int N, int H,
        int width, int64 lo, int64 hi) {
@@ -431,7 +431,7 @@ __device__ void inverse_one(const View<const T>& chol, const int64* offsets, con
 
 // s[f] = the selected inverse of factor f; s (F, W, N).
 template <typename T>
-__global__ void __launch_bounds__(LANES)
+__global__ void __launch_bounds__(LANES, 16)
 inverse(const T* chol, const int64* offsets, T* s, int* info, int M, int N, int W, int group, int width, int64 lo, int64 hi) {
   DYN_SMEM(int64, shared);
   Group g = group_of(group, lo, hi);
@@ -480,7 +480,7 @@ inverse(const T* chol, const int64* offsets, T* s, int* info, int M, int N, int 
 // distances d of a column, then its diagonals k. Two terms at most go to one entry of s_bar, from the pairs (k, d) and
 // (k', d') with offsets[k] = d' and offsets[k'] = d: k from last to first adds them in the serial order.
 template <typename T>
-__global__ void __launch_bounds__(LANES)
+__global__ void __launch_bounds__(LANES, 16)
 inverse_vjp(const T* chol, const int64* offsets, const T* s, T* s_bar, T* chol_bar, int M, int N, int W, int group, int64 lo,
             int64 hi) {
   DYN_SMEM(T, shared);  // g_d = s_bar[d, j] / L_jj of each system, (W,)
@@ -545,7 +545,7 @@ __device__ void cholesky_one(const View<const T>& ab, const View<T>& chol, int M
 
 // chol[f] = the factor of ab[f]; chol may be ab.
 template <typename T>
-__global__ void __launch_bounds__(LANES)
+__global__ void __launch_bounds__(LANES, 16)
 cholesky(const T* ab, T* chol, int* info, int M, int N, int group, int width, int64 lo, int64 hi) {
   DYN_SMEM(int64, shared);
   Group g = group_of(group, lo, hi);
@@ -585,7 +585,7 @@ cholesky(const T* ab, T* chol, int* info, int M, int N, int group, int width, in
 // ab_bar[f] from chol_bar[f], which is overwritten: last column to first. A lane has a distance d, and with it all that goes
 // to column j - d.
 template <typename T>
-__global__ void __launch_bounds__(LANES)
+__global__ void __launch_bounds__(LANES, 16)
 cholesky_vjp(const T* chol, T* chol_bar, T* ab_bar, int M, int N, int group, int64 lo, int64 hi) {
   Group g = group_of(group, lo, hi);
   View<const T> c = {chol + g.f * M * N, N, 0};

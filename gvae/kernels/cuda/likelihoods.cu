@@ -6,7 +6,7 @@ constexpr int ROW = 128;  // threads that share a row
 // x (Q, N), x_rows (R,): the row of x that belongs to row r; logits (R, N); residual (S, N), S = 0 if it is not wanted.
 template <typename T>
 __global__ void __launch_bounds__(ROW)
-bernoulli(const T* x, const int64* x_rows, const T* logits, T* log_prob, T* residual, int N, int64 S, int64 lo, int64 hi) {
+bernoulli(const T* x, const int64* x_rows, const T* logits, T* log_prob, T* residual, int N, int S, int64 lo, int64 hi) {
   __shared__ T parts[ROW / LANES];
   int64 r = lo + blockIdx.x;
   const T *data = x + x_rows[r] * N, *a = logits + r * N;
