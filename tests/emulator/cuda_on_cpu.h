@@ -77,6 +77,8 @@ static inline uchar4 make_uchar4(unsigned char x, unsigned char y, unsigned char
 
 // -- synchronisation ------------------------------------------------------------------------------------------------
 
+namespace cuda_on_cpu {  // with the source: its names hide those of the host's C library
+
 #define EMULATOR_LINE int line = __builtin_LINE()
 EMULATOR_UNCHECKED static inline void __syncthreads(EMULATOR_LINE) { emulator::runtime->barrier(emulator::Count::none, 0, line); }
 EMULATOR_UNCHECKED static inline int __syncthreads_count(int p, EMULATOR_LINE) { return emulator::runtime->barrier(emulator::Count::count, p, line); }
@@ -100,6 +102,8 @@ EMULATOR_UNCHECKED static inline int __all_sync(unsigned mask, int p, EMULATOR_L
   return (int)emulator::runtime->warp(emulator::Vote::all, mask, p != 0, 0, line, "__all_sync");
 }
 
+}  // namespace cuda_on_cpu
+
 namespace emulator {
 template <class T>
 EMULATOR_UNCHECKED inline T shuffle(unsigned mask, T value, int source, int line, const char* name) {
@@ -115,6 +119,8 @@ EMULATOR_UNCHECKED inline void check_width(int width, int line) {
   if (width <= 0 || width > 32 || (width & (width - 1))) runtime->fail("line %d: a shuffle's width must be a power of two up to 32, got %d", line, width);
 }
 }  // namespace emulator
+
+namespace cuda_on_cpu {
 
 template <class T>
 EMULATOR_UNCHECKED inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, EMULATOR_LINE) {
@@ -144,6 +150,8 @@ EMULATOR_UNCHECKED inline T __shfl_xor_sync(unsigned mask, T value, int bits, in
 // -- atomics --------------------------------------------------------------------------------------------------------
 // One OS thread runs everything, so a plain update is atomic; the runtime is told first, and may run others before it.
 
+}  // namespace cuda_on_cpu
+
 namespace emulator {
 template <class T> struct Same { typedef T type; };
 template <class T> using As = typename Same<T>::type;  // keeps a parameter out of template deduction
@@ -157,6 +165,8 @@ EMULATOR_UNCHECKED inline T update(T* address, int line, F f) {
   return old;
 }
 }  // namespace emulator
+
+namespace cuda_on_cpu {
 
 #define EMULATOR_ATOMIC(name, condition, expression)                                                        \
   template <class T>                                                                                       \
@@ -202,21 +212,13 @@ using std::lgamma; using std::log; using std::log10; using std::log1p; using std
 using std::remainder; using std::rint; using std::round; using std::scalbn; using std::sin; using std::sinh; using std::sqrt;
 using std::tan; using std::tanh; using std::tgamma; using std::trunc;
 
-// Newer C libraries have these names too, so here they are macros.
-#define rsqrt emulator::rsqrt_
-#define rsqrtf emulator::rsqrt_
-#define sinpi emulator::sinpi_
-#define cospi emulator::cospi_
-#define sinpif emulator::sinpi_
-#define cospif emulator::cospi_
-#define sincospi emulator::sincospi_
-#define sincospif emulator::sincospi_
-namespace emulator {
-template <class T>
-inline auto rsqrt_(T x) { return 1 / std::sqrt(x); }
+static inline float rsqrt(float x) { return 1.0f / std::sqrt(x); }
+static inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+static inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+
 // sin(pi x), cos(pi x): the argument is reduced exactly, so that multiples of one half give exact zeros and ones.
 template <class T>
-inline void sincospi_(T x, T* s, T* c) {
+inline void sincospi(T x, T* s, T* c) {
   T r = std::remainder(x, T(2)), q = std::rint(r * T(2));  // r in [-1, 1], q the nearest half of it
   T t = (r - q / T(2)) * T(3.14159265358979323846264338327950288L);
   T a = std::sin(t), b = std::cos(t);
@@ -227,10 +229,14 @@ inline void sincospi_(T x, T* s, T* c) {
     default: *s = -b; *c = a;
   }
 }
-template <class T> inline T sinpi_(T x) { T s, c; sincospi_(x, &s, &c); return s; }
-template <class T> inline T cospi_(T x) { T s, c; sincospi_(x, &s, &c); return c; }
-}  // namespace emulator
+template <class T> inline T sinpi(T x) { T s, c; sincospi(x, &s, &c); return s; }
+template <class T> inline T cospi(T x) { T s, c; sincospi(x, &s, &c); return c; }
+static inline float sinpif(float x) { return sinpi(x); }
+static inline float cospif(float x) { return cospi(x); }
+static inline void sincospif(float x, float* s, float* c) { sincospi(x, s, c); }
 static inline void sincos(float x, float* s, float* c) { *s = std::sin(x); *c = std::cos(x); }
+static inline void sincos(double x, double* s, double* c) { *s = std::sin(x); *c = std::cos(x); }
+static inline void sincosf(float x, float* s, float* c) { sincos(x, s, c); }
 
 // CUDA's min and max convert as C does; as there, mixing signs goes to unsigned.
 #define EMULATOR_MIN_MAX(T, U)                                                                   \
@@ -262,23 +268,13 @@ static inline double max(float a, double b) { return std::fmax((double)a, b); }
 static inline double min(double a, float b) { return std::fmin(a, (double)b); }
 static inline double max(double a, float b) { return std::fmax(a, (double)b); }
 
-// The device's are less exact than these. Macros, because the host's C library has functions of the same names.
-#define __expf emulator::exp
-#define __logf emulator::log
-#define __log2f emulator::log2
-#define __log10f emulator::log10
-#define __sinf emulator::sin
-#define __cosf emulator::cos
-#define __powf emulator::pow
-namespace emulator {
-inline float exp(float x) { return std::exp(x); }
-inline float log(float x) { return std::log(x); }
-inline float log2(float x) { return std::log2(x); }
-inline float log10(float x) { return std::log10(x); }
-inline float sin(float x) { return std::sin(x); }
-inline float cos(float x) { return std::cos(x); }
-inline float pow(float x, float y) { return std::pow(x, y); }
-}  // namespace emulator
+static inline float __expf(float x) { return std::exp(x); }  // the device's are less exact than these
+static inline float __logf(float x) { return std::log(x); }
+static inline float __log2f(float x) { return std::log2(x); }
+static inline float __log10f(float x) { return std::log10(x); }
+static inline float __sinf(float x) { return std::sin(x); }
+static inline float __cosf(float x) { return std::cos(x); }
+static inline float __powf(float x, float y) { return std::pow(x, y); }
 static inline float __fdividef(float x, float y) { return x / y; }
 static inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
 static inline float __fadd_rn(float x, float y) { return x + y; }
@@ -315,6 +311,8 @@ static inline unsigned __brev(unsigned x) {
   return r;
 }
 
+}  // namespace cuda_on_cpu
+
 namespace emulator {
 template <class To, class From>
 inline To bits(From x) {
@@ -324,6 +322,8 @@ inline To bits(From x) {
   return y;
 }
 }  // namespace emulator
+
+namespace cuda_on_cpu {
 static inline int __float_as_int(float x) { return emulator::bits<int>(x); }
 static inline unsigned __float_as_uint(float x) { return emulator::bits<unsigned>(x); }
 static inline float __int_as_float(int x) { return emulator::bits<float>(x); }
@@ -351,12 +351,18 @@ static inline int __double2int_rn(double x) { return (int)std::rint(x); }
 static inline int __double2int_rd(double x) { return (int)std::floor(x); }
 static inline int __double2int_rz(double x) { return (int)x; }
 
+}  // namespace cuda_on_cpu
+
 namespace emulator {
 [[noreturn]] EMULATOR_UNCHECKED inline void assertion(int line, const char* text) {
   runtime->fail("line %d: assert(%s) fails", line, text);
 }
 }  // namespace emulator
+
+namespace cuda_on_cpu {
 #define assert(condition) ((condition) ? (void)0 : emulator::assertion(__LINE__, #condition))
+
+}  // namespace cuda_on_cpu
 
 // -- how a kernel is called and what its parameters are -------------------------------------------------------------
 

@@ -210,7 +210,8 @@ class EmuModule:
         for i, name in enumerate(self._names):
             exports.append(f"{EXPORT} void emulator_run_{i}(void** p) {{ emulator::Kernel<&{name}>::run(p); }}")
             exports.append(f"{EXPORT} void emulator_signature_{i}(char* to) {{ emulator::Kernel<&{name}>::signature(to); }}")
-        source = "\n".join(['#include "cuda_on_cpu.h"', '#line 1 "kernels.cu"', code, '#line 1 "exports"', *exports, ""])
+        head = ['#include "cuda_on_cpu.h"', "namespace cuda_on_cpu {", '#line 1 "kernels.cu"']
+        source = "\n".join([*head, code, '#line 1 "exports"', *exports, "}", ""])
         flags = tuple(option for option in options if option.startswith(KEPT_OPTIONS))
         if contraction == "fast":
             flags += ("-ffp-contract=fast", "-mfma")
