@@ -176,7 +176,7 @@ template <typename T> __device__ __forceinline__ T log1p(T x) {
   return u > T(0) ? y : (u == T(0) ? -F::infinity() : F::nan());
 }
 
-template <typename T> __device__ __forceinline__ void sincos_pi(T x, T& sine, T& cosine) {
+template <typename T> __device__ __forceinline__ void sincospi(T x, T& sine, T& cosine) {
   // x = n/2 + r, exact, |r| <= 1/4: quarter turn n exchanges sine and cosine and turns their signs
   typedef Float<T> F;
   T y = T(2) * x + F::MAGIC;

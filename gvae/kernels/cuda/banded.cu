@@ -483,28 +483,24 @@ template <typename T>
 __global__ void __launch_bounds__(LANES, 16)
 inverse_vjp(const T* chol, const int64* offsets, const T* s, T* s_bar, T* chol_bar, int M, int N, int W, int group, int64 lo,
             int64 hi) {
-  DYN_SMEM(T, shared);  // g_d = s_bar[d, j] / L_jj of each system, (W,)
   Group v = group_of(group, lo, hi);
   View<const T> c = {chol + v.f * M * N, N, 0}, y = {s + v.f * W * N, N, 0};
   View<T> y_bar = {s_bar + v.f * W * N, N, 0}, c_bar = {chol_bar + v.f * M * N, N, 0};
-  T* g = shared + v.system * W;
   for (int j = 0; j < N; ++j) {
-    T a = c(0, j);
-    T g0 = v.busy ? y_bar(0, j) / a : T(0);
+    T a = c(0, j), g0 = y_bar(0, j) / a;
     __syncwarp();
     for (int k = 1 + v.lane; k < M; k += v.size)
       if (j + offsets[k] < N) y_bar(int(offsets[k]), j) -= g0 * c(k, j);
     __syncwarp();
-    for (int d = v.lane; d < W; d += v.size) g[d] = d < N - j ? y_bar(d, j) / a : T(0);
+    for (int d = v.lane; d < W && d < N - j; d += v.size) y_bar(d, j) /= a;  // g_d from here on
     __syncwarp();
     for (int k = v.lane; k < M; k += v.size) {
       int64 m = j + offsets[k];
-      T t = T(0);
-      if (k == 0) t -= y_bar(0, j) / a / (a * a);
+      T t = k == 0 ? -(g0 / (a * a)) : T(0);
       if (m < N)
         for (int d = 0; d < W && d < N - j; ++d) {
           int i = j + d;
-          t -= g[d] * (k == 0 ? y(d, j) : m < i ? y(i - int(m), int(m)) : y(int(m) - i, i));
+          t -= y_bar(d, j) * (k == 0 ? y(d, j) : m < i ? y(i - int(m), int(m)) : y(int(m) - i, i));
         }
       c_bar(k, j) = t;
     }
@@ -512,11 +508,10 @@ inverse_vjp(const T* chol, const int64* offsets, const T* s, T* s_bar, T* chol_b
       int64 m = j + offsets[k];
       for (int d = 1 + v.lane; d < W; d += v.size) {
         int i = j + d;
-        if (m < N && i < N) (m < i ? y_bar(i - int(m), int(m)) : y_bar(int(m) - i, i)) -= g[d] * c(k, j);
+        if (m < N && i < N) (m < i ? y_bar(i - int(m), int(m)) : y_bar(int(m) - i, i)) -= y_bar(d, j) * c(k, j);
       }
       __syncwarp();
     }
-    __syncwarp();
   }
 }
 

@@ -32,7 +32,7 @@ __device__ __forceinline__ double uniform_double(unsigned high, unsigned low) {
 // Box-Muller: two normals from u1 in (0, 1] and u2 in [0, 1).
 template <typename T> __device__ __forceinline__ void normal_pair(T u1, T u2, T& z1, T& z2) {
   T l = math::log(u1), r = sqrt(-(l + l)), s, c;
-  math::sincos_pi(u2 + u2, s, c);
+  math::sincospi(u2 + u2, s, c);
   z1 = r * c;
   z2 = r * s;
 }
