@@ -432,16 +432,17 @@ class Recording:
 
 
 def _seed(var: Var, seed: Any) -> Any:
+    one = dispatch.namespace(var.value).ones((), var.dtype) if dispatch.is_cuda(var.value) else var.dtype.type(1)
     if seed is None:
         if var.shape != ():
             raise ShapeError(
                 f"gradient: the function returned shape {var.shape}, expected a scalar; "
                 "for anything else use vjp and give its pull a cotangent of that shape"
             )
-        return var.dtype.type(1)
+        return one
     if getattr(seed, "shape", ()) != var.shape:
         raise ShapeError(f"vjp: cotangent has shape {getattr(seed, 'shape', ())}, expected {var.shape} as the value")
-    return seed if hasattr(seed, "shape") else var.dtype.type(seed)
+    return seed if getattr(seed, "shape", ()) or dispatch.is_cuda(seed) else one * var.dtype.type(seed)
 
 
 def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from gvae import dispatch
 from gvae.checks import caller_name, check_arrays
 from gvae.errors import ShapeError
 from gvae.ops import arrays
@@ -63,11 +62,11 @@ def logdet_ar1(variance: Any, rho: Any, N: int) -> Any:
 def _transition(rho: Any, N: int) -> Any:
     """The bidiagonal factor with 1 on the diagonal and -rho below, (..., 2, N)."""
     below = arrays.broadcast_to(negative(rho)[..., None], shape=(*rho.shape, N))
-    return arrays.stack([np.ones((*rho.shape, N), rho.dtype), below], axis=-2)
+    return arrays.stack([dispatch.namespace(rho).ones((*rho.shape, N), rho.dtype), below], axis=-2)
 
 
 def _innovation_scales(variance: Any, rho: Any, N: int) -> Any:
     """sqrt(s) for the first variable, sqrt(s (1 - rho²)) for the others: (..., N)."""
     log_ratio = 0.5 * (log1p(negative(rho)) + log1p(rho))
-    later = np.arange(N) > 0
-    return exp(0.5 * log(variance)[..., None] + log_ratio[..., None] * later.astype(rho.dtype))
+    later = (dispatch.namespace(rho).arange(N) > 0).astype(rho.dtype)
+    return exp(0.5 * log(variance)[..., None] + log_ratio[..., None] * later)
