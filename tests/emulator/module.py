@@ -237,6 +237,7 @@ class EmuFunction:
 
     def __init__(self, module: EmuModule, name: str, index: int):
         self.module, self.name = module, name
+        self.max_dynamic_shared_size_bytes = 48 * 1024  # until the caller raises it, as on a device
         library = module._library
         self._run = getattr(library, f"emulator_run_{index}")
         text = ctypes.create_string_buffer(3 * 256)
@@ -252,8 +253,9 @@ class EmuFunction:
         grid, block = self._shape(grid, "grid", MAX_GRID), self._shape(block, "block", MAX_BLOCK)
         if block[0] * block[1] * block[2] > MAX_THREADS:
             raise EmulatorError(f"{self.name}: a block of {block} is more than {MAX_THREADS} threads")
-        if not 0 <= shared_mem <= MAX_SHARED:
-            raise EmulatorError(f"{self.name}: {shared_mem} bytes of dynamic shared memory; 0 to {MAX_SHARED} exist")
+        if not 0 <= shared_mem <= min(MAX_SHARED, self.max_dynamic_shared_size_bytes):
+            most = f"max_dynamic_shared_size_bytes is {self.max_dynamic_shared_size_bytes}, a device has {MAX_SHARED}"
+            raise EmulatorError(f"{self.name}: {shared_mem} bytes of dynamic shared memory; {most}")
         if len(args) != len(self.signature):
             raise EmulatorError(f"{self.name}: takes {len(self.signature)} arguments, got {len(args)}")
         descriptions, kept = (_Argument * len(args))(), []
