@@ -192,5 +192,6 @@ def check_out(out: Any, shape: tuple, dtype: Any, *, name="out", like: Any = Non
     if is_cuda(out) != is_cuda(like):
         kinds = ("NumPy", "CuPy") if is_cuda(like) else ("CuPy", "NumPy")
         raise DeviceError(f"{where}: {name} is a {kinds[0]} array, expected a {kinds[1]} array as the arguments are")
-    if not getattr(out.flags, "writeable", True) or any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+    shared = any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True))
+    if shared or not getattr(out.flags, "writeable", True):  # CuPy arrays are always writable
         raise ShapeError(f"{where}: {name} is read-only or a broadcast view, expected a writable array of its own")

@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--batch-size", type=_count, default=100, metavar="N", help="rows per step")
     group.add_argument("--learning-rate", type=_positive, default=1e-3, metavar="RATE", help="of Adam")
     group.add_argument("--seed", type=_seed, default=0, metavar="N", help="everything random follows from it")
+    group.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the training runs")
 
     evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
@@ -236,6 +237,7 @@ def _train(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         random_state=options.seed,
         verbose=not options.quiet,
+        device=options.device,
     )
     dataset = data.load(options.data, data_dir=options.data_dir)
     if options.observation == "bernoulli" or options.binarize not in (None, "none"):

@@ -21,7 +21,7 @@ __all__ = [
     "DEVICES",
     "LANES",
     "apply",
-    "constant",
+    "beside",
     "copy",
     "empty",
     "is_cuda",
@@ -99,10 +99,13 @@ def to_host(array: Any) -> Any:
     return array.get() if is_cuda(array) else array
 
 
-def constant(array: Any, like: Any) -> Any:
-    """A NumPy array that is used again and again, where `like` lives: it is uploaded once."""
+def beside(array: Any, like: Any) -> Any:
+    """A NumPy array (an index, a mask) where `like` lives. One that is read-only is uploaded once and kept; anything that is
+    no array passes."""
     if not is_cuda(like) or not isinstance(array, np.ndarray):
         return array
+    if array.flags.writeable:
+        return sys.modules["cupy"].asarray(array)
     return importlib.import_module("gvae.kernels.cuda.launch").resident(array)
 
 

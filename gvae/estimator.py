@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import data, evaluation, models, objectives, random, training
+from gvae import data, dispatch, evaluation, models, objectives, random, training
 from gvae.errors import ConfigError, DataError, DTypeError, RunError, ShapeError
 from gvae.nn import Parameters
 
@@ -43,6 +43,7 @@ class VAE:
                     images of grey levels under a Bernoulli observation, else none
     epochs        : passes over the data; or steps, if given, instead
     batch_size, learning_rate (of Adam), dtype ("float32" or "float64")
+    device        : "cpu" or "cuda", where fit trains; what it keeps, and all other methods, are on the CPU
     random_state  : seed in [0, 2^64), or None for a fresh one (kept in `seed_`)
     verbose       : show a progress bar
 
@@ -71,6 +72,7 @@ class VAE:
         dtype: str = "float32",
         random_state: int | None = None,
         verbose: bool = False,
+        device: str = "cpu",
     ):
         self.latent = latent
         self.posterior = posterior
@@ -88,6 +90,7 @@ class VAE:
         self.dtype = dtype
         self.random_state = random_state
         self.verbose = verbose
+        self.device = device
 
     # ---- scikit-learn's protocol
 
@@ -153,10 +156,11 @@ class VAE:
                      or is interrupted in its first epoch
         notes      : what else the configuration should keep, as JSON; "image_shape" is added if X are images
         Raises DataError (NaN, infinite, or outside [0, 1] for Bernoulli: row and column are named), ShapeError,
-        ConfigError, RunError before anything is written; NonFiniteError when the bound stops being finite. A failed fit
-        leaves an earlier one as it was.
+        ConfigError, DeviceError, RunError before anything is written; NonFiniteError when the bound stops being finite. A
+        failed fit leaves an earlier one as it was.
         """
         settings = _checked(self.get_params())
+        dispatch.module(settings["device"])
         dtype = np.dtype(settings["dtype"])
         raw = _numbers(X, "X")
         x, grey = _matrix(raw, dtype, "X")
@@ -183,6 +187,7 @@ class VAE:
             samples=settings["samples"],
             learning_rate=settings["learning_rate"],
             seed=seed,
+            device=settings["device"],
         )
         fitted = {"binarize": binarize, "observation": observation, "n_features_in": x.shape[1], "grey_levels": grey}
         config = {"model": "vae", "settings": settings, "fitted": fitted, "notes": _json(notes)}
@@ -206,7 +211,7 @@ class VAE:
             if run is not None:
                 _discard_unstarted(Path(run), files_are_ours=folder is not None, folder_is_ours=not existed)
             raise
-        self._adopt(config, model, trainer.parameters, history.rows)
+        self._adopt(config, model, trainer.parameters.to("cpu"), history.rows)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **settings: Any) -> np.ndarray:
@@ -384,6 +389,10 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if checked["random_state"] >= 2**64:
             raise ConfigError(f"random_state is {seed!r}, expected a whole number below 2^64, or None")
     checked["verbose"] = bool(settings["verbose"])
+    device = settings.get("device", "cpu")  # runs from before there was a choice
+    if not isinstance(device, str) or device not in dispatch.DEVICES:
+        raise ConfigError(f"device is {device!r}, expected 'cpu' or 'cuda'")
+    checked["device"] = device
     return checked
 
 

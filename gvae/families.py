@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import graphs
+from gvae import dispatch, graphs
 from gvae.distributions import (
     AR1Gaussian,
     BandedGaussian,
@@ -96,9 +96,9 @@ class Family:
     def reparameterized(self) -> bool:
         return self.distribution.reparameterized
 
-    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The noise of draws of shape (*shape, n), before any distribution exists."""
-        return self.distribution.draw_noise(key, (*shape, self.n), dtype)
+    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+        """The noise of draws of shape (*shape, n), before any distribution exists. like: an array on the device wanted."""
+        return self.distribution.draw_noise(key, (*shape, self.n), dtype, like)
 
     def __str__(self) -> str:
         return self.name
@@ -141,7 +141,7 @@ class Cholesky(Family):
         M = len(graph.offsets)
         self.limit = max(1.0, GAIN ** (1 / graph.n)) / max(M - 1, 1)
         # a flat row-major (M - 1, n) block holds the edges at these positions
-        self._edges = np.flatnonzero(graph.mask[1:])
+        self._edges = _constant(np.flatnonzero(graph.mask[1:]))
 
     def _make(self, raw, shared=None):
         n, M = self.n, len(self.graph.offsets)
@@ -173,12 +173,12 @@ class Dominant(Family):
     def __init__(self, graph: graphs.Graph):
         super().__init__(graph.n, graph.n + int(graph.mask.sum()))
         self.graph, self.name = graph, graph.name
-        self._edges = np.flatnonzero(graph.mask[1:])
+        self._edges = _constant(np.flatnonzero(graph.mask[1:]))
 
     def _make(self, raw, shared=None):
         n, offsets = self.n, self.graph.offsets
         a = elementwise.exp(-bounded(raw[..., n : 2 * n], LOG_SCALE))
-        zero = np.zeros((*raw.shape[:-1], 1, n), raw.dtype)
+        zero = dispatch.zeros((*raw.shape[:-1], 1, n), raw.dtype, raw)
         diagonal, rows = 1.0, {}
         if len(offsets) > 1:
             w = arrays.place(bounded(raw[..., 2 * n :], EDGE), index=self._edges, size=(len(offsets) - 1) * n)
@@ -193,11 +193,17 @@ class Dominant(Family):
         return BandedGaussian(raw[..., :n], chol, check=False)
 
 
+def _constant(positions: np.ndarray) -> np.ndarray:
+    """Positions that never change: a device needs them once (see dispatch.beside)."""
+    positions.flags.writeable = False
+    return positions
+
+
 def _shift(x: Any, o: int) -> Any:
     """y_j = x_(j - o), zero where there is none: moved o places up (o > 0) or down the last axis."""
     n = x.shape[-1]
     size = min(abs(o), n)
-    pad = np.zeros((*x.shape[:-1], size), x.dtype)
+    pad = dispatch.zeros((*x.shape[:-1], size), x.dtype, x)
     parts = [pad, x[..., : n - size]] if o > 0 else [x[..., size:], pad]
     return arrays.concatenate(parts, axis=-1)
 
@@ -252,7 +258,7 @@ class Full(Family):
     def __init__(self, n: int):
         super().__init__(n, 2 * n + n * (n - 1) // 2)
         i, j = np.tril_indices(n, -1)
-        self._diagonal, self._below = np.arange(n) * (n + 1), i * n + j
+        self._diagonal, self._below = _constant(np.arange(n) * (n + 1)), _constant(i * n + j)
 
     def _make(self, raw, shared=None):
         n = self.n

@@ -71,7 +71,7 @@ class RowAdam:
         self.values, self.learning_rate = values, learning_rate
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.m, self.v = np.zeros_like(values), np.zeros_like(values)
-        self.steps = np.zeros(len(values), np.int64)
+        self.steps = dispatch.zeros((len(values),), np.int64, values)
 
     def update(self, index: np.ndarray, gradient: np.ndarray) -> None:
         """One step down the gradient (B, ...) of the rows `index` (B,), which are distinct."""

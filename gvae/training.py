@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import autodiff, random
+from gvae import autodiff, dispatch, random
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError
 from gvae.nn import Parameters
@@ -43,6 +43,9 @@ class Trainer:
     replayed, without running them again. A recording counts only after it has given the next step's metrics and gradient
     bit for bit as they did; what cannot be recorded (sparse data, per-datum parameters, models that decide by values or
     draw binary codes) runs as Python in every step, and with `replays=False` everything does.
+
+    device : "cpu", or "cuda": parameters, optimiser and all that a step draws live there, batches have to (`Table.to`), and
+             a step waits for nothing: its metrics are scalars on the device, and are looked at when they are read
     """
 
     def __init__(
@@ -56,31 +59,37 @@ class Trainer:
         n_rows: int = 0,
         parameters: dict[str, np.ndarray] | None = None,
         replays: bool = True,
+        device: str = "cpu",
     ):
         _whole(samples=samples)
+        dispatch.module(device)
         self.model, self.objective, self.samples = model, objective or ELBO(), samples
         self.key = random.key(seed)
         init_key = random.fold_in(self.key, INIT)
-        self.parameters = Parameters(model.init(init_key) if parameters is None else parameters)
+        self.device = device
+        self.parameters = Parameters(model.init(init_key) if parameters is None else parameters).to(device)
         self.gradient = self.parameters.zeros()
         self.optimizer = Adam(self.parameters, learning_rate)
-        self.state = model.init_state(init_key) if hasattr(model, "init_state") else {}
+        state = model.init_state(init_key) if hasattr(model, "init_state") else {}
+        self.state = {name: dispatch.to_device(value, device) for name, value in state.items()}
         rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
+        rows = {name: dispatch.to_device(values, device) for name, values in rows.items()}
         self.rows = {name: RowAdam(values, learning_rate) for name, values in rows.items()}
         self.steps = 0
         self.epochs = 0
-        self.replays = replays and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
+        self.replays = replays and device == "cpu" and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
         self.recordings: dict[Any, _Known] = {}  # by the shapes of a step's arrays
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row."""
+    def step(self, batch: Batch) -> dict[str, Any]:
+        """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row: floats, or scalars
+        on the device, whose reading waits for it."""
         noise = self.model.noise(random.fold_in(self.key, NOISE, self.steps), batch, self.samples)
         row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
         params = dict(self.parameters) | row_params
         out = dict(self.gradient) | {name: np.empty_like(v) for name, v in row_params.items()}
         inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": self.steps}
         metrics, state = self._evaluate(params, inputs, out)
-        if not math.isfinite(metrics["bound"]):
+        if not dispatch.is_cuda(metrics["bound"]) and not math.isfinite(metrics["bound"]):
             self._fail(batch)
         self.optimizer.update(self.gradient)
         for name, optimizer in self.rows.items():
@@ -132,7 +141,7 @@ class Trainer:
     def _back(self, evaluated: tuple) -> tuple[dict[str, float], dict]:
         value, pull, (metrics, state) = evaluated
         self._pull(value, pull)
-        return {name: float(x) for name, x in metrics.items()}, state
+        return {name: x if dispatch.is_cuda(x) else float(x) for name, x in metrics.items()}, state
 
     def _pull(self, value: Any, pull: Callable) -> None:
         """Fill the gradient buffer: descending the optimiser's way is ascending the objective, hence the cotangent -1."""
@@ -177,8 +186,8 @@ class Trainer:
             weight = len(batch) if batch.weight is None else float(batch.weight.sum())
             weights += weight
             for name, x in metrics.items():
-                totals[name] = totals.get(name, 0.0) + weight * float(x)
-        return {name: x / weights for name, x in totals.items()}
+                totals[name] = totals.get(name, 0.0) + weight * (x if dispatch.is_cuda(x) else float(x))
+        return {name: float(x) / weights for name, x in totals.items()}
 
 
 @dataclass
@@ -250,6 +259,8 @@ def train(
     if len(table) == 0:
         raise DataError("train: the table has no rows")
     trainer = trainer or Trainer(model, n_rows=len(table), **settings)
+    table = table.to(trainer.device)
+    validation = None if validation is None else validation.to(trainer.device)
     history = History()
     per_epoch = -(-len(table) // batch_size)
     total = epochs * per_epoch if epochs is not None else int(steps or 0)
@@ -262,7 +273,7 @@ def train(
         done = 0
         while done < total:
             started, before = time.perf_counter(), done
-            sums: dict[str, float] = {}
+            sums: dict[str, Any] = {}
             seen = 0
             binarize = random.fold_in(trainer.key, BINARIZE, trainer.epochs)
             for batch in table.batches(binarize, batch_size, trainer.order(len(table))):
@@ -274,13 +285,13 @@ def train(
                 if bar is not None:
                     bar.update()
                     if done % 50 == 0 or done == total:
-                        bar.set_postfix_str(f"epoch {trainer.epochs + 1}, bound {sums['bound'] / seen:.2f} nats")
+                        bar.set_postfix_str(f"epoch {trainer.epochs + 1}, bound {float(sums['bound']) / seen:.2f} nats")
                 if done == total:
                     break
             trainer.epochs += 1
             seconds = time.perf_counter() - started
             row: dict[str, float] = {"epoch": trainer.epochs, "step": trainer.steps}
-            row |= {f"train_{name}": x / seen for name, x in sums.items()}
+            row |= {f"train_{name}": float(x) / seen for name, x in sums.items()}  # a device is waited for here, once
             if validation is not None:
                 row |= {f"validation_{name}": x for name, x in trainer.validate(validation).items()}
             _check_epoch(trainer, row)  # before anything of this epoch is kept
@@ -350,12 +361,13 @@ def save_checkpoint(path: str | os.PathLike, trainer: Trainer, config: dict[str,
     """Parameters, optimiser, state and per-datum rows in one safetensors file, written beside the target and renamed."""
     from safetensors.numpy import save
 
-    tensors = {f"parameters/{name}": np.ascontiguousarray(value) for name, value in trainer.parameters.items()}
+    tensors = {f"parameters/{name}": value for name, value in trainer.parameters.items()}
     tensors |= {"optimizer/m": trainer.optimizer.m, "optimizer/v": trainer.optimizer.v}
-    tensors |= {f"state/{name}": np.ascontiguousarray(value) for name, value in trainer.state.items()}
+    tensors |= {f"state/{name}": value for name, value in trainer.state.items()}
     for name, rows in trainer.rows.items():
         tensors |= {f"rows/{name}/values": rows.values, f"rows/{name}/m": rows.m, f"rows/{name}/v": rows.v}
         tensors[f"rows/{name}/steps"] = rows.steps
+    tensors = {name: np.ascontiguousarray(dispatch.to_host(value)) for name, value in tensors.items()}
     counters = {"steps": trainer.steps, "epochs": trainer.epochs, "optimizer_step": trainer.optimizer.step}
     write_atomically(Path(path), save(tensors, metadata=metadata(config, counters)))
 

@@ -28,7 +28,8 @@ def sample_ar1(mean: Any, variance: Any, rho: Any, eps: Any) -> Any:
     check_arrays("mean: ... N, eps: ... N, variance: ..., rho: ...", mean=mean, eps=eps, variance=variance, rho=rho)
     N = mean.shape[-1]
     # The recursion e_j - rho e_(j-1) = innovation_j is a solve with a bidiagonal factor, 1 above -rho.
-    e = solve_triangular_banded(_transition(rho, N), multiply(_innovation_scales(variance, rho, N), eps))
+    innovations = multiply(_innovation_scales(variance, rho, N), eps)
+    e = solve_triangular_banded(_transition(rho, N), innovations, check=False)  # its pivots are 1
     return mean + e
 
 

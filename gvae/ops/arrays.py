@@ -134,7 +134,7 @@ def transpose(x, *, axes=None):
 
 @transpose.vjp
 def _(y_bar, y, x, *, needs, axes=None):
-    return (y_bar.transpose(None if axes is None else np.argsort([a % x.ndim for a in axes])),)
+    return (y_bar.transpose(None if axes is None else np.argsort([a % x.ndim for a in axes]).tolist()),)
 
 
 @primitive
@@ -187,7 +187,7 @@ def _concatenate(*arrays, axis):
 
 @_concatenate.vjp
 def _(y_bar, y, *arrays, needs, axis):
-    ends = np.cumsum([a.shape[axis] for a in arrays])[:-1]
+    ends = np.cumsum([a.shape[axis] for a in arrays])[:-1].tolist()
     return tuple(np.split(y_bar, ends, axis=axis))
 
 
@@ -242,9 +242,9 @@ def _(y_bar, y, x, *, needs, index):
 
 def _where_it_is_used(index: Any, x: Any) -> Any:
     """The index with its arrays on the device of x."""
-    if isinstance(index, tuple):
-        return tuple(dispatch.constant(part, x) for part in index)
-    return dispatch.constant(index, x)
+    if not dispatch.is_cuda(x):
+        return index
+    return tuple(dispatch.beside(p, x) for p in index) if isinstance(index, tuple) else dispatch.beside(index, x)
 
 
 def diagonal(x: Any) -> Any:
@@ -255,7 +255,9 @@ def diagonal(x: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _positions(n: int) -> np.ndarray:
-    return np.arange(n)
+    positions = np.arange(n)
+    positions.flags.writeable = False
+    return positions
 
 
 @primitive
@@ -269,7 +271,7 @@ def place(x, *, index, size):
         raise ShapeError(f"{caller_name()}: index has shape {np.shape(index)}, expected {x.shape[-1:]} as x's last axis")
     try:
         y = dispatch.zeros((*x.shape[:-1], operator.index(size)), x.dtype, x)
-        y[..., dispatch.constant(index, x)] = x
+        y[..., dispatch.beside(index, x)] = x
         return y
     except (IndexError, TypeError, ValueError) as error:
         reason = str(error)
@@ -278,7 +280,7 @@ def place(x, *, index, size):
 
 @place.vjp
 def _(y_bar, y, x, *, needs, index, size):
-    return (y_bar[..., dispatch.constant(index, y_bar)],)
+    return (y_bar[..., dispatch.beside(index, y_bar)],)
 
 
 def _attach() -> None:

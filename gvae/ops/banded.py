@@ -239,7 +239,7 @@ def inverse_banded(
     if out is not None and not whole:
         check_out(out, chol.shape, chol.dtype, like=chol)
     s = _closure(chol, offsets, check, info, method, out if whole else None)
-    value = s if whole else np.take(s, dispatch.constant(_int64(offsets), s), axis=-2, out=out)
+    value = s if whole else np.take(s, dispatch.beside(_rows(offsets), s), axis=-2, out=out)
     return (value, s) if save else value
 
 
@@ -247,7 +247,7 @@ def inverse_banded(
 def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None, method=None):
     offsets = _default(offsets, chol)
     s_bar = dispatch.zeros(saved.shape, saved.dtype, saved)
-    s_bar[..., slice(None) if fill else dispatch.constant(_int64(offsets), s_bar), :] = y_bar
+    s_bar[..., slice(None) if fill else dispatch.beside(_rows(offsets), s_bar), :] = y_bar
     return (_closure_vjp(chol, offsets, saved, s_bar),)
 
 
@@ -599,10 +599,10 @@ def band_to_dense(
     offsets = _check_factor("band: ... M N", offsets, band=band)
     N = band.shape[-1]
     dense = dispatch.zeros((*band.shape[:-2], N, N), band.dtype, band)
-    for row, column, entries in _entries(band, offsets, N, upper):
-        dense[..., row, column] = entries
+    for below, above, entries in _entries(dense, band, offsets, upper):
+        below[...] = entries
         if symmetric:
-            dense[..., column, row] = entries
+            above[...] = entries
     return dense
 
 
@@ -615,19 +615,23 @@ def dense_to_band(dense: Any, *, offsets: Sequence[int], upper: bool = False) ->
     offsets = check_offsets(offsets)
     N = dense.shape[-1]
     band = dispatch.zeros((*dense.shape[:-2], len(offsets), N), dense.dtype, dense)
-    for row, column, entries in _entries(band, offsets, N, upper):
-        entries[...] = dense[..., row, column]
+    for below, _, entries in _entries(dispatch.plain(dense), band, offsets, upper):
+        entries[...] = below
     return band
 
 
-def _entries(band, offsets, N, upper):
-    """(rows, columns, view of the stored entries) of each diagonal."""
+def _entries(dense, band, offsets, upper):
+    """Views of each diagonal: in the dense matrices, mirrored there, and as it is stored. With upper=True the first is the
+    one above."""
+    N = band.shape[-1]
+    flat = dense.reshape(*dense.shape[:-2], N * N)
     for k, o in enumerate(offsets):
-        j = np.arange(max(N - o, 0))
+        n = max(N - o, 0)
+        below, above = flat[..., o * N :: N + 1], flat[..., min(o, N * N) : n * N : N + 1]
         if upper:
-            yield j, j + o, band[..., len(offsets) - 1 - k, min(o, N) :]
+            yield above, below, band[..., len(offsets) - 1 - k, N - n :]
         else:
-            yield j + o, j, band[..., k, : len(j)]
+            yield below, above, band[..., k, :n]
 
 
 def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[int, ...]]:
@@ -680,6 +684,13 @@ def _deliver(result, x):
 @lru_cache(maxsize=256)
 def _int64(offsets: tuple[int, ...]) -> np.ndarray:
     return np.array(offsets, np.int64)
+
+
+@lru_cache(maxsize=256)
+def _rows(offsets: tuple[int, ...]) -> np.ndarray:
+    rows = np.array(offsets, np.int64)
+    rows.flags.writeable = False
+    return rows
 
 
 def _report(status, batch: tuple[int, ...], check: bool, info: Any, name: str = "chol") -> None:

@@ -67,7 +67,8 @@ _DENSITY = f"{_FACTOR}, rows: int64 F K, x_rows: int64 F K, mean_rows: int64 F K
 solve_triangular = kernel(
     "banded",
     "solve_triangular",
-    f"{_FACTOR}, owner: int64 R, row: int64 R, b_row: int64 R, b: T Q N, x: T P N, trans: scalar int32, info: int32 F -> M N",
+    f"{_FACTOR}, owner: int64 R, row: int64 R, b_row: int64 R, b: T Q N, x: T P N, trans: scalar int32, info: int32 F "
+    "-> M N",
     _lanes,
 )
 sample = kernel(

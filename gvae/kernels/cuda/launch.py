@@ -101,8 +101,9 @@ class Kernel:
             return
         if len(given) != len(self.arguments):
             raise TypeError(f"{self.where()} takes {len(self.arguments)} arguments and lo, hi; got {len(given)}")
-        real = next((x.dtype for x, (_, kind, _) in zip(given, self.arguments, strict=True) if kind == "T"), None)
-        sizes: dict[str, int] = {"n": int(hi) - int(lo), "itemsize": 0 if real is None else real.itemsize}
+        floating = (x.dtype for x, (_, kind, _) in zip(given, self.arguments, strict=True) if kind == "T")
+        real = np.dtype(next(floating, np.float32))  # without any, the kernel is no template
+        sizes: dict[str, int] = {"n": int(hi) - int(lo), "itemsize": real.itemsize}
         passed: list[Any] = []
         for x, (argument, kind, axes) in zip(given, self.arguments, strict=True):
             if kind.startswith("scalar"):
@@ -125,7 +126,7 @@ class Kernel:
             if letter != "size" and size > LARGEST:
                 raise ValueError(f"{self.where()}: {letter} is {size}, expected at most {LARGEST} on a device")
             passed.append((np.int64 if letter == "size" else np.int32)(size))
-        function = _function(cupy, cupy.cuda.Device().id, self.family, self.name, real or np.dtype(np.float32))
+        function = _function(cupy, cupy.cuda.Device().id, self.family, self.name, real)
         function((launch.grid,), (launch.block,), (*passed, np.int64(lo), np.int64(hi)), shared_mem=launch.shared)
         counts[f"{self.family}.{self.name}"] += 1
 
