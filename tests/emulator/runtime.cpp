@@ -86,7 +86,10 @@ void try_warp(Thread& t) {
   }
   if (t.vote == Vote::none) synchronise_clocks(b, first, here);
   for_threads_in_waking_order(b, first, first + n, [&](Thread& other) {
-    if (here >> (other.number - first) & 1) make_ready(other);
+    if (here >> (other.number - first) & 1) {
+      make_ready(other);
+      b.at_warp--;
+    }
   });
 }
 
@@ -100,6 +103,7 @@ uint64_t warp(Vote vote, unsigned mask, uint64_t value, int source, int line, co
   current->line = line;
   current->name = name;
   current->state = State::at_warp;
+  current->block->at_warp++;
   try_warp(*current);
   to_scheduler();
   return current->result;
@@ -138,7 +142,7 @@ void run_thread() {
   b.exited++;
   if (b.waiting) fail("returns, while %d threads of the block wait at __syncthreads in line %d", b.waiting, b.line);
   int first = t.number & ~(WARP - 1);
-  for (int l = first; l < std::min<int>(first + WARP, (int)b.threads.size()); ++l)
+  for (int l = first; b.at_warp && l < std::min<int>(first + WARP, (int)b.threads.size()); ++l)
     if (b.threads[l].state == State::at_warp && b.threads[l].mask >> (t.number - first) & 1) try_warp(b.threads[l]);
   to_scheduler();
   abort();
@@ -174,7 +178,7 @@ void start_block(Block& b, size_t number) {
   b.number = (int)number;
   b.index = {(unsigned)(number % g[0]), (unsigned)(number / g[0] % g[1]), (unsigned)(number / g[0] / g[1])};
   b.live = (int)n;
-  b.waiting = b.exited = b.line = 0;
+  b.waiting = b.at_warp = b.exited = b.line = 0;
   b.epoch = 1;
   b.warp_clocks.clear();
   b.view.clear();

@@ -71,7 +71,7 @@ struct Block {
   std::vector<int> ready;       // used from its end
   std::vector<char> shared;     // static shared memory while another block runs
   std::vector<char> dynamic;
-  int live, waiting, exited, line;
+  int live, waiting, at_warp, exited, line;  // threads: not returned, at the barrier in `line`, at a warp operation, returned
   Count count;
   uint32_t epoch;               // barriers passed, from 1
   std::vector<Cell> cells;      // of its shared memory, static first: see races.h
