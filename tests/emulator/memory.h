@@ -37,6 +37,7 @@ namespace {
 
 // Everything that is known of an access: what lies there, whether it is allowed, whether it is ordered.
 void check(const char* p, size_t size, bool write, bool atomic, const void* where, uint32_t place) {
+  settle_overwrite();
   if (++launch->accesses > launch->budget) stop("livelock: the launch's budget of memory accesses is spent", where);
   Block& b = *current->block;
   if (!(last_region && p >= last_region->base && p + size <= last_region->base + last_region->bytes)) {
@@ -57,7 +58,7 @@ void check(const char* p, size_t size, bool write, bool atomic, const void* wher
       if (atomic) acquire(p);
       size_t first = (size_t)(p - r->base) / r->grain, last = (size_t)(p + size - 1 - r->base) / r->grain;
       Target target{r, nullptr, (size_t)(p - r->base) / r->item};
-      for (size_t i = first; i <= last; ++i) track(r->cells[i], write, now, target, where);
+      for (size_t i = first; i <= last; ++i) track(r->cells[i], p, size, write, now, target, where);
       if (atomic && write) publish(p);
     }
     return;
@@ -79,13 +80,14 @@ void check(const char* p, size_t size, bool write, bool atomic, const void* wher
       Target target{nullptr, kind, offset};
       for (size_t i = 0; i < size / 4; ++i) {
         Cell& c = b.cells[cell + offset / 4 + i];
-        if ((c.write.who - 1) / 1024 != (uint32_t)b.number) {  // by a block that was here before
-          c = Cell{};
-          if (!write || atomic) {
+        if ((c.write.who - 1) / 1024 != (uint32_t)b.number) {  // nobody's, or of a block that was here before
+          c.write = Stamp{};
+          for (Stamp& r : c.read)
+            if ((r.who - 1) / 1024 != (uint32_t)b.number) r = Stamp{};
+          if (launch->uninitialised && (!write || atomic))
             stop(("reads " + target.text() + ", to which its block has not written").c_str(), where);
-          }
         }
-        track(c, write, now, target, where);
+        track(c, p, size, write, now, target, where);
       }
     }
     return;
@@ -103,11 +105,12 @@ void access(const void* address, size_t size, int flags, const void* where) {
   const char* p = static_cast<const char*>(address);
   if ((size_t)(p - current->stack) < STACK) return;
   check(p, size, flags & 1, flags & 2, where, place_of(where));
-  if (--until_preemption <= 0) preempt();
+  if (--until_preemption <= 0 && !overwrite.address) preempt();
 }
 
 void atomic(const void* address, size_t size, int line) {
   idle = 0;
+  settle_overwrite();
   if ((size_t)address % size) fail("line %d: an atomic on a misaligned address", line);
   if (launch->order == 0) preempt();
   snprintf(launch->line, sizeof launch->line, "line %d", line);
@@ -116,6 +119,7 @@ void atomic(const void* address, size_t size, int line) {
 }
 
 void fence(int whole_grid) {
+  settle_overwrite();
   if (!whole_grid) return;
   fence_memory();
   if (launch->order == 0) preempt();

@@ -46,6 +46,7 @@ class Schedule:
     resident  blocks alive at once; they start in random order too
     preempt   in random order a thread is interrupted about every so many memory accesses; 0 means at barriers only
     races     whether two accesses, one of them a write, that nothing orders are an error
+    uninitialised  whether it is an error to read shared memory that nobody has written to; else the value is NaN or -1
     budget    steps after which a launch counts as never ending
     """
 
@@ -54,6 +55,7 @@ class Schedule:
     resident: int = 3
     preempt: int = 100
     races: bool = True
+    uninitialised: bool = False
     budget: int = 500_000_000
     _tokens: list = field(default_factory=list, repr=False, compare=False)
 
@@ -142,6 +144,7 @@ class _Launch(ctypes.Structure):
         ("resident", ctypes.c_int),
         ("preempt", ctypes.c_int),
         ("races", ctypes.c_int),
+        ("uninitialised", ctypes.c_int),
         ("budget", ctypes.c_longlong),
         ("message", ctypes.c_char * 1024),
         ("line", ctypes.c_char * 40),
@@ -277,6 +280,7 @@ class EmuFunction:
             resident=schedule.resident,
             preempt=schedule.preempt,
             races=schedule.races,
+            uninitialised=schedule.uninitialised,
             budget=schedule.budget,
         )
         with _lock:

@@ -3,7 +3,7 @@
 // What orders an access before a later one by another thread: a barrier of the block between them; a __syncwarp that both
 // lanes pass between them (shuffles and votes order nothing); and between blocks, a __threadfence after the access, then an
 // atomic (or volatile) write, which an atomic (or volatile) access of the other block reads: the pattern of "the last block
-// adds up". Of the readers of a place since its last write two are remembered, so a few races pass unseen, depending on the
+// adds up". Two writes of the same value need no order. Of the readers of a place since its last write two are remembered, so a few races pass unseen, depending on the
 // schedule; no ordered accesses are reported.
 #pragma once
 #include "state.h"
@@ -106,23 +106,53 @@ struct Target {               // what an access goes to, in words only if they a
   }
 };
 
-[[noreturn]] void race(const Stamp& before, bool wrote, bool writes, const Target& target, const void* where) {
+std::string race_text(const Stamp& before, bool wrote, bool writes, const Target& target) {
   char text[500], line[40] = " in {other}";
   if (before.place & LINE) snprintf(line, sizeof line, " in line %u", before.place & PLACE);
-  else launch->other = module_low + (before.place & PLACE);
   snprintf(text, sizeof text, "race: %s %s, which %s %s%s; nothing orders the two", writes ? "writes" : "reads", target.text().c_str(),
            describe(before).c_str(), wrote ? "wrote" : "read", line);
-  stop(text, where);
+  return text;
 }
 
-// One access to one cell, which it then remembers.
-void track(Cell& cell, bool write, const Stamp& now, const Target& target, const void* where) {
+[[noreturn]] void race(const Stamp& before, const std::string& text, const void* where) {
+  launch->other = before.place & LINE ? nullptr : module_low + (before.place & PLACE);
+  stop(text.c_str(), where);
+}
+
+// A write over another thread's: a race unless it writes the value that is there, which shows at the thread's next step.
+struct Overwrite {
+  const char* address = nullptr;
+  size_t size;
+  char value[16];
+  Stamp before;
+  std::string text;
+  const void* where;
+} overwrite;
+
+void settle_overwrite() {
+  if (!overwrite.address) return;
+  const char* p = overwrite.address;
+  overwrite.address = nullptr;
+  if (memcmp(p, overwrite.value, overwrite.size)) race(overwrite.before, overwrite.text, overwrite.where);
+}
+
+// One access to one cell, which it then remembers. p: the memory of the whole access.
+void track(Cell& cell, const char* p, size_t size, bool write, const Stamp& now, const Target& target, const void* where) {
   bool atomic = now.place & ATOMIC;
   auto conflicts = [&](const Stamp& s) { return s.who && s.who != now.who && !(atomic && s.place & ATOMIC) && !ordered(s); };
-  if (conflicts(cell.write)) race(cell.write, true, write, target, where);
-  if (write) {
+  if (write)
     for (const Stamp& r : cell.read)
-      if (conflicts(r)) race(r, false, true, target, where);
+      if (conflicts(r)) race(r, race_text(r, false, true, target), where);
+  if (conflicts(cell.write)) {
+    if (!write || atomic || size > sizeof overwrite.value) race(cell.write, race_text(cell.write, true, write, target), where);
+    overwrite.address = p;
+    overwrite.size = size;
+    memcpy(overwrite.value, p, size);
+    overwrite.before = cell.write;
+    overwrite.text = race_text(cell.write, true, true, target);
+    overwrite.where = where;
+  }
+  if (write) {
     cell.write = now;
     cell.read[0] = cell.read[1] = Stamp{};
   } else {

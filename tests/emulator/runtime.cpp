@@ -37,6 +37,7 @@ void pass_barrier(Block& b) {
 }
 
 int barrier(Count count, int predicate, int line) {
+  settle_overwrite();
   Block& b = *current->block;
   idle = 0;
   if (b.waiting == 0) {
@@ -94,6 +95,7 @@ void try_warp(Thread& t) {
 }
 
 uint64_t warp(Vote vote, unsigned mask, uint64_t value, int source, int line, const char* name) {
+  settle_overwrite();
   idle = 0;
   if (!(mask >> runtime.lane & 1)) fail("%s in line %d: lane %d is not in its own mask 0x%08x", name, line, runtime.lane, mask);
   current->vote = vote;
@@ -118,6 +120,7 @@ void yield() {  // behind everybody else
 }
 
 void sleep() {
+  settle_overwrite();
   if (++idle > 200000) fail("livelock: 200000 calls of __nanosleep in which nothing else happened");
   yield();
 }
@@ -134,6 +137,7 @@ std::vector<void*> parameters;
 
 void run_thread() {
   launch->run(parameters.data());
+  settle_overwrite();
   Thread& t = *current;
   Block& b = *t.block;
   t.state = State::done;
@@ -357,6 +361,7 @@ extern "C" __attribute__((visibility("default"))) int emulator_launch(Launch* l)
   l->line[0] = 0;
   l->where = l->other = nullptr;
   published.clear();
+  overwrite.address = nullptr;
   l->switches = l->accesses = 0;
   random_state = (l->seed + 1) * 0x9e3779b97f4a7c15ull;
   for (int i = 0; i < 4; ++i) draw();

@@ -47,6 +47,7 @@ struct Launch {
   int resident;               // blocks alive at once
   int preempt;                // in random order a thread is interrupted about every `preempt` memory accesses; 0: never
   int races;                  // whether unordered accesses are errors
+  int uninitialised;          // whether reading shared memory that nobody has written to is one
   long long budget;           // switches and memory accesses after which the launch counts as never ending
   // results
   char message[1024];
