@@ -18,6 +18,7 @@ CHECKS = (
     "-fsanitize=thread",
     "-fsanitize=bounds,alignment,null,shift,integer-divide-by-zero,signed-integer-overflow,return,unreachable",
     "--param=tsan-instrument-func-entry-exit=0",
+    "--param=tsan-distinguish-volatile=1",
     "-ftrivial-auto-var-init=pattern",  # what a kernel does not initialise is -1.7e38 and -5.5e303
 )
 FLAGS = (

@@ -423,6 +423,10 @@ EMULATOR_UNCHECKED inline void touch_shared() { asm volatile("" ::"r"(&shared_an
 #define EMULATOR_UNALIGNED(n)                                                                                       \
   EMULATOR_HOOK void __tsan_unaligned_read##n(void* p) { emulator::runtime->access(p, n, 0, __builtin_return_address(0)); }  \
   EMULATOR_HOOK void __tsan_unaligned_write##n(void* p) { emulator::runtime->access(p, n, 1, __builtin_return_address(0)); }
+#define EMULATOR_VOLATILE(n)                                                                                        \
+  EMULATOR_HOOK void __tsan_volatile_read##n(void* p) { emulator::runtime->access(p, n, 2, __builtin_return_address(0)); }   \
+  EMULATOR_HOOK void __tsan_volatile_write##n(void* p) { emulator::runtime->access(p, n, 3, __builtin_return_address(0)); }
+EMULATOR_VOLATILE(1) EMULATOR_VOLATILE(2) EMULATOR_VOLATILE(4) EMULATOR_VOLATILE(8) EMULATOR_VOLATILE(16)
 EMULATOR_ACCESS(1) EMULATOR_ACCESS(2) EMULATOR_ACCESS(4) EMULATOR_ACCESS(8) EMULATOR_ACCESS(16)
 EMULATOR_UNALIGNED(2) EMULATOR_UNALIGNED(4) EMULATOR_UNALIGNED(8) EMULATOR_UNALIGNED(16)
 EMULATOR_HOOK void __tsan_read_range(void* p, unsigned long n) { emulator::runtime->access(p, n, 0, __builtin_return_address(0)); }
@@ -457,3 +461,4 @@ EMULATOR_HOOK void __ubsan_handle_missing_return(void* record) { emulator::undef
 #undef EMULATOR_UNDEFINED
 #undef EMULATOR_ACCESS
 #undef EMULATOR_UNALIGNED
+#undef EMULATOR_VOLATILE

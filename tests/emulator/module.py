@@ -46,6 +46,7 @@ class Schedule:
     resident  blocks alive at once; they start in random order too
     preempt   in random order a thread is interrupted about every so many memory accesses; 0 means at barriers only
     races     whether two accesses, one of them a write, that nothing orders are an error
+    uninitialised  whether it is an error to read shared memory that nobody has written to; else the value is NaN or -1
     budget    steps after which a launch counts as never ending
     """
 
@@ -54,6 +55,7 @@ class Schedule:
     resident: int = 3
     preempt: int = 100
     races: bool = True
+    uninitialised: bool = False
     budget: int = 500_000_000
     _tokens: list = field(default_factory=list, repr=False, compare=False)
 
@@ -142,9 +144,12 @@ class _Launch(ctypes.Structure):
         ("resident", ctypes.c_int),
         ("preempt", ctypes.c_int),
         ("races", ctypes.c_int),
+        ("uninitialised", ctypes.c_int),
         ("budget", ctypes.c_longlong),
         ("message", ctypes.c_char * 1024),
+        ("line", ctypes.c_char * 40),
         ("where", ctypes.c_void_p),
+        ("other", ctypes.c_void_p),
         ("switches", ctypes.c_longlong),
         ("accesses", ctypes.c_longlong),
     ]
@@ -163,7 +168,7 @@ def switching() -> str:
 def _runtime(how: str) -> ctypes.CDLL:
     flags = ("-O2",) + (("-DEMULATOR_UCONTEXT",) if how == "ucontext" else ())
     source = (build.HERE / "runtime.cpp").read_text()
-    library = ctypes.CDLL(str(build.shared_library(source, flags, ("runtime.h",))))
+    library = ctypes.CDLL(str(build.shared_library(source, flags, ("runtime.h", "state.h", "races.h", "memory.h"))))
     library.emulator_runtime.restype = ctypes.c_void_p
     return library
 
@@ -275,6 +280,7 @@ class EmuFunction:
             resident=schedule.resident,
             preempt=schedule.preempt,
             races=schedule.races,
+            uninitialised=schedule.uninitialised,
             budget=schedule.budget,
         )
         with _lock:
@@ -283,7 +289,9 @@ class EmuFunction:
             failed = self.module._launcher.emulator_launch(ctypes.byref(launch))
         self.switches, self.accesses = launch.switches, launch.accesses
         if failed:
-            raise KernelError(f"{self.name}: {self._where(launch)}{launch.message.decode(errors='replace')}")
+            line = launch.line.decode() or self._line(launch.where)
+            message = launch.message.decode(errors="replace").replace("{other}", self._line(launch.other) or "another place")
+            raise KernelError(": ".join(part for part in (self.name, line, message) if part))
 
     def _shape(self, value, name: str, limits: tuple[int, ...]) -> tuple[int, int, int]:
         try:
@@ -322,13 +330,11 @@ class EmuFunction:
         kept.append(value)
         return _Argument(low, value.nbytes, value.dtype.itemsize, WRITABLE if code[0] == "p" else READ_ONLY)
 
-    def _where(self, launch: _Launch) -> str:
-        """The line of the source, found from the instruction that failed."""
-        if not launch.where:
-            return ""
-        base = _load_address(self.module._path)
-        place = build.line_of(self.module._path, launch.where - 1 - base) if base is not None else None
-        return f"line {place.rsplit(':', 1)[1]}: " if place else ""
+    def _line(self, instruction: int | None) -> str:
+        """The line of the source that an instruction comes from, or nothing."""
+        base = _load_address(self.module._path) if instruction else None
+        place = build.line_of(self.module._path, instruction - 1 - base) if base is not None else None
+        return f"line {place.rsplit(':', 1)[1]}" if place else ""
 
 
 def _load_address(path: Path) -> int | None:

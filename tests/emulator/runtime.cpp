@@ -2,170 +2,10 @@
 //
 // A run is a pure function of the module, the arguments and the schedule. Memory is checked at every access (cuda_on_cpu.h
 // says how that is arranged), so what is reported does not depend on what an illegal access happens to hit.
-#include "runtime.h"
-
-#include <dlfcn.h>
-#include <link.h>
-#include <sys/mman.h>
-#ifdef EMULATOR_UCONTEXT
-#include <ucontext.h>
-#endif
-
-#include <algorithm>
-#include <cstdarg>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <string>
-#include <unordered_map>
-#include <vector>
+#include "memory.h"
 
 namespace emulator {
 namespace {
-
-constexpr size_t STACK = 256 * 1024;   // reserved, not touched: a thread costs the pages that it uses
-constexpr size_t CANARY = 4096;        // bytes on both sides of every array
-constexpr unsigned char POISON = 0xff; // NaN as a float, -1 as an integer
-constexpr int WARP = 32;
-
-enum class State : uint8_t { fresh, ready, at_barrier, at_warp, done };
-
-struct Block;
-
-struct Thread {
-  Block* block;
-  int number;                   // in its block
-  Index3 index;
-  State state = State::fresh;
-  char* stack = nullptr;
-#ifdef EMULATOR_UCONTEXT
-  ucontext_t context;
-#else
-  void* stack_pointer = nullptr;
-#endif
-  int predicate = 0, line = 0;  // of the barrier or warp operation where it waits
-  Vote vote = Vote::none;
-  unsigned mask = 0;
-  int source = 0;
-  uint64_t value = 0, result = 0;
-  const char* name = "";
-  bool unfenced = false;        // has written to global memory since its last __threadfence
-};
-
-struct Block {
-  int number;                   // in the grid; -1: this slot is empty
-  Index3 index;
-  std::vector<Thread> threads;
-  std::vector<int> ready;       // used from its end
-  std::vector<char> shared;     // static shared memory while another block runs
-  std::vector<char> dynamic;
-  int live, waiting, exited, line;
-  Count count;
-  uint32_t epoch;               // barriers passed, from 1
-};
-
-// -- switching ------------------------------------------------------------------------------------------------------
-
-#ifdef EMULATOR_UCONTEXT
-ucontext_t scheduler_context;
-#else
-extern "C" void emulator_switch(void** save, void* to);
-asm(R"(
-.text
-.hidden emulator_switch
-.globl emulator_switch
-.type emulator_switch,@function
-emulator_switch:              # save what a callee must keep, exchange stacks, restore
-  push %rbp
-  push %rbx
-  push %r12
-  push %r13
-  push %r14
-  push %r15
-  mov %rsp,(%rdi)
-  mov %rsi,%rsp
-  pop %r15
-  pop %r14
-  pop %r13
-  pop %r12
-  pop %rbx
-  pop %rbp
-  ret
-.size emulator_switch,.-emulator_switch
-)");
-void* scheduler_stack_pointer;
-#endif
-
-// -- the state of the launch in progress ----------------------------------------------------------------------------
-
-struct Region {                 // an array, or overlapping arrays, of the launch
-  char* host;
-  size_t bytes;
-  int argument, item;
-  bool writable;
-  char* raw;                    // the emulator's copy between two canaries
-  char* base;
-};
-
-Runtime runtime;
-Launch* launch;
-Thread* current;
-Block* loaded;                  // whose static shared memory is in place
-std::vector<Block> blocks;
-std::vector<char*> stacks;      // unused ones
-std::vector<Region> regions;
-Region* last_region;
-char *shared_base, *module_low, *module_high;
-size_t shared_bytes;
-uint64_t random_state;
-bool failed;
-int burst, until_preemption;
-long long idle;                 // sleeps since anything else happened
-
-uint64_t draw() {               // xorshift64*
-  random_state ^= random_state >> 12;
-  random_state ^= random_state << 25;
-  random_state ^= random_state >> 27;
-  return random_state * 0x2545f4914f6cdd1dull;
-}
-unsigned draw_below(size_t n) { return (unsigned)((draw() >> 32) * n >> 32); }
-
-void to_scheduler() {
-#ifdef EMULATOR_UCONTEXT
-  swapcontext(&current->context, &scheduler_context);
-#else
-  emulator_switch(&current->stack_pointer, scheduler_stack_pointer);
-#endif
-}
-
-std::string name_of(const Thread& t) {
-  char text[160];
-  const Index3 &b = t.block->index, &i = t.index;
-  snprintf(text, sizeof text, "block (%u, %u, %u), thread (%u, %u, %u)", b.x, b.y, b.z, i.x, i.y, i.z);
-  return text;
-}
-
-void report(const char* text, const void* where) {  // the first one counts
-  if (failed) return;
-  failed = true;
-  snprintf(launch->message, sizeof launch->message, "%s%s%s", current ? name_of(*current).c_str() : "", current ? ": " : "", text);
-  launch->where = where;
-}
-
-[[noreturn]] void stop(const char* text, const void* where) {
-  report(text, where);
-  to_scheduler();               // which ends the launch: nothing on a fiber's stack needs to be cleaned up
-  abort();
-}
-
-[[noreturn]] void fail(const char* format, ...) {
-  char text[600];
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(text, sizeof text, format, arguments);
-  va_end(arguments);
-  stop(text, nullptr);
-}
 
 // -- waking ---------------------------------------------------------------------------------------------------------
 
@@ -197,6 +37,7 @@ void pass_barrier(Block& b) {
 }
 
 int barrier(Count count, int predicate, int line) {
+  settle_overwrite();
   Block& b = *current->block;
   idle = 0;
   if (b.waiting == 0) {
@@ -244,12 +85,17 @@ void try_warp(Thread& t) {
       case Vote::all: other.result = votes == here; break;
     }
   }
+  if (t.vote == Vote::none) synchronise_clocks(b, first, here);
   for_threads_in_waking_order(b, first, first + n, [&](Thread& other) {
-    if (here >> (other.number - first) & 1) make_ready(other);
+    if (here >> (other.number - first) & 1) {
+      make_ready(other);
+      b.at_warp--;
+    }
   });
 }
 
 uint64_t warp(Vote vote, unsigned mask, uint64_t value, int source, int line, const char* name) {
+  settle_overwrite();
   idle = 0;
   if (!(mask >> runtime.lane & 1)) fail("%s in line %d: lane %d is not in its own mask 0x%08x", name, line, runtime.lane, mask);
   current->vote = vote;
@@ -259,6 +105,7 @@ uint64_t warp(Vote vote, unsigned mask, uint64_t value, int source, int line, co
   current->line = line;
   current->name = name;
   current->state = State::at_warp;
+  current->block->at_warp++;
   try_warp(*current);
   to_scheduler();
   return current->result;
@@ -273,6 +120,7 @@ void yield() {  // behind everybody else
 }
 
 void sleep() {
+  settle_overwrite();
   if (++idle > 200000) fail("livelock: 200000 calls of __nanosleep in which nothing else happened");
   yield();
 }
@@ -283,133 +131,13 @@ void preempt() {
   to_scheduler();
 }
 
-// -- memory ---------------------------------------------------------------------------------------------------------
-
-[[noreturn]] void bad_access(const char* p, size_t size, bool write, const void* where) {
-  char text[400];
-  const Region* near = nullptr;
-  size_t distance = 0;
-  bool after = false;
-  for (const Region& r : regions) {
-    size_t d = p < r.base ? (size_t)(r.base - p) : p >= r.base + r.bytes ? (size_t)(p - (r.base + r.bytes)) : 0;
-    if (!near || d < distance) near = &r, distance = d, after = p >= r.base + r.bytes;
-  }
-  const char* verb = write ? "writes" : "reads";
-  if (near && distance < 1u << 20) {
-    if (p >= near->base && p < near->base + near->bytes)
-      snprintf(text, sizeof text, "%s %zu bytes across the end of argument %d (%zu bytes)", verb, size, near->argument, near->bytes);
-    else
-      snprintf(text, sizeof text, "%s %zu bytes %s argument %d (element %lld of %zu)", verb, size, after ? "after" : "before", near->argument,
-               (long long)((p - near->base) - (p < near->base ? near->item - 1 : 0)) / near->item, near->bytes / near->item);
-  } else {
-    snprintf(text, sizeof text, "%s %zu bytes at %p, which belongs to no argument and to no shared memory", verb, size, (const void*)p);
-  }
-  stop(text, where);
-}
-
-void access(const void* address, size_t size, int is_write, const void* where) {
-  const char* p = static_cast<const char*>(address);
-  if ((size_t)(p - current->stack) < STACK) return;
-  ++launch->accesses;
-  if (launch->accesses > launch->budget) stop("livelock: the launch's budget of memory accesses is spent", where);
-  if (!(last_region && p >= last_region->base && p + size <= last_region->base + last_region->bytes)) {
-    last_region = nullptr;
-    for (Region& r : regions)
-      if (p >= r.base && p + size <= r.base + r.bytes) last_region = &r;
-  }
-  if (last_region) {
-    if (is_write && !last_region->writable) {
-      char text[200];
-      snprintf(text, sizeof text, "writes to argument %d, which the kernel takes as pointer to const", last_region->argument);
-      stop(text, where);
-    }
-  } else if ((size_t)(p - shared_base) < shared_bytes) {
-    if (p + size > shared_base + shared_bytes) stop("access across the end of static shared memory", where);
-  } else if (const char* d = static_cast<const char*>(runtime.dynamic_shared); p >= d && p < d + launch->shared_bytes + CANARY) {
-    if (p + size > d + launch->shared_bytes) {
-      char text[200];
-      snprintf(text, sizeof text, "%s dynamic shared memory at byte %zu of %zu", is_write ? "writes" : "reads", (size_t)(p - d), launch->shared_bytes);
-      stop(text, where);
-    }
-  } else if (p >= module_low && p < module_high) {
-    if (is_write) stop("writes to a variable of the module: __device__ and __constant__ data are read-only in the emulator", where);
-    return;
-  } else {
-    bad_access(p, size, is_write, where);
-  }
-  if (--until_preemption <= 0) preempt();
-}
-
-void atomic(const void* address, size_t size, int line) {
-  idle = 0;
-  (void)line;
-  if ((size_t)address % size) fail("line %d: an atomic on a misaligned address", line);
-  access(address, size, 1, __builtin_return_address(0));
-  if (launch->order == 0) preempt();
-}
-
-void fence(int whole_grid) {
-  if (whole_grid && launch->order == 0) preempt();
-}
-
-bool in_canary(const Region& r, size_t* at) {
-  for (size_t i = 0; i < CANARY; ++i) {
-    if ((unsigned char)(r.base - CANARY)[i] != POISON) return *at = i - CANARY, true;
-    if ((unsigned char)(r.base + r.bytes)[i] != POISON) return *at = r.bytes + i, true;
-  }
-  return false;
-}
-
-void copy_in() {
-  regions.clear();
-  last_region = nullptr;
-  for (int k = 0; k < launch->n_arguments; ++k) {
-    const Argument& a = launch->arguments[k];
-    if ((a.kind == 1 || a.kind == 2) && a.bytes)
-      regions.push_back({static_cast<char*>(a.host), a.bytes, k, a.item, a.kind == 1, nullptr, nullptr});
-  }
-  std::sort(regions.begin(), regions.end(), [](const Region& a, const Region& b) { return a.host < b.host; });
-  std::vector<Region> joined;   // arrays that share memory share it in the copy too
-  for (const Region& r : regions) {
-    if (!joined.empty() && r.host < joined.back().host + joined.back().bytes) {
-      Region& j = joined.back();
-      j.bytes = std::max(j.host + j.bytes, r.host + r.bytes) - j.host;
-      j.writable |= r.writable;
-      j.argument = std::min(j.argument, r.argument);
-    } else {
-      joined.push_back(r);
-    }
-  }
-  regions.swap(joined);
-  for (Region& r : regions) {
-    r.raw = static_cast<char*>(aligned_alloc(512, (r.bytes + 2 * CANARY + 1024) / 512 * 512));
-    r.base = r.raw + CANARY + (size_t)r.host % 512;   // as well aligned as the array is
-    memset(r.base - CANARY, POISON, CANARY);
-    memset(r.base + r.bytes, POISON, CANARY);
-    memcpy(r.base, r.host, r.bytes);
-  }
-}
-
-void copy_out() {
-  for (Region& r : regions) {
-    size_t at;
-    if (in_canary(r, &at)) {
-      current = nullptr;
-      char text[200];
-      snprintf(text, sizeof text, "memory outside of argument %d was written, at byte %lld", r.argument, (long long)at);
-      report(text, nullptr);
-    }
-    if (r.writable) memcpy(r.host, r.base, r.bytes);
-    free(r.raw);
-  }
-}
-
 // -- the scheduler --------------------------------------------------------------------------------------------------
 
 std::vector<void*> parameters;
 
 void run_thread() {
   launch->run(parameters.data());
+  settle_overwrite();
   Thread& t = *current;
   Block& b = *t.block;
   t.state = State::done;
@@ -418,7 +146,7 @@ void run_thread() {
   b.exited++;
   if (b.waiting) fail("returns, while %d threads of the block wait at __syncthreads in line %d", b.waiting, b.line);
   int first = t.number & ~(WARP - 1);
-  for (int l = first; l < std::min<int>(first + WARP, (int)b.threads.size()); ++l)
+  for (int l = first; b.at_warp && l < std::min<int>(first + WARP, (int)b.threads.size()); ++l)
     if (b.threads[l].state == State::at_warp && b.threads[l].mask >> (t.number - first) & 1) try_warp(b.threads[l]);
   to_scheduler();
   abort();
@@ -454,8 +182,11 @@ void start_block(Block& b, size_t number) {
   b.number = (int)number;
   b.index = {(unsigned)(number % g[0]), (unsigned)(number / g[0] % g[1]), (unsigned)(number / g[0] / g[1])};
   b.live = (int)n;
-  b.waiting = b.exited = b.line = 0;
+  b.waiting = b.at_warp = b.exited = b.line = 0;
   b.epoch = 1;
+  b.warp_clocks.clear();
+  b.view.clear();
+  if (launch->races) b.cells.resize(shared_bytes / 4 + launch->shared_bytes / 4 + 2);
   b.shared.assign(shared_bytes, (char)POISON);
   b.dynamic.assign(launch->shared_bytes + CANARY + 16, (char)POISON);
   b.threads.assign(n, Thread{});
@@ -627,7 +358,10 @@ extern "C" __attribute__((visibility("default"))) int emulator_launch(Launch* l)
   idle = 0;
   burst = 0;
   l->message[0] = 0;
-  l->where = nullptr;
+  l->line[0] = 0;
+  l->where = l->other = nullptr;
+  published.clear();
+  overwrite.address = nullptr;
   l->switches = l->accesses = 0;
   random_state = (l->seed + 1) * 0x9e3779b97f4a7c15ull;
   for (int i = 0; i < 4; ++i) draw();

@@ -20,7 +20,7 @@ struct Runtime {
   int (*barrier)(Count kind, int predicate, int line);
   // One operation of the lanes in `mask`; the value of lane `source`, or a vote on value != 0.
   uint64_t (*warp)(Vote kind, unsigned mask, uint64_t value, int source, int line, const char* name);
-  void (*access)(const void* address, size_t size, int is_write, const void* return_address);
+  void (*access)(const void* address, size_t size, int flags, const void* return_address);  // 1 write, 2 volatile
   void (*atomic)(const void* address, size_t size, int line);       // before the update: checks, ordering, a scheduling point
   void (*fence)(int whole_grid);
   void (*sleep)();
@@ -47,10 +47,12 @@ struct Launch {
   int resident;               // blocks alive at once
   int preempt;                // in random order a thread is interrupted about every `preempt` memory accesses; 0: never
   int races;                  // whether unordered accesses are errors
+  int uninitialised;          // whether reading shared memory that nobody has written to is one
   long long budget;           // switches and memory accesses after which the launch counts as never ending
   // results
   char message[1024];
-  const void* where;          // the code that failed, if it is known no better; Python asks addr2line
+  char line[40];              // the line that failed, or
+  const void *where, *other;  // the instruction, and that of an earlier access, {other} in the message; Python asks addr2line
   long long switches, accesses;
 };
 
