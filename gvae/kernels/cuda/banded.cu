@@ -178,7 +178,7 @@ __device__ void solve(const T* chol, const int64* offsets, const int64* owner, c
     }
   }
   if (!mine) return;
-  info[f] = bad;
+  atomicExch(info + f, bad);  // all right-hand sides of a factor say the same
   if (DRAW && !width)
     for (int j = 0; j < N; ++j) x[r * N + j] += mean[m * N + j];
   if (bad)
@@ -312,7 +312,7 @@ __global__ void log_prob_of_draw(const T* chol, const int64* rows, const int64* 
   if (f >= hi) return;  // whole warps
   double logs, squares = 0;
   int bad = pivots(chol + f * M * N, N, logs);
-  if (lane == 0) info[f] = bad;
+  if (lane == 0) atomicExch(info + f, bad);
   if (K == 0) return;
   for (int j = lane; j < N; j += LANES) {
     T z = eps[eps_rows[p] * N + j];
@@ -331,7 +331,7 @@ __global__ void log_prob(const T* chol, const int64* offsets, const int64* rows,
   if (f >= hi) return;
   double logs, quadratic = 0;
   int bad = pivots(chol + f * M * N, N, logs);
-  if (lane == 0) info[f] = bad;
+  if (lane == 0) atomicExch(info + f, bad);
   if (K == 0) return;
   Differences<T> d = {x + x_rows[p] * N, mean + mean_rows[p] * N};
   for (int j = lane; j < N; j += LANES) {
@@ -440,7 +440,7 @@ inverse(const T* chol, const int64* offsets, T* s, int* info, int M, int N, int 
   int64 *chol_start = shared, *s_start = shared + per_warp;
   T* tile = reinterpret_cast<T*>(shared + 2 * per_warp);
   T* window = tile + M * width;
-  if (width) {
+  if (width && g.lane == 0) {
     chol_start[g.system] = g.f * M * N;
     s_start[g.system] = g.f * W * N;
   }
@@ -487,7 +487,7 @@ inverse_vjp(const T* chol, const int64* offsets, const T* s, T* s_bar, T* chol_b
   View<const T> c = {chol + v.f * M * N, N, 0}, y = {s + v.f * W * N, N, 0};
   View<T> y_bar = {s_bar + v.f * W * N, N, 0}, c_bar = {chol_bar + v.f * M * N, N, 0};
   for (int j = 0; j < N; ++j) {
-    T a = c(0, j), g0 = y_bar(0, j) / a;
+    T a = c(0, j), g0 = v.busy ? y_bar(0, j) / a : T(0);
     __syncwarp();
     for (int k = 1 + v.lane; k < M; k += v.size)
       if (j + offsets[k] < N) y_bar(int(offsets[k]), j) -= g0 * c(k, j);
@@ -549,7 +549,7 @@ cholesky(const T* ab, T* chol, int* info, int M, int N, int group, int width, in
   int64* start = shared;
   T* tile = reinterpret_cast<T*>(shared + LANES / group);
   T* window = tile + M * width;
-  if (width) start[g.system] = g.f * M * N;
+  if (width && g.lane == 0) start[g.system] = g.f * M * N;
   int bad = 0, step = width ? width : N, tiles = step ? (N + step - 1) / step : 0;
   for (int part = 0; part < tiles; ++part) {
     int first = part * step, last = first + step < N ? first + step : N;

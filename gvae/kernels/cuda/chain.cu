@@ -112,7 +112,7 @@ connect(const int64* owner, int kind, const T* summary, const int* bad, T* incom
     for (int i = 0; i < PIECES; ++i) growth = larger(parts[i].growth, growth);
     first = failed[PIECES - 1];
     verdict[t] = first ? FAILED : growth <= limit ? SEGMENTS : SERIAL;
-    info[owner[t]] = first;
+    atomicExch(info + owner[t], first);  // all right-hand sides of a factor say the same
   }
 }
 
