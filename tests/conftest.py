@@ -1,4 +1,8 @@
-"""One Hypothesis profile for all tests: no deadline (a JIT compiles in the first example), the same examples every time."""
+"""One Hypothesis profile for all tests: no deadline (a JIT compiles in the first example), the same examples every time.
+The emulated CuPy, and what a run says at its end about the CUDA kernels."""
+
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,3 +21,42 @@ def cupy():
 
     with cupy_emulated.installed() as module:
         yield module
+
+
+@pytest.fixture(params=["emulated", pytest.param("device", marks=pytest.mark.gpu)])
+def anywhere(request):
+    """CuPy, emulated and (marked gpu) on a real device. Notes which kernels ran where."""
+    import devices
+    from gvae.kernels.cuda import launch
+
+    before = launch.counts.copy()
+    if request.param == "emulated":
+        yield request.getfixturevalue("cupy")
+    else:
+        if devices.why_no_device():
+            pytest.skip(devices.why_no_device())
+        import cupy
+
+        yield cupy
+        cupy.cuda.get_current_stream().synchronize()
+    (devices.emulated if request.param == "emulated" else devices.on_device).update(launch.counts - before)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--witness", type=Path, help="write which kernels passed on the device, if all did")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    devices = sys.modules.get("devices")
+    path = session.config.getoption("--witness")
+    if path is not None and exitstatus == 0 and devices is not None and devices.on_device:
+        devices.write_witness(path)
+
+
+def pytest_terminal_summary(terminalreporter):
+    devices = sys.modules.get("devices")
+    lines = devices.summary() if devices is not None else []
+    if lines:
+        terminalreporter.section("CUDA kernels")
+        for line in lines:
+            terminalreporter.write_line(line)
