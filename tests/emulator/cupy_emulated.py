@@ -305,9 +305,10 @@ class ndarray:
         view.shape = shape
         self._host = view
 
-    @property
-    def base(self):
-        return None if self._host.base is None else _array_of(_owner(self._host))
+    def __getattr__(self, name):
+        if name in NAMES["cupy.ndarray"] and not name.startswith("__"):
+            raise NotImplementedError(f"cupy.ndarray.{name} exists, but not in the emulated CuPy: add it to {__name__}")
+        raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
 
     @property
     def data(self) -> MemoryPointer:

@@ -76,8 +76,9 @@ def main() -> None:
         here = importlib.import_module(module)
         twin = {"cupy": numpy, "cupy.linalg": numpy.linalg}.get(module)
         public = [n for n in dir(here) if not n.startswith("_")]
-        if module == "cupy.cuda.runtime":
-            public = [n for n in public if n[0].islower() and not n.startswith(("cuda", "stream", "mem", "event"))]
+        public = [
+            n for n in public if not (module == "cupy.cuda.runtime" and isinstance(getattr(here, n), int))
+        ]  # enumerations
         names[module] = {n: describe(getattr(here, n), getattr(twin, n, None)) for n in public}
     for path in CLASSES:
         here = cupy

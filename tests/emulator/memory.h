@@ -37,7 +37,6 @@ namespace {
 
 // Everything that is known of an access: what lies there, whether it is allowed, whether it is ordered.
 void check(const char* p, size_t size, bool write, bool atomic, const void* where, uint32_t place) {
-  settle_overwrite();
   if (++launch->accesses > launch->budget) stop("livelock: the launch's budget of memory accesses is spent", where);
   Block& b = *current->block;
   if (!(last_region && p >= last_region->base && p + size <= last_region->base + last_region->bytes)) {
@@ -45,15 +44,18 @@ void check(const char* p, size_t size, bool write, bool atomic, const void* wher
     for (Region& r : regions)
       if (p >= r.base && p + size <= r.base + r.bytes) last_region = &r;
   }
-  Stamp now{1024u * b.number + current->number + 1, b.epoch, b.warp_clocks.empty() ? 1 : b.clocks_of(current->number)[current->number % WARP],
-            place | (atomic ? ATOMIC : 0)};
+  uint32_t clock = b.warp_clocks.empty() ? 1 : b.clocks_of(current->number)[current->number % WARP];
+  Stamp now{1024u * b.number + current->number + 1, b.epoch, clock, current->step, place | (atomic ? ATOMIC : 0)};
   char what[100];
   if (Region* r = last_region) {
     if (write && !r->writable) {
       snprintf(what, sizeof what, "writes to argument %d, which the kernel takes as pointer to const", r->argument);
       stop(what, where);
     }
-    if (write && !current->unfenced_epoch) current->unfenced_epoch = b.epoch;
+    if (write && !atomic && !current->unfenced_epoch) {
+      current->unfenced_epoch = b.epoch;
+      current->unfenced_step = current->step;
+    }
     if (r->cells) {
       if (atomic) acquire(p);
       size_t first = (size_t)(p - r->base) / r->grain, last = (size_t)(p + size - 1 - r->base) / r->grain;
@@ -104,8 +106,9 @@ uint32_t place_of(const void* where) { return (uint32_t)(static_cast<const char*
 void access(const void* address, size_t size, int flags, const void* where) {
   const char* p = static_cast<const char*>(address);
   if ((size_t)(p - current->stack) < STACK) return;
+  settle_overwrite();
+  if (--until_preemption <= 0) preempt();  // before the check, so that nobody runs between that and the access itself
   check(p, size, flags & 1, flags & 2, where, place_of(where));
-  if (--until_preemption <= 0 && !overwrite.address) preempt();
 }
 
 void atomic(const void* address, size_t size, int line) {

@@ -21,7 +21,7 @@ void merge(View& into, const Seen& s) {
   for (Seen& known : into)
     if (known.block == s.block) {
       known.epoch = std::max(known.epoch, s.epoch);
-      if (s.thread_epoch >= known.thread_epoch) known.thread = s.thread, known.thread_epoch = s.thread_epoch;
+      if (s.thread != known.thread || s.step > known.step) known.thread = s.thread, known.step = s.step;
       return;
     }
   into.push_back(s);
@@ -36,22 +36,21 @@ bool ordered(const Stamp& before) {
     return b.clocks_of(current->number)[thread % WARP] >= before.clock;
   }
   for (const Seen& s : b.view)
-    if (s.block == block) return before.epoch <= s.epoch || ((uint32_t)thread == s.thread && before.epoch <= s.thread_epoch);
+    if (s.block == block) return before.epoch <= s.epoch || ((uint32_t)thread == s.thread && before.step <= s.step);
   return false;
 }
 
 void publish(const void* address) {  // an atomic write
   Block& b = *current->block;
-  uint32_t full = current->fence_epoch ? current->fence_epoch - 1 : 0;  // what a barrier has put before this thread's fence
-  for (const Thread& t : b.threads)  // what a thread fenced itself counts too, if a barrier lies between
-    if (&t != current && t.unfenced_epoch && t.unfenced_epoch > full) full = std::min(full, t.unfenced_epoch - 1);
-  bool all_fenced = true;
-  for (const Thread& t : b.threads) all_fenced = all_fenced && (t.unfenced_epoch == 0 || t.unfenced_epoch >= b.epoch);
-  if (all_fenced) full = b.epoch - 1;
-  uint32_t own = current->unfenced_epoch ? current->unfenced_epoch - 1 : b.epoch;
+  // A thread's writes are out once it has fenced them itself, or a barrier lies between them and this thread's fence.
+  uint32_t full = b.epoch - 1;
+  for (const Thread& t : b.threads)
+    if (t.unfenced_epoch && t.unfenced_epoch >= current->fence_epoch) full = std::min(full, t.unfenced_epoch - 1);
+  uint32_t own = current->unfenced_epoch ? current->unfenced_step - 1 : current->step;
   View& view = published[address];
   for (const Seen& s : b.view) merge(view, s);
   merge(view, {b.number, full, (uint32_t)current->number, own});
+  current->step++;
 }
 
 void acquire(const void* address) {

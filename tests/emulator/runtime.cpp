@@ -176,10 +176,11 @@ void give_stack(Thread& t) {
 #endif
 }
 
-void start_block(Block& b, size_t number) {
+void start_block(Block& b, size_t number, size_t position) {
   const unsigned *g = launch->grid, *s = launch->block;
   size_t n = (size_t)s[0] * s[1] * s[2];
   b.number = (int)number;
+  b.position = position;
   b.index = {(unsigned)(number % g[0]), (unsigned)(number / g[0] % g[1]), (unsigned)(number / g[0] / g[1])};
   b.live = (int)n;
   b.waiting = b.at_warp = b.exited = b.line = 0;
@@ -285,6 +286,26 @@ int find_segment(dl_phdr_info* info, size_t, void*) {
   return 1;
 }
 
+bool started_before(const Block& a, const Block& b) { return std::pair(a.number < 0, a.position) < std::pair(b.number < 0, b.position); }
+
+// A block that can go on: a random one; else the next one after `last` in the order of starting, or the first.
+Block* next_block(Block* last) {
+  Block* found = nullptr;
+  if (launch->order == 0) {
+    size_t n = blocks.size(), from = draw_below(n);
+    for (size_t i = 0; i < n && !found; ++i) {
+      Block& b = blocks[(from + i) % n];
+      if (b.number >= 0 && !b.ready.empty()) found = &b;
+    }
+  } else {
+    auto rank = [&](Block& b) { return std::pair(b.position <= last->position, b.position); };
+    for (Block& b : blocks)
+      if (b.number >= 0 && !b.ready.empty() && (!found || rank(b) < rank(*found))) found = &b;
+  }
+  burst = launch->order == 0 ? 1 + (int)draw_below(64) : 1 << 30;
+  return found;
+}
+
 void run_grid() {
   size_t n_blocks = (size_t)launch->grid[0] * launch->grid[1] * launch->grid[2];
   std::vector<size_t> order(n_blocks);
@@ -293,23 +314,14 @@ void run_grid() {
     for (size_t i = n_blocks; i > 1; --i) std::swap(order[i - 1], order[draw_below(i)]);
   size_t n_resident = std::min<size_t>(std::max(launch->resident, 1), n_blocks), next = 0, left = n_blocks;
   blocks.assign(n_resident, Block{});
-  for (Block& b : blocks) start_block(b, order[next++]);
+  for (Block& b : blocks) start_block(b, order[next], next), ++next;
   Block* b = &blocks[0];
+  burst = launch->order == 0 ? 0 : 1 << 30;
   while (left && !failed) {
-    bool leave = b->number < 0 || b->ready.empty() || burst <= 0;
-    if (leave) {                // to another block that can go on: a random one, or the next
-      size_t from = (size_t)(b - blocks.data()), step = launch->order == 0 ? draw_below(n_resident) : 1;
-      Block* found = nullptr;
-      for (size_t i = 0; i < n_resident && !found; ++i) {
-        Block* candidate = &blocks[(from + step + i) % n_resident];
-        if (candidate->number >= 0 && !candidate->ready.empty()) found = candidate;
-      }
-      if (!found) {
-        report_deadlock();
-        break;
-      }
-      b = found;
-      burst = launch->order == 0 ? 1 + (int)draw_below(64) : 1 << 30;
+    if (b->number < 0 || b->ready.empty() || burst <= 0) b = next_block(b);
+    if (!b) {
+      report_deadlock();
+      break;
     }
     --burst;
     if (launch->order == 0) std::swap(b->ready[draw_below(b->ready.size())], b->ready.back());
@@ -326,7 +338,8 @@ void run_grid() {
       left--;
       if (loaded == b) loaded = nullptr;
       b->number = -1;
-      if (next < n_blocks) start_block(*b, order[next++]);
+      if (next < n_blocks) start_block(*b, order[next], next), ++next;
+      if (launch->order != 0) b = &*std::min_element(blocks.begin(), blocks.end(), started_before);
     }
   }
   if (failed)
@@ -356,7 +369,6 @@ extern "C" __attribute__((visibility("default"))) int emulator_launch(Launch* l)
   current = nullptr;
   loaded = nullptr;
   idle = 0;
-  burst = 0;
   l->message[0] = 0;
   l->line[0] = 0;
   l->where = l->other = nullptr;

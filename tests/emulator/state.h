@@ -43,12 +43,15 @@ struct Thread {
   uint64_t value = 0, result = 0;
   const char* name = "";
   uint32_t fence_epoch = 0;     // when it last called __threadfence; 0: not yet
-  uint32_t unfenced_epoch = 0;  // of its first write to an array since then; 0: none
+  uint32_t step = 1;            // 1 + atomic and volatile writes so far
+  uint32_t unfenced_epoch = 0;  // when it first wrote to an array since then; 0: it has not
+  uint32_t unfenced_step = 0;
 };
 
 struct Stamp {                // an access
   uint32_t who;               // 1 + 1024 * block + thread; 0: none
   uint32_t epoch, clock;      // barriers of its block, and synchronisations of its warp, until then
+  uint32_t step;              // atomic writes of its thread until then
   uint32_t place;             // where in the code: bit 31 atomic or volatile, bit 30 a line, else an offset into the module
 };
 constexpr uint32_t ATOMIC = 1u << 31, LINE = 1u << 30, PLACE = LINE - 1;
@@ -57,15 +60,16 @@ struct Cell {                 // what is known of a few neighbouring bytes
   Stamp write, read[2];
 };
 
-// What has become visible of a block: everything up to an epoch, and of one thread up to a later one.
+// What has become visible of a block: everything up to an epoch, and of one thread everything up to a step.
 struct Seen {
   int block;
-  uint32_t epoch, thread, thread_epoch;
+  uint32_t epoch, thread, step;
 };
 typedef std::vector<Seen> View;
 
 struct Block {
   int number;                   // in the grid; -1: this slot is empty
+  size_t position;              // in the order in which blocks start
   Index3 index;
   std::vector<Thread> threads;
   std::vector<int> ready;       // used from its end
