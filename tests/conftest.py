@@ -33,13 +33,26 @@ def anywhere(request):
     if request.param == "emulated":
         yield request.getfixturevalue("cupy")
     else:
-        if devices.why_no_device():
-            pytest.skip(devices.why_no_device())
         import cupy
 
         yield cupy
         cupy.cuda.get_current_stream().synchronize()
     (devices.emulated if request.param == "emulated" else devices.on_device).update(launch.counts - before)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without a device, tests marked gpu are left out, unless they are asked for: then they say why they do not run."""
+    import devices
+
+    why = devices.why_no_device() if any("gpu" in item.keywords for item in items) else None
+    if why is None:
+        return
+    if "gpu" in config.getoption("-m"):
+        for item in items:
+            item.add_marker(pytest.mark.skipif("gpu" in item.keywords, reason=why))
+    else:
+        config.hook.pytest_deselected(items=[item for item in items if "gpu" in item.keywords])
+        items[:] = [item for item in items if "gpu" not in item.keywords]
 
 
 def pytest_addoption(parser):
