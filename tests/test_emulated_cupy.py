@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+import scipy.sparse
 from emulator import build, cupy_emulated, recorded
 from emulator.cupy_emulated import counted
 
@@ -218,6 +219,38 @@ def test_rules_that_differ_from_numpys(cupy):
     cupyx.scatter_add(x, cupy.asarray([1, 1]), cupy.asarray([1.0, 2.0]))
     assert x[1].item() == 4
     np.testing.assert_array_equal(copy.deepcopy(x).get(), pickle.loads(pickle.dumps(x)).get())
+
+
+def test_results_of_several_parts(cupy):
+    a = np.diag([2.0, 1.0])
+    values, vectors = np.linalg.eigh(cupy.asarray(a))
+    np.testing.assert_array_equal(values.get(), [1, 2])
+    assert type(vectors) is type(np.split(values, 2)[0]) is cupy.ndarray
+    import cupyx.scipy.special as special
+
+    np.testing.assert_allclose(special.polygamma(1, values).get(), [np.pi**2 / 6, np.pi**2 / 6 - 1])
+
+
+def test_sparse_matrices(cupy):
+    import cupyx.scipy.sparse
+
+    h = scipy.sparse.random(6, 4, 0.5, "csr", random_state=0)
+    with counted() as n:
+        x = cupyx.scipy.sparse.csr_matrix(h)
+    assert n.to_device == 1
+    y = cupy.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    with counted() as n:
+        z, back, part = x @ y, x.T @ (x @ y), x[cupy.arange(2)] @ y
+    assert (n.to_device, n.to_host) == (0, 0)
+    np.testing.assert_allclose(z.get(), h @ y.get())
+    np.testing.assert_allclose(back.get(), h.T @ (h @ y.get()))
+    np.testing.assert_allclose(part.get(), h[:2] @ y.get())
+    assert (x.format, x.T.format, x.shape, x.nnz) == ("csr", "csc", (6, 4), h.nnz)
+    assert type(x.indptr) is cupy.ndarray
+    with pytest.raises(TypeError, match="Unsupported type"):
+        x @ np.ones((4, 3))
+    with pytest.raises(ValueError, match="Only bool, float32, float64"):
+        cupyx.scipy.sparse.csr_matrix(h.astype(np.int32))
 
 
 def test_memory_and_views(cupy):
