@@ -57,7 +57,7 @@ def why_not() -> str | None:
 
 @functools.cache
 def version() -> str:
-    return subprocess.run([compiler(), "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True).stdout
+    return subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout
 
 
 def cache_folder() -> Path:
@@ -70,23 +70,54 @@ def cache_folder() -> Path:
     return folder
 
 
-def shared_library(source: str, flags: tuple[str, ...], files: tuple[str, ...]) -> Path:
-    """Compile and link `source`, which may include `files` of this folder; the same inputs give the file made before."""
-    command = [compiler(), *FLAGS, *flags, "-I", str(HERE), "-x", "c++", "-c", "-"]
-    key = hashlib.sha256("\0".join([version(), *command, source, *((HERE / f).read_text() for f in files)]).encode())
-    library = cache_folder() / f"{key.hexdigest()[:32]}.so"
+def shared_library(
+    source: str,
+    flags: tuple[str, ...],
+    files: tuple[str, ...],
+    header: str | None = None,
+    options: tuple[str, ...] = (),
+) -> Path:
+    """Compile and link `source`, which may include `files` of this folder; the same inputs give the file made before.
+
+    header  : one that the source includes first; compiled once for all sources with these flags
+    options : flags of this source alone, which do not concern the header
+    """
+    library = cache_folder() / f"{_key((*flags, *options), files, source)}.so"
     if library.exists():
         return library
+    if header:
+        flags = ("-I", str(_precompiled(header, flags, files)), *flags)
+    flags += options
     with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
         compiled, linked = Path(scratch) / "unit.o", Path(scratch) / "unit.so"
-        done = subprocess.run([*command, "-o", str(compiled)], input=source, capture_output=True, text=True)
-        if done.returncode == 0:
-            link = [compiler(), "-shared", str(compiled), "-o", str(linked), "-ldl"]
-            done = subprocess.run(link, capture_output=True, text=True)
-        if done.returncode:
-            raise BuildError(done.stderr.strip())
+        _run(*FLAGS, *flags, "-I", str(HERE), "-x", "c++", "-c", "-", "-o", str(compiled), source=source)
+        _run("-shared", str(compiled), "-o", str(linked), "-ldl")
         linked.replace(library)  # at once or not at all: others may be building the same
     return library
+
+
+def _precompiled(header: str, flags: tuple[str, ...], files: tuple[str, ...]) -> Path:
+    """The folder with the compiled form of a header of this folder; g++ takes it for the header where its flags agree."""
+    folder = cache_folder() / f"{_key(flags, files, header)}.headers"
+    compiled = folder / f"{header}.gch"
+    if not compiled.exists():
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
+            target = Path(scratch) / "header"
+            _run(*FLAGS, *flags, "-x", "c++-header", str(HERE / header), "-o", str(target))
+            target.replace(compiled)
+    return folder
+
+
+def _run(*arguments: str, source: str | None = None) -> None:
+    done = subprocess.run([compiler(), *arguments], input=source, capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(done.stderr.strip())
+
+
+def _key(flags: tuple[str, ...], files: tuple[str, ...], source: str) -> str:
+    texts = [(HERE / name).read_text(encoding="utf-8") for name in files]
+    return hashlib.sha256("\0".join([version(), str(HERE), *FLAGS, *flags, source, *texts]).encode()).hexdigest()[:32]
 
 
 def line_of(library: Path, offset: int) -> str | None:

@@ -14,7 +14,7 @@ import json
 import re
 from pathlib import Path
 
-MODULES = ("cupy", "cupy.linalg", "cupy.cuda", "cupy.cuda.runtime", "cupyx", "cupyx.scipy.special")
+MODULES = ("cupy", "cupy.linalg", "cupy.cuda", "cupy.cuda.runtime", "cupyx", "cupyx.scipy.special", "cupyx.scipy.sparse")
 CLASSES = ("ndarray", "RawModule", "RawKernel", "cuda.Stream", "cuda.Event", "cuda.Device", "cuda.MemoryPointer")
 CLASSES += ("cuda.MemoryPool", "cuda.Graph")
 IGNORED = {

@@ -217,11 +217,11 @@ class EmuModule:
             exports.append(f"{EXPORT} void emulator_signature_{i}(char* to) {{ emulator::Kernel<&{name}>::signature(to); }}")
         head = ['#include "cuda_on_cpu.h"', "namespace cuda_on_cpu {", '#line 1 "kernels.cu"']
         source = "\n".join([*head, code, '#line 1 "exports"', *exports, "}", ""])
-        flags = tuple(option for option in options if option.startswith(KEPT_OPTIONS))
-        if contraction == "fast":
-            flags += ("-ffp-contract=fast", "-mfma")
+        flags = (*build.CHECKS, "-g1") + (("-ffp-contract=fast", "-mfma") if contraction == "fast" else ())
+        kept = tuple(option for option in options if option.startswith(KEPT_OPTIONS))
+        files = ("cuda_on_cpu.h", "runtime.h")
         try:
-            self._path = build.shared_library(source, (*build.CHECKS, "-g1", *flags), ("cuda_on_cpu.h", "runtime.h"))
+            self._path = build.shared_library(source, flags, files, "cuda_on_cpu.h", kept)
         except build.BuildError as error:
             raise EmulatorError(f"g++ does not compile this module:\n{error}") from None
         self._library = ctypes.CDLL(str(self._path))
