@@ -27,6 +27,7 @@ def cupy():
 def anywhere(request):
     """CuPy, emulated and (marked gpu) on a real device. Notes which kernels ran where."""
     import devices
+
     from gvae.kernels.cuda import launch
 
     before = launch.counts.copy()

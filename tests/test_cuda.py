@@ -33,7 +33,9 @@ OPS = [case for case in CASES if "csr" not in str(case)]
 def close(actual, expected, dtype):
     tolerance = TOLERANCE[dtype]
     assert actual.dtype == dtype
-    np.testing.assert_allclose(actual.get(), expected, rtol=tolerance, atol=tolerance * (1 + np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(
+        actual.get(), expected, rtol=tolerance, atol=tolerance * (1 + np.abs(expected).max(initial=0))
+    )
 
 
 # ---- ops ----
@@ -262,7 +264,9 @@ def test_families(anywhere, name):
             d = family(here)
             noise = d.noise(key, (3,))
             z = d.sample(noise)
-            results.append([z, d.log_prob(z), d.entropy(), d.variance(), d.covariance(), d.mean, d.kl(), d.standard.entropy()])
+            results.append(
+                [z, d.log_prob(z), d.entropy(), d.variance(), d.covariance(), d.mean, d.kl(), d.standard.entropy()]
+            )
         for wanted, actual in zip(*results, strict=True):
             assert type(actual) is anywhere.ndarray
             np.testing.assert_allclose(
@@ -322,7 +326,14 @@ def test_a_bound_that_is_not_finite(cupy):
 
 
 def test_the_estimator(anywhere):
-    settings = {"latent": 4, "posterior": "extended_grid:2x2", "hidden": (8,), "epochs": 2, "batch_size": 20, "random_state": 1}
+    settings = {
+        "latent": 4,
+        "posterior": "extended_grid:2x2",
+        "hidden": (8,),
+        "epochs": 2,
+        "batch_size": 20,
+        "random_state": 1,
+    }
     here, there = (VAE(**settings, device=device).fit(X, validation=X[:10]) for device in ("cpu", "cuda"))
     assert all(type(value) is np.ndarray for value in there.parameters_.values())
     np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-2, atol=1e-4)
