@@ -28,7 +28,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["gvae", "gvae.*"]),
-    package_data={"gvae": ["py.typed", "kernels/*.json"]},
+    package_data={"gvae": ["py.typed", "kernels/*.json", "kernels/cuda/*.cu"]},
     install_requires=["numpy>=2", "scipy>=1.13", "numba>=0.61", "tqdm>=4.66", "safetensors>=0.5"],
     extras_require={
         "demo": DEMO,

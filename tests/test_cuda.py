@@ -8,6 +8,7 @@ import sys
 import devices
 import numpy as np
 import pytest
+import scipy.sparse
 from cases import CASES
 from emulator import cupy_emulated
 from strategies import Sizes
@@ -26,7 +27,7 @@ SIZES = {
 }
 TOLERANCE = {np.float32: 3e-5, np.float64: 1e-11}
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
-# cupyx's sparse matrices are cuSPARSE's work; the emulated CuPy has none
+# rows with a SciPy matrix inside: test_sparse_matrices
 OPS = [case for case in CASES if "csr" not in str(case)]
 
 
@@ -56,9 +57,6 @@ def test_ops(anywhere, case, size, dtype):
         close(bar, wanted, dtype)
 
 
-BANDED = [case for case in CASES if case.name.endswith("_banded") and case.name not in ("band_to_dense", "dense_to_band")]
-
-
 def test_structured_ops_launch_kernels(cupy):
     s, launched = SIZES["a warp and more"], set()
     for case in CASES:
@@ -70,6 +68,19 @@ def test_structured_ops_launch_kernels(cupy):
         launched |= {name for name, n in launch.counts.items() if n > before[name]}
     wanted = {name for name in devices.KERNELS if name.split(".")[0] in ("affine", "banded", "likelihoods", "weights")}
     assert launched >= wanted - {"banded.multiply_columns"}  # which is for one long system: below
+
+
+@every_dtype
+def test_sparse_matrices(anywhere, dtype):
+    counts = scipy.sparse.random_array((5, 7), density=0.4, rng=np.random.default_rng(0)).tocsr()
+    rng = np.random.default_rng(1)
+    w, b = rng.normal(size=(7, 3)).astype(dtype), rng.normal(size=3).astype(dtype)
+    there = dispatch.to_device(counts, "cuda"), anywhere.asarray(w), anywhere.asarray(b)
+    for op in (ops.affine, lambda x, w, b: ops.csr_matmul(x, w) + b):
+        close(op(*there), op(counts, w, b), dtype)
+        bars, expected = (gradient(lambda *p, x=x, op=op: ops.sum(op(x, *p)), *p) for x, *p in (there, (counts, w, b)))
+        for bar, wanted in zip(bars, expected, strict=True):
+            close(bar, wanted, dtype)
 
 
 @pytest.mark.parametrize("trans", [False, True])
@@ -161,9 +172,8 @@ def test_devices_are_not_mixed(cupy):
         vjp(ops.multiply, there, there)[1](here)
     with pytest.raises(DeviceError):
         nn.Parameters({"a.x": there, "a.y": here})
-    scipy_sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(DeviceError, match="SciPy"):
-        ops.csr_matmul(scipy_sparse.csr_array(here), cupy.ones((3, 2)))
+        ops.csr_matmul(scipy.sparse.csr_array(here), cupy.ones((3, 2)))
 
 
 def test_masks_and_indices_may_come_from_the_host(cupy):
