@@ -12,6 +12,9 @@ JAX = ["jax>=0.5"]
 INTEROP = TORCH + JAX
 DEMO = PLOT + SKLEARN
 TEST = ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", *DEMO, *DATA]
+CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
+    f"{package}; sys_platform == 'linux'" for package in ("cuda-bindings>=13,<14", "nvidia-cuda-nvrtc>=13,<14")
+]
 BENCH = ["asv>=0.6.4", "virtualenv>=20"]
 LINT = ["ruff>=0.12", "mypy>=1.16"]
 
@@ -25,7 +28,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["gvae", "gvae.*"]),
-    package_data={"gvae": ["py.typed", "kernels/*.json"]},
+    package_data={"gvae": ["py.typed", "kernels/*.json", "kernels/cuda/*.cu"]},
     install_requires=["numpy>=2", "scipy>=1.13", "numba>=0.61", "tqdm>=4.66", "safetensors>=0.5"],
     extras_require={
         "demo": DEMO,
@@ -40,7 +43,7 @@ setup(
         "test": TEST,
         "bench": BENCH,
         "peers": INTEROP,
-        "dev": TEST + INTEROP + BENCH + LINT,
+        "dev": TEST + INTEROP + BENCH + LINT + CUDA_CHECKS,
     },
     entry_points={"console_scripts": ["gvae = gvae.__main__:main"]},
     classifiers=[

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gvae import dispatch
-from gvae.checks import FLOATS, caller_name
+from gvae.checks import FLOATS, caller_name, check_device
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
 __all__ = ["Recording", "Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "value_of", "vjp"]
@@ -439,16 +439,19 @@ class _Way(NamedTuple):
 
 
 def _seed(var: Var, seed: Any) -> Any:
-    if seed is None:
-        if var.shape != ():
-            raise ShapeError(
-                f"gradient: the function returned shape {var.shape}, expected a scalar; "
-                "for anything else use vjp and give its pull a cotangent of that shape"
-            )
-        return var.dtype.type(1)
+    """The cotangent of an output: an array, or 1 or another number for a scalar, where the output lives."""
+    if seed is None and var.shape != ():
+        raise ShapeError(
+            f"gradient: the function returned shape {var.shape}, expected a scalar; "
+            "for anything else use vjp and give its pull a cotangent of that shape"
+        )
     if getattr(seed, "shape", ()) != var.shape:
         raise ShapeError(f"vjp: cotangent has shape {getattr(seed, 'shape', ())}, expected {var.shape} as the value")
-    return seed if hasattr(seed, "shape") else var.dtype.type(seed)
+    if isinstance(seed, np.ndarray) or dispatch.is_cuda(seed):
+        check_device(where="vjp", value=var.value, cotangent=seed)
+        return seed
+    number = var.dtype.type(1 if seed is None else seed)
+    return dispatch.namespace(var.value).full((), number) if dispatch.is_cuda(var.value) else number
 
 
 def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:

@@ -179,14 +179,19 @@ def check_axes(axes: Any, ndim: int, *, name="axis", where: str | None = None) -
     return checked
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: Any, *, name="out", where: str | None = None) -> None:
-    """A result buffer has exactly the result's shape and dtype, is writable, and no element of it is shared."""
+def check_out(out: Any, shape: tuple, dtype: Any, *, name="out", like: Any = None, where: str | None = None) -> None:
+    """A result buffer has exactly the result's shape and dtype, is writable, no element of it is shared, and it lives where
+    `like` does."""
     where = where or caller_name()
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) and not is_cuda(out):
         raise DTypeError(f"{where}: {name} is {type(out).__name__}, expected a {np.dtype(dtype)} array {shape}")
     if out.dtype != dtype:
         raise DTypeError(f"{where}: {name} is {out.dtype} {out.shape}, expected {np.dtype(dtype)} {shape}")
     if out.shape != shape:
         raise ShapeError(f"{where}: {name} is {out.dtype} {out.shape}, expected {np.dtype(dtype)} {shape}")
-    if not out.flags.writeable or any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+    if is_cuda(out) != is_cuda(like):
+        kinds = ("NumPy", "CuPy") if is_cuda(like) else ("CuPy", "NumPy")
+        raise DeviceError(f"{where}: {name} is a {kinds[0]} array, expected a {kinds[1]} array as the arguments are")
+    shared = any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True))
+    if shared or not getattr(out.flags, "writeable", True):  # CuPy arrays are always writable
         raise ShapeError(f"{where}: {name} is read-only or a broadcast view, expected a writable array of its own")

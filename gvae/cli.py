@@ -214,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     setting("--validation-fraction", 0.1, "share of the training rows held out for it", type=_positive, metavar="F")
     setting("--seed", 0, "everything random follows from it", type=_seed, metavar="N", dest="random_state")
+    setting("--device", "cpu", "where the training runs", choices=["cpu", "cuda"])
 
     evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")

@@ -14,33 +14,43 @@ from typing import Any
 import numpy as np
 
 from gvae import memory, threads
-from gvae.errors import DeviceError
+from gvae.errors import ConfigError, DeviceError
 from gvae.kernels import LANES
 
 __all__ = [
+    "DEVICES",
     "LANES",
     "apply",
+    "beside",
     "copy",
     "empty",
     "is_cuda",
     "kernels_for",
     "launch",
+    "module",
     "namespace",
+    "overlap",
     "plain",
     "scatter_add",
     "special",
+    "to_device",
+    "to_host",
+    "zeros",
 ]
+
+DEVICES = ("cpu", "cuda")
 
 
 def is_cuda(array: Any) -> bool:
-    """Whether this is a CuPy array."""
-    return type(array).__module__.split(".")[0] == "cupy"
+    """Whether this is a CuPy array or sparse matrix."""
+    return type(array).__module__.split(".")[0] in ("cupy", "cupyx")
 
 
-def namespace(*arrays: Any) -> ModuleType:
-    """The array module of the arguments: numpy or cupy. Python scalars and lists go with either."""
+def namespace(*arrays: Any) -> Any:
+    """The array module of the arguments: numpy or cupy. Python scalars and lists go with either; Vars count as arrays."""
     if all(type(a) is np.ndarray for a in arrays):
         return np
+    arrays = tuple(getattr(a, "value", a) for a in arrays)
     cuda = [is_cuda(a) for a in arrays if isinstance(a, np.ndarray) or is_cuda(a)]
     if not any(cuda):
         return np
@@ -50,16 +60,68 @@ def namespace(*arrays: Any) -> ModuleType:
     return sys.modules["cupy"]
 
 
+def module(device: str) -> Any:
+    """The array module of a device by its name: numpy for "cpu", cupy for "cuda".
+
+    Raises ConfigError for another name; DeviceError, saying what to install, where CUDA cannot be used.
+    """
+    if device not in DEVICES:
+        raise ConfigError(f"unknown device {device!r}; known are {', '.join(DEVICES)}")
+    if device == "cpu":
+        return np
+    extra = "pip install 'gvae[cuda13]', or 'gvae[cuda12]' for a driver of CUDA 12"
+    try:
+        cupy: Any = importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError(f"device 'cuda' needs CuPy ({error}): {extra}") from None
+    if not cupy.cuda.is_available():
+        raise DeviceError(
+            "device 'cuda': CuPy is installed and finds no device; a GPU and NVIDIA's driver (nvidia-smi shows both) are "
+            "needed, and the driver must know the CUDA version of the package: " + extra
+        )
+    return cupy
+
+
+def to_device(array: Any, device: str) -> Any:
+    """The array on a device; itself if it is there. CSR matrices and None pass likewise. Raises as `module`."""
+    there = module(device)
+    if array is None or is_cuda(array) == (there is not np):
+        return array
+    if there is np:
+        return to_host(array)
+    if getattr(array, "format", None) is not None:
+        return importlib.import_module("cupyx.scipy.sparse").csr_matrix(array)
+    return there.asarray(array)
+
+
+def to_host(array: Any) -> Any:
+    """The array in host memory: this waits for the device. A NumPy array is itself."""
+    return array.get() if is_cuda(array) else array
+
+
+def beside(array: Any, like: Any) -> Any:
+    """A NumPy array (an index, a mask) where `like` lives. One that is read-only is uploaded once and kept; anything that is
+    no array passes."""
+    if not is_cuda(like) or not isinstance(array, np.ndarray):
+        return array
+    if array.flags.writeable:
+        return sys.modules["cupy"].asarray(array)
+    return importlib.import_module("gvae.kernels.cuda.launch").resident(array)
+
+
+def overlap(x: Any, y: Any) -> bool:
+    """Whether two arrays may have memory in common."""
+    return bool(namespace(x, y).may_share_memory(x, y))
+
+
 def kernels_for(family: str, *arrays: Any) -> ModuleType:
     """The kernels of one family ("banded", "random", ...) for the device of the arrays: see gvae.kernels."""
-    if namespace(*arrays) is not np:
-        raise DeviceError(f"the {family} kernels run on NumPy arrays only: gvae {_version()} has no CUDA kernels yet")
-    return _cpu_kernels(family)
+    return _kernels(family, "cpu" if namespace(*arrays) is np else "cuda")
 
 
 @lru_cache
-def _cpu_kernels(family: str) -> ModuleType:
-    return importlib.import_module(f"gvae.kernels.cpu.{family}")
+def _kernels(family: str, device: str) -> ModuleType:
+    return importlib.import_module(f"gvae.kernels.{device}.{family}")
 
 
 def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int = 1) -> None:
@@ -67,13 +129,21 @@ def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int
 
     `step` is the size of the groups in which the kernel takes its systems: LANES for a recurrence.
     """
-    kernels = kernels_for(family, arguments[0])  # inputs come first; that all are on one device is checked by then
-    threads.over(getattr(kernels, name), *arguments, n=n, work=work, step=step)
+    kernel = getattr(kernels_for(family, arguments[0]), name)  # inputs come first; all on one device, checked by then
+    if is_cuda(arguments[0]):
+        kernel(*arguments, 0, n)
+    else:
+        threads.over(kernel, *arguments, n=n, work=work, step=step)
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """A buffer for a result; large ones in memory that was used before (see gvae.memory)."""
-    return memory.empty(shape, dtype)
+def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+    """A buffer for a result where `like` lives; large ones in memory that was used before (see gvae.memory)."""
+    return memory.empty(shape, dtype) if type(like) is np.ndarray else namespace(like).empty(shape, dtype)
+
+
+def zeros(shape: int | tuple[int, ...], dtype: Any, like: Any) -> Any:
+    """Zeros where `like` lives."""
+    return namespace(like).zeros(shape, dtype)
 
 
 def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
@@ -126,7 +196,3 @@ def scatter_add(target: Any, index: Any, values: Any) -> None:
         importlib.import_module("cupyx").scatter_add(target, index, values)
     else:
         np.add.at(target, index, values)
-
-
-def _version() -> str:
-    return sys.modules["gvae"].__version__

@@ -97,13 +97,13 @@ def _cuda() -> str:
         if _version(name) != "not installed":
             break
     else:
-        return "no: this version of gvae has CPU kernels only (and CuPy is not installed)"
+        return "no: CuPy is not installed; pip install 'gvae[cuda13]', or 'gvae[cuda12]' for a driver of CUDA 12"
     try:
         import cupy
 
         if not cupy.cuda.is_available():
             return f"no: {name} {_version(name)} finds no CUDA driver or device"
         device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        return f"{device} through {name} {_version(name)}; this version of gvae has CPU kernels only"
+        return f"{device} through {name} {_version(name)}"
     except Exception as error:  # a broken driver can raise anything; the report must not
         return f"no: {name} {_version(name)} fails: {type(error).__name__}: {error}"

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import data, evaluation, families, models, objectives, optim, random, training
+from gvae import data, dispatch, evaluation, families, models, objectives, optim, random, training
 from gvae.distributions import Support
 from gvae.errors import ConfigError, DataError, DTypeError, RunError, ShapeError
 from gvae.nn import Parameters
@@ -60,6 +60,7 @@ class VAE:
     patience      : None, or early stopping: end after so many epochs without a better validation bound, and keep the
                     weights of the best one
     validation_fraction : share of the rows that is held out for this where fit is given no validation rows
+    device        : "cpu" or "cuda", where fit trains; what it keeps, and all other methods, are on the CPU
     random_state  : seed in [0, 2^64), or None for a fresh one (kept in `seed_`)
     verbose       : show a progress bar
 
@@ -98,6 +99,7 @@ class VAE:
         dtype: str = "float32",
         random_state: int | None = None,
         verbose: bool = False,
+        device: str = "cpu",
     ):
         self.latent = latent
         self.posterior = posterior
@@ -124,6 +126,7 @@ class VAE:
         self.dtype = dtype
         self.random_state = random_state
         self.verbose = verbose
+        self.device = device
 
     # ---- scikit-learn's protocol
 
@@ -196,10 +199,11 @@ class VAE:
         stop       : asked after every step; at True the checkpoint is written and StoppedError raised
         notes      : what else the configuration should keep, as JSON; "image_shape" is added if X are images
         Raises DataError (NaN, infinite, or outside [0, 1] for Bernoulli: row and column are named), ShapeError,
-        ConfigError, RunError before anything is written; NonFiniteError when the bound stops being finite, StoppedError.
-        A failed fit leaves an earlier one as it was.
+        ConfigError, DeviceError, RunError before anything is written; NonFiniteError when the bound stops being finite,
+        StoppedError. A failed fit leaves an earlier one as it was.
         """
         settings = _checked(self.get_params())
+        dispatch.module(settings["device"])
         dtype = np.dtype(settings["dtype"])
         raw = _numbers(X, "X")
         x, grey = _matrix(raw, dtype, "X", grey=_grey(settings, raw))
@@ -266,7 +270,7 @@ class VAE:
         finally:
             if folder is not None:
                 folder.close()
-        self._adopt(config, model, trainer.chosen, history.rows, history.events)
+        self._adopt(config, model, trainer.chosen.to("cpu"), history.rows, history.events)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **settings: Any) -> np.ndarray:
@@ -460,6 +464,10 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if checked["random_state"] >= 2**64:
             raise ConfigError(f"random_state is {seed!r}, expected a whole number below 2^64, or None")
     checked["verbose"] = bool(settings["verbose"])
+    device = settings.get("device", "cpu")  # runs from before there was a choice
+    if not isinstance(device, str) or device not in dispatch.DEVICES:
+        raise ConfigError(f"device is {device!r}, expected 'cpu' or 'cuda'")
+    checked["device"] = device
     return checked
 
 
@@ -490,6 +498,7 @@ def _trainer(settings: dict[str, Any], model: models.VAE, per_epoch: int) -> tra
         average=settings["average"],
         clip=settings["clip"],
         seed=settings["random_state"],
+        device=settings["device"],
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random
+from gvae import dispatch, random
 from gvae.errors import ConfigError
 from gvae.ops import dense
 
@@ -63,7 +63,7 @@ class Parameters(Mapping[str, np.ndarray]):
         if len(dtypes) > 1:
             raise ConfigError(f"parameters have several dtypes: {', '.join(sorted(map(str, dtypes)))}; expected one")
         size = sum(arrays[name].size for name in order)
-        self.flat = np.empty(size, dtypes.pop() if dtypes else np.float32)
+        self.flat = dispatch.namespace(*arrays.values()).empty(size, dtypes.pop() if dtypes else np.float32)
         self.groups: dict[str, slice] = {}
         self._views: dict[str, np.ndarray] = {}
         start = 0
@@ -93,6 +93,11 @@ class Parameters(Mapping[str, np.ndarray]):
         like = Parameters(self)
         like.flat[:] = 0
         return like
+
+    def to(self, device: str) -> Parameters:
+        """The same on a device, "cpu" or "cuda"; itself if it is there. Raises DeviceError."""
+        moved = {name: dispatch.to_device(value, device) for name, value in self.items()}
+        return self if all(moved[name] is value for name, value in self.items()) else Parameters(moved)
 
 
 def _group(name: str) -> str:

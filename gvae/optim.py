@@ -6,7 +6,7 @@ The optimisers are the only functions of gvae that change their arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ __all__ = [
     "norm",
     "parse_average",
     "parse_schedule",
+    "shorten",
 ]
 
 
@@ -89,7 +90,7 @@ class RowAdam:
         self.values, self.learning_rate = values, learning_rate
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.m, self.v = np.zeros_like(values), np.zeros_like(values)
-        self.steps = np.zeros(len(values), np.int64)
+        self.steps = dispatch.zeros((len(values),), np.int64, values)
 
     def update(self, index: np.ndarray, gradient: np.ndarray) -> None:
         """One step down the gradient (B, ...) of the rows `index` (B,), which are distinct."""
@@ -104,16 +105,27 @@ class RowAdam:
         self.values[index] -= rate * m / (np.sqrt(v) + eps)
 
 
-def norm(*arrays: np.ndarray) -> float:
-    """The Euclidean norm of all their numbers together; not finite if one of them is not.
+def norm(*arrays: Any) -> Any:
+    """The Euclidean norm of all their numbers together; not finite if one of them is not. Of arrays on a device a scalar
+    there, which waits for nothing.
 
     Summed in pieces too short for a BLAS to share among threads, so that the bits depend on the numbers alone.
     """
+    if dispatch.is_cuda(arrays[0]):
+        return np.sqrt(sum(np.square(array.astype(np.float64)).sum() for array in arrays))
     with np.errstate(all="ignore"):
         total = sum(_square(array.reshape(-1)) for array in arrays)
         if not math.isfinite(total):  # squares of finite numbers may be beyond float32
             total = sum(_square(array.reshape(-1).astype(np.float64)) for array in arrays)
     return math.sqrt(total) if total >= 0 else math.nan
+
+
+def shorten(arrays: Sequence[Any], length: Any, limit: float) -> None:
+    """Scale arrays of the norm `length`, in place, so that it is at most `limit`."""
+    if dispatch.is_cuda(length) or length > limit:
+        factor = np.minimum(limit / length, 1.0)
+        for array in arrays:
+            array *= factor.astype(array.dtype)
 
 
 def _square(flat: np.ndarray, piece: int = 4096) -> float:

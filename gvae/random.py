@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gvae.checks import FLOATS, check_floating
-from gvae.dispatch import kernels_for, plain
+from gvae.dispatch import empty, is_cuda, kernels_for, namespace, plain
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
 __all__ = ["bernoulli", "bits", "fold_in", "key", "normal", "permutation", "rademacher", "uniform"]
@@ -77,10 +77,10 @@ def bernoulli(key: Key, p: NDArray[Any]) -> NDArray[Any]:
     """
     kernels = kernels_for("random", p)
     k = _words(key, "bernoulli")
-    if not isinstance(p, np.ndarray | np.floating):
+    if not isinstance(p, np.ndarray | np.floating) and not is_cuda(p):
         raise DTypeError(f"bernoulli: p is {type(p).__name__}, expected a float32 or float64 array")
-    source = plain(np.asarray(p))
-    out = np.empty(source.size, check_floating(p=source, where="bernoulli"))
+    source = plain(p if is_cuda(p) else np.asarray(p))
+    out = empty((source.size,), check_floating(p=source, where="bernoulli"), source)
     kernels.bernoulli(k, source.reshape(-1), out, 0, _blocks(out))
     return out.reshape(source.shape)
 
@@ -111,7 +111,7 @@ def permutation(key: Key, n: int) -> NDArray[np.int64]:
 def _draw(name: str, key: Key, shape: Any, dtype: DTypeLike, like: Any) -> NDArray[Any]:
     kernels = kernels_for("random", like)
     k, sizes = _words(key, name), _shape(shape, name)
-    out = np.empty(math.prod(sizes), _floating(dtype, name))
+    out = namespace(like).empty(math.prod(sizes), _floating(dtype, name))
     getattr(kernels, name)(k, out, 0, _blocks(out))
     return out.reshape(sizes)
 

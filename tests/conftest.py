@@ -1,5 +1,10 @@
-"""One Hypothesis profile for all tests: no deadline (a JIT compiles in the first example), the same examples every time."""
+"""One Hypothesis profile for all tests: no deadline (a JIT compiles in the first example), the same examples every time.
+The emulated CuPy, and what a run says at its end about the CUDA kernels."""
 
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -7,3 +12,65 @@ settings.register_profile(
 )
 settings.register_profile("nightly", deadline=None, max_examples=500, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gvae")
+
+
+@pytest.fixture
+def cupy():
+    """CuPy without a device, in sys.modules for one test: see tests/emulator/cupy_emulated.py."""
+    from emulator import cupy_emulated
+
+    with cupy_emulated.installed() as module:
+        yield module
+
+
+@pytest.fixture(params=["emulated", pytest.param("device", marks=pytest.mark.gpu)])
+def anywhere(request):
+    """CuPy, emulated and (marked gpu) on a real device. Notes which kernels ran where."""
+    import devices
+
+    from gvae.kernels.cuda import launch
+
+    before = launch.counts.copy()
+    if request.param == "emulated":
+        yield request.getfixturevalue("cupy")
+    else:
+        import cupy
+
+        yield cupy
+        cupy.cuda.get_current_stream().synchronize()
+    (devices.emulated if request.param == "emulated" else devices.on_device).update(launch.counts - before)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without a device, tests marked gpu are left out, unless they are asked for: then they say why they do not run."""
+    import devices
+
+    why = devices.why_no_device() if any("gpu" in item.keywords for item in items) else None
+    if why is None:
+        return
+    if "gpu" in config.getoption("-m"):
+        for item in items:
+            item.add_marker(pytest.mark.skipif("gpu" in item.keywords, reason=why))
+    else:
+        config.hook.pytest_deselected(items=[item for item in items if "gpu" in item.keywords])
+        items[:] = [item for item in items if "gpu" not in item.keywords]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--witness", type=Path, help="write which kernels passed on the device, if all did")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    devices = sys.modules.get("devices")
+    path = session.config.getoption("--witness")
+    if path is not None and exitstatus == 0 and devices is not None and devices.on_device:
+        devices.write_witness(path)
+
+
+def pytest_terminal_summary(terminalreporter):
+    devices = sys.modules.get("devices")
+    lines = devices.summary() if devices is not None else []
+    if lines:
+        terminalreporter.section("CUDA kernels")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random
+from gvae import dispatch, random
 from gvae.errors import ConfigError, DataError
 from gvae.ops.sparse import is_csr
 
@@ -68,6 +68,15 @@ class Table:
     def __len__(self) -> int:
         return self.columns["x"].shape[0]
 
+    def to(self, device: str) -> Table:
+        """The same rows on a device, "cpu" or "cuda"; itself if they are there. Raises DeviceError."""
+        moved = {name: dispatch.to_device(column, device) for name, column in self.columns.items()}
+        if all(moved[name] is column for name, column in self.columns.items()):
+            return self
+        table = Table(**moved)
+        table.binarize = self.binarize  # what was fixed or cut by a threshold is so already
+        return table
+
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
         """The rows `index`; `key` draws their binarization, if it is dynamic, or their dequantization."""
         columns = {name: column[index] for name, column in self.columns.items()}
@@ -83,6 +92,6 @@ class Table:
     def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
         """All rows once, in `order` (None: as they stand), in batches; the last may be smaller. Each batch's binarization
         has a key of its own, so that the pass is a function of (key, batch_size, order), and may begin at any batch."""
-        order = np.arange(len(self)) if order is None else order
+        order = dispatch.beside(np.arange(len(self)) if order is None else order, self.columns["x"])
         for i in range(first, -(-len(order) // batch_size)):
             yield self.batch(order[i * batch_size : (i + 1) * batch_size], random.fold_in(key, i))

@@ -59,13 +59,13 @@ class Distribution:
         return f"{type(self).__name__}(batch_shape={self.batch_shape}, n={self.n})"
 
     @staticmethod
-    def draw_noise(key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Noise of the kind this class samples from; a family uses it before any distribution exists."""
+    def draw_noise(key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+        """Noise of the kind this class samples from, where `like` lives; a family uses it before any distribution exists."""
         raise NotImplementedError
 
     def noise(self, key: np.ndarray, sample_shape: tuple[int, ...] = ()) -> np.ndarray:
         """The noise that `sample` takes, of shape sample_shape + batch + (n,)."""
-        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.mean.dtype)
+        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.mean.dtype, self.mean)
 
     def sample(self, noise: Any) -> Any:
         """The draw that this noise stands for: (..., n)."""

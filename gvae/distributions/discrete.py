@@ -32,8 +32,8 @@ class Independent(Distribution):
     reparameterized = False
 
     @staticmethod
-    def draw_noise(key, shape, dtype):
-        return random.uniform(key, shape, dtype)
+    def draw_noise(key, shape, dtype, like=None):
+        return random.uniform(key, shape, dtype, like)
 
     def log_prob(self, x, reduce=True):
         terms = self._log_terms(x)
@@ -44,7 +44,7 @@ class Independent(Distribution):
 
     def covariance(self):
         variance = value_of(self.variance())
-        return variance[..., None] * np.eye(self.n, dtype=variance.dtype)
+        return variance[..., None] * dispatch.namespace(variance).eye(self.n, dtype=variance.dtype)
 
 
 class BernoulliDistribution(Independent):
@@ -90,7 +90,7 @@ class BernoulliDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        return BernoulliDistribution(np.zeros(self.n, self.logits.dtype))
+        return BernoulliDistribution(dispatch.zeros(self.n, self.logits.dtype, self.logits))
 
     def kl(self, p=None):
         if p is None:
@@ -129,11 +129,14 @@ class CategoricalDistribution(Independent):
 
     @property
     def mean(self) -> Any:
-        return self._moment(np.arange(self.logits.shape[-1], dtype=self.logits.dtype))
+        return self._moment(self._classes())
 
     def variance(self):
-        p, c = elementwise.exp(self.log_probabilities()), np.arange(self.logits.shape[-1], dtype=self.logits.dtype)
+        p, c = elementwise.exp(self.log_probabilities()), self._classes()
         return arrays.sum(p * elementwise.square(elementwise.subtract(c, self.mean[..., None])), axis=-1)
+
+    def _classes(self) -> Any:
+        return dispatch.namespace(self.logits).arange(self.logits.shape[-1], dtype=self.logits.dtype)
 
     def _moment(self, values: np.ndarray) -> Any:
         return arrays.sum(elementwise.multiply(elementwise.exp(self.log_probabilities()), values), axis=-1)
@@ -153,7 +156,7 @@ class CategoricalDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        return CategoricalDistribution(np.zeros(self.logits.shape[-2:], self.logits.dtype))
+        return CategoricalDistribution(dispatch.zeros(self.logits.shape[-2:], self.logits.dtype, self.logits))
 
     def kl(self, p=None):
         if p is None:
@@ -170,7 +173,7 @@ def _one_hot(x, *, classes):
     """1 at place x of `classes`, along a new last axis; nothing is 1 for what is no class, so that is refused."""
     if x.size and not 0 <= x.min() <= x.max() < classes:
         raise BoundsError(f"categorical: x has values {x.min():g} .. {x.max():g}, expected 0 .. {classes - 1}")
-    return (x[..., None] == np.arange(classes, dtype=x.dtype)).astype(x.dtype)
+    return (x[..., None] == dispatch.namespace(x).arange(classes, dtype=x.dtype)).astype(x.dtype)
 
 
 class PoissonDistribution(Independent):
@@ -208,7 +211,7 @@ class PoissonDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        return PoissonDistribution(np.zeros(self.n, self.log_rate.dtype))
+        return PoissonDistribution(dispatch.zeros(self.n, self.log_rate.dtype, self.log_rate))
 
     def kl(self, p=None):
         p = self.standard if p is None else p
@@ -260,7 +263,7 @@ class NegativeBinomialDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        zero = np.zeros(self.n, self.log_mean.dtype)
+        zero = dispatch.zeros(self.n, self.log_mean.dtype, self.log_mean)
         return NegativeBinomialDistribution(zero, zero)
 
     def kl(self, p=None):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random
+from gvae import dispatch, random
 from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution
 from gvae.errors import ConfigError
@@ -22,12 +22,12 @@ class _Gaussian(Distribution):
     reparameterized = True
 
     @staticmethod
-    def draw_noise(key, shape, dtype):
-        return random.normal(key, shape, dtype)
+    def draw_noise(key, shape, dtype, like=None):
+        return random.normal(key, shape, dtype, like)
 
     @property
     def standard(self) -> Distribution:
-        zero = np.zeros(self.n, self.mean.dtype)
+        zero = dispatch.namespace(self.mean).zeros(self.n, self.mean.dtype)
         return DiagonalGaussian(zero, zero)
 
     def logdet_covariance(self) -> Any:
@@ -94,7 +94,7 @@ class DiagonalGaussian(_Gaussian):
         return elementwise.exp(2 * self.log_scale)
 
     def covariance(self):
-        return value_of(self.variance())[..., None] * np.eye(self.n, dtype=self.mean.dtype)
+        return value_of(self.variance())[..., None] * dispatch.namespace(self.mean).eye(self.n, dtype=self.mean.dtype)
 
     def _kl_standard(self):
         return gaussian.kl_divergence_diagonal(self.mean, self.log_scale)
@@ -173,7 +173,8 @@ class AR1Gaussian(_Gaussian):
         return arrays.broadcast_to(self.ar1_variance[..., None], shape=(*self.ar1_variance.shape, self.n))
 
     def covariance(self):
-        lag = np.abs(np.arange(self.n)[:, None] - np.arange(self.n))
+        i = dispatch.namespace(self.rho).arange(self.n)
+        lag = np.abs(i[:, None] - i)
         return value_of(self.ar1_variance)[..., None, None] * value_of(self.rho)[..., None, None] ** lag
 
     def _kl_standard(self):
@@ -208,7 +209,8 @@ class LowRankGaussian(_Gaussian):
 
     def covariance(self):
         d, u = value_of(self.d), value_of(self.u)
-        return np.linalg.inv(d[..., None] * np.eye(self.n, dtype=d.dtype) + u.swapaxes(-1, -2) @ u)
+        identity = dispatch.namespace(d).eye(self.n, dtype=d.dtype)
+        return np.linalg.inv(d[..., None] * identity + u.swapaxes(-1, -2) @ u)
 
     def _kl_standard(self):
         return lowrank.kl_divergence_lowrank(self.mean, self.d, self.u)
@@ -231,8 +233,7 @@ class DenseGaussian(_Gaussian):
         return gaussian.log_prob_dense(x, self.mean, self.scale_tril)
 
     def logdet_covariance(self):
-        i = np.arange(self.n)
-        return 2 * arrays.sum(elementwise.log(arrays.getitem(self.scale_tril, (..., i, i))), axis=-1)
+        return 2 * arrays.sum(elementwise.log(arrays.diagonal(self.scale_tril)), axis=-1)
 
     def variance(self):
         return arrays.sum(elementwise.square(self.scale_tril), axis=-1)

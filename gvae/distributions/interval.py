@@ -59,7 +59,7 @@ class BetaDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        zero = np.zeros(self.n, self.log_a.dtype)
+        zero = dispatch.zeros(self.n, self.log_a.dtype, self.log_a)
         return BetaDistribution(zero, zero)
 
     def kl(self, p=None):
@@ -123,7 +123,7 @@ class ContinuousBernoulliDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        return ContinuousBernoulliDistribution(np.zeros(self.n, self.logits.dtype))
+        return ContinuousBernoulliDistribution(dispatch.zeros(self.n, self.logits.dtype, self.logits))
 
     def kl(self, p=None):
         p = self.standard if p is None else p

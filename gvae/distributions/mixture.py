@@ -35,11 +35,12 @@ class GaussianMixture(Distribution):
         return self.logits.shape[:-1], *(lead[:-1] for lead in self.components._leads())
 
     @staticmethod
-    def draw_noise(key, shape, dtype):
-        return random.normal(key, (*shape[:-1], shape[-1] + 1), dtype)
+    def draw_noise(key, shape, dtype, like=None):
+        return random.normal(key, (*shape[:-1], shape[-1] + 1), dtype, like)
 
     def noise(self, key, sample_shape=()):
-        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.components.mean.dtype)
+        mean = self.components.mean
+        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), mean.dtype, mean)
 
     def log_weights(self) -> Any:
         """log of the components' probabilities, (..., C)."""
@@ -76,11 +77,11 @@ class GaussianMixture(Distribution):
         weights, deviation = np.exp(value_of(self.log_weights())), value_of(self.components.mean - self.mean[..., None, :])
         between = np.einsum("...c,...ci,...cj->...ij", weights, deviation, deviation)
         within = value_of(self._average(self.components.variance()))
-        return between + within[..., None] * np.eye(self.n, dtype=within.dtype)
+        return between + within[..., None] * dispatch.namespace(within).eye(self.n, dtype=within.dtype)
 
     @property
     def standard(self) -> Distribution:
-        return DiagonalGaussian(*(np.zeros(self.n, self.logits.dtype) for _ in range(2)))
+        return DiagonalGaussian(*(dispatch.zeros(self.n, self.logits.dtype, self.logits) for _ in range(2)))
 
     def kl(self, p=None):
         return None

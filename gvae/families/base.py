@@ -67,9 +67,9 @@ class Family:
         """Where the values of each variable lie."""
         return self.distribution.support
 
-    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The noise of draws of shape (*shape, n), before any distribution exists."""
-        return self.distribution.draw_noise(key, (*shape, self.n), dtype)
+    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+        """The noise of draws of shape (*shape, n), before any distribution exists. like: an array on the device wanted."""
+        return self.distribution.draw_noise(key, (*shape, self.n), dtype, like)
 
     def __str__(self) -> str:
         return self.name

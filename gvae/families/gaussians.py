@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import graphs, random
+from gvae import dispatch, graphs, random
 from gvae.distributions import (
     AR1Gaussian,
     BandedGaussian,
@@ -99,7 +99,7 @@ class Cholesky(Located):
         M = len(graph.offsets)
         self.limit = max(1.0, GAIN ** (1 / graph.n)) / max(M - 1, 1)
         # a flat row-major (M - 1, n) block holds the edges at these positions
-        self._edges = np.flatnonzero(graph.mask[1:])
+        self._edges = _constant(np.flatnonzero(graph.mask[1:]))
 
     def at(self, mean, rest):
         n, M = self.n, len(self.graph.offsets)
@@ -131,12 +131,12 @@ class Dominant(Located):
     def __init__(self, graph: graphs.Graph):
         super().__init__(graph.n, graph.n + int(graph.mask.sum()))
         self.graph, self.name = graph, graph.name
-        self._edges = np.flatnonzero(graph.mask[1:])
+        self._edges = _constant(np.flatnonzero(graph.mask[1:]))
 
     def at(self, mean, rest):
         n, offsets = self.n, self.graph.offsets
         a = elementwise.exp(-bounded(rest[..., :n], LOG_SCALE))
-        zero = np.zeros((*rest.shape[:-1], 1, n), rest.dtype)
+        zero = dispatch.zeros((*rest.shape[:-1], 1, n), rest.dtype, rest)
         diagonal, rows = 1.0, {}
         if len(offsets) > 1:
             w = arrays.place(bounded(rest[..., n:], EDGE), index=self._edges, size=(len(offsets) - 1) * n)
@@ -151,11 +151,17 @@ class Dominant(Located):
         return BandedGaussian(mean, chol, check=False)
 
 
+def _constant(positions: np.ndarray) -> np.ndarray:
+    """Positions that never change: a device needs them once (see dispatch.beside)."""
+    positions.flags.writeable = False
+    return positions
+
+
 def _shift(x: Any, o: int) -> Any:
     """y_j = x_(j - o), zero where there is none: moved o places up (o > 0) or down the last axis."""
     n = x.shape[-1]
     size = min(abs(o), n)
-    pad = np.zeros((*x.shape[:-1], size), x.dtype)
+    pad = dispatch.zeros((*x.shape[:-1], size), x.dtype, x)
     parts = [pad, x[..., : n - size]] if o > 0 else [x[..., size:], pad]
     return arrays.concatenate(parts, axis=-1)
 
@@ -190,12 +196,12 @@ class RandomWalk(Located):
     def at(self, mean, rest):
         n = self.n
         start, step = (elementwise.exp(2 * bounded(rest[..., i : i + 1], LOG_SCALE)) for i in (0, 1))
-        v = start + step * np.arange(n, dtype=rest.dtype)
+        v = start + step * dispatch.namespace(rest).arange(n, dtype=rest.dtype)
         if n == 1:
             return BandedGaussian(mean, elementwise.power(v, -0.5)[..., None, :], (0,), check=False)
         kept = v[..., :-1] / v[..., 1:]
         pivots = arrays.concatenate([elementwise.power(kept * step, -0.5), elementwise.power(v[..., -1:], -0.5)], axis=-1)
-        zero = np.zeros((*rest.shape[:-1], 1), rest.dtype)
+        zero = dispatch.zeros((*rest.shape[:-1], 1), rest.dtype, rest)
         below = arrays.concatenate([-(kept * pivots[..., :-1]), zero], axis=-1)
         return BandedGaussian(mean, arrays.stack([pivots, below], axis=-2), (0, 1), check=False)
 
@@ -235,7 +241,7 @@ class Full(Located):
     def __init__(self, n: int):
         super().__init__(n, 2 * n + n * (n - 1) // 2)
         i, j = np.tril_indices(n, -1)
-        self._diagonal, self._below = np.arange(n) * (n + 1), i * n + j
+        self._diagonal, self._below = _constant(np.arange(n) * (n + 1)), _constant(i * n + j)
 
     def at(self, mean, rest):
         n = self.n

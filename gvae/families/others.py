@@ -141,5 +141,5 @@ class Logit(Family):
     def support(self) -> Support:
         return Support(0, 1, open=self.squeeze == 0)
 
-    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return self.family.noise(key, shape, dtype)
+    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+        return self.family.noise(key, shape, dtype, like)

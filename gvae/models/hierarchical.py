@@ -72,7 +72,8 @@ class Hierarchical:
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         shape = (samples, len(batch))
         return {
-            f"z{i + 1}": family.noise(random.fold_in(key, i), shape, self.dtype) for i, family in enumerate(self.posteriors)
+            f"z{i + 1}": family.noise(random.fold_in(key, i), shape, self.dtype, batch.x)
+            for i, family in enumerate(self.posteriors)
         }
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:

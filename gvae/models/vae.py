@@ -67,7 +67,7 @@ class VAE:
         return q.kl(p) is not None
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
-        return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype)}
+        return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype, batch.x)}
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
         q = self.encoder(params, batch.x)

@@ -16,6 +16,7 @@ from gvae.errors import ConfigError
 
 METHODS = ("systems", "segments")
 SHORTEST = 4096  # columns; below, no shape in the table gains
+MANY = 4096  # systems which keep a device busy with one thread each; a guess that no device has confirmed yet
 
 
 @cache
@@ -37,22 +38,38 @@ def _fastest(operation: str, dtype: str, systems: int, N: int) -> str:
     return min(_table()[operation, dtype], key=lambda point: math.dist(point[:2], here))[2]
 
 
-def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, dtype: np.dtype, method: str | None) -> str:
-    """The method to use: the given one if it is legal, else the fastest by the table."""
+def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, like: Any, method: str | None) -> str:
+    """The method to use for arrays like this one: the given one if it is legal, else the fastest by the table."""
     if method is not None and method not in METHODS:
         raise ConfigError(f"{caller_name()}: method is {method!r}, expected None, {' or '.join(METHODS)}")
     chain = offsets == (0, 1)
     if method == "segments" and not chain:
         raise ConfigError(f"{caller_name()}: method is 'segments', expected with offsets (0, 1) only, not {offsets}")
     if method is None:
-        method = _fastest(operation, dtype.name, systems, N) if chain and N >= SHORTEST else "systems"
+        if not chain or N < SHORTEST:
+            method = "systems"
+        elif dispatch.is_cuda(like):
+            method = "segments" if systems < MANY else "systems"
+        else:
+            method = _fastest(operation, like.dtype.name, systems, N)
     return method
 
 
-def run(kind: str, chol: Any, b: Any, y: Any) -> int:
-    """One system: y (1, N), or (2, N) for the selected inverse, from chol (2, N) and b (N,). Returns the failing minor."""
+def run(kind: str, chol: Any, b: Any, owner: Any, row: Any, b_row: Any, y: Any, status: Any) -> None:
+    """Systems of chol (F, 2, N), b (Q, N), y (R, 1, N), or (R, 2, N) for the selected inverse, which does not read b:
+    the t-th is y[row[t]] from b[b_row[t]] with the factor owner[t]. status (F,) receives the failing minors.
+    """
     kernels = dispatch.kernels_for("chain", chol, b)
-    code, N = getattr(kernels, kind), chol.shape[-1]
+    if dispatch.is_cuda(chol):
+        kernels.run(getattr(kernels, kind), chol, b, owner, row, b_row, y, status)
+        return
+    for f, r, q in zip(owner, row, b_row, strict=True):
+        status[f] = _one(kernels, getattr(kernels, kind), chol[f], b[q], y[r])
+
+
+def _one(kernels: Any, code: int, chol: Any, b: Any, y: Any) -> int:
+    """One system: y (1, N) or (2, N), from chol (2, N) and b (N,). Returns the failing minor."""
+    N = chol.shape[-1]
     failed = kernels.status(chol)
     if failed:
         y[...] = np.nan

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from gvae import dispatch
 from gvae.checks import caller_name, check_arrays
 from gvae.errors import ShapeError
 from gvae.ops import arrays
@@ -29,7 +28,8 @@ def sample_ar1(mean: Any, variance: Any, rho: Any, eps: Any) -> Any:
     check_arrays("mean: ... N, eps: ... N, variance: ..., rho: ...", mean=mean, eps=eps, variance=variance, rho=rho)
     N = mean.shape[-1]
     # The recursion e_j - rho e_(j-1) = innovation_j is a solve with a bidiagonal factor, 1 above -rho.
-    e = solve_triangular_banded(_transition(rho, N), multiply(_innovation_scales(variance, rho, N), eps))
+    innovations = multiply(_innovation_scales(variance, rho, N), eps)
+    e = solve_triangular_banded(_transition(rho, N), innovations, check=False)  # its pivots are 1
     return mean + e
 
 
@@ -66,7 +66,7 @@ def precision_factor_ar1(variance: Any, rho: Any, N: int) -> Any:
     """
     check_arrays("variance: ..., rho: ...", variance=variance, rho=rho)
     _check_size(N)
-    earlier = (np.arange(N) < N - 1).astype(rho.dtype)
+    earlier = (dispatch.namespace(rho).arange(N) < N - 1).astype(rho.dtype)
     log_ratio = 0.5 * (log1p(negative(rho)) + log1p(rho))
     pivots = exp(negative(add(0.5 * log(variance)[..., None], log_ratio[..., None] * earlier)))
     below = multiply(negative(rho)[..., None] * earlier, pivots)
@@ -81,11 +81,11 @@ def _check_size(N: Any) -> None:
 def _transition(rho: Any, N: int) -> Any:
     """The bidiagonal factor with 1 on the diagonal and -rho below, (..., 2, N)."""
     below = arrays.broadcast_to(negative(rho)[..., None], shape=(*rho.shape, N))
-    return arrays.stack([np.ones((*rho.shape, N), rho.dtype), below], axis=-2)
+    return arrays.stack([dispatch.namespace(rho).ones((*rho.shape, N), rho.dtype), below], axis=-2)
 
 
 def _innovation_scales(variance: Any, rho: Any, N: int) -> Any:
     """sqrt(s) for the first variable, sqrt(s (1 - rho²)) for the others: (..., N)."""
     log_ratio = 0.5 * (log1p(negative(rho)) + log1p(rho))
-    later = np.arange(N) > 0
-    return exp(0.5 * log(variance)[..., None] + log_ratio[..., None] * later.astype(rho.dtype))
+    later = (dispatch.namespace(rho).arange(N) > 0).astype(rho.dtype)
+    return exp(0.5 * log(variance)[..., None] + log_ratio[..., None] * later)

@@ -6,6 +6,7 @@ A reduction takes float32 or float64, as all arithmetic does; what only moves el
 from __future__ import annotations
 
 import operator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,9 @@ def logsumexp(x, *, axis=-1, keepdims=False):
     """log sum e^x over one axis, stable; -inf where all entries are -inf, NaN where one is NaN."""
     check_floating(x=x)
     check_axis(axis, x.ndim)
-    top = x.max(axis=axis, keepdims=True, initial=-np.inf)
+    if x.shape[axis] == 0:
+        return x.sum(axis=axis, keepdims=keepdims) - x.dtype.type("inf")
+    top = x.max(axis=axis, keepdims=True)
     shift = np.where(np.isfinite(top), top, x.dtype.type(0))
     with np.errstate(divide="ignore"):
         y = np.log(np.exp(x - shift).sum(axis=axis, keepdims=True)) + shift
@@ -131,7 +134,7 @@ def transpose(x, *, axes=None):
 
 @transpose.vjp
 def _(y_bar, y, x, *, needs, axes=None):
-    return (y_bar.transpose(None if axes is None else np.argsort([a % x.ndim for a in axes])),)
+    return (y_bar.transpose(None if axes is None else np.argsort([a % x.ndim for a in axes]).tolist()),)
 
 
 @primitive
@@ -184,7 +187,7 @@ def _concatenate(*arrays, axis):
 
 @_concatenate.vjp
 def _(y_bar, y, *arrays, needs, axis):
-    ends = np.cumsum([a.shape[axis] for a in arrays])[:-1]
+    ends = np.cumsum([a.shape[axis] for a in arrays])[:-1].tolist()
     return tuple(np.split(y_bar, ends, axis=axis))
 
 
@@ -220,7 +223,7 @@ def getitem(x: Any, index: Any) -> Any:
 def _getitem(x, *, index):
     check_array(x=x)
     try:
-        return x[index]
+        return x[_where_it_is_used(index, x)]
     except (IndexError, TypeError, ValueError) as error:
         reason = str(error)
     raise BoundsError(f"{caller_name()}: index is {index!r}, expected one that fits shape {x.shape}: {reason}")
@@ -228,13 +231,33 @@ def _getitem(x, *, index):
 
 @_getitem.vjp
 def _(y_bar, y, x, *, needs, index):
-    x_bar = np.zeros_like(x)
+    x_bar, index = np.zeros_like(x), _where_it_is_used(index, x)
     parts = index if isinstance(index, tuple) else (index,)
     if any(isinstance(p, list) or getattr(p, "ndim", 0) > 0 for p in parts):
         dispatch.scatter_add(x_bar, index, y_bar)  # an integer array may name an element twice
     else:
         x_bar[index] = y_bar
     return (x_bar,)
+
+
+def _where_it_is_used(index: Any, x: Any) -> Any:
+    """The index with its arrays on the device of x."""
+    if not dispatch.is_cuda(x):
+        return index
+    return tuple(dispatch.beside(p, x) for p in index) if isinstance(index, tuple) else dispatch.beside(index, x)
+
+
+def diagonal(x: Any) -> Any:
+    """The diagonal of matrices: x (..., N, N) -> (..., N)."""
+    i = _positions(x.shape[-1])
+    return getitem(x, (..., i, i))
+
+
+@lru_cache(maxsize=64)
+def _positions(n: int) -> np.ndarray:
+    positions = np.arange(n)
+    positions.flags.writeable = False
+    return positions
 
 
 @primitive
@@ -247,8 +270,8 @@ def place(x, *, index, size):
     if x.ndim == 0 or np.shape(index) != x.shape[-1:]:
         raise ShapeError(f"{caller_name()}: index has shape {np.shape(index)}, expected {x.shape[-1:]} as x's last axis")
     try:
-        y = np.zeros((*x.shape[:-1], operator.index(size)), x.dtype)
-        y[..., index] = x
+        y = dispatch.zeros((*x.shape[:-1], operator.index(size)), x.dtype, x)
+        y[..., dispatch.beside(index, x)] = x
         return y
     except (IndexError, TypeError, ValueError) as error:
         reason = str(error)
@@ -257,7 +280,7 @@ def place(x, *, index, size):
 
 @place.vjp
 def _(y_bar, y, x, *, needs, index, size):
-    return (y_bar[..., index],)
+    return (y_bar[..., dispatch.beside(index, y_bar)],)
 
 
 def _attach() -> None:

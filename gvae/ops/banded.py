@@ -26,7 +26,16 @@ from gvae.autodiff import primitive
 from gvae.checks import caller_name, check_arrays, check_floating, check_offsets, check_out
 from gvae.errors import ConfigError, NotPositiveDefiniteError, ShapeError
 from gvae.ops import _chain, arrays, elementwise
-from gvae.ops._batching import broadcast, flat, lane_order, owners_by_factor, owners_in_order, rows_of_factors, widened
+from gvae.ops._batching import (
+    broadcast,
+    flat,
+    lane_order,
+    owners,
+    owners_by_factor,
+    owners_in_order,
+    rows_of_factors,
+    widened,
+)
 
 __all__ = [
     "band_to_dense",
@@ -63,9 +72,9 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
     Cost O(N M²). Backward stable: |A - L Lᵀ| is of order M eps |A| (Higham 2002, thm 10.3). Twin of SciPy's function.
     """
     check_arrays("ab: ... M N", ab=ab)
-    chol = _result(out, ab.shape, ab.dtype)
+    chol = _result(out, ab.shape, ab)
     factors, systems = flat(chol, 2), flat(ab, 2)
-    status = np.zeros(len(systems), np.int32)
+    status = dispatch.zeros((len(systems),), np.int32, ab)
     _launch("cholesky", systems, factors, status, n=len(systems), work=2 * ab.size)
     _report(status, ab.shape[:-2], check, info, name="ab")
     return _deliver(factors, chol)
@@ -75,7 +84,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
 def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
     factors = flat(chol, 2)
-    work, ab_bar = np.array(flat(chol_bar, 2)), dispatch.empty(factors.shape, chol.dtype)
+    work, ab_bar = dispatch.copy(flat(chol_bar, 2)), dispatch.empty(factors.shape, chol.dtype, chol)
     _launch("cholesky_vjp", factors, work, ab_bar, n=len(factors), work=3 * chol.size)
     return (ab_bar.reshape(ab.shape),)
 
@@ -112,16 +121,16 @@ def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=N
 def _solve(chol, b, offsets, *, trans, check, out=None, info=None, method=None):
     offsets = _default(offsets, chol)
     batch = broadcast(chol.shape[:-2], b.shape[:-1])
-    x = _result(out, (*batch, b.shape[-1]), b.dtype)
-    if out is not None and out is not b and np.may_share_memory(out, b):
+    x = _result(out, (*batch, b.shape[-1]), b)
+    if out is not None and out is not b and dispatch.overlap(out, b):
         b = b.copy()
     factors, vectors, solutions = flat(chol, 2), flat(b, 1), flat(x, 1)
-    status = np.zeros(len(factors), np.int32)
+    status = dispatch.zeros((len(factors),), np.int32, chol)
     owner, row = lane_order(chol.shape[:-2], batch)
     b_row = owners_in_order(b.shape[:-1], chol.shape[:-2], batch)
-    if _chain.choose("solve", offsets, b.shape[-1], len(row), b.dtype, method) == "segments":
-        for f, r, q in zip(owner, row, b_row, strict=True):
-            status[f] = _chain.run("BACKWARD" if trans else "FORWARD", factors[f], vectors[q], solutions[r : r + 1])
+    if _chain.choose("solve", offsets, b.shape[-1], len(row), b, method) == "segments":
+        kind, columns = "BACKWARD" if trans else "FORWARD", solutions[:, None]
+        _chain.run(kind, factors, vectors, owner, row, b_row, columns, status)
     else:
         settings = (_int64(offsets), owner, row, b_row, vectors, solutions, trans, status)
         _launch("solve_triangular", factors, *settings, n=len(row), work=chol.size + b.size + x.size)
@@ -132,12 +141,12 @@ def _solve(chol, b, offsets, *, trans, check, out=None, info=None, method=None):
 def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs, method=None):
     # L x = b:  b̄ = L⁻ᵀ x̄,  L̄ = -b̄ xᵀ on the pattern.  For Lᵀ x = b the two vectors change places.  Giles 2008, sec. 2.3.
     offsets, F, batch = _default(offsets, chol), math.prod(chol.shape[:-2]), x.shape[:-1]
-    chosen = _chain.choose("solve", offsets, x.shape[-1], math.prod(batch), x.dtype, method)
+    chosen = _chain.choose("solve", offsets, x.shape[-1], math.prod(batch), x, method)
     if needs[0] and chosen == "systems" and 2 * F >= dispatch.LANES:  # factors fill the lanes: both in one pass
         factors, rows = flat(chol, 2), rows_of_factors(chol.shape[:-2], batch)
         b_bar, chol_bar = (
-            dispatch.empty(x.shape if needs[1] else (0, x.shape[-1]), x.dtype),
-            dispatch.empty(chol.shape, chol.dtype),
+            dispatch.empty(x.shape if needs[1] else (0, x.shape[-1]), x.dtype, x),
+            dispatch.empty(chol.shape, chol.dtype, chol),
         )
         inputs = (_int64(offsets), rows, flat(x, 1), flat(widened(x_bar, x.shape), 1), trans)
         results = (flat(b_bar, 1), flat(chol_bar, 2))
@@ -173,8 +182,8 @@ def multiply_triangular_banded(
     """
     offsets = _check_factor("chol: ... M N, x: ... N", offsets, chol=chol, x=x)
     batch = broadcast(chol.shape[:-2], x.shape[:-1])
-    y = _result(out, (*batch, x.shape[-1]), x.dtype)
-    if out is not None and np.may_share_memory(out, x):
+    y = _result(out, (*batch, x.shape[-1]), x)
+    if out is not None and dispatch.overlap(out, x):
         raise ShapeError("multiply_triangular_banded: out overlaps x, expected an array of its own")
     factors, vectors, products = flat(chol, 2), flat(widened(x, y.shape), 1), flat(y, 1)
     owner, row = lane_order(chol.shape[:-2], batch)
@@ -228,28 +237,28 @@ def inverse_banded(
     offsets = _check_factor("chol: ... M N", offsets, chol=chol)
     whole = fill or len(offsets) == offsets[-1] + 1
     if out is not None and not whole:
-        check_out(out, chol.shape, chol.dtype)
+        check_out(out, chol.shape, chol.dtype, like=chol)
     s = _closure(chol, offsets, check, info, method, out if whole else None)
-    value = s if whole else np.take(s, offsets, axis=-2, out=out)
+    value = s if whole else np.take(s, dispatch.beside(_rows(offsets), s), axis=-2, out=out)
     return (value, s) if save else value
 
 
 @inverse_banded.vjp(fresh=True)
 def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None, method=None):
     offsets = _default(offsets, chol)
-    s_bar = np.zeros(saved.shape, saved.dtype)
-    s_bar[..., list(range(saved.shape[-2]) if fill else offsets), :] = y_bar
+    s_bar = dispatch.zeros(saved.shape, saved.dtype, saved)
+    s_bar[..., slice(None) if fill else dispatch.beside(_rows(offsets), s_bar), :] = y_bar
     return (_closure_vjp(chol, offsets, saved, s_bar),)
 
 
 def _closure(chol, offsets, check, info=None, method=None, out=None):
     """The inverse at every offset 0..offsets[-1], (..., W, N)."""
-    result = _result(out, (*chol.shape[:-2], offsets[-1] + 1, chol.shape[-1]), chol.dtype)
+    result = _result(out, (*chol.shape[:-2], offsets[-1] + 1, chol.shape[-1]), chol)
     factors, s = flat(chol, 2), flat(result, 2)
-    status = np.zeros(len(factors), np.int32)
-    if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol.dtype, method) == "segments":
-        for f in range(len(factors)):
-            status[f] = _chain.run("INVERSE", factors[f], factors[f, 0], s[f])
+    status = dispatch.zeros((len(factors),), np.int32, chol)
+    if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol, method) == "segments":
+        each = owners((len(factors),), (len(factors),))
+        _chain.run("INVERSE", factors, factors.reshape(-1, chol.shape[-1]), each, each, each, s, status)
     else:
         _launch("inverse", factors, _int64(offsets), s, status, n=len(factors), work=len(offsets) * s.size)
     _report(status, chol.shape[:-2], check, info)
@@ -259,7 +268,7 @@ def _closure(chol, offsets, check, info=None, method=None, out=None):
 def _closure_vjp(chol, offsets, s, s_bar):
     """The recursion run backwards over its own closure: O(N W M), as the forward pass. s_bar is overwritten."""
     factors = flat(chol, 2)
-    chol_bar = dispatch.empty(factors.shape, chol.dtype)
+    chol_bar = dispatch.empty(factors.shape, chol.dtype, chol)
     settings = (_int64(offsets), flat(s, 2), flat(s_bar, 2), chol_bar)
     _launch("inverse_vjp", factors, *settings, n=len(factors), work=2 * len(offsets) * s.size)
     return chol_bar.reshape(chol.shape)
@@ -304,10 +313,10 @@ def _log_pivots(chol, *, check=True, info=None, name="chol"):
     """log L_jj, (..., N); all NaN in a system that has a pivot which is not positive."""
     pivots = chol[..., 0, :]
     bad = ~(pivots > 0)
-    status = np.zeros(pivots.shape[:-1], np.int32)
+    status = dispatch.zeros(pivots.shape[:-1], np.int32, chol)
     failing = bad.any(axis=-1)
-    if failing.any():
-        status[failing] = bad[failing].argmax(axis=-1) + 1
+    if dispatch.is_cuda(chol) or failing.any():  # on a device without asking, which would wait for it
+        status[...] = np.where(failing, bad.argmax(axis=-1) + 1, 0) if bad.size else 0
         pivots = np.where(failing[..., None], pivots.dtype.type("nan"), pivots)
     _report(status.ravel(), status.shape, check, info, name=name)
     return np.log(pivots)
@@ -315,7 +324,7 @@ def _log_pivots(chol, *, check=True, info=None, name="chol"):
 
 @_log_pivots.vjp(fresh=True)
 def _(y_bar, y, chol, *, needs, **settings):
-    chol_bar = np.zeros(chol.shape, chol.dtype)
+    chol_bar = dispatch.zeros(chol.shape, chol.dtype, chol)
     with np.errstate(divide="ignore", invalid="ignore"):  # a failed system is NaN or inf here, as its value was
         chol_bar[..., 0, :] = y_bar / chol[..., 0, :]
     return (chol_bar,)
@@ -365,19 +374,19 @@ def _sample(mean, chol, eps, offsets, check, out=None, density=False):
     """(z, log q(z)), or (z, an empty array) without density."""
     leads = mean.shape[:-1], chol.shape[:-2], eps.shape[:-1]
     batch, N = broadcast(*leads), eps.shape[-1]
-    z = _result(out, (*batch, N), eps.dtype)
-    log_q = np.empty(batch if density else 0, eps.dtype)
-    if _chain.choose("solve", offsets, N, math.prod(batch), eps.dtype, None) == "segments":
+    z = _result(out, (*batch, N), eps)
+    log_q = dispatch.empty(batch if density else (0,), eps.dtype, eps)
+    if _chain.choose("solve", offsets, N, math.prod(batch), eps, None) == "segments":
         e = _solve(chol, eps, offsets, trans=True, check=check)
         if density:
             log_q[...] = _log_prob_of_draw(chol, eps, check)
         return dispatch.apply(np.add, mean, e, out=z), log_q
-    if out is not None and np.may_share_memory(out, mean):
+    if out is not None and dispatch.overlap(out, mean):
         mean = mean.copy()
-    if out is not None and out is not eps and np.may_share_memory(out, eps):
+    if out is not None and out is not eps and dispatch.overlap(out, eps):
         eps = eps.copy()
     factors, draws = flat(chol, 2), flat(z, 1)
-    status = np.zeros(len(factors), np.int32)
+    status = dispatch.zeros((len(factors),), np.int32, chol)
     rows = (owners_in_order(lead, leads[1], batch) for lead in (leads[0], leads[2]))
     inputs = (factors, _int64(offsets), *lane_order(leads[1], batch), *rows, flat(mean, 1), flat(eps, 1))
     work = chol.size + mean.size + eps.size + z.size
@@ -391,14 +400,14 @@ def _sample_vjp(z_bar, log_q_bar, mean, chol, eps, offsets, needs):
     factors, N = chol.shape[:-2], eps.shape[-1]
     batch, F = broadcast(mean.shape[:-1], factors, eps.shape[:-1]), math.prod(chol.shape[:-2])
     if z_bar is None:
-        z_bar = np.zeros((*batch, N), eps.dtype)
+        z_bar = dispatch.zeros((*batch, N), eps.dtype, eps)
     mean_bar = elementwise.unbroadcast(z_bar, mean.shape) if needs[0] else None
-    chosen = _chain.choose("solve", offsets, N, math.prod(batch), eps.dtype, None)
+    chosen = _chain.choose("solve", offsets, N, math.prod(batch), eps, None)
     if needs[1] and chosen == "systems" and 2 * F >= dispatch.LANES:  # factors fill the lanes: all in one pass
-        eps_bar = dispatch.empty((*batch, N) if needs[2] else (0, N), eps.dtype)
-        chol_bar = dispatch.empty(chol.shape, chol.dtype)
+        eps_bar = dispatch.empty((*batch, N) if needs[2] else (0, N), eps.dtype, eps)
+        chol_bar = dispatch.empty(chol.shape, chol.dtype, chol)
         rows = rows_of_factors(factors, batch), owners_by_factor(eps.shape[:-1], factors, batch)
-        bars = flat(z_bar, 1), np.empty(0, eps.dtype) if log_q_bar is None else flat(log_q_bar, 0)
+        bars = flat(z_bar, 1), dispatch.empty((0,), eps.dtype, eps) if log_q_bar is None else flat(log_q_bar, 0)
         inputs = (flat(chol, 2), _int64(offsets), *rows, flat(eps, 1), *bars)
         work = 2 * chol.size + eps.size + z_bar.size
         _launch("sample_vjp", *inputs, flat(eps_bar, 1), flat(chol_bar, 2), n=F, work=work)
@@ -419,8 +428,8 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
     """log N(x; mean, (L Lᵀ)⁻¹), in nats.   x, mean : (..., N)   chol : (..., M, N)   Returns (...). Raises as logdet."""
     sizes = {"x": x, "mean": mean, "chol": chol}
     offsets = _check_factor("x: ... N, mean: ... N, chol: ... M N", offsets, **sizes)
-    value = np.empty(broadcast(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype)
-    status = np.zeros(math.prod(chol.shape[:-2]), np.int32)
+    value = dispatch.empty(broadcast(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype, x)
+    status = dispatch.zeros((math.prod(chol.shape[:-2]),), np.int32, chol)
     inputs = _densities(x, mean, chol, offsets, value.shape)
     _launch("log_prob", *inputs, flat(value, 0), status, n=len(status), work=_work(*sizes.values()))
     _report(status, chol.shape[:-2], check, None)
@@ -430,7 +439,7 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
 @log_prob_banded.vjp(fresh=True)
 def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
     inputs = _densities(x, mean, chol, _default(offsets, chol), y.shape)
-    d_bar, chol_bar = dispatch.empty((*y.shape, x.shape[-1]), x.dtype), dispatch.empty(chol.shape, chol.dtype)
+    d_bar, chol_bar = dispatch.empty((*y.shape, x.shape[-1]), x.dtype, x), dispatch.empty(chol.shape, chol.dtype, chol)
     results = (flat(y_bar, 0), flat(d_bar, 1), flat(chol_bar, 2))
     _launch("log_prob_vjp", *inputs, *results, n=len(results[2]), work=2 * _work(x, mean, chol))
     x_bar = elementwise.unbroadcast(d_bar, x.shape) if needs[0] else None
@@ -456,8 +465,8 @@ def _(y_bar, y, chol, eps, *, needs, check=True):
 
 
 def _log_prob_of_draw(chol, eps, check):
-    value = np.empty(broadcast(chol.shape[:-2], eps.shape[:-1]), eps.dtype)
-    status = np.zeros(math.prod(chol.shape[:-2]), np.int32)
+    value = dispatch.empty(broadcast(chol.shape[:-2], eps.shape[:-1]), eps.dtype, eps)
+    status = dispatch.zeros((math.prod(chol.shape[:-2]),), np.int32, chol)
     rows = rows_of_factors(chol.shape[:-2], value.shape)
     own = owners_by_factor(eps.shape[:-1], chol.shape[:-2], value.shape)
     inputs = (flat(chol, 2), rows, own, flat(eps, 1))
@@ -470,7 +479,7 @@ def _log_prob_of_draw(chol, eps, check):
 def _log_prob_of_draw_vjp(y_bar, chol, eps, needs):
     chol_bar = eps_bar = None
     if needs[0]:
-        chol_bar = dispatch.empty(chol.shape, chol.dtype)
+        chol_bar = dispatch.empty(chol.shape, chol.dtype, chol)
         chol_bar[..., 1:, :] = 0
         with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's value is NaN already
             np.divide(elementwise.unbroadcast(y_bar, chol.shape[:-2])[..., None], chol[..., 0, :], out=chol_bar[..., 0, :])
@@ -557,7 +566,7 @@ def _(y_bar, y, mean, chol, *, needs, offsets, check, saved):
         mean_bar = elementwise.unbroadcast(y_bar[..., None] * mean, mean.shape)
     if needs[1]:
         own = elementwise.unbroadcast(y_bar, chol.shape[:-2])[..., None]
-        s_bar = np.zeros(saved.shape, saved.dtype)
+        s_bar = dispatch.zeros(saved.shape, saved.dtype, saved)
         s_bar[..., 0, :] = 0.5 * own
         chol_bar = _closure_vjp(chol, offsets, saved, s_bar)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -576,7 +585,7 @@ def method_banded(operation: str, N: int, *, systems: int = 1, dtype: Any = np.f
     if operation not in ("solve", "inverse"):
         raise ConfigError(f"method_banded: operation is {operation!r}, expected 'solve' or 'inverse'")
     dtype = check_floating(dtype=np.empty(0, dtype))
-    return _chain.choose(operation, (0, 1), N, systems, dtype, None)
+    return _chain.choose(operation, (0, 1), N, systems, np.empty(0, dtype), None)
 
 
 def band_to_dense(
@@ -589,11 +598,11 @@ def band_to_dense(
     """
     offsets = _check_factor("band: ... M N", offsets, band=band)
     N = band.shape[-1]
-    dense = np.zeros((*band.shape[:-2], N, N), band.dtype)
-    for row, column, entries in _entries(band, offsets, N, upper):
-        dense[..., row, column] = entries
+    dense = dispatch.zeros((*band.shape[:-2], N, N), band.dtype, band)
+    for below, above, entries in _entries(dense, band, offsets, upper):
+        below[...] = entries
         if symmetric:
-            dense[..., column, row] = entries
+            above[...] = entries
     return dense
 
 
@@ -605,25 +614,29 @@ def dense_to_band(dense: Any, *, offsets: Sequence[int], upper: bool = False) ->
     check_arrays("dense: ... N N", dense=dense)
     offsets = check_offsets(offsets)
     N = dense.shape[-1]
-    band = np.zeros((*dense.shape[:-2], len(offsets), N), dense.dtype)
-    for row, column, entries in _entries(band, offsets, N, upper):
-        entries[...] = dense[..., row, column]
+    band = dispatch.zeros((*dense.shape[:-2], len(offsets), N), dense.dtype, dense)
+    for below, _, entries in _entries(dispatch.plain(dense), band, offsets, upper):
+        entries[...] = below
     return band
 
 
-def _entries(band, offsets, N, upper):
-    """(rows, columns, view of the stored entries) of each diagonal."""
+def _entries(dense, band, offsets, upper):
+    """Views of each diagonal: in the dense matrices, mirrored there, and as it is stored. With upper=True the first is the
+    one above."""
+    N = band.shape[-1]
+    flat = dense.reshape(*dense.shape[:-2], N * N)
     for k, o in enumerate(offsets):
-        j = np.arange(max(N - o, 0))
+        n = max(N - o, 0)
+        below, above = flat[..., o * N :: N + 1], flat[..., min(o, N * N) : n * N : N + 1]
         if upper:
-            yield j, j + o, band[..., len(offsets) - 1 - k, min(o, N) :]
+            yield above, below, band[..., len(offsets) - 1 - k, N - n :]
         else:
-            yield j + o, j, band[..., k, : len(j)]
+            yield below, above, band[..., k, :n]
 
 
 def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[int, ...]]:
     """The same factor with one more diagonal, `last`, which is zero; its closure then reaches that far."""
-    zero = np.zeros((*chol.shape[:-2], 1, chol.shape[-1]), chol.dtype)
+    zero = dispatch.zeros((*chol.shape[:-2], 1, chol.shape[-1]), chol.dtype, chol)
     return arrays.concatenate([chol, zero], axis=-2), (*offsets, last)
 
 
@@ -632,7 +645,7 @@ def _outer(u, v, chol, offsets, sign=1):
     offsets = _default(offsets, chol)
     shape = broadcast(u.shape, v.shape)
     u, v = widened(u, shape), widened(v, shape)
-    band = dispatch.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype)
+    band = dispatch.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype, chol)
     rows = rows_of_factors(chol.shape[:-2], u.shape[:-1])
     settings = (rows, _int64(offsets), sign, band)
     dispatch.launch("banded", "outer", flat(u, 1), flat(v, 1), *settings, n=len(band), work=2 * u.size + band.size)
@@ -654,16 +667,16 @@ def _check_factor(contract: str, offsets: Any, *, name: str = "offsets", **argum
     return check_offsets(() if offsets is None else offsets, M, name=name)
 
 
-def _result(out, shape, dtype):
+def _result(out, shape, like):
     if out is None:
-        return dispatch.empty(shape, dtype)
-    check_out(out, shape, dtype)
+        return dispatch.empty(shape, like.dtype, like)
+    check_out(out, shape, like.dtype, like=like)
     return out
 
 
 def _deliver(result, x):
     """The kernel wrote `result`: where that was a copy of x (x is the caller's, in another layout), write it back."""
-    if not np.shares_memory(result, x):
+    if not dispatch.overlap(result, x):
         x[...] = result.reshape(x.shape)
     return x
 
@@ -673,12 +686,20 @@ def _int64(offsets: tuple[int, ...]) -> np.ndarray:
     return np.array(offsets, np.int64)
 
 
+@lru_cache(maxsize=256)
+def _rows(offsets: tuple[int, ...]) -> np.ndarray:
+    rows = np.array(offsets, np.int64)
+    rows.flags.writeable = False
+    return rows
+
+
 def _report(status, batch: tuple[int, ...], check: bool, info: Any, name: str = "chol") -> None:
     """Turn the kernels' status into `info` and, with check=True, into an error that names every failing system."""
     if info is not None:
-        check_out(info, batch, np.int32, name="info")
+        check_out(info, batch, np.int32, name="info", like=status)
         info[...] = status.reshape(batch)
     if check and status.any():
+        status = dispatch.to_host(status)
         failed = np.flatnonzero(status)
         rows = [tuple(int(i) for i in np.unravel_index(f, batch)) for f in failed]
         minors = [int(status[f]) for f in failed]

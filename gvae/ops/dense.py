@@ -80,9 +80,9 @@ def _product(x, y, out=None):
     """The matrix product of two matrices. Large ones lie in memory that was used before; where the BLAS itself has one
     thread, they are shared by ours, which do not spin while they wait."""
     if dispatch.is_cuda(x):
-        return x @ y
+        return np.matmul(x, y, out=out)
     (m, k), n = x.shape, y.shape[1]
-    out = dispatch.empty((m, n), x.dtype) if out is None else out
+    out = dispatch.empty((m, n), x.dtype, x) if out is None else out
     if 2 * m * k * n < WORTH_PIECES or blas.count() != 1:
         return np.matmul(x, y, out=out)
     threads.over(_multiply_pieces, x, y, out, n=PIECES, work=m * k * n)
@@ -103,7 +103,7 @@ def _multiply_pieces(x, y, out, lo, hi):
 def _column_sums(x, out=None):
     """The sums over the rows of a matrix."""
     if dispatch.is_cuda(x):
-        return x.sum(axis=0)
+        return x.sum(axis=0, out=out)
     out = np.empty(x.shape[1], x.dtype) if out is None else out
     threads.over(_sum_columns, x, out, n=x.shape[1], work=x.size, step=64)
     return out
@@ -123,7 +123,7 @@ def _add_bias_and_activate(y, bias, activation):
 def bias_activation(x, bias, *, activation):
     """activation(x + bias): x (..., O), bias (O,). The part of `affine` after its product."""
     check_arrays("x: ... O, bias: O", where="affine", x=x, bias=bias)
-    y = np.array(x, order="C", copy=True) if not dispatch.is_cuda(x) else x.copy()
+    y = dispatch.copy(x)
     _add_bias_and_activate(_rows(y), bias, activation)
     return y
 
@@ -143,7 +143,7 @@ def _activation_vjp(y_bar, y, activation):
     """Ȳ f'(A) as a function of Y = f(A)."""
     if activation == "identity":
         return y_bar
-    a_bar = dispatch.empty(y.shape, y.dtype) if not dispatch.is_cuda(y) else y.copy()
+    a_bar = dispatch.empty(y.shape, y.dtype, y)
     flat = [dispatch.plain(v).reshape(-1) for v in (y_bar, y)]
     settings = a_bar.reshape(-1), ACTIVATIONS.index(activation)
     dispatch.launch("affine", "activation_vjp", *flat, *settings, n=y.size, work=3 * y.size, step=1024)

@@ -155,7 +155,7 @@ def power(x, y):
 @power.vjp
 def _(z_bar, z, x, y, *, needs):
     def y_bar():
-        log_x = np.log(np.where(np.asarray(x) > 0, x, 1))
+        log_x = np.log(np.where(x > 0, x, 1))
         return z_bar * z * log_x.astype(z.dtype)
 
     return _pair(needs, lambda: z_bar * y * x ** (y - 1), x, y_bar, y)
@@ -187,7 +187,7 @@ def _(z_bar, z, x, y, *, needs):
 
 def where(mask: Any, x: Any, y: Any) -> Any:
     """x where the boolean `mask` holds, else y. The mask is a constant."""
-    return _where(x, y, mask=value_of(mask))
+    return _where(x, y, mask=dispatch.beside(value_of(mask), getattr(x if hasattr(x, "dtype") else y, "value", x)))
 
 
 @primitive

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gvae.checks import check_arrays
 from gvae.ops import arrays, linalg
 from gvae.ops.banded import LOG_2PI
@@ -60,5 +58,4 @@ def kl_divergence_dense(mean: Any, scale_tril: Any) -> Any:
 
 
 def _log_diagonal(scale_tril: Any) -> Any:
-    i = np.arange(scale_tril.shape[-1])
-    return log(arrays.getitem(scale_tril, (..., i, i)))
+    return log(arrays.diagonal(scale_tril))

@@ -28,8 +28,8 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
     batch, N = sizes["..."], sizes["N"]
     a, data = flat(widened(logits, (*batch, N)), 1), flat(x, 1)
     x_rows = owners(x.shape[:-1], batch)
-    log_prob = np.empty(len(a), a.dtype)
-    residual = dispatch.empty(a.shape if save else (0, N), a.dtype)
+    log_prob = dispatch.empty((len(a),), a.dtype, a)
+    residual = dispatch.empty(a.shape if save else (0, N), a.dtype, a)
     dispatch.launch("likelihoods", "bernoulli", data, x_rows, a, log_prob, residual, n=len(a), work=8 * a.size)
     value = log_prob.reshape(batch)
     return (value, residual.reshape(*batch, N)) if save else value

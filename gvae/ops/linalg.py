@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import caller_name, check_arrays, check_out
 from gvae.errors import NotPositiveDefiniteError
+from gvae.ops import banded
 from gvae.ops.elementwise import unbroadcast
 
 __all__ = ["cholesky", "eigh", "solve_triangular"]
@@ -25,28 +27,46 @@ def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
     """
     check_arrays("a: ... N N", a=a)
     if info is not None:
-        check_out(info, a.shape[:-2], np.int32, name="info")
-    try:
-        l = np.linalg.cholesky(a)
-        good = bool((_diagonal(l) > 0).all())  # a LAPACK may let NaN pass
-    except np.linalg.LinAlgError:
-        good = False
-    minors = np.zeros(a.shape[:-2], np.int32) if good else _failing_minors(a)
+        check_out(info, a.shape[:-2], np.int32, name="info", like=a)
+    l, minors = _factor(a) if not dispatch.is_cuda(a) else _factor_as_band(a)
     if info is not None:
         info[...] = minors
-    if good:
-        return l
-    failed = minors != 0
-    if check:
+    if check and minors.any():
+        minors = dispatch.to_host(minors)
+        failed = minors != 0
         rows = [tuple(int(i) for i in row) for row in np.argwhere(failed)]
         first = f"row {rows[0]}, minor {minors[failed][0]}"
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         raise NotPositiveDefiniteError(
             f"{caller_name()}: a is not positive definite in {first}{more}", rows, minors[failed].tolist()
         )
+    return l
+
+
+def _factor(a):
+    """The factors, NaN where there is none, and the order of each one's first failing minor, or 0."""
+    minors = np.zeros(a.shape[:-2], np.int32)
+    try:
+        l = np.linalg.cholesky(a)
+        if (_diagonal(l) > 0).all():  # a LAPACK may let NaN pass
+            return l, minors
+    except np.linalg.LinAlgError:
+        pass
+    minors = _failing_minors(a)
+    failed = minors != 0
     l = np.linalg.cholesky(np.where(failed[..., None, None], np.eye(a.shape[-1], dtype=a.dtype), a))
     l[failed] = np.nan
-    return l
+    return l, minors
+
+
+def _factor_as_band(a):
+    """The same by the kernel for bands: it finds the minors itself, and nobody waits for them."""
+    minors = dispatch.zeros(a.shape[:-2], np.int32, a)
+    if a.size == 0:
+        return a.copy(), minors
+    ab = banded.dense_to_band(a, offsets=range(a.shape[-1]))
+    l = banded.band_to_dense(banded.cholesky_banded(ab, check=False, info=minors))
+    return np.where((minors != 0)[..., None, None], a.dtype.type("nan"), l), minors
 
 
 @cholesky.vjp
@@ -59,10 +79,7 @@ def _(l_bar, l, a, *, needs, check=True, info=None):
 
 
 def _phi(a):
-    phi = np.tril(a)
-    diagonal = np.arange(a.shape[-1])
-    phi[..., diagonal, diagonal] *= 0.5
-    return phi
+    return np.tril(a) * (1 - 0.5 * dispatch.namespace(a).eye(a.shape[-1], dtype=a.dtype))
 
 
 def _diagonal(a):
@@ -141,14 +158,15 @@ def _(bars, value, a, *, needs):
     w, v = value
     w_bar, v_bar = bars
     vt = v.swapaxes(-1, -2)
-    inner = np.zeros(a.shape, a.dtype)
+    xp = dispatch.namespace(a)
+    inner = xp.zeros(a.shape, a.dtype)
     if v_bar is not None:
         gap = w[..., None, :] - w[..., :, None]
-        diagonal = np.eye(w.shape[-1], dtype=bool)
+        diagonal = xp.eye(w.shape[-1], dtype=bool)
         with np.errstate(divide="ignore"):
             f = np.where(diagonal, a.dtype.type(0), 1 / np.where(diagonal, a.dtype.type(1), gap))
         inner = inner + f * (vt @ v_bar)
     if w_bar is not None:
-        inner = inner + w_bar[..., None] * np.eye(w.shape[-1], dtype=a.dtype)
+        inner = inner + w_bar[..., None] * xp.eye(w.shape[-1], dtype=a.dtype)
     a_bar = v @ inner @ vt
     return (0.5 * (a_bar + a_bar.swapaxes(-1, -2)),)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from gvae import dispatch
 from gvae.checks import check_arrays
 from gvae.ops import arrays, linalg
 from gvae.ops.banded import LOG_2PI
@@ -32,7 +31,7 @@ def sample_lowrank(mean: Any, d: Any, u: Any, eps: Any) -> Any:
     check_arrays("mean: ... N, eps: ... N, d: ... N, u: ... R N", mean=mean, eps=eps, d=d, u=u)
     root = sqrt(d)
     v, a = _whiten(root, u)
-    identity = np.eye(u.shape[-2], dtype=u.dtype)
+    identity = dispatch.namespace(u).eye(u.shape[-2], dtype=u.dtype)
     t = matmul(v, eps[..., None])
     t = linalg.solve_triangular(a, linalg.solve_triangular(add(a, identity), t), trans=True)
     return mean + divide(subtract(eps, _apply_transposed(v, t)), root)
@@ -73,7 +72,7 @@ def logdet_lowrank(d: Any, u: Any) -> Any:
 def _whiten(root: Any, u: Any) -> tuple[Any, Any]:
     """V = U D^-1/2, and A with A Aᵀ = I + V Vᵀ, which only numbers that are not finite can keep from being definite."""
     v = divide(u, root[..., None, :])
-    identity = np.eye(u.shape[-2], dtype=u.dtype)
+    identity = dispatch.namespace(u).eye(u.shape[-2], dtype=u.dtype)
     return v, linalg.cholesky(add(matmul(v, arrays.swapaxes(v, axis1=-1, axis2=-2)), identity), check=False)
 
 
@@ -83,5 +82,4 @@ def _apply_transposed(v: Any, t: Any) -> Any:
 
 
 def _log_pivots(a: Any) -> Any:
-    i = np.arange(a.shape[-1])
-    return log(arrays.getitem(a, (..., i, i)))
+    return log(arrays.diagonal(a))

@@ -6,7 +6,8 @@ from typing import Any
 
 from gvae.autodiff import primitive
 from gvae.checks import check_floating
-from gvae.errors import DTypeError, ShapeError
+from gvae.dispatch import is_cuda
+from gvae.errors import DeviceError, DTypeError, ShapeError
 
 __all__ = ["csr_matmul", "is_csr"]
 
@@ -31,6 +32,9 @@ def csr_matmul(x: Any, y: Any) -> Any:
 @primitive
 def _csr_matmul(y, *, x):
     check_floating(y=y)
+    if is_cuda(x) != is_cuda(y):
+        kinds = ("CuPy", "NumPy") if is_cuda(x) else ("SciPy", "CuPy")
+        raise DeviceError(f"csr_matmul: x is a {kinds[0]} matrix and y a {kinds[1]} array, expected both on one device")
     if y.ndim != 2 or x.shape[1] != y.shape[0]:
         raise ShapeError(f"csr_matmul: y has shape {y.shape}, expected (k={x.shape[1]}, m)")
     return x.astype(y.dtype, copy=False) @ y

@@ -68,7 +68,7 @@ def _pass(log_weights, axis, weights):
         raise ShapeError(f"{caller_name()}: log_weights has shape {shape}, expected at least one entry along axis {axis}")
     outer, K, inner = math.prod(shape[:a]), shape[a], math.prod(shape[a + 1 :])
     block = dispatch.plain(log_weights).reshape(outer, K, inner)
-    result = np.empty((outer, inner), log_weights.dtype)
-    w = np.empty(block.shape if weights else (outer, 0, inner), log_weights.dtype)
+    result = dispatch.empty((outer, inner), block.dtype, block)
+    w = dispatch.empty(block.shape if weights else (outer, 0, inner), block.dtype, block)
     dispatch.kernels_for("weights", log_weights).log_mean_exp(block, result, w, 0, outer)
     return result.reshape(shape[:a] + shape[a + 1 :]), w.reshape(shape) if weights else None

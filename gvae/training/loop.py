@@ -53,7 +53,8 @@ def train(
     patience     : end when the validation bound has not grown for so many epochs; `trainer.chosen` are those of its best
     on_nonfinite : what follows a bound or gradient that is not finite. "stop" raises; "skip" takes the next batch without an
                    update, if the parameters are finite; "rollback" returns to the start of the epoch with half of the
-                   learning rate, 10 times at most until an epoch ends well. Each is an event in the history and the log
+                   learning rate, 10 times at most until an epoch ends well. Each is an event in the history and the log.
+                   Of a device, numbers are looked at when an epoch ends; there is no "skip"
     progress     : a progress bar with the bound
     run          : a folder that receives the log, and the checkpoint after every epoch and now and then within long ones. In
                    one that was reopened, `epochs` and `steps` count from the run's beginning
@@ -73,6 +74,10 @@ def train(
         raise DataError("train: the table has no rows")
     trainer = trainer or Trainer(model, n_rows=len(table), **settings)
     total = epochs * -(-len(table) // batch_size) if epochs is not None else int(steps or 0)
+    if trainer.device != "cpu" and on_nonfinite == "skip":
+        raise ConfigError("train: on_nonfinite 'skip' looks at every step, for which a device would have to be waited for")
+    table = table.to(trainer.device)
+    validation = None if validation is None else validation.to(trainer.device)
     loop = _Loop(trainer, table, batch_size, validation, patience, on_nonfinite, run, stop)
     loop.end = total if run is not None and run.reopened else trainer.steps + total
     if progress:
@@ -165,7 +170,7 @@ class _Loop:
         if trainer.average is not None:
             trainer.average.after_epoch(trainer.parameters, number)
         row: dict[str, Any] = {"epoch": number, "step": trainer.steps}
-        row |= {f"train_{name}": x / done.rows for name, x in done.sums.items()}
+        row |= {f"train_{name}": float(x) / done.rows for name, x in done.sums.items()}  # a device is waited for here, once
         if validation is not None:
             row |= {f"validation_{name}": x for name, x in trainer.validate(validation).items()}
         _check_epoch(trainer, row)  # before anything of this epoch is kept
@@ -196,7 +201,7 @@ class _Loop:
         trainer = self.trainer
         self.bar.update(trainer.steps - (self.end - self.bar.total) - self.bar.n)
         if (self.bar.n % 50 == 0 or trainer.steps == self.end) and trainer.epoch.rows:
-            bound = trainer.epoch.sums["bound"] / trainer.epoch.rows
+            bound = float(trainer.epoch.sums["bound"]) / trainer.epoch.rows
             self.bar.set_postfix_str(f"epoch {trainer.epochs + 1}, bound {bound:.2f} nats")
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from gvae import autodiff, random
+from gvae import autodiff, dispatch, random
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, NonFiniteError, RunError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
-from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average
+from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average, shorten
 
 # what a key is folded with, once per use, for ever: streams of different purpose never meet
 INIT, ORDER, BINARIZE, NOISE, VALIDATE = range(5)
@@ -33,7 +33,7 @@ class Epoch:
 
     batches: int = 0
     rows: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Any] = field(default_factory=dict)  # floats, or scalars on the device
     seconds: float = 0.0
 
 
@@ -61,6 +61,9 @@ class Trainer:
     replayed, without running them again. A recording counts only after it has given the next step's metrics and gradient
     bit for bit as they did; what cannot be recorded (sparse data, per-datum parameters, models that decide by values or
     draw binary codes) runs as Python in every step, and with `replays=False` everything does.
+
+    device : "cpu", or "cuda": parameters, optimiser and all that a step draws live there, batches have to (`Table.to`), and
+             a step waits for nothing: its metrics are scalars on the device, and are looked at when they are read
     """
 
     def __init__(
@@ -77,18 +80,23 @@ class Trainer:
         n_rows: int = 0,
         parameters: dict[str, np.ndarray] | None = None,
         replays: bool = True,
+        device: str = "cpu",
     ):
         check_whole(samples=samples)
+        dispatch.module(device)
         if clip is not None and not (isinstance(clip, (int, float)) and 0 < clip < math.inf):
             raise ConfigError(f"clip is {clip!r}, expected a positive number")
         self.model, self.objective, self.samples = model, objective or ELBO(), samples
         self.key = random.key(seed)
         init_key = random.fold_in(self.key, INIT)
-        self.parameters = Parameters(model.init(init_key) if parameters is None else parameters)
+        self.device = device
+        self.parameters = Parameters(model.init(init_key) if parameters is None else parameters).to(device)
         self.gradient = self.parameters.zeros()
         self.optimizer = Adam(self.parameters, learning_rate)
-        self.state = model.init_state(init_key) if hasattr(model, "init_state") else {}
+        state = model.init_state(init_key) if hasattr(model, "init_state") else {}
+        self.state = {name: dispatch.to_device(value, device) for name, value in state.items()}
         rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
+        rows = {name: dispatch.to_device(values, device) for name, values in rows.items()}
         self.rows = {name: RowAdam(values, learning_rate) for name, values in rows.items()}
         self.learning_rate, self.schedule, self.clip = learning_rate, schedule or Schedule(), clip
         self.average = None if average is None else parse_average(average, self.parameters)
@@ -100,13 +108,15 @@ class Trainer:
         self.scale = 1.0  # of the learning rate: halved by every roll-back
         self.rollbacks = 0  # since an epoch last ended well
         self.mark: Snapshot | None = None  # where a roll-back leads to
-        self.replays = replays and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
+        self.replays = replays and device == "cpu" and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
         self.recordings: dict[Any, _Known] = {}  # by the shapes of a step's arrays
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row.
+    def step(self, batch: Batch) -> dict[str, Any]:
+        """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row: floats, or scalars
+        on the device, whose reading waits for it.
 
-        Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient.
+        Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient; on a
+        device nothing is looked at.
         """
         noise = self.model.noise(random.fold_in(self.key, NOISE, self.steps), batch, self.samples)
         row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
@@ -115,12 +125,11 @@ class Trainer:
         inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": self.steps}
         metrics, state = self._evaluate(params, inputs, out)
         gradients = [self.gradient.flat, *(out[name] for name in self.rows)]
-        length = norm(*gradients)
-        if not (math.isfinite(metrics["bound"]) and math.isfinite(length)):
+        length = norm(*gradients) if self.device == "cpu" or self.clip is not None else 0.0
+        if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and math.isfinite(length)):
             raise self._failure(params, inputs, out, metrics["bound"])
-        if self.clip is not None and length > self.clip:
-            for gradient in gradients:
-                gradient *= gradient.dtype.type(self.clip / length)
+        if self.clip is not None:
+            shorten(gradients, length, self.clip)
         rate = self.learning_rate * self.scale * self.schedule(self.steps)
         self.optimizer.learning_rate = rate
         self.optimizer.update(self.gradient)
@@ -176,7 +185,7 @@ class Trainer:
     def _back(self, evaluated: tuple, out: dict) -> tuple[dict[str, float], dict]:
         value, pull, (metrics, state) = evaluated
         self._pull(value, pull, out)
-        return {name: float(x) for name, x in metrics.items()}, state
+        return {name: x if dispatch.is_cuda(x) else float(x) for name, x in metrics.items()}, state
 
     def _pull(self, value: Any, pull: Callable, out: dict) -> None:
         """Fill the gradients, `out`: descending the optimiser's way is ascending the objective, hence the cotangent -1."""
@@ -245,7 +254,7 @@ class Trainer:
 
     def validate(self, table: Table, batch_size: int = 500) -> dict[str, float]:
         """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time."""
-        totals: dict[str, float] = {}
+        totals: dict[str, Any] = {}
         weights = 0.0
         key = random.fold_in(self.key, VALIDATE)
         for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
@@ -256,8 +265,8 @@ class Trainer:
             weight = len(batch) if batch.weight is None else float(batch.weight.sum())
             weights += weight
             for name, x in metrics.items():
-                totals[name] = totals.get(name, 0.0) + weight * float(x)
-        return {name: x / weights for name, x in totals.items()}
+                totals[name] = totals.get(name, 0.0) + weight * (x if dispatch.is_cuda(x) else float(x))
+        return {name: float(x) / weights for name, x in totals.items()}
 
     @property
     def weights(self) -> Parameters:
@@ -291,7 +300,12 @@ class Trainer:
         if self.best is not None:
             arrays |= {f"best/{name}": value for name, value in self.best.items()}
         counters: dict[str, Any] = {"steps": self.steps, "epochs": self.epochs, "optimizer_step": self.optimizer.step}
-        counters |= {"epoch": asdict(self.epoch), "stopping": asdict(self.stopping), "schedule": self.schedule.state}
+        sums = {name: float(x) for name, x in self.epoch.sums.items()}  # a device is waited for here
+        counters |= {
+            "epoch": asdict(replace(self.epoch, sums=sums)),
+            "stopping": asdict(self.stopping),
+            "schedule": self.schedule.state,
+        }
         counters |= {"average": self.average.count if self.average else 0, "scale": self.scale, "rollbacks": self.rollbacks}
         return arrays, counters
 
@@ -311,8 +325,8 @@ class Trainer:
         self.best = None if counters["stopping"]["best"] is None else self.parameters.zeros()
         for name, array in self.snapshot()[0].items():
             if not name.startswith("state/"):
-                array[...] = arrays[name]
-        self.state = {name: arrays[f"state/{name}"].copy() for name in self.state}
+                array[...] = dispatch.to_device(arrays[name], self.device)
+        self.state = {name: dispatch.to_device(arrays[f"state/{name}"], self.device).copy() for name in self.state}
         self.steps, self.epochs, self.optimizer.step = (counters[n] for n in ("steps", "epochs", "optimizer_step"))
         self.epoch, self.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])
         self.schedule.state, self.scale, self.rollbacks = (

@@ -1,0 +1,410 @@
+"""Ops, models, training and the command line on CuPy arrays: emulated, and on a device where there is one (marked gpu)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import devices
+import numpy as np
+import pytest
+import scipy.sparse
+from cases import CASES
+from emulator import cupy_emulated
+from strategies import Sizes
+
+from gvae import VAE, data, dispatch, families, models, nn, objectives, ops, optim, random, training
+from gvae.autodiff import gradient, vjp
+from gvae.errors import ConfigError, DeviceError, NonFiniteError, NotPositiveDefiniteError, ShapeError
+from gvae.kernels.cuda import launch
+
+SIZES = {
+    "alike": Sizes((2,), ((2,),) * 4, 3, (0, 1), 2, 2),
+    "broadcast": Sizes((2, 3), ((2, 1), (3,), (), (2, 3)), 3, (0, 2), 2, 2),
+    "a warp and more": Sizes((35,), ((35,),) * 4, 9, (0, 1, 4), 2, 3),
+    "shared factor": Sizes((40,), ((), (40,), (40,), (40,)), 5, (0, 1, 2), 2, 3),
+    "no rows": Sizes((3, 0), ((3, 0),) * 4, 2, (0, 1), 2, 2),
+}
+TOLERANCE = {np.float32: 3e-5, np.float64: 1e-11}
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
+# rows with a SciPy matrix inside: test_sparse_matrices
+OPS = [case for case in CASES if "csr" not in str(case)]
+
+
+def close(actual, expected, dtype):
+    tolerance = TOLERANCE[dtype]
+    assert actual.dtype == dtype
+    np.testing.assert_allclose(
+        actual.get(), expected, rtol=tolerance, atol=tolerance * (1 + np.abs(expected).max(initial=0))
+    )
+
+
+# ---- ops ----
+
+
+@every_dtype
+@pytest.mark.parametrize("size", list(SIZES))
+@pytest.mark.parametrize("case", OPS, ids=str)
+def test_ops(anywhere, case, size, dtype):
+    """Value and gradient as on the CPU, on the device from end to end."""
+    s = SIZES[size]
+    here = [a.astype(dtype) for a in case.args(np.random.default_rng(0), s)]
+    there = [anywhere.asarray(a) for a in here]
+    op = case.op(s)
+    close(op(*there), op(*here), dtype)
+    expected, actual = (gradient(lambda *a: ops.sum(ops.square(op(*a))), *args) for args in (here, there))
+    for bar, wanted in zip(*((x,) if len(here) == 1 else x for x in (actual, expected)), strict=True):
+        close(bar, wanted, dtype)
+
+
+def test_structured_ops_launch_kernels(cupy):
+    s, launched = SIZES["a warp and more"], set()
+    for case in CASES:
+        if "csr" in str(case):
+            continue
+        before = launch.counts.copy()
+        args = [cupy.asarray(a) for a in case.args(np.random.default_rng(0), s)]
+        gradient(lambda *a, case=case: ops.sum(case.op(s)(*a)), *args)
+        launched |= {name for name, n in launch.counts.items() if n > before[name]}
+    wanted = {name for name in devices.KERNELS if name.split(".")[0] in ("affine", "banded", "likelihoods", "weights")}
+    assert launched >= wanted - {"banded.multiply_columns"}  # which is for one long system: below
+
+
+@every_dtype
+def test_sparse_matrices(anywhere, dtype):
+    counts = scipy.sparse.random_array((5, 7), density=0.4, rng=np.random.default_rng(0)).tocsr()
+    rng = np.random.default_rng(1)
+    w, b = rng.normal(size=(7, 3)).astype(dtype), rng.normal(size=3).astype(dtype)
+    there = dispatch.to_device(counts, "cuda"), anywhere.asarray(w), anywhere.asarray(b)
+    for op in (ops.affine, lambda x, w, b: ops.csr_matmul(x, w) + b):
+        close(op(*there), op(counts, w, b), dtype)
+        bars, expected = (gradient(lambda *p, x=x, op=op: ops.sum(op(x, *p)), *p) for x, *p in (there, (counts, w, b)))
+        for bar, wanted in zip(bars, expected, strict=True):
+            close(bar, wanted, dtype)
+
+
+@pytest.mark.parametrize("trans", [False, True])
+def test_one_long_system(anywhere, trans):
+    rng = np.random.default_rng(0)
+    chol, b = rng.uniform(1, 2, size=(2, 70_000)), rng.normal(size=70_000)
+    chol[1] = rng.normal(size=70_000) * 0.5
+    there = anywhere.asarray(chol), anywhere.asarray(b)
+    before = launch.counts.copy()
+    for op in (ops.solve_triangular_banded, ops.multiply_triangular_banded):
+        close(op(*there, trans=trans), op(chol, b, trans=trans), np.float64)
+    close(ops.inverse_banded(there[0]), ops.inverse_banded(chol), np.float64)
+    new = {name for name, n in launch.counts.items() if n > before[name]}
+    assert new == {"banded.multiply_columns", *(f"chain.{name}" for name in ("ends", "connect", "fill", "serial"))}
+    here, there = (gradient(lambda c, x: ops.sum(ops.square(ops.sample_banded(x, c, x))), *a) for a in ((chol, b), there))
+    for bar, wanted in zip(there, here, strict=True):
+        close(bar, wanted, np.float64)
+
+
+@every_dtype
+@pytest.mark.parametrize("case", [case for case in OPS if case.out], ids=str)
+def test_out(anywhere, case, dtype):
+    s = SIZES["broadcast"]
+    args = [anywhere.asarray(a.astype(dtype)) for a in case.args(np.random.default_rng(0), s)]
+    expected = case.op(s)(*args).get()
+    for out in (anywhere.empty(expected.shape, dtype), anywhere.empty((*expected.shape, 2), dtype)[..., 0]):
+        assert case.op(s)(*args, out=out) is out
+        np.testing.assert_array_equal(out.get(), expected)
+    with pytest.raises(DeviceError, match="out is a NumPy array, expected a CuPy array"):
+        case.op(s)(*args, out=np.empty(expected.shape, dtype))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda c, **k: ops.solve_triangular_banded(c, c[..., 0, :], **k),
+        lambda c, **k: ops.inverse_banded(c, **k),
+        lambda c, **k: ops.logdet_banded(c, **k),
+        lambda c, **k: ops.cholesky_banded(-c, **k),
+        lambda c, **k: ops.cholesky(-ops.band_to_dense(c), **k),
+    ],
+)
+def test_failures_are_those_of_the_cpu(anywhere, f):
+    chol = np.ones((5, 2, 4))
+    chol[:, 1] = 0.1
+    for array in (chol, anywhere.asarray(chol)):
+        array[1, 0, 2], array[3, 0, 0], array[4, 0, 1] = -1, 0, np.nan
+    errors = []
+    for where in (chol, anywhere.asarray(chol)):
+        with pytest.raises(NotPositiveDefiniteError) as raised:
+            f(where)
+        errors.append((str(raised.value), raised.value.rows, raised.value.minors))
+    assert errors[0] == errors[1]
+    here, there = np.full(5, 7, np.int32), anywhere.full(5, 7, np.int32)
+    expected, actual = f(chol, check=False, info=here), f(anywhere.asarray(chol), check=False, info=there)
+    np.testing.assert_array_equal(there.get(), here)
+    np.testing.assert_allclose(actual.get(), expected, rtol=1e-12, equal_nan=True)
+    with pytest.raises(DeviceError, match="info"):
+        f(anywhere.asarray(chol), check=False, info=here)
+
+
+def test_without_check_nothing_is_waited_for(cupy):
+    p = np.random.default_rng(0)
+    chol = cupy.asarray(np.stack([p.uniform(1, 2, size=(9, 6)), p.normal(size=(9, 6)) * 0.3], axis=1))
+    x = cupy.asarray(p.normal(size=(9, 6)))
+    for _ in range(2):  # index arrays are uploaded the first time
+        with cupy_emulated.counted() as n:
+            for f in (
+                lambda c, x: ops.kl_divergence_banded(x, c, check=False),
+                lambda c, x: ops.sample_banded(x, c, x, check=False),
+                lambda c, x: ops.log_prob_banded(x, x, c, check=False),
+                lambda c, x: ops.logdet_banded(c, check=False),
+                lambda c, x: ops.cholesky_banded(c, check=False),
+            ):
+                gradient(lambda c, x, f=f: ops.sum(f(c, x)), chol, x)
+    assert (n.to_host, n.to_device, n.synchronize) == (0, 0, 0)
+    with cupy_emulated.counted() as n:
+        ops.solve_triangular_banded(chol, x)
+    assert n.to_host > 0  # check=True asks
+
+
+def test_devices_are_not_mixed(cupy):
+    there, here = cupy.ones((2, 3)), np.ones((2, 3))
+    for f in (ops.add, ops.matmul, lambda x, y: ops.sample_diagonal(x, x, y), lambda x, y: ops.bernoulli_log_prob(x, y)):
+        for pair in ((there, here), (here, there)):
+            with pytest.raises(DeviceError, match="one device"):
+                f(*pair)
+    with pytest.raises(DeviceError):
+        vjp(ops.multiply, there, there)[1](here)
+    with pytest.raises(DeviceError):
+        nn.Parameters({"a.x": there, "a.y": here})
+    with pytest.raises(DeviceError, match="SciPy"):
+        ops.csr_matmul(scipy.sparse.csr_array(here), cupy.ones((3, 2)))
+
+
+def test_masks_and_indices_may_come_from_the_host(cupy):
+    x = cupy.asarray(np.arange(12.0).reshape(3, 4))
+    mask = np.arange(4) % 2 == 0
+    np.testing.assert_array_equal(ops.where(mask, x, 0.0).get(), np.where(mask, x.get(), 0))
+    mask[:] = False  # what was passed is not what is kept
+    np.testing.assert_array_equal(ops.where(mask, x, 0.0).get(), 0 * x.get())
+    np.testing.assert_array_equal(ops.getitem(x, (np.array([2, 0]), slice(None))).get(), x.get()[[2, 0]])
+
+
+def test_running_out_of_memory(cupy):
+    """The error is the device's, what was there is as it was, and what was taken is given back."""
+    pool = cupy.get_default_memory_pool()
+    chol, b = cupy.ones((50, 2, 40)), cupy.ones((50, 40))
+    gradient(lambda c, x: ops.sum(ops.sample_banded(x, c, x)), chol, b)  # index arrays stay
+    before = pool.used_bytes()
+    pool.set_limit(size=pool.total_bytes() + 20_000)
+    try:
+        with pytest.raises(MemoryError):
+            gradient(lambda c, x: ops.sum(ops.sample_banded(x, c, x)), chol, b)
+    finally:
+        pool.set_limit(size=0)
+    assert pool.used_bytes() == before
+    assert float(chol.min()) == float(b.max()) == 1
+    assert np.isfinite(gradient(lambda c, x: ops.sum(ops.sample_banded(x, c, x)), chol, b)[0].get()).all()
+
+
+# ---- random numbers ----
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (0, 2), (1000,)])
+def test_draws(anywhere, shape, dtype):
+    key = random.fold_in(random.key(3), 4)
+    like = anywhere.zeros(1, dtype)
+    uniform = random.uniform(key, shape, dtype, like)
+    np.testing.assert_array_equal(uniform.get(), random.uniform(key, shape, dtype))
+    normal, expected = random.normal(key, shape, dtype, like).get(), random.normal(key, shape, dtype)
+    assert (np.abs(normal - expected) <= 4 * np.spacing(np.abs(expected))).all()
+    p = random.uniform(random.key(9), shape, dtype)
+    np.testing.assert_array_equal(random.bernoulli(key, anywhere.asarray(p)).get(), random.bernoulli(key, p))
+
+
+# ---- training ----
+
+X = np.random.default_rng(0).random((60, 12), np.float32)
+POSTERIORS = ("diagonal", "independent", "chain", "band:2", "grid:2x3", "extended_grid:2x3", "ar1", "lowrank:2", "full")
+
+
+def steps(device, posterior, objective="elbo", observation="bernoulli", n=3, dtype=np.float32, dispatching=None):
+    """(flat parameters, bounds) after n steps of a small model, and the last step's counts if it is emulated."""
+    model = models.VAE(12, 6, posterior=posterior, observation=observation, hidden=(8,), dtype=dtype)
+    trainer = training.Trainer(model, objective=objectives.parse(objective), samples=2, seed=1, device=device)
+    table = data.Table(X.astype(dtype), binarize="dynamic").to(device)
+    bounds, counts = [], None
+    for i, batch in enumerate(table.batches(random.key(5), 20)):
+        if dispatching is not None and i == 2:
+            with dispatching.counted() as counts:
+                bounds.append(trainer.step(batch)["bound"])
+        else:
+            bounds.append(trainer.step(batch)["bound"])
+    return trainer.parameters.to("cpu").flat, [float(b) for b in bounds], counts
+
+
+@pytest.mark.parametrize("objective", ["elbo", "iwae"])
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_training_steps(anywhere, posterior, objective):
+    here, there = (steps(device, posterior, objective) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(there[1], here[1], rtol=2e-5)
+    np.testing.assert_allclose(there[0], here[0], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(("posterior", "observation"), [("bernoulli", "bernoulli"), ("chain", "gaussian")])
+def test_training_steps_of_other_roles(anywhere, posterior, observation):
+    here, there = (steps(device, posterior, observation=observation, dtype=np.float64) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(there[1], here[1], rtol=1e-10)
+    np.testing.assert_allclose(there[0], here[0], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("posterior", [*POSTERIORS, "bernoulli"])
+def test_a_step_stays_on_the_device(cupy, posterior):
+    """Binarization, noise, forward, backward, update: nothing goes to or comes from the host, nobody waits."""
+    counts = steps("cuda", posterior, dispatching=cupy_emulated)[2]
+    assert (counts.to_host, counts.to_device, counts.synchronize) == (0, 0, 0)
+    assert counts.launches > 5
+
+
+@pytest.mark.parametrize("name", [name for name in families.FAMILIES if name != "gaussian"])
+def test_families(anywhere, name):
+    """Samples, densities, entropies, moments and divergences of every family, with raw numbers far out as well."""
+    family = families.parse(name, 6)
+    for spread in (1.0, 1e4):
+        raw = np.random.default_rng(1).normal(size=(4, family.n_params)) * spread
+        key = random.key(2)
+        results = []
+        for here in (raw, anywhere.asarray(raw)):
+            d = family(here)
+            noise = d.noise(key, (3,))
+            z = d.sample(noise)
+            results.append(
+                [z, d.log_prob(z), d.entropy(), d.variance(), d.covariance(), d.mean, d.kl(), d.standard.entropy()]
+            )
+        for wanted, actual in zip(*results, strict=True):
+            assert type(actual) is anywhere.ndarray
+            np.testing.assert_allclose(
+                actual.get(), wanted, rtol=1e-8 * spread, atol=1e-8 * spread * (1 + np.abs(wanted).max()), equal_nan=True
+            )
+
+
+def test_an_epoch(anywhere, tmp_path):
+    """train, validation, the log and the checkpoint: what the CPU's run has, within rounding, and on the host."""
+    histories, tensors = [], []
+    for device in ("cpu", "cuda"):
+        model = models.VAE(12, 6, posterior="chain", hidden=(8,))
+        run = training.RunFolder(tmp_path / device, {"model": "test"})
+        trainer = training.Trainer(model, seed=3, device=device)
+        table, held_out = data.Table(X, binarize="dynamic"), data.Table(X[:20], binarize="threshold")
+        trainer, history = training.train(
+            model, table, epochs=2, batch_size=16, validation=held_out, run=run, trainer=trainer
+        )
+        histories.append(history.rows)
+        tensors.append(training.load_checkpoint(tmp_path / device / "checkpoint.safetensors")[0])
+    for here, there in zip(*histories, strict=True):
+        assert all(isinstance(x, (int, float)) for x in there.values())
+        for name in ("train_bound", "train_kl", "validation_bound", "epoch", "step"):
+            np.testing.assert_allclose(there[name], here[name], rtol=1e-4)
+    assert tensors[0].keys() == tensors[1].keys()
+    for name, value in tensors[0].items():
+        np.testing.assert_allclose(tensors[1][name], value, rtol=1e-2, atol=1e-4)
+
+
+def test_an_epoch_is_waited_for_once(cupy):
+    trainer = training.Trainer(models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, device="cuda")
+    table = data.Table(X, binarize="dynamic").to("cuda")
+    training.train(trainer.model, table, epochs=1, batch_size=20, trainer=trainer)  # the index arrays are there from now on
+    reads = []
+    for batch_size in (20, 10):
+        with cupy_emulated.counted() as n:
+            training.train(trainer.model, table, epochs=1, batch_size=batch_size, trainer=trainer)
+        reads.append(n.to_host)
+    assert reads[0] == reads[1]  # however many steps it has
+
+
+def test_rows_of_parameters(anywhere):
+    values = np.random.default_rng(0).normal(size=(6, 3))
+    both = []
+    for xp in (np, anywhere):
+        adam = optim.RowAdam(xp.asarray(values.copy()), 0.1)
+        for index in ([0, 3], [3, 5]):
+            adam.update(xp.asarray(index), xp.asarray(np.ones((2, 3))))
+        both.append(dispatch.to_host(adam.values))
+    np.testing.assert_allclose(both[1], both[0], rtol=1e-12)
+
+
+def test_a_bound_that_is_not_finite(cupy):
+    trainer = training.Trainer(models.VAE(12, 6, hidden=(8,)), learning_rate=1e30, seed=1, device="cuda")
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match="not finite"):
+        training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
+
+
+def test_the_estimator(anywhere):
+    settings = {
+        "latent": 4,
+        "posterior": "extended_grid:2x2",
+        "hidden": (8,),
+        "epochs": 2,
+        "batch_size": 20,
+        "random_state": 1,
+    }
+    here, there = (VAE(**settings, device=device).fit(X, validation=X[:10]) for device in ("cpu", "cuda"))
+    assert all(type(value) is np.ndarray for value in there.parameters_.values())
+    np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(there.history_[-1]["train_bound"], here.history_[-1]["train_bound"], rtol=1e-4)
+
+
+def test_the_command_line(cupy, tmp_path, capsys):
+    from gvae import cli
+
+    np.save(tmp_path / "x.npy", X)
+    arguments = ["train", str(tmp_path / "x.npy"), "--out", str(tmp_path / "run"), "--epochs", "1", "--latent", "4"]
+    before = launch.counts["banded.sample"] + launch.counts["optim.adam"]
+    assert cli.main([*arguments, "--hidden", "8", "--device", "cuda", "--quiet"]) in (0, None)
+    assert launch.counts["banded.sample"] + launch.counts["optim.adam"] > before
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+# ---- without CUDA ----
+
+
+def test_asking_for_cuda_without_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for ask in (
+        lambda: dispatch.module("cuda"),
+        lambda: VAE(device="cuda").fit(X, run=tmp_path / "run"),
+        lambda: training.Trainer(models.VAE(12, 4), device="cuda"),
+        lambda: data.Table(X).to("cuda"),
+    ):
+        with pytest.raises(DeviceError, match=r"pip install 'gvae\[cuda13\]'"):
+            ask()
+    assert not (tmp_path / "run").exists()
+    for ask in (lambda: dispatch.module("gpu"), lambda: VAE(device="cuda:1").fit(X), lambda: VAE(device=None).fit(X)):
+        with pytest.raises(ConfigError, match="cpu"):
+            ask()
+
+
+def test_asking_for_cuda_without_a_driver(cupy, monkeypatch):
+    monkeypatch.setattr(cupy.cuda, "is_available", lambda: False, raising=False)
+    with pytest.raises(DeviceError, match="driver"):
+        dispatch.module("cuda")
+
+
+def test_importing_and_training_on_the_cpu_does_not_import_cupy():
+    code = (
+        "import sys, numpy as np, gvae; gvae.VAE(latent=2, hidden=(4,), epochs=1).fit(np.eye(6))\n"
+        "assert 'cupy' not in sys.modules and 'gvae.kernels.cuda.launch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_moving_between_devices(cupy):
+    table = data.Table(X, binarize="threshold", weight=np.ones(60, np.float32))
+    there = table.to("cuda")
+    assert there.to("cuda") is there
+    assert table.to("cpu") is table
+    assert {type(c) for c in there.columns.values()} == {cupy.ndarray}
+    np.testing.assert_array_equal(there.to("cpu").columns["x"], table.columns["x"])
+    parameters = nn.Parameters({"a.w": X, "a.b": X[0], "c.w": X[1]})
+    moved = parameters.to("cuda")
+    assert moved.groups == parameters.groups
+    np.testing.assert_array_equal(moved.to("cpu").flat, parameters.flat)
+    with pytest.raises(ShapeError):
+        ops.add(cupy.ones(3), cupy.ones(4))

@@ -1,0 +1,587 @@
+"""The CUDA kernels: compiled for devices, and run (emulated, or on a device) against their CPU twins on the same arrays."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from functools import cache
+from pathlib import Path
+
+import devices
+import numba
+import numpy as np
+import pytest
+from emulator import EmulatorError, EmuModule, Schedule, nvrtc, recorded
+
+import gvae.kernels.cpu
+from gvae.kernels.cuda import launch
+from gvae.ops._batching import lane_order, rows_of_factors
+
+FLOATS = (np.float32, np.float64)
+every_family = pytest.mark.parametrize("family", devices.FAMILIES)
+every_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=lambda t: t.__name__)
+
+
+def cpu(family):
+    return importlib.import_module(f"gvae.kernels.cpu.{family}")
+
+
+def gpu(family):
+    return importlib.import_module(f"gvae.kernels.cuda.{family}")
+
+
+# ---- every kernel has a twin ----
+
+# What a CPU needs and a device does otherwise. A kernel that is in neither place has been forgotten.
+CPU_ONLY = {
+    "_lanes": {"pack", "unpack", "pack_systems", "unpack_systems", "neighbours"},  # tiles in shared memory (`fetch`)
+    "banded": {
+        *("scratch_width", "solve_scratch", "solve_group", "starts_of", "pack_differences"),  # groups of lanes
+        *("first_bad_pivot", "first_bad_pivots", "add", "subtract", "subtract_multiple"),  # lines of a kernel there
+        *("sum_of_logs", "sum_of_squares", "quadratic_along", "quadratic_along_vjp"),  # `density`, `pivots`, a warp's lanes
+        *("outer_one", "quadratic_one", "quadratic_vjp_one"),  # one thread per entry
+        *("multiply_triangular_transposed_one", "cholesky_vjp_one", "inverse_vjp_one"),  # in the kernel itself
+    },
+    # segments are as short as a device needs, and the choice between them and the serial loop is made on the device
+    "chain": {"coefficients", "ends", "end_one", "connect", "fill", "fill_one", "rest", "serial", "status"},
+    "likelihoods": {"sum_of_log1p"},
+    "random": {"philox_block"},
+}
+
+
+def test_every_cpu_kernel_has_a_twin():
+    for path in Path(gvae.kernels.cpu.__file__).parent.glob("*.py"):
+        if path.stem == "__init__":
+            continue
+        module, text = cpu(path.stem), "" if path.stem.startswith("_") else launch.source(path.stem)
+        for name, kernel in vars(module).items():
+            if not hasattr(kernel, "signatures") or kernel.py_func.__module__ != module.__name__:
+                continue
+            if name in CPU_ONLY.get(path.stem, ()):
+                continue
+            parameters = kernel.py_func.__code__.co_varnames[: kernel.py_func.__code__.co_argcount]
+            if parameters[-2:] != ("lo", "hi"):  # a function for one system: in the source, under its name
+                assert re.search(rf"__device__ [^;{{]*\b{name}\(", text), f"{path.stem}.{name} is not in {path.stem}.cu"
+                continue
+            twin = getattr(gpu(path.stem), name, None)
+            assert twin is not None, f"{path.stem}.{name} has no CUDA twin"
+            given = twin.parameters if isinstance(twin, launch.Kernel) else tuple(inspect.signature(twin).parameters)
+            assert given == parameters, f"{path.stem}.{name}"
+
+
+def test_the_exceptions_exist():
+    for family, names in CPU_ONLY.items():
+        assert names <= set(vars(cpu(family))), names - set(vars(cpu(family)))
+
+
+@every_family
+def test_sources(family):
+    text = launch.source(family)
+    assert "#include" not in text
+    declared = set(launch.KERNELS[family])
+    assert declared == set(re.findall(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(", text))
+    for name, kernel in launch.KERNELS[family].items():
+        found = re.search(rf"\b{name}\(([^{{]*)\) \{{", text[text.index("__global__") :])
+        names = [re.split(r"[ *]", parameter.strip())[-1] for parameter in found[1].split(",")]
+        words = ("k0", "k1", "s2", "s3")
+        wanted = [word for p in kernel.parameters[:-2] for word in (words if p == "key" else (p,))]
+        assert names[: len(wanted)] == wanted, f"{family}.{name}"
+        assert names[-2:] == ["lo", "hi"]
+        assert len(names) >= len(wanted) + len(kernel.sizes) + 2
+
+
+# ---- compiled, without a device ----
+
+DOUBLES = ("sample", "log_prob", "log_prob_of_draw")  # long sums of a density, on purpose in float64
+
+
+@every_family
+@pytest.mark.skipif(nvrtc.why_not() is not None, reason=nvrtc.why_not() or "")
+def test_every_instantiation_compiles_without_a_spill(family):
+    for dtype in FLOATS:
+        names = launch.name_expressions(family, dtype)
+        reports = nvrtc.check(launch.source(family), names, options=launch.OPTIONS, doubles=DOUBLES)
+        for (arch, name), report in reports.items():
+            assert report.registers <= 128, (arch, name, report.registers)
+            assert report.shared <= launch.SHARED
+            devices.compiled.setdefault(f"{family}.{name.split('<')[0]}", set()).add(arch)
+
+
+# ---- run, against the CPU ----
+
+# F factors with K right-hand sides each, N columns, offsets: less than a warp and more, one column, tiles that are full and
+# not, windows that reach over several tiles, and some that no tile can hold
+SHAPES = {
+    "tiny": (3, 1, 7, (0, 1)),
+    "chain": (37, 1, 45, (0, 1)),
+    "band 4": (40, 2, 70, (0, 1, 2, 3, 4)),
+    "grid": (9, 3, 50, (0, 1, 7)),
+    "wide": (33, 2, 40, (0, 1, 30)),
+    "M > N": (5, 2, 3, (0, 1, 2, 4, 8)),
+    "one column": (5, 1, 1, (0, 1)),
+    "no tile": (2, 2, 300, (0, 1, 200)),
+    "diagonal": (6, 1, 20, (0,)),
+}
+
+
+def banded_problem(shape, dtype, rng):
+    """Arrays by the kernels' argument names; one factor has a pivot that fails."""
+    F, K, N, offsets = SHAPES[shape]
+    M, W, R = len(offsets), offsets[-1] + 1, F * K
+    chol = rng.normal(size=(F, M, N)) * 0.6 / max(M - 1, 1)
+    chol[:, 0] = rng.uniform(0.7, 2, size=(F, N))
+    for k, o in enumerate(offsets):
+        chol[:, k, max(N - o, 0) :] = 1e3  # rubbish that must not be read
+    chol = chol.astype(dtype)
+    bad = chol.copy()
+    bad[1, 0, N // 2] = -1
+    bad[F - 1, 0, :] = np.nan
+    rows = rows_of_factors((F,), (K, F))
+    owner, row = lane_order((F,), (K, F))
+
+    def vectors():
+        return rng.normal(size=(R, N)).astype(dtype)
+
+    s, info = np.empty((F, W, N), dtype), np.zeros(F, np.int32)
+    cpu("banded").inverse(chol, np.array(offsets), s, info, 0, F)
+    ab = chol.copy()
+    ab[:, 0] += 3
+    return {
+        **{"F": F, "K": K, "N": N, "M": M, "R": R, "W": W, "dtype": dtype, "info": info},
+        **{"chol": chol, "bad": bad, "offsets": np.array(offsets), "owner": owner, "row": row, "rows": rows, "s": s},
+        **{"x": vectors(), "y": vectors(), "z": vectors(), "log_q": rng.normal(size=R).astype(dtype)},
+        **{"s_bar": rng.normal(size=s.shape).astype(dtype), "ab": ab, "turned": rows[:, ::-1].copy()},
+    }
+
+
+def solves(p):
+    for trans in (False, True):
+        yield (p["bad"], p["offsets"], p["owner"], p["row"], p["row"], p["x"], out(p["x"]), trans, p["info"]), (6, 8), p["R"]
+
+
+def solve_vjps(p):
+    for trans in (False, True):
+        yield (p["chol"], p["offsets"], p["rows"], p["x"], p["y"], trans, out(p["x"]), out(p["chol"])), (6, 7), p["F"]
+    yield (p["chol"], p["offsets"], p["rows"], p["x"], p["y"], True, out(p["x"][:0]), out(p["chol"])), (7,), p["F"]
+
+
+def samples(p):
+    for log_q in (p["log_q"], p["log_q"][:0]):
+        where = (p["owner"], p["row"], p["row"], p["row"])
+        yield (p["bad"], p["offsets"], *where, p["y"], p["x"], out(p["x"]), out(log_q), p["info"]), (8, 9, 10), p["R"]
+
+
+def sample_vjps(p):
+    for log_q_bar, eps_bar in ((p["log_q"], p["x"]), (p["log_q"], p["x"][:0]), (p["log_q"][:0], p["x"])):
+        given = (p["chol"], p["offsets"], p["rows"], p["rows"], p["x"], p["y"], log_q_bar)
+        yield (*given, out(eps_bar), out(p["chol"])), (7, 8), p["F"]
+
+
+def multiplications(p):
+    for trans in (False, True):
+        yield (p["chol"], p["offsets"], p["owner"], p["row"], p["x"], out(p["x"]), trans), (5,), p["R"]
+
+
+def column_products(p):
+    for trans in (False, True):
+        yield (p["chol"][0], p["offsets"], p["x"][0], out(p["x"][0]), trans), (3,), p["N"]
+
+
+def outers(p):
+    for sign in (1, -1):
+        yield (p["x"], p["y"], p["rows"], p["offsets"], sign, out(p["chol"])), (5,), p["F"]
+
+
+def densities(p):
+    where = (p["rows"], p["rows"], p["turned"])
+    yield (p["bad"], p["offsets"], *where, p["x"], p["y"], out(p["log_q"]), p["info"]), (7, 8), p["F"]
+
+
+def density_vjps(p):
+    where = (p["rows"], p["rows"], p["turned"])
+    given = (p["chol"], p["offsets"], *where, p["x"], p["y"], p["log_q"])
+    yield (*given, out(p["x"]), out(p["chol"])), (8, 9), p["F"]
+
+
+def draw_densities(p):
+    yield (p["bad"], p["rows"], p["turned"], p["x"], out(p["log_q"]), p["info"]), (4, 5), p["F"]
+
+
+def inverses(p):
+    yield (p["bad"], p["offsets"], out(p["s"]), p["info"]), (2, 3), p["F"]
+
+
+def inverse_vjps(p):
+    yield (p["chol"], p["offsets"], p["s"], p["s_bar"], out(p["chol"])), (4,), p["F"]
+
+
+def factorisations(p):
+    ab = p["ab"].copy()
+    ab[1, 0, p["N"] // 2] = -1
+    yield (ab, out(ab), p["info"]), (1, 2), p["F"]
+
+
+def factorisation_vjps(p):
+    chol, info = np.empty_like(p["ab"]), p["info"].copy()
+    cpu("banded").cholesky(p["ab"], chol, info, 0, p["F"])
+    yield (chol, p["chol"], out(chol)), (2,), p["F"]
+
+
+def out(like):
+    return np.full_like(like, np.nan)
+
+
+BANDED = {
+    "solve_triangular": solves,
+    "solve_triangular_vjp": solve_vjps,
+    "sample": samples,
+    "sample_vjp": sample_vjps,
+    "multiply_triangular": multiplications,
+    "multiply_columns": column_products,
+    "outer": outers,
+    "log_prob": densities,
+    "log_prob_vjp": density_vjps,
+    "log_prob_of_draw": draw_densities,
+    "inverse": inverses,
+    "inverse_vjp": inverse_vjps,
+    "cholesky": factorisations,
+    "cholesky_vjp": factorisation_vjps,
+}
+# which launches a twin that is no kernel itself stands for
+PARTS = {
+    "solve_triangular_vjp": ("solve_triangular", "outer"),
+    "sample_vjp": ("solve_triangular", "outer", "sample_vjp_density"),
+    "log_prob_vjp": ("log_prob_vjp_weights", "log_prob_vjp_factor", "multiply_triangular"),
+}
+
+
+def affine_problems(name, dtype, rng):
+    for activation in range(7):
+        if name == "bias_activation":
+            a, bias = rng.normal(size=(19, 30)).astype(dtype) * 3, rng.normal(size=30).astype(dtype)
+            a[3, :3] = np.nan, np.inf, -np.inf
+            yield (a, bias, activation), (0,), 19
+        else:
+            y_bar, y = (rng.normal(size=700).astype(dtype) * 0.9 for _ in range(2))
+            yield (y_bar, y, out(y), activation), (2,), 700
+
+
+def likelihood_problems(name, dtype, rng):
+    for S in (7, 0):
+        for N in (1, 200):
+            x, a = (rng.random((3, N)) < 0.5).astype(dtype), rng.normal(size=(7, N)).astype(dtype) * 9
+            yield (x, np.arange(7) % 3, a, out(a[:, 0]), out(a[:S])), (3, 4), 7
+
+
+def optim_problems(name, dtype, rng):
+    arrays = [rng.normal(size=700).astype(dtype) for _ in range(3)] + [rng.random(700).astype(dtype)]
+    yield (*arrays, *map(dtype, (0.1, 0.9, 0.99, 1e-8))), (1, 2, 3), 700
+
+
+def weights_problems(name, dtype, rng):
+    w = rng.normal(size=(3, 6, 5)).astype(dtype) * 9
+    w[0, :, 0], w[1, 2, 1], w[2, 3:, 3], w[2, 0, 2] = -np.inf, np.nan, np.inf, -np.inf
+    for V in (6, 0):
+        yield (w, out(w[:, 0]), out(w[:, :V])), (1, 2), 3
+
+
+def random_problems(name, dtype, rng):
+    key = np.array([1, 2, 3, 4], np.uint32)
+    if name == "philox":
+        yield (key, np.uint64(2**63 + 5), np.zeros((9, 4), np.uint32)), (2,), 9
+        return
+    for n in (1, 7, 1000):
+        result = np.full(n, np.nan, dtype)
+        given = (key, rng.random(n).astype(dtype), result) if name == "bernoulli" else (key, result)
+        yield given, (len(given) - 1,), -(-result.nbytes // 16)
+
+
+OTHERS = {
+    "affine": (affine_problems, ("bias_activation", "activation_vjp")),
+    "likelihoods": (likelihood_problems, ("bernoulli",)),
+    "optim": (optim_problems, ("adam",)),
+    "weights": (weights_problems, ("log_mean_exp",)),
+    "random": (random_problems, ("philox", "uniform", "normal", "bernoulli")),
+}
+EXACT = {"philox", "uniform", "random.bernoulli"}  # bit for bit, on a device too
+
+
+def run_on_device(cupy, twin, args, n):
+    """The arguments after the call, on the host again."""
+    given = [cupy.asarray(a) if lives_there(a) else a for a in args]
+    twin(*given, 0, n)
+    return [a.get() if isinstance(a, cupy.ndarray) else a for a in given]
+
+
+def lives_there(a):
+    """Index arrays and keys come from the host, as in ops."""
+    return isinstance(a, np.ndarray) and a.dtype != np.int64 and not (a.dtype == np.uint32 and a.ndim == 1)
+
+
+def same_bits(x, y):
+    return x.tobytes() == y.tobytes()
+
+
+def compare(cupy, family, name, problems, scale=300, parts=()):
+    """The twin's results against the CPU's, and in the emulator under several schedules, bit for bit alike."""
+    before = launch.counts.copy()
+    for args, results, n in problems:
+        expected = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        getattr(cpu(family), name)(*expected, 0, n)
+        got = run_on_device(cupy, getattr(gpu(family), name), args, n)
+        for i in results:
+            wanted = expected[i]
+            if name in EXACT or f"{family}.{name}" in EXACT or wanted.dtype.kind != "f":
+                np.testing.assert_array_equal(got[i], wanted)
+                continue
+            size = np.max(np.abs(wanted), where=np.isfinite(wanted), initial=1)
+            tolerance = scale * np.finfo(wanted.dtype).eps
+            np.testing.assert_allclose(got[i], wanted, rtol=tolerance, atol=tolerance * size)
+        if not is_emulated(cupy):
+            again = run_on_device(cupy, getattr(gpu(family), name), args, n)
+            assert all(same_bits(again[i], got[i]) for i in results)
+            continue
+        for schedule in Schedule.several(2):
+            with schedule, recorded() as launches:
+                again = run_on_device(cupy, getattr(gpu(family), name), args, n)
+            assert all(same_bits(again[i], got[i]) for i in results), schedule
+            assert {record.module.code for record in launches} == {launch.source(family)}
+    launched = {key for key, n in launch.counts.items() if n > before[key]}
+    assert launched == {f"{family}.{part}" for part in parts or (name,)}
+
+
+def is_emulated(cupy):
+    return isinstance(cupy.RawModule, type) and issubclass(cupy.RawModule, EmuModule)
+
+
+def has_all_diagonals(shape):
+    return len(SHAPES[shape][3]) == SHAPES[shape][3][-1] + 1
+
+
+def banded_rows(names, shapes):
+    """A factorisation has all diagonals."""
+    return [(n, s) for n in names for s in shapes if has_all_diagonals(s) or not n.startswith("cholesky")]
+
+
+@every_dtype
+@pytest.mark.parametrize(("name", "shape"), banded_rows(BANDED, SHAPES))
+def test_banded(anywhere, name, shape, dtype):
+    problem = banded_problem(shape, dtype, np.random.default_rng(0))
+    compare(anywhere, "banded", name, BANDED[name](problem), parts=PARTS.get(name, ()))
+
+
+@every_dtype
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family, (_, names) in OTHERS.items() for name in names])
+def test_other_families(anywhere, family, name, dtype):
+    compare(anywhere, family, name, OTHERS[family][0](name, dtype, np.random.default_rng(0)))
+
+
+def test_every_declared_kernel_has_a_test():
+    tested = {f"banded.{part}" for name in BANDED for part in PARTS.get(name, (name,))}
+    tested |= {f"{family}.{name}" for family, (_, names) in OTHERS.items() for name in names}
+    tested |= {f"chain.{name}" for name in ("ends", "connect", "fill", "serial")}  # below
+    assert tested == devices.KERNELS
+
+
+def test_normals_agree_to_four_ulp(anywhere):
+    key = np.array([5, 6, 7, 8], np.uint32)
+    for dtype in FLOATS:
+        on_cpu, there = np.empty(20000, dtype), anywhere.empty(20000, dtype)
+        blocks = -(-on_cpu.nbytes // 16)
+        cpu("random").normal(key, on_cpu, 0, blocks)
+        gpu("random").normal(key, there, 0, blocks)
+        apart = np.abs(there.get() - on_cpu) / np.spacing(np.abs(on_cpu))
+        assert apart.max() <= 4
+
+
+# ---- long chains ----
+
+
+def long_chain(N, R, dtype, rng, growing=False):
+    chol = np.stack([rng.uniform(0.8, 2, size=(R, N)), rng.normal(size=(R, N)) * 0.5], axis=1)
+    if growing:
+        chol[:, 1] = 5
+    return chol.astype(dtype), rng.normal(size=(R, N)).astype(dtype)
+
+
+def run_chain(cupy, kind, chol, b, rows):
+    chain = gpu("chain")
+    V = 2 if kind == "INVERSE" else 1
+    y, info = cupy.full((len(b), V, chol.shape[-1]), np.nan, chol.dtype), cupy.full((len(chol),), -7, np.int32)
+    given = cupy.asarray(chol), cupy.asarray(b)
+    chain.run(getattr(chain, kind), *given, rows % len(chol), rows, rows, y, info)
+    return y.get(), info.get()
+
+
+def serially(kind, chol, b):
+    """In float64, by the one-system functions of the CPU."""
+    y = np.empty((len(b), 2 if kind == "INVERSE" else 1, b.shape[-1]))
+    for t in range(len(b)):
+        factor = chol[t % len(chol)].astype(float)
+        cpu("chain").serial(factor, b[t].astype(float), getattr(cpu("chain"), kind), np.arange(2), y[t])
+    return y
+
+
+@every_dtype
+@pytest.mark.parametrize("kind", ["FORWARD", "BACKWARD", "INVERSE"])
+@pytest.mark.parametrize("N", [1, 2, 31, 32, 33, 1024, 1025, 9000])
+def test_long_chains(anywhere, N, kind, dtype):
+    chol, b = long_chain(N, 2, dtype, np.random.default_rng(N))
+    before = launch.counts.copy()
+    y, info = run_chain(anywhere, kind, chol, b, np.arange(2))
+    assert {name: n - before[f"chain.{name}"] for name, n in launch_counts("chain").items()} == dict.fromkeys(
+        ("ends", "connect", "fill", "serial"), 1
+    )
+    assert (info == 0).all()
+    wanted = serially(kind, chol, b)
+    tolerance = 50 * np.finfo(dtype).eps
+    np.testing.assert_allclose(y, wanted, rtol=tolerance, atol=tolerance * np.abs(wanted).max())
+    if is_emulated(anywhere):
+        for schedule in Schedule.several(2):
+            with schedule:
+                assert same_bits(run_chain(anywhere, kind, chol, b, np.arange(2))[0], y)
+    one, _ = run_chain(anywhere, kind, chol[:1], b[:1], np.arange(1))
+    assert same_bits(one[0], y[0])  # the bits depend on the chain alone
+
+
+def launch_counts(family):
+    return {name.split(".")[1]: n for name, n in launch.counts.items() if name.startswith(f"{family}.")}
+
+
+@every_dtype
+@pytest.mark.parametrize("kind", ["FORWARD", "BACKWARD"])
+def test_growing_chains_are_left_to_the_serial_recurrence(anywhere, kind, dtype):
+    """Where the homogeneous solution grows, segments would not leave a small residual: the device decides by itself."""
+    chol, b = long_chain(300, 3, dtype, np.random.default_rng(0), growing=True)
+    chol[1], b[1] = (a[0] for a in long_chain(300, 1, dtype, np.random.default_rng(1)))  # one that does not grow
+    chol = chol[:, :, :40].copy() if dtype == np.float32 else chol  # beyond, 5^300 leaves the range
+    b = b[:, : chol.shape[-1]].copy()
+    y, info = run_chain(anywhere, kind, chol, b, np.arange(3))
+    assert (info == 0).all()
+    j = np.arange(1, chol.shape[-1])
+    for t in range(3):
+        a, c, x, right = (v.astype(float) for v in (*chol[t], y[t, 0], b[t]))
+        product, terms = a * x, np.abs(a * x)
+        if kind == "FORWARD":
+            product[j], terms[j] = product[j] + c[j - 1] * x[j - 1], terms[j] + np.abs(c[j - 1] * x[j - 1])
+        else:
+            product[j - 1], terms[j - 1] = product[j - 1] + c[j - 1] * x[j], terms[j - 1] + np.abs(c[j - 1] * x[j])
+        assert (np.abs(product - right) <= 8 * np.finfo(dtype).eps * (terms + np.abs(right))).all()
+
+
+def test_failing_pivots_of_long_chains(anywhere):
+    chol, b = long_chain(3000, 3, np.float64, np.random.default_rng(0))
+    chol[1, 0, 2000], chol[1, 0, 777], chol[2, 0, 2999] = 0, np.nan, -1
+    for kind in ("FORWARD", "BACKWARD", "INVERSE"):
+        y, info = run_chain(anywhere, kind, chol, b, np.arange(3))
+        np.testing.assert_array_equal(info, [0, 778, 3000])
+        assert np.isfinite(y[0]).all()
+        assert np.isnan(y[1:]).all()
+
+
+# ---- bit for bit, where the loops are the same and nothing is contracted ----
+
+
+@cache
+def exactly(function):
+    """A one-system function of the CPU compiled without fused multiply-add and in its written order."""
+    return numba.njit(error_model="numpy")(function.py_func)
+
+
+ONE_SYSTEM = ["solve_triangular", "inverse", "inverse_vjp", "cholesky", "cholesky_vjp"]
+
+
+@every_dtype
+@pytest.mark.parametrize(
+    ("name", "shape"), banded_rows(ONE_SYSTEM, ["tiny", "chain", "band 4", "grid", "wide", "M > N", "no tile"])
+)
+def test_the_same_bits_as_the_cpu(cupy, name, shape, dtype):
+    p = banded_problem(shape, dtype, np.random.default_rng(0))
+    p["bad"] = p["chol"]
+    for args, results, n in BANDED[name](p):
+        got = run_on_device(cupy, getattr(gpu("banded"), name), args, n)[results[0]]
+        trans = name == "solve_triangular" and args[7]
+        one = exactly(getattr(cpu("banded"), f"{name}_transposed_one" if trans else f"{name}_one"))
+        for t in range(n):
+            system = one_system(name, args, t)
+            one(*system)
+            f = args[3][t] if name == "solve_triangular" else t
+            wanted = system[{"solve_triangular": 2, "inverse": 2, "inverse_vjp": 4, "cholesky": 1, "cholesky_vjp": 2}[name]]
+            if name.startswith("cholesky") and not (wanted[0] > 0).all():
+                continue
+            if dtype == np.float32 and name in ("inverse", "cholesky_vjp"):  # where the CPU's 1 / x and 2 x are float64
+                np.testing.assert_allclose(got[f], wanted, rtol=3e-6, atol=3e-6 * np.abs(wanted).max())
+            else:
+                np.testing.assert_array_equal(got[f], wanted)
+
+
+def one_system(name, args, t):
+    """The arguments of the one-system function for the t-th system."""
+    if name == "solve_triangular":
+        chol, offsets, owner, _, b_row, b = args[:6]
+        return chol[owner[t]], offsets, b[b_row[t]].copy()
+    return tuple(a if a.ndim == 1 else a[t].copy() for a in args if isinstance(a, np.ndarray) and a.dtype != np.int32)
+
+
+# ---- the launcher ----
+
+
+def test_the_launcher_checks_what_it_is_given(cupy):
+    adam, solve = gpu("optim").adam, gpu("banded").solve_triangular
+    x = cupy.zeros(10, np.float32)
+    rates = (0.1, 0.9, 0.99, 1e-8)
+    with pytest.raises(TypeError, match=r"optim\.adam: m is float64, expected float32"):
+        adam(x, x.copy(), x.astype(np.float64), x.copy(), *rates, 0, 10)
+    with pytest.raises(TypeError, match=r"optim\.adam: v is ndarray, expected a CuPy array"):
+        adam(x, x.copy(), x.copy(), np.zeros(10, np.float32), *rates, 0, 10)
+    with pytest.raises(ValueError, match=r"m has shape \(9,\), expected \(size=10\)"):
+        adam(x, x.copy(), x[:9].copy(), x.copy(), *rates, 0, 10)
+    with pytest.raises(ValueError, match="m is not C-contiguous"):
+        adam(x, x.copy(), cupy.zeros((10, 2), np.float32)[:, 0], x.copy(), *rates, 0, 10)
+    with pytest.raises(TypeError, match="takes 8 arguments"):
+        adam(x, x, x, x, 0, 10)
+    with pytest.raises(ValueError, match="fewer than 2"):
+        gpu("banded")._addressable({"M": 1 << 16, "N": 1 << 15}, "M")
+    before = launch.counts.copy()
+    adam(x, x.copy(), x.copy(), x.copy(), *rates, 3, 3)  # nothing to do
+    assert launch.counts == before
+    assert solve.parameters[:2] == ("chol", "offsets")
+
+
+def test_scalars_are_cast_to_the_kernels_type(cupy):
+    """A Python float would go to a float parameter as eight bytes; the emulator refuses what the launcher has to cast."""
+    for dtype in FLOATS:
+        arrays = [cupy.ones(5, dtype) for _ in range(4)]
+        gpu("optim").adam(*arrays, 0.1, np.float64(0.9), 1, np.float32(0.5), 0, 5)
+        assert np.isfinite(arrays[1].get()).all()
+
+
+def test_index_arrays_are_uploaded_once(cupy):
+    from emulator import cupy_emulated
+
+    index = np.arange(5)
+    with cupy_emulated.counted() as n:
+        first = launch.resident(index)
+        assert launch.resident(index) is first
+        assert launch.resident(first) is first
+        assert n.to_device == 1
+        for _ in range(launch.RESIDENT):
+            launch.resident(np.arange(5))
+        assert launch.resident(index) is not first  # the oldest had to go
+    assert len(launch._uploads) == launch.RESIDENT
+
+
+def test_a_range_of_systems(cupy):
+    p = banded_problem("grid", np.float64, np.random.default_rng(0))
+    args, results, n = next(solves(p))
+    whole = run_on_device(cupy, gpu("banded").solve_triangular, args, n)[results[0]]
+    given = [cupy.asarray(a) if lives_there(a) else a for a in args]
+    for lo, hi in ((5, n), (0, 5)):
+        gpu("banded").solve_triangular(*given, lo, hi)
+    assert same_bits(given[results[0]].get(), whole)
+
+
+def test_an_unknown_name_does_not_compile(cupy):
+    with pytest.raises(EmulatorError):
+        cupy.RawModule(code=launch.source("optim"), options=launch.OPTIONS, name_expressions=("adamm<float>",))
