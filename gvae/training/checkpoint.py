@@ -76,7 +76,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     """The content of the file."""
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(x) for name, x in checkpoint.tensors.items()}
+    tensors = {name: np.asarray(x, order="C") for name, x in checkpoint.tensors.items()}
     texts = {"config": json.dumps(checkpoint.config), "counters": json.dumps(checkpoint.counters)}
     content = save(tensors, metadata={"format": f"{PREFIX}{FORMAT}", "checksum": "0" * DIGITS, **texts})
     at = _place_of_checksum(content)
