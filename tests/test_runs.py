@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -281,3 +282,54 @@ def test_a_long_epoch_is_saved_within(tmp_path):
 
     train(models.VAE(6, 2, hidden=(5,)), Table(X), epochs=2, batch_size=16, run=Watched(tmp_path / "run", {}, save_every=0))
     assert saved == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+
+
+# ---- gvae runs -----------------------------------------------------------------------------------
+
+
+def test_a_table_of_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["runs"]) == 0
+    assert capsys.readouterr() == (".: no run folders\n", "")
+    last = {}
+    for name, settings, stop in (
+        ("a finished", {}, None),
+        ("b stopped early", {"epochs": 60, "learning_rate": 0.1, "hidden": (30,), "patience": 2}, None),
+        ("c interrupted", {"epochs": 9}, after(4)),
+        ("d by steps", {"steps": 4}, None),
+        ("e damaged", {}, None),
+        ("f not begun", {}, None),
+        ("g training", {}, None),
+    ):
+        with contextlib.suppress(StoppedError):
+            last[name] = VAE(**SETTINGS | settings).fit(X, run=name, stop=stop, notes={"data": "x.npy"}).history_[-1]
+    shutil.copytree(DATA / "format-1", "h of format 1")
+    os.mkdir("other")
+    for checkpoint in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
+        Path("e damaged", checkpoint).write_bytes(b"12345678 no header")
+        Path("f not begun", checkpoint).unlink()
+    with contextlib.closing(RunFolder.reopen("g training")):
+        assert cli.main(["runs", "."]) == 0
+        out, err = capsys.readouterr()
+        assert cli.main(["runs", "--json"]) == 0
+        found = {run["run"]: run for run in json.loads(capsys.readouterr().out)}
+    assert err == ""
+    heading, *lines = out.splitlines()
+    assert heading.split() == ["run", "epoch", "state", "bound", "data", "posterior", "objective"]
+    assert len(lines) == len(found) == 8
+    for line, (name, run) in zip(lines, found.items(), strict=True):
+        assert line.startswith(name)
+        assert run["state"] == ("finished" if name in ("d by steps", "h of format 1") else name[2:])
+        assert run["state"] in line
+        if name in last and name[0] not in "ef":
+            bound = last[name].get("validation_bound", last[name]["train_bound"])
+            assert run["bound"] == bound
+            assert f"{bound:.2f}" in line
+            assert run["epoch"] == last[name]["epoch"]
+    assert (found["c interrupted"]["epoch"], found["c interrupted"]["step"]) == (1, 4)
+    assert "1/9 " in lines[2]
+    assert "step 4/4" in lines[3]
+    assert cli.main(["runs", "a finished"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert cli.main(["runs", "nowhere"]) == 2
+    assert "cannot look into nowhere" in capsys.readouterr().err
