@@ -233,6 +233,10 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--draw", action="store_true", help="draw x itself instead of showing means")
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws")
 
+    runs = command("runs", _runs, "List run folders: how far they are, what they were trained on, their last bound.")
+    runs.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="where they lie, or one run (default: here)")
+    runs.add_argument("--json", action="store_true", help="print JSON")
+
     warmup = command("warmup", _warmup, "Compile every kernel in both precisions into the cache, for all later processes.")
     warmup.add_argument("--json", action="store_true", help="print JSON")
 
@@ -495,6 +499,33 @@ def _image_shape(model: Any) -> tuple[int, int] | None:
         case [int(rows), int(columns)] if rows > 0 and rows * columns == model.n_features_in_:
             return rows, columns
     return None
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from gvae import training
+
+    found = training.survey(options.folder)
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    if not found:
+        print(f"{options.folder}: no run folders")
+        return
+
+    def show(value: Any) -> str:
+        return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else " ".join(str(value).split())
+
+    def progress(run: dict[str, Any]) -> str:
+        if run.get("steps") is not None:
+            return f"step {show(run.get('step'))}/{show(run['steps'])}"
+        return f"{show(run.get('epoch'))}/{show(run.get('epochs'))}"
+
+    columns = ("state", "bound", "data", "posterior", "objective")
+    table: list[tuple[str, ...]] = [("run", "epoch", *columns)]
+    table += [(Path(r["run"]).name or r["run"], progress(r), *(show(r.get(name)) for name in columns)) for r in found]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _warmup(options: argparse.Namespace) -> None:

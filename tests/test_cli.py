@@ -355,7 +355,7 @@ def test_doctor_advises_where_the_blas_is_slow(monkeypatch):
     assert not {"advice", "GFLOP/s"} & set(doctor.examine()["blas"])
 
 
-@pytest.mark.parametrize("name", ["", "demo", "train", "evaluate", "sample", "warmup", "doctor"])
+@pytest.mark.parametrize("name", ["", "demo", "train", "evaluate", "sample", "runs", "warmup", "doctor"])
 def test_help(gvae_, name):
     code, out, err = gvae_(*([name] if name else []), "--help")
     assert (code, err) == (0, "")
@@ -372,7 +372,7 @@ def test_help(gvae_, name):
 
 def test_every_option_says_what_it_is():
     commands = next(a for a in cli._parser()._actions if a.dest == "command").choices
-    assert set(commands) == {"demo", "train", "evaluate", "sample", "warmup", "doctor"}
+    assert set(commands) == {"demo", "train", "evaluate", "sample", "runs", "warmup", "doctor"}
     for name, parser in commands.items():
         for action in parser._actions:
             assert action.help, f"{name} {action.dest}"
@@ -679,7 +679,7 @@ def test_a_lost_log_does_not_matter(gvae_, run, here):
     ("arguments", "words"),
     [
         ([], ["COMMAND"]),
-        (["nope"], ["nope", "demo", "train", "evaluate", "sample", "warmup", "doctor"]),
+        (["nope"], ["nope", "demo", "train", "evaluate", "sample", "runs", "warmup", "doctor"]),
         (["train"], ["--out", "--resume"]),
         (["train", "digits"], ["--out", "--resume"]),
         (["train", "--out", "run"], ["DATA"]),

@@ -12,7 +12,7 @@ Parts: `trainer` (a step, and all state that it changes), `loop` (epochs, early 
 from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint
 from gvae.training.files import write_atomically
 from gvae.training.loop import POLICIES, History, train
-from gvae.training.runs import SAVE_EVERY, RunFolder, check_free, read, read_config, read_history
+from gvae.training.runs import SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
 from gvae.training.trainer import Trainer
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "read_config",
     "read_history",
     "save_checkpoint",
+    "survey",
     "train",
     "write_atomically",
 ]

@@ -18,7 +18,7 @@ from typing import Any
 
 from gvae.errors import RunError
 from gvae.training import files
-from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, restore, trainer_checkpoint
+from gvae.training.checkpoint import Checkpoint, encode, glance, load_checkpoint, restore, trainer_checkpoint
 from gvae.training.trainer import Trainer
 
 CONFIG, LOG = "config.json", "log.jsonl"
@@ -246,6 +246,50 @@ def _parse(log: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def _is_number(x: Any) -> bool:
     return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def survey(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """What there is to say about the run folders in a folder, and about itself if it is one; by name.
+
+    run, state ("training", "finished", "stopped early", "interrupted", "not begun", "damaged"), epoch, epochs, step, bound
+    (of the last row of the log: validation if there is one), data, posterior, objective, saved (seconds since 1970). Files
+    are not checked, so that any number of runs is listed at once. Raises RunError if there is no such folder.
+    """
+    folder = Path(folder)
+    try:
+        inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError as error:
+        raise RunError(f"cannot look into {folder}: {error.strerror or error}") from None
+    return [_describe(path) for path in (folder, *inside) if (path / CONFIG).is_file()]
+
+
+def _describe(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"run": str(run), "state": "not begun"}
+    config, counters = _read_config(run) or {}, None
+    saved = next((run / name for name in (CHECKPOINT, PREVIOUS) if (run / name).is_file()), None)
+    try:
+        if saved is not None:
+            found["saved"] = saved.stat().st_mtime
+            checkpoint = glance(saved)
+            config, counters = checkpoint.config, checkpoint.counters
+        settings, notes = config["settings"], config["notes"]
+        found |= {name: settings[name] for name in ("epochs", "steps", "posterior", "objective")} | {
+            "data": notes.get("data")
+        }
+        if counters is not None:
+            epochs, steps, waited = counters["epochs"], counters["steps"], counters["stopping"]["waited"]
+            found |= {"epoch": epochs, "step": steps}
+            done = epochs >= settings["epochs"] if settings["steps"] is None else steps >= settings["steps"]
+            early = settings.get("patience") is not None and waited >= settings["patience"]
+            found["state"] = "stopped early" if early else "finished" if done else "interrupted"
+        rows, _ = _parse(_log_of(run, None if counters is None else Checkpoint({}, config, counters)))
+        if rows:
+            found["bound"] = rows[-1].get("validation_bound", rows[-1].get("train_bound"))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        found["state"] = "damaged"
+    if files.is_locked(run / LOG):
+        found["state"] = "training"
+    return found
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
