@@ -33,6 +33,7 @@ __all__ = ["VAE", "data_support", "load"]
 class VAE:
     """A variational autoencoder with a structured posterior.
 
+    model         : "vae", "map", "bayes", "denoising" or "autoencoder": see gvae.models
     latent        : number of latent variables
     posterior     : family of q(z|x): "diagonal", "chain", "band:3", "extended_grid:4x4", "ar1", "lowrank:2", "full", ...
     observation   : family of p(x|z): "bernoulli", "gaussian", "poisson", "categorical:17", "logit:shared:chain", ..., or
@@ -61,6 +62,7 @@ class VAE:
 
     def __init__(
         self,
+        model: str = "vae",
         latent: int = 16,
         posterior: str = "chain",
         observation: str = "auto",
@@ -80,6 +82,7 @@ class VAE:
         random_state: int | None = None,
         verbose: bool = False,
     ):
+        self.model = model
         self.latent = latent
         self.posterior = posterior
         self.observation = observation
@@ -175,7 +178,7 @@ class VAE:
         binarize = _binarization(settings, observation, x)
         _check_memory(settings, *x.shape)
         notes = ({"image_shape": raw.shape[1:]} if raw.ndim == 3 else {}) | (notes or {})
-        model = _build(settings, x.shape[1], observation)
+        model = _build(settings, x.shape[1], observation, len(x))
         support = data_support(observation, binarize, x.shape[1])
         data.check_support(x, support, "X")
         if v is not None:
@@ -195,7 +198,13 @@ class VAE:
             learning_rate=settings["learning_rate"],
             seed=seed,
         )
-        fitted = {"binarize": binarize, "observation": observation, "n_features_in": x.shape[1], "grey_levels": grey}
+        fitted = {
+            "n_rows": len(x),
+            "binarize": binarize,
+            "observation": observation,
+            "n_features_in": x.shape[1],
+            "grey_levels": grey,
+        }
         config = {"model": "vae", "settings": settings, "fitted": fitted, "notes": _json(notes)}
         existed = run is not None and os.path.exists(run)
         folder = None
@@ -267,7 +276,7 @@ class VAE:
         levels = self.config_["settings"].get("dequantize")
         table = data.Table(x, binarize=self.binarize_, dequantize=levels, key=random.fold_in(key, 2))
         settings: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "progress": progress}
-        return evaluation.evaluate(self.model_, self.parameters_, table, **settings)
+        return evaluation.evaluate(self.model_.scoring(), self.parameters_, table, **settings)
 
     def score_samples(self, X: Any, *, samples: int = 100, seed: int = 0) -> np.ndarray:
         """Importance-sampled log p(x) of each row, in nats, (N,). Grey levels are binarized as in training, by one draw."""
@@ -331,7 +340,8 @@ def load(path: str | os.PathLike) -> VAE:
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
         settings, fitted = config["settings"], config["fitted"]
         estimator = VAE(**_checked(settings) | {"hidden": tuple(settings["hidden"])})
-        model = _build(settings, _whole("n_features_in", fitted["n_features_in"]), fitted["observation"])
+        rows = _whole("n_rows", fitted.get("n_rows", 1))
+        model = _build(settings, _whole("n_features_in", fitted["n_features_in"]), fitted["observation"], rows)
         named = {n.removeprefix("parameters/"): v for n, v in tensors.items() if n.startswith("parameters/")}
         wanted = model.init(random.key(0))
         if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
@@ -377,6 +387,8 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(settings[name], str):
             raise ConfigError(f"{name} is {settings[name]!r}, expected a name as text")
         checked[name] = str(settings[name])
+    if settings["model"] not in models.MODELS:
+        raise ConfigError(f"unknown model {settings['model']!r}; known are {', '.join(models.MODELS)}")
     objectives.parse(checked["objective"])
     binarize = settings["binarize"]
     if binarize is not None and (not isinstance(binarize, str) or binarize not in data.BINARIZATIONS):
@@ -410,8 +422,8 @@ def _whole(name: str, x: Any, least: int = 1) -> int:
     return int(x)
 
 
-def _build(settings: dict[str, Any], n_inputs: int, observation: str) -> models.VAE:
-    return models.VAE(
+def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> models.VAE:
+    return models.MODELS[settings.get("model", "vae")](
         n_inputs,
         settings["latent"],
         settings["posterior"],
@@ -420,6 +432,7 @@ def _build(settings: dict[str, Any], n_inputs: int, observation: str) -> models.
         settings["activation"],
         settings.get("prior"),
         dtype=settings["dtype"],
+        n_rows=n_rows,
     )
 
 

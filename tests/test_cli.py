@@ -129,6 +129,7 @@ def test_train_leaves_a_run_folder(trained):
     config = json.loads((run / "config.json").read_text())
     assert config["model"] == "vae"
     assert config["settings"] == {
+        "model": "vae",
         "latent": 4,
         "posterior": "extended_grid:2x2",
         "observation": "auto",
@@ -149,6 +150,7 @@ def test_train_leaves_a_run_folder(trained):
         "verbose": True,
     }
     assert config["fitted"] == {
+        "n_rows": 1498,
         "binarize": "dynamic",
         "observation": "bernoulli",
         "n_features_in": 64,

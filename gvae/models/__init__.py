@@ -15,6 +15,32 @@
 columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.
 """
 
-from gvae.models.vae import VAE
+from collections.abc import Callable
 
-__all__ = ["VAE"]
+from gvae.models.autoencoder import Autoencoder
+from gvae.models.denoising import Denoising
+from gvae.models.factor_analysis import FactorAnalysis
+from gvae.models.nlfa import NonlinearFactorAnalysis, inference_gaps
+from gvae.models.vae import VAE
+from gvae.models.weights import MAP, Bayes
+
+# what `gvae train --model` and gvae.VAE(model=) know: VAE's arguments and n_rows, of the training data -> a VAE or its kin
+MODELS: dict[str, Callable[..., VAE]] = {
+    "vae": lambda *args, n_rows, **settings: VAE(*args, **settings),
+    "map": MAP,
+    "bayes": Bayes,
+    "denoising": lambda *args, n_rows, **settings: Denoising(*args, **settings),
+    "autoencoder": lambda *args, n_rows, **settings: Autoencoder(*args, **settings),
+}
+
+__all__ = [
+    "MAP",
+    "MODELS",
+    "VAE",
+    "Autoencoder",
+    "Bayes",
+    "Denoising",
+    "FactorAnalysis",
+    "NonlinearFactorAnalysis",
+    "inference_gaps",
+]
