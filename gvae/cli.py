@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _train, "Train a model and keep it in a run folder.")
     _data_arguments(train, nargs=None)
     train.add_argument("--out", required=True, metavar="RUN", help="the run folder; must be new or empty")
-    train.add_argument("--model", default="vae", metavar="NAME", help="vae, map, bayes, denoising, autoencoder")
+    train.add_argument(
+        "--model", default="vae", metavar="NAME", help="vae, map, bayes, denoising, autoencoder, factor_analysis"
+    )
     train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     group = train.add_argument_group("model")
     group.add_argument("--latent", type=_count, default=16, metavar="N", help="latent variables")
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--prior", metavar="FAMILY", help="of p(z), learned: random_walk, ar1, mixture:10, ... (default: N(0, I))"
     )
     group.add_argument(
-        "--hidden", type=_count, nargs="*", default=[200, 200], metavar="N", help="widths of the encoder's hidden layers"
+        "--hidden", type=_count, nargs="+", default=[200, 200], metavar="N", help="widths of the encoder's hidden layers"
     )
     group.add_argument(
         "--activation", default="elu", metavar="NAME", help="elu, tanh, relu, leaky_relu, softplus, sigmoid, identity"

@@ -33,7 +33,7 @@ __all__ = ["VAE", "data_support", "load"]
 class VAE:
     """A variational autoencoder with a structured posterior.
 
-    model         : "vae", "map", "bayes", "denoising" or "autoencoder": see gvae.models
+    model         : "vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis" (linear): see gvae.models
     latent        : number of latent variables
     posterior     : family of q(z|x): "diagonal", "chain", "band:3", "extended_grid:4x4", "ar1", "lowrank:2", "full", ...
     observation   : family of p(x|z): "bernoulli", "gaussian", "poisson", "categorical:17", "logit:shared:chain", ..., or

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 import gvae
 import gvae.demo
-from gvae import cli, data, families
+from gvae import cli, data, families, models
 from gvae.training import Trainer
 
 ROOT = Path(gvae.__file__).parents[1]
@@ -263,6 +263,19 @@ def test_a_saved_model_serves_as_a_run(run, gvae_):
     assert "does not say what it was trained on" in err
 
 
+@pytest.mark.parametrize("model", models.MODELS)
+def test_every_model_trains_evaluates_and_samples(gvae_, here, model):
+    small = ["--latent", "3", "--hidden", "5", "--steps", "3", "--prior", "mixture:2", "--dequantize", "17"]
+    flags = ["--model", model, "--observation", "logit:shared:extended_grid:8x8", "--out", "run"]
+    code, out, err = gvae_("train", "digits", *small, *flags)
+    assert (code, err) == (0, ""), err
+    assert "KL(q(z|x) || p(z)) has no closed form" in out
+    assert json.loads(Path("run/config.json").read_text())["settings"]["model"] == model
+    assert gvae_("evaluate", "run", "--samples", "3")[0] == 0
+    assert gvae_("sample", "run", "--out", "draws.png", "--draw", "-n", "4")[0] == 0
+    assert Path("draws.png").stat().st_size > 500
+
+
 @pytest.mark.parametrize("observation", ["bernoulli", "gaussian"])
 def test_every_posterior_trains_and_evaluates(gvae_, observation):
     np.save("rows.npy", ROWS)
@@ -401,6 +414,8 @@ TRAIN = ["train", "rows.npy", "--out", "run"]
     [
         (["--posterior", "nope"], ["nope", *families.FAMILIES]),
         (["--observation", "nope"], ["nope", *families.FAMILIES]),
+        (["--model", "nope"], ["nope", "vae, map, bayes, denoising, autoencoder, factor_analysis"]),
+        (["--prior", "nope"], ["nope", *families.FAMILIES]),
         (["--objective", "nope"], ["nope", "elbo", "elbo_a", "elbo_b", "iwae"]),
         (["--activation", "nope"], ["nope", "relu", "tanh", "softplus"]),
         (["--binarize", "nope"], ["nope", *data.BINARIZATIONS]),

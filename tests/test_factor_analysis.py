@@ -7,6 +7,7 @@ import pytest
 import reference as ref
 from sklearn.decomposition import FactorAnalysis as ScikitLearns
 
+import gvae
 from gvae import random
 from gvae.autodiff import gradient
 from gvae.data import Table
@@ -127,6 +128,15 @@ def test_variational_em_of_a_linear_model_reaches_factor_analysis(fitted):
     held = evaluate(model, trainer.parameters, Table(X[:100], posterior=raw), samples=50)
     assert held.elbo.mean() == pytest.approx(fitted.log_prob(X[:100]).mean(), abs=0.25)
     assert held.log_likelihood.mean() > held.elbo.mean() - 0.01
+
+
+def test_the_linear_vae_climbs_to_it(fitted):
+    """By gradients, from `gvae train --model factor_analysis`: within 0.1 nats of EM's optimum."""
+    model = gvae.VAE(model="factor_analysis", latent=k, posterior="full", observation="gaussian", dtype="float64",
+                     epochs=150, learning_rate=2e-2, random_state=0).fit(X)  # fmt: skip
+    assert model.model_.decoder.network.sizes == (k, D)
+    score = model.score_samples(X, samples=50).mean()
+    assert fitted.history[-1] - 0.1 < score < fitted.history[-1] + 0.02
 
 
 def test_what_is_refused():

@@ -67,7 +67,7 @@ def test_every_model_trains_scores_and_samples(name, tmp_path):
     again = gvae.load(tmp_path / "model")
     assert type(again.model_) is type(model.model_)
     np.testing.assert_array_equal(again.score_samples(X[:20]), model.score_samples(X[:20]))
-    with pytest.raises(ConfigError, match="unknown model 'tree'; known are vae, map, bayes, denoising, autoencoder"):
+    with pytest.raises(ConfigError, match="unknown model 'tree'; known are vae, map, bayes, denoising, autoenc"):
         gvae.VAE(model="tree").fit(X)
 
 
@@ -258,7 +258,7 @@ def test_an_autoencoder_reconstructs_better_and_codes_no_worse_than_a_vae():
 
 
 def test_names():
-    assert list(MODELS) == ["vae", "map", "bayes", "denoising", "autoencoder"]
+    assert list(MODELS) == ["vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis"]
     for cls in (MAP, Bayes):
         for bad in ({"n_rows": 0}, {"n_rows": 5, "alpha": 0.0}):
             with pytest.raises(ConfigError, match=f"{cls.__name__}: n_rows is"):

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from gvae.models.autoencoder import Autoencoder
 from gvae.models.denoising import Denoising
-from gvae.models.factor_analysis import FactorAnalysis
+from gvae.models.factor_analysis import FactorAnalysis, LinearVAE
 from gvae.models.nlfa import NonlinearFactorAnalysis, inference_gaps
 from gvae.models.vae import VAE
 from gvae.models.weights import MAP, Bayes
@@ -31,6 +31,7 @@ MODELS: dict[str, Callable[..., VAE]] = {
     "bayes": Bayes,
     "denoising": lambda *args, n_rows, **settings: Denoising(*args, **settings),
     "autoencoder": lambda *args, n_rows, **settings: Autoencoder(*args, **settings),
+    "factor_analysis": lambda *args, n_rows, **settings: LinearVAE(*args, **settings),
 }
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Bayes",
     "Denoising",
     "FactorAnalysis",
+    "LinearVAE",
     "NonlinearFactorAnalysis",
     "inference_gaps",
 ]

@@ -21,7 +21,7 @@ from gvae.errors import ConfigError, DataError
 from gvae.models.vae import VAE
 from gvae.ops.banded import LOG_2PI
 
-__all__ = ["FactorAnalysis"]
+__all__ = ["FactorAnalysis", "LinearVAE"]
 
 
 @dataclass
@@ -128,6 +128,14 @@ class FactorAnalysis:
             "decoder.0.bias": self.b.copy(),
             "decoder.shared": _unbounded(0.5 * np.log(self.psi)),
         }
+
+
+class LinearVAE(VAE):
+    """A VAE without hidden layers, whatever `hidden` says: with a Gaussian observation it is factor analysis by gradients,
+    with the exact posterior where its family is "full". Settings as VAE's."""
+
+    def __init__(self, n_inputs, latent=16, posterior="full", observation="gaussian", hidden=(), *args, **settings):
+        super().__init__(n_inputs, latent, posterior, observation, (), *args, **settings)
 
 
 def _unbounded(value: Any, limit: float = families.LOG_SCALE) -> Any:
