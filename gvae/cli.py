@@ -116,7 +116,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="continue this run as if it had never stopped, with the settings it was begun with; --epochs may be more",
     )
-    train.add_argument("--model", choices=["vae"], default="vae", help="kind of model: vae")
     train.add_argument(
         "--save-every", type=_positive, default=300, metavar="S", help="seconds between checkpoints within an epoch"
     )
@@ -130,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         group.add_argument(flag, default=argparse.SUPPRESS, help=help + shown, **details)
 
+    setting("--model", "vae", "vae, map, bayes, denoising, autoencoder, factor_analysis", metavar="NAME")
     setting("--latent", 16, "latent variables", type=_count, metavar="N")
     setting(
         "--posterior",

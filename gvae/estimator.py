@@ -34,6 +34,7 @@ __all__ = ["VAE", "data_support", "load"]
 class VAE:
     """A variational autoencoder with a structured posterior.
 
+    model         : "vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis" (linear): see gvae.models
     latent        : number of latent variables
     posterior     : family of q(z|x): "diagonal", "chain", "band:3", "extended_grid:4x4", "ar1", "lowrank:2", "full", ...
     observation   : family of p(x|z): "bernoulli", "gaussian", "poisson", "categorical:17", "logit:shared:chain", ..., or
@@ -74,6 +75,7 @@ class VAE:
 
     def __init__(
         self,
+        model: str = "vae",
         latent: int = 16,
         posterior: str = "chain",
         observation: str = "auto",
@@ -101,6 +103,7 @@ class VAE:
         verbose: bool = False,
         device: str = "cpu",
     ):
+        self.model = model
         self.latent = latent
         self.posterior = posterior
         self.observation = observation
@@ -212,13 +215,16 @@ class VAE:
         binarize = _binarization(settings, observation, x)
         _check_memory(settings, *x.shape)
         notes = ({"image_shape": raw.shape[1:]} if raw.ndim == 3 else {}) | (notes or {})
+        stopping_early = v is None and settings["patience"] is not None
+        held = _held_out(len(x), settings["validation_fraction"]) if stopping_early else 0
         fitted: dict[str, Any] = {
+            "n_rows": len(x) - held,
             "binarize": binarize,
             "observation": observation,
             "n_features_in": x.shape[1],
             "grey_levels": grey,
         }
-        model = _build(settings, x.shape[1], observation)
+        model = _build(settings, x.shape[1], observation, len(x) - held)
         support = data_support(observation, binarize, x.shape[1])
         data.check_support(x, support, "X")
         if v is not None:
@@ -238,8 +244,10 @@ class VAE:
             elif settings["random_state"] is None:
                 settings["random_state"] = int.from_bytes(os.urandom(8), "little")
             root = random.key(settings["random_state"])
-            if v is None and settings["patience"] is not None:
-                x, v = _hold_out(x, settings["validation_fraction"], random.fold_in(root, 3))
+            if held:
+                chosen = np.zeros(len(x), bool)
+                chosen[random.permutation(random.fold_in(root, 3), len(x))[:held]] = True
+                x, v = x[~chosen], x[chosen]
             shown = {"binarize": binarize, "dequantize": settings["dequantize"]}
             table = data.Table(x, key=random.fold_in(root, 1), **shown)
             held_out = None if v is None else data.Table(v, key=random.fold_in(root, 2), **shown)
@@ -320,7 +328,7 @@ class VAE:
         levels = self.config_["settings"].get("dequantize")
         table = data.Table(x, binarize=self.binarize_, dequantize=levels, key=random.fold_in(key, 2))
         settings: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "progress": progress}
-        return evaluation.evaluate(self.model_, self.parameters_, table, **settings)
+        return evaluation.evaluate(self.model_.scoring(), self.parameters_, table, **settings)
 
     def score_samples(self, X: Any, *, samples: int = 100, seed: int = 0) -> np.ndarray:
         """Importance-sampled log p(x) of each row, in nats, (N,). Grey levels are binarized as in training, by one draw."""
@@ -390,7 +398,7 @@ def load(path: str | os.PathLike) -> VAE:
         estimator = VAE(**_checked(VAE._defaults() | settings) | {"hidden": tuple(settings["hidden"])})
         named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
         _check_widths(settings, n_inputs, sum(v.size for v in named.values()))
-        model = _build(settings, n_inputs, fitted["observation"])
+        model = _build(settings, n_inputs, fitted["observation"], _whole("n_rows", fitted.get("n_rows", 1)))
         wanted = model.init(random.key(0))
         if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
             raise RunError(f"{path} is damaged: its parameters do not fit its configuration")
@@ -427,13 +435,15 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
         hidden = (hidden,)
     checked["hidden"] = [_whole("hidden", width) for width in hidden]
-    names = ("posterior", "observation", "prior", "activation", "objective", "gradient", "schedule", "on_nonfinite")
-    for name in names:
+    texts = ("model", "posterior", "observation", "prior", "activation", "objective", "gradient", "schedule", "on_nonfinite")
+    for name in texts:
         if name == "prior" and settings[name] is None:
             continue
         if not isinstance(settings[name], str):
             raise ConfigError(f"{name} is {settings[name]!r}, expected a name as text")
         checked[name] = str(settings[name])
+    if settings["model"] not in models.MODELS:
+        raise ConfigError(f"unknown model {settings['model']!r}; known are {', '.join(models.MODELS)}")
     objectives.parse(checked["objective"], gradient=checked["gradient"])
     binarize = settings["binarize"]
     if binarize is not None and (not isinstance(binarize, str) or binarize not in data.BINARIZATIONS):
@@ -502,8 +512,8 @@ def _trainer(settings: dict[str, Any], model: models.VAE, per_epoch: int) -> tra
     )
 
 
-def _build(settings: dict[str, Any], n_inputs: int, observation: str) -> models.VAE:
-    return models.VAE(
+def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> models.VAE:
+    return models.MODELS[settings.get("model", "vae")](
         n_inputs,
         settings["latent"],
         settings["posterior"],
@@ -512,6 +522,7 @@ def _build(settings: dict[str, Any], n_inputs: int, observation: str) -> models.
         settings["activation"],
         settings.get("prior"),
         dtype=settings["dtype"],
+        n_rows=n_rows,
     )
 
 
@@ -636,14 +647,12 @@ def _numbers(X: Any, name: str) -> np.ndarray:
     return x
 
 
-def _hold_out(x: np.ndarray, fraction: float, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x without a random share of its rows, and these."""
-    n = max(1, round(fraction * len(x)))
-    if n >= len(x):
-        raise DataError(f"X has {len(x)} rows: too few to hold out {n} for early stopping")
-    held = np.zeros(len(x), bool)
-    held[random.permutation(key, len(x))[:n]] = True
-    return x[~held], x[held]
+def _held_out(n: int, fraction: float) -> int:
+    """How many of n rows are held out for early stopping."""
+    held = max(1, round(fraction * n))
+    if held >= n:
+        raise DataError(f"X has {n} rows: too few to hold out {held} for early stopping")
+    return held
 
 
 def _digest(*arrays: np.ndarray | None) -> str:

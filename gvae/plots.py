@@ -16,7 +16,17 @@ import numpy as np
 from gvae import training
 from gvae.errors import ConfigError, DependencyError, RunError, ShapeError
 
-__all__ = ["check_sheet", "covariances", "image_grid", "learning_curves", "reconstructions", "require", "samples"]
+__all__ = [
+    "check_sheet",
+    "covariances",
+    "image_grid",
+    "learning_curves",
+    "manifold",
+    "manifold_codes",
+    "reconstructions",
+    "require",
+    "samples",
+]
 
 DPI = 110
 COLUMNS = 10  # of a small sheet of samples; a larger one is roughly square
@@ -108,6 +118,31 @@ def reconstructions(
     for axis, (name, images) in zip(axes[:, 0], rows.items(), strict=True):
         _show(axis, image_grid(images, shape, len(images)))
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    _write(figure, path)
+
+
+def manifold_codes(n: int) -> np.ndarray:
+    """Codes (n², 2) on a grid that has equal probability under N(0, I) in every cell: z = Phi⁻¹((i + 1/2) / n) per axis.
+
+    Row by row of a picture, the second code rising upwards. Source: Kingma and Welling (2014), appendix A.
+    """
+    from scipy.special import ndtri
+
+    if n < 1:
+        raise ShapeError(f"manifold_codes: n is {n}, expected at least 1")
+    z = ndtri((np.arange(n) + 0.5) / n)
+    across, up = np.meshgrid(z, z[::-1])
+    return np.stack([across.ravel(), up.ravel()], axis=1)
+
+
+def manifold(path: str | os.PathLike, images: np.ndarray, shape: tuple[int, int]) -> None:
+    """The learned manifold: `images` (n², D) decoded from `manifold_codes(n)`, in n rows of n."""
+    n = round(len(images) ** 0.5)
+    if n * n != len(images):
+        raise ShapeError(f"manifold: {len(images)} images, expected a square number")
+    width = n * (shape[1] + 1) / DPI * max(1, 40 // shape[1])
+    figure = _figure(max(width, 2), max(width * shape[0] / shape[1], 2))
+    _show(figure.subplots(), image_grid(images, shape, n))
     _write(figure, path)
 
 

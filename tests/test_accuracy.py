@@ -379,6 +379,20 @@ def ar1(op, exact):
     return measure
 
 
+def precision_factor_ar1(dtype):
+    """Relative errors of the pivots and of what is below them."""
+    for n in (1, 2, 5, 50):
+        for correlation in (0.0, 0.3, -0.7, 0.9999):
+            rng = np.random.default_rng([n, round(100 * abs(correlation))])
+            variance, rho = np.exp(rng.normal(size=BATCH)).astype(dtype), np.full(BATCH, correlation, dtype)
+            got = ops.precision_factor_ar1(variance, rho, n)
+            for s, r, chol in zip(wide(variance), wide(rho), wide(got), strict=True):
+                root, magnified, *_ = ar1_scale(s, r)
+                pivots = np.array([1 / root[1]] * (n - 1) + [1 / root[0]])
+                yield largest((chol[0] - pivots) / pivots) / (magnified * eps(dtype))
+                yield largest((chol[1, : n - 1] + r * pivots[: n - 1]) / pivots[: n - 1]) / (magnified * eps(dtype))
+
+
 def ar1_scale(s, r):
     """The innovations' scale, and by how much its exponent's size magnifies rounding."""
     one = np.array(s * 0 + 1)
@@ -710,6 +724,7 @@ TABLE = [
     Row("log_prob_ar1", TERMS, 8, ar1(ops.log_prob_ar1, exact_log_prob_ar1)),
     Row("kl_divergence_ar1", TERMS, 8, ar1(lambda x, m, s, r: ops.kl_divergence_ar1(m, s, r), exact_kl_ar1)),
     Row("logdet_ar1", TERMS, 4, ar1(lambda x, m, s, r: ops.logdet_ar1(s, r, x.shape[-1]), exact_logdet_ar1)),
+    Row("precision_factor_ar1", "eps (1 + |log s| + |log(1 - rho²)|)", 8, precision_factor_ar1),
     Row("sample_lowrank", LOWRANK, 8, lowrank(lambda x, m, d, u: ops.sample_lowrank(m, d, u, x), exact_sample_lowrank)),
     Row("log_prob_lowrank", LOWRANK, 8, lowrank(ops.log_prob_lowrank, exact_log_prob_lowrank)),
     Row(

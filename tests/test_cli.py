@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 import gvae
 import gvae.demo
-from gvae import cli, data, families, training
+from gvae import cli, data, families, models, training
 from gvae.training import Trainer
 
 ROOT = Path(gvae.__file__).parents[1]
@@ -130,6 +130,7 @@ def test_train_leaves_a_run_folder(trained):
     config = json.loads((run / "config.json").read_text())
     assert config["model"] == "vae"
     assert config["settings"] == {
+        "model": "vae",
         "latent": 4,
         "posterior": "extended_grid:2x2",
         "observation": "auto",
@@ -158,6 +159,7 @@ def test_train_leaves_a_run_folder(trained):
     }
     assert len(config["fitted"].pop("data_sha256")) == 64
     assert config["fitted"] == {
+        "n_rows": 1498,
         "binarize": "dynamic",
         "observation": "bernoulli",
         "n_features_in": 64,
@@ -268,6 +270,19 @@ def test_a_saved_model_serves_as_a_run(run, gvae_):
     code, _, err = gvae_("evaluate", "mine.gvae")
     assert code == 2
     assert "does not say what it was trained on" in err
+
+
+@pytest.mark.parametrize("model", models.MODELS)
+def test_every_model_trains_evaluates_and_samples(gvae_, here, model):
+    small = ["--latent", "3", "--hidden", "5", "--steps", "3", "--prior", "mixture:2", "--dequantize", "17"]
+    flags = ["--model", model, "--observation", "logit:shared:extended_grid:8x8", "--out", "run"]
+    code, out, err = gvae_("train", "digits", *small, *flags)
+    assert (code, err) == (0, ""), err
+    assert "KL(q(z|x) || p(z)) has no closed form" in out
+    assert json.loads(Path("run/config.json").read_text())["settings"]["model"] == model
+    assert gvae_("evaluate", "run", "--samples", "3")[0] == 0
+    assert gvae_("sample", "run", "--out", "draws.png", "--draw", "-n", "4")[0] == 0
+    assert Path("draws.png").stat().st_size > 500
 
 
 @pytest.mark.parametrize("observation", ["bernoulli", "gaussian"])
@@ -408,6 +423,8 @@ TRAIN = ["train", "rows.npy", "--out", "run"]
     [
         (["--posterior", "nope"], ["nope", *families.FAMILIES]),
         (["--observation", "nope"], ["nope", *families.FAMILIES]),
+        (["--model", "nope"], ["nope", "vae, map, bayes, denoising, autoencoder, factor_analysis"]),
+        (["--prior", "nope"], ["nope", *families.FAMILIES]),
         (["--objective", "nope"], ["nope", "elbo", "elbo_a", "elbo_b", "iwae"]),
         (["--activation", "nope"], ["nope", "relu", "tanh", "softplus"]),
         (["--binarize", "nope"], ["nope", *data.BINARIZATIONS]),

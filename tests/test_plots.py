@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 from matplotlib.image import imread
 from numpy.testing import assert_array_equal
 
@@ -212,3 +214,24 @@ def test_matplotlibs_global_state_stays_as_it_was(tmp_path):
     plots.samples(tmp_path / "s.png", {"s": IMAGES}, SHAPE)
     assert plt.get_fignums() == []
     assert dict(mpl.rcParams) == before
+
+
+def test_manifold_codes_are_quantiles():
+    """Phi(z) are the cells' centres; squared norms follow the quantiles of chi² with two degrees of freedom."""
+    n = 40
+    z = plots.manifold_codes(n)
+    assert z.shape == (n * n, 2)
+    u = scipy.special.ndtr(z)
+    np.testing.assert_allclose(u[:n, 0], (np.arange(n) + 0.5) / n, atol=1e-12)
+    np.testing.assert_allclose(u[::n, 1], (np.arange(n)[::-1] + 0.5) / n, atol=1e-12)
+    probabilities = scipy.stats.chi2(2).cdf(np.sort((z**2).sum(axis=1)))
+    assert np.abs(probabilities - (np.arange(n * n) + 0.5) / n**2).max() < 0.04  # 1/n = 0.025
+    with pytest.raises(ShapeError, match="n is 0"):
+        plots.manifold_codes(0)
+
+
+def test_manifold(tmp_path):
+    plots.manifold(tmp_path / "m.png", np.random.default_rng(0).uniform(size=(9, 12)), (3, 4))
+    assert (tmp_path / "m.png").stat().st_size > 500
+    with pytest.raises(ShapeError, match="8 images, expected a square number"):
+        plots.manifold(tmp_path / "n.png", np.zeros((8, 12)), (3, 4))

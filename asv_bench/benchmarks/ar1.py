@@ -90,3 +90,29 @@ class Kl(AR1):
 
     def time_kl(self, *_):
         return self.call()
+
+
+class PrecisionFactor(AR1):
+    params = (["gvae", "numpy"], MODES, SHAPES, DTYPES)
+
+    def data(self, shape, dtype):
+        return super().data(shape, dtype)[:2]
+
+    def op(self, ops, shape, dtype):
+        return lambda variance, rho: ops.precision_factor_ar1(variance, rho, shape[1])
+
+    def numpy(self, mode, shape, dtype):
+        only(mode == "forward")
+        variance, rho = self.data(shape, dtype)
+
+        def call():
+            chol = np.zeros((shape[0], 2, shape[1]), dtype)
+            chol[:, 0] = ((variance * (1 - rho * rho)) ** -0.5)[:, None]
+            chol[:, 0, -1] = variance**-0.5
+            chol[:, 1, :-1] = -rho[:, None] * chol[:, 0, :-1]
+            return chol
+
+        return call
+
+    def time_precision_factor(self, *_):
+        return self.call()

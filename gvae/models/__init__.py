@@ -15,7 +15,36 @@
 columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.
 """
 
-from gvae.models.hierarchical import Hierarchical
-from gvae.models.vae import VAE
+from collections.abc import Callable
 
-__all__ = ["VAE", "Hierarchical"]
+from gvae.models.autoencoder import Autoencoder
+from gvae.models.denoising import Denoising
+from gvae.models.factor_analysis import FactorAnalysis, LinearVAE
+from gvae.models.hierarchical import Hierarchical
+from gvae.models.nlfa import NonlinearFactorAnalysis, inference_gaps
+from gvae.models.vae import VAE
+from gvae.models.weights import MAP, Bayes
+
+# what `gvae train --model` and gvae.VAE(model=) know: VAE's arguments and n_rows, of the training data -> a VAE or its kin
+MODELS: dict[str, Callable[..., VAE]] = {
+    "vae": lambda *args, n_rows, **settings: VAE(*args, **settings),
+    "map": MAP,
+    "bayes": Bayes,
+    "denoising": lambda *args, n_rows, **settings: Denoising(*args, **settings),
+    "autoencoder": lambda *args, n_rows, **settings: Autoencoder(*args, **settings),
+    "factor_analysis": lambda *args, n_rows, **settings: LinearVAE(*args, **settings),
+}
+
+__all__ = [
+    "MAP",
+    "MODELS",
+    "VAE",
+    "Autoencoder",
+    "Bayes",
+    "Denoising",
+    "FactorAnalysis",
+    "Hierarchical",
+    "LinearVAE",
+    "NonlinearFactorAnalysis",
+    "inference_gaps",
+]

@@ -6,12 +6,14 @@ Source: Kingma and Welling (2014); with structured posteriors, Peste and Malagò
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gvae import families, random
+from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
 from gvae.objectives import Layer, Terms
 
@@ -69,8 +71,26 @@ class VAE:
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype, batch.x)}
 
+    def scoring(self) -> VAE:
+        """The model by which single rows are scored after training: this one, unless training added something of its own."""
+        return self
+
+    def with_(self, **changes: Any) -> Any:
+        """A copy with other attributes."""
+        other = copy.copy(self)
+        other.__dict__.update(changes)
+        return other
+
+    def encode(self, params: Any, x: Any, noise: Any, step: Any) -> Distribution:
+        """q(z | x)."""
+        return self.encoder(params, x)
+
+    def decode(self, params: Any, z: Any, noise: Any) -> Distribution:
+        """p(x | z)."""
+        return self.decoder(params, z)
+
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
-        q = self.encoder(params, batch.x)
+        q = self.encode(params, batch.x, noise, step)
         z = q.sample(noise["z"])
         p = None if self.prior is None else self.prior(params["prior.raw"])
-        return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Layer(q, p, z, noise["z"])])
+        return Terms({"x": self.decode(params, z, noise).log_prob(batch.x)}, [Layer(q, p, z, noise["z"])])

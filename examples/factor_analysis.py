@@ -1,0 +1,36 @@
+"""Factor analysis by exact EM, its linear VAE, and what an encoder of a non-linear model costs. Run time: some seconds."""
+
+import numpy as np
+
+import gvae
+from gvae import models, random
+from gvae.data import Table
+
+rng = np.random.default_rng(0)
+W, b = rng.normal(size=(10, 3)), rng.normal(size=10)
+x = rng.normal(size=(1000, 3)) @ W.T + b + 0.5 * rng.normal(size=(1000, 10))
+
+fa = models.FactorAnalysis.fit(x, 3)
+print(f"factor analysis by EM       log p(x) {fa.log_prob(x).mean():8.3f} nats per row, {len(fa.history)} iterations")
+vae, params = fa.as_vae()
+result = gvae.evaluate(vae, params, Table(x), samples=10)
+print(
+    f"the same as a linear VAE    log p(x) {result.log_likelihood.mean():8.3f}   (exact posterior: every draw gives log p)"
+)
+vae, params = fa.as_vae("diagonal")
+result = gvae.evaluate(vae, params, Table(x), samples=200)
+gap = f"gap {fa.log_prob(x).mean() - result.elbo.mean():.3f}, by the formula {fa.mean_field_gap():.3f}"
+print(f"  ... diagonal posterior        ELBO {result.elbo.mean():8.3f}   ({gap})")
+
+curved = np.tanh(x[:, :5] * 0.8) + 0.1 * rng.normal(size=(1000, 5))
+vae = models.VAE(5, 2, "diagonal", "gaussian", (20,), dtype=np.float64)
+trainer, _ = gvae.train(vae, Table(curved), epochs=40, learning_rate=5e-3)
+gaps = models.inference_gaps(vae, trainer.parameters, curved[:100], samples=300, steps=200)
+parts = f"{gaps.approximation.mean():.3f} approximation + {gaps.amortization.mean():.3f} amortization"
+print(f"amortized, curved data          ELBO {gaps.encoder.mean():8.3f}   below log p(x) by {parts}")
+
+free = models.NonlinearFactorAnalysis(5, 2, hidden=(20,), dtype=np.float64)
+trainer, history = free.fit(Table(curved), epochs=40, e_steps=5, learning_rate=2e-2)
+own = free.infer(trainer.parameters, curved[:100], key=random.key(1), steps=200)
+held = gvae.evaluate(free, trainer.parameters, Table(curved[:100], posterior=own), samples=300)
+print(f"a posterior per datum (EM)      ELBO {held.elbo.mean():8.3f}   of rows inferred afresh")

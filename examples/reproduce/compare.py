@@ -1,0 +1,72 @@
+"""One setting of gvae.VAE varied, all else equal: held-out ELBO and log p(x), mean and spread over seeds.
+
+    python examples/reproduce/compare.py digits --vary posterior diagonal ar1 chain
+    python examples/reproduce/compare.py digits --vary activation tanh sigmoid relu leaky_relu softplus elu
+    python examples/reproduce/compare.py digits --vary hidden 200 200,200 200,200,200
+    python examples/reproduce/compare.py digits --vary prior none random_walk mixture:10
+    python examples/reproduce/compare.py digits --vary model vae map denoising autoencoder
+
+Every bound printed is a bound: the same averaging over the batch for each part of it, the same noise for every candidate.
+An autoencoder has none, so only the cross-entropy of its reconstructions compares: from the mean code, and from a draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gvae
+from gvae import data, random
+
+
+def reconstruction(model: gvae.VAE, x: np.ndarray, draw: bool) -> float:
+    """log p(x | z), in nats per row, at the posterior's mean or at one draw."""
+    q = model.posterior_of(x)
+    z = q.sample(q.noise(random.key(7))) if draw else q.mean
+    return float(model.model_.decoder(model.parameters_, z).log_prob(x.astype(model.model_.dtype)).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--vary", nargs="+", required=True, metavar=("SETTING", "VALUE"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--latent", type=int, default=10)
+    parser.add_argument("--hidden", type=int, nargs="*", default=[200])
+    parser.add_argument("--out", type=Path, help="a file that receives one line of JSON per run")
+    options = parser.parse_args()
+    dataset = data.load(options.data, data_dir=options.data_dir)
+    setting, *values = options.vary
+    train, test = dataset.train[: options.rows], dataset.test[:2000]
+    fixed: dict[str, Any] = {"latent": options.latent, "hidden": options.hidden, "posterior": "diagonal"}
+    print(f"{dataset.name}, {len(train)} + {len(test)} rows, {options.epochs} epochs, seeds {options.seeds}: nats per row")
+    print(f"{setting:<18}{'ELBO':>18}{'log p(x)':>18}{'rec. at mean':>16}{'rec. of a draw':>16}")
+    for value in values:
+        given: Any = [int(width) for width in value.split(",")] if setting == "hidden" else value
+        rows = []
+        for seed in options.seeds:
+            started = time.perf_counter()
+            chosen = fixed | {setting: None if value == "none" else given}
+            model = gvae.VAE(**chosen, epochs=options.epochs, random_state=seed).fit(train)
+            summary = model.evaluate(test, samples=200).summary()
+            at_mean, of_draw = (reconstruction(model, test, draw) for draw in (False, True))
+            rows.append((summary["elbo"], summary["log_likelihood"], at_mean, of_draw))
+            if options.out is not None:
+                row = {"data": dataset.name, setting: value, "seed": seed, "seconds": time.perf_counter() - started}
+                with open(options.out, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row | summary | {"at_mean": at_mean, "of_draw": of_draw}) + "\n")
+        mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.zeros(4)
+        cells = "".join(f"{m:>{w - 7}.2f} +-{s:4.2f}" for m, s, w in zip(mean, spread, (18, 18, 16, 16), strict=True))
+        print(f"{value:<18}{cells}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The plain autoencoder: the encoder's mean and the decoder of a VAE, with no sampling and no KL; a baseline.
+
+Its loss is the limit of the VAE's as the posterior's variance and the weight of the KL go to 0. Its "bound" is the
+reconstruction term log p(x | z(x)), which bounds nothing. Source: as compared by Kingma and Welling's readers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gvae.models.parts import Penalty
+from gvae.models.vae import VAE
+from gvae.objectives import Terms
+
+__all__ = ["Autoencoder"]
+
+
+class Autoencoder(VAE):
+    """Settings as VAE's; the posterior's family decides how z = its mean is emitted, and nothing else."""
+
+    pure = True
+
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
+        z = self.encoder(params, batch.x).mean[None]
+        return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Penalty(np.zeros(len(batch), self.dtype))])

@@ -1,0 +1,143 @@
+"""Factor analysis by exact EM: z ~ N(0, I), x | z ~ N(W z + b, diag psi).
+
+Everything has a closed form, so it is the oracle of every linear model here. With M = I + Wᵀ diag(psi)⁻¹ W,
+
+    p(x) = N(b, W Wᵀ + diag psi),     p(z | x) = N(M⁻¹ Wᵀ diag(psi)⁻¹ (x - b), M⁻¹)
+
+W is determined up to a rotation: compare W Wᵀ + diag psi. Source: Rubin and Thayer (1982).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gvae import families, random
+from gvae.checks import check_shapes
+from gvae.distributions import DenseGaussian
+from gvae.errors import ConfigError, DataError
+from gvae.models.vae import VAE
+from gvae.ops.banded import LOG_2PI
+
+__all__ = ["FactorAnalysis", "LinearVAE"]
+
+
+@dataclass
+class FactorAnalysis:
+    """W : (D, k)      b : (D,)      psi : (D,), positive      history : mean log p(x) after each iteration of EM"""
+
+    W: np.ndarray
+    b: np.ndarray
+    psi: np.ndarray
+    history: list[float] = field(default_factory=list)
+
+    @classmethod
+    def fit(
+        cls,
+        x: np.ndarray,
+        latent: int,
+        *,
+        iterations: int = 500,
+        tolerance: float = 1e-9,
+        floor: float = 1e-6,
+        seed: int = 0,
+    ) -> FactorAnalysis:
+        """Maximise the likelihood of rows x (N, D) by EM, in float64, until it gains less than `tolerance` nats per row.
+
+        floor : psi is kept from falling below it; without one the likelihood of a column that never changes has no maximum
+        Raises ShapeError, DataError, ConfigError.
+        """
+        x = np.asarray(x, np.float64)
+        sizes = check_shapes("x: N D", where="FactorAnalysis.fit", x=x)
+        N, D = sizes["N"], sizes["D"]
+        if N < 2 or not np.isfinite(x).all():
+            raise DataError(f"FactorAnalysis.fit: x has shape {x.shape}, expected at least two rows of finite numbers")
+        if not isinstance(latent, int) or not 1 <= latent <= D:
+            raise ConfigError(f"FactorAnalysis.fit: latent is {latent!r}, expected an integer from 1 to {D}")
+        b = x.mean(axis=0)
+        S = (x - b).T @ (x - b) / N
+        variance = np.maximum(np.diag(S), floor)
+        W = random.normal(random.key(seed), (D, latent), np.float64) * np.sqrt(variance / latent)[:, None]
+        model = cls(W, b, variance)
+        for _ in range(iterations):
+            # E step: E[z] = beta (x - b), and the mean of E[z zᵀ] is I - beta W + beta S betaᵀ
+            beta = np.linalg.solve(model.M, (model.W / model.psi[:, None]).T)
+            second = np.eye(latent) - beta @ model.W + beta @ S @ beta.T
+            # M step
+            W = np.linalg.solve(second, beta @ S).T
+            psi = np.maximum(np.diag(S) - (W * (beta @ S).T).sum(axis=1), floor)
+            model = cls(W, b, psi, model.history)
+            model.history.append(float(model._mean_log_prob(S)))
+            if len(model.history) > 1 and model.history[-1] - model.history[-2] < tolerance:
+                break
+        return model
+
+    @property
+    def M(self) -> np.ndarray:
+        """The posterior's precision, (k, k)."""
+        return np.eye(self.W.shape[1]) + self.W.T @ (self.W / self.psi[:, None])
+
+    def _mean_log_prob(self, S: np.ndarray) -> float:
+        """Of rows with second moments S about b."""
+        M, scaled = self.M, self.W / self.psi[:, None]
+        trace = (np.diag(S) / self.psi).sum() - np.trace(np.linalg.solve(M, scaled.T @ S @ scaled))
+        return -0.5 * (len(self.b) * LOG_2PI + np.log(self.psi).sum() + np.linalg.slogdet(M)[1] + trace)
+
+    def log_prob(self, x: np.ndarray) -> np.ndarray:
+        """log p(x) of rows (N, D), in nats, (N,), in time N D k."""
+        e = np.asarray(x, np.float64) - self.b
+        M = self.M
+        t = e @ (self.W / self.psi[:, None])
+        quadratic = (e * e / self.psi).sum(axis=1) - (t * np.linalg.solve(M, t.T).T).sum(axis=1)
+        return -0.5 * (len(self.b) * LOG_2PI + np.log(self.psi).sum() + np.linalg.slogdet(M)[1] + quadratic)
+
+    def posterior(self, x: np.ndarray) -> DenseGaussian:
+        """p(z | x) of each row."""
+        t = (np.asarray(x, np.float64) - self.b) @ (self.W / self.psi[:, None])
+        return DenseGaussian(np.linalg.solve(self.M, t.T).T, np.linalg.cholesky(np.linalg.inv(self.M)))
+
+    def mean_field_gap(self) -> float:
+        """log p(x) - ELBO of the best diagonal q: 1/2 (sum_i log M_ii - log |M|), the same for every x."""
+        return 0.5 * float(np.log(np.diag(self.M)).sum() - np.linalg.slogdet(self.M)[1])
+
+    def sample(self, key: np.ndarray, n: int) -> np.ndarray:
+        """n draws of x, (n, D)."""
+        z = random.normal(random.fold_in(key, 0), (n, self.W.shape[1]), np.float64)
+        e = random.normal(random.fold_in(key, 1), (n, len(self.b)), np.float64)
+        return z @ self.W.T + self.b + np.sqrt(self.psi) * e
+
+    def as_vae(self, posterior: str = "full") -> tuple[VAE, dict[str, np.ndarray]]:
+        """The same model as a VAE with a linear decoder, and its parameters: a linear encoder with the exact posterior
+        ("full"), or with the best one of independent variables ("diagonal"). In float64."""
+        D, k = self.W.shape
+        model = VAE(D, k, posterior, "gaussian", (), dtype=np.float64)
+        to_mean = np.linalg.solve(self.M, (self.W / self.psi[:, None]).T).T
+        if posterior == "full":
+            r = np.linalg.cholesky(np.linalg.inv(self.M))
+            rest = np.concatenate([_unbounded(np.log(np.diag(r))), _unbounded(r[np.tril_indices(k, -1)], 1e3)])
+        elif posterior == "diagonal":
+            rest = _unbounded(-0.5 * np.log(np.diag(self.M)))
+        else:
+            raise ConfigError(f"FactorAnalysis.as_vae: posterior is {posterior!r}, expected 'full' or 'diagonal'")
+        return model, {
+            "encoder.0.weight": np.concatenate([to_mean, np.zeros((D, len(rest)))], axis=1),
+            "encoder.0.bias": np.concatenate([-self.b @ to_mean, rest]),
+            "decoder.0.weight": self.W.T.copy(),
+            "decoder.0.bias": self.b.copy(),
+            "decoder.shared": _unbounded(0.5 * np.log(self.psi)),
+        }
+
+
+class LinearVAE(VAE):
+    """A VAE without hidden layers, whatever `hidden` says: with a Gaussian observation it is factor analysis by gradients,
+    with the exact posterior where its family is "full". Settings as VAE's."""
+
+    def __init__(self, n_inputs, latent=16, posterior="full", observation="gaussian", hidden=(), *args, **settings):
+        super().__init__(n_inputs, latent, posterior, observation, (), *args, **settings)
+
+
+def _unbounded(value: Any, limit: float = families.LOG_SCALE) -> Any:
+    """The raw number that a family's bound turns into this value."""
+    return limit * np.arctanh(value / limit)

@@ -1,0 +1,152 @@
+"""Factor analysis against dense algebra, its linear twins, and the two parts of the inference gap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference as ref
+from sklearn.decomposition import FactorAnalysis as ScikitLearns
+
+import gvae
+from gvae import random
+from gvae.autodiff import gradient
+from gvae.data import Table
+from gvae.errors import ConfigError, DataError
+from gvae.evaluation import evaluate
+from gvae.models import VAE, FactorAnalysis, NonlinearFactorAnalysis, inference_gaps
+from gvae.objectives import ELBO
+
+D, k, N = 8, 3, 400
+rng = np.random.default_rng(0)
+TRUE = FactorAnalysis(rng.normal(size=(D, k)), rng.normal(size=D), rng.uniform(0.3, 1.5, D))
+X = TRUE.sample(random.key(1), N)
+DENSE = ref.FactorAnalysis(TRUE.W, TRUE.b, TRUE.psi)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return FactorAnalysis.fit(X, k, iterations=10_000)
+
+
+class Rows:
+    """Some rows, as the model protocol has them."""
+
+    def __init__(self, x):
+        self.x, self.index, self.weight = x, np.arange(len(x)), None
+
+    def __len__(self):
+        return len(self.x)
+
+
+def sigma_points(rows):
+    """Draws +-sqrt(k) e_i: mean 0 and covariance I, so that means of quadratics are exact."""
+    eps = np.sqrt(k) * np.concatenate([np.eye(k), -np.eye(k)])
+    return {"z": np.broadcast_to(eps[:, None], (2 * k, rows, k)).copy()}
+
+
+def exact_elbo(model, params, x):
+    terms = model.terms(params, {}, Rows(x), sigma_points(len(x)))
+    return terms.total_log_likelihood.mean(axis=0) - terms.layers[0].kl
+
+
+def test_densities_and_posteriors_are_the_dense_ones():
+    np.testing.assert_allclose(TRUE.log_prob(X[:20]), [DENSE.log_prob(x) for x in X[:20]], rtol=1e-12)
+    q = TRUE.posterior(X[:20])
+    np.testing.assert_allclose(q.mean, [DENSE.posterior_mean(x) for x in X[:20]], rtol=1e-11)
+    np.testing.assert_allclose(q.covariance(), np.linalg.inv(DENSE.M), rtol=1e-11)
+    assert TRUE.mean_field_gap() == pytest.approx(DENSE.diagonal_gap(), rel=1e-12)
+    many = TRUE.sample(random.key(2), 200_000)
+    np.testing.assert_allclose(np.cov(many.T), TRUE.W @ TRUE.W.T + np.diag(TRUE.psi), atol=0.15)  # entries up to 10
+
+
+def test_em_climbs_to_scikit_learns_optimum(fitted):
+    steps = np.diff(fitted.history)
+    assert (steps > -1e-12).all()
+    assert fitted.history[-1] == pytest.approx(fitted.log_prob(X).mean(), rel=1e-12)
+    theirs = ScikitLearns(k, tol=1e-7, max_iter=20_000, svd_method="lapack").fit(X)
+    assert fitted.history[-1] == pytest.approx(theirs.score(X), abs=1e-5)
+    np.testing.assert_allclose(fitted.W @ fitted.W.T + np.diag(fitted.psi), theirs.get_covariance(), atol=0.02)
+
+
+def test_em_ends_where_the_gradient_is_zero(fitted):
+    """Of the VAE with the exact posterior, whose bound is log p(x): by the tape, with respect to decoder and noise."""
+    exact = FactorAnalysis.fit(X, k, tolerance=1e-13, iterations=5000)
+    model, params = exact.as_vae()
+    moved = [name for name in params if name.startswith("decoder")]
+
+    def bound(*values):
+        given = params | dict(zip(moved, values, strict=True))
+        return ELBO("B")(model.terms(given, {}, Rows(X), sigma_points(N)))[0]
+
+    for slope in gradient(bound, *(params[name] for name in moved)):
+        assert np.abs(slope).max() < 1e-4
+    elsewhere = gradient(bound, *(params[name] + 0.1 for name in moved))
+    assert min(np.abs(slope).max() for slope in elsewhere) > 1e-2
+
+
+@pytest.mark.parametrize("posterior", ["full", "diagonal"])
+def test_a_linear_decoder_is_factor_analysis(fitted, posterior):
+    """With the exact posterior every draw of estimator A is log p(x), to 1e-10; a diagonal one misses the formula's gap."""
+    model, params = fitted.as_vae(posterior)
+    log_p = fitted.log_prob(X)
+    gap = fitted.mean_field_gap() if posterior == "diagonal" else 0.0
+    np.testing.assert_allclose(exact_elbo(model, params, X), log_p - gap, rtol=1e-10)
+    if posterior == "full":
+        terms = model.terms(params, {}, Rows(X), model.noise(random.key(0), Rows(X), 5))
+        per_draw = terms.total_log_likelihood - terms.layers[0].log_q + terms.layers[0].log_p
+        np.testing.assert_allclose(per_draw, np.broadcast_to(log_p, per_draw.shape), rtol=1e-10)
+    with pytest.raises(ConfigError, match="expected 'full' or 'diagonal'"):
+        fitted.as_vae("chain")
+
+
+def test_the_gap_in_two_parts(fitted):
+    """A linear encoder at its best costs nothing; one that is off costs, and optimisation wins it back."""
+    model, params = fitted.as_vae("diagonal")
+    few = X[:60]
+    gaps = inference_gaps(model, params, few, samples=400, steps=200)
+    assert abs(gaps.amortization.mean()) < 0.01
+    assert gaps.approximation.mean() == pytest.approx(fitted.mean_field_gap(), abs=0.05)
+    off = params | {"encoder.0.weight": params["encoder.0.weight"] * 0.7}
+    worse = inference_gaps(model, off, few, samples=400, steps=600)
+    expected = (exact_elbo(model, params, few) - exact_elbo(model, off, few)).mean()
+    assert expected > 0.2
+    assert worse.amortization.mean() == pytest.approx(expected, rel=0.05)
+    assert worse.approximation.mean() == pytest.approx(fitted.mean_field_gap(), abs=0.05)
+    shared = VAE(D, k, "gaussian", "gaussian", ())
+    with pytest.raises(ConfigError, match="shares numbers between rows"):
+        inference_gaps(shared, shared.init(random.key(0)), few)
+
+
+def test_variational_em_of_a_linear_model_reaches_factor_analysis(fitted):
+    """Depth 1 with identity is factor analysis: with a free posterior per row, the bound comes close to its likelihood."""
+    model = NonlinearFactorAnalysis(D, k, "full", hidden=(), dtype=np.float64)
+    trainer, history = model.fit(Table(X), epochs=40, e_steps=5, learning_rate=0.02, samples=4, batch_size=100)
+    assert history[-1] > history[0] + 1
+    rows = trainer.rows["posterior"]
+    assert (rows.steps == 40 * 6).all()
+    raw = model.infer(trainer.parameters, X[:100], samples=8)
+    held = evaluate(model, trainer.parameters, Table(X[:100], posterior=raw), samples=50)
+    assert held.elbo.mean() == pytest.approx(fitted.log_prob(X[:100]).mean(), abs=0.25)
+    assert held.log_likelihood.mean() > held.elbo.mean() - 0.01
+
+
+def test_the_linear_vae_climbs_to_it(fitted):
+    """By gradients, from `gvae train --model factor_analysis`: within 0.1 nats of EM's optimum."""
+    model = gvae.VAE(model="factor_analysis", latent=k, posterior="full", observation="gaussian", dtype="float64",
+                     epochs=150, learning_rate=2e-2, random_state=0).fit(X)  # fmt: skip
+    assert model.model_.decoder.network.sizes == (k, D)
+    score = model.score_samples(X, samples=50).mean()
+    assert fitted.history[-1] - 0.1 < score < fitted.history[-1] + 0.02
+
+
+def test_what_is_refused():
+    with pytest.raises(DataError, match="expected at least two rows of finite numbers"):
+        FactorAnalysis.fit(np.full((5, 2), np.nan), 1)
+    for latent in (0, 9, 1.0):
+        with pytest.raises(ConfigError, match="expected an integer from 1 to 8"):
+            FactorAnalysis.fit(X, latent)
+    constant = X.copy()
+    constant[:, 2] = 5
+    model = FactorAnalysis.fit(constant, 2, iterations=20)
+    assert model.psi[2] == 1e-6
+    assert np.isfinite(model.history[-1])

@@ -1,0 +1,267 @@
+"""SGVB in full: weights with a prior, denoising, the plain autoencoder; each against its exact limits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import reference as ref
+
+import gvae
+from gvae import models, random
+from gvae.autodiff import gradient
+from gvae.data import Table
+from gvae.errors import ConfigError
+from gvae.evaluation import evaluate
+from gvae.models import MAP, MODELS, VAE, Autoencoder, Bayes, Denoising
+from gvae.objectives import ELBO
+from gvae.training import Trainer, train
+
+D, k, B = 12, 3, 5
+SETTINGS = {"hidden": (7,), "activation": "tanh", "dtype": np.float64}
+
+
+def prototypes(rows=200, seed=0):
+    r = np.random.default_rng(seed)
+    p = r.integers(0, 2, size=(3, D))
+    return (p[r.integers(0, 3, rows)] ^ (r.uniform(size=(rows, D)) < 0.05)).astype(np.float64)
+
+
+X = prototypes()
+TABLE = Table(X)
+BATCH = TABLE.batch(np.arange(B), random.key(0))
+
+
+def made(cls, **settings):
+    model = cls(D, k, "diagonal", **SETTINGS | settings)
+    params = model.init(random.key(3))
+    r = np.random.default_rng(0)  # biases are 0 at first
+    moved = [name for name in params if name.endswith("bias") and "log_scale" not in name]
+    return model, params | {name: 0.1 * r.normal(size=params[name].shape) for name in moved}
+
+
+def likelihood(model, params, step=0):
+    noise = model.noise(random.key(1), BATCH, 4)
+    return model.terms(params, {}, BATCH, noise, step).total_log_likelihood
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_model_trains_scores_and_samples(name, tmp_path):
+    """By its name: through the estimator, which is what `gvae train --model` calls."""
+    model = gvae.VAE(
+        model=name,
+        latent=k,
+        posterior="chain",
+        hidden=(16,),
+        steps=300,
+        learning_rate=5e-3,
+        random_state=0,
+        objective="elbo",
+    ).fit(X, validation=X[:50])
+    first, last = (model.history_[i]["train_bound"] for i in (0, -1))
+    assert last > first + 0.5, (first, last)
+    assert np.isfinite(model.score(X[:20]))
+    assert model.sample(3).shape == (3, D)
+    model.save(tmp_path / "model")
+    again = gvae.load(tmp_path / "model")
+    assert type(again.model_) is type(model.model_)
+    np.testing.assert_array_equal(again.score_samples(X[:20]), model.score_samples(X[:20]))
+    with pytest.raises(ConfigError, match="unknown model 'tree'; known are vae, map, bayes, denoising, autoenc"):
+        gvae.VAE(model="tree").fit(X)
+
+
+@pytest.mark.parametrize("cls", [MAP, Bayes, Denoising, Autoencoder])
+def test_replayed_steps_are_the_same_steps(cls):
+    """Each calls itself pure: a recording gives the bits of Python, as corruption, its level and the draws change."""
+    settings = {"n_rows": 200} if cls in (MAP, Bayes) else {"anneal": 5} if cls is Denoising else {}
+    model = cls(D, k, **SETTINGS | settings)
+    trainers = [Trainer(model, seed=1, replays=replays) for replays in (True, False)]
+    for i in range(6):
+        batch = TABLE.batch(np.arange(20) + 20 * i, random.key(i))
+        first, second = (trainer.step(batch) for trainer in trainers)
+        assert first == second
+    assert all(known.trusted for known in trainers[0].recordings.values())
+    assert len(trainers[0].recordings) == 1
+    np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
+
+
+# ---- weights
+
+
+def test_map_adds_the_prior_of_the_weights():
+    model, params = made(MAP, n_rows=40, alpha=0.7)
+    weights = np.concatenate([v.ravel() for n, v in params.items() if n.startswith("decoder.")])
+    expected = -ref.gaussian_log_prob(weights, 0 * weights, 0.49 * np.eye(len(weights)))
+    assert model.cost(params) == pytest.approx(expected, rel=1e-12)
+    value = {}
+    for weighs in (True, False):
+        terms = model.with_(weighs=weighs).terms(params, {}, BATCH, model.noise(random.key(1), BATCH, 4))
+        value[weighs] = ELBO()(terms)[0]
+    assert value[True] == pytest.approx(value[False] - expected / 40, rel=1e-12)
+    np.testing.assert_array_equal(likelihood(model, params), likelihood(made(VAE)[0], params))
+
+
+def test_bayes_without_spread_is_map():
+    """s -> 0 with the log q term dropped: the same likelihoods and gradients, and the KL less the entropy is the cost."""
+    bayes, params = made(Bayes, n_rows=40, alpha=0.7, initial_scale=1e-30)
+    map_, _ = made(MAP, n_rows=40, alpha=0.7)
+    shared = [n for n in params if not n.startswith("decoder_log_scale.")]
+    np.testing.assert_allclose(likelihood(bayes, params), likelihood(map_, params), rtol=1e-13)
+
+    def slopes(model):
+        def bound(*values):
+            given = params | dict(zip(shared, values, strict=True))
+            noise = model.noise(random.key(1), BATCH, 4)
+            return ELBO()(model.with_(weighs=False).terms(given, {}, BATCH, noise))[0]
+
+        return gradient(bound, *(params[n] for n in shared))
+
+    for a, b in zip(slopes(bayes), slopes(map_), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14)
+    n = sum(params[name].size for name in shared if name.startswith("decoder."))
+    entropy = n * (0.5 * (1 + math.log(2 * math.pi)) + math.log(1e-30))
+    assert bayes.cost(params) + entropy == pytest.approx(map_.cost(params), rel=1e-12)
+
+
+def test_what_bayes_pays_is_the_kl():
+    model, params = made(Bayes, n_rows=40, alpha=0.7, initial_scale=0.2)
+    m = np.concatenate([v.ravel() for n, v in params.items() if n.startswith("decoder.")])
+    expected = ref.gaussian_kl(m, 0.04 * np.eye(len(m)), 0 * m, 0.49 * np.eye(len(m)))
+    assert model.cost(params) == pytest.approx(expected, rel=1e-10)
+    # without data the optimum is the prior, and costs nothing
+    prior = {n: np.full_like(v, math.log(0.7)) if "log_scale" in n else 0 * v for n, v in params.items()}
+    assert model.cost(prior) == pytest.approx(0, abs=1e-12)
+
+
+def test_local_reparameterization_has_the_moments_of_drawn_weights():
+    """A linear decoder, where both are Gaussian given z: a_j ~ N(sum z_i m_ij + b_j, sum z_i² s_ij² + s_b²)."""
+    model, params = made(Bayes, n_rows=1, hidden=(), observation="gaussian")
+    r = np.random.default_rng(1)
+    for name in params:
+        if "log_scale" in name:
+            params[name] = r.normal(size=params[name].shape) * 0.3
+    z, K = r.normal(size=(1, k)), 200_000
+    noise = {"decoder.0": r.normal(size=(K, 1, D))}
+    a = model.decode(params, z, noise).mean[:, 0]
+    s = {n: np.exp(params[f"decoder_log_scale.0.{n}"]) for n in ("weight", "bias")}
+    W = params["decoder.0.weight"] + s["weight"] * r.normal(size=(K, k, D))
+    drawn = z @ W + params["decoder.0.bias"] + s["bias"] * r.normal(size=(K, 1, D))
+    scale = np.sqrt(z**2 @ s["weight"] ** 2 + s["bias"] ** 2)[0]
+    assert np.abs((a.mean(0) - drawn.mean((0, 1))) / scale).max() < 5 * math.sqrt(2 / K)
+    np.testing.assert_allclose(a.std(0), scale, rtol=0.01)  # 2 standard errors are 0.003
+    np.testing.assert_allclose(drawn.std((0, 1)), scale, rtol=0.01)
+
+
+def test_bayesian_linear_regression():
+    """At fixed z: the best factorized q misses the evidence by 1/2 (sum log A_ii - log |A|), A the posterior's precision."""
+    r, N, noise_scale = np.random.default_rng(2), 30, 0.5
+    model = Bayes(1, k, "diagonal", "gaussian", (), n_rows=N, alpha=1.3, dtype=np.float64)
+    z = r.normal(size=(N, k))
+    y = z @ r.normal(size=k) + 0.3 + noise_scale * r.normal(size=N)
+    design = np.concatenate([z, np.ones((N, 1))], axis=1)
+    A = design.T @ design / noise_scale**2 + np.eye(k + 1) / 1.3**2
+    m, s = np.linalg.solve(A, design.T @ y / noise_scale**2), np.diag(A) ** -0.5
+    params = {
+        "decoder.0.weight": m[:k, None],
+        "decoder.0.bias": m[k:],
+        "decoder_log_scale.0.weight": np.log(s[:k, None]),
+        "decoder_log_scale.0.bias": np.log(s[k:]),
+        "decoder.shared": gvae.families.LOG_SCALE * np.arctanh(np.log([noise_scale]) / gvae.families.LOG_SCALE),
+    }
+    draws = {"decoder.0": np.array([1.0, -1.0])[:, None, None] * np.ones((2, N, 1))}  # means of quadratics are exact
+
+    def bound(p):
+        return model.decode(p, z, draws).log_prob(y[:, None]).mean(axis=0).sum() - model.cost(p)
+
+    evidence = ref.gaussian_log_prob(y, 0 * y, design @ design.T * 1.3**2 + noise_scale**2 * np.eye(N))
+    gap = 0.5 * (np.log(np.diag(A)).sum() - np.linalg.slogdet(A)[1])
+    assert bound(params) == pytest.approx(evidence - gap, rel=1e-10)
+    for name in list(params)[:4]:  # and it is the best
+        for sign in (-1, 1):
+            assert bound(params | {name: params[name] + sign * 0.02}) < bound(params)
+
+
+def test_rows_are_scored_without_the_price_of_the_weights():
+    model, params = made(Bayes, n_rows=4)
+    priced, scored = (evaluate(m, params, TABLE, samples=3) for m in (model, model.scoring()))
+    np.testing.assert_allclose(scored.elbo - priced.elbo, model.cost(params) / 4, rtol=1e-9)
+
+
+# ---- denoising
+
+
+@pytest.mark.parametrize("corruption", ["masking", "gaussian"])
+def test_no_corruption_is_the_vae(corruption):
+    plain, params = made(VAE)
+    model, _ = made(Denoising, corruption=corruption, levels=(0.0, 0.0))
+    np.testing.assert_array_equal(likelihood(model, params), likelihood(plain, params))
+    corrupt, _ = made(Denoising, corruption=corruption, levels=(0.5, 0.1))
+    assert (likelihood(corrupt, params) != likelihood(plain, params)).any()
+    np.testing.assert_array_equal(likelihood(corrupt.scoring(), params), likelihood(plain, params))
+
+
+def test_the_level_falls_and_is_that_of_the_data():
+    model, _ = made(Denoising, levels=(0.8, 0.2), anneal=10)
+    assert [model.level(step) for step in (0, 5, 10, 500)] == pytest.approx([0.8, 0.5, 0.2, 0.2])
+    ones = Table(np.ones((500, D))).batch(np.arange(500), random.key(0))
+    noise = model.noise(random.key(1), ones, 20)["corruption"]
+    for step in (0, 5, 10):
+        nu, n = model.level(step), noise.size
+        masked = 1 - model.corrupted(ones.x, noise, step).mean()
+        assert abs(masked - nu) < 5 * math.sqrt(nu * (1 - nu) / n)
+    model, _ = made(Denoising, corruption="gaussian", levels=(0.8, 0.2), anneal=10)
+    noise = model.noise(random.key(1), ones, 20)["corruption"]
+    assert model.corrupted(ones.x, noise, 5).std() == pytest.approx(0.5, rel=0.02)
+    for bad in ({"corruption": "salt"}, {"levels": (0.5, 1.5)}, {"anneal": 0}):
+        with pytest.raises(ConfigError, match=r"unknown corruption|Denoising: levels"):
+            made(Denoising, **bad)
+
+
+def test_the_denoising_bound_is_a_bound():
+    """E_c E_q(z|x~) [log p(x, z) - log q(z|x~)] is at most log p(x), here by importance sampling with many draws."""
+    plain, _ = made(VAE)
+    trainer, _ = train(plain, TABLE, steps=300, learning_rate=1e-2, batch_size=50)
+    exact = evaluate(plain, trainer.parameters, TABLE, samples=2000).log_likelihood
+    model, _ = made(Denoising, levels=(0.5, 0.5))
+    corrupted = evaluate(model, trainer.parameters, TABLE, samples=2000)
+    clean = evaluate(plain, trainer.parameters, TABLE, samples=2000)
+    assert (corrupted.elbo < exact).mean() > 0.98
+    assert corrupted.elbo.mean() < clean.elbo.mean() < exact.mean()
+
+
+# ---- the autoencoder
+
+
+def test_the_autoencoder_is_the_vaes_limit():
+    """No variance and no weight of the KL: the reconstruction term alone."""
+    model, params = made(Autoencoder)
+    plain, _ = made(VAE)
+    narrow = params | {"encoder.1.bias": params["encoder.1.bias"] - np.repeat([0.0, 1e4], k)}  # s at its floor, 1e-3
+    gaps = likelihood(plain, narrow) - likelihood(model, params)
+    assert np.abs(gaps).max() < 0.02
+    value, metrics = ELBO()(model.terms(params, {}, BATCH, model.noise(random.key(1), BATCH, 1)))
+    assert value == metrics["bound"] == pytest.approx(likelihood(model, params).mean())
+    assert metrics["kl"] == 0
+
+
+def test_an_autoencoder_reconstructs_better_and_codes_no_worse_than_a_vae():
+    """At equal latent size, cross-entropy from the mean code: what the VAE gives up for its prior."""
+    losses = {}
+    for name, cls in (("vae", VAE), ("autoencoder", Autoencoder)):
+        model = cls(D, k, **SETTINGS)
+        trainer, _ = train(model, TABLE, steps=600, learning_rate=1e-2, batch_size=50, seed=2)
+        test = prototypes(seed=0)[:100]
+        decoded = model.decoder(trainer.parameters, model.encoder(trainer.parameters, test).mean)
+        losses[name] = -decoded.log_prob(test).mean()
+    assert losses["autoencoder"] < losses["vae"]
+
+
+def test_names():
+    assert list(MODELS) == ["vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis"]
+    for cls in (MAP, Bayes):
+        for bad in ({"n_rows": 0}, {"n_rows": 5, "alpha": 0.0}):
+            with pytest.raises(ConfigError, match=f"{cls.__name__}: n_rows is"):
+                cls(D, k, **bad)
+    with pytest.raises(ConfigError, match="initial_scale"):
+        models.Bayes(D, k, n_rows=5, initial_scale=0)
