@@ -1,0 +1,198 @@
+"""Evaluation against the linear-Gaussian oracle, where log p(x), the posterior and every gap have closed forms."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import reference as ref
+
+from gvae import models, random
+from gvae.data import Table
+from gvae.errors import ConfigError, DataError, NonFiniteError
+from gvae.evaluation import Partial, Subject, evaluate, importance, importance_sampling, pareto_k
+from gvae.evaluation.pareto import Tail
+from gvae.families import LOG_SCALE
+
+D, n, B = 7, 4, 12
+rng = np.random.default_rng(0)
+FA = ref.FactorAnalysis(rng.normal(size=(D, n)), rng.normal(size=D), rng.uniform(0.3, 1.5, D))
+X = FA.b + rng.normal(size=(B, n)) @ FA.W.T + rng.normal(size=(B, D)) * np.sqrt(FA.psi)
+LOG_P = np.array([FA.log_prob(x) for x in X])
+KEY = random.key(5)
+
+
+def raw_of(bounded, limit=LOG_SCALE):
+    """The raw number that a family bounds to this one."""
+    return limit * np.arctanh(bounded / limit)
+
+
+def linear_gaussian(log_scale=0.0, shift=0.0):
+    """(model, parameters) of the oracle as a VAE without hidden layers: its encoder is the best diagonal one, unless its
+    standard deviations are multiplied by e^log_scale and its means moved."""
+    model = models.VAE(D, n, "diagonal", "gaussian", hidden=(), dtype=np.float64)
+    to_mean = np.linalg.solve(FA.M, FA.W.T / FA.psi)
+    log_scales = -0.5 * np.log(np.diag(FA.M)) + log_scale
+    return model, {
+        "encoder.0.weight": np.concatenate([to_mean.T, np.zeros((D, n))], axis=1),
+        "encoder.0.bias": np.r_[-to_mean @ FA.b + shift, raw_of(log_scales)],
+        "decoder.0.weight": FA.W.T.copy(),
+        "decoder.0.bias": FA.b.copy(),
+        "decoder.shared": raw_of(0.5 * np.log(FA.psi)),
+    }
+
+
+def subject(log_scale=0.0, shift=0.0, x=X, **settings):
+    model, parameters = linear_gaussian(log_scale, shift)
+    return Subject(model, parameters, Table(x), key=KEY, **settings)
+
+
+# ---- importance sampling
+
+
+def test_the_weights_have_mean_p_of_x():
+    """100 repetitions: mean of w / p(x) within 4.5 standard errors of 1 for each of 12 rows (fixed key; 1e-4 by chance), and
+    log p(x) within bias + 2 standard errors on most rows, which the errors themselves say."""
+    model, parameters = linear_gaussian(log_scale=0.3)
+    results = [evaluate(model, parameters, Table(X), samples=50, key=random.fold_in(KEY, r)) for r in range(100)]
+    ratio = np.exp([r.log_likelihood - LOG_P for r in results])
+    assert (np.abs(ratio.mean(axis=0) - 1) < 4.5 * ratio.std(axis=0, ddof=1) / 10).all()
+    spread = np.std([r.log_likelihood for r in results], axis=0, ddof=1)
+    claimed = np.sqrt(np.mean([r.standard_error**2 for r in results], axis=0))
+    np.testing.assert_allclose(claimed, spread, rtol=0.25)
+    many = evaluate(model, parameters, Table(X), samples=20_000, key=KEY)
+    assert (np.abs(many.log_likelihood - LOG_P) < many.standard_error**2 / 2 + 3 * many.standard_error).all()
+    summary = many.summary()
+    assert summary["log_likelihood_sampling_error"] == pytest.approx(np.sqrt((many.standard_error**2).sum()) / B)
+    assert summary["elbo"] == pytest.approx(-summary["distortion"] - summary["kl"])
+
+
+def test_an_exact_posterior_has_no_error():
+    """With a full posterior the weights are constant up to rounding."""
+    model = models.VAE(D, n, "full", "gaussian", hidden=(), dtype=np.float64)
+    _, parameters = linear_gaussian()
+    R = np.linalg.cholesky(np.linalg.inv(FA.M))
+    below = R[np.tril_indices(n, -1)]
+    to_mean = parameters["encoder.0.weight"][:, :n]
+    numbers = np.r_[raw_of(np.log(np.diag(R))), raw_of(below, 1e3)]
+    parameters["encoder.0.weight"] = np.concatenate([to_mean, np.zeros((D, len(numbers)))], axis=1)
+    parameters["encoder.0.bias"] = np.r_[parameters["encoder.0.bias"][:n], numbers]
+    result = evaluate(model, parameters, Table(X), samples=200, key=KEY)
+    np.testing.assert_allclose(result.log_likelihood, LOG_P, rtol=1e-10)
+    np.testing.assert_allclose(result.effective_sample_size, 200, rtol=1e-10)
+    assert result.standard_error.max() < 1e-10
+
+
+def test_pareto_k_is_that_of_the_reference():
+    for scale in (0.3, 1.0, 2.5):
+        log_weights = scale * rng.normal(size=(400, 3))
+        tail = math.ceil(min(400 / 5, 3 * math.sqrt(400)))
+        stream = Tail(400, 3)
+        for part in np.array_split(log_weights, 37):
+            stream.add(part)
+        expected = [ref.pareto_k(column, tail) for column in log_weights.T]
+        np.testing.assert_allclose(stream.k(), expected, rtol=1e-9)
+    for k in (-0.3, 0.2, 0.8):  # a generalised Pareto sample, 50,000 strong, within what the prior and 4 errors allow
+        u = rng.uniform(size=(50_000, 2))
+        assert np.abs(pareto_k(np.log(1 + (u**-k - 1) / k)) - k).max() < 0.03
+    assert (pareto_k(np.full((31, 2), 1.5)) == -np.inf).all()
+    assert np.isnan(Tail(20, 3).k()).all()
+
+
+def test_pareto_k_warns_where_q_is_too_narrow():
+    """Weights of q = N(m, s² C) with s < 1 have a tail of shape 1 - s² in each direction (Gaussian tails)."""
+    model, parameters = linear_gaussian(log_scale=-0.8)
+    narrow = evaluate(model, parameters, Table(X), samples=2000, key=KEY).summary()
+    wide = evaluate(*linear_gaussian(log_scale=0.3), Table(X), samples=2000, key=KEY).summary()
+    assert narrow["pareto_k_unreliable"] > 0.5
+    assert wide["pareto_k_unreliable"] == 0
+    few = evaluate(*linear_gaussian(), Table(X), samples=20, key=KEY).summary()
+    assert few["pareto_k"] is few["pareto_k_unreliable"] is None
+
+
+class Stops:
+    """The model, until it has been asked so many times."""
+
+    def __init__(self, model, after):
+        self.model, self.left = model, after
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def terms(self, *arguments):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return self.model.terms(*arguments)
+
+
+def test_an_interrupted_evaluation_resumes(tmp_path, caplog):
+    model, parameters = linear_gaussian()
+    settings = {"samples": 30, "key": KEY, "batch_size": 4}
+    expected = evaluate(model, parameters, Table(X), **settings)
+    path = tmp_path / "part"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Stops(model, 2), parameters, Table(X), partial=Partial(path, {}), **settings)
+    kept = path.read_bytes()
+    rest = Stops(model, 1)  # of three batches, two are done
+    partial = Partial(path, {})
+    result = evaluate(rest, parameters, Table(X), partial=partial, **settings)
+    assert rest.left == 0
+    for name in importance.COLUMNS:
+        np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
+    assert [p.name for p in tmp_path.iterdir()] == ["part"]
+    partial.remove()
+    assert not list(tmp_path.iterdir())
+    assert not caplog.records
+
+    others = {
+        "parameters": (parameters | {"decoder.0.bias": FA.b + 1e-9}, X, settings, {}),
+        "data": (parameters, X + 1e-9, settings, {}),
+        "samples": (parameters, X, settings | {"samples": 31}, {}),
+        "key": (parameters, X, settings | {"key": random.key(6)}, {}),
+        "about": (parameters, X, settings, {"activation": "tanh"}),
+    }
+    for name, (other, x, changed, about) in others.items():
+        path.write_bytes(kept)
+        caplog.clear()
+        all_of_it = Stops(model, 3)
+        evaluate(all_of_it, other, Table(x), partial=Partial(path, about), **changed)
+        assert all_of_it.left == 0, name
+        assert "of another evaluation: ignored" in caplog.text, name
+    for damaged in (b"", kept[:-20], b"x" * 100, kept[:9] + b"!" + kept[10:]):
+        path.write_bytes(damaged)
+        caplog.clear()
+        result = evaluate(model, parameters, Table(X), partial=Partial(path, {}), **settings)
+        np.testing.assert_array_equal(result.elbo, expected.elbo)
+        assert "damaged" in caplog.text
+        assert "ignored" in caplog.text
+
+
+def test_a_partial_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    evaluate(*linear_gaussian(), Table(X), samples=2, partial=Partial(tmp_path / "nowhere" / "part", {}))
+    assert "cannot be written" in caplog.text
+
+
+def test_evaluation_refuses():
+    model, parameters = linear_gaussian()
+    with pytest.raises(DataError, match="the table has no rows"):
+        evaluate(model, parameters, Table(X[:0]))
+    with pytest.raises(
+        ConfigError, match=r"of another model: encoder.0.bias is float64 of shape \(3,\), expected float64 of"
+    ):
+        evaluate(model, parameters | {"encoder.0.bias": np.zeros(3)}, Table(X))
+    with pytest.raises(ConfigError, match=r"decoder.0.bias is missing"):
+        evaluate(model, {k: v for k, v in parameters.items() if k != "decoder.0.bias"}, Table(X))
+    x = X.copy()
+    x[3, 2] = np.nan
+    with pytest.raises(NonFiniteError, match=r"row 3: the log-weight of a sample is nan \(log p\(x\|z\) = nan, log q"):
+        evaluate(model, parameters, Table(x), batch_size=2)
+    x[3, 2] = 1e200
+    with np.errstate(over="ignore"), pytest.raises(NonFiniteError, match=r"row 3: p\(x, z\) is zero at every draw"):
+        evaluate(model, parameters | {"encoder.0.weight": np.zeros((D, 2 * n))}, Table(x), batch_size=2)
+    for bad in (0, -1, 2.5, True):
+        with pytest.raises(ConfigError, match="samples is"):
+            importance_sampling(subject(), samples=bad)
