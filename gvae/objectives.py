@@ -88,6 +88,7 @@ class Terms:
     extras         : anything an objective or a log may want
     state          : the model's new state (running statistics, baselines)
     inference      : the parameter groups of q, which gradient estimators treat apart from those of the model itself
+    views          : p(view | z) by view, where a model has it as a distribution
     """
 
     log_likelihood: Mapping[str, Any]
@@ -95,6 +96,7 @@ class Terms:
     extras: dict[str, Any] = field(default_factory=dict)
     state: dict[str, np.ndarray] = field(default_factory=dict)
     inference: tuple[str, ...] = ("encoder",)
+    views: Mapping[str, Distribution] = field(default_factory=dict)
 
     @cached_property
     def total_log_likelihood(self) -> Any:

@@ -1,13 +1,35 @@
 """How good a model is on given rows. Everything here knows the model protocol only (gvae.models); all values are in nats.
 
 importance   the ELBO, importance-sampled log p(x) and how far it can be trusted
+annealed     log p(x) by annealed importance sampling, from both sides on simulated rows; rate-distortion curve of a decoder
 
 A measure is a pass over the rows of a `Subject` in batches; its result has values per row, and a `summary` over them.
 """
 
+from gvae.evaluation.annealed import (
+    Annealed,
+    Bidirectional,
+    RateDistortion,
+    annealed_importance_sampling,
+    bidirectional,
+    rate_distortion,
+)
 from gvae.evaluation.importance import Evaluation, evaluate, importance_sampling
 from gvae.evaluation.pareto import pareto_k
 from gvae.evaluation.partial import Partial
 from gvae.evaluation.subject import Subject
 
-__all__ = ["Evaluation", "Partial", "Subject", "evaluate", "importance_sampling", "pareto_k"]
+__all__ = [
+    "Annealed",
+    "Bidirectional",
+    "Evaluation",
+    "Partial",
+    "RateDistortion",
+    "Subject",
+    "annealed_importance_sampling",
+    "bidirectional",
+    "evaluate",
+    "importance_sampling",
+    "pareto_k",
+    "rate_distortion",
+]

@@ -59,4 +59,16 @@ class VAE:
         q = self.encoder(params, batch.x)
         z = q.sample(noise["z"])
         p = None if self.prior is None else self.prior(params["prior.raw"])
-        return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Layer(q, p, z, noise["z"])])
+        x = self.decoder(params, z)
+        return Terms({"x": x.log_prob(batch.x)}, [Layer(q, p, z, noise["z"])], views={"x": x})
+
+    def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+        if self.prior is None:
+            p = self.posterior(np.zeros(self.posterior.n_params, self.dtype)).standard
+        else:
+            p = self.prior(params["prior.raw"])
+        z = p.sample(noise["z"])
+        return Terms({}, [Layer(p, p, z, noise["z"])], views={"x": self.decoder(params, z)})
+
+    def raw(self, params: Any, state: Any, batch: Any) -> dict[str, np.ndarray]:
+        return {"encoder.raw": self.encoder.raw(params, batch.x)}
