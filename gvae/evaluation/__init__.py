@@ -2,6 +2,7 @@
 
 importance   the ELBO, importance-sampled log p(x) and how far it can be trusted
 annealed     log p(x) by annealed importance sampling, from both sides on simulated rows; rate-distortion curve of a decoder
+codes        active units, the parts of the KL, reconstruction error
 
 A measure is a pass over the rows of a `Subject` in batches; its result has values per row, and a `summary` over them.
 """
@@ -14,6 +15,7 @@ from gvae.evaluation.annealed import (
     bidirectional,
     rate_distortion,
 )
+from gvae.evaluation.codes import Reconstruction, Surgery, Units, active_units, reconstruction, surgery
 from gvae.evaluation.importance import Evaluation, evaluate, importance_sampling
 from gvae.evaluation.pareto import pareto_k
 from gvae.evaluation.partial import Partial
@@ -25,11 +27,17 @@ __all__ = [
     "Evaluation",
     "Partial",
     "RateDistortion",
+    "Reconstruction",
     "Subject",
+    "Surgery",
+    "Units",
+    "active_units",
     "annealed_importance_sampling",
     "bidirectional",
     "evaluate",
     "importance_sampling",
     "pareto_k",
     "rate_distortion",
+    "reconstruction",
+    "surgery",
 ]

@@ -78,18 +78,19 @@ class Subject:
         *,
         settings: Mapping[str, Any],
         rows: int | None = None,
-        batch_size: int | None = None,
+        kept: bool = True,
     ) -> dict[str, np.ndarray]:
         """Columns over the first `rows` rows (None: all): compute(i, batch) gives those of batch i.
 
         settings : what decides the numbers, beside the subject; a pass that was interrupted goes on only with the same
+        kept     : whether the columns go into `partial`
         """
         n = len(self.table) if rows is None else min(whole("rows", rows), len(self.table))
-        size = self.batch_size if batch_size is None else batch_size
+        partial = self.partial if kept else None
         columns: dict[str, list[np.ndarray]] = {}
         done = 0
-        if self.partial is not None:
-            begun = self.partial.begun(measure, self._fingerprint(measure, settings, n, size))
+        if partial is not None:
+            begun = partial.begun(measure, self._fingerprint(partial, measure, settings, n))
             columns = {name: [values] for name, values in begun.items()}
             done = min((len(values) for values in begun.values()), default=0)
         bar = None
@@ -98,32 +99,30 @@ class Subject:
 
             bar = tqdm(total=n, initial=done, unit="row", dynamic_ncols=True, desc=measure, disable=None)
         try:
-            for i, batch in enumerate(self.table.batches(random.fold_in(self.key, BINARIZE), size, np.arange(n))):
+            for i, batch in enumerate(self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, np.arange(n))):
                 if int(batch.index[-1]) < done:
                     continue
                 for name, values in compute(i, batch).items():
                     columns.setdefault(name, []).append(values)
                 if bar is not None:
                     bar.update(len(batch))
-                if self.partial is not None:
-                    self.partial.keep(measure, _joined(columns))
+                if partial is not None:
+                    partial.keep(measure, _joined(columns))
         finally:
             if bar is not None:
                 bar.close()
-            if self.partial is not None and columns:
+            if partial is not None and columns:
                 whole_batches = min(map(len, columns.values()))
-                kept = {name: parts[:whole_batches] for name, parts in columns.items()}
-                self.partial.keep(measure, _joined(kept), now=True)
+                partial.keep(measure, _joined({name: parts[:whole_batches] for name, parts in columns.items()}), now=True)
         return _joined(columns)
 
-    def _fingerprint(self, measure: str, settings: Mapping[str, Any], rows: int, batch_size: int) -> str:
+    def _fingerprint(self, partial: Partial, measure: str, settings: Mapping[str, Any], rows: int) -> str:
         from gvae import __version__
 
-        assert self.partial is not None
         table = {"columns": self.table.columns, "binarize": self.table.binarize}
         what = {"model": type(self.model).__qualname__, "parameters": self.parameters, "state": self.state}
-        how = {"key": self.key, "rows": rows, "batch_size": batch_size, "gvae": __version__}
-        return fingerprint(measure=measure, about=self.partial.about, settings=settings, **what, **how, **table)
+        how = {"key": self.key, "rows": rows, "batch_size": self.batch_size, "gvae": __version__}
+        return fingerprint(measure=measure, about=partial.about, settings=settings, **what, **how, **table)
 
 
 def _joined(columns: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
