@@ -23,6 +23,7 @@ from gvae.evaluation import (
     evaluate,
     importance,
     importance_sampling,
+    inference_gaps,
     pareto_k,
     rate_distortion,
     reconstruction,
@@ -416,3 +417,72 @@ def test_reconstruction_is_the_expected_error():
     no_views.terms = lambda batch, noise: dataclasses.replace(Subject.terms(no_views, batch, noise), views={})
     with pytest.raises(ConfigError, match="reconstruction: the Terms of VAE have no `views`"):
         reconstruction(no_views)
+
+
+# ---- gaps
+
+
+def exact_elbo(mean, C, x):
+    """E log p(x|z) - KL(N(mean, C) ‖ N(0, I))."""
+    residual = x - FA.b - FA.W @ mean
+    quadratic = (residual**2 / FA.psi).sum() + np.trace(FA.W.T @ (FA.W / FA.psi[:, None]) @ C)
+    return -0.5 * (D * math.log(2 * math.pi) + np.log(FA.psi).sum() + quadratic) - ref.gaussian_kl(mean, C)
+
+
+def test_the_gaps_are_the_formulas():
+    """An encoder that is off: the best diagonal q is found, its gap is 1/2 (sum log M_ii - log |M|) for every x, and the
+    amortization gap is the difference of two ELBOs in closed form."""
+    result = inference_gaps(subject(log_scale=-0.5, shift=0.4), samples=4000)
+    best = np.array([exact_elbo(FA.posterior_mean(x), np.diag(1 / np.diag(FA.M)), x) for x in X])
+    np.testing.assert_allclose(LOG_P - best, FA.diagonal_gap(), rtol=1e-9)
+    C = np.diag(np.exp(-1.0) / np.diag(FA.M))
+    encoder = np.array([exact_elbo(FA.posterior_mean(x) + 0.4, C, x) for x in X])
+    raw = result.raw["encoder.raw"]
+    found = [
+        exact_elbo(r[:n], np.diag(np.exp(2 * LOG_SCALE * np.tanh(r[n:] / LOG_SCALE))), x)
+        for r, x in zip(raw, X, strict=True)
+    ]
+    assert (best - found).max() < 0.02  # 3.2 at the start
+    np.testing.assert_allclose(result.approximation, FA.diagonal_gap(), atol=0.2)
+    assert result.approximation.mean() == pytest.approx(FA.diagonal_gap(), abs=0.05)
+    np.testing.assert_allclose(result.amortization, best - encoder, rtol=0.2, atol=0.2)
+    assert result.amortization.mean() == pytest.approx((best - encoder).mean(), rel=0.02)
+    print((best - found).max(), (best - encoder), result.amortization, result.approximation, FA.diagonal_gap())
+
+
+def test_the_best_encoder_has_no_amortization_gap_and_the_full_family_no_other():
+    best = inference_gaps(subject(), samples=500, steps=100)
+    assert abs(best.summary()["amortization_gap"]) < 0.02
+    model = models.VAE(D, n, "full", "gaussian", hidden=(), dtype=np.float64)
+    _, start = linear_gaussian(shift=0.2)
+    more = model.posterior.n_params - 2 * n  # entries below the diagonal, all zero
+    start["encoder.0.weight"] = np.concatenate([start["encoder.0.weight"], np.zeros((D, more))], axis=1)
+    start["encoder.0.bias"] = np.r_[start["encoder.0.bias"], np.zeros(more)]
+    full = inference_gaps(Subject(model, start, Table(X), key=KEY), samples=500)
+    assert full.summary()["approximation_gap"] < 0.02
+    assert full.summary()["amortization_gap"] > FA.diagonal_gap() + 0.1
+    np.testing.assert_allclose(full.log_likelihood, LOG_P, atol=0.05)
+
+
+def test_gaps_refuse():
+    class NoNumbers(models.VAE):
+        raw = property()
+
+    model = NoNumbers(D, n, "diagonal", "gaussian", hidden=(), dtype=np.float64)
+    with pytest.raises(ConfigError, match="inference_gaps: NoNumbers has no method `raw`, see gvae"):
+        inference_gaps(Subject(model, linear_gaussian()[1], Table(X)))
+    with pytest.raises(ConfigError, match="learning_rate is 0"):
+        inference_gaps(subject(), learning_rate=0)
+
+
+def test_raw_numbers_in_the_parameters_stand_for_the_encoder():
+    """... for a family with shared numbers too, and draws, densities and KL are the same."""
+    for posterior in ("gaussian", "chain"):
+        model = models.VAE(D, n, posterior, "gaussian", hidden=(3,), dtype=np.float64)
+        parameters = {k: v + 0.1 for k, v in model.init(KEY).items()}
+        batch = Table(X).batch(np.arange(B), KEY)
+        noise = model.noise(KEY, batch, 2)
+        expected = model.terms(parameters, {}, batch, noise)
+        got = model.terms(parameters | model.raw(parameters, {}, batch), {}, batch, noise)
+        np.testing.assert_allclose(got.total_log_likelihood, expected.total_log_likelihood, rtol=1e-12)
+        np.testing.assert_allclose(got.layers[0].kl, expected.layers[0].kl, rtol=1e-12)

@@ -17,15 +17,14 @@ import numpy as np
 
 from gvae import memory as memory_pool
 from gvae import random
-from gvae.data import Batch, Table
+from gvae.data import Batch
 from gvae.errors import ConfigError, NonFiniteError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.pareto import UNRELIABLE, Tail
-from gvae.evaluation.partial import Partial
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import Terms
 
-__all__ = ["Evaluation", "Weights", "evaluate", "importance_sampling", "standard_error"]
+__all__ = ["Evaluation", "Weights", "importance_sampling", "standard_error"]
 
 ROWS_AT_ONCE = 10_000  # samples x rows in flight; a 784-pixel decoder then holds about 60 MB in float32
 COLUMNS = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
@@ -75,7 +74,12 @@ class Evaluation:
         known = not np.isnan(self.pareto_k).any()
         result["pareto_k"] = float(np.median(self.pareto_k)) if known else None
         result["pareto_k_unreliable"] = float((self.pareto_k > UNRELIABLE).mean()) if known else None
-        return result | {name: measure.summary() for name, measure in self.measures.items()}
+        for name, measure in self.measures.items():
+            result[name] = measure.summary()
+            if hasattr(measure, "log_likelihood"):  # of the same rows, to compare with
+                few = self.log_likelihood[: len(measure.log_likelihood)]
+                result[name]["importance_sampled_log_likelihood"] = float(few.mean())
+        return result
 
 
 def standard_error(values: np.ndarray) -> float:
@@ -83,37 +87,15 @@ def standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def evaluate(
-    model: Any,
-    parameters: Mapping[str, np.ndarray],
-    table: Table,
-    *,
-    samples: int = 100,
-    key: np.ndarray | None = None,
-    state: Mapping[str, np.ndarray] | None = None,
-    batch_size: int = 100,
-    memory: float | None = None,
-    progress: bool = False,
-    partial: Partial | None = None,
-) -> Evaluation:
-    """Evaluate every row of a table with K = samples draws each.
-
-    memory  : MB that the arrays of one chunk of samples may take, beside the data and the parameters (None: as they come,
-              60 for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
-    partial : a file that keeps finished rows; see gvae.evaluation.Partial
-    The table's binarization (if dynamic: one fixed draw) and all noise follow from `key`; the result does not depend on
-    how samples were cut into chunks beyond rounding, but does on batch_size (which decides who gets which noise).
-    Raises ConfigError for samples < 1, for a memory that one sample of one batch does not fit into, and for parameters of
-    another model; DataError for an empty table; NonFiniteError for a row whose weights are NaN, infinite, or all zero.
-    """
-    whole("samples", samples)
-    settings: dict[str, Any] = {"key": key, "state": state, "batch_size": batch_size}
-    subject = Subject(model, parameters, table, **settings, progress=progress, partial=partial)
-    return importance_sampling(subject, samples=samples, memory=memory)
-
-
 def importance_sampling(subject: Subject, *, samples: int = 100, memory: float | None = None) -> Evaluation:
-    """What `evaluate` returns, of a Subject."""
+    """The ELBO and log p(x) of every row with K = samples draws each.
+
+    memory : MB that the arrays of one chunk of samples may take, beside the data and the parameters (None: as they come,
+             60 for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
+    The result does not depend on how samples were cut into chunks beyond rounding, but does on the subject's batch_size.
+    Raises ConfigError for samples < 1 and for a memory that one sample of one batch does not fit into; NonFiniteError for a
+    row with a weight that is NaN or infinite, or whose weights are all zero.
+    """
     samples = whole("samples", samples)
     sampler = Sampler(subject, samples, memory, streams.IMPORTANCE)
     settings = {"samples": samples, "rows_at_once": ROWS_AT_ONCE}
@@ -122,7 +104,8 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
 
 
 class Sampler:
-    """sampler(i, batch) -> the columns of an Evaluation for batch i, with noise of its own stream."""
+    """sampler(i, batch) -> the columns of an Evaluation for batch i, with noise of its own stream, and "log_weight", the
+    mean of log w: the ELBO by sampling alone."""
 
     def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int):
         self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
@@ -219,7 +202,7 @@ class _Running:
     def __init__(self, batch: Batch, samples: int):
         n = len(batch)
         self.batch = batch
-        self.log_likelihood, self.kl = np.zeros(n), np.zeros(n)
+        self.log_likelihood, self.kl, self.log_weight = np.zeros(n), np.zeros(n), np.zeros(n)
         self.weights, self.tail = Weights(n), Tail(samples, n)
 
     def add(self, terms: Terms) -> None:
@@ -236,6 +219,7 @@ class _Running:
         if not (log_weights < np.inf).all():  # NaN compares as False
             self._fail(terms, log_weights)
         self.log_likelihood += likelihood.sum(axis=0)
+        self.log_weight += log_weights.sum(axis=0)
         self.weights.add(log_weights)
         self.tail.add(log_weights)
 
@@ -245,7 +229,8 @@ class _Running:
             raise NonFiniteError(f"evaluate: row {self.batch.index[zero[0]]}: p(x, z) is zero at every draw z of q(z|x)")
         kl = self.kl / self.weights.n
         elbo = self.log_likelihood / self.weights.n - kl
-        return {"elbo": elbo, "kl": kl, "pareto_k": self.tail.k()} | self.weights.finish()
+        log_weight = self.log_weight / self.weights.n
+        return {"elbo": elbo, "kl": kl, "log_weight": log_weight, "pareto_k": self.tail.k()} | self.weights.finish()
 
     def _fail(self, terms: Terms, log_weights: np.ndarray) -> None:
         k, b = np.argwhere(~(log_weights < np.inf))[0]

@@ -37,6 +37,7 @@ class Partial:
         self.fingerprints: dict[str, str] = {}
         self.columns: dict[str, dict[str, np.ndarray]] = {}
         self.written = time.monotonic()
+        self.writes = True
         if self.path.exists():
             self._read()
 
@@ -52,7 +53,7 @@ class Partial:
     def keep(self, measure: str, columns: Mapping[str, np.ndarray], *, now: bool = False) -> None:
         """Remember columns; they reach the file if the last write was some seconds ago, or `now`."""
         self.columns[measure] = dict(columns)
-        if not now and time.monotonic() - self.written < SECONDS:
+        if not self.writes or (not now and time.monotonic() - self.written < SECONDS):
             return
         from safetensors.numpy import save
 
@@ -62,6 +63,7 @@ class Partial:
             write_atomically(self.path, content)
         except OSError as error:
             _log.warning("%s: cannot be written (%s); an interrupted evaluation would start anew", self.path, error.strerror)
+            self.writes = False
         self.written = time.monotonic()
 
     def remove(self) -> None:
