@@ -88,6 +88,8 @@ class _Help(argparse.HelpFormatter):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from gvae import evaluation
+
     parser = _Parser(
         prog="gvae",
         description="Variational latent-variable models whose Gaussians have structure.",
@@ -216,13 +218,29 @@ def _parser() -> argparse.ArgumentParser:
     setting("--seed", 0, "everything random follows from it", type=_seed, metavar="N", dest="random_state")
     setting("--device", "cpu", "where the training runs", choices=["cpu", "cuda"])
 
-    evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
+    evaluate = command(
+        "evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row; with more, what limits them."
+    )
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     _data_arguments(evaluate, default="as in training")
     evaluate.add_argument("--split", choices=["test", "train"], default="test", help="which part of the data")
     evaluate.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row")
     evaluate.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws and of the binarization")
     evaluate.add_argument("--memory", type=_positive, metavar="MB", help="for the arrays of one chunk of draws, at most")
+    group = evaluate.add_argument_group("further measures")
+    group.add_argument(
+        "--with",
+        dest="measures",
+        nargs="+",
+        choices=[*evaluation.MEASURES, "all"],
+        metavar="NAME",
+        help="; ".join(f"{name}: {m.what} ({m.cost})" for name, m in evaluation.MEASURES.items()) + "; or all",
+    )
+    group.add_argument(
+        "--first", type=_count, default=100, metavar="N", help="how many rows gaps, ais, bdmc and curve look at"
+    )
+    group.add_argument("--chains", type=_count, default=16, metavar="N", help="of ais, bdmc and curve, per row")
+    group.add_argument("--temperatures", type=_count, default=500, metavar="N", help="of ais, bdmc and curve")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--rows", metavar="FILE", help="also write the values of every row, as .csv; must be new")
 
@@ -433,7 +451,7 @@ class _Interruptible:
 
 @_on_one_blas_thread
 def _evaluate(options: argparse.Namespace) -> None:
-    from gvae import data, estimator
+    from gvae import data, estimator, evaluation
 
     if options.rows is not None:
         _check_new(options.rows)
@@ -445,27 +463,36 @@ def _evaluate(options: argparse.Namespace) -> None:
     if rows.shape[1] != model.n_features_in_:
         raise DataError(f"{where}: {rows.shape[1]} columns, but the model was trained on {model.n_features_in_}")
     data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
-    settings = {"samples": options.samples, "seed": options.seed, "memory": options.memory}
-    result = model.evaluate(rows, **settings, progress=sys.stderr.isatty())
-    summary = result.summary()
+    names = ("samples", "seed", "memory", "first", "chains", "temperatures")
+    folder = Path(options.folder)
+    partial = folder / "evaluation.partial" if folder.is_dir() else None
+    settings = {name: getattr(options, name) for name in names} | {"measures": options.measures or ()}
+    try:
+        result = model.evaluate(rows, **settings, progress=sys.stderr.isatty(), partial=partial)
+    except KeyboardInterrupt:
+        kept = partial is not None and partial.exists()
+        raise KeyboardInterrupt("; the same command goes on from here" if kept else "") from None
     if options.rows is not None:
-        names = ("elbo", "log_likelihood", "kl", "effective_sample_size")
-        table = zip(*(getattr(result, name).tolist() for name in names), strict=True)
-        lines = [",".join(("row", *names)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]
+        columns = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
+        table = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
+        lines = [",".join(("row", *columns)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]
         _write_new(options.rows, ("\n".join(lines) + "\n").encode())
     if options.json:
         about = {"run": str(options.folder), "data": dataset.name, "split": options.split, "seed": options.seed}
-        finite = {name: value if math.isfinite(value) else None for name, value in summary.items()}
-        print(json.dumps(about | {"binarize": model.binarize_} | finite, indent=2))
+        print(json.dumps(about | {"binarize": model.binarize_} | _finite(result.summary()), indent=2))
         return
     drawn = ", binarized by one random draw" if model.binarize_ in ("dynamic", "fixed") else ""
-    print(f"{dataset.name}, {options.split}: {summary['rows']} rows{drawn}; nats per row")
-    for label, name in (("ELBO", "elbo"), (f"log p(x), {options.samples} importance samples", "log_likelihood")):
-        error = summary[f"{name}_standard_error"]
-        spread = f"  +- {error:.3f} (standard error over rows)" if math.isfinite(error) else ""
-        print(f"  {label:<34}{summary[name]:>12.3f}{spread}")
-    print(f"  {'KL(q(z|x) || p(z))':<34}{summary['kl']:>12.3f}")
-    print(f"  {'effective sample size':<34}{summary['effective_sample_size']:>12.1f}  of {options.samples}")
+    print(f"{dataset.name}, {options.split}: {len(rows)} rows{drawn}; nats per row")
+    print(evaluation.table(result))
+
+
+def _finite(structure: Any) -> Any:
+    """JSON knows no NaN and no infinity: null."""
+    if isinstance(structure, dict):
+        return {name: _finite(part) for name, part in structure.items()}
+    if isinstance(structure, list):
+        return [_finite(part) for part in structure]
+    return None if isinstance(structure, float) and not math.isfinite(structure) else structure
 
 
 @_on_one_blas_thread

@@ -317,18 +317,40 @@ class VAE:
         return np.asarray(p.sample(p.noise(random.fold_in(key, 1))) if draw else p.mean)
 
     def evaluate(
-        self, X: Any, *, samples: int = 100, seed: int = 0, memory: float | None = None, progress: bool = False
+        self,
+        X: Any,
+        *,
+        samples: int = 100,
+        seed: int = 0,
+        memory: float | None = None,
+        measures: Sequence[str] = (),
+        first: int = 100,
+        chains: int = 16,
+        temperatures: int = 500,
+        progress: bool = False,
+        partial: str | os.PathLike | None = None,
     ) -> evaluation.Evaluation:
-        """ELBO, importance-sampled log p(x), KL and effective sample size of each row; see gvae.evaluation.
+        """ELBO, importance-sampled log p(x), its error and KL of each row, and further measures; see gvae.evaluation.
 
-        memory : MB that the arrays of one chunk of samples may take
+        memory               : MB that the arrays of one chunk of samples may take
+        measures             : names such as ["units", "ais"], or ["all"]: see gvae.evaluation.MEASURES
+        first                : how many rows the costly ones look at
+        chains, temperatures : of annealed importance sampling
+        partial              : a file that keeps what is done, should this be interrupted; the same call then goes on from
+                               there. It is removed at the end
         """
         x = self._input(X)
         key = random.key(seed)
         levels = self.config_["settings"].get("dequantize")
         table = data.Table(x, binarize=self.binarize_, dequantize=levels, key=random.fold_in(key, 2))
-        settings: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "progress": progress}
-        return evaluation.evaluate(self.model_.scoring(), self.parameters_, table, **settings)
+        about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
+        kept = None if partial is None else evaluation.Partial(partial, about)
+        settings: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
+        settings |= {"chains": chains, "temperatures": temperatures, "progress": progress, "partial": kept}
+        result = evaluation.evaluate(self.model_.scoring(), self.parameters_, table, **settings)
+        if kept is not None:
+            kept.remove()
+        return result
 
     def score_samples(self, X: Any, *, samples: int = 100, seed: int = 0) -> np.ndarray:
         """Importance-sampled log p(x) of each row, in nats, (N,). Grey levels are binarized as in training, by one draw."""

@@ -91,6 +91,7 @@ class Terms:
     extras         : anything an objective or a log may want
     state          : the model's new state (running statistics, baselines)
     inference      : the parameter groups of q, which gradient estimators treat apart from those of the model itself
+    views          : p(view | z) by view, where a model has it as a distribution
     """
 
     log_likelihood: Mapping[str, Any]
@@ -98,6 +99,7 @@ class Terms:
     extras: dict[str, Any] = field(default_factory=dict)
     state: dict[str, np.ndarray] = field(default_factory=dict)
     inference: tuple[str, ...] = ("encoder",)
+    views: Mapping[str, Distribution] = field(default_factory=dict)
 
     @cached_property
     def total_log_likelihood(self) -> Any:
@@ -277,10 +279,11 @@ class ImportanceWeighted:
             raise ConfigError(f"unknown gradient {self.gradient!r}; known are {', '.join(GRADIENTS)}")
         if self.gradient == "reparameterized":
             return
-        if len(terms.layers) > 1 and any(layer.again is None for layer in terms.layers):
+        drawn = [layer for layer in terms.layers if layer.z is not None]
+        if len(drawn) > 1 and any(layer.again is None for layer in drawn):
             raise ConfigError(f"gradient {self.gradient!r}: a model of several layers gives each its `again`, see Layer")
         if self.gradient in ("stl", "dreg", "rws_dreg"):
-            for layer in terms.layers:
+            for layer in drawn:
                 if not layer.q.reparameterized:
                     name = type(layer.q).__name__
                     raise ConfigError(f"gradient {self.gradient!r}: draws from a {name} have no path; use vimco or rws")

@@ -184,3 +184,20 @@ class OneDimensionalEstimators:
 
     def value(self, m):
         return self.mean(self.bound(self.draws(m)[1]))
+
+
+def pareto_k(log_weights, tail):
+    """k of the generalised Pareto tail of one row's weights (Zhang and Stephens 2009; Vehtari et al. 2024)."""
+    w = sorted(math.exp(l - max(log_weights)) for l in log_weights)
+    x = [v - w[-tail - 1] for v in w[-tail:]]
+    points = 30 + int(math.sqrt(tail))
+    thetas, profiles = [], []
+    for j in range(1, points + 1):
+        theta = 1 / x[-1] + (1 - math.sqrt(points / (j - 0.5))) / (3 * x[int(tail / 4 + 0.5) - 1])
+        k = -sum(math.log(1 - theta * v) for v in x) / tail  # Zhang and Stephens' k, of the other sign
+        thetas.append(theta)
+        profiles.append(tail * (math.log(theta / k) + k - 1))
+    weights = [1 / sum(math.exp(p - own) for p in profiles) for own in profiles]
+    theta = sum(t * v for t, v in zip(thetas, weights, strict=True))
+    k = sum(math.log(1 - theta * v) for v in x) / tail
+    return (tail * k + 5) / (tail + 10)

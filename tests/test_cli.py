@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 import gvae
 import gvae.demo
-from gvae import cli, data, families, models, training
+from gvae import cli, data, evaluation, families, models, training
 from gvae.training import Trainer
 
 ROOT = Path(gvae.__file__).parents[1]
@@ -154,6 +154,7 @@ def test_train_leaves_a_run_folder(trained):
         "patience": None,
         "validation_fraction": 0.1,
         "dtype": "float32",
+        "device": "cpu",
         "random_state": 7,
         "verbose": True,
     }
@@ -191,12 +192,14 @@ def test_evaluate_prints_what_python_computes(run, gvae_):
     digits = data.load("digits")
     result = gvae.load(run).evaluate(digits.test, samples=7, seed=3)
     about = {"run": str(run), "data": "digits", "split": "test", "seed": 3, "binarize": "dynamic"}
-    assert json.loads(out) == about | result.summary()
+    shown = json.loads(out)
+    assert shown.pop("pareto_k") is result.summary().pop("pareto_k") is None  # too few samples
+    assert shown == about | {k: v for k, v in result.summary().items() if k != "pareto_k"}
     assert json.loads(out)["rows"] == len(digits.test)
 
     heading, *lines = Path("rows.csv").read_text().splitlines()
     names = heading.split(",")
-    assert names == ["row", "elbo", "log_likelihood", "kl", "effective_sample_size"]
+    assert names == ["row", "elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k"]
     table = np.array([[float(cell) for cell in line.split(",")] for line in lines])
     np.testing.assert_array_equal(table[:, 0], np.arange(len(digits.test)))
     for column, name in enumerate(names[1:], 1):
@@ -213,9 +216,10 @@ def test_evaluate_prints_what_python_computes(run, gvae_):
     assert "expected at least" in err
     code, out, err = gvae_("evaluate", run, "--samples", "7", "--seed", "3")
     assert (code, err) == (0, "")
-    first, elbo, likelihood, kl, effective = out.splitlines()
+    first, elbo, likelihood, error, kl, distortion, effective = out.splitlines()
     assert first == f"digits, test: {len(digits.test)} rows, binarized by one random draw; nats per row"
-    for line, name in ((elbo, "elbo"), (likelihood, "log_likelihood"), (kl, "kl")):
+    shown = {"elbo": elbo, "log_likelihood": likelihood, "kl": kl, "distortion": distortion}
+    for name, line in (shown | {"log_likelihood_sampling_error": error}).items():
         assert f" {result.summary()[name]:.3f}" in line
     assert "7 importance samples" in likelihood
     assert effective.endswith("of 7")
@@ -227,6 +231,68 @@ def test_evaluate_the_training_part_and_other_data(run, gvae_):
     np.save("mine.npy", rng.random((20, 64)))
     code, out, _ = gvae_("evaluate", run, "mine.npy", "--samples", "1", "--json")
     assert (code, json.loads(out)["rows"], json.loads(out)["data"]) == (0, 2, "mine")
+
+
+QUICK = ["--samples", "30", "--first", "3", "--chains", "4", "--temperatures", "5"]
+
+
+def test_evaluate_with_all_measures(run, gvae_):
+    code, out, err = gvae_("evaluate", run, *QUICK, "--with", "all", "--json")
+    assert (code, err) == (0, "")
+    shown = json.loads(out, parse_constant=pytest.fail)
+    digits = data.load("digits")
+    settings = {"samples": 30, "first": 3, "chains": 4, "temperatures": 5, "measures": ["all"]}
+    summary = gvae.load(run).evaluate(digits.test, **settings).summary()
+    assert list(evaluation.MEASURES) == [name for name in summary if name in evaluation.MEASURES]
+    for name in evaluation.MEASURES:
+        assert shown[name] == summary[name], name
+    assert summary["ais"]["rows"] == summary["bdmc"]["rows"] == summary["gaps"]["rows"] == summary["curve"]["rows"] == 3
+    assert summary["surgery"]["rows"] == shown["rows"] == len(digits.test)
+    assert summary["bdmc"]["lower"] < summary["bdmc"]["upper"]
+    assert summary["gaps"]["approximation_gap"] > 0
+    assert summary["gaps"]["amortization_gap"] > 0
+    code, out, err = gvae_("evaluate", run, *QUICK, "--with", "curve", "ais", "units", "surgery")
+    assert (code, err) == (0, "")
+    assert f"active units: {summary['units']['active']} of 4" in out
+    numbers = [("ais", "log_likelihood"), ("ais", "importance_sampled_log_likelihood"), ("surgery", "marginal_kl")]
+    for name, value in numbers:
+        assert f" {summary[name][value]:.3f}" in out, value
+    for point in summary["curve"]["points"]:
+        assert f"{point['beta']:>10g}{point['rate']:>12.3f}{point['distortion']:>12.3f}\n" in out + "\n"
+    assert "inference gaps" not in out
+    assert "nan" not in out
+
+
+def test_an_interrupted_evaluation_goes_on(run, gvae_, monkeypatch, caplog):
+    arguments = ["evaluate", run, *QUICK, "--with", "ais", "reconstruction", "--json"]
+    _, expected, _ = gvae_(*arguments)
+    asked = []
+    terms = gvae.models.VAE.terms
+
+    def count(self, *rest):
+        asked.append(1)
+        if len(asked) == stop:
+            raise KeyboardInterrupt
+        return terms(self, *rest)
+
+    monkeypatch.setattr(gvae.models.VAE, "terms", count)
+    stop = 3  # in the last of three batches
+    code, out, err = gvae_(*arguments)
+    assert (code, out, err) == (130, "", "gvae evaluate: interrupted; the same command goes on from here\n")
+    assert (run / "evaluation.partial").is_file()
+    asked.clear()
+    stop = 4  # the batch that is left, two of reconstruction
+    assert gvae_(*arguments)[0] == 130
+    asked.clear()
+    stop = 0
+    code, out, err = gvae_(*arguments)
+    assert (code, out, err) == (0, expected, "")
+    assert not (run / "evaluation.partial").exists()
+    (run / "evaluation.partial").write_bytes(b"nonsense")
+    code, out, _ = gvae_(*arguments)
+    assert (code, out) == (0, expected)
+    assert "evaluation.partial is damaged" in caplog.text
+    assert not (run / "evaluation.partial").exists()
 
 
 def test_evaluate_one_row_writes_valid_json(run, gvae_):
@@ -383,6 +449,11 @@ def test_help(gvae_, name):
         assert "of Adam (default: 0.001)" in text
         assert "epochs of KL warm-up (default: 0)" in text
         assert "the run folder; must be new or empty --" in text  # a required option has no default
+    if name == "evaluate":
+        text = " ".join(out.split())
+        assert "(default: )" not in text
+        for measure, about in evaluation.MEASURES.items():
+            assert f"{measure}: {about.what} ({about.cost})" in text
 
 
 def test_every_option_says_what_it_is():
@@ -584,6 +655,8 @@ def test_evaluate_refuses(refused, run, here):
     refused(["evaluate", run, "nope"], "nope: no such file", "digits")
     refused(["evaluate", run, "--samples", "0"], "--samples", "at least 1")
     refused(["evaluate", run, "--split", "nope"], "--split")
+    refused(["evaluate", run, "--with", "nope"], "--with", "nope", "units", "surgery", "ais", "gaps", "curve", "all")
+    refused(["evaluate", run, "--with", "ais", "--chains", "0"], "--chains", "at least 1")
     refused(["evaluate", run, "--rows", "file"], "file exists", "nothing was written")
     refused(["evaluate", run, "--rows", "nowhere/rows.csv"], "there is no folder")
     refused(["evaluate", run, "--rows", "file/rows.csv"], "there is no folder")

@@ -178,4 +178,15 @@ class Conditional:
         return params
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> Distribution:
+        """p(y | x); where params have raw numbers of each row as `NAME.raw`, those instead of the network's."""
+        raw = params.get(f"{self.name}.raw")
+        if raw is not None:
+            return self.family(raw)
         return self.family(self.network(params, x), params.get(f"{self.name}.shared"))
+
+    def raw(self, params: Mapping[str, Any], x: Any) -> np.ndarray:
+        """All of the family's raw numbers for each row, the shared ones included: (..., n_params)."""
+        emitted, shared = self.network(params, x), params.get(f"{self.name}.shared")
+        if shared is None:
+            return emitted
+        return np.concatenate([emitted, np.broadcast_to(shared, (*emitted.shape[:-1], len(shared)))], axis=-1)

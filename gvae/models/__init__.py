@@ -10,6 +10,11 @@
     pure = True                                           terms depends on its arguments only and has no other effect, so
                                                           that a step can be replayed without calling it again; a subclass
                                                           with terms of its own has to say so itself
+    generate(params, state, noise) -> Terms               the model without q: each layer's z is drawn from its prior, by
+                                                          noise as `noise` draws it, and its q is that prior; `views` are
+                                                          p(view | z); there is no log_likelihood
+    raw(params, state, batch) -> dict of arrays           the raw numbers (B, ..) of which q(z|x) is made; where `params`
+                                                          have arrays of these names, `terms` takes those for q
 
 `params` maps names to plain arrays (evaluation) or Vars (training); a model cannot tell the difference. `batch` has the
 columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.

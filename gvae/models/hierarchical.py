@@ -72,7 +72,7 @@ class Hierarchical:
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         shape = (samples, len(batch))
         return {
-            f"z{i + 1}": family.noise(random.fold_in(key, i), shape, self.dtype, batch.x)
+            f"z{i + 1}": family.noise(random.fold_in(key, i), shape, self.dtype, vars(batch).get("x"))
             for i, family in enumerate(self.posteriors)
         }
 

@@ -23,4 +23,4 @@ class Penalty(Layer):
     def __init__(self, value: Any):
         super().__init__(_Certain(), None, None)
         self.log_q = self.log_q_along_path = self.kl = value
-        self.log_p = 0 * value
+        self.log_p = self.log_q_of_score = 0 * value

@@ -54,12 +54,16 @@ class VAE:
             params["prior.raw"] = self.prior.start(random.fold_in(key, 2), self.dtype)
         return params
 
+    def prior_of(self, params: Any) -> Distribution:
+        """p(z)."""
+        if self.prior is not None:
+            return self.prior(params["prior.raw"])
+        return self.posterior(np.zeros(self.posterior.n_params, self.dtype)).standard
+
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> Any:
         """n draws of z, (n, latent)."""
-        if self.prior is not None:
-            return self.prior(params["prior.raw"]).sample(self.prior.noise(key, (n,), self.dtype))
-        standard = self.posterior(np.zeros(self.posterior.n_params, self.dtype)).standard
-        return standard.sample(standard.noise(key, (n,)))
+        p = self.prior_of(params)
+        return p.sample(p.noise(key, (n,)))
 
     @property
     def has_closed_kl(self) -> bool:
@@ -69,7 +73,7 @@ class VAE:
         return q.kl(p) is not None
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
-        return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype, batch.x)}
+        return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype, vars(batch).get("x"))}
 
     def scoring(self) -> VAE:
         """The model by which single rows are scored after training: this one, unless training added something of its own."""
@@ -93,4 +97,13 @@ class VAE:
         q = self.encode(params, batch.x, noise, step)
         z = q.sample(noise["z"])
         p = None if self.prior is None else self.prior(params["prior.raw"])
-        return Terms({"x": self.decode(params, z, noise).log_prob(batch.x)}, [Layer(q, p, z, noise["z"])])
+        x = self.decode(params, z, noise)
+        return Terms({"x": x.log_prob(batch.x)}, [Layer(q, p, z, noise["z"])], views={"x": x})
+
+    def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+        p = self.prior_of(params)
+        z = p.sample(noise["z"])
+        return Terms({}, [Layer(p, p, z, noise["z"])], views={"x": self.decode(params, z, noise)})
+
+    def raw(self, params: Any, state: Any, batch: Any) -> dict[str, np.ndarray]:
+        return {"encoder.raw": self.encoder.raw(params, batch.x)}

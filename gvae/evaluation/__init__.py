@@ -1,0 +1,52 @@
+"""How good a model is on given rows. Everything here knows the model protocol only (gvae.models); all values are in nats.
+
+importance   the ELBO, importance-sampled log p(x) and how far it can be trusted
+annealed     log p(x) by annealed importance sampling, from both sides on simulated rows; rate-distortion curve of a decoder
+codes        active units, the parts of the KL, reconstruction error
+gaps         what is lost by the family of q, and what by the encoder
+measures     all of them by name: `evaluate` computes any; table: what people read
+
+A measure is a pass over the rows of a `Subject` in batches; its result has values per row, and a `summary` over them.
+"""
+
+from gvae.evaluation.annealed import (
+    Annealed,
+    Bidirectional,
+    RateDistortion,
+    annealed_importance_sampling,
+    bidirectional,
+    rate_distortion,
+)
+from gvae.evaluation.codes import Reconstruction, Surgery, Units, active_units, reconstruction, surgery
+from gvae.evaluation.gaps import Gaps, inference_gaps
+from gvae.evaluation.importance import Evaluation, importance_sampling
+from gvae.evaluation.measures import MEASURES, evaluate
+from gvae.evaluation.pareto import pareto_k
+from gvae.evaluation.partial import Partial
+from gvae.evaluation.subject import Subject
+from gvae.evaluation.table import table
+
+__all__ = [
+    "MEASURES",
+    "Annealed",
+    "Bidirectional",
+    "Evaluation",
+    "Gaps",
+    "Partial",
+    "RateDistortion",
+    "Reconstruction",
+    "Subject",
+    "Surgery",
+    "Units",
+    "active_units",
+    "annealed_importance_sampling",
+    "bidirectional",
+    "evaluate",
+    "importance_sampling",
+    "inference_gaps",
+    "pareto_k",
+    "rate_distortion",
+    "reconstruction",
+    "surgery",
+    "table",
+]

@@ -1,0 +1,416 @@
+"""Annealed importance sampling with Hamiltonian Monte Carlo, and what follows from it: log p(x) between two bounds, and the
+rate-distortion curve of a decoder.
+
+Everything happens in the space of standard normal noise e of which the draws of z are made, where one form serves all:
+
+    log p(x) = log E_{e ~ N(0, I)} exp t(e),     p_b(e) ∝ N(e; 0, I) exp(b t(e))  for b from 0 to 1
+
+where the tilt t(e) is log p(x, z) - log q(z|x) with z = q.sample(e), to start at q(z|x), or log p(x | z) with
+z = prior.sample(e), to start at the prior. By the change of variables these are the paths q^(1-b) p(x, z)^b and
+p(z) p(x|z)^b of z, for models of any number of layers, and HMC moves in coordinates in which the start is white.
+
+Sources: Neal (2001); Neal (2011), for HMC; Grosse, Ghahramani and Adams (2015), for the bounds from both sides (BDMC); Wu,
+Burda, Salakhutdinov and Grosse (2017), for decoders; Huang, Makhzani, Cao and Grosse (2020), for the curve.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gvae import random
+from gvae.autodiff import vjp
+from gvae.data import Batch, Table
+from gvae.errors import ConfigError, NonFiniteError
+from gvae.evaluation import subject as streams
+from gvae.evaluation.importance import Weights, standard_error
+from gvae.evaluation.subject import Subject, whole
+from gvae.ops import arrays, elementwise
+
+__all__ = [
+    "Annealed",
+    "Bidirectional",
+    "RateDistortion",
+    "annealed_importance_sampling",
+    "bidirectional",
+    "rate_distortion",
+]
+
+STARTS = ("posterior", "prior")
+ACCEPTED = 0.65  # what share of proposals the step sizes aim at: the best in high dimension (Beskos et al. 2013)
+FIRST_STEP = 0.5
+GAIN = 0.3  # log step size per unit of acceptance above ACCEPTED, in the pilot run
+CURVE = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """Per row: log_likelihood, a lower bound on log p(x) in expectation, its standard error, the chains' effective sample
+    size, and the share of accepted proposals."""
+
+    log_likelihood: np.ndarray
+    standard_error: np.ndarray
+    effective_sample_size: np.ndarray
+    acceptance: np.ndarray
+    chains: int
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "rows": len(self.log_likelihood),
+            "chains": self.chains,
+            "log_likelihood": float(self.log_likelihood.mean()),
+            "log_likelihood_standard_error": standard_error(self.log_likelihood),
+            "log_likelihood_sampling_error": math.sqrt(float((self.standard_error**2).sum())) / len(self.log_likelihood),
+            "effective_sample_size": float(self.effective_sample_size.mean()),
+            "acceptance": float(self.acceptance.mean()),
+        }
+
+
+@dataclass(frozen=True)
+class Bidirectional:
+    """Per simulated row: bounds on log p(x) that hold in expectation, from chains forward (lower) and reverse (upper)."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    acceptance: np.ndarray
+    chains: int
+
+    def summary(self) -> dict[str, Any]:
+        gap = self.upper - self.lower
+        return {
+            "rows": len(gap),
+            "chains": self.chains,
+            "lower": float(self.lower.mean()),
+            "upper": float(self.upper.mean()),
+            "gap": float(gap.mean()),
+            "gap_standard_error": standard_error(gap),
+            "acceptance": float(self.acceptance.mean()),
+        }
+
+
+@dataclass(frozen=True)
+class RateDistortion:
+    """At each inverse temperature b, per row: the rate KL(p_b(z) ‖ p(z)) and the distortion -E_{p_b} log p(x|z) of the codes
+    p_b(z) ∝ p(z) p(x|z)^b, the best ones for this decoder. rate and distortion are (points, rows); the rates are upper
+    bounds in expectation."""
+
+    betas: tuple[float, ...]
+    rate: np.ndarray
+    distortion: np.ndarray
+    acceptance: np.ndarray
+    chains: int
+
+    def summary(self) -> dict[str, Any]:
+        points = [
+            {
+                "beta": beta,
+                "rate": float(rate.mean()),
+                "rate_standard_error": standard_error(rate),
+                "distortion": float(distortion.mean()),
+                "distortion_standard_error": standard_error(distortion),
+            }
+            for beta, rate, distortion in zip(self.betas, self.rate, self.distortion, strict=True)
+        ]
+        acceptance = float(self.acceptance.mean())
+        return {"rows": self.rate.shape[1], "chains": self.chains, "points": points, "acceptance": acceptance}
+
+
+def annealed_importance_sampling(
+    subject: Subject,
+    *,
+    rows: int | None = 100,
+    chains: int = 16,
+    temperatures: int = 500,
+    leapfrogs: int = 10,
+    start: str = "posterior",
+) -> Annealed:
+    """log p(x) of the first `rows` rows by annealing to the posterior in so many temperatures.
+
+    start : "posterior", from q(z|x), or "prior", which does not depend on q and needs the model's method `generate`
+    Step sizes follow, per row and temperature, from a pilot run with noise of its own, and are then frozen, so that
+    E exp(log_likelihood) = p(x). Costs 2 chains x temperatures x leapfrogs evaluations of log p(x, z) with gradients a row.
+    Raises ConfigError: a setting, or a layer that is not drawn by standard normal noise.
+    """
+    settings = _checked(chains, temperatures, leapfrogs)
+    betas = _sigmoid_schedule(temperatures)
+
+    def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
+        key = random.fold_in(subject.key, streams.ANNEALED, i)
+        path = _Path(subject, batch, start, chains, leapfrogs, key)
+        steps = path.pilot(betas, random.fold_in(key, 1))
+        log_weights, acceptance = path.forward(betas, steps, random.fold_in(key, 2))
+        return _estimate(log_weights) | {"acceptance": acceptance}
+
+    settings |= {"start": start}
+    columns: dict[str, Any] = subject.each("annealed importance sampling", compute, settings=settings, rows=rows)
+    return Annealed(chains=chains, **columns)
+
+
+def bidirectional(
+    subject: Subject, *, rows: int = 100, chains: int = 16, temperatures: int = 500, leapfrogs: int = 10
+) -> Bidirectional:
+    """Bounds on log p(x) from both sides, for `rows` rows that the model itself draws: there z is an exact draw of the
+    posterior p(z|x), from which chains can start in reverse.
+
+    Both directions anneal between prior and posterior with the same step sizes. Raises ConfigError as above.
+    """
+    settings = _checked(chains, temperatures, leapfrogs)
+    rows = whole("rows", rows)
+    generate = subject.optional("generate", "bidirectional")
+    betas = _sigmoid_schedule(temperatures)
+    key = random.fold_in(subject.key, streams.SIMULATED)
+    noise = subject.model.noise(random.fold_in(key, 0), Batch({}, np.arange(rows)), 1)
+    views = generate(subject.parameters, subject.state, noise).views
+    drawn = {
+        name: np.asarray(view.sample(view.noise(random.fold_in(key, 1, v))))[0]
+        for v, (name, view) in enumerate(views.items())
+    }
+    simulated = subject.on(Table(**drawn))
+
+    def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
+        key_i = random.fold_in(key, 2, i)
+        path = _Path(simulated, batch, "prior", chains, leapfrogs, key_i)
+        steps = path.pilot(betas, random.fold_in(key_i, 1))
+        forward, accepted = path.forward(betas, steps, random.fold_in(key_i, 2))
+        exact = {name: draws[:, batch.index] for name, draws in noise.items()}
+        reverse, accepted_back = path.reverse(betas, steps, random.fold_in(key_i, 3), exact)
+        upper = -_estimate(-reverse)["log_likelihood"]
+        return {
+            "lower": _estimate(forward)["log_likelihood"],
+            "upper": upper,
+            "acceptance": 0.5 * (accepted + accepted_back),
+        }
+
+    columns: dict[str, Any] = simulated.each("bidirectional Monte Carlo", compute, settings=settings)
+    return Bidirectional(chains=chains, **columns)
+
+
+def rate_distortion(
+    subject: Subject,
+    *,
+    rows: int | None = 100,
+    chains: int = 16,
+    temperatures: int = 500,
+    leapfrogs: int = 10,
+    betas: Sequence[float] = CURVE,
+) -> RateDistortion:
+    """The rate-distortion curve of the decoder on the first `rows` rows, at inverse temperatures `betas`.
+
+    Chains start at the prior, where the rate is 0, and pass the points on their way; the encoder plays no part. At b = 1
+    rate plus distortion is -log p(x). Costs and errors as in annealed_importance_sampling; betas ascend and are positive.
+    """
+    settings = _checked(chains, temperatures, leapfrogs)
+    subject.optional("generate", "rate_distortion")
+    points = tuple(float(beta) for beta in betas)
+    if not points or not all(0 < b < math.inf for b in points) or list(points) != sorted(set(points)):
+        raise ConfigError(f"rate_distortion: betas are {tuple(betas)}, expected positive numbers, ascending")
+    path_betas, at = _through(points, temperatures)
+
+    def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
+        key = random.fold_in(subject.key, streams.CURVE, i)
+        path = _Path(subject, batch, "prior", chains, leapfrogs, key)
+        steps = path.pilot(path_betas, random.fold_in(key, 1), last=True)
+        columns: dict[str, np.ndarray] = {}
+
+        def look(t: int, log_weights: np.ndarray, tilt: np.ndarray) -> None:
+            if t in at:
+                log_z = _estimate(log_weights)["log_likelihood"]
+                with np.errstate(under="ignore"):
+                    w = np.exp(log_weights - log_weights.max(axis=0))
+                distortion = -(w * tilt).sum(axis=0) / w.sum(axis=0)
+                columns[f"distortion {at[t]}"] = distortion
+                # KL(p_b ‖ p) = E_{p_b} b log p(x|z) - log Z_b
+                columns[f"rate {at[t]}"] = -points[at[t]] * distortion - log_z
+
+        _, columns["acceptance"] = path.forward(path_betas, steps, random.fold_in(key, 2), last=True, look=look)
+        return columns
+
+    columns = subject.each("rate-distortion curve", compute, settings=settings | {"betas": points}, rows=rows)
+    curves = [np.stack([columns[f"{name} {p}"] for p in range(len(points))]) for name in ("rate", "distortion")]
+    return RateDistortion(points, curves[0], curves[1], columns["acceptance"], chains)
+
+
+def _checked(chains: int, temperatures: int, leapfrogs: int) -> dict[str, Any]:
+    settings = {"chains": chains, "temperatures": temperatures, "leapfrogs": leapfrogs}
+    return {name: whole(name, x) for name, x in settings.items()}
+
+
+def _sigmoid_schedule(temperatures: int) -> np.ndarray:
+    """0 = b_0 < .. < b_T = 1, close together at both ends, where the path is steep (Wu et al. 2017, section 3)."""
+    s = 1 / (1 + np.exp(-4 * np.linspace(-1, 1, temperatures + 1)))
+    return (s - s[0]) / (s[-1] - s[0])
+
+
+def _through(points: Sequence[float], temperatures: int) -> tuple[np.ndarray, dict[int, int]]:
+    """A schedule from 0 through all points, and which of its entries they are: as many steps to each, the first ones
+    quadratic, later ones in equal ratios."""
+    each = max(1, temperatures // len(points))
+    share = np.arange(1, each + 1) / each
+    parts = [np.zeros(1), points[0] * share**2]
+    parts += [a * (b / a) ** share for a, b in itertools.pairwise(points)]
+    schedule = np.concatenate(parts)
+    at = {each * (i + 1): i for i in range(len(points))}
+    schedule[list(at)] = points
+    return schedule, at
+
+
+def _estimate(log_weights: np.ndarray) -> dict[str, np.ndarray]:
+    """log 1/C sum w of (C, B), with its standard error and effective sample size."""
+    weights = Weights(log_weights.shape[1])
+    weights.add(log_weights)
+    return weights.finish()
+
+
+class _Path:
+    """p_b(e) ∝ N(e; 0, I) exp(b t(e)) for the rows of a batch, `chains` chains side by side; e is (chains, rows, n)."""
+
+    def __init__(self, subject: Subject, batch: Batch, start: str, chains: int, leapfrogs: int, key: np.ndarray):
+        if start not in STARTS:
+            raise ConfigError(f"annealing starts at {start!r}, expected one of {', '.join(STARTS)}")
+        self.subject, self.batch, self.start, self.chains, self.leapfrogs = subject, batch, start, chains, leapfrogs
+        self.generate = subject.optional("generate", "annealing from the prior") if start == "prior" else None
+        first = subject.model.noise(random.fold_in(key, 0), batch, chains)
+        self.shapes = {name: draws.shape[2:] for name, draws in first.items()}
+        self.initial = self._joined(first)
+        self.dtype = self.initial.dtype
+        self._check()
+
+    def pilot(self, betas: np.ndarray, key: np.ndarray, *, last: bool = False) -> np.ndarray:
+        """Step sizes (T + 1, rows) for the transition at each temperature, from a run that adapts them as it goes."""
+        steps = np.full((len(betas), len(self.batch)), FIRST_STEP)
+        e = random.normal(random.fold_in(key, 0), self.initial.shape, self.dtype)
+        self._walk(betas, steps, random.fold_in(key, 1), e, last=last, adapt=True)
+        return steps
+
+    def forward(
+        self,
+        betas: np.ndarray,
+        steps: np.ndarray,
+        key: np.ndarray,
+        *,
+        last: bool = False,
+        look: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(log-weights (C, B), acceptance (B,)) of chains from b_0 = 0 to b_T.
+
+        last : whether there is a transition at b_T as well      look(t, log_weights, tilt) is called at each temperature
+        """
+        return self._walk(betas, steps, key, self.initial, last=last, look=look)
+
+    def reverse(
+        self, betas: np.ndarray, steps: np.ndarray, key: np.ndarray, exact: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As forward, of chains from an exact draw of p_1 back to b_0, made of the noise `exact` (1, B, ..)."""
+        e = np.broadcast_to(self._joined(exact), self.initial.shape)
+        log_weights, accepted = np.zeros(e.shape[:2]), np.zeros(e.shape[1])
+        with np.errstate(all="ignore"):
+            point = (e, *self._tilt(e))
+            for t in range(len(betas) - 1, 0, -1):
+                log_weights += (betas[t] - betas[t - 1]) * point[1]
+                if t > 1:
+                    point, accept = self._transition(point, betas[t - 1], steps[t - 1], random.fold_in(key, t))
+                    accepted += accept
+        return log_weights, accepted / max(len(betas) - 2, 1)
+
+    def _walk(self, betas, steps, key, e, *, last=False, adapt=False, look=None):
+        log_weights, accepted = np.zeros(e.shape[:2]), np.zeros(e.shape[1])
+        moves = len(betas) - 1 if last else len(betas) - 2
+        with np.errstate(all="ignore"):  # a step that is too long overflows, and is not accepted
+            point = (e, *self._tilt(e))
+            self._check_finite(point[1])
+            for t in range(1, len(betas)):
+                log_weights += (betas[t] - betas[t - 1]) * point[1]
+                if t <= moves:
+                    point, accept = self._transition(point, betas[t], steps[t], random.fold_in(key, t))
+                    accepted += accept
+                    if adapt:
+                        steps[t + 1 :] = steps[t] * np.exp(GAIN * (accept - ACCEPTED))
+                if look is not None:
+                    look(t, log_weights, point[1])
+        return log_weights, accepted / max(moves, 1)
+
+    def _transition(self, point, beta, step, key):
+        """One HMC transition that leaves p_beta as it is; ((e, tilt, its gradient), share of accepted proposals by row)."""
+        e, tilt, slope = point
+        beta = self.dtype.type(beta)
+        momentum = random.normal(random.fold_in(key, 0), e.shape, self.dtype)
+        # lengths vary by a fifth, so that no trajectory closes on itself
+        vary = random.uniform(random.fold_in(key, 1), e.shape[:2], np.float64)
+        h = (step * (0.8 + 0.4 * vary)).astype(self.dtype)[..., None]
+        p = momentum + 0.5 * h * (beta * slope - e)
+        e_new = e
+        for i in range(self.leapfrogs):
+            e_new = e_new + h * p
+            tilt_new, slope_new = self._tilt(e_new)
+            p = p + (h if i + 1 < self.leapfrogs else 0.5 * h) * (beta * slope_new - e_new)
+        kinetic = 0.5 * (_squares(momentum) - _squares(p)) + 0.5 * (_squares(e) - _squares(e_new))
+        log_ratio = float(beta) * (tilt_new - tilt) + kinetic
+        probability = np.where(np.isnan(log_ratio), 0.0, np.exp(np.minimum(log_ratio, 0)))
+        accept = random.uniform(random.fold_in(key, 2), e.shape[:2], np.float64) < probability
+        wide = accept[..., None]
+        moved = (np.where(wide, e_new, e), np.where(accept, tilt_new, tilt), np.where(wide, slope_new, slope))
+        return moved, probability.mean(axis=0)
+
+    def _tilt(self, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """t(e) (C, B) in float64, and its gradient (C, B, n)."""
+        value, pull = vjp(self._tilt_of, e)
+        return np.asarray(value, np.float64), pull(np.ones_like(value))
+
+    def _tilt_of(self, e: Any) -> Any:
+        noise = self._split(e)
+        if self.generate is None:
+            terms = self.subject.terms(self.batch, noise)
+            tilt = terms.total_log_likelihood
+            for layer in terms.layers:
+                tilt = elementwise.subtract(tilt, elementwise.subtract(layer.log_q, layer.log_p))
+            return tilt
+        tilt = None
+        for name, view in self.generate(self.subject.parameters, self.subject.state, noise).views.items():
+            log_prob = view.log_prob(getattr(self.batch, name))
+            tilt = log_prob if tilt is None else elementwise.add(tilt, log_prob)
+        return tilt
+
+    def _joined(self, noise: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.concatenate([draws.reshape(*draws.shape[:2], -1) for draws in noise.values()], axis=-1)
+
+    def _split(self, e: Any) -> dict[str, Any]:
+        if len(self.shapes) == 1 and len(next(iter(self.shapes.values()))) == 1:
+            return dict.fromkeys(self.shapes, e)
+        noise, start = {}, 0
+        for name, shape in self.shapes.items():
+            stop = start + math.prod(shape)
+            noise[name] = arrays.reshape(e[..., start:stop], shape=(*e.shape[:2], *shape))
+            start = stop
+        return noise
+
+    def _check(self) -> None:
+        """That the noise of each layer is standard normal: it is what `random.normal` draws."""
+        noise = self._split(self.initial[:1])
+        if self.generate is None:
+            terms = self.subject.terms(self.batch, noise)
+        else:
+            terms = self.generate(self.subject.parameters, self.subject.state, noise)
+        key, shape = random.key(0), (4,)
+        for layer in terms.layers:
+            normal = random.normal(key, shape, self.dtype)
+            if not layer.q.reparameterized or not np.array_equal(layer.q.draw_noise(key, shape, self.dtype), normal):
+                what = "q" if self.generate is None else "prior"
+                raise ConfigError(
+                    f"annealing from the {self.start}: a layer's {what} is a {type(layer.q).__name__}, "
+                    "whose draws are not made of normal noise"
+                )
+
+    def _check_finite(self, tilt: np.ndarray) -> None:
+        bad = np.flatnonzero(~(tilt < np.inf).all(axis=0))
+        if len(bad):
+            row = self.batch.index[bad[0]]
+            raise NonFiniteError(f"annealing from the {self.start}: row {row}: log p(x, z) is not a number at its start")
+
+
+def _squares(e: np.ndarray) -> np.ndarray:
+    return np.einsum("cbn,cbn->cb", e, e, dtype=np.float64)

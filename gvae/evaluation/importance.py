@@ -1,0 +1,240 @@
+"""The ELBO and importance-sampled log p(x), in nats per row, and how far they can be trusted.
+
+Samples are drawn in chunks and combined by a running log-sum-exp, so that any number of samples fits a fixed amount of
+memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tracemalloc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gvae import memory as memory_pool
+from gvae import random
+from gvae.data import Batch
+from gvae.errors import ConfigError, NonFiniteError
+from gvae.evaluation import subject as streams
+from gvae.evaluation.pareto import UNRELIABLE, Tail
+from gvae.evaluation.subject import Subject, whole
+from gvae.objectives import Terms
+
+__all__ = ["Evaluation", "Weights", "importance_sampling", "standard_error"]
+
+ROWS_AT_ONCE = 10_000  # samples x rows in flight; a 784-pixel decoder then holds about 60 MB in float32
+COLUMNS = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per row, in nats: the ELBO, the importance-sampled log p(x) and what tells how good it is, and the KL.
+
+    elbo                  : mean over the samples of log p(x|z), minus the KL, in closed form where there is one
+    log_likelihood        : log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x); its expectation is a lower bound on log p(x),
+                            too low by about standard_error² / 2
+    standard_error        : of log_likelihood, from the samples' spread: sd(w) / (mean(w) sqrt K), the delta method;
+                            NaN for K = 1
+    kl                    : the rate; the distortion -E log p(x|z) is what remains of -elbo
+    effective_sample_size : (sum w)² / sum w², between 1 and K: near 1, one sample decides, and the estimate is poor
+    pareto_k              : see gvae.evaluation.pareto; above 0.7, neither log_likelihood nor its error can be trusted;
+                            NaN for K < 21, -inf where the weights are all the same
+    measures              : what else was asked for, by name; see gvae.evaluation.MEASURES
+    """
+
+    elbo: np.ndarray
+    log_likelihood: np.ndarray
+    standard_error: np.ndarray
+    kl: np.ndarray
+    effective_sample_size: np.ndarray
+    pareto_k: np.ndarray
+    samples: int
+    measures: Mapping[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Means over rows with the standard error that the choice of rows causes; the summaries of other measures.
+
+        log_likelihood_sampling_error : that of the mean log p(x), from the samples alone
+        pareto_k                      : the median over rows
+        pareto_k_unreliable           : the share of rows above 0.7; None if K is too small to tell
+        """
+        n = len(self.elbo)
+        result: dict[str, Any] = {"rows": n, "samples": self.samples}
+        for name in ("elbo", "log_likelihood", "kl", "effective_sample_size"):
+            values = getattr(self, name)
+            result[name] = float(values.mean())
+            if name in ("elbo", "log_likelihood"):
+                result[f"{name}_standard_error"] = standard_error(values)
+        result["log_likelihood_sampling_error"] = math.sqrt(float((self.standard_error**2).sum())) / n
+        result["distortion"] = -result["elbo"] - result["kl"]
+        known = not np.isnan(self.pareto_k).any()
+        result["pareto_k"] = float(np.median(self.pareto_k)) if known else None
+        result["pareto_k_unreliable"] = float((self.pareto_k > UNRELIABLE).mean()) if known else None
+        for name, measure in self.measures.items():
+            result[name] = measure.summary()
+            if hasattr(measure, "log_likelihood"):  # of the same rows, to compare with
+                few = self.log_likelihood[: len(measure.log_likelihood)]
+                result[name]["importance_sampled_log_likelihood"] = float(few.mean())
+        return result
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean over rows, from their spread; NaN for one row."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def importance_sampling(subject: Subject, *, samples: int = 100, memory: float | None = None) -> Evaluation:
+    """The ELBO and log p(x) of every row with K = samples draws each.
+
+    memory : MB that the arrays of one chunk of samples may take, beside the data and the parameters (None: as they come,
+             60 for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
+    The result does not depend on how samples were cut into chunks beyond rounding, but does on the subject's batch_size.
+    Raises ConfigError for samples < 1 and for a memory that one sample of one batch does not fit into; NonFiniteError for a
+    row with a weight that is NaN or infinite, or whose weights are all zero.
+    """
+    samples = whole("samples", samples)
+    sampler = Sampler(subject, samples, memory, streams.IMPORTANCE)
+    settings = {"samples": samples, "rows_at_once": ROWS_AT_ONCE}
+    columns: dict[str, Any] = subject.each("importance sampling", sampler, settings=settings)
+    return Evaluation(samples=samples, **{name: columns[name] for name in COLUMNS})
+
+
+class Sampler:
+    """sampler(i, batch) -> the columns of an Evaluation for batch i, with noise of its own stream, and "log_weight", the
+    mean of log w: the ELBO by sampling alone."""
+
+    def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int):
+        self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
+        self.at_once: int | None = None
+        self.last = 0
+
+    def __call__(self, i: int, batch: Batch, instead: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """instead : what goes before the model's parameters of these names"""
+        subject, running = self.subject, _Running(batch, self.samples)
+        chunk = max(1, ROWS_AT_ONCE // len(batch))
+        for c, start in enumerate(range(0, self.samples, chunk)):
+            k = min(chunk, self.samples - start)
+            noise = subject.model.noise(random.fold_in(subject.key, self.stream, i, c), batch, k)
+            if self.at_once is None:
+                self.at_once = chunk if self.memory is None else self._fitting(batch, noise, self.memory)
+            parts = -(-k // self.at_once)
+            if k != self.last:  # blocks that fit parts of another size would lie idle beside those of this one
+                memory_pool.clear()
+                self.last = k
+            cuts = [i * (k // parts) + min(i, k % parts) for i in range(parts + 1)]  # large ones first: memory serves again
+            for a, b in itertools.pairwise(cuts):  # whatever the cuts, the noise is the same
+                running.add(subject.terms(batch, {name: draws[a:b] for name, draws in noise.items()}, instead))
+        return running.finish()
+
+    def _fitting(self, batch: Batch, noise: Mapping[str, np.ndarray], memory: float) -> int:
+        """How many samples of this batch, the largest, fit into so many MB: tried with one, then with half of what may."""
+
+        def bytes_each(samples: int) -> float:
+            memory_pool.clear()  # so that what would be used again is counted
+            part = {name: draws[:samples] for name, draws in noise.items()}
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            _Running(batch, samples).add(self.subject.terms(batch, part))
+            return (tracemalloc.get_traced_memory()[1] - before) / samples
+
+        most = min(len(draws) for draws in noise.values())
+        tracing = tracemalloc.is_tracing()
+        if not tracing:
+            tracemalloc.start()
+        try:
+            bytes_each(1)  # compiles, which takes memory of its own
+            one = bytes_each(1)
+            several = max(1, min(most, int(memory * 1e6 / one / 2)))
+            fitting = int(memory * 1e6 / bytes_each(several))
+        finally:
+            memory_pool.clear()
+            if not tracing:
+                tracemalloc.stop()
+        if fitting < 1:
+            raise ConfigError(
+                f"evaluate: memory is {memory:g} MB, expected at least {math.ceil(one / 1e6)}, "
+                f"which one sample of {len(batch)} rows takes"
+            )
+        return fitting
+
+
+class Weights:
+    """Sums of importance weights over samples, row by row, in float64, relative to a running maximum."""
+
+    def __init__(self, n: int):
+        self.n = 0
+        self.top = np.full(n, -np.inf)
+        self.sum, self.squares = np.zeros(n), np.zeros(n)
+
+    def add(self, log_weights: np.ndarray) -> None:
+        """log_weights (k, n)."""
+        self.n += len(log_weights)
+        top = np.maximum(self.top, log_weights.max(axis=0))
+        safe = np.where(np.isfinite(top), top, 0.0)
+        with np.errstate(under="ignore"):
+            old = np.exp(self.top - safe)
+            new = np.exp(log_weights - safe)
+        self.sum = self.sum * old + new.sum(axis=0)
+        self.squares = self.squares * old**2 + np.einsum("kn,kn->n", new, new)
+        self.top = top
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """log 1/K sum w, its standard error by the delta method, and the effective sample size."""
+        safe = np.where(np.isfinite(self.top), self.top, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effective = self.sum**2 / self.squares
+            # var(w) / (K mean(w)²) = (K sum w² / (sum w)² - 1) / (K - 1)
+            relative = np.maximum(self.n / effective - 1, 0) / (self.n - 1) if self.n > 1 else np.full_like(safe, np.nan)
+            return {
+                "log_likelihood": safe + np.log(self.sum) - math.log(self.n),
+                "standard_error": np.sqrt(relative),
+                "effective_sample_size": effective,
+            }
+
+
+class _Running:
+    """What is summed over the samples of a batch."""
+
+    def __init__(self, batch: Batch, samples: int):
+        n = len(batch)
+        self.batch = batch
+        self.log_likelihood, self.kl, self.log_weight = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.weights, self.tail = Weights(n), Tail(samples, n)
+
+    def add(self, terms: Terms) -> None:
+        likelihood = np.asarray(terms.total_log_likelihood, np.float64)
+        log_weights = likelihood.copy()
+        for layer in terms.layers:
+            ratio = np.asarray(layer.log_q, np.float64) - np.asarray(layer.log_p, np.float64)
+            log_weights -= ratio
+            per_draw = ratio if layer.kl is None else layer.kl
+            self.kl += np.broadcast_to(per_draw, likelihood.shape).sum(axis=0, dtype=np.float64)
+        if not (log_weights < np.inf).all():  # NaN compares as False
+            self._fail(terms, log_weights)
+        self.log_likelihood += likelihood.sum(axis=0)
+        self.log_weight += log_weights.sum(axis=0)
+        self.weights.add(log_weights)
+        self.tail.add(log_weights)
+
+    def finish(self) -> dict[str, np.ndarray]:
+        zero = np.flatnonzero(np.isneginf(self.weights.top))
+        if len(zero):
+            raise NonFiniteError(f"evaluate: row {self.batch.index[zero[0]]}: p(x, z) is zero at every draw z of q(z|x)")
+        kl = self.kl / self.weights.n
+        elbo = self.log_likelihood / self.weights.n - kl
+        log_weight = self.log_weight / self.weights.n
+        return {"elbo": elbo, "kl": kl, "log_weight": log_weight, "pareto_k": self.tail.k()} | self.weights.finish()
+
+    def _fail(self, terms: Terms, log_weights: np.ndarray) -> None:
+        k, b = np.argwhere(~(log_weights < np.inf))[0]
+        parts = {"log p(x|z)": terms.total_log_likelihood}
+        for i, layer in enumerate(terms.layers):
+            which = "" if len(terms.layers) == 1 else f" of layer {i}"
+            parts |= {f"log q(z|x){which}": layer.log_q, f"log p(z){which}": layer.log_p}
+        values = ", ".join(f"{name} = {np.broadcast_to(v, log_weights.shape)[k, b]:.6g}" for name, v in parts.items())
+        row = self.batch.index[b]
+        raise NonFiniteError(f"evaluate: row {row}: the log-weight of a sample is {log_weights[k, b]} ({values})")

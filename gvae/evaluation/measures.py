@@ -1,0 +1,125 @@
+"""All measures by name, and one call for several of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gvae.data import Table
+from gvae.errors import ConfigError
+from gvae.evaluation.annealed import annealed_importance_sampling, bidirectional, rate_distortion
+from gvae.evaluation.codes import active_units, reconstruction, surgery
+from gvae.evaluation.gaps import inference_gaps
+from gvae.evaluation.importance import Evaluation, importance_sampling
+from gvae.evaluation.partial import Partial
+from gvae.evaluation.subject import Subject, whole
+
+__all__ = ["MEASURES", "Measure", "evaluate", "names"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """run(subject, **settings) -> a result with a `summary`; `settings` names those of `evaluate` that it takes, `needs` the
+    optional method of the model."""
+
+    run: Callable[..., Any]
+    what: str
+    cost: str
+    settings: tuple[str, ...] = ()
+    needs: str | None = None
+
+
+_ANNEALED = ("first", "chains", "temperatures")
+_CHAINS = "60 x chains x temperatures decoder passes"  # pilot and run, 10 leapfrogs, a gradient as dear as two values
+
+MEASURES: dict[str, Measure] = {
+    "units": Measure(active_units, "active units and the KL of each", "10 draws a row"),
+    "surgery": Measure(surgery, "the KL as marginal KL plus mutual information of row and code", "rows² densities of q"),
+    "reconstruction": Measure(reconstruction, "rate, distortion and squared error of reconstructions", "10 draws a row"),
+    "gaps": Measure(
+        inference_gaps,
+        "what the family of q loses and what the encoder does, on the first rows",
+        "15,000 decoder passes and 2 K draws for each of them",
+        ("first", "samples", "memory"),
+        "raw",
+    ),
+    "ais": Measure(
+        annealed_importance_sampling,
+        "log p(x) by annealed importance sampling with HMC from q(z|x), on the first rows",
+        f"{_CHAINS} for each of them",
+        _ANNEALED,
+    ),
+    "bdmc": Measure(
+        bidirectional,
+        "log p(x) from below and above, on as many rows that the model draws itself",
+        f"{_CHAINS} for each, half as many again for the way back",
+        _ANNEALED,
+        "generate",
+    ),
+    "curve": Measure(
+        rate_distortion,
+        "rate-distortion curve of the decoder, on the first rows",
+        f"{_CHAINS} for each of them",
+        _ANNEALED,
+        "generate",
+    ),
+}
+
+
+def names(given: Sequence[str]) -> list[str]:
+    """The measures that a list of names stands for; "all" for all of them. ConfigError for an unknown one."""
+    for name in given:
+        if name != "all" and name not in MEASURES:
+            raise ConfigError(f"unknown measure {name!r}; known are {', '.join(MEASURES)}, all")
+    return [name for name in MEASURES if name in given or "all" in given]
+
+
+def evaluate(
+    model: Any,
+    parameters: Mapping[str, np.ndarray],
+    table: Table,
+    *,
+    samples: int = 100,
+    key: np.ndarray | None = None,
+    state: Mapping[str, np.ndarray] | None = None,
+    batch_size: int = 100,
+    memory: float | None = None,
+    measures: Sequence[str] = (),
+    first: int = 100,
+    chains: int = 16,
+    temperatures: int = 500,
+    progress: bool = False,
+    partial: Partial | None = None,
+) -> Evaluation:
+    """Evaluate every row of a table with K = samples draws each, and what else `measures` names.
+
+    memory               : MB that the arrays of one chunk of samples may take, see importance_sampling
+    measures             : of MEASURES, or "all"
+    first                : how many rows the costly ones look at
+    chains, temperatures : of annealing
+    partial              : a file that keeps finished rows, see gvae.evaluation.Partial
+    The table's binarization (if dynamic: one fixed draw) and all noise follow from `key`; results depend on batch_size
+    (which decides who gets which noise).
+    Raises ConfigError for settings that are none, a model without the method that a measure needs, and parameters of
+    another model; DataError for an empty table; NonFiniteError for a row whose weights are NaN, infinite, or all zero.
+    """
+    settings = {"samples": whole("samples", samples), "memory": memory, "first": whole("first", first)}
+    settings |= {"chains": whole("chains", chains), "temperatures": whole("temperatures", temperatures)}
+    chosen = names(measures)
+    subject = Subject(
+        model, parameters, table, key=key, state=state, batch_size=batch_size, progress=progress, partial=partial
+    )
+    for name in chosen:  # before anything costly
+        needed = MEASURES[name].needs
+        if needed is not None:
+            subject.optional(needed, name)
+    result = importance_sampling(subject, samples=samples, memory=memory)
+
+    def run(measure: Measure) -> Any:
+        renamed = {"first": "rows"}
+        return measure.run(subject, **{renamed.get(name, name): settings[name] for name in measure.settings})
+
+    return dataclasses.replace(result, measures={name: run(MEASURES[name]) for name in chosen})

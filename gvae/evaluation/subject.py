@@ -1,0 +1,140 @@
+"""What is evaluated: a model with parameters, and rows. Every measure is a pass over the rows in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gvae import random
+from gvae.data import Batch, Table
+from gvae.errors import ConfigError, DataError
+from gvae.evaluation.partial import Partial, fingerprint
+
+__all__ = ["Subject", "whole"]
+
+# what the key is folded with, once per use, for ever: streams of different purpose never meet
+BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION = range(9)
+
+
+class Subject:
+    """A model, its parameters and the rows of a table.
+
+    key        : the table's binarization (if dynamic: one fixed draw) and all noise follow from it
+    state      : the model's state (running statistics), if it has one
+    batch_size : rows at once; it decides which row gets which noise
+    progress   : show a bar per measure
+    partial    : keeps results on their way; see gvae.evaluation.partial
+    Raises DataError for a table without rows, ConfigError for parameters that are not this model's.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        parameters: Mapping[str, np.ndarray],
+        table: Table,
+        *,
+        key: np.ndarray | None = None,
+        state: Mapping[str, np.ndarray] | None = None,
+        batch_size: int = 100,
+        progress: bool = False,
+        partial: Partial | None = None,
+    ):
+        self.model, self.parameters, self.table = model, dict(parameters), table
+        self.key = random.key(0) if key is None else key
+        self.state, self.batch_size = dict(state or {}), whole("batch_size", batch_size)
+        self.progress, self.partial = progress, partial
+        if len(table) == 0:
+            raise DataError("evaluate: the table has no rows")
+        for name, expected in model.init(random.key(0)).items():
+            given = self.parameters.get(name)
+            if given is None or given.shape != expected.shape or given.dtype != expected.dtype:
+                what = "missing" if given is None else f"{given.dtype} of shape {given.shape}"
+                raise ConfigError(
+                    f"evaluate: the parameters are of another model: {name} is {what}, "
+                    f"expected {expected.dtype} of shape {expected.shape}"
+                )
+
+    def terms(self, batch: Batch, noise: Mapping[str, Any], instead: Mapping[str, Any] | None = None) -> Any:
+        """What the model says about a batch; `instead` goes before the parameters of the same names."""
+        return self.model.terms(self.parameters | dict(instead or {}), self.state, batch, noise)
+
+    def optional(self, method: str, measure: str) -> Callable:
+        """An optional method of the model; ConfigError if it has none."""
+        if not hasattr(self.model, method):
+            raise ConfigError(f"{measure}: {type(self.model).__name__} has no method `{method}`, see gvae.models")
+        return getattr(self.model, method)
+
+    def on(self, table: Table) -> Subject:
+        """The same model with other rows."""
+        settings = {name: getattr(self, name) for name in ("key", "state", "batch_size", "progress", "partial")}
+        return Subject(self.model, self.parameters, table, **settings)
+
+    def each(
+        self,
+        measure: str,
+        compute: Callable[[int, Batch], Mapping[str, np.ndarray]],
+        *,
+        settings: Mapping[str, Any],
+        rows: int | None = None,
+        kept: bool = True,
+    ) -> dict[str, np.ndarray]:
+        """Columns over the first `rows` rows (None: all): compute(i, batch) gives those of batch i.
+
+        settings : what decides the numbers, beside the subject; a pass that was interrupted goes on only with the same
+        kept     : whether the columns go into `partial`
+        """
+        n = len(self.table) if rows is None else min(whole("rows", rows), len(self.table))
+        partial = self.partial if kept else None
+        columns: dict[str, list[np.ndarray]] = {}
+        done = 0
+        if partial is not None:
+            begun = partial.begun(measure, self._fingerprint(partial, measure, settings, n))
+            columns = {name: [values] for name, values in begun.items()}
+            done = min((len(values) for values in begun.values()), default=0)
+        bar = None
+        if self.progress:
+            from tqdm import tqdm
+
+            bar = tqdm(total=n, initial=done, unit="row", dynamic_ncols=True, desc=measure, disable=None)
+        try:
+            for i, batch in enumerate(self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, np.arange(n))):
+                if int(batch.index[-1]) < done:
+                    continue
+                for name, values in compute(i, batch).items():
+                    columns.setdefault(name, []).append(values)
+                if bar is not None:
+                    bar.update(len(batch))
+                if partial is not None:
+                    partial.keep(measure, _joined(columns))
+        except BaseException:
+            if partial is not None and columns:
+                whole_batches = min(map(len, columns.values()))
+                partial.keep(measure, _joined({name: parts[:whole_batches] for name, parts in columns.items()}), now=True)
+            raise
+        finally:
+            if bar is not None:
+                bar.close()
+        return _joined(columns)
+
+    def _fingerprint(self, partial: Partial, measure: str, settings: Mapping[str, Any], rows: int) -> str:
+        from gvae import __version__
+
+        table = {"columns": self.table.columns, "binarize": self.table.binarize}
+        what = {"model": type(self.model).__qualname__, "parameters": self.parameters, "state": self.state}
+        how = {"key": self.key, "rows": rows, "batch_size": self.batch_size, "gvae": __version__}
+        return fingerprint(measure=measure, about=partial.about, settings=settings, **what, **how, **table)
+
+
+def _joined(columns: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    for parts in columns.values():
+        parts[:] = [np.concatenate(parts)]
+    return {name: parts[0] for name, parts in columns.items()}
+
+
+def whole(name: str, x: Any) -> int:
+    """x as an integer; ConfigError unless it is a whole number of at least 1."""
+    if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
+        raise ConfigError(f"evaluate: {name} is {x!r}, expected a whole number of at least 1")
+    return int(x)

@@ -1,0 +1,119 @@
+"""An evaluation for people to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gvae.evaluation.importance import Evaluation
+from gvae.evaluation.pareto import UNRELIABLE
+
+__all__ = ["table"]
+
+MANY = 0.05  # share of rows with an unreliable estimate that is worth a warning
+
+
+def table(result: Evaluation) -> str:
+    """A line per number, in nats per row, under a heading per measure."""
+    summary = result.summary()
+    lines = list(_importance(summary))
+    for name in result.measures:
+        lines += ["", *_SECTIONS[name](summary[name])]
+    return "\n".join(lines)
+
+
+def _of_chains(s: Mapping[str, Any]) -> str:
+    return f"{s['rows']} rows, {s['chains']} chains, {s['acceptance']:.0%} of proposals accepted"
+
+
+def _line(label: str, value: float | None, after: str = "") -> str:
+    shown = "-" if value is None or math.isnan(value) else f"{value:.3f}"
+    return f"  {label:<34}{shown:>12}{'  ' + after if after else ''}"
+
+
+def _spread(summary: Mapping[str, Any], name: str) -> str:
+    error = summary[f"{name}_standard_error"]
+    return f"+- {error:.3f} (standard error over rows)" if math.isfinite(error) else ""
+
+
+def _importance(s: Mapping[str, Any]) -> Iterator[str]:
+    yield _line("ELBO", s["elbo"], _spread(s, "elbo"))
+    label = f"log p(x), {s['samples']} importance samples"
+    yield _line(label, s["log_likelihood"], _spread(s, "log_likelihood"))
+    if math.isfinite(s["log_likelihood_sampling_error"]):
+        yield _line("  its standard error by sampling", s["log_likelihood_sampling_error"])
+    yield _line("rate KL(q(z|x) || p(z))", s["kl"])
+    yield _line("distortion -E log p(x|z)", s["distortion"])
+    yield f"  {'effective sample size':<34}{s['effective_sample_size']:>12.1f}  of {s['samples']}"
+    if s["pareto_k"] is not None:
+        share = s["pareto_k_unreliable"]
+        yield _line("Pareto k, median", s["pareto_k"], f"{share:.1%} of rows above {UNRELIABLE}")
+        if share > MANY:
+            yield f"  warning: for {share:.1%} of rows a few weights decide: neither log p(x), likely too low, nor its error"
+            yield "  can be trusted; more samples help little, a better q or annealing (ais) does"
+
+
+def _units(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"active units: {s['active']} of {s['units']}, {s['collapsed']:.0%} collapsed"
+    for i, layer in enumerate(s["layers"]):
+        which = f"layer {i + 1}: {layer['active']} of {layer['units']}; " if len(s["layers"]) > 1 else ""
+        values = " ".join(f"{x:.2f}" for x in sorted(layer["kl"], reverse=True))
+        yield f"  {which}KL of each, largest first: {values}"
+
+
+def _surgery(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"the KL in parts, {s['rows']} rows"
+    yield _line("marginal KL(q(z) || p(z))", s["marginal_kl"], _spread(s, "marginal_kl"))
+    at_most = f"of at most log {s['rows']} = {s['log_rows']:.3f}"
+    yield _line("mutual information of row and code", s["mutual_information"], at_most)
+    yield _line("their sum, KL by sampling", s["kl"])
+
+
+def _reconstruction(s: Mapping[str, Any]) -> Iterator[str]:
+    yield "reconstructions, from draws of q(z|x)"
+    yield _line("rate", s["rate"], _spread(s, "rate"))
+    yield _line("distortion", s["distortion"], _spread(s, "distortion"))
+    yield f"  {'squared error per variable':<34}{s['squared_error']:>12.5f}"
+
+
+def _gaps(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"inference gaps, {s['rows']} rows"
+    yield _line("ELBO of the encoder's q", s["elbo"])
+    yield _line("ELBO of the best q of its family", s["best_elbo"])
+    yield _line(f"log p(x), K = {s['samples']}, of the best q", s["log_likelihood"])
+    yield _line("approximation gap", s["approximation_gap"], _spread(s, "approximation_gap"))
+    yield _line("amortization gap", s["amortization_gap"], _spread(s, "amortization_gap"))
+
+
+def _ais(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"annealed importance sampling: {_of_chains(s)}"
+    yield _line("log p(x), annealed", s["log_likelihood"], _spread(s, "log_likelihood"))
+    if math.isfinite(s["log_likelihood_sampling_error"]):
+        yield _line("  its standard error by sampling", s["log_likelihood_sampling_error"])
+    yield _line("log p(x), importance samples", s["importance_sampled_log_likelihood"], "of the same rows")
+
+
+def _bdmc(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"log p(x) from both sides on rows that the model has drawn: {_of_chains(s)}"
+    yield _line("log p(x), from below", s["lower"])
+    yield _line("log p(x), from above", s["upper"])
+    yield _line("between them", s["gap"], _spread(s, "gap"))
+
+
+def _curve(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"rate-distortion curve of the decoder: {_of_chains(s)}"
+    yield f"  {'beta':>10}{'rate':>12}{'distortion':>12}"
+    for point in s["points"]:
+        yield f"  {point['beta']:>10g}{point['rate']:>12.3f}{point['distortion']:>12.3f}"
+
+
+_SECTIONS = {
+    "units": _units,
+    "surgery": _surgery,
+    "reconstruction": _reconstruction,
+    "gaps": _gaps,
+    "ais": _ais,
+    "bdmc": _bdmc,
+    "curve": _curve,
+}
