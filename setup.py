@@ -13,6 +13,7 @@ INTEROP = TORCH + JAX
 DEMO = PLOT + SKLEARN
 TEST = ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", *DEMO, *DATA]
 BENCH = ["asv>=0.6.4", "virtualenv>=20"]
+FUZZ = ["atheris>=3; platform_system == 'Linux'"]
 LINT = ["ruff>=0.12", "mypy>=1.16"]
 
 setup(
@@ -40,6 +41,7 @@ setup(
         "test": TEST,
         "bench": BENCH,
         "peers": INTEROP,
+        "fuzz": FUZZ,
         "dev": TEST + INTEROP + BENCH + LINT,
     },
     entry_points={"console_scripts": ["gvae = gvae.__main__:main"]},

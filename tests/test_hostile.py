@@ -17,6 +17,8 @@ import logging
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 import zipfile
@@ -327,6 +329,18 @@ def test_headers_that_announce_much(folder, sizes):
         with little_memory(), pytest.raises(GvaeError):
             data.load(path)
         path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "idx", "gz", "checkpoint", "run"])
+def test_readers_under_a_coverage_guided_fuzzer(kind, tmp_path):
+    """Shortly, where atheris is there (extra `fuzz`)."""
+    pytest.importorskip("atheris")
+    paths = os.pathsep.join([str(Path(gvae.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    script = Path(__file__).with_name("fuzz_readers.py")
+    command = [sys.executable, str(script), kind, f"-runs={2 * EXAMPLES}", "-seed=1"]
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 # ---- checkpoints and run folders -----------------------------------------------------------------
