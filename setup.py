@@ -16,6 +16,7 @@ CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
     f"{package}; sys_platform == 'linux'" for package in ("cuda-bindings>=13,<14", "nvidia-cuda-nvrtc>=13,<14")
 ]
 BENCH = ["asv>=0.6.4", "virtualenv>=20"]
+FUZZ = ["atheris>=3; platform_system == 'Linux'"]
 LINT = ["ruff>=0.12", "mypy>=1.16"]
 
 setup(
@@ -43,6 +44,7 @@ setup(
         "test": TEST,
         "bench": BENCH,
         "peers": INTEROP,
+        "fuzz": FUZZ,
         "dev": TEST + INTEROP + BENCH + LINT + CUDA_CHECKS,
     },
     entry_points={"console_scripts": ["gvae = gvae.__main__:main"]},

@@ -16,6 +16,7 @@ import json
 import math
 import numbers
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -419,7 +420,7 @@ def load(path: str | os.PathLike) -> VAE:
         settings, fitted = config["settings"], config["fitted"]
         estimator = VAE(**_checked(VAE._defaults() | settings) | {"hidden": tuple(settings["hidden"])})
         named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
-        _check_widths(settings, n_inputs, sum(v.size for v in named.values()))
+        _check_widths(settings, n_inputs, _family("observation", fitted["observation"]), sum(v.size for v in named.values()))
         model = _build(settings, n_inputs, fitted["observation"], _whole("n_rows", fitted.get("n_rows", 1)))
         wanted = model.init(random.key(0))
         if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
@@ -466,6 +467,9 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         checked[name] = str(settings[name])
     if settings["model"] not in models.MODELS:
         raise ConfigError(f"unknown model {settings['model']!r}; known are {', '.join(models.MODELS)}")
+    for name in ("posterior", "observation", "prior"):
+        if settings[name] is not None:
+            _family(name, checked[name])
     objectives.parse(checked["objective"], gradient=checked["gradient"])
     binarize = settings["binarize"]
     if binarize is not None and (not isinstance(binarize, str) or binarize not in data.BINARIZATIONS):
@@ -501,6 +505,13 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"device is {device!r}, expected 'cpu' or 'cuda'")
     checked["device"] = device
     return checked
+
+
+def _family(name: str, text: str) -> str:
+    """The text, unless a size in it is beyond all reason: tables are made from it."""
+    if re.search(r"\d{7,}", text):
+        raise ConfigError(f"{name} is {text[:40]!r}: no size in it may have more than six digits")
+    return text
 
 
 def _positive(name: str, x: Any) -> float:
@@ -576,26 +587,36 @@ def _binarization(settings: dict[str, Any], observation: str, x: np.ndarray) -> 
     return "dynamic" if grey else "none"
 
 
-def _check_widths(settings: dict[str, Any], n_inputs: int, n_parameters: int) -> None:
+def _check_widths(settings: dict[str, Any], n_inputs: int, observation: str, n_parameters: int) -> None:
     """Refuse a configuration that needs more parameters than its file holds, before anything of that size is made: every
-    variable and every pair of them that a family ties has one at least."""
-    latent, name = settings["latent"], settings["posterior"].partition(":")[0]
-    least = max(n_inputs, latent, *settings["hidden"], latent * (latent - 1) // 2 if name == "full" else 0)
-    number = settings["posterior"].partition(":")[2]
-    if number.isdecimal():  # band:3, lowrank:2
-        least = max(least, min(int(number), latent) if name == "band" else int(number))
+    unit of a layer has one at least."""
+    least = max(itertools.chain(*_widths(settings, n_inputs, observation)))
     if least > n_parameters:
-        raise ValueError(f"its configuration has {least} variables or more, and it holds {n_parameters} parameters")
+        raise ValueError(f"its configuration needs {least} parameters or more, and it holds {n_parameters}")
 
 
 def _check_memory(settings: dict[str, Any], n_rows: int, n_inputs: int) -> None:
     """Refuse what cannot fit before it is allocated: weights, their gradient and Adam's two moments, and the layers of
-    one batch. An under-estimate: the posterior's own numbers are not in it."""
-    widths = (n_inputs, *settings["hidden"], settings["latent"])
-    weights = 2 * sum(a * b for a, b in itertools.pairwise(widths))
-    layers = settings["samples"] * min(settings["batch_size"], n_rows) * sum(widths)
-    sizes = ", ".join(f"{name} {settings[name]}" for name in ("latent", "hidden", "batch_size", "samples"))
-    _check_room((4 * weights + 2 * layers) * np.dtype(settings["dtype"]).itemsize, f"a model of {sizes}")
+    one batch. An under-estimate."""
+    networks = _widths(settings, n_inputs, settings["observation"])
+    weights = sum(a * b for widths in networks for a, b in itertools.pairwise(widths))
+    layers = settings["samples"] * min(settings["batch_size"], n_rows) * sum(map(sum, networks))
+    sizes = ", ".join(f"{name} {settings[name]}" for name in ("latent", "posterior", "hidden", "batch_size", "samples"))
+    _check_room((4 * weights + layers) * np.dtype(settings["dtype"]).itemsize, f"a model of {sizes}")
+
+
+def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the layers of encoder and decoder, as far as texts tell: parsing a family may make tables of its size."""
+
+    def emitted(family: str, n: int) -> int:
+        name, _, number = family.partition(":")
+        if name == "full":
+            return n * n // 2
+        return n * (1 + min(int(number), n if name == "band" else int(number))) if number.isdecimal() else n
+
+    latent, hidden = settings["latent"], tuple(settings["hidden"])
+    encoder = (n_inputs, *hidden, emitted(settings["posterior"], latent))
+    return encoder, (latent, *hidden[::-1], emitted(observation, n_inputs))
 
 
 def _check_room(n_bytes: int, what: str) -> None:
