@@ -309,13 +309,26 @@ def test_an_epoch(anywhere, tmp_path):
 def test_an_epoch_is_waited_for_once(cupy):
     trainer = training.Trainer(models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, device="cuda")
     table = data.Table(X, binarize="dynamic").to("cuda")
-    training.train(trainer.model, table, epochs=1, batch_size=20, trainer=trainer)  # the index arrays are there from now on
     reads = []
     for batch_size in (20, 10):
+        training.train(trainer.model, table, epochs=1, batch_size=batch_size, trainer=trainer)  # steps are recorded
         with cupy_emulated.counted() as n:
             training.train(trainer.model, table, epochs=1, batch_size=batch_size, trainer=trainer)
         reads.append(n.to_host)
     assert reads[0] == reads[1]  # however many steps it has
+    assert len(trainer.recordings) == 2
+    assert all(known.trusted for known in trainer.recordings.values())
+
+
+def test_replayed_steps_have_the_bits_of_those_in_python(anywhere):
+    flats = []
+    for replays in (True, False):
+        trainer = training.Trainer(models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, device="cuda", replays=replays)
+        for batch in data.Table(X, binarize="dynamic").to("cuda").batches(random.key(1), 12):
+            trainer.step(batch)
+        assert [known.trusted for known in trainer.recordings.values()] == [True] * replays
+        flats.append(trainer.parameters.flat.get())
+    np.testing.assert_array_equal(*flats)
 
 
 def test_rows_of_parameters(anywhere):
