@@ -177,19 +177,19 @@ class Trainer:
 
     def validate(self, table: Table, batch_size: int = 500) -> dict[str, float]:
         """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time."""
-        totals: dict[str, float] = {}
-        weights = 0.0
+        totals: dict[str, Any] = {}
+        weights: Any = 0.0
         key = random.fold_in(self.key, VALIDATE)
         for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
             noise = self.model.noise(random.fold_in(key, 1, i), batch, self.samples)
             row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
             terms = self.model.terms(dict(self.parameters) | row_params, self.state, batch, noise, self.steps)
             _, metrics = self.objective(terms, self.steps, batch.weight)
-            weight = len(batch) if batch.weight is None else float(batch.weight.sum())
+            weight = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum()))
             weights += weight
             for name, x in metrics.items():
-                totals[name] = totals.get(name, 0.0) + weight * (x if dispatch.is_cuda(x) else float(x))
-        return {name: float(x) / weights for name, x in totals.items()}
+                totals[name] = totals.get(name, 0.0) + weight * x
+        return {name: float(x / weights) for name, x in totals.items()}
 
 
 @dataclass
@@ -286,7 +286,7 @@ def train(
                 done += 1
                 seen += len(batch)
                 for name, x in metrics.items():
-                    sums[name] = sums.get(name, 0.0) + len(batch) * x
+                    sums[name] = sums.get(name, 0.0) + np.float64(len(batch)) * x  # in float64 on a device too
                 if bar is not None:
                     bar.update()
                     if done % 50 == 0 or done == total:
