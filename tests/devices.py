@@ -14,7 +14,8 @@ from typing import Any
 import gvae.kernels.cuda
 from gvae.kernels.cuda import launch
 
-WITNESS = Path(__file__).parents[1] / "benchmarks" / "gpu" / "witness.json"
+ROOT = Path(__file__).parents[1]
+WITNESS = ROOT / "benchmarks" / "gpu" / "witness.json"
 FAMILIES = sorted(
     info.name
     for info in pkgutil.iter_modules(gvae.kernels.cuda.__path__)

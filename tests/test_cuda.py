@@ -309,13 +309,26 @@ def test_an_epoch(anywhere, tmp_path):
 def test_an_epoch_is_waited_for_once(cupy):
     trainer = training.Trainer(models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, device="cuda")
     table = data.Table(X, binarize="dynamic").to("cuda")
-    training.train(trainer.model, table, epochs=1, batch_size=20, trainer=trainer)  # the index arrays are there from now on
     reads = []
     for batch_size in (20, 10):
+        training.train(trainer.model, table, epochs=1, batch_size=batch_size, trainer=trainer)  # steps are recorded
         with cupy_emulated.counted() as n:
             training.train(trainer.model, table, epochs=1, batch_size=batch_size, trainer=trainer)
         reads.append(n.to_host)
     assert reads[0] == reads[1]  # however many steps it has
+    assert len(trainer.recordings) == 2
+    assert all(known.trusted for known in trainer.recordings.values())
+
+
+def test_replayed_steps_have_the_bits_of_those_in_python(anywhere):
+    flats = []
+    for replays in (True, False):
+        trainer = training.Trainer(models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, device="cuda", replays=replays)
+        for batch in data.Table(X, binarize="dynamic").to("cuda").batches(random.key(1), 12):
+            trainer.step(batch)
+        assert [known.trusted for known in trainer.recordings.values()] == [True] * replays
+        flats.append(trainer.parameters.flat.get())
+    np.testing.assert_array_equal(*flats)
 
 
 def test_rows_of_parameters(anywhere):
@@ -408,3 +421,54 @@ def test_moving_between_devices(cupy):
     np.testing.assert_array_equal(moved.to("cpu").flat, parameters.flat)
     with pytest.raises(ShapeError):
         ops.add(cupy.ones(3), cupy.ones(4))
+
+
+# ---- what is to be run when a device is there ----
+
+
+def test_what_measures_a_device_runs(cupy, monkeypatch):
+    """benchmarks/gpu/measure.py on small shapes, emulated: its numbers mean nothing here, but none may be missing."""
+    folder = devices.ROOT / "benchmarks" / "gpu"
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    import measure
+    from training_cases import Case
+
+    cases = [Case("chain", 4, 1, latent=4, pixels=6, hidden=5)]
+    report = {
+        "bandwidths": measure.bandwidths(cupy, B=40, N=20),
+        "training": measure.training_steps(cupy, cases, repeats=1),
+    }
+    assert len(report["bandwidths"]) == 2 * len(measure.TARGETS)
+    assert all(row["fraction"] > 0 for row in report["bandwidths"])
+    assert isinstance(report["training"][0]["microseconds"]["gvae"], float)
+    assert all(name in measure.table(report) for _, name in measure.TARGETS)
+    chains = measure.long_chains(cupy, (5000,))
+    assert all(row["same_bits_100_times"] for row in chains)
+
+
+def test_measuring_without_a_device_says_why():
+    if devices.why_no_device() is None:
+        pytest.skip("there is a device")
+    script = devices.ROOT / "benchmarks" / "gpu" / "measure.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("measure.py: no CUDA device: ")
+
+
+def test_the_witness_file():
+    """Each entry names a kernel that exists; a source that has moved on shows in the summary."""
+    for name, entry in devices.witness().items():
+        assert name in devices.KERNELS
+        assert {"source", "device", "driver", "cupy", "date"} <= set(entry)
+
+
+def test_the_summary(monkeypatch):
+    now = devices.digest("optim")
+    seen = {"device": "a device", "date": "2026-01-02", "cupy": "14"}
+    known = {"optim.adam": {"source": now} | seen, "weights.log_mean_exp": {"source": "another"} | seen}
+    monkeypatch.setattr(devices, "witness", lambda: known)
+    monkeypatch.setattr(devices, "emulated", {"optim.adam"})
+    text = "\n".join(devices.summary())
+    assert "last passed on a device, 2026-01-02, CuPy 14: optim.adam" in text
+    assert "CuPy 14, and changed since: weights.log_mean_exp" in text
+    assert "never seen on a device: affine.activation_vjp" in text

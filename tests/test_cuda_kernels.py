@@ -557,7 +557,7 @@ def test_scalars_are_cast_to_the_kernels_type(cupy):
         assert np.isfinite(arrays[1].get()).all()
 
 
-def test_index_arrays_are_uploaded_once(cupy):
+def test_index_arrays_are_uploaded_once(cupy, monkeypatch):
     from emulator import cupy_emulated
 
     index = np.arange(5)
@@ -570,6 +570,21 @@ def test_index_arrays_are_uploaded_once(cupy):
             launch.resident(np.arange(5))
         assert launch.resident(index) is not first  # the oldest had to go
     assert len(launch._uploads) == launch.RESIDENT
+    monkeypatch.setattr(launch, "RESIDENT_BYTES", 200)
+    launch.resident(np.arange(20))
+    assert sum(host.nbytes for host, _ in launch._uploads.values()) <= 200
+    launch.resident(np.arange(100))  # larger than that by itself: it is used now
+    assert len(launch._uploads) == 1
+
+
+def test_launches_and_uploads_follow_the_current_stream(cupy):
+    index, streams = np.arange(5), (cupy.cuda.Stream(), cupy.cuda.Stream())
+    copies = []
+    for stream in streams:
+        with stream:
+            copies.append(launch.resident(index))
+            assert launch.resident(index) is copies[-1]
+    assert copies[0] is not copies[1]
 
 
 def test_a_range_of_systems(cupy):
@@ -580,6 +595,34 @@ def test_a_range_of_systems(cupy):
     for lo, hi in ((5, n), (0, 5)):
         gpu("banded").solve_triangular(*given, lo, hi)
     assert same_bits(given[results[0]].get(), whole)
+
+
+def test_a_module_is_built_once_per_precision(cupy, monkeypatch):
+    built, original = [], cupy.RawModule
+
+    class Counted(original):
+        def __init__(self, **settings):
+            built.append(settings["name_expressions"])
+            super().__init__(**settings)
+
+    monkeypatch.setattr(cupy, "RawModule", Counted)
+    launch._module.cache_clear()
+    launch._function.cache_clear()
+    for _ in range(3):
+        for dtype in FLOATS:
+            gpu("optim").adam(*(cupy.ones(5, dtype) for _ in range(4)), 0.1, 0.9, 1, 0.5, 0, 5)
+    assert built == [("adam<float>",), ("adam<double>",)]
+
+
+def test_threads_launch_side_by_side(cupy):
+    from concurrent.futures import ThreadPoolExecutor
+
+    p = banded_problem("grid", np.float64, np.random.default_rng(0))
+    args, results, n = next(solves(p))
+    expected = run_on_device(cupy, gpu("banded").solve_triangular, args, n)[results[0]]
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(run_on_device, cupy, gpu("banded").solve_triangular, args, n) for _ in range(8)]
+        assert all(same_bits(run.result()[results[0]], expected) for run in runs)
 
 
 def test_an_unknown_name_does_not_compile(cupy):

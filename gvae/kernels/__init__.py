@@ -1,7 +1,9 @@
 """Kernels: recurrences and fused loops, one text per device.
 
     gvae/kernels/cpu/<family>.py     Numba
-    gvae/kernels/cuda/<family>.cu    CuPy RawModule, same function names, loops and letters
+    gvae/kernels/cuda/<family>.cu    CUDA C++, the same function names, loops and letters
+    gvae/kernels/cuda/<family>.py    their declarations, and launches that stand for one CPU kernel; called as the CPU's are
+    gvae/kernels/cuda/launch.py      the one launcher (CuPy RawModule)
 
 The contract that both sides keep, and that `gvae.ops` relies on:
 
@@ -16,6 +18,8 @@ The contract that both sides keep, and that `gvae.ops` relies on:
   then NaN and its neighbours untouched. A pivot passes only if `pivot > 0`, so NaN fails.
 - Recurrences run LANES systems side by side: SIMD lanes on a CPU, the threads of a warp on a GPU. For them `lo` is a
   multiple of LANES.
+- On a GPU a kernel reads no result back and waits for nothing: what depends on values is decided on the device. A key and
+  index arrays may come from the host.
 
 One-system functions (`..._one`) can be called from a user's own `@njit` code; see examples/embed_kernel.py.
 """

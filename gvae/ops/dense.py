@@ -80,7 +80,7 @@ def _product(x, y, out=None):
     """The matrix product of two matrices. Large ones lie in memory that was used before; where the BLAS itself has one
     thread, they are shared by ours, which do not spin while they wait."""
     if dispatch.is_cuda(x):
-        return np.matmul(x, y, out=out)
+        return dispatch.namespace(x, y).matmul(x, y, out=out)  # CuPy does not answer for NumPy's matmul, a generalised ufunc
     (m, k), n = x.shape, y.shape[1]
     out = dispatch.empty((m, n), x.dtype, x) if out is None else out
     if 2 * m * k * n < WORTH_PIECES or blas.count() != 1:

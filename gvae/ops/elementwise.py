@@ -187,7 +187,8 @@ def _(z_bar, z, x, y, *, needs):
 
 def where(mask: Any, x: Any, y: Any) -> Any:
     """x where the boolean `mask` holds, else y. The mask is a constant."""
-    return _where(x, y, mask=dispatch.beside(value_of(mask), getattr(x if hasattr(x, "dtype") else y, "value", x)))
+    like = x if hasattr(x, "dtype") else y
+    return _where(x, y, mask=dispatch.beside(value_of(mask), getattr(like, "value", like)))
 
 
 @primitive

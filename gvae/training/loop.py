@@ -155,7 +155,7 @@ class _Loop:
             return
         trainer.epoch.rows += len(batch)
         for name, x in metrics.items():
-            trainer.epoch.sums[name] = trainer.epoch.sums.get(name, 0.0) + len(batch) * x
+            trainer.epoch.sums[name] = trainer.epoch.sums.get(name, 0.0) + np.float64(len(batch)) * x  # on a device too
 
     def save_if_due(self) -> None:
         stopping = self.stop is not None and self.stop()

@@ -63,7 +63,8 @@ class Trainer:
     draw binary codes) runs as Python in every step, and with `replays=False` everything does.
 
     device : "cpu", or "cuda": parameters, optimiser and all that a step draws live there, batches have to (`Table.to`), and
-             a step waits for nothing: its metrics are scalars on the device, and are looked at when they are read
+             a step waits for nothing, but for the comparison above: its metrics are scalars on the device, and are
+             looked at when they are read
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Trainer:
         self.scale = 1.0  # of the learning rate: halved by every roll-back
         self.rollbacks = 0  # since an epoch last ended well
         self.mark: Snapshot | None = None  # where a roll-back leads to
-        self.replays = replays and device == "cpu" and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
+        self.replays = replays and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
         self.recordings: dict[Any, _Known] = {}  # by the shapes of a step's arrays
 
     def step(self, batch: Batch) -> dict[str, Any]:
@@ -151,7 +152,8 @@ class Trainer:
         key = _shapes(inputs) if self.replays and not self.rows else None
         if key is None or (key not in self.recordings and len(self.recordings) == RECORDINGS):
             return run()
-        arrays = inputs | {"step": np.array(self.steps, self.parameters.flat.dtype)}
+        flat = self.parameters.flat
+        arrays = inputs | {"step": dispatch.namespace(flat).full((), self.steps, flat.dtype)}
         if key not in self.recordings:
             self.recordings[key] = known = _Known()
             try:
@@ -255,18 +257,18 @@ class Trainer:
     def validate(self, table: Table, batch_size: int = 500) -> dict[str, float]:
         """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time."""
         totals: dict[str, Any] = {}
-        weights = 0.0
+        weights: Any = 0.0
         key = random.fold_in(self.key, VALIDATE)
         for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
             noise = self.model.noise(random.fold_in(key, 1, i), batch, self.samples)
             row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
             terms = self.model.terms(dict(self.weights) | row_params, self.state, batch, noise, self.steps)
             _, metrics = self.objective(terms, self.steps, batch.weight)
-            weight = len(batch) if batch.weight is None else float(batch.weight.sum())
+            weight = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum()))
             weights += weight
             for name, x in metrics.items():
-                totals[name] = totals.get(name, 0.0) + weight * (x if dispatch.is_cuda(x) else float(x))
-        return {name: float(x) / weights for name, x in totals.items()}
+                totals[name] = totals.get(name, 0.0) + weight * x
+        return {name: float(x / weights) for name, x in totals.items()}
 
     @property
     def weights(self) -> Parameters:
@@ -375,15 +377,18 @@ def _shapes(structure: Any, path: str = "") -> tuple | None:
         return None if None in parts else tuple(entry for part in parts for entry in part or ())
     if structure is None or isinstance(structure, int):
         return ((path,),)
-    return ((path, structure.shape, structure.dtype),) if isinstance(structure, np.ndarray) else None
+    dense = isinstance(structure, np.ndarray) or (dispatch.is_cuda(structure) and not hasattr(structure, "indptr"))
+    return ((path, structure.shape, structure.dtype),) if dense else None
 
 
 def _same(expected: tuple, got: tuple) -> bool:
     """Whether ((metrics, state), gradient) have the same bits."""
     ((metrics, state), gradient), ((metrics_, state_), gradient_) = expected, got
-    arrays = [(np.array(list(metrics.values())), np.array(list(metrics_.values()))), (gradient, gradient_)]
-    arrays += [(np.asarray(x), np.asarray(state_[name])) for name, x in state.items()]
-    return metrics.keys() == metrics_.keys() and all(x.tobytes() == y.tobytes() for x, y in arrays)
+    if metrics.keys() != metrics_.keys():
+        return False
+    pairs = [(x, metrics_[name]) for name, x in metrics.items()] + [(x, state_[name]) for name, x in state.items()]
+    hosts = ((np.asarray(dispatch.to_host(x)), np.asarray(dispatch.to_host(y))) for x, y in [*pairs, (gradient, gradient_)])
+    return all(x.tobytes() == y.tobytes() for x, y in hosts)
 
 
 def _alike(mine: Any, theirs: Any, name: str = "") -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
@@ -171,21 +172,24 @@ def warps(letter: str) -> Geometry:
 
 
 # Index arrays that came from the host: they are made once per shape (see gvae.ops._batching), and so uploaded once.
-RESIDENT = 256
-_uploads: OrderedDict[tuple[int, int, int], tuple[np.ndarray, Any]] = OrderedDict()
+RESIDENT, RESIDENT_BYTES = 256, 1 << 28  # at most; those not used for longest go first
+_uploads: OrderedDict[tuple[int, int, int, int], tuple[np.ndarray, Any]] = OrderedDict()
+_lock = threading.Lock()
 
 
 def resident(array: Any) -> Any:
-    """The copy of a host array on the current device. The host array is held with it, so that its identity stays its own."""
+    """The copy of a host array on the current device. The host array is held with it, so that its identity stays its own;
+    each stream has copies of its own, so that nothing has to wait for another's upload."""
     cupy: Any = sys.modules["cupy"]
     if not isinstance(array, np.ndarray):
         return array
-    key = id(cupy), cupy.cuda.Device().id, id(array)
-    found = _uploads.get(key)
-    if found is None or found[0] is not array:
-        found = _uploads[key] = array, cupy.asarray(array)
-        while len(_uploads) > RESIDENT:
-            _uploads.popitem(last=False)
-    else:
+    key = id(cupy), cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr, id(array)
+    with _lock:
+        if key not in _uploads:
+            _uploads[key] = array, cupy.asarray(array)
+            while len(_uploads) > RESIDENT or sum(host.nbytes for host, _ in _uploads.values()) > RESIDENT_BYTES:
+                if len(_uploads) == 1:
+                    break
+                _uploads.popitem(last=False)
         _uploads.move_to_end(key)
-    return found[1]
+        return _uploads[key][1]
