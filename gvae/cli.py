@@ -293,6 +293,7 @@ def _train(options: argparse.Namespace) -> None:
 @_on_one_blas_thread
 def _evaluate(options: argparse.Namespace) -> None:
     from gvae import data, estimator, evaluation
+    from gvae.evaluation.importance import COLUMNS
 
     if options.rows is not None:
         _check_new(options.rows)
@@ -317,9 +318,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         kept = partial is not None and partial.exists()
         raise KeyboardInterrupt("; the same command goes on from here" if kept else "") from None
     if options.rows is not None:
-        columns = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
-        table = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
-        lines = [",".join(("row", *columns)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]
+        table = zip(*(getattr(result, name).tolist() for name in COLUMNS), strict=True)
+        lines = [",".join(("row", *COLUMNS)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]
         _write_new(options.rows, ("\n".join(lines) + "\n").encode())
     if options.json:
         about = {"run": str(options.folder), "data": dataset.name, "split": options.split, "seed": options.seed}

@@ -28,6 +28,7 @@ from gvae.evaluation import (
     importance_sampling,
     inference_gaps,
     pareto_k,
+    partial,
     rate_distortion,
     reconstruction,
     surgery,
@@ -158,13 +159,13 @@ def test_an_interrupted_evaluation_resumes(tmp_path, caplog):
         evaluate(Stops(model, 2), parameters, Table(X), partial=Partial(path, {}), **settings)
     kept = path.read_bytes()
     rest = Stops(model, 1)  # of three batches, two are done
-    partial = Partial(path, {})
-    result = evaluate(rest, parameters, Table(X), partial=partial, **settings)
+    resumed = Partial(path, {})
+    result = evaluate(rest, parameters, Table(X), partial=resumed, **settings)
     assert rest.left == 0
     for name in importance.COLUMNS:
         np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
     assert [p.name for p in tmp_path.iterdir()] == ["part"]
-    partial.remove()
+    resumed.remove()
     assert not list(tmp_path.iterdir())
     assert not caplog.records
 
@@ -191,10 +192,14 @@ def test_an_interrupted_evaluation_resumes(tmp_path, caplog):
         assert "ignored" in caplog.text
 
 
-def test_a_partial_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+def test_a_partial_that_cannot_be_written_is_one_warning(tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.WARNING)
-    evaluate(*linear_gaussian(), Table(X), samples=2, partial=Partial(tmp_path / "nowhere" / "part", {}))
-    assert "cannot be written" in caplog.text
+    settings = {"samples": 2, "batch_size": 4, "partial": Partial(tmp_path / "nowhere" / "part", {})}
+    evaluate(*linear_gaussian(), Table(X), **settings)
+    assert not caplog.records  # it is over before the first write
+    monkeypatch.setattr(partial, "SECONDS", 0)
+    evaluate(*linear_gaussian(), Table(X), **settings | {"key": KEY})
+    assert [record.message.count("cannot be written") for record in caplog.records if "another" not in record.message] == [1]
 
 
 def test_evaluation_refuses():
@@ -598,3 +603,27 @@ def test_the_table_warns_of_rows_that_cannot_be_trusted():
     narrow = evaluate(*linear_gaussian(log_scale=-0.8), Table(X), samples=2000, key=KEY)
     assert "warning: for 100.0% of rows a few weights decide" in table(narrow)
     assert "warning" not in table(evaluate(*linear_gaussian(log_scale=0.3), Table(X), samples=2000, key=KEY))
+
+
+@pytest.mark.parametrize("posterior", ["chain", "grid:2x2", "ar1", "lowrank:2", "full", "gaussian", "bernoulli"])
+def test_every_family_has_all_measures_that_apply(posterior):
+    """In float32; binary codes have no path to anneal along."""
+    model = models.VAE(D, n, posterior, "gaussian", hidden=(5,), dtype=np.float32)
+    rows = Subject(model, model.init(KEY), Table(X.astype(np.float32)), key=KEY)
+    few = {"chains": 2, "temperatures": 3, "leapfrogs": 2, "rows": 3}
+    settings = {"ais": few, "bdmc": few, "curve": few, "gaps": {"rows": 3, "samples": 5, "steps": 3}}
+    for name, measure in MEASURES.items():
+        if posterior == "bernoulli" and settings.get(name) is few:
+            with pytest.raises(ConfigError, match="is a BernoulliDistribution, whose draws are not made of normal noise"):
+                measure.run(rows, **few)
+        else:
+            summary = measure.run(rows, **settings.get(name, {})).summary()
+            assert all(math.isfinite(x) for x in leaves(summary)), (name, summary)
+
+
+def leaves(structure):
+    if isinstance(structure, dict | list):
+        for part in structure.values() if isinstance(structure, dict) else structure:
+            yield from leaves(part)
+    else:
+        yield structure

@@ -24,9 +24,10 @@ from gvae.evaluation.pareto import UNRELIABLE, Tail
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import Terms
 
-__all__ = ["Evaluation", "Weights", "importance_sampling", "standard_error"]
+__all__ = ["COLUMNS", "Evaluation", "Sampler", "Weights", "importance_sampling", "standard_error"]
 
 ROWS_AT_ONCE = 10_000  # samples x rows in flight; a 784-pixel decoder then holds about 60 MB in float32
+# an Evaluation's values per row
 COLUMNS = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
 
 

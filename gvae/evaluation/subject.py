@@ -108,12 +108,14 @@ class Subject:
                     bar.update(len(batch))
                 if partial is not None:
                     partial.keep(measure, _joined(columns))
+        except BaseException:
+            if partial is not None and columns:
+                batches = min(map(len, columns.values()))  # the last batch may have come to some columns only
+                partial.keep(measure, _joined({name: parts[:batches] for name, parts in columns.items()}), now=True)
+            raise
         finally:
             if bar is not None:
                 bar.close()
-            if partial is not None and columns:
-                whole_batches = min(map(len, columns.values()))
-                partial.keep(measure, _joined({name: parts[:whole_batches] for name, parts in columns.items()}), now=True)
         return _joined(columns)
 
     def _fingerprint(self, partial: Partial, measure: str, settings: Mapping[str, Any], rows: int) -> str:
