@@ -137,9 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--learning-rate", type=_positive, default=1e-3, metavar="RATE", help="of Adam")
     group.add_argument("--seed", type=_seed, default=0, metavar="N", help="everything random follows from it")
 
-    evaluate = command(
-        "evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row; with more, what limits them."
-    )
+    evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     _data_arguments(evaluate, nargs="?")
     evaluate.add_argument("--split", choices=["test", "train"], default="test", help="which part of the data")
