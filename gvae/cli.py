@@ -218,9 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     setting("--seed", 0, "everything random follows from it", type=_seed, metavar="N", dest="random_state")
     setting("--device", "cpu", "where the training runs", choices=["cpu", "cuda"])
 
-    evaluate = command(
-        "evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row; with more, what limits them."
-    )
+    evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     _data_arguments(evaluate, default="as in training")
     evaluate.add_argument("--split", choices=["test", "train"], default="test", help="which part of the data")
@@ -452,6 +450,7 @@ class _Interruptible:
 @_on_one_blas_thread
 def _evaluate(options: argparse.Namespace) -> None:
     from gvae import data, estimator, evaluation
+    from gvae.evaluation.importance import COLUMNS
 
     if options.rows is not None:
         _check_new(options.rows)
@@ -473,9 +472,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         kept = partial is not None and partial.exists()
         raise KeyboardInterrupt("; the same command goes on from here" if kept else "") from None
     if options.rows is not None:
-        columns = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
-        table = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
-        lines = [",".join(("row", *columns)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]
+        table = zip(*(getattr(result, name).tolist() for name in COLUMNS), strict=True)
+        lines = [",".join(("row", *COLUMNS)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]
         _write_new(options.rows, ("\n".join(lines) + "\n").encode())
     if options.json:
         about = {"run": str(options.folder), "data": dataset.name, "split": options.split, "seed": options.seed}

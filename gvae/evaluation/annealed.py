@@ -28,7 +28,7 @@ from gvae.autodiff import vjp
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, NonFiniteError
 from gvae.evaluation import subject as streams
-from gvae.evaluation.importance import Weights, standard_error
+from gvae.evaluation.importance import Weights, sampling_error, standard_error
 from gvae.evaluation.subject import Subject, whole
 from gvae.ops import arrays, elementwise
 
@@ -65,7 +65,7 @@ class Annealed:
             "chains": self.chains,
             "log_likelihood": float(self.log_likelihood.mean()),
             "log_likelihood_standard_error": standard_error(self.log_likelihood),
-            "log_likelihood_sampling_error": math.sqrt(float((self.standard_error**2).sum())) / len(self.log_likelihood),
+            "log_likelihood_sampling_error": sampling_error(self.standard_error),
             "effective_sample_size": float(self.effective_sample_size.mean()),
             "acceptance": float(self.acceptance.mean()),
         }

@@ -24,9 +24,10 @@ from gvae.evaluation.pareto import UNRELIABLE, Tail
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import Terms
 
-__all__ = ["Evaluation", "Weights", "importance_sampling", "standard_error"]
+__all__ = ["COLUMNS", "Evaluation", "Sampler", "Weights", "importance_sampling", "sampling_error", "standard_error"]
 
 ROWS_AT_ONCE = 10_000  # samples x rows in flight; a 784-pixel decoder then holds about 60 MB in float32
+# an Evaluation's values per row
 COLUMNS = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
 
 
@@ -69,7 +70,7 @@ class Evaluation:
             result[name] = float(values.mean())
             if name in ("elbo", "log_likelihood"):
                 result[f"{name}_standard_error"] = standard_error(values)
-        result["log_likelihood_sampling_error"] = math.sqrt(float((self.standard_error**2).sum())) / n
+        result["log_likelihood_sampling_error"] = sampling_error(self.standard_error)
         result["distortion"] = -result["elbo"] - result["kl"]
         known = not np.isnan(self.pareto_k).any()
         result["pareto_k"] = float(np.median(self.pareto_k)) if known else None
@@ -85,6 +86,11 @@ class Evaluation:
 def standard_error(values: np.ndarray) -> float:
     """Of the mean over rows, from their spread; NaN for one row."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def sampling_error(errors: np.ndarray) -> float:
+    """Of the mean over rows, from each row's own standard error."""
+    return math.sqrt(float((errors**2).sum())) / len(errors)
 
 
 def importance_sampling(subject: Subject, *, samples: int = 100, memory: float | None = None) -> Evaluation:

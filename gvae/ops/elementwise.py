@@ -415,7 +415,7 @@ def log_beta(a, b):
 @log_beta.vjp
 def _(y_bar, y, a, b, *, needs):
     # digamma(a) - digamma(a + b), which nearly cancel where b is small beside a: in float64
-    digamma_, wide = dispatch.special(a).digamma, [np.asarray(v, np.float64) for v in (a, b)]
+    digamma_, wide = dispatch.special(a).digamma, [v.astype(np.float64) for v in (a, b)]
     whole = digamma_(wide[0] + wide[1])
     bars = [lambda v=v: y_bar * (digamma_(v) - whole).astype(y.dtype) for v in wide]
     return _pair(needs, bars[0], a, bars[1], b)
