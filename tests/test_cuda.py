@@ -274,10 +274,17 @@ def test_families(anywhere, name):
             d = family(here)
             noise = d.noise(key, (3,))
             z = d.sample(noise)
-            results.append(
-                [z, d.log_prob(z), d.entropy(), d.variance(), d.covariance(), d.mean, d.kl(), d.standard.entropy()]
-            )
+            with np.errstate(all="ignore"):  # a logit-normal's draw may be 0 or 1 itself
+                results.append([z, d.mean, d.kl(), d.log_prob(z)])
+            for part in (d.entropy, d.variance, d.covariance, d.standard.entropy):
+                try:
+                    results[-1].append(part())
+                except NotImplementedError:
+                    results[-1].append(None)
         for wanted, actual in zip(*results, strict=True):
+            if wanted is None:
+                assert actual is None
+                continue
             assert type(actual) is anywhere.ndarray
             np.testing.assert_allclose(
                 actual.get(), wanted, rtol=1e-8 * spread, atol=1e-8 * spread * (1 + np.abs(wanted).max()), equal_nan=True

@@ -197,10 +197,10 @@ class PoissonDistribution(Independent):
         return (self.log_rate.shape[:-1],)
 
     def sample(self, noise):
-        rate = value_of(self.mean).astype(np.float64)
-        special = dispatch.special(rate)
-        u = noise.astype(np.float64)
-        return _count(special.pdtrik(u, rate), u, lambda k: special.pdtr(k, rate)).astype(noise.dtype)
+        rate, u = _on_host(self.mean, noise)
+        special = dispatch.special(u)
+        k = _count(special.pdtrik(u, rate), u, lambda k: special.pdtr(k, rate))
+        return dispatch.beside(k.astype(noise.dtype), noise)
 
     def _log_terms(self, x):
         log_joint = elementwise.subtract(elementwise.multiply(x, self.log_rate), elementwise.exp(self.log_rate))
@@ -246,9 +246,11 @@ class NegativeBinomialDistribution(Independent):
         return self.log_mean.shape[:-1], self.log_r.shape[:-1]
 
     def sample(self, noise):
-        m, r = (np.exp(value_of(a).astype(np.float64)) for a in (self.log_mean, self.log_r))
-        special, u, p = dispatch.special(m), noise.astype(np.float64), r / (r + m)
-        return _count(special.nbdtrik(u, r, p), u, lambda k: special.betainc(r, k + 1, p)).astype(noise.dtype)
+        log_m, log_r, u = _on_host(self.log_mean, self.log_r, noise)
+        m, r = np.exp(log_m), np.exp(log_r)
+        special, p = dispatch.special(u), r / (r + m)
+        k = _count(special.nbdtrik(u, r, p), u, lambda k: special.betainc(r, k + 1, p))
+        return dispatch.beside(k.astype(noise.dtype), noise)
 
     def _log_terms(self, x):
         r = elementwise.exp(self.log_r)
@@ -268,6 +270,11 @@ class NegativeBinomialDistribution(Independent):
 
     def kl(self, p=None):
         return None
+
+
+def _on_host(*arrays: Any) -> tuple[np.ndarray, ...]:
+    """In host memory and float64: CuPy does not have the inverses of these distribution functions."""
+    return tuple(dispatch.to_host(value_of(a)).astype(np.float64) for a in arrays)
 
 
 def _count(guess: Any, u: Any, cdf: Any) -> Any:

@@ -191,7 +191,7 @@ class LogitNormal(Distribution):
         t, w = np.polynomial.hermite_e.hermegauss(50)
         y, s = value_of(self.base.mean), np.sqrt(value_of(self.base.variance()))
         x = sum(wk * self._from_logit(y + tk * s) for tk, wk in zip(t.tolist(), (w / w.sum()).tolist(), strict=True))
-        return np.asarray(x, y.dtype)
+        return x.astype(y.dtype, copy=False)
 
     @property
     def standard(self) -> Distribution:
