@@ -217,11 +217,8 @@ class _Running:
         for layer in terms.layers:
             ratio = np.asarray(layer.log_q, np.float64) - np.asarray(layer.log_p, np.float64)
             log_weights -= ratio
-            closed = layer.kl
-            if closed is None or len(np.shape(closed)) == 2:
-                self.kl += np.sum(ratio if closed is None else closed, axis=0)
-            else:
-                self.kl += len(ratio) * np.asarray(closed, np.float64)
+            per_draw = ratio if layer.kl is None else layer.kl
+            self.kl += np.broadcast_to(per_draw, likelihood.shape).sum(axis=0, dtype=np.float64)
         if not (log_weights < np.inf).all():  # NaN compares as False
             self._fail(terms, log_weights)
         self.log_likelihood += likelihood.sum(axis=0)
