@@ -110,8 +110,8 @@ class Subject:
                     partial.keep(measure, _joined(columns))
         except BaseException:
             if partial is not None and columns:
-                batches = min(map(len, columns.values()))  # the last batch may have come to some columns only
-                partial.keep(measure, _joined({name: parts[:batches] for name, parts in columns.items()}), now=True)
+                whole_batches = min(map(len, columns.values()))
+                partial.keep(measure, _joined({name: parts[:whole_batches] for name, parts in columns.items()}), now=True)
             raise
         finally:
             if bar is not None:
