@@ -47,7 +47,7 @@ class Schedule:
     preempt   in random order a thread is interrupted about every so many memory accesses; 0 means at barriers only
     races     whether two accesses, one of them a write, that nothing orders are an error
     uninitialised  whether it is an error to read shared memory that nobody has written to; else the value is NaN or -1
-    budget    steps after which a launch counts as never ending
+    budget    memory accesses, and switches of threads, after which a launch counts as never ending
     """
 
     seed: int = 0
