@@ -615,6 +615,18 @@ def test_a_change_of_nothing_is_not_reported(sample, old, new):
 
 
 @needs_gpp
+def test_writes_of_one_value_need_no_order():
+    """Over poison, however the writes are interleaved; writes of two values are a race."""
+    for seed in range(30):
+        flag = np.full(1, -1, np.int32)
+        with Schedule(seed=seed, resident=2, preempt=1):
+            run("(int* flag) { if (threadIdx.x % 3 == 0) *flag = 7; }", flag, grid=(2,))
+        assert flag[0] == 7
+    with pytest.raises(KernelError, match=r"race: writes element 0 of argument 0, which block .* wrote in line 1"):
+        run("(int* flag) { if (threadIdx.x % 3 == 0) *flag = threadIdx.x; }", np.zeros(1, np.int32))
+
+
+@needs_gpp
 def test_without_the_race_check_a_missing_barrier_shows_as_poison():
     code = mutant(BLOCK_SUM, "part[warp] = v;\n  __syncthreads();", "part[warp] = v;")
     with Schedule(seed=1, races=False), pytest.raises(AssertionError, match="nan"):
