@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import emulator
 import numpy as np
@@ -624,6 +625,38 @@ def test_writes_of_one_value_need_no_order():
         assert flag[0] == 7
     with pytest.raises(KernelError, match=r"race: writes element 0 of argument 0, which block .* wrote in line 1"):
         run("(int* flag) { if (threadIdx.x % 3 == 0) *flag = threadIdx.x; }", np.zeros(1, np.int32))
+
+
+@needs_gpp
+def test_threads_are_interrupted_between_accesses():
+    """So an addition that is not atomic loses some, even if nobody looks for races."""
+    totals = []
+    for preempt in (0, 2):
+        y = np.zeros(1, np.int32)
+        with Schedule(preempt=preempt, races=False):
+            run("(volatile int* y) { y[0] = y[0] + 1; }", y, block=(64,))
+        totals.append(int(y[0]))
+    assert totals[0] == 64 > totals[1]
+
+
+@needs_gpp
+def test_what_each_thread_publishes_is_seen():
+    """Two threads of a block each write, fence and add to a counter; the block that finds both may read both."""
+    body = """(int* data, int* counter, int* out) {
+      if (blockIdx.x < 2) {
+        data[2 * blockIdx.x + threadIdx.x] = 5;
+        __threadfence();
+        atomicAdd(counter, 1);
+      } else if (threadIdx.x == 0) {
+        while (atomicAdd(counter, 0) < 4) __nanosleep(10);
+        out[0] = data[0] + data[1] + data[2] + data[3];
+      }
+    }"""
+    for schedule in Schedule.several(4):
+        data, counter, out = np.zeros(4, np.int32), np.zeros(1, np.int32), np.zeros(1, np.int32)
+        with replace(schedule, resident=3):
+            run(body, data, counter, out, grid=(3,), block=(2,))
+        assert out[0] == 20
 
 
 @needs_gpp
