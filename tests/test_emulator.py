@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import emulator
 import numpy as np
@@ -283,6 +284,9 @@ def test_contraction_is_off_unless_asked_for():
     x, y = np.array([a, a * a]), np.zeros(2)
     EmuModule('extern "C" ' + body).get_function("k")((1,), (1,), (x, y))
     assert y.tolist() == [0, 2.0**-60]
+    if " fma " in Path("/proc/cpuinfo").read_text():
+        EmuModule('extern "C" ' + body, contraction="fast").get_function("k")((1,), (1,), (x, y))
+        assert y.tolist() == [2.0**-60, 2.0**-60]
 
 
 @needs_gpp
@@ -731,6 +735,26 @@ def test_uninitialised_arrays_of_a_thread_hold_poison():
 def test_what_a_kernel_must_not_do(body, message):
     with pytest.raises(KernelError, match=message):
         run("(float* y) " + body, np.zeros(64, np.float32))
+
+
+@needs_gpp
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "{ if (threadIdx.x < 16) return; __syncthreads(); }",
+            "which 16 threads of the block that have returned never reach",
+        ),
+        (
+            "{ if (threadIdx.x > 15) return; __syncthreads(); }",
+            "returns, while 16 threads of the block wait at __syncthreads",
+        ),
+        ("{ __syncwarp(threadIdx.x == 1 ? 3u : ~0u); }", "with mask 0x00000003, while lane 0 gives the mask 0xffffffff"),
+    ],
+)
+def test_words_of_one_schedule(body, message):
+    with Schedule(order="forward"), pytest.raises(KernelError, match=message):
+        run("(float* y) " + body, np.zeros(1, np.float32))
 
 
 @needs_gpp

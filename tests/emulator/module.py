@@ -215,7 +215,7 @@ class EmuModule:
             exports.append(f"{EXPORT} void emulator_signature_{i}(char* to) {{ emulator::Kernel<&{name}>::signature(to); }}")
         head = ['#include "cuda_on_cpu.h"', "namespace cuda_on_cpu {", '#line 1 "kernels.cu"']
         source = "\n".join([*head, code, '#line 1 "exports"', *exports, "}", ""])
-        flags = (*build.CHECKS, "-g1") + (("-ffp-contract=fast", "-mfma") if contraction == "fast" else ())
+        flags = (*build.CHECKS, "-g1") + (("-ffp-contract=fast", "-mfma", "-O2") if contraction == "fast" else ())
         kept = tuple(option for option in options if option.startswith(KEPT_OPTIONS))
         files = ("cuda_on_cpu.h", "runtime.h")
         try:
