@@ -435,8 +435,6 @@ def load(path: str | os.PathLike) -> VAE:
     except KeyError as error:
         raise RunError(f"{path} is damaged: its configuration lacks {error}") from None
     except (TypeError, AttributeError, ValueError, MemoryError, OverflowError) as error:
-        if isinstance(error, RunError):
-            raise
         raise RunError(f"{path} is damaged: {error}") from None
     return estimator
 

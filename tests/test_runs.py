@@ -14,7 +14,7 @@ import pytest
 from run_cases import SETTINGS, X, after, same
 
 import gvae
-from gvae import VAE, cli, models
+from gvae import VAE, cli, models, threads
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
 from gvae.training import RunFolder, Trainer, load_checkpoint, train
@@ -79,6 +79,18 @@ def test_a_run_stopped_after_every_step(tmp_path):
         except StoppedError:
             resume, stops = True, stops + 1
     assert stops == load_checkpoint(tmp_path / "whole" / "checkpoint.safetensors").counters["steps"]
+    same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_the_number_of_threads_may_change_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "SHARE", 1)  # so that work this small is shared at all
+    settings = SETTINGS | EVERYTHING | {"epochs": 4}
+    monkeypatch.setenv("GVAE_NUM_THREADS", "1")
+    VAE(**settings).fit(X, run=tmp_path / "whole")
+    for i, n in enumerate(("3", "1", "2", "8")):
+        monkeypatch.setenv("GVAE_NUM_THREADS", n)
+        with contextlib.suppress(StoppedError):
+            VAE(**settings).fit(X, run=tmp_path / "run", resume=i > 0, stop=after(2) if n != "8" else None)
     same(tmp_path / "run", tmp_path / "whole")
 
 

@@ -47,3 +47,34 @@ class Memory(Training):
     def peakmem_steps(self, *_):
         for _ in range(5):
             self.call()
+
+
+class Checkpoint(Training):
+    """A save of a run, and bringing it back: the wait for the disk is in it. asv_bench/checkpoint_cost.py has its share."""
+
+    params = (["gvae"], list(PIXELS), ["save", "load"])
+    param_names = ("implementation", "data", "direction")
+
+    def gvae(self, data, direction):
+        import shutil
+        import tempfile
+        import weakref
+        from pathlib import Path
+
+        from gvae.models.vae import VAE
+        from gvae.training import RunFolder, Trainer, load_checkpoint
+
+        trainer = Trainer(VAE(PIXELS[data], latent=16, posterior="chain", hidden=(200, 200)))
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder)
+        run = RunFolder(Path(folder, "run"), {})
+        run.save(trainer)
+
+        def load():
+            checkpoint = load_checkpoint(run.path / "checkpoint.safetensors")
+            return float(sum(x.sum() for x in checkpoint.parameters().values()))
+
+        return load if direction == "load" else lambda: run.save(trainer)
+
+    def time_checkpoint(self, *_):
+        return self.call()

@@ -218,8 +218,11 @@ class Trainer:
         else:  # the parameters are good: this step alone
             gradients = [f"the gradient of {name}" for name, value in out.items() if not np.isfinite(value).all()]
             tensor = "the bound" if not math.isfinite(bound) else next(iter(gradients), "the gradient's norm")
-            with np.errstate(all="ignore"):
-                found = self._rows_that_fail(params, inputs, np.arange(len(index)))
+            try:
+                with np.errstate(all="ignore"):
+                    found = self._rows_that_fail(params, inputs, np.arange(len(index)))
+            except Exception:  # a model that takes whole batches only: the search must not hide what it explains
+                found = []
             rows = [int(index[i]) for i in found[:NAMED]]
         which = "because of rows" if rows else "batch of rows"
         first = ", ".join(str(i) for i in (rows or index.tolist())[:5])
