@@ -97,6 +97,8 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
         noise = subject.model.noise(random.fold_in(subject.key, streams.CODES, i), batch, samples)
         columns = {}
         for j, layer in enumerate(subject.terms(batch, noise).layers):
+            if not hasattr(layer.q, "mean"):
+                raise ConfigError(f"active units: {type(layer.q).__name__}, a layer's q, has no mean")
             shape = (samples, len(batch), layer.q.n)
             mean = np.broadcast_to(np.asarray(layer.q.mean, np.float64), shape)
             columns[f"mean {j}"] = mean.mean(axis=0)
