@@ -636,7 +636,7 @@ def test_two_layers_are_annealed_in_the_space_of_their_noise():
     assert importance_sampling(two, samples=50).log_likelihood.mean() < exact.mean() - 0.2  # q is poor indeed
     units = active_units(two).summary()
     assert [layer["units"] for layer in units["layers"]] == [n, 2]
-    with pytest.raises(ConfigError, match="surgery: a layer's q depends on draws of another layer"):
+    with pytest.raises(ConfigError, match="surgery: a layer's q depends on other draws than its own"):
         surgery(two)
 
 
@@ -662,6 +662,7 @@ def test_measures_by_name():
     assert set(MEASURES) == {"units", "surgery", "reconstruction", "gaps", "ais", "bdmc", "curve"}
     assert result.summary()["units"]["units"] == n
     assert "active units: 4 of 4, 0% collapsed\n" in table(result)
+    assert list(evaluate(model, parameters, Table(X), measures="units", **quick).measures) == ["units"]
     with pytest.raises(ConfigError, match=r"unknown measure 'nope'; known are units, surgery, .*, all"):
         evaluate(model, parameters, Table(X), measures=["nope"], **quick)
 

@@ -145,7 +145,7 @@ def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
         layers = subject.terms(batch, noise).layers
         for layer in layers:
             if layer.q.batch_shape != (len(batch),):
-                raise ConfigError("surgery: a layer's q depends on draws of another layer; expected q(z|x) for each layer")
+                raise ConfigError("surgery: a layer's q depends on other draws than its own; expected q(z|x) for each layer")
         columns = {f"z {j}": np.asarray(layer.z)[0] for j, layer in enumerate(layers)}
         columns["log_q_given_x"] = sum(np.asarray(layer.log_q, np.float64)[0] for layer in layers)
         columns["log_p"] = sum(np.broadcast_to(np.asarray(layer.log_p, np.float64), (1, len(batch)))[0] for layer in layers)
