@@ -324,7 +324,7 @@ class VAE:
         samples: int = 100,
         seed: int = 0,
         memory: float | None = None,
-        measures: Sequence[str] = (),
+        measures: str | Sequence[str] = (),
         first: int = 100,
         chains: int = 16,
         temperatures: int = 500,
@@ -334,7 +334,7 @@ class VAE:
         """ELBO, importance-sampled log p(x), its error and KL of each row, and further measures; see gvae.evaluation.
 
         memory               : MB that the arrays of one chunk of samples may take
-        measures             : names such as ["units", "ais"], or ["all"]: see gvae.evaluation.MEASURES
+        measures             : names such as ["units", "ais"], or "all": see gvae.evaluation.MEASURES
         first                : how many rows the costly ones look at
         chains, temperatures : of annealed importance sampling
         partial              : a file that keeps what is done, should this be interrupted; the same call then goes on from

@@ -14,13 +14,14 @@ import reference as ref
 
 from gvae import models, random
 from gvae.data import Table
-from gvae.distributions import DiagonalGaussian
+from gvae.distributions import DiagonalGaussian, Distribution
 from gvae.errors import ConfigError, DataError, NonFiniteError
 from gvae.evaluation import (
     MEASURES,
     Partial,
     Subject,
     active_units,
+    annealed,
     annealed_importance_sampling,
     bidirectional,
     evaluate,
@@ -263,6 +264,73 @@ def test_annealing_is_a_function_of_the_key_and_starts_are_checked():
         rate_distortion(subject(), betas=(1.0, 0.5))
 
 
+def test_step_sizes_come_from_other_noise():
+    """The pilot's steps are the same whatever the run's own noise is."""
+    one, other = (annealed._Path(subject(), Table(X).batch(np.arange(B), KEY), "prior", 5, 3, KEY) for _ in range(2))
+    other.initial = np.zeros_like(one.initial)
+    betas = np.linspace(0, 1, 9)
+    np.testing.assert_array_equal(one.pilot(betas, KEY), other.pilot(betas, KEY))
+    assert (one.pilot(betas, KEY) != one.pilot(betas, random.key(1))).any()
+
+
+class Blurred(models.VAE):
+    """Its q sees the data through noise of its own, as in a denoising autoencoder; it draws its noise from the data."""
+
+    def noise(self, key, batch, samples=1):
+        blur = 0.3 * random.normal(random.fold_in(key, 9), (samples, *batch.x.shape), np.float64)
+        return {"blur": blur} | super().noise(key, batch, samples)
+
+    def terms(self, params, state, batch, noise, step=0):
+        q = self.encoder(params, batch.x + noise["blur"])
+        z = q.sample(noise["z"])
+        return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Layer(q, None, z, noise["z"])])
+
+
+def test_what_is_random_beside_the_layers_stays_as_it_is():
+    blurred = Subject(
+        Blurred(D, n, "diagonal", "gaussian", hidden=(), dtype=np.float64), linear_gaussian()[1], Table(X), key=KEY
+    )
+    result = annealed_importance_sampling(blurred, chains=100, temperatures=80, leapfrogs=4)
+    error = result.standard_error
+    assert (np.abs(result.log_likelihood - LOG_P) < error**2 / 2 + 3.5 * error).all()
+    assert error.max() < 0.3
+    assert len(bidirectional(blurred, rows=2 * B, chains=2, temperatures=3).lower) == 2 * B  # more than the table has
+
+
+class Certain(Distribution):
+    """Draws that are always the same, and nothing else."""
+
+    reparameterized = True
+
+    def sample(self, noise):
+        return noise * 0
+
+    def log_prob(self, x, reduce=True):
+        return np.zeros(x.shape[:-1])
+
+    log_prob_of_draw = log_prob
+    kl = log_prob
+
+
+def test_a_q_that_lacks_what_a_measure_needs():
+    class Plain(models.VAE):
+        def terms(self, params, state, batch, noise, step=0):
+            terms = super().terms(params, state, batch, noise, step)
+            return Terms(terms.log_likelihood, [Layer(Certain(), None, terms.layers[0].z, noise["z"])])
+
+    plain = Subject(
+        Plain(D, n, "diagonal", "gaussian", hidden=(), dtype=np.float64), linear_gaussian()[1], Table(X), key=KEY
+    )
+    with pytest.raises(ConfigError, match="active units: Certain, a layer's q, has no mean"):
+        active_units(plain)
+    with pytest.raises(ConfigError, match=r"surgery: draws: Plain lacks what it needs, Distribution\._leads"):
+        surgery(plain)
+    with pytest.raises(ConfigError, match=r"annealed importance sampling: Plain lacks .* Distribution\.draw_noise"):
+        annealed_importance_sampling(plain)
+    with pytest.raises(ConfigError, match="reconstruction: the Terms of Plain have no `views`"):
+        reconstruction(plain)
+
+
 def test_bidirectional_bounds_hold_log_p_between_them():
     """The model simulates its own rows, so the exact log p(x) is known; lower <= log p <= upper on the mean over 60 rows
     within 3 standard errors, and within 0.1 nats of each other."""
@@ -390,6 +458,17 @@ def test_surgery_against_the_dense_sum_and_its_limits():
     apart = parameters | {"encoder.0.weight": parameters["encoder.0.weight"] * 1e3}
     assert surgery(Subject(model, apart, Table(X))).summary()["mutual_information"] == pytest.approx(math.log(B), rel=1e-12)
     assert len(surgery(subject(), rows=7).log_q) == 7
+
+
+def test_surgery_of_densities_beyond_the_range_of_exp():
+    """500 units of standard deviation e^-3: log q(z|x) is about 800 at each draw, and e^800 is infinite."""
+    model = models.VAE(2, 500, "diagonal", "gaussian", hidden=(), dtype=np.float64)
+    parameters = model.init(KEY)
+    parameters["encoder.0.weight"][:] = 0
+    parameters["encoder.0.bias"][500:] = raw_of(-3.0)
+    result = surgery(Subject(model, parameters, Table(X[:, :2].copy()), key=KEY))
+    assert result.log_q_given_x.min() > 720
+    np.testing.assert_allclose(result.log_q, result.log_q_given_x, rtol=1e-12)
 
 
 def test_the_parts_of_the_kl_on_many_rows(monkeypatch):
@@ -557,7 +636,7 @@ def test_two_layers_are_annealed_in_the_space_of_their_noise():
     assert importance_sampling(two, samples=50).log_likelihood.mean() < exact.mean() - 0.2  # q is poor indeed
     units = active_units(two).summary()
     assert [layer["units"] for layer in units["layers"]] == [n, 2]
-    with pytest.raises(ConfigError, match="surgery: a layer's q depends on draws of another layer"):
+    with pytest.raises(ConfigError, match="surgery: a layer's q depends on other draws than its own"):
         surgery(two)
 
 
@@ -583,6 +662,7 @@ def test_measures_by_name():
     assert set(MEASURES) == {"units", "surgery", "reconstruction", "gaps", "ais", "bdmc", "curve"}
     assert result.summary()["units"]["units"] == n
     assert "active units: 4 of 4, 0% collapsed\n" in table(result)
+    assert list(evaluate(model, parameters, Table(X), measures="units", **quick).measures) == ["units"]
     with pytest.raises(ConfigError, match=r"unknown measure 'nope'; known are units, surgery, .*, all"):
         evaluate(model, parameters, Table(X), measures=["nope"], **quick)
 

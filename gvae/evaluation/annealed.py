@@ -164,7 +164,8 @@ def bidirectional(
     generate = subject.optional("generate", "bidirectional")
     betas = _sigmoid_schedule(temperatures)
     key = random.fold_in(subject.key, streams.SIMULATED)
-    noise = subject.model.noise(random.fold_in(key, 0), Batch({}, np.arange(rows)), 1)
+    some = subject.table.batch(np.arange(rows) % len(subject.table), key)  # of which the noise takes the shapes
+    noise = subject.model.noise(random.fold_in(key, 0), some, 1)
     views = generate(subject.parameters, subject.state, noise).views
     drawn = {
         name: np.asarray(view.sample(view.noise(random.fold_in(key, 1, v))))[0]
@@ -275,10 +276,12 @@ class _Path:
         self.subject, self.batch, self.start, self.chains, self.leapfrogs = subject, batch, start, chains, leapfrogs
         self.generate = subject.optional("generate", "annealing from the prior") if start == "prior" else None
         first = subject.model.noise(random.fold_in(key, 0), batch, chains)
-        self.shapes = {name: draws.shape[2:] for name, draws in first.items()}
+        moving = self._of_layers(first)
+        self.shapes = {name: draws.shape[2:] for name, draws in first.items() if name in moving}
+        # what else is random, as the corruption of a denoising model's input, stays: for any value of it E exp t(e) = p(x)
+        self.fixed = {name: draws for name, draws in first.items() if name not in moving}
         self.initial = self._joined(first)
         self.dtype = self.initial.dtype
-        self._check()
 
     def pilot(self, betas: np.ndarray, key: np.ndarray, *, last: bool = False) -> np.ndarray:
         """Step sizes (T + 1, rows) for the transition at each temperature, from a run that adapts them as it goes."""
@@ -376,34 +379,37 @@ class _Path:
         return tilt
 
     def _joined(self, noise: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.concatenate([draws.reshape(*draws.shape[:2], -1) for draws in noise.values()], axis=-1)
+        return np.concatenate([noise[name].reshape(*noise[name].shape[:2], -1) for name in self.shapes], axis=-1)
 
     def _split(self, e: Any) -> dict[str, Any]:
         if len(self.shapes) == 1 and len(next(iter(self.shapes.values()))) == 1:
-            return dict.fromkeys(self.shapes, e)
-        noise, start = {}, 0
+            return self.fixed | dict.fromkeys(self.shapes, e)
+        noise, start = dict(self.fixed), 0
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
             noise[name] = arrays.reshape(e[..., start:stop], shape=(*e.shape[:2], *shape))
             start = stop
         return noise
 
-    def _check(self) -> None:
-        """That the noise of each layer is standard normal: it is what `random.normal` draws."""
-        noise = self._split(self.initial[:1])
+    def _of_layers(self, noise: Mapping[str, np.ndarray]) -> set[str]:
+        """The names of the noise that layers are drawn from. ConfigError unless it is what `random.normal` draws."""
         if self.generate is None:
             terms = self.subject.terms(self.batch, noise)
         else:
             terms = self.generate(self.subject.parameters, self.subject.state, noise)
         key, shape = random.key(0), (4,)
         for layer in terms.layers:
-            normal = random.normal(key, shape, self.dtype)
-            if not layer.q.reparameterized or not np.array_equal(layer.q.draw_noise(key, shape, self.dtype), normal):
-                what = "q" if self.generate is None else "prior"
-                raise ConfigError(
-                    f"annealing from the {self.start}: a layer's {what} is a {type(layer.q).__name__}, "
-                    "whose draws are not made of normal noise"
-                )
+            drawn = next((draws for draws in noise.values() if draws is layer.noise), None)
+            if drawn is not None and layer.q.reparameterized:
+                normal = random.normal(key, shape, drawn.dtype)
+                if np.array_equal(layer.q.draw_noise(key, shape, drawn.dtype), normal):
+                    continue
+            what = "q" if self.generate is None else "prior"
+            raise ConfigError(
+                f"annealing from the {self.start}: a layer's {what} is a {type(layer.q).__name__}, "
+                "whose draws are not made of normal noise"
+            )
+        return {name for name, draws in noise.items() if any(draws is layer.noise for layer in terms.layers)}
 
     def _check_finite(self, tilt: np.ndarray) -> None:
         bad = np.flatnonzero(~(tilt < np.inf).all(axis=0))

@@ -97,6 +97,8 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
         noise = subject.model.noise(random.fold_in(subject.key, streams.CODES, i), batch, samples)
         columns = {}
         for j, layer in enumerate(subject.terms(batch, noise).layers):
+            if not hasattr(layer.q, "mean"):
+                raise ConfigError(f"active units: {type(layer.q).__name__}, a layer's q, has no mean")
             shape = (samples, len(batch), layer.q.n)
             mean = np.broadcast_to(np.asarray(layer.q.mean, np.float64), shape)
             columns[f"mean {j}"] = mean.mean(axis=0)
@@ -143,7 +145,7 @@ def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
         layers = subject.terms(batch, noise).layers
         for layer in layers:
             if layer.q.batch_shape != (len(batch),):
-                raise ConfigError("surgery: a layer's q depends on draws of another layer; expected q(z|x) for each layer")
+                raise ConfigError("surgery: a layer's q depends on other draws than its own; expected q(z|x) for each layer")
         columns = {f"z {j}": np.asarray(layer.z)[0] for j, layer in enumerate(layers)}
         columns["log_q_given_x"] = sum(np.asarray(layer.log_q, np.float64)[0] for layer in layers)
         columns["log_p"] = sum(np.broadcast_to(np.asarray(layer.log_p, np.float64), (1, len(batch)))[0] for layer in layers)

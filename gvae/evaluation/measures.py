@@ -69,8 +69,9 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def names(given: Sequence[str]) -> list[str]:
-    """The measures that a list of names stands for; "all" for all of them. ConfigError for an unknown one."""
+def names(given: str | Sequence[str]) -> list[str]:
+    """The measures that one or several names stand for; "all" for all of them. ConfigError for an unknown one."""
+    given = [given] if isinstance(given, str) else given
     for name in given:
         if name != "all" and name not in MEASURES:
             raise ConfigError(f"unknown measure {name!r}; known are {', '.join(MEASURES)}, all")
@@ -87,7 +88,7 @@ def evaluate(
     state: Mapping[str, np.ndarray] | None = None,
     batch_size: int = 100,
     memory: float | None = None,
-    measures: Sequence[str] = (),
+    measures: str | Sequence[str] = (),
     first: int = 100,
     chains: int = 16,
     temperatures: int = 500,

@@ -102,7 +102,13 @@ class Subject:
             for i, batch in enumerate(self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, np.arange(n))):
                 if int(batch.index[-1]) < done:
                     continue
-                for name, values in compute(i, batch).items():
+                try:
+                    found = compute(i, batch)
+                except NotImplementedError as error:
+                    raise ConfigError(
+                        f"{measure}: {type(self.model).__name__} lacks what it needs, {_where(error)}"
+                    ) from error
+                for name, values in found.items():
                     columns.setdefault(name, []).append(values)
                 if bar is not None:
                     bar.update(len(batch))
@@ -125,6 +131,14 @@ class Subject:
         what = {"model": type(self.model).__qualname__, "parameters": self.parameters, "state": self.state}
         how = {"key": self.key, "rows": rows, "batch_size": self.batch_size, "gvae": __version__}
         return fingerprint(measure=measure, about=partial.about, settings=settings, **what, **how, **table)
+
+
+def _where(error: BaseException) -> str:
+    """The function that raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else trace.tb_frame.f_code.co_qualname
 
 
 def _joined(columns: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
