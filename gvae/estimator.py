@@ -338,7 +338,8 @@ def load(path: str | os.PathLike) -> VAE:
     try:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
-        settings, fitted = config["settings"], config["fitted"]
+        settings = {"model": "vae", "dequantize": None, "prior": None} | config["settings"]  # older files know no others
+        fitted = config["fitted"]
         estimator = VAE(**_checked(settings) | {"hidden": tuple(settings["hidden"])})
         rows = _whole("n_rows", fitted.get("n_rows", 1))
         model = _build(settings, _whole("n_features_in", fitted["n_features_in"]), fitted["observation"], rows)
@@ -423,14 +424,14 @@ def _whole(name: str, x: Any, least: int = 1) -> int:
 
 
 def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> models.VAE:
-    return models.MODELS[settings.get("model", "vae")](
+    return models.MODELS[settings["model"]](
         n_inputs,
         settings["latent"],
         settings["posterior"],
         observation,
         settings["hidden"],
         settings["activation"],
-        settings.get("prior"),
+        settings["prior"],
         dtype=settings["dtype"],
         n_rows=n_rows,
     )
