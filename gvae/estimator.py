@@ -544,14 +544,14 @@ def _trainer(settings: dict[str, Any], model: models.VAE, per_epoch: int) -> tra
 
 
 def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> models.VAE:
-    return models.MODELS[settings.get("model", "vae")](
+    return models.MODELS[settings["model"]](
         n_inputs,
         settings["latent"],
         settings["posterior"],
         observation,
         settings["hidden"],
         settings["activation"],
-        settings.get("prior"),
+        settings["prior"],
         dtype=settings["dtype"],
         n_rows=n_rows,
     )

@@ -683,6 +683,21 @@ def test_an_observation_graph_of_dequantized_pixels(tmp_path):
         small(dequantize=1).fit(x)
 
 
+def test_a_file_from_before_these_settings_loads(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(tmp_path / "model", "numpy") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    config = json.loads(header["config"])
+    for name in ("model", "dequantize", "prior"):
+        del config["settings"][name]
+    del config["fitted"]["n_rows"]
+    save_file(tensors, tmp_path / "old", metadata=header | {"config": json.dumps(config)})
+    same(gvae.load(tmp_path / "old"), fitted)
+
+
 @pytest.mark.parametrize("prior", ["random_walk", "mixture:3"])
 def test_a_learned_prior(prior, tmp_path):
     model = small(prior=prior, latent=3).fit(X)

@@ -41,7 +41,7 @@ class Bernoulli(Family):
 
 
 class Categorical(Family):
-    """Independent variables with values 0 .. C - 1. raw: logits (n C), variable by variable, bounded by 1e4."""
+    """Independent variables with values 0 .. C - 1. raw: logits (n C), variable by variable, as they are."""
 
     distribution = CategoricalDistribution
 

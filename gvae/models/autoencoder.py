@@ -1,7 +1,8 @@
 """The plain autoencoder: the encoder's mean and the decoder of a VAE, with no sampling and no KL; a baseline.
 
 Its loss is the limit of the VAE's as the posterior's variance and the weight of the KL go to 0. Its "bound" is the
-reconstruction term log p(x | z(x)), which bounds nothing. Source: as compared by Kingma and Welling's readers.
+reconstruction term log p(x | z(x)), which bounds nothing. Nothing ties its codes to a prior, so draws from N(0, I) decode to
+what they may.
 """
 
 from __future__ import annotations
