@@ -156,6 +156,22 @@ def test_a_full_disk(tmp_path, whole):
         subprocess.run(["umount", disk], check=True)
 
 
+def test_no_half_line_stays_in_the_log(tmp_path, monkeypatch):
+    run, write, left = RunFolder(tmp_path / "run", {}), os.write, [5]
+    run.log({"epoch": 1, "step": 1})
+    before = (run.path / "log.jsonl").read_bytes()
+
+    def filling(descriptor, data):
+        if not left:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[: left.pop()])
+
+    monkeypatch.setattr(os, "write", filling)
+    with pytest.raises(RunError, match="No space left on device"):
+        run.log({"epoch": 2, "step": 2})
+    assert (run.path / "log.jsonl").read_bytes() == before
+
+
 UNPRIVILEGED = """
 import os, sys
 import numpy as np

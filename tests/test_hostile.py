@@ -443,6 +443,26 @@ def test_forged_runs(folder, drawn):
     shutil.rmtree(run)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"latent": 4000, "posterior": "full"},
+        {"hidden": [4000, 4000]},
+        {"posterior": "lowrank:999999", "hidden": [50]},
+        {"latent": 400_000},
+    ],
+    ids=str,
+)
+def test_a_small_file_of_a_large_model(folder, change):
+    """Nothing of the model's size is made before it is known that the file holds as many numbers."""
+    tensors, config, counters = load_checkpoint(folder / "run" / "checkpoint.safetensors")
+    path = folder / "forged.safetensors"
+    path.write_bytes(encode(Checkpoint(tensors, config | {"settings": config["settings"] | change}, counters)))
+    with little_memory(8e6), pytest.raises(GvaeError, match=r"needs \d+ parameters or more, and it holds"):
+        gvae.load(path)
+    path.unlink()
+
+
 @fuzz
 @given(st.data())
 def test_forged_configurations_on_the_command_line(folder, monkeypatch, drawn):

@@ -69,6 +69,20 @@ def test_a_run_stopped_at_any_step_ends_with_the_same_bits(settings, tmp_path):
         np.testing.assert_array_equal(gvae.load(run).parameters_.flat, model.parameters_.flat)
 
 
+def test_skipped_steps_are_part_of_a_run(tmp_path):
+    """They count as steps, and not as the optimiser's."""
+    rows = np.random.default_rng(1).normal(size=(40, 6)).astype(np.float32)
+    rows[17, 3] = 1e25  # no finite bound
+    settings = SETTINGS | {"observation": "gaussian", "on_nonfinite": "skip"}
+    whole = VAE(**settings).fit(rows, run=tmp_path / "whole")
+    assert len(whole.events_) == 3
+    for first in range(1, 10):
+        with pytest.raises(StoppedError):
+            VAE(**settings).fit(rows, run=tmp_path / f"{first}", stop=after(first))
+        VAE(**settings).fit(rows, run=tmp_path / f"{first}", resume=True)
+        same(tmp_path / f"{first}", tmp_path / "whole")
+
+
 def test_a_run_stopped_after_every_step(tmp_path):
     VAE(**SETTINGS | EVERYTHING).fit(X, run=tmp_path / "whole")
     resume, stops = False, 0

@@ -334,11 +334,8 @@ class Trainer:
         self.state = {name: dispatch.to_device(arrays[f"state/{name}"], self.device).copy() for name in self.state}
         self.steps, self.epochs, self.optimizer.step = (counters[n] for n in ("steps", "epochs", "optimizer_step"))
         self.epoch, self.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])
-        self.schedule.state, self.scale, self.rollbacks = (
-            dict(counters["schedule"]),
-            counters["scale"],
-            counters["rollbacks"],
-        )
+        self.schedule.state = dict(counters["schedule"])
+        self.scale, self.rollbacks = counters["scale"], counters["rollbacks"]
         if self.average is not None:
             self.average.count = counters["average"]
 
