@@ -143,6 +143,7 @@ def test_train_leaves_a_run_folder(trained):
         "batch_size": 200,
         "learning_rate": 1e-3,
         "dtype": "float32",
+        "device": "cpu",
         "random_state": 7,
         "verbose": True,
     }
