@@ -94,6 +94,7 @@ def test_not_installed_otherwise():
         ("np.linalg.eig(x)", NotImplementedError, "cupy.linalg.eig exists"),
         ("x.flags.writeable", AttributeError, "writeable"),
         ("x.ctypes", AttributeError, "ctypes"),
+        ("cupy.cuda.Stream().begin_capture()", NotImplementedError, "cupy.cuda.Stream.begin_capture exists"),
         ("x.set(h.astype('f4'))", TypeError, "float32 array cannot be set to float64 array"),
         ("x.get(out=np.ones(3))", ValueError, "Shape mismatch"),
         ("hash(x)", TypeError, "unhashable"),

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import emulator
 import numpy as np
@@ -282,6 +284,9 @@ def test_contraction_is_off_unless_asked_for():
     x, y = np.array([a, a * a]), np.zeros(2)
     EmuModule('extern "C" ' + body).get_function("k")((1,), (1,), (x, y))
     assert y.tolist() == [0, 2.0**-60]
+    if " fma " in Path("/proc/cpuinfo").read_text():
+        EmuModule('extern "C" ' + body, contraction="fast").get_function("k")((1,), (1,), (x, y))
+        assert y.tolist() == [2.0**-60, 2.0**-60]
 
 
 @needs_gpp
@@ -615,6 +620,50 @@ def test_a_change_of_nothing_is_not_reported(sample, old, new):
 
 
 @needs_gpp
+def test_writes_of_one_value_need_no_order():
+    """Over poison, however the writes are interleaved; writes of two values are a race."""
+    for seed in range(30):
+        flag = np.full(1, -1, np.int32)
+        with Schedule(seed=seed, resident=2, preempt=1):
+            run("(int* flag) { if (threadIdx.x % 3 == 0) *flag = 7; }", flag, grid=(2,))
+        assert flag[0] == 7
+    with pytest.raises(KernelError, match=r"race: writes element 0 of argument 0, which block .* wrote in line 1"):
+        run("(int* flag) { if (threadIdx.x % 3 == 0) *flag = threadIdx.x; }", np.zeros(1, np.int32))
+
+
+@needs_gpp
+def test_threads_are_interrupted_between_accesses():
+    """So an addition that is not atomic loses some, even if nobody looks for races."""
+    totals = []
+    for preempt in (0, 2):
+        y = np.zeros(1, np.int32)
+        with Schedule(preempt=preempt, races=False):
+            run("(volatile int* y) { y[0] = y[0] + 1; }", y, block=(64,))
+        totals.append(int(y[0]))
+    assert totals[0] == 64 > totals[1]
+
+
+@needs_gpp
+def test_what_each_thread_publishes_is_seen():
+    """Two threads of a block each write, fence and add to a counter; the block that finds both may read both."""
+    body = """(int* data, int* counter, int* out) {
+      if (blockIdx.x < 2) {
+        data[2 * blockIdx.x + threadIdx.x] = 5;
+        __threadfence();
+        atomicAdd(counter, 1);
+      } else if (threadIdx.x == 0) {
+        while (atomicAdd(counter, 0) < 4) __nanosleep(10);
+        out[0] = data[0] + data[1] + data[2] + data[3];
+      }
+    }"""
+    for schedule in Schedule.several(4):
+        data, counter, out = np.zeros(4, np.int32), np.zeros(1, np.int32), np.zeros(1, np.int32)
+        with replace(schedule, resident=3):
+            run(body, data, counter, out, grid=(3,), block=(2,))
+        assert out[0] == 20
+
+
+@needs_gpp
 def test_without_the_race_check_a_missing_barrier_shows_as_poison():
     code = mutant(BLOCK_SUM, "part[warp] = v;\n  __syncthreads();", "part[warp] = v;")
     with Schedule(seed=1, races=False), pytest.raises(AssertionError, match="nan"):
@@ -686,6 +735,26 @@ def test_uninitialised_arrays_of_a_thread_hold_poison():
 def test_what_a_kernel_must_not_do(body, message):
     with pytest.raises(KernelError, match=message):
         run("(float* y) " + body, np.zeros(64, np.float32))
+
+
+@needs_gpp
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "{ if (threadIdx.x < 16) return; __syncthreads(); }",
+            "which 16 threads of the block that have returned never reach",
+        ),
+        (
+            "{ if (threadIdx.x > 15) return; __syncthreads(); }",
+            "returns, while 16 threads of the block wait at __syncthreads",
+        ),
+        ("{ __syncwarp(threadIdx.x == 1 ? 3u : ~0u); }", "with mask 0x00000003, while lane 0 gives the mask 0xffffffff"),
+    ],
+)
+def test_words_of_one_schedule(body, message):
+    with Schedule(order="forward"), pytest.raises(KernelError, match=message):
+        run("(float* y) " + body, np.zeros(1, np.float32))
 
 
 @needs_gpp

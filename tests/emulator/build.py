@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -9,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -101,12 +103,21 @@ def _precompiled(header: str, flags: tuple[str, ...], files: tuple[str, ...]) ->
     folder = cache_folder() / f"{_key(flags, files, header)}.headers"
     compiled = folder / f"{header}.gch"
     if not compiled.exists():
+        _forget_old_builds()
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
             target = Path(scratch) / "header"
             _run(*FLAGS, *flags, "-x", "c++-header", str(HERE / header), "-o", str(target))
             target.replace(compiled)
     return folder
+
+
+def _forget_old_builds() -> None:
+    """What is older than a week was made for another version of this folder, most likely; 16 MB each."""
+    for path in cache_folder().glob("*"):
+        with contextlib.suppress(OSError):  # somebody else may be at it
+            if path.stat().st_mtime < time.time() - 7 * 24 * 3600:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _run(*arguments: str, source: str | None = None) -> None:

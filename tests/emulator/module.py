@@ -17,7 +17,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class KernelError(EmulatorError):
 
 @dataclass(frozen=True)
 class Schedule:
-    """In which order threads and blocks run: a context manager, in force for all launches of the calling context.
+    """In which order threads and blocks run: a context manager, in force for all launches of the calling thread.
 
     seed      the random order's; a run is a pure function of text, arguments and schedule
     order     "random", or "forward" or "reverse": thread by thread, each as far as it can go
@@ -47,7 +47,7 @@ class Schedule:
     preempt   in random order a thread is interrupted about every so many memory accesses; 0 means at barriers only
     races     whether two accesses, one of them a write, that nothing orders are an error
     uninitialised  whether it is an error to read shared memory that nobody has written to; else the value is NaN or -1
-    budget    steps after which a launch counts as never ending
+    budget    memory accesses, and switches of threads, after which a launch counts as never ending
     """
 
     seed: int = 0
@@ -57,8 +57,6 @@ class Schedule:
     races: bool = True
     uninitialised: bool = False
     budget: int = 500_000_000
-    _tokens: list = field(default_factory=list, repr=False, compare=False)
-
     ORDERS = ("random", "forward", "reverse")
 
     def __post_init__(self):
@@ -66,11 +64,11 @@ class Schedule:
             raise ValueError(f"order must be one of {self.ORDERS}, got {self.order!r}")
 
     def __enter__(self) -> Schedule:
-        self._tokens.append(_schedule.set(self))
+        _schedules.set((*_schedules.get(), self))
         return self
 
     def __exit__(self, *_):
-        _schedule.reset(self._tokens.pop())
+        _schedules.set(_schedules.get()[:-1])
 
     @classmethod
     def several(cls, n: int = 3, seed: int = 0) -> Iterator[Schedule]:
@@ -81,8 +79,8 @@ class Schedule:
             yield cls(seed=seed + i, resident=(1, 3, 8)[i % 3])
 
 
-DEFAULT_SCHEDULE = Schedule()
-_schedule: ContextVar[Schedule] = ContextVar("schedule", default=DEFAULT_SCHEDULE)
+DEFAULT = Schedule()
+_schedules: ContextVar[tuple[Schedule, ...]] = ContextVar("schedules", default=(DEFAULT,))
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ class EmuModule:
             exports.append(f"{EXPORT} void emulator_signature_{i}(char* to) {{ emulator::Kernel<&{name}>::signature(to); }}")
         head = ['#include "cuda_on_cpu.h"', "namespace cuda_on_cpu {", '#line 1 "kernels.cu"']
         source = "\n".join([*head, code, '#line 1 "exports"', *exports, "}", ""])
-        flags = (*build.CHECKS, "-g1") + (("-ffp-contract=fast", "-mfma") if contraction == "fast" else ())
+        flags = (*build.CHECKS, "-g1") + (("-ffp-contract=fast", "-mfma", "-O2") if contraction == "fast" else ())
         kept = tuple(option for option in options if option.startswith(KEPT_OPTIONS))
         files = ("cuda_on_cpu.h", "runtime.h")
         try:
@@ -254,7 +252,7 @@ class EmuFunction:
                 raise EmulatorError(f"{name}: parameter {k} is neither a number nor a pointer to numbers")
 
     def __call__(self, grid, block, args, shared_mem: int = 0, stream: Any = None, **ignored: Any) -> None:
-        schedule = _schedule.get()
+        schedule = _schedules.get()[-1]
         grid, block = self._shape(grid, "grid", MAX_GRID), self._shape(block, "block", MAX_BLOCK)
         if block[0] * block[1] * block[2] > MAX_THREADS:
             raise EmulatorError(f"{self.name}: a block of {block} is more than {MAX_THREADS} threads")

@@ -3,8 +3,8 @@
 // What orders an access before a later one by another thread: a barrier of the block between them; a __syncwarp that both
 // lanes pass between them (shuffles and votes order nothing); and between blocks, a __threadfence after the access, then an
 // atomic (or volatile) write, which an atomic (or volatile) access of the other block reads: the pattern of "the last block
-// adds up". Two writes of the same value need no order. Of the readers of a place since its last write two are remembered, so a few races pass unseen, depending on the
-// schedule; no ordered accesses are reported.
+// adds up". Two writes of the same value need no order. Of the readers of a place since its last write two are remembered,
+// so a few races pass unseen, depending on the schedule; no ordered accesses are reported.
 #pragma once
 #include "state.h"
 
@@ -19,9 +19,9 @@ std::unordered_map<const void*, View> published;  // by address of an atomic
 
 void merge(View& into, const Seen& s) {
   for (Seen& known : into)
-    if (known.block == s.block) {
+    if (known.block == s.block && known.thread == s.thread) {
       known.epoch = std::max(known.epoch, s.epoch);
-      if (s.thread != known.thread || s.step > known.step) known.thread = s.thread, known.step = s.step;
+      known.step = std::max(known.step, s.step);
       return;
     }
   into.push_back(s);
@@ -36,7 +36,7 @@ bool ordered(const Stamp& before) {
     return b.clocks_of(current->number)[thread % WARP] >= before.clock;
   }
   for (const Seen& s : b.view)
-    if (s.block == block) return before.epoch <= s.epoch || ((uint32_t)thread == s.thread && before.step <= s.step);
+    if (s.block == block && (before.epoch <= s.epoch || ((uint32_t)thread == s.thread && before.step <= s.step))) return true;
   return false;
 }
 

@@ -382,7 +382,6 @@ extern "C" __attribute__((visibility("default"))) int emulator_launch(Launch* l)
   dl_iterate_phdr(find_segment, nullptr);
   runtime.grid_size = {l->grid[0], l->grid[1], l->grid[2]};
   runtime.block_size = {l->block[0], l->block[1], l->block[2]};
-  runtime.dynamic_bytes = l->shared_bytes;
   copy_in();
   std::vector<void*> addresses(l->n_arguments);
   parameters.resize(l->n_arguments);

@@ -15,7 +15,6 @@ struct Runtime {
   Index3 thread_index, block_index, block_size, grid_size;
   int lane;                 // of the running thread in its warp
   void* dynamic_shared;     // of the running thread's block
-  size_t dynamic_bytes;
 
   int (*barrier)(Count kind, int predicate, int line);
   // One operation of the lanes in `mask`; the value of lane `source`, or a vote on value != 0.

@@ -60,7 +60,7 @@ struct Cell {                 // what is known of a few neighbouring bytes
   Stamp write, read[2];
 };
 
-// What has become visible of a block: everything up to an epoch, and of one thread everything up to a step.
+// What a thread of a block has made visible: everything of the block up to an epoch, and of its own up to a step.
 struct Seen {
   int block;
   uint32_t epoch, thread, step;

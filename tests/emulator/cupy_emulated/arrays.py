@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emulator import cupy_emulated
-from emulator.cupy_emulated.counting import NAMES, count, words
+from emulator.cupy_emulated.counting import NAMES, Partial, count, words
 from emulator.cupy_emulated.memory import MemoryPointer, owner_of, poisoned, pool
 
 SCALARS = (bool, int, float, complex, np.bool_, np.number)
@@ -99,10 +99,11 @@ def index_of(key: Any, shape: tuple[int, ...]) -> tuple[Any, bool]:
     return tuple(parts), masks
 
 
-class ndarray:
+class ndarray(Partial):
     """An array that only the functions of this module compute with."""
 
     __module__ = "cupy"
+    _real = "cupy.ndarray"
     __slots__ = ("__weakref__", "_host")
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
@@ -135,11 +136,6 @@ class ndarray:
         view = self._host.view()
         view.shape = shape
         self._host = view
-
-    def __getattr__(self, name):
-        if name in NAMES["cupy.ndarray"] and not name.startswith("__"):
-            raise NotImplementedError(f"cupy.ndarray.{name} exists, but not in the emulated CuPy: add it to {__name__}")
-        raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
 
     @property
     def data(self) -> MemoryPointer:

@@ -45,3 +45,15 @@ def counted() -> Iterator[Counts]:
         yield counts
     finally:
         _listeners[:] = [c for c in _listeners if c is not counts]
+
+
+class Partial:
+    """A class that has some of the names of a real one, and says so of the others. `_real`: its name in NAMES."""
+
+    __slots__ = ()
+    _real = ""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in NAMES[self._real] and not name.startswith("__"):
+            raise NotImplementedError(f"{self._real}.{name} exists, but not in the emulated CuPy: add it to {__package__}")
+        raise AttributeError(f"{self._real!r} object has no attribute {name!r}")

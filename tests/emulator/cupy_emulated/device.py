@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from emulator import module as kernels
-from emulator.cupy_emulated.counting import count
+from emulator.cupy_emulated.counting import Partial, count
 from emulator.cupy_emulated.memory import MemoryPointer, poisoned
 
 
@@ -18,8 +18,10 @@ class CUDARuntimeError(RuntimeError):
     """As cupy.cuda.runtime's."""
 
 
-class Device:
+class Device(Partial):
     """The one device that there is."""
+
+    _real = "cupy.cuda.Device"
 
     def __init__(self, device=None):
         self.id = int(device or 0)
@@ -67,9 +69,10 @@ _current = _Current()
 _pointers = itertools.count(0x5000, 0x100)
 
 
-class Stream:
+class Stream(Partial):
     """Everything runs at once here; a stream knows its pointer, who is the current one, and that it was waited for."""
 
+    _real = "cupy.cuda.Stream"
     null: Stream
     ptds: Stream
 
@@ -115,7 +118,9 @@ class Stream:
 Stream.null, Stream.ptds = Stream(null=True), Stream(ptds=True)
 
 
-class Event:
+class Event(Partial):
+    _real = "cupy.cuda.Event"
+
     def __init__(self, block=False, disable_timing=False, interprocess=False):
         self.ptr = next(_pointers)
 
@@ -162,8 +167,10 @@ class RawModule(kernels.EmuModule):
         return RawKernel(super().get_function(name))
 
 
-class RawKernel:
+class RawKernel(Partial):
     """What RawModule.get_function returns."""
+
+    _real = "cupy.RawKernel"
 
     def __init__(self, function: kernels.EmuFunction):
         self._function, self.name = function, function.name

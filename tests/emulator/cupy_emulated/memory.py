@@ -8,20 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from emulator.cupy_emulated.counting import count
+from emulator.cupy_emulated.counting import Partial, count
 
 
 class OutOfMemoryError(MemoryError):
     """As cupy.cuda.memory's: more than the pool's limit is asked for."""
 
 
-class MemoryPool:
+class MemoryPool(Partial):
     """The pool behind all arrays: knows how many bytes are in use, and refuses more than its limit."""
+
+    _real = "cupy.cuda.MemoryPool"
 
     def __init__(self):
         self._used, self._limit, self._refs = 0, 0, {}
 
     def _take(self, host: np.ndarray) -> None:
+        if id(host) in self._refs:  # another view of it
+            return
         if self._limit and self._used + host.nbytes > self._limit:
             raise OutOfMemoryError(f"Out of memory allocating {host.nbytes} bytes (allocated so far: {self._used} bytes).")
         count("allocations")
@@ -57,8 +61,10 @@ class MemoryPool:
 pool = MemoryPool()
 
 
-class MemoryPointer:
+class MemoryPointer(Partial):
     """Where an array begins."""
+
+    _real = "cupy.cuda.MemoryPointer"
 
     def __init__(self, mem: Any, offset: int):  # mem: the host array that owns the memory
         self.mem, self._offset = mem, offset
