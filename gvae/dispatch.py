@@ -141,7 +141,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     return memory.empty(shape, dtype) if type(like) is np.ndarray else namespace(like).empty(shape, dtype)
 
 
-def zeros(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+def zeros(shape: int | tuple[int, ...], dtype: Any, like: Any) -> Any:
     """Zeros where `like` lives."""
     return namespace(like).zeros(shape, dtype)
 
