@@ -185,9 +185,17 @@ def plain(array: Any) -> Any:
     return array if type(array) is np.ndarray and array.flags.carray else np.array(array, order="C")
 
 
-def special(array: Any) -> ModuleType:
-    """scipy.special, or its CuPy twin."""
-    return importlib.import_module("cupyx.scipy.special" if is_cuda(array) else "scipy.special")
+def special(array: Any) -> Any:
+    """scipy.special, or its CuPy twin, which lacks some functions: asking for one of them raises DeviceError."""
+    return _SpecialOnDevice() if is_cuda(array) else importlib.import_module("scipy.special")
+
+
+class _SpecialOnDevice:
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return getattr(importlib.import_module("cupyx.scipy.special"), name)
+        except AttributeError:
+            raise DeviceError(f"this needs scipy.special.{name}, which CuPy does not have: do it on the CPU") from None
 
 
 def scatter_add(target: Any, index: Any, values: Any) -> None:

@@ -313,6 +313,11 @@ def test_an_epoch(anywhere, tmp_path):
         np.testing.assert_allclose(tensors[1][name], value, rtol=1e-2, atol=1e-4)
 
 
+def test_what_cupy_lacks_is_said(cupy):
+    with pytest.raises(DeviceError, match=r"scipy\.special\.pdtrik, which CuPy does not have"):
+        dispatch.special(cupy.ones(2)).pdtrik  # noqa: B018
+
+
 def test_an_epoch_is_waited_for_once(cupy):
     trainer = training.Trainer(models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, device="cuda")
     table = data.Table(X, binarize="dynamic").to("cuda")
