@@ -35,7 +35,6 @@ __all__ = ["VAE", "data_support", "load"]
 class VAE:
     """A variational autoencoder with a structured posterior.
 
-    model         : "vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis" (linear): see gvae.models
     latent        : number of latent variables
     posterior     : family of q(z|x): "diagonal", "chain", "band:3", "extended_grid:4x4", "ar1", "lowrank:2", "full", ...
     observation   : family of p(x|z): "bernoulli", "gaussian", "poisson", "categorical:17", "logit:shared:chain", ..., or
@@ -51,6 +50,7 @@ class VAE:
     dequantize    : number of grey levels L of data in [0, 1] that are to have a density (256 for bytes): x = k / (L - 1) is
                     presented as (k + u) / L with u ~ U(0, 1); None: as it is
     prior         : family of p(z), whose parameters are learned: "random_walk", "mixture:10", ...; None: the standard one
+    model         : "vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis" (linear): see gvae.models
     epochs        : passes over the data; or steps, if given, instead
     batch_size, learning_rate (of Adam), dtype ("float32" or "float64")
     schedule      : of the learning rate: "constant"; "cosine", down to 0 at the end of the run ("cosine:E": of epoch E);
@@ -76,7 +76,6 @@ class VAE:
 
     def __init__(
         self,
-        model: str = "vae",
         latent: int = 16,
         posterior: str = "chain",
         observation: str = "auto",
@@ -89,6 +88,7 @@ class VAE:
         binarize: str | None = None,
         dequantize: int | None = None,
         prior: str | None = None,
+        model: str = "vae",
         epochs: int = 20,
         steps: int | None = None,
         batch_size: int = 100,
@@ -104,7 +104,6 @@ class VAE:
         verbose: bool = False,
         device: str = "cpu",
     ):
-        self.model = model
         self.latent = latent
         self.posterior = posterior
         self.observation = observation
@@ -117,6 +116,7 @@ class VAE:
         self.binarize = binarize
         self.dequantize = dequantize
         self.prior = prior
+        self.model = model
         self.epochs = epochs
         self.steps = steps
         self.batch_size = batch_size
