@@ -26,7 +26,8 @@ from gvae.objectives import Terms
 
 __all__ = ["COLUMNS", "Evaluation", "Sampler", "Weights", "importance_sampling", "sampling_error", "standard_error"]
 
-ROWS_AT_ONCE = 10_000  # samples x rows in flight; a 784-pixel decoder then holds about 60 MB in float32
+ROWS_AT_ONCE = 10_000  # samples x rows whose noise is drawn at once
+ROWS_IN_CACHE = 2_500  # ... and that are decoded at once: of 784 pixels each that is 8 MB in float32
 # an Evaluation's values per row
 COLUMNS = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
 
@@ -97,7 +98,7 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
     """The ELBO and log p(x) of every row with K = samples draws each.
 
     memory : MB that the arrays of one chunk of samples may take, beside the data and the parameters (None: as they come,
-             60 for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
+             15 for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
     The result does not depend on how samples were cut into chunks beyond rounding, but does on the subject's batch_size.
     Raises ConfigError for samples < 1 and for a memory that one sample of one batch does not fit into; NonFiniteError for a
     row with a weight that is NaN or infinite, or whose weights are all zero.
@@ -126,7 +127,9 @@ class Sampler:
             k = min(chunk, self.samples - start)
             noise = subject.model.noise(random.fold_in(subject.key, self.stream, i, c), batch, k)
             if self.at_once is None:
-                self.at_once = chunk if self.memory is None else self._fitting(batch, noise, self.memory)
+                self.at_once = max(1, ROWS_IN_CACHE // len(batch))
+                if self.memory is not None:
+                    self.at_once = min(self.at_once, self._fitting(batch, noise, self.memory))
             parts = -(-k // self.at_once)
             if k != self.last:  # blocks that fit parts of another size would lie idle beside those of this one
                 memory_pool.clear()
