@@ -327,7 +327,7 @@ def _train(options: argparse.Namespace) -> None:
     from gvae import data, training, warmup
     from gvae.estimator import VAE, data_support
 
-    run = options.resume or options.out
+    run = options.out if options.resume is None else options.resume
     given = {name: value for name, value in vars(options).items() if name in VAE().get_params()}
     if "hidden" in given:
         given["hidden"] = tuple(given["hidden"])

@@ -726,7 +726,7 @@ def _continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, 
     """
     begun, asked = folder.config, config["settings"]
     try:
-        settings, fitted = VAE._defaults() | begun["settings"], begun["fitted"]
+        settings, fitted = VAE._defaults() | begun["settings"], dict(begun["fitted"])
         epochs = _whole("epochs", settings["epochs"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder.path} is damaged: its configuration lacks or has {error}") from None

@@ -463,6 +463,20 @@ def test_a_small_file_of_a_large_model(folder, change):
     path.unlink()
 
 
+@pytest.mark.parametrize("part", ["settings", "fitted", "notes"])
+@pytest.mark.parametrize("value", [None, 3, "x", [], [1], {}])
+def test_a_configuration_that_is_none(folder, part, value):
+    run = folder / "forged"
+    shutil.copytree(folder / "run", run, dirs_exist_ok=True)
+    tensors, config, counters = load_checkpoint(run / "checkpoint.safetensors")
+    (run / "checkpoint.safetensors").write_bytes(encode(Checkpoint(tensors, config | {part: value}, counters)))
+    (run / "config.json").write_text(json.dumps(config | {part: value}))
+    for use in (gvae.load, lambda run: VAE(**SETTINGS).fit(X, run=run, resume=True)):
+        with contextlib.suppress(GvaeError):
+            use(run)
+    shutil.rmtree(run)
+
+
 @fuzz
 @given(st.data())
 def test_forged_configurations_on_the_command_line(folder, monkeypatch, drawn):

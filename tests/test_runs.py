@@ -242,8 +242,9 @@ def test_the_command_takes_all_from_the_run(tmp_path, monkeypatch, capsys):
         (["--steps", "7"], "only --epochs can be raised"),
         (["other.npy"], "not the rows that run was begun with"),
         (["missing.npy"], "missing.npy: no such file"),
+        (["--resume", ""], "is not a run folder"),
     ):
-        assert cli.main(["train", *wrong, "--resume", "run"]) == 2
+        assert cli.main(["train", "--resume", "run", *wrong]) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n"), words in err) == ("", 1, True), err
     (tmp_path / "elsewhere").mkdir()
