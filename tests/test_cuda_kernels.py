@@ -15,6 +15,7 @@ import pytest
 from emulator import EmulatorError, EmuModule, Schedule, nvrtc, recorded
 
 import gvae.kernels.cpu
+from gvae.kernels import LANES
 from gvae.kernels.cuda import launch
 from gvae.ops._batching import lane_order, rows_of_factors
 
@@ -89,6 +90,16 @@ def test_sources(family):
         assert names[: len(wanted)] == wanted, f"{family}.{name}"
         assert names[-2:] == ["lo", "hi"]
         assert len(names) >= len(wanted) + len(kernel.sizes) + 2
+
+
+def test_sizes_of_blocks_are_the_same_on_both_sides():
+    for family, name, value in (
+        ("chain", "WIDTH", gpu("chain").SEGMENT),
+        ("chain", "PIECES", gpu("chain").PIECES),
+        ("likelihoods", "ROW", gpu("likelihoods").ROW),
+        ("banded", "LANES", LANES),
+    ):
+        assert int(re.search(rf"constexpr int {name} = (\d+);", launch.source(family))[1]) == value
 
 
 # ---- compiled, without a device ----
