@@ -254,6 +254,18 @@ def test_training_steps_of_other_roles(anywhere, posterior, observation):
     np.testing.assert_allclose(there[0], here[0], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", list(models.MODELS))
+def test_every_registered_model_trains_on_a_device(anywhere, name):
+    bounds = []
+    for device in ("cpu", "cuda"):
+        settings = {"observation": "gaussian", "hidden": ()} if name == "factor_analysis" else {"hidden": (8,)}
+        model = models.MODELS[name](12, 4, n_rows=60, **settings)
+        trainer = training.Trainer(model, seed=1, device=device, n_rows=60)
+        batches = data.Table(X).to(device).batches(random.key(5), 20)
+        bounds.append([float(trainer.step(batch)["bound"]) for batch in batches])
+    np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-4)
+
+
 @pytest.mark.parametrize("posterior", [*POSTERIORS, "bernoulli"])
 def test_a_step_stays_on_the_device(cupy, posterior):
     """Binarization, noise, forward, backward, update: nothing goes to or comes from the host, nobody waits."""

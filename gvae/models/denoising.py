@@ -60,7 +60,8 @@ class Denoising(VAE):
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         draw = random.uniform if self.corruption == "masking" else random.normal
         shape = (samples, *batch.x.shape)
-        return super().noise(key, batch, samples) | {"corruption": draw(random.fold_in(key, 1), shape, self.dtype)}
+        corruption = draw(random.fold_in(key, 1), shape, self.dtype, batch.x)
+        return super().noise(key, batch, samples) | {"corruption": corruption}
 
     def corrupted(self, x: Any, noise: Any, step: Any) -> Any:
         """x~ (K, B, D)."""

@@ -65,7 +65,7 @@ class NonlinearFactorAnalysis:
         return {"posterior": np.zeros((n_rows, self.posterior.n_params), self.dtype)}
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
-        return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype)}
+        return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype, vars(batch).get("x"))}
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
         raw = batch.posterior if "posterior" not in params else params["posterior"]  # noqa: SIM401  (a table may lack it)

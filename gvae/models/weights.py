@@ -94,7 +94,8 @@ class Bayes(_Weighed):
     def noise(self, key, batch, samples=1):
         draws = super().noise(key, batch, samples)
         for i, width in enumerate(self.decoder.network.sizes[1:]):
-            draws[f"decoder.{i}"] = random.normal(random.fold_in(key, 1, i), (samples, len(batch), width), self.dtype)
+            shape, like = (samples, len(batch), width), vars(batch).get("x")
+            draws[f"decoder.{i}"] = random.normal(random.fold_in(key, 1, i), shape, self.dtype, like)
         return draws
 
     def decode(self, params, z, noise):

@@ -296,7 +296,7 @@ class Trainer:
         """(arrays by name, counters): all that training changes. The arrays are the trainer's own, not copies."""
         arrays = {f"parameters/{name}": value for name, value in self.parameters.items()}
         arrays |= {"optimizer/m": self.optimizer.m, "optimizer/v": self.optimizer.v}
-        arrays |= {f"state/{name}": np.asarray(value) for name, value in self.state.items()}
+        arrays |= {f"state/{name}": x if dispatch.is_cuda(x) else np.asarray(x) for name, x in self.state.items()}
         for name, rows in self.rows.items():
             arrays |= {f"rows/{name}/values": rows.values, f"rows/{name}/m": rows.m, f"rows/{name}/v": rows.v}
             arrays[f"rows/{name}/steps"] = rows.steps
