@@ -532,7 +532,6 @@ def test_the_gaps_are_the_formulas():
     assert result.approximation.mean() == pytest.approx(FA.diagonal_gap(), abs=0.05)
     np.testing.assert_allclose(result.amortization, best - encoder, rtol=0.2, atol=0.2)
     assert result.amortization.mean() == pytest.approx((best - encoder).mean(), rel=0.02)
-    print((best - found).max(), (best - encoder), result.amortization, result.approximation, FA.diagonal_gap())
 
 
 def test_the_best_encoder_has_no_amortization_gap_and_the_full_family_no_other():

@@ -123,3 +123,16 @@ def test_structure_in_one_layer_alone():
 def test_refusals(settings, message):
     with pytest.raises(ConfigError, match=message):
         models.Hierarchical(N_DATA, **{"latents": (6, 3), "hidden": ((16,), (8,))} | settings)
+
+
+def test_draws_from_the_model_have_its_covariance():
+    """x of the linear model, 100,000 draws: W1 (W2 W2' + I) W1' + I within 5 standard errors."""
+    model, params, covariance = linear()
+    n = 100_000
+    batch = Table(np.zeros((1, 4))).batch(np.zeros(1, int), random.key(0))
+    terms = model.generate(params, {}, model.noise(random.key(3), batch, n))
+    view = terms.views["x"]
+    x = view.sample(view.noise(random.key(4)))[:, 0]
+    spread = np.sqrt((np.outer(np.diag(covariance), np.diag(covariance)) + covariance**2) / n)
+    assert (np.abs(np.cov(x.T) - covariance) < 5 * spread).all()
+    assert [layer.z.shape for layer in terms.layers] == [(n, 1, 3), (n, 1, 2)]

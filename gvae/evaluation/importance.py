@@ -6,6 +6,7 @@ memory.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import tracemalloc
@@ -155,10 +156,11 @@ class Sampler:
         if not tracing:
             tracemalloc.start()
         try:
-            bytes_each(1)  # compiles, which takes memory of its own
-            one = bytes_each(1)
+            gc.collect()  # garbage that went during a measurement would make it too small, and so would a late release:
+            bytes_each(1)  # hence the larger of two; the first of all compiles, which takes memory of its own
+            one = max(bytes_each(1), bytes_each(1))
             several = max(1, min(most, int(memory * 1e6 / one / 2)))
-            fitting = int(memory * 1e6 / bytes_each(several))
+            fitting = int(memory * 1e6 / max(bytes_each(several), bytes_each(several)))
         finally:
             memory_pool.clear()
             if not tracing:

@@ -26,7 +26,7 @@ from gvae.models.autoencoder import Autoencoder
 from gvae.models.denoising import Denoising
 from gvae.models.factor_analysis import FactorAnalysis, LinearVAE
 from gvae.models.hierarchical import Hierarchical
-from gvae.models.nlfa import NonlinearFactorAnalysis, inference_gaps
+from gvae.models.nlfa import NonlinearFactorAnalysis
 from gvae.models.vae import VAE
 from gvae.models.weights import MAP, Bayes
 
@@ -51,5 +51,4 @@ __all__ = [
     "Hierarchical",
     "LinearVAE",
     "NonlinearFactorAnalysis",
-    "inference_gaps",
 ]

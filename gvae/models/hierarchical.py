@@ -97,7 +97,19 @@ class Hierarchical:
             )
 
         layers = [layer(i) for i in range(len(q))]
-        return Terms({"x": x.log_prob(batch.x)}, layers, inference=tuple(encoder.name for encoder in self.encoders))
+        inference = tuple(encoder.name for encoder in self.encoders)
+        return Terms({"x": x.log_prob(batch.x)}, layers, inference=inference, views={"x": x})
+
+    def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+        last = self.posteriors[-1]
+        standard = last(np.zeros(last.n_params, self.dtype)).standard
+        p: Any = standard if self.top is None else self.top(params["top.raw"])
+        layers = []
+        for i in reversed(range(len(self.decoders))):  # from the top down
+            z = p.sample(noise[f"z{i + 1}"])
+            layers.insert(0, Layer(p, p, z, noise[f"z{i + 1}"]))
+            p = self.decoders[i](params, z)
+        return Terms({}, layers, views={"x": p})
 
 
 def _each(name: str, value: Any, n: int) -> Sequence[Any]:

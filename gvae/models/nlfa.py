@@ -2,33 +2,25 @@
 
 Each datum has a posterior of its own, so nothing is amortized: the E step improves the rows of a batch by some gradient
 steps from where they were, the M step moves the decoder. Data not trained on are given fresh posteriors with the decoder
-held fixed. The amortized twin is `VAE(..., observation="gaussian")` with the same decoder, and `inference_gaps` says what
-the encoder costs:
-
-    log p(x) - L(q_encoder) = [log p(x) - L(q*)] + [L(q*) - L(q_encoder)]      approximation gap + amortization gap
-
-with q* the best member of the posterior's family for that datum.
+held fixed. The amortized twin is `VAE(..., observation="gaussian")` with the same decoder, and
+`gvae.evaluation.inference_gaps` says what its encoder costs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gvae import autodiff, families, random
 from gvae.data import Batch, Table
-from gvae.errors import ConfigError
-from gvae.evaluation import evaluate
 from gvae.families import Conditional, Family
-from gvae.models.vae import VAE
 from gvae.objectives import ELBO, Layer, Terms
 from gvae.optim import RowAdam
 from gvae.training import Trainer
 
-__all__ = ["NonlinearFactorAnalysis", "inference_gaps"]
+__all__ = ["NonlinearFactorAnalysis"]
 
 
 class NonlinearFactorAnalysis:
@@ -135,52 +127,3 @@ class NonlinearFactorAnalysis:
             rows.learning_rate = rate
             self.improve(params, rows, batch, random.fold_in(key, i), steps=-(-steps // 2), samples=samples)
         return rows.values
-
-
-@dataclass(frozen=True)
-class Gaps:
-    """Per row, in nats: log p(x) (importance sampling from q*), L(q*), L(q_encoder)."""
-
-    log_likelihood: np.ndarray
-    best: np.ndarray
-    encoder: np.ndarray
-
-    @property
-    def approximation(self) -> np.ndarray:
-        """log p(x) - L(q*): what the posterior's family cannot express."""
-        return self.log_likelihood - self.best
-
-    @property
-    def amortization(self) -> np.ndarray:
-        """L(q*) - L(q_encoder): what the encoder does not find."""
-        return self.best - self.encoder
-
-
-def inference_gaps(
-    model: VAE,
-    params: Any,
-    x: np.ndarray,
-    *,
-    samples: int = 1000,
-    steps: int = 500,
-    learning_rate: float = 0.02,
-    key: np.ndarray | None = None,
-) -> Gaps:
-    """The two parts of an amortized model's inference gap on rows x (N, D).
-
-    q* is found from the encoder's own answer by `steps` gradient steps; both bounds use the same `samples` draws of
-    noise, so that their difference is less noisy than either.
-    """
-    key = random.key(0) if key is None else key
-    if model.posterior.n_shared:
-        raise ConfigError(
-            f"inference_gaps: {model.posterior} shares numbers between rows, so no row has a best one of its own"
-        )
-    settings = model.posterior, model.observation, model.decoder.network.sizes[1:-1], model.decoder.network.activation
-    free = NonlinearFactorAnalysis(x.shape[1], model.posterior.n, *settings, dtype=model.dtype)
-    x = np.asarray(x, model.dtype)
-    start = np.asarray(model.encoder.network(params, x))
-    best = free.infer(params, x, start=start, steps=steps, learning_rate=learning_rate, key=random.fold_in(key, 0))
-    noise = random.fold_in(key, 1)
-    own, its = (evaluate(free, params, Table(x, posterior=raw), samples=samples, key=noise) for raw in (best, start))
-    return Gaps(own.log_likelihood, own.elbo, its.elbo)
