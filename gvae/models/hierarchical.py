@@ -104,7 +104,7 @@ class Hierarchical:
         last = self.posteriors[-1]
         standard = last(np.zeros(last.n_params, self.dtype)).standard
         p: Any = standard if self.top is None else self.top(params["top.raw"])
-        layers = []
+        layers: list[Layer] = []
         for i in reversed(range(len(self.decoders))):  # from the top down
             z = p.sample(noise[f"z{i + 1}"])
             layers.insert(0, Layer(p, p, z, noise[f"z{i + 1}"]))
