@@ -417,8 +417,8 @@ def load(path: str | os.PathLike) -> VAE:
     try:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
-        settings, fitted = config["settings"], config["fitted"]
-        estimator = VAE(**_checked(VAE._defaults() | settings) | {"hidden": tuple(settings["hidden"])})
+        settings, fitted = VAE._defaults() | config["settings"], config["fitted"]  # older files know fewer settings
+        estimator = VAE(**_checked(settings) | {"hidden": tuple(settings["hidden"])})
         named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
         _check_widths(settings, n_inputs, _family("observation", fitted["observation"]), sum(v.size for v in named.values()))
         model = _build(settings, n_inputs, fitted["observation"], _whole("n_rows", fitted.get("n_rows", 1)))
@@ -498,10 +498,8 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if checked["random_state"] >= 2**64:
             raise ConfigError(f"random_state is {seed!r}, expected a whole number below 2^64, or None")
     checked["verbose"] = bool(settings["verbose"])
-    device = settings.get("device", "cpu")  # runs from before there was a choice
-    if not isinstance(device, str) or device not in dispatch.DEVICES:
-        raise ConfigError(f"device is {device!r}, expected 'cpu' or 'cuda'")
-    checked["device"] = device
+    if not isinstance(settings["device"], str) or settings["device"] not in dispatch.DEVICES:
+        raise ConfigError(f"device is {settings['device']!r}, expected 'cpu' or 'cuda'")
     return checked
 
 
@@ -622,7 +620,8 @@ def _check_room(n_bytes: int, what: str) -> None:
         return
     room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if n_bytes > room > 0:
-        raise ConfigError(f"{what} needs more than {n_bytes / 2**30:.3g} GiB; this machine has {room / 2**30:.3g} GiB")
+        least = min(n_bytes, 10**30) / 2**30  # an integer may be beyond floating point
+        raise ConfigError(f"{what} needs more than {least:.3g} GiB; this machine has {room / 2**30:.3g} GiB")
 
 
 def _json(notes: dict[str, Any]) -> dict[str, Any]:
