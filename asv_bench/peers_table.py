@@ -32,9 +32,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # the benchmarks, and the gvae of 
 
 import numpy as np  # noqa: E402
 import run  # noqa: E402
-from benchmarks import gaussian, scaling  # noqa: E402
 from benchmarks.banded import Inverse, Solve, offsets_of  # noqa: E402
 from benchmarks.common import Benchmark  # noqa: E402
+
+from benchmarks import gaussian, scaling  # noqa: E402
 
 SAMPLE = 10e-3  # seconds that one timing lasts at least, as calls in a loop would: shorter calls are repeated
 PAUSE = (

@@ -451,6 +451,8 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         checked["steps"] = _whole("steps", settings["steps"])
     if settings["dequantize"] is not None:
         checked["dequantize"] = _whole("dequantize", settings["dequantize"], least=2)
+        if checked["dequantize"] > 2**24:
+            raise ConfigError("dequantize is more than 2^24, beyond which float32 tells no levels apart")
     checked["warmup"] = _whole("warmup", settings["warmup"], least=0)
     hidden = settings["hidden"]
     if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
