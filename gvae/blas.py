@@ -57,7 +57,10 @@ def find_openblas() -> OpenBLAS | None:
         return None
     paths = {line.split()[-1] for line in maps.splitlines() if "openblas" in line}
     for path in sorted(paths, key=lambda p: "numpy" not in p):  # SciPy may have brought another one
-        library = ctypes.CDLL(path)
+        try:
+            library = ctypes.CDLL(path)
+        except OSError:  # out of reach by now: another root, other permissions
+            continue
         for prefix in ("scipy_", ""):
             for suffix in ("64_", ""):
                 names = ("get_corename", "get_num_threads", "set_num_threads")

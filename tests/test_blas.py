@@ -33,6 +33,16 @@ def test_threads_are_put_back(monkeypatch):
     assert library.kernel_type().decode()
 
 
+def test_a_library_out_of_reach_is_no_library(monkeypatch):
+    """NumPy has it, but it cannot be opened once more: the process goes on with the threads it has."""
+
+    def refuse(path):
+        raise OSError(13, "Permission denied", path)
+
+    monkeypatch.setattr(blas.ctypes, "CDLL", refuse)
+    assert blas.find_openblas.__wrapped__() is None
+
+
 def kernel_type(*command, **environment):
     """What OpenBLAS runs in a new process."""
     inherited = {name: value for name, value in os.environ.items() if name != blas.KERNELS}

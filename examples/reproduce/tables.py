@@ -86,7 +86,8 @@ def digest(model: gvae.VAE) -> str:
 def measure(model: gvae.VAE, test: np.ndarray, samples: int, progress: bool) -> dict[str, Any]:
     """The figures of a trained row, in nats per test row."""
     result = model.evaluate(test, samples=samples, seed=SEED, progress=progress)
-    figures = {name: value for name, value in result.summary().items() if math.isfinite(value)}
+    numbers = {name: value for name, value in result.summary().items() if isinstance(value, (int, float))}
+    figures = {name: value for name, value in numbers.items() if math.isfinite(value)}
     units = np.concatenate([model.transform(test[i : i + 1000]) for i in range(0, len(test), 1000)])
     return figures | {"active_units": int((units.var(axis=0) > 0.01).sum())}
 
