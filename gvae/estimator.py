@@ -455,9 +455,11 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError("dequantize is more than 2^24, beyond which float32 tells no levels apart")
     checked["warmup"] = _whole("warmup", settings["warmup"], least=0)
     hidden = settings["hidden"]
-    if isinstance(hidden, (str, bytes)) or not hasattr(hidden, "__iter__"):
-        hidden = (hidden,)
-    checked["hidden"] = [_whole("hidden", width) for width in hidden]
+    try:
+        widths = [hidden] if isinstance(hidden, (str, bytes)) else list(hidden)
+    except TypeError:  # a number, or an array without axes
+        widths = [hidden]
+    checked["hidden"] = [_whole("hidden", width) for width in widths]
     texts = ("model", "posterior", "observation", "prior", "activation", "objective", "gradient", "schedule", "on_nonfinite")
     for name in texts:
         if name == "prior" and settings[name] is None:
