@@ -67,7 +67,7 @@ def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, cap
     row = tables.Row("small-1", settings, (-1.0, None))
     monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
     table = tables.Table("toy", "A toy", "digits", (row,))
-    assert "| small-1 | pending | -1 | pending | - | | 3 | | |" in tables.show(table)
+    assert "| small-1 | pending | -1 | pending | - | | | 3 | | |" in tables.show(table)
     assert tables.verify(table, row, tmp_path / "a", 5) == ["small-1 has no record: it is pending"]
 
     asked = iter(range(10**6))

@@ -36,8 +36,10 @@ INTRODUCTION = """\
 
 Written by `python examples/reproduce/page.py` from the files under `docs/results/`, one a row: its epochs, figures,
 settings, command, machine, date and the SHA-256 of its final parameters. In nats per test row, ± the standard error that the
-choice of rows causes. A row that is not there yet is pending: `python examples/reproduce/TABLE.py ROW` trains it, and
-continues it if it was interrupted. With `--verify`, a finished run is evaluated again.
+choice of rows causes; "k > 0.7" is the share of rows whose Pareto k says that their log p(x) rests on a few draws, and is
+too low. Minutes are those of a machine that did other work as well. A row that is not there yet is pending: `python
+examples/reproduce/TABLE.py ROW` trains it, and continues it if it was interrupted. With `--verify`, a finished run is
+evaluated again.
 """
 SEED = 0  # of the binarization and the noise of every evaluation
 
@@ -151,20 +153,19 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
 def show(table: Table) -> str:
     """The table as Markdown, published figures beside ours."""
     columns = ("row", f"log p(x), {SAMPLES} samples", "published", "ELBO", "published")
-    columns += ("active units", "epochs", "minutes", "parameters")
+    columns += ("k > 0.7", "active units", "epochs", "minutes", "parameters")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table.rows:
         log_p, elbo = ("-" if x is None else f"{x:g}" for x in row.published)
         r = table.record(row)
         if r is None:
-            lines.append(f"| {row.name} | pending | {log_p} | pending | {elbo} | | {row.settings['epochs']} | | |")
+            lines.append(f"| {row.name} | pending | {log_p} | pending | {elbo} | | | {row.settings['epochs']} | | |")
             continue
         ours = [f"{r[n]:.2f} ± {r[n + '_standard_error']:.2f}" for n in ("log_likelihood", "elbo")]
+        k = f"{r['pareto_k_unreliable']:.0%}" if "pareto_k_unreliable" in r else "-"  # none for very few samples
         minutes, sha = r["training_seconds"] / 60, r["parameters_sha256"][:12]
-        lines.append(
-            f"| {row.name} | {ours[0]} | {log_p} | {ours[1]} | {elbo} | {r['active_units']} | {r['settings']['epochs']} "
-            f"| {minutes:.0f} | `{sha}` |"
-        )
+        cells = (row.name, ours[0], log_p, ours[1], elbo, k, r["active_units"], r["settings"]["epochs"])
+        lines.append(f"| {' | '.join(map(str, cells))} | {minutes:.0f} | `{sha}` |")
     return "\n".join(lines)
 
 
