@@ -47,11 +47,12 @@ def over(kernel: Callable[..., None], *arguments: Any, n: int, work: int, step: 
         return
     cuts = [i * -(-n // step) // shares * step for i in range(shares)] + [n]
     pool = _shared_pool(shares - 1)
-    others = [(lo, hi, pool.submit(_share, [(kernel, arguments, lo, hi)])) for lo, hi in itertools.pairwise(cuts[1:])]
+    boxes = [[(kernel, arguments, lo, hi)] for lo, hi in itertools.pairwise(cuts[1:])]
+    others = [(box, pool.submit(_share, box)) for box in boxes]
     kernel(*arguments, 0, cuts[1])
-    for lo, hi, future in reversed(others):
-        if future.cancel():  # nobody has begun it
-            kernel(*arguments, lo, hi)
+    for box, future in reversed(others):
+        if future.cancel():  # nobody has begun it; the box stays in the pool's queue, and must not hold the arrays there
+            _share(box)
         else:
             future.result()
 

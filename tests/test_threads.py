@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -184,3 +185,22 @@ def test_a_large_product_is_shared_where_the_blas_is_not(monkeypatch):
     ops.affine(x, y, np.zeros(n))
     library.set_threads(before)
     assert dense._multiply_pieces not in shared
+
+
+def test_work_that_nobody_began_holds_no_arrays(monkeypatch):
+    """A share taken back by the caller stays in the queue of the busy thread; its arrays must not, or memory doubles."""
+    monkeypatch.setenv(threads.VARIABLE, "2")
+    begin, done = threading.Event(), threading.Event()
+    blocker = threads._shared_pool(1).submit(lambda: (begin.set(), done.wait(60)))
+    try:
+        assert begin.wait(60)
+        array = np.zeros(10)
+        gone = weakref.ref(array)
+        seen = []
+        threads.over(lambda x, lo, hi: seen.append((lo, hi)), array, n=10, work=1 << 30)
+        assert sorted(seen) == [(0, 5), (5, 10)]
+        del array
+        assert gone() is None
+    finally:
+        done.set()
+        blocker.result()

@@ -143,24 +143,27 @@ class Sampler:
     def _fitting(self, batch: Batch, noise: Mapping[str, np.ndarray], memory: float) -> int:
         """How many samples of this batch, the largest, fit into so many MB: tried with one, then with half of what may."""
 
-        def bytes_each(samples: int) -> float:
+        floor = math.inf  # what is held besides: the least that was seen, as threads may let go of something late
+
+        def peak(samples: int) -> int:
+            nonlocal floor
             memory_pool.clear()  # so that what would be used again is counted
             part = {name: draws[:samples] for name, draws in noise.items()}
-            before, _ = tracemalloc.get_traced_memory()
+            floor = min(floor, tracemalloc.get_traced_memory()[0])
             tracemalloc.reset_peak()
             _Running(batch, samples).add(self.subject.terms(batch, part))
-            return (tracemalloc.get_traced_memory()[1] - before) / samples
+            return tracemalloc.get_traced_memory()[1]
 
         most = min(len(draws) for draws in noise.values())
         tracing = tracemalloc.is_tracing()
         if not tracing:
             tracemalloc.start()
         try:
-            gc.collect()  # garbage that went during a measurement would make it too small, and so would a late release:
-            bytes_each(1)  # hence the larger of two; the first of all compiles, which takes memory of its own
-            one = max(bytes_each(1), bytes_each(1))
+            gc.collect()
+            peak(1)  # compiles, which takes memory of its own
+            one = max(peak(1), peak(1)) - floor
             several = max(1, min(most, int(memory * 1e6 / one / 2)))
-            fitting = int(memory * 1e6 / max(bytes_each(several), bytes_each(several)))
+            fitting = int(memory * 1e6 * several / (max(peak(several), peak(several)) - floor))
         finally:
             memory_pool.clear()
             if not tracing:
