@@ -26,6 +26,7 @@ from gvae.distributions import (
     Support,
 )
 from gvae.errors import BoundsError, ConfigError, NotPositiveDefiniteError
+from gvae.families import parse
 
 N, B = 6, 3
 rng = np.random.default_rng(5)
@@ -385,3 +386,14 @@ def test_a_pivot_that_is_not_positive_is_named():
         with pytest.raises(NotPositiveDefiniteError, match=r"row \(1,\), column 4") as caught:
             use()
         assert (caught.value.rows, caught.value.minors) == ([(1,)], [5])
+
+
+def test_a_moment_without_closed_form_is_named():
+    """A logit-normal has a density, draws and a mean by quadrature, but no variance: the message says what to do."""
+    family = parse("logit:chain", 4)
+    d = family(np.zeros(family.n_params))
+    for moment in (d.variance, d.covariance):
+        with pytest.raises(
+            NotImplementedError, match=r"LogitNormal has no (co)?variance in closed form: average over draws"
+        ):
+            moment()

@@ -91,12 +91,12 @@ class Distribution:
         return None
 
     def variance(self) -> Any:
-        """Marginal variances (..., n)."""
-        raise NotImplementedError
+        """Marginal variances (..., n). NotImplementedError, named, where there is no closed form."""
+        raise NotImplementedError(f"{type(self).__name__} has no variance in closed form: average over draws")
 
     def covariance(self) -> np.ndarray:
-        """The dense covariance (..., n, n) as a plain array, for looking."""
-        raise NotImplementedError
+        """The dense covariance (..., n, n) as a plain array, for looking. NotImplementedError as for `variance`."""
+        raise NotImplementedError(f"{type(self).__name__} has no covariance in closed form: average over draws")
 
     @property
     def standard(self) -> Distribution:
