@@ -137,18 +137,22 @@ class _Node:
 
     def run(self) -> None:
         """Once more, for the values that the parents have now."""
-        primitive = self.primitive
-        self.args = [a if p is None else p.value for a, p in zip(self.args, self.parents, strict=True)]
+        primitive, args = self.primitive, self.args
+        for i, parent in enumerate(self.parents):
+            if parent is not None:
+                args[i] = parent.value
         if primitive.saves:
-            self.value, self.saved = primitive.forward(*self.args, save=True, **self.settings)
+            self.value, self.saved = primitive.forward(*args, save=True, **self.settings)
         else:
-            self.value = primitive.forward(*self.args, **self.settings)
+            self.value = primitive.forward(*args, **self.settings)
         for output in self.outputs:
             output.value = self.value if output.index is None else self.value[output.index]
 
     def release(self) -> None:
         """Let go of all arrays that the parents bring again, and of the result."""
-        self.args = [a if p is None else None for a, p in zip(self.args, self.parents, strict=True)]
+        for i, parent in enumerate(self.parents):
+            if parent is not None:
+                self.args[i] = None
         self.value = self.saved = None
         for output in self.outputs:
             output.value = None
@@ -165,7 +169,7 @@ class Primitive:
         self.saves = saves
         self.differentiable = differentiable
         self.rule: Callable | None = None
-        self.fresh: Iterable[bool] = ()
+        self.fresh: bool | tuple[bool, ...] = False
         self.into = False
 
     def vjp(self, rule: Callable | None = None, *, fresh: bool | tuple[bool, ...] = False, into: bool = False) -> Any:
@@ -177,7 +181,7 @@ class Primitive:
         """
         if rule is None:
             return functools.partial(self.vjp, fresh=fresh, into=into)
-        self.rule, self.fresh, self.into = rule, fresh if isinstance(fresh, tuple) else itertools.repeat(fresh), into
+        self.rule, self.fresh, self.into = rule, fresh, into
         return rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
@@ -204,17 +208,6 @@ class Primitive:
             nodes.append(node)
         return outputs if several else outputs[0]
 
-    def pull(self, node: _Node, y_bar: Any, needs: tuple[bool, ...], buffer: Callable[[Var], Any]) -> tuple:
-        """The cotangents of a node's arguments; buffer(argument) is where the caller would like one to be written."""
-        if self.rule is None:
-            raise NotImplementedError(f"{self.__name__} has no derivative rule")
-        settings = {k: v for k, v in node.settings.items() if k != "out"}
-        if self.saves:
-            settings["saved"] = node.saved
-        if self.into:
-            settings["into"] = tuple(buffer(p) if need else None for p, need in zip(node.parents, needs, strict=True))
-        return self.rule(y_bar, node.value, *node.args, needs=needs, **settings)
-
 
 def primitive(forward: Callable | None = None, *, saves: bool = False, differentiable: bool = True) -> Any:
     """Make a primitive of a function on plain arrays.
@@ -237,8 +230,48 @@ def stop_gradient(x: Any) -> Any:
     return _map(lambda leaf: _stopped(leaf) if isinstance(leaf, Var) else leaf, x)
 
 
+class _Place(NamedTuple):
+    """Where a variable's cotangent is collected: of a leaf, or of an output (None: the only one) of a node that is visited."""
+
+    leaf: int | None
+    visit: int | None
+    output: int | None
+
+
+class _Visit:
+    """A node on the way back: how its rule is called, and where the cotangents of its arguments go."""
+
+    __slots__ = ("gifts", "into", "needs", "node", "settings")
+
+    def __init__(self, node: _Node, places: list[_Place | None]):
+        self.node, self.needs = node, tuple(place is not None for place in places)
+        self.settings = {name: x for name, x in node.settings.items() if name != "out"}
+        fresh = node.primitive.fresh
+        self.gifts = [  # (position among the arguments, variable, its place, whether the rule makes an array of its own)
+            (i, node.parents[i], place, fresh[i] if isinstance(fresh, tuple) else fresh)
+            for i, place in enumerate(places)
+            if place is not None
+        ]
+        self.into = [place.leaf if place and node.primitive.into else None for place in places]
+
+    def pull(self, y_bar: Any, offers: list[Any]) -> tuple:
+        """The cotangents of the node's arguments. offers: by leaf, an array into which the first rule that can may write."""
+        node, primitive, settings = self.node, self.node.primitive, self.settings
+        if primitive.rule is None:
+            raise NotImplementedError(f"{primitive.__name__} has no derivative rule")
+        if primitive.saves:
+            settings = settings | {"saved": node.saved}
+        if primitive.into:
+            into = [None] * len(self.into)
+            for i, leaf in enumerate(self.into):
+                if leaf is not None:
+                    into[i], offers[leaf] = offers[leaf], None
+            settings = settings | {"into": into}
+        return primitive.rule(y_bar, node.value, *node.args, needs=self.needs, **settings)
+
+
 class _Plan:
-    """The way back from outputs to leaves: which nodes are visited, in which order, and what is wanted of each."""
+    """The way back from outputs to leaves: which nodes are visited, the last one first, and what is wanted of each."""
 
     def __init__(self, outputs: list[Var], leaves: list[Var]):
         self.leaf_at = {id(leaf): i for i, leaf in enumerate(leaves)}
@@ -250,80 +283,74 @@ class _Plan:
             if id(node) not in nodes:
                 nodes[id(node)] = node
                 stack.extend(p.node for p in node.parents if p is not None and p.node is not None)
-        self.leads: set[int] = set()
-        self.visits: list[tuple[_Node, tuple[bool, ...]]] = []
+        self.visit_at: dict[int, int] = {}
+        self.visits: list[_Visit] = []
         for node in sorted(nodes.values(), key=lambda node: node.depth):
-            needs = tuple(self._wanted(p) for p in node.parents)
-            if node.primitive.differentiable and any(needs):
-                self.leads.add(id(node))
-                self.visits.append((node, needs))
-        self.visits.reverse()
+            places = [self._place(p) for p in node.parents]
+            if node.primitive.differentiable and any(places):
+                self.visit_at[id(node)] = len(self.visits)
+                self.visits.append(_Visit(node, places))
+        self.starts = [(out, self._place(out)) for out in outputs]
 
-    def _wanted(self, parent: Var | None) -> bool:
-        return parent is not None and (
-            id(parent) in self.leaf_at or (parent.node is not None and id(parent.node) in self.leads)
-        )
+    def _place(self, var: Var | None) -> _Place | None:
+        """None if nothing is wanted of the variable."""
+        if var is None:
+            return None
+        leaf, visit = self.leaf_at.get(id(var)), self.visit_at.get(id(var.node))
+        return None if leaf is None and visit is None else _Place(leaf, visit, var.index)
 
 
-def _backward(plan: _Plan, outputs: list[tuple[Var, Any]], buffers: list[Any]) -> list[Any]:
-    """Cotangents of the plan's leaves, given (output, cotangent) pairs; None for a leaf that no output depends on.
+def _backward(plan: _Plan, seeds: list[Any], buffers: list[Any]) -> list[Any]:
+    """Cotangents of the plan's leaves, given those of its outputs; None for a leaf that no output depends on.
 
     buffers: an array per leaf (or None) into which its cotangent is written, and which is then returned for it.
     """
-    leaf_at, leads = plan.leaf_at, plan.leads
-    found: list[Any] = [None] * len(leaf_at)
-    owned = [False] * len(leaf_at)
-    cotangents: dict[int, Any] = {}
-    mine: set[int] = set()  # nodes whose cotangent nothing but this tape sees
+    found: list[Any] = [None] * len(buffers)
+    owned = [False] * len(buffers)
+    offers = list(buffers)
+    cotangents: list[Any] = [None] * len(plan.visits)
+    mine = [False] * len(plan.visits)  # whether nothing but this tape sees the cotangent
 
-    offered: set[int] = set()
-
-    def buffer(var: Var) -> Any:
-        """The caller's buffer for a leaf, to the first rule that asks for it: what comes later is added."""
-        i = leaf_at.get(id(var))
-        if i is None or i in offered or found[i] is not None:
-            return None
-        offered.add(i)
-        return buffers[i]
-
-    def give(var: Var, bar: Any, fresh: bool) -> None:
+    def give(var: Var, place: _Place, bar: Any, fresh: bool) -> None:
         """Add a cotangent to what a variable has received so far."""
         if bar.shape != var.value.shape:
             name = "output" if var.node is None else var.node.primitive.__name__
             raise ShapeError(f"{name}: its cotangent has shape {bar.shape}, expected {var.value.shape}")
-        i = leaf_at.get(id(var))
-        if i is not None:
-            if found[i] is None:
-                if buffers[i] is not None:
-                    if bar is not buffers[i]:
-                        buffers[i][...] = bar
-                    found[i], owned[i] = buffers[i], True
-                else:
-                    found[i], owned[i] = bar, fresh
+        leaf, visit, output = place
+        if leaf is not None:
+            offers[leaf] = None
+            if found[leaf] is not None:
+                found[leaf], owned[leaf] = _sum(found[leaf], owned[leaf], bar, fresh), bar.ndim > 0
+            elif buffers[leaf] is None:
+                found[leaf], owned[leaf] = bar, fresh
             else:
-                found[i], owned[i] = _sum(found[i], owned[i], bar, fresh), bar.ndim > 0
-        elif var.node is not None and id(var.node) in leads:
-            key = id(var.node)
-            if var.index is None:
-                if key in cotangents:
-                    bar, fresh = _sum(cotangents[key], key in mine, bar, fresh), bar.ndim > 0
-                cotangents[key] = bar
-                if fresh:
-                    mine.add(key)
-            else:
-                slots = cotangents.setdefault(key, [None] * len(var.node.value))
-                slots[var.index] = bar if slots[var.index] is None else slots[var.index] + bar
+                if bar is not buffers[leaf]:
+                    buffers[leaf][...] = bar
+                found[leaf], owned[leaf] = buffers[leaf], True
+            return
+        assert visit is not None
+        if output is not None:
+            if cotangents[visit] is None:
+                cotangents[visit] = [None] * len(plan.visits[visit].node.value)
+            slots = cotangents[visit]
+            slots[output] = bar if slots[output] is None else slots[output] + bar
+        elif cotangents[visit] is None:
+            cotangents[visit], mine[visit] = bar, fresh
+        else:
+            cotangents[visit], mine[visit] = _sum(cotangents[visit], mine[visit], bar, fresh), bar.ndim > 0
 
-    for out, bar in outputs:
-        give(out, bar, fresh=False)
-    for node, needs in plan.visits:
-        y_bar = cotangents.pop(id(node), None)
+    for (out, place), bar in zip(plan.starts, seeds, strict=True):
+        if place is not None:
+            give(out, place, bar, fresh=False)
+    for i in range(len(plan.visits) - 1, -1, -1):
+        visit, y_bar = plan.visits[i], cotangents[i]
         if y_bar is None:
             continue
-        bars = node.primitive.pull(node, y_bar, needs, buffer)
-        for parent, need, bar, fresh in zip(node.parents, needs, bars, node.primitive.fresh, strict=False):
-            if need and bar is not None:
-                give(parent, bar, fresh)
+        cotangents[i] = None
+        bars = visit.pull(y_bar, offers)
+        for position, var, place, fresh in visit.gifts:
+            if bars[position] is not None:
+                give(var, place, bars[position], fresh)
     # what the tape has not summed itself may be a view of something else, or stand for several leaves
     return [bar if bar is None or own else dispatch.copy(bar) for bar, own in zip(found, owned, strict=True)]
 
@@ -418,7 +445,7 @@ class Recording:
             plan = _Plan([var for var, _ in outputs], leaves)
             self.ways[key] = _Way(plan, wanted, [self.buffers[id(leaf)] for leaf in leaves])
         way = self.ways[key]
-        bars = iter(zip(_backward(way.plan, outputs, way.buffers), way.buffers, strict=True))
+        bars = iter(zip(_backward(way.plan, [seed for _, seed in outputs], way.buffers), way.buffers, strict=True))
 
         def fill(leaf: Var) -> Any:
             bar, buffer = next(bars)

@@ -44,11 +44,17 @@ class MLP:
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> Any:
         """x (..., inputs) or CSR (rows, inputs) -> (..., outputs)."""
+        return dense.affine(*self.last_layer(params, x))
+
+    def last_layer(self, params: Mapping[str, Any], x: Any) -> tuple[Any, Any, Any]:
+        """What the last layer is given, its weight and its bias, for those who fuse it with what comes after."""
         last = len(self.sizes) - 2
-        for i in range(last + 1):
-            weight, bias = params[f"{self.name}.{i}.weight"], params[f"{self.name}.{i}.bias"]
-            x = dense.affine(x, weight, bias, activation=self.activation if i < last else "identity")
-        return x
+        for i in range(last):
+            x = dense.affine(x, *self._layer(params, i), activation=self.activation)
+        return x, *self._layer(params, last)
+
+    def _layer(self, params: Mapping[str, Any], i: int) -> tuple[Any, Any]:
+        return params[f"{self.name}.{i}.weight"], params[f"{self.name}.{i}.bias"]
 
 
 class Parameters(Mapping[str, np.ndarray]):

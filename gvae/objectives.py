@@ -139,21 +139,23 @@ def _mean_rows(values: Any, weight: Any) -> Any:
     return elementwise.divide(arrays.sum(elementwise.multiply(values, weight)), arrays.sum(weight))
 
 
-def _over_samples(values: Any) -> Any:
-    """Mean over the sample axis of (K, B); (B,) passes."""
-    return arrays.mean(values, axis=0) if len(values.shape) == 2 else values
+def _mean_draws(values: Any, weight: Any) -> Any:
+    """Mean over rows, weighted if weights are given, of (B,), or of the mean over the samples of (K, B)."""
+    if weight is None:
+        return arrays.mean(values)  # all draws alike
+    return _mean_rows(arrays.mean(values, axis=0) if len(values.shape) == 2 else values, weight)
 
 
-def _score_function(terms: Terms, signal: Any) -> Any:
+def _score_function(terms: Terms, signal: Callable[[], Any]) -> Any:
     """A term of value zero whose gradient is that of the draws which are not reparameterized, (K, B).
 
-    grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw; `signal` is f - b, (K, B).
+    grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw; `signal` computes f - b, (K, B).
     Returns None if every layer is reparameterized.
     """
     discrete = [layer for layer in terms.layers if not layer.q.reparameterized]
     if not discrete:
         return None
-    surrogate = elementwise.multiply(stop_gradient(signal), _total([layer.q.log_prob(layer.z) for layer in discrete]))
+    surrogate = elementwise.multiply(stop_gradient(signal()), _total([layer.q.log_prob(layer.z) for layer in discrete]))
     return elementwise.subtract(surrogate, stop_gradient(surrogate))
 
 
@@ -182,14 +184,14 @@ class ELBO:
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
         penalty = _total([self._divergence(layer) for layer in terms.layers])  # (B,) or (K, B)
         beta = _warm(self.warmup, step)
-        per_sample = elementwise.subtract(terms.total_log_likelihood, beta * penalty)
-        score = _score_function(terms, _less_the_others(per_sample))
+        likelihood = _mean_draws(terms.total_log_likelihood, weight)
+        kl = _mean_draws(penalty, weight)
+        bound = elementwise.subtract(likelihood, kl)
+        value = bound if not self.warmup else likelihood - beta * kl
+        score = _score_function(terms, lambda: _less_the_others(terms.total_log_likelihood - beta * penalty))
         if score is not None:
-            per_sample = per_sample + score
-        value = _mean_rows(_over_samples(per_sample), weight)
-        likelihood = _mean_rows(_over_samples(terms.total_log_likelihood), weight)
-        kl = _mean_rows(_over_samples(penalty), weight)
-        return value, {"bound": elementwise.subtract(likelihood, kl), "log_likelihood": likelihood, "kl": kl}
+            value = value + _mean_draws(score, weight)
+        return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
     def _divergence(self, layer: Layer) -> Any:
         closed = layer.kl if self.estimator != "A" else None
@@ -238,10 +240,10 @@ class ImportanceWeighted:
         layers = [(layer.log_q_along_path if path else layer.log_q, layer.log_p) for layer in terms.layers]
         penalty = _total([elementwise.subtract(log_q, log_p) for log_q, log_p in layers])
         beta = _warm(self.warmup, step)
-        log_weights = elementwise.subtract(terms.total_log_likelihood, beta * penalty)
+        log_weights = elementwise.subtract(terms.total_log_likelihood, beta * penalty if self.warmup else penalty)
         value = bound = _mean_rows(self.bound(log_weights), weight)
-        likelihood = _mean_rows(_over_samples(terms.total_log_likelihood), weight)
-        kl = _mean_rows(_over_samples(penalty), weight)
+        likelihood = _mean_draws(terms.total_log_likelihood, weight)
+        kl = _mean_draws(penalty, weight)
         if self.inference_bound is not None or self.gradient not in ("reparameterized", "stl"):
             ascent = _mean_rows(self._inference(terms, log_weights, beta), weight)
             value = {REST: bound} | dict.fromkeys(terms.inference, ascent)
@@ -269,10 +271,14 @@ class ImportanceWeighted:
 
     def _score_function(self, terms: Terms, log_weights: Any) -> Any:
         bound = self.bound if self.inference_bound is None else self.inference_bound
-        constant = stop_gradient(log_weights)
-        if constant.shape[0] == 1:
-            return _score_function(terms, _less_the_others(constant))
-        return _score_function(terms, bound(constant) - bounds.leave_one_out(bound, constant))
+
+        def signal() -> Any:
+            constant = stop_gradient(log_weights)
+            if constant.shape[0] == 1:
+                return _less_the_others(constant)
+            return bound(constant) - bounds.leave_one_out(bound, constant)
+
+        return _score_function(terms, signal)
 
     def _check(self, terms: Terms) -> None:
         if self.gradient not in GRADIENTS:

@@ -107,10 +107,7 @@ class RowAdam:
 
 def norm(*arrays: Any) -> Any:
     """The Euclidean norm of all their numbers together; not finite if one of them is not. Of arrays on a device a scalar
-    there, which waits for nothing.
-
-    Summed in pieces too short for a BLAS to share among threads, so that the bits depend on the numbers alone.
-    """
+    there, which waits for nothing."""
     if dispatch.is_cuda(arrays[0]):
         return np.sqrt(sum(np.square(array.astype(np.float64)).sum() for array in arrays))
     with np.errstate(all="ignore"):
@@ -128,10 +125,14 @@ def shorten(arrays: Sequence[Any], length: Any, limit: float) -> None:
             array *= factor.astype(array.dtype)
 
 
-def _square(flat: np.ndarray, piece: int = 4096) -> float:
-    whole = len(flat) // piece * piece
-    pieces = flat[:whole].reshape(-1, piece)
-    return float(np.vecdot(pieces, pieces).sum(dtype=np.float64)) + float(np.vecdot(flat[whole:], flat[whole:]))
+def _square(flat: np.ndarray) -> float:
+    """The sum of squares, of pieces, so that the bits depend on the numbers alone."""
+    sums = np.empty(-(-len(flat) // PIECE), flat.dtype)
+    dispatch.launch("optim", "square_sums", dispatch.plain(flat), PIECE, sums, n=len(sums), work=len(flat))
+    return float(sums.sum(dtype=np.float64))
+
+
+PIECE = 4096
 
 
 # ---- learning rates ------------------------------------------------------------------------------

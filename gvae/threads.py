@@ -6,76 +6,186 @@ have the same bits for every number of threads. Work too small to share stays in
 
 The pool is made at its first use, never at import. A forked child makes a pool of its own. A thread that waits for a share
 which nobody has begun takes it back and does it itself, so any number of Python threads can call at once.
+
+The system takes longer to wake a thread than most kernels run. So a worker that is done looks out for its next share, for SPIN
+seconds and without the interpreter lock, before it sleeps; a share then costs 5 to 10 us. Whoever wants the lock while another
+has it sleeps as well. Hence a caller publishes a share in compiled code, and stays there until the worker has taken it and
+passed the arguments on; and a worker says in compiled code that it is done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import numpy as np
 
 from gvae.errors import ConfigError
 
-__all__ = ["count", "over"]
+__all__ = ["count", "cpus", "over"]
 
 VARIABLE = "GVAE_NUM_THREADS"
-SHARE = 1 << 19  # numbers read and written that are worth another thread: it costs 20 to 50 us to wake
+SHARE = 1 << 16  # numbers read and written that are worth another thread
+SPIN = 5e-4  # seconds that a worker looks out for its next share: longer than Python takes between two kernels
+TAKE = 2e-5  # and a caller for a worker that looks out to take one
+ENTER = 5e-6  # that the worker then has the interpreter lock, to pass the arguments on
+DONE = 1e-3  # that a caller looks out for the end of a share, before it sleeps for moments in between
 
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
-_size = 0
+_workers: list[_Worker] = []
+_idle: list[_Worker] = []  # those that no caller has
 
 
 def count() -> int:
     """How many threads large work is shared by, the caller's own included. Raises ConfigError."""
     given = os.environ.get(VARIABLE)
     if not given:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cpus()
     if not given.isdecimal() or int(given) == 0:
         raise ConfigError(f"{VARIABLE} is {given!r}, expected a positive integer")
     return int(given)
 
 
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def over(kernel: Callable[..., None], *arguments: Any, n: int, work: int, step: int = 1) -> None:
     """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`; `work` is the numbers touched in all."""
     shares = 1 if work < 2 * SHARE else min(count(), work // SHARE, -(-n // step))
-    if shares <= 1:
+    workers = _claim(shares - 1) if shares > 1 else []
+    if not workers:
         kernel(*arguments, 0, n)
         return
+    shares = len(workers) + 1
     cuts = [i * -(-n // step) // shares * step for i in range(shares)] + [n]
-    pool = _shared_pool(shares - 1)
-    boxes = [[(kernel, arguments, lo, hi)] for lo, hi in itertools.pairwise(cuts[1:])]
-    others = [(box, pool.submit(_share, box)) for box in boxes]
-    kernel(*arguments, 0, cuts[1])
-    for box, future in reversed(others):
-        if future.cancel():  # nobody has begun it; the box stays in the pool's queue, and must not hold the arrays there
-            _share(box)
-        else:
-            future.result()
+    try:
+        for worker, (lo, hi) in zip(workers, itertools.pairwise(cuts[1:]), strict=True):
+            worker.post(kernel, arguments, lo, hi)
+        kernel(*arguments, 0, cuts[1])
+    finally:
+        errors = [worker.finish() for worker in workers]
+        _idle.extend(workers)
+    for error in errors:
+        if error is not None:
+            raise error
 
 
-def _share(box: list) -> None:
-    """Do what is in the box. Taken out of it, the arrays are let go of before the caller hears that they are ready: it may
-    look at once whether their memory is free (see gvae.memory)."""
-    kernel, arguments, lo, hi = box.pop()
-    kernel(*arguments, lo, hi)
+POSTED, TAKEN, DONE_WITH = 0, 16, 32  # what a worker's numbers stand for; far apart, as two threads write them
 
 
-def _shared_pool(size: int) -> ThreadPoolExecutor:
-    global _pool, _size
+class _Worker:
+    """A thread that does what is posted, one share after the other. Shares are numbered: `numbers` has those of the last
+    one posted, of the last one taken, and of the last one that the worker is done with."""
+
+    def __init__(self, looks: Callable[[float], int], spins: bool):
+        from gvae.kernels.cpu import _wait  # not before: importing gvae loads no compiler
+
+        self.wait, self.tell_and_wait = _wait.wait, _wait.tell_and_wait
+        self.spin, self.take, self.enter, self.done = (looks(t) for t in (SPIN if spins else 0, TAKE, ENTER, DONE))
+        self.numbers = np.zeros(48, np.int64)
+        self.posted = 0
+        self.shares: dict[int, tuple] = {}  # the one that is posted and not taken, by its number
+        self.error: BaseException | None = None
+        self.asleep = False
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        threading.Thread(target=self._work, name="gvae", daemon=True).start()
+
+    def post(self, *share: Any) -> None:
+        """Have a share done: (kernel, arguments, lo, hi)."""
+        numbers, self.posted = self.numbers, self.posted + 1
+        self.shares[self.posted] = share
+        taken = int(numbers[TAKEN])
+        if self.asleep:
+            numbers[POSTED] = self.posted
+        elif self.tell_and_wait(numbers, POSTED, self.posted, TAKEN, taken, self.take, self.enter) != taken:
+            return
+        if self.asleep:
+            self.ring()
+
+    def ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has been rung already
+            self.bell.release()
+
+    def finish(self) -> BaseException | None:
+        """Wait for the share that was posted last, or do it if nobody has begun. Returns what it raised."""
+        share = self.shares.pop(self.posted, None)  # whoever pops it has it
+        if share is not None:
+            return _do(share)
+        done = int(self.numbers[DONE_WITH])
+        while done != self.posted:
+            done = self.wait(self.numbers, DONE_WITH, done, self.done)
+            if done != self.posted:
+                time.sleep(5e-5)
+        error, self.error = self.error, None
+        return error
+
+    def _work(self) -> None:
+        numbers, posted = self.numbers, 0
+        while True:
+            seen = self.tell_and_wait(numbers, DONE_WITH, posted, POSTED, posted, self.spin, 0)
+            if seen == posted:
+                self.asleep = True
+                if numbers[POSTED] == posted:  # else it was posted by somebody who had not seen that this is asleep
+                    self.bell.acquire()
+                self.asleep = False
+                continue
+            posted = seen
+            share = self.shares.pop(posted, None)
+            if share is not None:  # it may have been taken back
+                numbers[TAKEN] = posted
+                self.error = _do(share)
+            share = None  # whoever waits may look at once whether the arrays' memory is free (see gvae.memory)
+
+
+def _do(share: tuple) -> BaseException | None:
+    kernel, arguments, lo, hi = share
+    try:
+        kernel(*arguments, lo, hi)
+    except BaseException as error:
+        return error
+    return None
+
+
+def _claim(n: int) -> list[_Worker]:
+    """At most n workers that are nobody else's."""
+    if len(_workers) < n:
+        _make_workers(n)
+    workers = []
+    with contextlib.suppress(IndexError):  # all are at work for other callers
+        while len(workers) < n:
+            workers.append(_idle.pop())
+    return workers
+
+
+def _make_workers(n: int) -> None:
+    from gvae.kernels.cpu import _wait
+
     with _lock:
-        if _pool is None or size > _size:  # a smaller pool goes when its last work is done
-            _pool, _size = ThreadPoolExecutor(size, thread_name_prefix="gvae"), size
-        return _pool
+        numbers, times = np.zeros(1, np.int64), []
+        for _ in range(6):  # the first one compiles
+            start = time.perf_counter()
+            _wait.wait(numbers, 0, 0, 1000)
+            times.append(time.perf_counter() - start)
+        while len(_workers) < n:
+            spins = len(_workers) + 1 < cpus()  # else the thread that one waits for has no CPU
+            _workers.append(_Worker(lambda seconds: int(seconds / min(times) * 1000), spins))
+            _idle.append(_workers[-1])
 
 
 def _forget() -> None:
     """In a forked child the threads do not exist, and the lock may have been held by one of them."""
-    global _lock, _pool, _size
-    _lock, _pool, _size = threading.Lock(), None, 0
+    global _lock
+    _lock = threading.Lock()
+    _workers.clear()
+    _idle.clear()
 
 
 if hasattr(os, "register_at_fork"):

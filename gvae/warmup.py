@@ -148,6 +148,8 @@ def _elementwise(dtype, B, N):
         _differentiate(partial(ops.affine, x, activation=activation), np.ones((N, 4), dtype), bias)
     ops.bernoulli_log_prob(x, x)
     _differentiate(partial(ops.bernoulli_log_prob, x), x)
+    ops.bernoulli_affine_log_prob(x, x, np.ones((N, N), dtype), x[0])
+    _differentiate(partial(ops.bernoulli_affine_log_prob, x), x, np.ones((N, N), dtype), np.zeros(N, dtype))
     _differentiate(partial(ops.normal_log_prob, x), x, x)
     ops.log_mean_exp(x)
     for f in (ops.log_mean_exp, ops.normalized_weights, ops.effective_sample_size):

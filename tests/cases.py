@@ -123,6 +123,13 @@ ELEMENTWISE = [
     unary("log", positive, np.log),
     unary("log1p", positive, np.log1p),
     unary("tanh", real, np.tanh),
+    Case(
+        "bounded",
+        op=lambda s: partial(ops.bounded, limit=1.5),
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)),),
+        reference=lambda s: lambda x: 1.5 * np.tanh(x / 1.5),
+        cores=(0,),
+    ),
     unary("sigmoid", real, scipy.special.expit),
     unary("softplus", real, lambda x: np.logaddexp(0, x)),
     unary("relu", away, lambda x: np.maximum(x, 0)),
@@ -649,6 +656,18 @@ GAUSSIAN = [
         args=lambda rng, s: (rng.uniform(0.1, 0.9, (*s.lead(0), s.N)), real(rng, (*s.lead(1), s.N))),
         reference=lambda s: ref.batched(ref.bernoulli_log_prob, 1, 1),
         cores=(1, 1),
+    ),
+    Case(
+        "bernoulli_affine_log_prob",
+        op=lambda s: ops.bernoulli_affine_log_prob,
+        args=lambda rng, s: (
+            rng.uniform(0.1, 0.9, (*s.lead(0), s.N)),
+            real(rng, (*s.lead(1), 3), 0.7),
+            real(rng, (3, s.N), 0.7),
+            real(rng, (s.N,), 0.7),
+        ),
+        reference=lambda s: lambda x, h, w, b: ref.batched(ref.bernoulli_log_prob, 1, 1)(x, h @ w + b),
+        cores=(1, 1, 2, 1),
     ),
     Case(
         "normal_log_prob",

@@ -558,6 +558,12 @@ def exact_bernoulli(x, a):
     return (x * a - softplus).sum(), (np.abs(x * a) + softplus + tiny(x)).sum()
 
 
+def exact_bernoulli_affine(x, h, w, b):
+    a, size = h @ w + b, np.abs(h) @ np.abs(w) + np.abs(b)
+    value, terms = exact_bernoulli(x, a)
+    return value, terms + (len(h) + 1) * size.sum()
+
+
 def exact_normal(x, m, log_scale):
     t = (x - m) * apply("exp", -log_scale)
     constant = len(x) * apply("log", 2 * pi(x)) / 2
@@ -760,6 +766,16 @@ TABLE = [
         4,
         likelihood(
             ops.bernoulli_log_prob, exact_bernoulli, lambda r, n, s: (r.integers(0, 2, n) * 1.0, r.normal(size=n) * s)
+        ),
+    ),
+    Row(
+        "bernoulli_affine_log_prob",
+        "n eps (sum of absolute terms, and of (k + 1) (|h| |W| + |b|))",
+        4,
+        likelihood(
+            ops.bernoulli_affine_log_prob,
+            exact_bernoulli_affine,
+            lambda r, n, s: (r.integers(0, 2, n) * 1.0, r.normal(size=9), r.normal(size=(9, n)) * s, r.normal(size=n)),
         ),
     ),
     Row(

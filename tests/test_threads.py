@@ -7,15 +7,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import numpy as np
 import pytest
 
-from gvae import blas, ops, threads
+from gvae import ops, threads
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError
-from gvae.ops import dense
 
 rng = np.random.default_rng(0)
 CHOL = 0.3 * rng.normal(size=(150, 3, 40)).astype(np.float32)
@@ -124,11 +124,11 @@ from gvae import ops, threads
 warnings.simplefilter("ignore")   # Python warns of forking a process with threads
 threads.SHARE = 1
 chol = np.ones((200, 1, 40)); first = ops.inverse_banded(chol)
-assert threads._pool is not None
+assert threads._workers
 pid = os.fork()
 if pid == 0:
-    assert threads._pool is None
-    same = (ops.inverse_banded(chol) == first).all() and threads._pool is not None
+    assert not threads._workers
+    same = (ops.inverse_banded(chol) == first).all() and threads._workers
     os._exit(0 if same else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
@@ -165,42 +165,90 @@ def test_training_has_the_same_bits_for_every_number_of_threads():
     assert len(found) == 1
 
 
-def test_a_large_product_is_shared_where_the_blas_is_not(monkeypatch):
-    """Cut along its longer side, whatever the layout of the factors; and left to a BLAS that has threads of its own."""
-    rng = np.random.default_rng(0)
-    shared = []
-    over = threads.over
-    monkeypatch.setattr(threads, "over", lambda kernel, *a, **k: shared.append(kernel) or over(kernel, *a, **k))
-    with blas.threads(1):
-        if blas.count() != 1:
-            pytest.skip("the BLAS of this process cannot be told to use one thread")
-        for m, k, n in ((1001, 400, 300), (203, 1003, 601)):
-            x, y = rng.normal(size=(m, k)), rng.normal(size=(n, k)).T
-            for a, b in ((x, y), (np.asfortranarray(x), np.ascontiguousarray(y))):
-                np.testing.assert_allclose(ops.affine(a, b, np.zeros(n)), a @ b, rtol=1e-12, atol=1e-12)
-    assert shared.count(dense._multiply_pieces) == 4
-    library, before = blas.find_openblas(), blas.count()
-    library.set_threads(2)
-    shared.clear()
-    ops.affine(x, y, np.zeros(n))
-    library.set_threads(before)
-    assert dense._multiply_pieces not in shared
-
-
-def test_work_that_nobody_began_holds_no_arrays(monkeypatch):
-    """A share taken back by the caller stays in the queue of the busy thread; its arrays must not, or memory doubles."""
+def test_a_share_that_nobody_began_is_taken_back_and_holds_no_arrays(monkeypatch):
+    """A worker that the bell does not reach sleeps on; its share must not keep memory, or a step's memory doubles."""
     monkeypatch.setenv(threads.VARIABLE, "2")
-    begin, done = threading.Event(), threading.Event()
-    blocker = threads._shared_pool(1).submit(lambda: (begin.set(), done.wait(60)))
+    threads.over(lambda lo, hi: None, n=2, work=1 << 30)  # there is a worker
+    while not all(worker.asleep for worker in threads._workers):
+        time.sleep(0.01)
+    monkeypatch.setattr(threads._Worker, "ring", lambda self: None)
+    array = np.zeros(10)
+    gone = weakref.ref(array)
+    seen = []
+    threads.over(lambda x, lo, hi: seen.append((lo, hi)), array, n=10, work=1 << 30)
+    assert sorted(seen) == [(0, 5), (5, 10)]
+    del array
+    assert gone() is None
+    monkeypatch.undo()
+    monkeypatch.setenv(threads.VARIABLE, "2")
+    seen.clear()
+    threads.over(lambda lo, hi: seen.append((lo, hi)), n=10, work=1 << 30)  # and it wakes up when it hears
+    assert sorted(seen) == [(0, 5), (5, 10)]
+
+
+def test_a_caller_whose_workers_are_taken_does_all_itself(monkeypatch):
+    monkeypatch.setenv(threads.VARIABLE, "2")
+    begun, done = threading.Event(), threading.Event()
+
+    def blocks(lo, hi):
+        begun.set()
+        assert done.wait(60)
+
+    other = threading.Thread(target=lambda: threads.over(blocks, n=2, work=1 << 30))
+    other.start()
     try:
-        assert begin.wait(60)
-        array = np.zeros(10)
-        gone = weakref.ref(array)
+        assert begun.wait(60)
+        idle, threads._idle[:] = list(threads._idle), []  # of earlier tests with more threads
         seen = []
-        threads.over(lambda x, lo, hi: seen.append((lo, hi)), array, n=10, work=1 << 30)
-        assert sorted(seen) == [(0, 5), (5, 10)]
-        del array
-        assert gone() is None
+        threads.over(lambda lo, hi: seen.append((lo, hi)), n=10, work=1 << 30)
+        threads._idle.extend(idle)
+        assert seen == [(0, 10)]
     finally:
         done.set()
-        blocker.result()
+        other.join()
+
+
+def test_a_share_runs_in_another_thread_and_is_waited_for(monkeypatch):
+    """However long it takes: shorter and longer than the caller and the worker look out for each other."""
+    monkeypatch.setenv(threads.VARIABLE, "2")
+    for pause in (0.0, 1e-4, 3 * threads.SPIN, 5 * threads.DONE):
+        for rest in (0.0, 2 * threads.SPIN):
+            seen = {}
+
+            def kernel(lo, hi, seen=seen, pause=pause):
+                time.sleep(pause * (lo > 0))
+                seen[lo] = threading.current_thread()
+
+            time.sleep(rest)
+            for _ in range(20):
+                seen.clear()
+                threads.over(kernel, n=2, work=1 << 30)
+                assert set(seen) == {0, 1}
+                assert seen[0] is threading.current_thread()
+
+
+def test_stress_from_many_threads(monkeypatch):
+    """Nothing is lost, nothing runs twice, whoever takes whose worker."""
+    monkeypatch.setenv(threads.VARIABLE, "4")
+    wrong = []
+
+    def work(seed):
+        counts = np.zeros(64, np.int64)
+
+        def kernel(x, lo, hi):
+            x[lo:hi] += 1
+
+        for i in range(300):
+            n = 1 + (seed * 31 + i * 7) % 64
+            counts[:] = 0
+            threads.over(kernel, counts, n=n, work=1 << 30)
+            if not (counts[:n] == 1).all() or counts[n:].any():
+                wrong.append((seed, i))
+
+    callers = [threading.Thread(target=work, args=(seed,)) for seed in range(5)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(120)
+    assert not any(caller.is_alive() for caller in callers)
+    assert not wrong

@@ -13,7 +13,7 @@ from gvae import dispatch, random
 from gvae.autodiff import primitive, value_of
 from gvae.distributions.base import Distribution, Support
 from gvae.errors import BoundsError
-from gvae.ops import arrays, elementwise, likelihoods
+from gvae.ops import arrays, dense, elementwise, likelihoods
 
 __all__ = [
     "BernoulliDistribution",
@@ -51,12 +51,21 @@ class BernoulliDistribution(Independent):
     """Independent binary variables with P(x_j = 1) = sigmoid(logits_j).   logits : (..., n)
 
     The standard is a fair coin per variable. log_prob takes any x in [0, 1].
+
+    layer : instead of logits, (h, weight, bias) of the affine layer that emits them: (..., I), (I, n), (n,). Then they are
+            computed when somebody looks at them; log_prob goes from h to densities in one pass.
     """
 
     support = Support(0, 1)
 
-    def __init__(self, logits: Any):
-        self.logits = logits
+    def __init__(self, logits: Any = None, layer: tuple[Any, Any, Any] | None = None):
+        self._logits, self._layer = logits, layer
+
+    @property
+    def logits(self) -> Any:
+        if self._logits is None:
+            self._logits = dense.affine(*self._layer)
+        return self._logits
 
     @property
     def mean(self) -> Any:
@@ -64,16 +73,18 @@ class BernoulliDistribution(Independent):
 
     @property
     def n(self) -> int:
-        return self.logits.shape[-1]
+        return (self._logits if self._layer is None else self._layer[1]).shape[-1]
 
     def _leads(self):
-        return (self.logits.shape[:-1],)
+        return ((self._logits if self._layer is None else self._layer[0]).shape[:-1],)
 
     def sample(self, noise):
         probability = value_of(self.mean)
         return (noise < probability).astype(probability.dtype)
 
     def log_prob(self, x, reduce=True):
+        if reduce and self._logits is None:
+            return likelihoods.bernoulli_affine_log_prob(x, *self._layer)
         if reduce:
             return likelihoods.bernoulli_log_prob(x, self.logits)
         return elementwise.subtract(elementwise.multiply(x, self.logits), elementwise.softplus(self.logits))

@@ -182,7 +182,7 @@ class Conditional:
         raw = params.get(f"{self.name}.raw")
         if raw is not None:
             return self.family(raw)
-        return self.family(self.network(params, x), params.get(f"{self.name}.shared"))
+        return self.family.of_layer(*self.network.last_layer(params, x), params.get(f"{self.name}.shared"))
 
     def raw(self, params: Mapping[str, Any], x: Any) -> np.ndarray:
         """All of the family's raw numbers for each row, the shared ones included: (..., n_params)."""

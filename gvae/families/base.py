@@ -9,16 +9,11 @@ import numpy as np
 
 from gvae.distributions import Distribution, Support
 from gvae.errors import ConfigError
-from gvae.ops import elementwise
+from gvae.ops import dense
 
-__all__ = ["Family", "bounded"]
+__all__ = ["Family"]
 
 LOG_SCALE = math.log(1e3)  # conditional standard deviations lie in (1e-3, 1e3)
-
-
-def bounded(raw: Any, limit: float) -> Any:
-    """limit * tanh(raw / limit): the identity near 0, within (-limit, limit) everywhere."""
-    return limit * elementwise.tanh(raw / limit)
 
 
 class Family:
@@ -50,6 +45,10 @@ class Family:
         if shared is None:
             raw, shared = raw[..., : -self.n_shared], raw[..., -self.n_shared :]
         return self._make(raw, shared)
+
+    def of_layer(self, x: Any, weight: Any, bias: Any, shared: Any = None) -> Distribution:
+        """The distribution whose raw numbers are x @ weight + bias."""
+        return self(dense.affine(x, weight, bias), shared)
 
     def _make(self, raw: Any, shared: Any = None) -> Distribution:
         raise NotImplementedError

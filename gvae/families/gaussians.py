@@ -18,7 +18,7 @@ from gvae.distributions import (
     LowRankGaussian,
 )
 from gvae.errors import ConfigError
-from gvae.families.base import LOG_SCALE, Family, bounded
+from gvae.families.base import LOG_SCALE, Family
 from gvae.ops import arrays, banded, elementwise
 
 __all__ = [
@@ -76,7 +76,7 @@ class Diagonal(Located):
         super().__init__(n, 2 * n)
 
     def at(self, mean, rest):
-        return DiagonalGaussian(mean, bounded(rest, LOG_SCALE))
+        return DiagonalGaussian(mean, elementwise.bounded(rest, limit=LOG_SCALE))
 
 
 class Cholesky(Located):
@@ -103,10 +103,10 @@ class Cholesky(Located):
 
     def at(self, mean, rest):
         n, M = self.n, len(self.graph.offsets)
-        diagonal = elementwise.exp(-bounded(rest[..., :n], LOG_SCALE))[..., None, :]
+        diagonal = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))[..., None, :]
         if M == 1:
             return BandedGaussian(mean, diagonal, (0,), check=False)
-        ratios = arrays.place(bounded(rest[..., n:], self.limit), index=self._edges, size=(M - 1) * n)
+        ratios = arrays.place(elementwise.bounded(rest[..., n:], limit=self.limit), index=self._edges, size=(M - 1) * n)
         ratios = arrays.reshape(ratios, shape=(*rest.shape[:-1], M - 1, n))
         chol = arrays.concatenate([diagonal, ratios * diagonal], axis=-2)
         return BandedGaussian(mean, chol, self.graph.offsets, check=False)
@@ -135,11 +135,11 @@ class Dominant(Located):
 
     def at(self, mean, rest):
         n, offsets = self.n, self.graph.offsets
-        a = elementwise.exp(-bounded(rest[..., :n], LOG_SCALE))
+        a = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
         zero = dispatch.zeros((*rest.shape[:-1], 1, n), rest.dtype, rest)
         diagonal, rows = 1.0, {}
         if len(offsets) > 1:
-            w = arrays.place(bounded(rest[..., n:], EDGE), index=self._edges, size=(len(offsets) - 1) * n)
+            w = arrays.place(elementwise.bounded(rest[..., n:], limit=EDGE), index=self._edges, size=(len(offsets) - 1) * n)
             for k, o in enumerate(offsets[1:]):
                 w_k = w[..., k * n : (k + 1) * n]  # entry j ties variables j and j + o
                 size = elementwise.abs(w_k)
@@ -176,7 +176,7 @@ class AR1(Located):
         super().__init__(n, n + 2)
 
     def at(self, mean, rest):
-        variance = elementwise.exp(2 * bounded(rest[..., 0], LOG_SCALE))
+        variance = elementwise.exp(2 * elementwise.bounded(rest[..., 0], limit=LOG_SCALE))
         return AR1Gaussian(mean, variance, RHO * elementwise.tanh(rest[..., 1]))
 
 
@@ -195,7 +195,7 @@ class RandomWalk(Located):
 
     def at(self, mean, rest):
         n = self.n
-        start, step = (elementwise.exp(2 * bounded(rest[..., i : i + 1], LOG_SCALE)) for i in (0, 1))
+        start, step = (elementwise.exp(2 * elementwise.bounded(rest[..., i : i + 1], limit=LOG_SCALE)) for i in (0, 1))
         v = start + step * dispatch.namespace(rest).arange(n, dtype=rest.dtype)
         if n == 1:
             return BandedGaussian(mean, elementwise.power(v, -0.5)[..., None, :], (0,), check=False)
@@ -223,8 +223,8 @@ class LowRank(Located):
 
     def at(self, mean, rest):
         n = self.n
-        root = elementwise.exp(-bounded(rest[..., :n], LOG_SCALE))
-        v = bounded(rest[..., n:], LOWRANK / math.sqrt(n * self.rank))
+        root = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
+        v = elementwise.bounded(rest[..., n:], limit=LOWRANK / math.sqrt(n * self.rank))
         v = arrays.reshape(v, shape=(*rest.shape[:-1], self.rank, n))
         return LowRankGaussian(mean, elementwise.square(root), v * root[..., None, :])
 
@@ -245,10 +245,10 @@ class Full(Located):
 
     def at(self, mean, rest):
         n = self.n
-        diagonal = elementwise.exp(bounded(rest[..., :n], LOG_SCALE))
+        diagonal = elementwise.exp(elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
         r = arrays.place(diagonal, index=self._diagonal, size=n * n)
         if n > 1:
-            r = elementwise.add(r, arrays.place(bounded(rest[..., n:], 1e3), index=self._below, size=n * n))
+            r = elementwise.add(r, arrays.place(elementwise.bounded(rest[..., n:], limit=1e3), index=self._below, size=n * n))
         return DenseGaussian(mean, arrays.reshape(r, shape=(*rest.shape[:-1], n, n)))
 
 
@@ -281,7 +281,7 @@ class Mixture(Family):
         mean, log_scale = (
             arrays.reshape(part, shape=(*lead, C, n)) for part in (raw[..., C : C + C * n], raw[..., C + C * n :])
         )
-        return GaussianMixture(raw[..., :C], mean, bounded(log_scale, LOG_SCALE))
+        return GaussianMixture(raw[..., :C], mean, elementwise.bounded(log_scale, limit=LOG_SCALE))
 
     def start(self, key, dtype):
         raw = super().start(key, dtype)

@@ -18,8 +18,8 @@ from gvae.distributions import (
     Support,
 )
 from gvae.errors import ConfigError
-from gvae.families.base import LOG_SCALE, Family, bounded
-from gvae.ops import arrays
+from gvae.families.base import LOG_SCALE, Family
+from gvae.ops import arrays, elementwise, sparse
 
 __all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Logit", "NegativeBinomial", "Poisson"]
 
@@ -38,6 +38,11 @@ class Bernoulli(Family):
 
     def _make(self, raw, shared=None):
         return BernoulliDistribution(raw)
+
+    def of_layer(self, x, weight, bias, shared=None):
+        if sparse.is_csr(x):
+            return super().of_layer(x, weight, bias, shared)
+        return BernoulliDistribution(layer=(x, weight, bias))
 
 
 class Categorical(Family):
@@ -69,7 +74,7 @@ class Poisson(Family):
         super().__init__(n, n)
 
     def _make(self, raw, shared=None):
-        return PoissonDistribution(bounded(raw, LOG_RATE))
+        return PoissonDistribution(elementwise.bounded(raw, limit=LOG_RATE))
 
 
 class NegativeBinomial(Family):
@@ -84,7 +89,7 @@ class NegativeBinomial(Family):
         self.n_shared = n
 
     def _make(self, raw, shared=None):
-        return NegativeBinomialDistribution(bounded(raw, LOG_RATE), bounded(shared, LOG_SCALE))
+        return NegativeBinomialDistribution(elementwise.bounded(raw, limit=LOG_RATE), elementwise.bounded(shared, limit=LOG_SCALE))
 
 
 class Beta(Family):
@@ -98,7 +103,7 @@ class Beta(Family):
 
     def _make(self, raw, shared=None):
         log_a, log_b = raw[..., : self.n], raw[..., self.n :]
-        return BetaDistribution(bounded(log_a, LOG_CONCENTRATION), bounded(log_b, LOG_CONCENTRATION))
+        return BetaDistribution(elementwise.bounded(log_a, limit=LOG_CONCENTRATION), elementwise.bounded(log_b, limit=LOG_CONCENTRATION))
 
 
 class ContinuousBernoulli(Family):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import blas, dispatch, threads
+from gvae import dispatch
 from gvae.autodiff import Var, primitive
 from gvae.checks import check_arrays, check_shapes
 from gvae.errors import ConfigError
@@ -56,61 +56,50 @@ def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> A
 @primitive
 def _affine(x, weight, bias, *, activation):
     check_arrays("x: ... I, weight: I O, bias: O", where="affine", x=x, weight=weight, bias=bias)
-    y = _product(_rows(x), weight)
-    _add_bias_and_activate(y, bias, activation)
-    return y.reshape(*x.shape[:-1], len(bias))
+    y = dispatch.empty((*x.shape[:-1], len(bias)), x.dtype, x)
+    arrays = *map(dispatch.plain, (rows_of(x), weight, bias)), rows_of(y)
+    launch_product("affine", "affine", *arrays, ACTIVATIONS.index(activation), out=arrays[-1], depth=len(weight))
+    return y
 
 
 @_affine.vjp(fresh=True, into=True)
 def _(y_bar, y, x, weight, bias, *, needs, into, activation):
     # A = X W + b, Y = f(A):  Ā = Ȳ f'(A),  X̄ = Ā Wᵀ,  W̄ = Xᵀ Ā,  b̄ = column sums of Ā
-    a_bar = _rows(_activation_vjp(y_bar, y, activation))
-    return (
-        _product(a_bar, weight.T).reshape(x.shape) if needs[0] else None,
-        _product(_rows(x).T, a_bar, into[1]) if needs[1] else None,
-        _column_sums(a_bar, into[2]) if needs[2] else None,
-    )
+    rows, weight, y_bar, y = (dispatch.plain(v) for v in (rows_of(x), weight, rows_of(y_bar), rows_of(y)))
+    a_bar = y_bar if activation == "identity" else dispatch.empty(y.shape, y.dtype, y)
+    weight_bar, bias_bar = None, None
+    if needs[1] or needs[2]:
+        weight_bar = dispatch.empty(weight.shape, y.dtype, y) if into[1] is None else into[1]
+        bias_bar = dispatch.empty(bias.shape, y.dtype, y) if into[2] is None else into[2]
+        arrays = y_bar, y, rows, a_bar, weight_bar, bias_bar, ACTIVATIONS.index(activation)
+        launch_sums("affine", "affine_weight_vjp", *arrays, n=len(bias), work=rows.size * len(bias))
+    elif activation != "identity":
+        _activation_vjp(y_bar, y, activation, a_bar)
+    return input_vjp(a_bar, weight, x) if needs[0] else None, weight_bar, bias_bar
 
 
-PIECES = 4  # of a large product; their number, and so their bits, do not depend on how many threads share them
-WORTH_PIECES = 2e8  # multiplications and additions, some milliseconds: a thread that sleeps takes 0.1 ms to wake
+def input_vjp(a_bar, weight, x):
+    """X̄ = Ā Wᵀ of rows Ā, in the shape of x."""
+    x_bar = dispatch.empty(x.shape, a_bar.dtype, a_bar)
+    launch_product("affine", "affine_input_vjp", a_bar, weight, rows_of(x_bar), out=rows_of(x_bar), depth=weight.shape[1])
+    return x_bar
 
 
-def _product(x, y, out=None):
-    """The matrix product of two matrices. Large ones lie in memory that was used before; where the BLAS itself has one
-    thread, they are shared by ours, which do not spin while they wait."""
-    if dispatch.is_cuda(x):
-        return dispatch.namespace(x, y).matmul(x, y, out=out)  # CuPy does not answer for NumPy's matmul, a generalised ufunc
-    (m, k), n = x.shape, y.shape[1]
-    out = dispatch.empty((m, n), x.dtype, x) if out is None else out
-    if 2 * m * k * n < WORTH_PIECES or blas.count() != 1:
-        return np.matmul(x, y, out=out)
-    threads.over(_multiply_pieces, x, y, out, n=PIECES, work=m * k * n)
-    return out
+MANY_ROWS = 256  # of which each thread does some; of fewer it does some columns, and packs no weight that another packs
+COLUMNS = 16  # a whole number of vectors
+FLOPS = 16  # multiplications and additions that take as long as a number's way from memory and back
 
 
-def _multiply_pieces(x, y, out, lo, hi):
-    """Pieces lo .. hi - 1 of PIECES of the product, cut along its longer side."""
-    (m, n), rows = out.shape, len(out) >= out.shape[1]
-    for i in range(lo, hi):
-        piece = slice(i * (m if rows else n) // PIECES, (i + 1) * (m if rows else n) // PIECES)
-        if rows:
-            np.matmul(x[piece], y, out=out[piece])
-        else:
-            np.matmul(x, y[:, piece], out=out[:, piece])
+def launch_product(family, name, *arguments, out, depth):
+    """A kernel whose `out` is a product of rows and weights: shared by rows if there are many, else by columns."""
+    by_rows = len(out) >= MANY_ROWS
+    n, step = (len(out), 1) if by_rows else (out.shape[1], COLUMNS)
+    dispatch.launch(family, name, *arguments, by_rows, n=n, work=out.size * depth // FLOPS, step=step)
 
 
-def _column_sums(x, out=None):
-    """The sums over the rows of a matrix."""
-    if dispatch.is_cuda(x):
-        return x.sum(axis=0, out=out)
-    out = np.empty(x.shape[1], x.dtype) if out is None else out
-    threads.over(_sum_columns, x, out, n=x.shape[1], work=x.size, step=64)
-    return out
-
-
-def _sum_columns(x, out, lo, hi):
-    np.add.reduce(x[:, lo:hi], axis=0, out=out[lo:hi])
+def launch_sums(family, name, *arguments, n, work):
+    """A kernel whose result is a sum over rows: shared by columns."""
+    dispatch.launch(family, name, *arguments, n=n, work=work // FLOPS, step=COLUMNS)
 
 
 def _add_bias_and_activate(y, bias, activation):
@@ -124,30 +113,29 @@ def bias_activation(x, bias, *, activation):
     """activation(x + bias): x (..., O), bias (O,). The part of `affine` after its product."""
     check_arrays("x: ... O, bias: O", where="affine", x=x, bias=bias)
     y = dispatch.copy(x)
-    _add_bias_and_activate(_rows(y), bias, activation)
+    _add_bias_and_activate(rows_of(y), bias, activation)
     return y
 
 
 @bias_activation.vjp
 def _(y_bar, y, x, bias, *, needs, activation):
-    a_bar = _activation_vjp(y_bar, y, activation)
-    return a_bar, _rows(a_bar).sum(axis=0) if needs[1] else None
+    a_bar = y_bar
+    if activation != "identity":
+        a_bar = dispatch.empty(y.shape, y.dtype, y)
+        _activation_vjp(y_bar, y, activation, a_bar)
+    return a_bar, rows_of(a_bar).sum(axis=0) if needs[1] else None
 
 
-def _rows(x):
+def rows_of(x):
     """All leading axes as one; the last may be empty, which reshape(-1, 0) cannot see through."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def _activation_vjp(y_bar, y, activation):
-    """Ȳ f'(A) as a function of Y = f(A)."""
-    if activation == "identity":
-        return y_bar
-    a_bar = dispatch.empty(y.shape, y.dtype, y)
+def _activation_vjp(y_bar, y, activation, a_bar):
+    """a_bar <- Ȳ f'(A) as a function of Y = f(A)."""
     flat = [dispatch.plain(v).reshape(-1) for v in (y_bar, y)]
     settings = a_bar.reshape(-1), ACTIVATIONS.index(activation)
     dispatch.launch("affine", "activation_vjp", *flat, *settings, n=y.size, work=3 * y.size, step=1024)
-    return a_bar
 
 
 def _attach() -> None:

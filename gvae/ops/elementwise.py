@@ -20,6 +20,7 @@ from gvae.errors import DTypeError, ShapeError
 __all__ = [
     "abs",
     "add",
+    "bounded",
     "digamma",
     "divide",
     "elu",
@@ -302,6 +303,20 @@ def log1p(x):
 @log1p.vjp
 def _(y_bar, y, x, *, needs):
     return (y_bar / (1 + x),)
+
+
+@primitive
+def bounded(x, *, limit):
+    """limit * tanh(x / limit): the identity near 0, within (-limit, limit) everywhere."""
+    _check(x=x)
+    return np.tanh(x / limit) * limit
+
+
+@bounded.vjp
+def _(y_bar, y, x, *, needs, limit):
+    # 1 - tanh² = (1 - y / limit)(1 + y / limit)
+    t = y / limit
+    return (y_bar * ((1 - t) * (1 + t)),)
 
 
 @primitive

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from gvae.autodiff import primitive
 from gvae.checks import check_arrays
 from gvae.ops import arrays, linalg
 from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import matmul
-from gvae.ops.elementwise import add, exp, log, multiply, square, subtract
+from gvae.ops.elementwise import add, log, square, subtract, unbroadcast
 
 __all__ = [
     "kl_divergence_dense",
@@ -19,20 +22,44 @@ __all__ = [
 ]
 
 
+@primitive
 def sample_diagonal(mean: Any, log_scale: Any, eps: Any) -> Any:
     """mean + e^log_scale * eps.   All (..., N), batch axes broadcast. Raises ShapeError, DTypeError."""
     check_arrays("mean: ... N, log_scale: ... N, eps: ... N", mean=mean, log_scale=log_scale, eps=eps)
-    return add(mean, multiply(exp(log_scale), eps))
+    return mean + np.exp(log_scale) * eps
 
 
-def kl_divergence_diagonal(mean: Any, log_scale: Any) -> Any:
+@sample_diagonal.vjp
+def _(z_bar, z, mean, log_scale, eps, *, needs):
+    # d/dmean = 1,  d/dlog s = s eps,  d/deps = s
+    along = z_bar * np.exp(log_scale) if needs[1] or needs[2] else None
+    return (
+        unbroadcast(z_bar, mean.shape) if needs[0] else None,
+        unbroadcast(along * eps, log_scale.shape) if needs[1] else None,
+        unbroadcast(along, eps.shape) if needs[2] else None,
+    )
+
+
+@primitive(saves=True)
+def kl_divergence_diagonal(mean: Any, log_scale: Any, *, save: bool = False) -> Any:
     """KL(N(mean, diag e^(2 log_scale)) ‖ N(0, I)) in nats.   mean, log_scale : (..., N)   Returns (...).
 
     Source: Kingma and Welling (2014), app. B.
     """
     check_arrays("mean: ... N, log_scale: ... N", mean=mean, log_scale=log_scale)
-    node = 0.5 * (square(mean) + exp(2 * log_scale) - 1) - log_scale
-    return arrays.sum(node, axis=-1)
+    excess = np.exp(2 * log_scale) - 1
+    kl = (0.5 * (mean * mean + excess) - log_scale).sum(axis=-1)
+    return (kl, excess) if save else kl
+
+
+@kl_divergence_diagonal.vjp
+def _(kl_bar, kl, mean, log_scale, *, needs, saved):
+    # d/dmean = mean,  d/dlog s = s² - 1
+    kl_bar = kl_bar[..., None]
+    return (
+        unbroadcast(kl_bar * mean, mean.shape) if needs[0] else None,
+        unbroadcast(kl_bar * saved, log_scale.shape) if needs[1] else None,
+    )
 
 
 def sample_dense(mean: Any, scale_tril: Any, eps: Any) -> Any:

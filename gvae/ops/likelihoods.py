@@ -11,9 +11,10 @@ from gvae.autodiff import primitive
 from gvae.checks import check_arrays
 from gvae.ops._batching import flat, owners, widened
 from gvae.ops.banded import LOG_2PI
+from gvae.ops.dense import FLOPS, input_vjp, launch_sums
 from gvae.ops.elementwise import unbroadcast
 
-__all__ = ["bernoulli_log_prob", "normal_log_prob"]
+__all__ = ["bernoulli_affine_log_prob", "bernoulli_log_prob", "normal_log_prob"]
 
 
 @primitive(saves=True)
@@ -42,6 +43,49 @@ def _(y_bar, y, x, logits, *, needs, saved):
         unbroadcast(dispatch.apply(np.multiply, logits, y_bar[..., None]), x.shape) if needs[0] else None,
         unbroadcast(dispatch.apply(np.multiply, saved, y_bar[..., None]), logits.shape) if needs[1] else None,
     )
+
+
+@primitive(saves=True)
+def bernoulli_affine_log_prob(x: Any, h: Any, weight: Any, bias: Any, *, save: bool = False) -> Any:
+    """`bernoulli_log_prob` of x under logits h @ weight + bias, which are not kept: what a decoder ends in.
+
+    x : (..., N)      h : (..., I)      weight : (I, N)      bias : (N,)      Returns (...), batch axes broadcast.
+    Rows go from the product to their log-likelihood while they are in the caches; for a gradient, x - sigmoid(a) is kept.
+    Raises ShapeError, DTypeError.
+    """
+    sizes = check_arrays(
+        "x: ... N, h: ... I, weight: I N, bias: N", where="bernoulli_affine_log_prob", x=x, h=h, weight=weight, bias=bias
+    )
+    batch, I, N = sizes["..."], sizes["I"], sizes["N"]
+    rows, data = flat(widened(h, (*batch, I)), 1), flat(x, 1)
+    log_prob = dispatch.empty((len(rows),), h.dtype, h)
+    residual = dispatch.empty((len(rows) if save else 0, N), h.dtype, h)
+    arrays = data, owners(x.shape[:-1], batch), rows, dispatch.plain(weight), dispatch.plain(bias), log_prob, residual
+    work = len(rows) * N * (8 + I // FLOPS)
+    dispatch.launch("likelihoods", "bernoulli_affine", *arrays, n=len(rows), work=work)
+    value = log_prob.reshape(batch)
+    return (value, residual) if save else value
+
+
+@bernoulli_affine_log_prob.vjp(fresh=True, into=True)
+def _(y_bar, y, x, h, weight, bias, *, needs, into, saved):
+    # with R = x - sigmoid(A), A = H W + b, and s the cotangents of the rows:
+    # H̄ = diag(s) R Wᵀ,  W̄ = Hᵀ diag(s) R,  b̄ = Rᵀ s,  x̄ = diag(s) A
+    batch, (I, N) = y.shape, weight.shape
+    s, weight, rows = dispatch.plain(y_bar).reshape(-1), dispatch.plain(weight), flat(widened(h, (*batch, I)), 1)
+    x_bar = h_bar = weight_bar = bias_bar = None
+    if needs[0]:
+        x_bar = unbroadcast((rows @ weight + bias).reshape(*batch, N) * y_bar[..., None], x.shape)
+    if needs[1]:
+        h_bar = input_vjp(saved, weight, rows)
+        h_bar = unbroadcast(dispatch.apply(np.multiply, h_bar, s[:, None], out=h_bar).reshape(*batch, I), h.shape)
+    if needs[2] or needs[3]:
+        weight_bar = dispatch.empty(weight.shape, y.dtype, y) if into[2] is None else into[2]
+        bias_bar = dispatch.empty(bias.shape, y.dtype, y) if into[3] is None else into[3]
+        launch_sums(
+            "likelihoods", "bernoulli_affine_weight_vjp", s, saved, rows, weight_bar, bias_bar, n=N, work=rows.size * N
+        )
+    return x_bar, h_bar, weight_bar, bias_bar
 
 
 @primitive(saves=True)

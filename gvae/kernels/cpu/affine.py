@@ -1,52 +1,55 @@
-"""Bias and activation in one pass over a matrix product, and the activation's derivative from its output."""
+"""Affine layers: product, bias and activation, and their derivatives; those of the activations from their outputs."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._math import exp, expm1, log1p
+from gvae.kernels.cpu._products import product
 
 # codes: the position in gvae.ops.dense.ACTIVATIONS
 IDENTITY, RELU, LEAKY_RELU, ELU, TANH, SIGMOID, SOFTPLUS = range(7)
 
 
 @kernel
+def activate(a, activation):
+    """a <- f(a) for a row."""
+    zero, one, two = a.dtype.type(0), a.dtype.type(1), a.dtype.type(2)
+    slope = a.dtype.type(0.01)
+    n = len(a)
+    if activation == RELU:
+        for j in range(n):
+            a[j] = zero if a[j] <= zero else a[j]  # so that NaN passes
+    elif activation == LEAKY_RELU:
+        for j in range(n):
+            a[j] = slope * a[j] if a[j] <= zero else a[j]
+    elif activation == ELU:
+        for j in range(n):
+            e = expm1(min(a[j], zero))
+            a[j] = a[j] if a[j] > zero else e
+    elif activation == TANH:
+        for j in range(n):
+            e = expm1(-two * abs(a[j]))  # tanh |a| = -e / (2 + e), accurate near 0
+            y = -e / (two + e)
+            a[j] = y if a[j] >= zero else -y
+    elif activation == SIGMOID:
+        for j in range(n):
+            e = exp(-abs(a[j]))
+            a[j] = (one if a[j] >= zero else e) / (one + e)
+    elif activation == SOFTPLUS:
+        for j in range(n):
+            a[j] = max(a[j], zero) + log1p(exp(-abs(a[j])))
+
+
+@kernel
 def bias_activation(a, bias, activation, lo, hi):
     """a[i] <- f(a[i] + bias) for rows lo <= i < hi; a is (rows, O), bias (O,)."""
-    O = bias.shape[0]
-    zero, one, two = bias.dtype.type(0), bias.dtype.type(1), bias.dtype.type(2)
-    slope = bias.dtype.type(0.01)
     for i in range(lo, hi):
-        if activation == IDENTITY:
-            for j in range(O):
-                a[i, j] += bias[j]
-        elif activation == RELU:
-            for j in range(O):
-                t = a[i, j] + bias[j]
-                a[i, j] = zero if t <= zero else t  # so that NaN passes
-        elif activation == LEAKY_RELU:
-            for j in range(O):
-                t = a[i, j] + bias[j]
-                a[i, j] = slope * t if t <= zero else t
-        elif activation == ELU:
-            for j in range(O):
-                t = a[i, j] + bias[j]
-                e = expm1(min(t, zero))
-                a[i, j] = t if t > zero else e
-        elif activation == TANH:
-            for j in range(O):
-                t = a[i, j] + bias[j]
-                e = expm1(-two * abs(t))  # tanh |t| = -e / (2 + e), accurate near 0
-                y = -e / (two + e)
-                a[i, j] = y if t >= zero else -y
-        elif activation == SIGMOID:
-            for j in range(O):
-                t = a[i, j] + bias[j]
-                e = exp(-abs(t))
-                a[i, j] = (one if t >= zero else e) / (one + e)
-        else:
-            for j in range(O):
-                t = a[i, j] + bias[j]
-                a[i, j] = max(t, zero) + log1p(exp(-abs(t)))
+        row = a[i]
+        for j in range(len(bias)):
+            row[j] += bias[j]
+        activate(row, activation)
 
 
 @kernel
@@ -77,3 +80,42 @@ def activation_vjp(y_bar, y, a_bar, activation, lo, hi):
     else:
         for i in range(n):
             a_bar[i] = y_bar[i] * -expm1(-y[i])  # 1 - e^-softplus(a) = sigmoid(a)
+
+
+@kernel
+def affine(x, weight, bias, y, activation, by_rows, lo, hi):
+    """y[r] = f(x_r W + b), for rows lo <= r < hi or, unless by_rows, for outputs; x is (rows, I), W (I, O), b (O,)."""
+    (R, O), I = y.shape, len(weight)
+    rows, columns = ((lo, hi), (0, O)) if by_rows else ((0, R), (lo, hi))
+    product(x.reshape(-1), I, 1, weight.reshape(-1), O, 1, bias, y.reshape(-1), O, I, rows, columns)
+    if activation != IDENTITY:
+        for r in range(rows[0], rows[1]):
+            activate(y[r, columns[0] : columns[1]], activation)
+
+
+@kernel
+def affine_weight_vjp(y_bar, y, x, a_bar, weight_bar, bias_bar, activation, lo, hi):
+    """a_bar = y_bar f'(a), weight_bar = Xᵀ Ā and bias_bar, the sums over rows of Ā, for outputs lo <= j < hi.
+
+    Of the identity a_bar is y_bar and is not written.
+    """
+    (R, O), I = y.shape, len(weight_bar)
+    sums = bias_bar[lo:hi]
+    sums[:] = 0
+    for r in range(R):
+        if activation != IDENTITY:
+            activation_vjp(y_bar[r], y[r], a_bar[r], activation, lo, hi)
+        row = a_bar[r, lo:hi]
+        for j in range(len(row)):
+            sums[j] += row[j]
+    a, b, zeros = x.reshape(-1), a_bar.reshape(-1), np.zeros(O, y.dtype)
+    product(a, 1, I, b, O, 1, zeros, weight_bar.reshape(-1), O, R, (0, I), (lo, hi))
+
+
+@kernel
+def affine_input_vjp(a_bar, weight, x_bar, by_rows, lo, hi):
+    """x_bar = Ā Wᵀ, for rows lo <= r < hi or, unless by_rows, for inputs."""
+    (R, O), I = a_bar.shape, len(weight)
+    rows, columns = ((lo, hi), (0, I)) if by_rows else ((0, R), (lo, hi))
+    zeros = np.zeros(I, x_bar.dtype)
+    product(a_bar.reshape(-1), O, 1, weight.reshape(-1), 1, O, zeros, x_bar.reshape(-1), I, O, rows, columns)

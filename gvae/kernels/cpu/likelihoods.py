@@ -7,6 +7,7 @@ import numpy as np
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._math import exp, log1p
+from gvae.kernels.cpu._products import product
 
 HALVINGS = 6  # after which a number stands for 64 factors of at most 2: far from float32's end
 
@@ -31,27 +32,73 @@ def sum_of_log1p(e):
 
 
 @kernel
+def bernoulli_row(x, a, e, residual):
+    """sum_j x_j a_j - softplus(a_j); with `residual` a_j becomes x_j - sigmoid(a_j), its gradient in the logits a.
+
+    One exponential serves both: with e = e^-|a|, softplus(a) = max(a, 0) + log(1 + e), sigmoid(a) = (1 or e) / (1 + e).
+    """
+    zero, one = a.dtype.type(0), a.dtype.type(1)
+    total = zero
+    if residual:
+        for j in range(len(e)):
+            e[j] = exp(-abs(a[j]))
+            total += x[j] * a[j] - max(a[j], zero)
+            a[j] = x[j] - (one if a[j] >= zero else e[j]) / (one + e[j])
+    else:
+        for j in range(len(e)):
+            e[j] = exp(-abs(a[j]))
+            total += x[j] * a[j] - max(a[j], zero)
+    return total - sum_of_log1p(e)
+
+
+@kernel
 def bernoulli(x, x_rows, logits, log_prob, residual, lo, hi):
     """log_prob[r] = sum_j x_j a_j - softplus(a_j), and residual[r, j] = x_j - sigmoid(a_j), its gradient in the logits.
 
     x (Q, N), x_rows (R,): the row of x that belongs to row r; logits (R, N); residual (R, N), or (0, N) if not wanted.
-    One exponential serves both: with e = e^-|a|, softplus(a) = max(a, 0) + log(1 + e), sigmoid(a) = (1 or e) / (1 + e).
     """
-    N = logits.shape[1]
-    zero, one = logits.dtype.type(0), logits.dtype.type(1)
+    wanted = residual.shape[0] > 0
     x, logits, residual = borrowed(x), borrowed(logits), borrowed(residual)
-    e = np.empty(N, logits.dtype)
+    e = np.empty(logits.shape[1], logits.dtype)
     for r in range(lo, hi):
-        data, a = x[x_rows[r]], logits[r]
-        total = zero
-        if residual.shape[0] == 0:
-            for j in range(N):
-                e[j] = exp(-abs(a[j]))
-                total += data[j] * a[j] - max(a[j], zero)
-        else:
-            gradient = residual[r]
-            for j in range(N):
-                e[j] = exp(-abs(a[j]))
-                total += data[j] * a[j] - max(a[j], zero)
-                gradient[j] = data[j] - (one if a[j] >= zero else e[j]) / (one + e[j])
-        log_prob[r] = total - sum_of_log1p(e)
+        a = logits[r]
+        if wanted:
+            residual[r] = a
+            a = residual[r]
+        log_prob[r] = bernoulli_row(x[x_rows[r]], a, e, wanted)
+
+
+CHUNK = 192  # rows whose logits stay in a second-level cache
+
+
+@kernel
+def bernoulli_affine(x, x_rows, h, weight, bias, log_prob, residual, lo, hi):
+    """`bernoulli` of logits H W + b, which are never kept: h (R, I), weight (I, N), bias (N,)."""
+    I, N = weight.shape
+    wanted = residual.shape[0] > 0
+    x, residual = borrowed(x), borrowed(residual)
+    logits = residual if wanted else np.empty((min(CHUNK, hi - lo), N), bias.dtype)
+    e = np.empty(N, bias.dtype)
+    for top in range(lo, hi, CHUNK):
+        first, rows = top if wanted else 0, min(CHUNK, hi - top)
+        a, w, c = h.reshape(-1)[top * I :], weight.reshape(-1), logits.reshape(-1)[first * N :]
+        product(a, I, 1, w, N, 1, bias, c, N, I, (0, rows), (0, N))
+        for r in range(rows):
+            log_prob[top + r] = bernoulli_row(x[x_rows[top + r]], logits[first + r], e, wanted)
+
+
+@kernel
+def bernoulli_affine_weight_vjp(log_prob_bar, residual, h, weight_bar, bias_bar, lo, hi):
+    """weight_bar = (diag(s) H)ᵀ R and bias_bar = sᵀ R for columns lo <= j < hi, of cotangents s (rows,) and residuals R."""
+    (R, N), I = residual.shape, len(weight_bar)
+    sums, scaled = bias_bar[lo:hi], np.empty(h.size, h.dtype)
+    sums[:] = 0
+    for r in range(R):
+        s, row = log_prob_bar[r], residual[r, lo:hi]
+        for j in range(len(row)):
+            sums[j] += s * row[j]
+        source, to = h[r], scaled[r * I : (r + 1) * I]
+        for i in range(I):
+            to[i] = s * source[i]
+    zeros = np.zeros(N, h.dtype)
+    product(scaled, 1, I, residual.reshape(-1), N, 1, zeros, weight_bar.reshape(-1), N, R, (0, I), (lo, hi))

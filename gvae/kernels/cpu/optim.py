@@ -20,3 +20,14 @@ def adam(gradient, parameters, m, v, rate, beta1, beta2, eps, lo, hi):
         m[i] = beta1 * m[i] + (one - beta1) * g
         v[i] = beta2 * v[i] + (one - beta2) * g * g
         parameters[i] -= rate * m[i] / (math.sqrt(v[i]) + eps)
+
+
+@kernel
+def square_sums(numbers, size, sums, lo, hi):
+    """sums[i] = the sum of squares of the i-th piece of so many numbers (the last one may be shorter), for lo <= i < hi."""
+    for i in range(lo, hi):
+        piece = numbers[i * size : (i + 1) * size]
+        total = sums.dtype.type(0)
+        for j in range(len(piece)):
+            total += piece[j] * piece[j]
+        sums[i] = total

@@ -1,0 +1,252 @@
+"""C = A B + s for the sizes of small networks, compiled into the kernel that calls it.
+
+A BLAS packs both factors and gives C back before anything can be done with it; for a batch of 100 rows and weights that the
+optimiser has just written that is half of its time. Here only panels of B are packed, into one or two vectors of columns, and
+the loop over k keeps a tile of C in registers. Every number of C is summed in the order of k, in blocks of DEPTH, whatever
+part of C a call is for: how C is shared among threads does not show in its bits.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gvae.kernels.cpu._jit import kernel
+
+_features = llvm.get_host_cpu_features()
+BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16  # of a vector register
+ROWS = 12 if BYTES != 32 else 6  # of a tile, two vectors wide: 24 of 32 registers, or 12 of 16
+DEPTH, WIDTH = 512, 256  # of the part of B that is packed at a time, half a megabyte: a second-level cache holds it
+CHUNK = 8 * ROWS  # rows of A that take part at a time
+CONTRACT = ("contract",)
+
+
+def _data(context, builder, array_type, array, offset):
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+
+
+def _vector(array_type):
+    """(LLVM's type of a vector of the array's numbers, how many it holds)"""
+    scalar = ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
+    n = BYTES // (array_type.dtype.bitwidth // 8)
+    return ir.VectorType(scalar, n), n
+
+
+def _load(builder, pointer, vector):
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
+
+
+@intrinsic(prefer_literal=True)
+def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, rows, vectors):
+    """C[i, :] = S[i, :] + sum_k A[i, k] B[k, :] for i < rows, the width of C being so many vectors.
+
+    a, b, start, c : flat arrays; A[i, k] = a[a0 + i a_row + k a_k]; B is contiguous from b0 on; rows of S and of C are s_row
+    and c_row apart, from s0 and c0 on
+    """
+
+    def codegen(context, builder, sig, args):
+        m, nv = sig.args[13].literal_value, sig.args[14].literal_value
+        vector, n = _vector(sig.args[0])
+        int_ = args[1].type
+        b_start = _data(context, builder, sig.args[5], args[5], args[6])
+
+        def part(array, i, j):
+            """Where the j-th vector of row i of S or C lies: its arguments are (array, first, row) from this one on."""
+            at = builder.add(args[array + 1], builder.add(builder.mul(int_(i), args[array + 2]), int_(j * n)))
+            return builder.bitcast(_data(context, builder, sig.args[array], args[array], at), vector.as_pointer())
+
+        tiles = [(i, j) for i in range(m) for j in range(nv)]
+        first = [builder.load(part(7, i, j), align=4) for i, j in tiles]
+        before = builder.block
+        head = builder.append_basic_block("products.k")
+        body = builder.append_basic_block("products.tile")
+        after = builder.append_basic_block("products.end")
+        builder.branch(head)
+        builder.position_at_end(head)
+        k = builder.phi(int_)
+        k.add_incoming(int_(0), before)
+        sums = []
+        for value in first:
+            sums.append(builder.phi(vector))
+            sums[-1].add_incoming(value, before)
+        builder.cbranch(builder.icmp_signed("<", k, args[4]), body, after)
+        builder.position_at_end(body)
+        row = builder.mul(k, int_(nv * n))
+        columns = [_load(builder, builder.gep(b_start, [builder.add(row, int_(j * n))]), vector) for j in range(nv)]
+        along = builder.add(args[1], builder.mul(k, args[3]))
+        for i in range(m):
+            at = builder.add(along, builder.mul(int_(i), args[2]))
+            x = builder.load(_data(context, builder, sig.args[0], args[0], at))
+            spread = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.IntType(32)(0))
+            spread = builder.shuffle_vector(spread, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), n), None))
+            for j in range(nv):
+                phi = sums[i * nv + j]
+                product = builder.fmul(spread, columns[j], flags=CONTRACT)
+                phi.add_incoming(builder.fadd(phi, product, flags=CONTRACT), body)
+        k.add_incoming(builder.add(k, int_(1)), body)
+        builder.branch(head)
+        builder.position_at_end(after)
+        for (i, j), total in zip(tiles, sums, strict=True):
+            builder.store(total, part(10, i, j), align=4)
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(a, i, i, i, i, b, i, start, i, i, c, i, i, rows, vectors), codegen
+
+
+@intrinsic
+def transpose(typingctx, b, b0, b_row, packed, p0, p_row):
+    """packed[p0 + k p_row + j] = b[b0 + j b_row + k] for a square block, j and k below the length of a vector."""
+
+    def codegen(context, builder, sig, args):
+        vector, n = _vector(sig.args[0])
+        int_ = args[1].type
+        index = ir.IntType(32)
+        v = []
+        for j in range(n):
+            v.append(_load(builder, _data(context, builder, sig.args[0], args[0], builder.add(args[1], builder.mul(int_(j), args[2]))), vector))
+        d = n // 2
+        while d:  # blocks of d x d change places across the diagonal of blocks of 2d x 2d
+            for i in range(n):
+                if not i & d:
+                    upper = [k if not k & d else n + k - d for k in range(n)]
+                    lower = [k + d if not k & d else n + k for k in range(n)]
+                    x, y = v[i], v[i + d]
+                    mask = lambda places: ir.Constant(ir.VectorType(index, n), places)  # noqa: E731
+                    v[i] = builder.shuffle_vector(x, y, mask(upper))
+                    v[i + d] = builder.shuffle_vector(x, y, mask(lower))
+            d //= 2
+        for k in range(n):
+            at = _data(context, builder, sig.args[3], args[3], builder.add(args[4], builder.mul(int_(k), args[5])))
+            builder.store(v[k], builder.bitcast(at, vector.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(b, types.intp, types.intp, packed, types.intp, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def copy(typingctx, a, a0, b, b0, numbers, vectors):
+    """b[b0 + i] = a[a0 + i] for so many numbers, and so many vectors more; both are constants."""
+
+    def codegen(context, builder, sig, args):
+        vector, n = _vector(sig.args[0])
+        pointer = ir.VectorType(vector.element, sig.args[4].literal_value + n * sig.args[5].literal_value).as_pointer()
+        source, to = (builder.bitcast(_data(context, builder, sig.args[i], args[i], args[i + 1]), pointer) for i in (0, 2))
+        builder.store(builder.load(source, align=4), to, align=4)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, b, types.intp, numbers, vectors), codegen
+
+
+@kernel
+def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, rows, vectors):
+    """`tile` for the numbers of rows and vectors that there are."""
+    if vectors == 2:
+        if rows == ROWS:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, ROWS, 2)
+        elif rows == 8:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 8, 2)
+        elif rows == 4:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 4, 2)
+        elif rows == 2:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 2, 2)
+        else:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 1, 2)
+    else:
+        if rows == ROWS:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, ROWS, 1)
+        elif rows == 8:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 8, 1)
+        elif rows == 4:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 4, 1)
+        elif rows == 2:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 2, 1)
+        else:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 1, 1)
+
+
+@kernel
+def most(rows):
+    """The largest tile below ROWS that so many rows hold."""
+    return 8 if ROWS > 8 and rows >= 8 else 4 if rows >= 4 else 2 if rows >= 2 else 1
+
+
+@kernel
+def pack(b, b0, b_k, b_n, K, columns, packed, p0, width):
+    """packed[p0 + k width + j] = b[b0 + k b_k + j b_n], and 0 for columns <= j < width; b_k or b_n is one."""
+    n = BYTES // packed.itemsize
+    if b_n == 1:
+        for k in range(K):
+            if columns == 2 * n:
+                copy(b, b0 + k * b_k, packed, p0 + k * width, 0, 2)
+            else:
+                for j in range(columns):
+                    packed[p0 + k * width + j] = b[b0 + k * b_k + j]
+    else:
+        whole, squares = K // n * n, columns // n * n
+        for j in range(0, squares, n):
+            for k in range(0, whole, n):
+                transpose(b, b0 + j * b_n + k, b_n, packed, p0 + k * width + j, width)
+            for k in range(whole, K):
+                for i in range(j, j + n):
+                    packed[p0 + k * width + i] = b[b0 + i * b_n + k]
+        for i in range(squares, columns):
+            for k in range(K):
+                packed[p0 + k * width + i] = b[b0 + i * b_n + k]
+    for k in range(K):
+        for j in range(columns, width):
+            packed[p0 + k * width + j] = 0
+
+
+@kernel
+def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
+    """C = A B + s for some rows and columns of C, s (1, columns) being the same for all rows.
+
+    a, b, c : flat arrays; A[i, k] = a[i a_row + k a_k], B[k, n] = b[k b_k + n b_n] with b_k or b_n one, C[i, n] = c[i c_row + n]
+    rows, columns : (first, one past the last)
+    """
+    n = BYTES // c.itemsize
+    blocks = max(1, -(-K // DEPTH))
+    packed = np.empty(WIDTH * min(K, DEPTH), c.dtype)
+    strips = np.empty(CHUNK * min(K, DEPTH), c.dtype)
+    edge = np.empty(ROWS * 2 * n, c.dtype)
+    for first in range(columns[0], columns[1], WIDTH):
+        last = min(first + WIDTH, columns[1])
+        for block in range(blocks):
+            k0 = block * K // blocks
+            depth = (block + 1) * K // blocks - k0
+            s, s_row = (start, 0) if block == 0 else (c, c_row)
+            for n0 in range(first, last, 2 * n):
+                some = min(2 * n, last - n0)
+                pack(b, k0 * b_k + n0 * b_n, b_k, b_n, depth, some, packed, (n0 - first) * depth, n if some <= n else 2 * n)
+            for top in range(rows[0], rows[1], CHUNK):
+                bottom = min(top + CHUNK, rows[1])
+                full = bottom - (bottom - top) % ROWS
+                if a_row == 1:  # numbers of one k side by side, instead of a new page for every k
+                    for i in range(top, full, ROWS):
+                        for k in range(depth):
+                            copy(a, i + (k0 + k) * a_k, strips, (i - top) * depth + k * ROWS, ROWS, 0)
+                for n0 in range(first, last, 2 * n):
+                    some, p0 = min(2 * n, last - n0), (n0 - first) * depth
+                    width = n if some <= n else 2 * n
+                    i = top
+                    while i < bottom:
+                        m = ROWS if i < full else most(bottom - i)
+                        x, x0, x_row, x_k = a, i * a_row + k0 * a_k, a_row, a_k
+                        if a_row == 1 and m == ROWS:
+                            x, x0, x_row, x_k = strips, (i - top) * depth, 1, ROWS
+                        s0, c0 = i * s_row + n0, i * c_row + n0
+                        if some == width:
+                            tile_of(x, x0, x_row, x_k, depth, packed, p0, s, s0, s_row, c, c0, c_row, m, width // n)
+                        else:  # beside C there is somebody else's memory
+                            for r in range(m):
+                                for j in range(width):
+                                    edge[r * width + j] = s[s0 + r * s_row + j] if j < some else 0
+                            tile_of(x, x0, x_row, x_k, depth, packed, p0, edge, 0, width, edge, 0, width, m, width // n)
+                            for r in range(m):
+                                for j in range(some):
+                                    c[c0 + r * c_row + j] = edge[r * width + j]
+                        i += m

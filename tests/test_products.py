@@ -1,0 +1,99 @@
+"""The product inside kernels: every layout and edge, nothing but its own part of the result, the same bits for every cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gvae import dispatch, ops
+from gvae.kernels.cpu import _products, affine
+from gvae.ops import dense
+
+DTYPES = (np.float32, np.float64)
+N = 2 * _products.BYTES // 4  # columns of a panel in float32
+SHAPES = [  # rows, depth, columns: around the sizes of tiles, panels, chunks and packed parts
+    (1, 1, 1),
+    (_products.ROWS - 1, 7, N - 1),
+    (_products.ROWS, 16, N),
+    (_products.ROWS + 1, 17, N + 1),
+    (2 * _products.ROWS + 7, 40, 3 * N // 2),
+    (_products.CHUNK + 5, 33, N // 2 + 3),
+    (9, _products.DEPTH, _products.WIDTH + 9),
+    (30, _products.DEPTH + 1, _products.WIDTH),
+    (5, 2 * _products.DEPTH + 3, 20),
+    (4, 0, 6),
+    (0, 3, 5),
+]
+
+
+def problem(shape, layout, dtype):
+    """(A, B, s) and their flat arrays with strides, as `product` takes them."""
+    rows, depth, columns = shape
+    rng = np.random.default_rng(rows + depth)
+    a, b, s = (rng.normal(size=size).astype(dtype) for size in ((rows, depth), (depth, columns), columns))
+    stored = (a.T.copy() if layout[0] == "T" else a), (b.T.copy() if layout[1] == "T" else b)
+    a_strides = (1, rows) if layout[0] == "T" else (depth, 1)
+    b_strides = (1, depth) if layout[1] == "T" else (columns, 1)
+    return (a, b, s), (stored[0].reshape(-1), *a_strides, stored[1].reshape(-1), *b_strides, s)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["NN", "NT", "TN"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_against_numpy(shape, layout, dtype):
+    rows, depth, columns = shape
+    (a, b, s), arguments = problem(shape, layout, dtype)
+    c = np.full((rows, columns), np.nan, dtype)
+    _products.product(*arguments, c.reshape(-1), columns, depth, (0, rows), (0, columns))
+    wide = [x.astype(np.longdouble) for x in (a, b, s)]
+    size = np.abs(wide[0]) @ np.abs(wide[1]) + np.abs(wide[2])
+    error = np.abs(c - (wide[0] @ wide[1] + wide[2])) / size
+    assert error.max(initial=0) <= 2 * (depth + 1) * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["NN", "NT", "TN"])
+def test_any_part_has_the_bits_of_the_whole_and_nothing_else_is_touched(layout, dtype):
+    rows, depth, columns = shape = 2 * _products.CHUNK + 11, _products.DEPTH + 30, _products.WIDTH + 45
+    _, arguments = problem(shape, layout, dtype)
+    whole = np.empty((rows, columns), dtype)
+    _products.product(*arguments, whole.reshape(-1), columns, depth, (0, rows), (0, columns))
+    cuts = [((0, 13), (0, columns)), ((13, rows), (0, 32)), ((13, rows), (32, 57)), ((13, rows), (57, columns))]
+    parts = np.full((rows, columns), np.nan, dtype)
+    for i, ((top, bottom), (first, last)) in enumerate(cuts):
+        before = parts.copy()
+        _products.product(*arguments, parts.reshape(-1), columns, depth, (top, bottom), (first, last))
+        before[top:bottom, first:last] = parts[top:bottom, first:last]
+        np.testing.assert_array_equal(parts, before, err_msg=str(i))
+    np.testing.assert_array_equal(parts, whole)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_not_a_number_stays_in_its_row_and_column(dtype):
+    x, w = np.ones((40, 50), dtype), np.ones((50, 60), dtype)
+    x[7, 3], w[4, 9] = np.nan, np.inf
+    y = ops.affine(x, w, np.zeros(60, dtype))
+    broken = np.zeros((40, 60), bool)
+    broken[7], broken[:, 9] = True, True
+    np.testing.assert_array_equal(~np.isfinite(y), broken)
+
+
+@pytest.mark.parametrize("activation", range(len(ops.ACTIVATIONS)))
+def test_by_rows_and_by_columns_have_the_same_bits(activation):
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.normal(size=size).astype(np.float32) for size in ((300, 70), (70, 90), 90))
+    y = [np.empty((300, 90), np.float32) for _ in range(2)]
+    for by_rows, out in enumerate(y):
+        for lo, hi in ((0, 16), (16, 48), (48, (90, 300)[by_rows])):
+            affine.affine(x, w, b, out, activation, bool(by_rows), lo, hi)
+    np.testing.assert_array_equal(*y)
+    np.testing.assert_array_equal(y[0], ops.affine(x, w, b, activation=ops.ACTIVATIONS[activation]))
+
+
+def test_few_rows_are_shared_by_columns_and_many_by_rows(monkeypatch):
+    seen = []
+    launch = dispatch.launch
+    monkeypatch.setattr(dispatch, "launch", lambda *a, n, **k: seen.append(n) or launch(*a, n=n, **k))
+    for rows in (dense.MANY_ROWS - 1, dense.MANY_ROWS):
+        ops.affine(np.ones((rows, 3)), np.ones((3, 20)), np.ones(20))
+    assert seen == [20, dense.MANY_ROWS]
