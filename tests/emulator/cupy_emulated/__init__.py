@@ -24,7 +24,7 @@ import numpy as np
 from emulator.cupy_emulated import device, functions, sparse
 from emulator.cupy_emulated.arrays import ndarray
 from emulator.cupy_emulated.counting import NAMES, Counts, counted
-from emulator.cupy_emulated.memory import MemoryPointer, MemoryPool, OutOfMemoryError
+from emulator.cupy_emulated.memory import MemoryPointer, MemoryPool, OutOfMemoryError, alloc, get_allocator, using_allocator
 
 __all__ = ["MODULES", "NAMES", "Counts", "counted", "cupy", "cupyx", "installed"]
 
@@ -61,8 +61,8 @@ cupy.__version__ = NAMES["version"]
 cupy.linalg = _Module("cupy.linalg", **functions.LINEAR_ALGEBRA)
 cupy.cuda = _Module(
     "cupy.cuda",
-    **{c.__name__: c for c in (device.Device, device.Stream, device.Event, MemoryPointer, MemoryPool)},
-    **{f.__name__: f for f in (device.get_current_stream, device.alloc)},
+    **{c.__name__: c for c in (device.Device, device.Stream, device.Event, device.Graph, MemoryPointer, MemoryPool)},
+    **{f.__name__: f for f in (device.get_current_stream, alloc, get_allocator, using_allocator)},
     is_available=lambda: True,
     get_device_id=lambda: 0,
 )
