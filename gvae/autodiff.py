@@ -399,6 +399,8 @@ class Recording:
         """Let go of the values until the next replay; `pull` is of no use until then."""
         for node in self.nodes:
             node.release()
+        for var in _leaves(self.inputs):
+            var.value = None
 
     def _lift(self, leaf: Any) -> Var:
         value = leaf.value if isinstance(leaf, Var) else np.asarray(leaf) if isinstance(leaf, (int, float)) else leaf

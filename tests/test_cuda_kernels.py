@@ -85,8 +85,9 @@ def test_sources(family):
     for name, kernel in launch.KERNELS[family].items():
         found = re.search(rf"\b{name}\(([^{{]*)\) \{{", text[text.index("__global__") :])
         names = [re.split(r"[ *]", parameter.strip())[-1] for parameter in found[1].split(",")]
-        words = ("k0", "k1", "s2", "s3")
-        wanted = [word for p in kernel.parameters[:-2] for word in (words if p == "key" else (p,))]
+        passed = {"key": ("k0", "k1", "s2", "s3", "key_at")}
+        passed |= {p: (p, f"{p}_at") for p, kind, _ in kernel.arguments if kind.startswith("number")}
+        wanted = [word for p in kernel.parameters[:-2] for word in passed.get(p, (p,))]
         assert names[: len(wanted)] == wanted, f"{family}.{name}"
         assert names[-2:] == ["lo", "hi"]
         assert len(names) >= len(wanted) + len(kernel.sizes) + 2
@@ -97,6 +98,8 @@ def test_sizes_of_blocks_are_the_same_on_both_sides():
         ("chain", "WIDTH", gpu("chain").SEGMENT),
         ("chain", "PIECES", gpu("chain").PIECES),
         ("likelihoods", "ROW", gpu("likelihoods").ROW),
+        ("product", "TILE", gpu("product").TILE),
+        ("product", "DEPTH", gpu("product").DEPTH),
         ("banded", "LANES", LANES),
     ):
         assert int(re.search(rf"constexpr int {name} = (\d+);", launch.source(family))[1]) == value
@@ -396,7 +399,7 @@ def test_other_families(anywhere, family, name, dtype):
 def test_every_declared_kernel_has_a_test():
     tested = {f"banded.{part}" for name in BANDED for part in PARTS.get(name, (name,))}
     tested |= {f"{family}.{name}" for family, (_, names) in OTHERS.items() for name in names}
-    tested |= {f"chain.{name}" for name in ("ends", "connect", "fill", "serial")}  # below
+    tested |= {f"chain.{name}" for name in ("ends", "connect", "fill", "serial")} | {"product.product"}  # below
     assert tested == devices.KERNELS
 
 
@@ -409,6 +412,59 @@ def test_normals_agree_to_four_ulp(anywhere):
         gpu("random").normal(key, there, 0, blocks)
         apart = np.abs(there.get() - on_cpu) / np.spacing(np.abs(on_cpu))
         assert apart.max() <= 4
+
+
+# ---- products ----
+
+# m, k, n: less than a tile, full tiles and more; one piece of the inner axis, one for each warp, several; empty
+PRODUCTS = [(1, 1, 1), (5, 7, 9), (33, 40, 50), (32, 16, 64), (40, 300, 33), (2, 1000, 3), (3, 0, 4), (0, 3, 4), (3, 4, 0)]
+
+
+def in_order(x, y):
+    """x y with the kernel's order of summation: pieces of the inner axis in turn to as many sums, which are added."""
+    sums = np.zeros((max(min(-(-x.shape[1] // 16), 32 // x.itemsize), 1), len(x), y.shape[1]), x.dtype)
+    for k in range(x.shape[1]):
+        sums[k // 16 % len(sums)] += x[:, k, None] * y[k]
+    total = sums[0]
+    for more in sums[1:]:
+        total += more
+    return total
+
+
+@every_dtype
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
+def test_products(anywhere, shape, turned, dtype):
+    rng, (m, k, n) = np.random.default_rng(0), shape
+    x, y = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k, n)).astype(dtype)
+    given = [
+        anywhere.asarray(np.ascontiguousarray(a.T)).T if t else anywhere.asarray(a)
+        for a, t in zip((x, y), turned, strict=True)
+    ]
+    got, before = anywhere.full((m, n), np.nan, dtype), launch.counts["product.product"]
+    gpu("product").product(*given, got, 0, m)
+    assert launch.counts["product.product"] == before + (m > 0 and n > 0)
+    if not is_emulated(anywhere):  # sums of products are contracted there
+        terms = np.abs(x).astype(float) @ np.abs(y).astype(float)
+        assert (np.abs(got.get() - x.astype(float) @ y.astype(float)) <= (k + 2) * np.finfo(dtype).eps * terms).all()
+        return
+    np.testing.assert_array_equal(got.get(), in_order(x, y))
+    for schedule in Schedule.several(2):
+        again = anywhere.full((m, n), np.nan, dtype)
+        with schedule, recorded() as launches:
+            for lo, hi in ((0, m // 3), (m // 3, m)):
+                gpu("product").product(*given, again, lo, hi)
+        assert same_bits(again.get(), got.get())
+        assert {record.module.code for record in launches} <= {launch.source("product")}
+
+
+def test_products_that_do_not_fit(cupy):
+    x = cupy.ones((2, 3))
+    for shapes in (((2, 3), (2, 3), (2, 3)), ((2, 3), (3, 4), (2, 5)), ((2, 3), (3, 4), (3, 4))):
+        with pytest.raises(ValueError, match="do not fit"):
+            gpu("product").product(*(cupy.ones(s) for s in shapes), 0, 2)
+    with pytest.raises(ValueError, match="y is not C-contiguous"):
+        gpu("product").product(x, cupy.ones((3, 8))[:, ::2], cupy.ones((2, 4)), 0, 2)
 
 
 # ---- long chains ----
@@ -577,6 +633,57 @@ def test_scalars_are_cast_to_the_kernels_type(cupy):
         arrays = [cupy.ones(5, dtype) for _ in range(4)]
         gpu("optim").adam(*arrays, 0.1, np.float64(0.9), 1, np.float32(0.5), 0, 5)
         assert np.isfinite(arrays[1].get()).all()
+
+
+def test_numbers_and_keys_may_lie_on_the_device(cupy):
+    """With the same bits; what is there when the kernel runs counts."""
+    rates, key = (0.1, 0.9, 0.99, 1e-8), np.array([1, 2, 3, 4], np.uint32)
+    for dtype in FLOATS:
+        start = np.random.default_rng(0).random((4, 5)).astype(dtype)
+        results = []
+        for rate, eps in ((0.1, 1e-8), (cupy.full((), 0.1, dtype), cupy.full(1, 1e-8, dtype))):
+            arrays = [cupy.asarray(a) for a in start]
+            gpu("optim").adam(*arrays, rate, 0.9, 0.99, eps, 0, 5)
+            results.append([a.get() for a in arrays])
+        np.testing.assert_array_equal(*results)
+        for name, more in (("uniform", ()), ("normal", ()), ("bernoulli", (cupy.full(9, 0.5, dtype),))):
+            draws = [cupy.empty(9, dtype) for _ in range(2)]
+            for k, out in zip((key, cupy.asarray(key)), draws, strict=True):
+                getattr(gpu("random"), name)(k, *more, out, 0, -(-out.nbytes // 16))
+            np.testing.assert_array_equal(*(d.get() for d in draws))
+    x = cupy.zeros(5, np.float32)
+    with pytest.raises(TypeError, match="rate is float64, expected float32"):
+        gpu("optim").adam(x, x, x, x, cupy.ones(()), *rates[1:], 0, 5)
+    with pytest.raises(ValueError, match=r"key has shape \(3,\), expected 4"):
+        gpu("random").uniform(cupy.ones(3, np.uint32), x, 0, 2)
+
+
+def test_what_is_kept_does_not_lie_in_memory_that_is_used_again(cupy):
+    from gvae.kernels.cuda.graph import Workspace
+
+    workspace, index = Workspace(), np.arange(7)
+    with workspace.used(), launch.holding() as held:
+        there = launch.resident(index)
+        x = cupy.ones(3)
+        assert held[0] is there
+    assert workspace.pool.used_bytes() == 512  # x alone
+    del workspace, x
+    assert there.get().tolist() == index.tolist()
+
+
+def test_a_workspace_stays_while_an_array_lies_in_it(cupy):
+    from gvae.kernels.cuda import graph
+
+    workspace = graph.Workspace()
+    with workspace.used():
+        x = cupy.ones(3)
+    pool = workspace.pool
+    del workspace
+    assert pool in graph._outlived
+    assert (x.get() == 1).all()
+    del x
+    graph.Workspace()
+    assert pool not in graph._outlived
 
 
 def test_index_arrays_are_uploaded_once(cupy, monkeypatch):

@@ -327,6 +327,14 @@ def test_a_pool_of_ones_own_keeps_what_it_took(cupy):
     assert default.used_bytes() == before
 
 
+def test_arrays_do_not_outlive_their_pool(cupy):
+    mine = cupy.cuda.MemoryPool(cupy.cuda.get_allocator())
+    with cupy.cuda.using_allocator(mine.malloc):
+        x = cupy.ones(3)
+    del mine
+    assert np.isnan(x.get()).all()
+
+
 # ---- graphs ----
 
 

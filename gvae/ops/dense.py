@@ -24,12 +24,14 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "soft
 def matmul(x, y):
     """Matrix product x (..., n, k) @ y (..., k, m) -> (..., n, m); batch axes broadcast. Also attached as `@`."""
     check_arrays("x: ... n k, y: ... k m", x=x, y=y)
-    return x @ y
+    return _product(x, y) if x.ndim == y.ndim == 2 and dispatch.is_cuda(x) else x @ y
 
 
 @matmul.vjp
 def _(z_bar, z, x, y, *, needs):
     # Z = X Y:  X̄ = Z̄ Yᵀ,  Ȳ = Xᵀ Z̄
+    if x.ndim == y.ndim == 2 and dispatch.is_cuda(x):
+        return _product(z_bar, y.T) if needs[0] else None, _product(x.T, z_bar) if needs[1] else None
     return (
         unbroadcast(z_bar @ y.swapaxes(-1, -2), x.shape) if needs[0] else None,
         unbroadcast(x.swapaxes(-1, -2) @ z_bar, y.shape) if needs[1] else None,
@@ -74,19 +76,28 @@ def _(y_bar, y, x, weight, bias, *, needs, into, activation):
 
 PIECES = 4  # of a large product; their number, and so their bits, do not depend on how many threads share them
 WORTH_PIECES = 2e8  # multiplications and additions, some milliseconds: a thread that sleeps takes 0.1 ms to wake
+OWN = 2e8  # multiplications on a device up to which the product is a kernel of ours, which a graph may hold; beyond: cuBLAS
 
 
 def _product(x, y, out=None):
     """The matrix product of two matrices. Large ones lie in memory that was used before; where the BLAS itself has one
     thread, they are shared by ours, which do not spin while they wait."""
-    if dispatch.is_cuda(x):
-        return dispatch.namespace(x, y).matmul(x, y, out=out)  # CuPy does not answer for NumPy's matmul, a generalised ufunc
     (m, k), n = x.shape, y.shape[1]
     out = dispatch.empty((m, n), x.dtype, x) if out is None else out
+    if dispatch.is_cuda(x):
+        if m * k * n > OWN:
+            return dispatch.namespace(x, y).matmul(x, y, out=out)  # CuPy does not answer for NumPy's matmul
+        dispatch.launch("product", "product", *map(_as_stored, (x, y)), out, n=m, work=m * k * n)
+        return out
     if 2 * m * k * n < WORTH_PIECES or blas.count() != 1:
         return np.matmul(x, y, out=out)
     threads.over(_multiply_pieces, x, y, out, n=PIECES, work=m * k * n)
     return out
+
+
+def _as_stored(x):
+    """The matrix as kernels take it: C-contiguous, or the transpose of such a one."""
+    return x if x.flags.c_contiguous or x.flags.f_contiguous else dispatch.plain(x)
 
 
 def _multiply_pieces(x, y, out, lo, hi):

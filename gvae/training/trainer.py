@@ -65,6 +65,8 @@ class Trainer:
     device : "cpu", or "cuda": parameters, optimiser and all that a step draws live there, batches have to (`Table.to`), and
              a step waits for nothing, but for the comparison above: its metrics are scalars on the device, and are
              looked at when they are read
+    graphs : on a device, `train` goes on with recorded steps as launches of a CUDA graph, if that is possible: see
+             gvae.training.feed. False: they are replayed one launch after the other
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Trainer:
         parameters: dict[str, np.ndarray] | None = None,
         replays: bool = True,
         device: str = "cpu",
+        graphs: bool = True,
     ):
         check_whole(samples=samples)
         dispatch.module(device)
@@ -111,6 +114,10 @@ class Trainer:
         self.mark: Snapshot | None = None  # where a roll-back leads to
         self.replays = replays and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
         self.recordings: dict[Any, _Known] = {}  # by the shapes of a step's arrays
+        self.replayed = False  # the last step, by a recording that counts
+        self.reported: tuple[str, ...] = ()  # the names of the last step's metrics
+        self.graphs = graphs
+        self.feed: Any = None  # of gvae.training.feed, while there is one
 
     def step(self, batch: Batch) -> dict[str, Any]:
         """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row: floats, or scalars
@@ -119,29 +126,60 @@ class Trainer:
         Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient; on a
         device nothing is looked at.
         """
-        noise = self.model.noise(random.fold_in(self.key, NOISE, self.steps), batch, self.samples)
+        self.optimizer.learning_rate = self.rate(self.steps)
+        metrics, update = self.prepare(batch, random.fold_in(self.key, NOISE, self.steps), self.steps)
+        update()
+        self.steps += 1
+        return metrics
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.learning_rate * self.scale * self.schedule(step)
+
+    def prepare(self, batch: Batch, key: Any, step: Any) -> tuple[dict[str, Any], Callable]:
+        """(metrics, update): `update()` takes the step, and changes all that it changes. Until then nothing is changed but
+        the gradient, and what there was memory for until then, there is memory for to the end.
+
+        key, step : the key of the noise, and the step's number; arrays on the device, or not
+        update    : with `numbers`, those of Adam, and `weight`, the average's, in arrays on the device, it counts no step
+        """
+        noise = self.model.noise(key, batch, self.samples)
         row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
         params = dict(self.parameters) | row_params
         out = dict(self.gradient) | {name: np.empty_like(v) for name, v in row_params.items()}
-        inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": self.steps}
+        inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": step}
         metrics, state = self._evaluate(params, inputs, out)
+        self.reported = tuple(metrics)
         gradients = [self.gradient.flat, *(out[name] for name in self.rows)]
         length = norm(*gradients) if self.device == "cpu" or self.clip is not None else 0.0
         if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and math.isfinite(length)):
             raise self._failure(params, inputs, out, metrics["bound"])
         if self.clip is not None:
             shorten(gradients, length, self.clip)
-        rate = self.learning_rate * self.scale * self.schedule(self.steps)
-        self.optimizer.learning_rate = rate
-        self.optimizer.update(self.gradient)
-        for name, optimizer in self.rows.items():
-            optimizer.learning_rate = rate
-            optimizer.update(batch.index, out[name])
-        if self.average is not None:
-            self.average.after_step(self.parameters)
+        for optimizer in self.rows.values():
+            optimizer.learning_rate = self.optimizer.learning_rate
+        moved = {name: optimizer.moved(batch.index, out[name]) for name, optimizer in self.rows.items()}
+        flat, averaged = self.parameters.flat, self.average is not None
+        scratch = dispatch.empty(flat.shape, flat.dtype, flat) if averaged else None
+
+        def update(numbers: Any = None, weight: Any = None) -> None:
+            self.optimizer.update(self.gradient, **({} if numbers is None else {"numbers": numbers}))
+            for name, optimizer in self.rows.items():
+                optimizer.keep(batch.index, moved[name])
+            if self.average is not None:
+                self.average.after_step(self.parameters, weight, scratch)
+            self._keep(state)
+
+        return metrics, update
+
+    def _keep(self, state: dict[str, Any]) -> None:
+        """The model's new state: on a device in the arrays of the old one, for a graph reads those."""
+        for name, new in (state or {}).items():
+            old: Any = self.state.get(name)
+            if dispatch.is_cuda(old) and dispatch.is_cuda(new) and (old.shape, old.dtype) == (new.shape, new.dtype):
+                old[...] = new
+                state[name] = old
         self.state = state or self.state
-        self.steps += 1
-        return metrics
 
     def _evaluate(self, params: dict, inputs: dict, out: dict) -> tuple[dict[str, float], dict]:
         """(metrics, state) of a step, and its gradient in `out`."""
@@ -149,26 +187,31 @@ class Trainer:
         def run() -> tuple[dict[str, float], dict]:
             return self._back(autodiff.vjp(lambda p: self._terms(p, inputs), params, has_aux=True, out=out), out)
 
-        key = _shapes(inputs) if self.replays and not self.rows else None
+        key = _shapes(inputs | {"step": None}) if self.replays and not self.rows else None
+        self.replayed = False
         if key is None or (key not in self.recordings and len(self.recordings) == RECORDINGS):
             return run()
-        flat = self.parameters.flat
-        arrays = inputs | {"step": dispatch.namespace(flat).full((), self.steps, flat.dtype)}
+        flat, step = self.parameters.flat, inputs["step"]
+        arrays = inputs | {"step": dispatch.namespace(flat).full((), step, flat.dtype) if isinstance(step, int) else step}
         if key not in self.recordings:
             self.recordings[key] = known = _Known()
             try:
                 known.recording = autodiff.Recording(self._terms, params, inputs=arrays, has_aux=True, out=out)
             except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
                 return run()
-            result = self._back(known.recording.first, out)
-            known.recording.release()
-            return result
+            try:
+                return self._back(known.recording.first, out)
+            finally:
+                known.recording.release()
         known = self.recordings[key]
         if known.recording is None:
             return run()
         expected = None if known.trusted else (run(), self.gradient.flat.copy())
-        result = self._back(known.recording.replay(params, inputs=arrays), out)
-        known.recording.release()
+        try:
+            result = self._back(known.recording.replay(params, inputs=arrays), out)
+        finally:
+            known.recording.release()
+        self.replayed = known.trusted
         if expected is not None:
             known.trusted = _same(expected, (result, self.gradient.flat))
             if not known.trusted:
@@ -332,6 +375,7 @@ class Trainer:
             if not name.startswith("state/"):
                 array[...] = dispatch.to_device(arrays[name], self.device)
         self.state = {name: dispatch.to_device(arrays[f"state/{name}"], self.device).copy() for name in self.state}
+        self.feed = None  # it knows the state's arrays
         self.steps, self.epochs, self.optimizer.step = (counters[n] for n in ("steps", "epochs", "optimizer_step"))
         self.epoch, self.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])
         self.schedule.state = dict(counters["schedule"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import sys
 from typing import Any
 
@@ -71,9 +70,9 @@ class Flags:
         return getattr(self, name.lower())
 
 
-def index_of(key: Any, shape: tuple[int, ...]) -> tuple[Any, bool]:
-    """An index for NumPy, and whether it holds a mask. Arrays of the host in it are moved to the device (which counts), and
-    indices in arrays wrap around instead of raising: both as CuPy does."""
+def index_of(key: Any) -> tuple[Any, bool]:
+    """An index for `wrapped`, and whether it holds a mask. Arrays of the host in it are moved to the device (which counts),
+    as CuPy does."""
     parts = list(key) if isinstance(key, tuple) else [key]
     masks = False
     for i, part in enumerate(parts):
@@ -85,6 +84,12 @@ def index_of(key: Any, shape: tuple[int, ...]) -> tuple[Any, bool]:
         elif isinstance(part, (bool, np.bool_)):
             parts[i] = np.asarray(part)
         masks = masks or (isinstance(parts[i], np.ndarray) and parts[i].dtype == np.bool_)
+    return tuple(parts), masks
+
+
+def wrapped(index: tuple, shape: tuple[int, ...]) -> tuple:
+    """The index for NumPy: what it holds in arrays wraps around instead of raising, as on a device."""
+    parts = list(index)
     taken = [
         p.ndim if isinstance(p, np.ndarray) and p.dtype == np.bool_ else 0 if p is None or p is Ellipsis else 1
         for p in parts
@@ -96,7 +101,19 @@ def index_of(key: Any, shape: tuple[int, ...]) -> tuple[Any, bool]:
         elif isinstance(part, np.ndarray) and part.dtype.kind in "iu" and axis < len(shape) and shape[axis]:
             parts[i] = part % shape[axis]
         axis += n
-    return tuple(parts), masks
+    return tuple(parts)
+
+
+def getitem(host: np.ndarray, index: tuple) -> Any:
+    return host[wrapped(index, host.shape)]
+
+
+def setitem(host: np.ndarray, index: tuple, value: Any) -> None:
+    host[wrapped(index, host.shape)] = value
+
+
+def add_at(host: np.ndarray, index: tuple, value: Any) -> None:
+    np.add.at(host, wrapped(index, host.shape), value)
 
 
 class ndarray(Partial):
@@ -232,13 +249,13 @@ class ndarray(Partial):
         return (self[i] for i in range(self.shape[0]))
 
     def __getitem__(self, key):
-        index, masks = index_of(key, self.shape)
+        index, masks = index_of(key)
         if masks:
             count("to_host")  # the size of the result
-        return computed(operator.getitem, self._host, index)
+        return computed(getitem, self._host, index)
 
     def __setitem__(self, key, value):
-        index, _ = index_of(key, self.shape)
+        index, _ = index_of(key)
         if isinstance(value, np.ndarray):
             if any(isinstance(part, np.ndarray) for part in index):
                 count("to_device")
@@ -246,7 +263,7 @@ class ndarray(Partial):
                 raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         elif not isinstance(value, (ndarray, *SCALARS)):
             raise TypeError(f"Unsupported type {type(value)}")
-        changed(operator.setitem, self._host, index, value._host if isinstance(value, ndarray) else value)
+        changed(setitem, self._host, index, value._host if isinstance(value, ndarray) else value)
 
     def fill(self, value) -> None:
         if isinstance(value, np.ndarray) and value.shape != ():
@@ -254,7 +271,7 @@ class ndarray(Partial):
         changed(np.copyto, self._host, host_of(value) if isinstance(value, ndarray) else value, casting="unsafe")
 
     def scatter_add(self, slices, value) -> None:
-        changed(np.add.at, self._host, index_of(slices, self.shape)[0], host_of(value))
+        changed(add_at, self._host, index_of(slices)[0], host_of(value))
 
     def view(self, dtype=None, type=None) -> ndarray:
         return array_of(self._host.view() if dtype is None else self._host.view(dtype))
@@ -345,7 +362,8 @@ def _method(name: str):
 
     def method(self, *args, **kwargs):
         check_parameters("cupy.ndarray", name, args, kwargs)
-        out = kwargs.get("out")
+        given = dict(zip(NAMES["cupy.ndarray"][name].strip("()").split(", "), args, strict=False)) | kwargs
+        out = given.get("out")
         if out is not None and not isinstance(out, ndarray):
             raise TypeError(f"Unsupported type {type(out)}")
         if name == "dot":

@@ -21,6 +21,7 @@ from emulator.cupy_emulated.arrays import (
     host_of,
     index_of,
     ndarray,
+    wrapped,
 )
 from emulator.cupy_emulated.counting import NAMES, count, not_captured, words
 from emulator.cupy_emulated.memory import MemoryPool, poisoned, pool
@@ -56,7 +57,7 @@ class ufunc:
         return computed(self._numpy, *host_of(args), **host_of(kwargs))
 
     def at(self, a, indices, b=None) -> None:
-        changed(self._numpy.at, a._host, index_of(indices, a.shape)[0], host_of(b))
+        changed(lambda a, i, b: self._numpy.at(a, wrapped(i, a.shape), b), a._host, index_of(indices)[0], host_of(b))
 
     def reduce(self, array, axis=0, dtype=None, out=None, keepdims=False):
         if self.name not in ("add", "multiply"):

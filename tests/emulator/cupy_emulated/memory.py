@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,13 +31,15 @@ class Memory:
         typestr, shape = "|u1", (self.size,)
         self.__array_interface__ = {"data": (self.ptr, False), "typestr": typestr, "shape": shape, "version": 3}
 
-    def __del__(self):
-        self._give()
+    def __del__(self, ending=sys.is_finalizing):
+        if not ending():
+            self._give()
 
 
 class MemoryPool(Partial):
     """A pool. That of all arrays takes what it needs from the host, and keeps nothing that nobody uses; one with another
-    allocator takes from there, and keeps everything until `free_all_blocks`."""
+    allocator takes from there, and keeps everything until `free_all_blocks`. As the real one, a pool does not live for its
+    arrays' sake: what they hold when it goes is somebody else's, and poisoned here."""
 
     _real = "cupy.cuda.MemoryPool"
 
@@ -43,6 +47,7 @@ class MemoryPool(Partial):
         self._allocator = allocator
         self._used, self._total, self._limit = 0, 0, 0
         self._idle: dict[int, list[Any]] = {}  # by size: what there is of the allocator's
+        self._in_use: dict[int, np.ndarray] = {}  # by address
         self._lock = threading.RLock()
 
     def malloc(self, size: int) -> MemoryPointer:
@@ -53,7 +58,20 @@ class MemoryPool(Partial):
             self._used += size
         block = mine if self._allocator is None else mine.block
         block.fill(0xFF)
-        return MemoryPointer(Memory(block, lambda: self._give(mine, size)), 0)
+        self._in_use[block.ctypes.data] = block
+        pool = weakref.ref(self)
+
+        def give() -> None:
+            if (alive := pool()) is not None:
+                alive._give(mine, block.ctypes.data, size)
+
+        return MemoryPointer(Memory(block, give), 0)
+
+    def __del__(self, ending=sys.is_finalizing):
+        if ending():
+            return
+        for block in self._in_use.values():
+            block.fill(0xFF)
 
     def _more(self, size: int) -> Any:
         if self._limit and self._total + size > self._limit:
@@ -68,8 +86,9 @@ class MemoryPool(Partial):
         self._total += size
         return mine
 
-    def _give(self, mine: Any, size: int) -> None:
+    def _give(self, mine: Any, address: int, size: int) -> None:
         with self._lock:
+            del self._in_use[address]
             self._used -= size
             if self._allocator is None:
                 self._total -= size

@@ -7,7 +7,7 @@ from typing import Any
 
 import scipy.sparse
 
-from emulator.cupy_emulated.arrays import computed, device_of, host_of, index_of, ndarray
+from emulator.cupy_emulated.arrays import computed, device_of, host_of, index_of, ndarray, wrapped
 from emulator.cupy_emulated.counting import count, not_captured
 
 DTYPES = ("?", "f", "d", "F", "D")
@@ -64,7 +64,7 @@ class _Compressed:
 
     def __getitem__(self, key) -> Any:
         not_captured("cuSPARSE")
-        index, _ = index_of(key, self.shape)
+        index = wrapped(index_of(key)[0], self.shape)
         return _of(self._matrix[index if len(index) > 1 else index[0]])
 
     def __matmul__(self, other) -> Any:
