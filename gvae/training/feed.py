@@ -42,14 +42,20 @@ class Pass:
         """Raises as Trainer.step."""
         trainer, rows = self.trainer, slice(i * self.batch_size, (i + 1) * self.batch_size)
         feed = self._feed(i)
+        self.fed = False
         if feed is not None:
             feed.step()
+            self.fed = True  # not after an error: it begins anew then
         else:
-            self.fed = False
-            batch = self.table.batch(self.there[rows], random.fold_in(self.key, i))
-            sums = trainer.epoch.sums
-            for name, x in trainer.step(batch).items():
-                sums[name] = sums.get(name, 0.0) + np.float64(len(batch)) * x  # on a device too
+            batch, sums = self.table.batch(self.there[rows], random.fold_in(self.key, i)), trainer.epoch.sums
+            if type(trainer).step is Trainer.step:
+                metrics, update = trainer.prepare(batch)
+            else:
+                metrics, update = trainer.step(batch), None
+            added = {name: sums.get(name, 0.0) + np.float64(len(batch)) * x for name, x in metrics.items()}
+            if update is not None:
+                update()
+            sums.update(added)
         trainer.epoch.rows += len(self.order[rows])
 
     def _feed(self, i: int) -> Feed | None:
@@ -64,7 +70,6 @@ class Pass:
             trainer.feed = feed = Feed(trainer, self.table, self.batch_size)
         if not self.fed:
             feed.begin(self.order, self.key, i)
-            self.fed = True
         return feed
 
 
@@ -143,9 +148,9 @@ class Feed:
         self.rows.take(self.position, axis=0, out=self.row)
         self.position += 1
         batch = self.table.batch(now["index"], now["data"])
-        metrics, update = self.trainer.prepare(batch, now["noise"], now["step"])
+        metrics, update = self.trainer.prepare(batch, now)
         added = {name: np.float64(self.batch_size) * x for name, x in metrics.items()}
-        update(now["adam"], now["weight"])
+        update()
         for name, x in added.items():
             self.sums[name] += x
 

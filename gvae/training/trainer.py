@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -126,23 +126,26 @@ class Trainer:
         Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient; on a
         device nothing is looked at.
         """
-        self.optimizer.learning_rate = self.rate(self.steps)
-        metrics, update = self.prepare(batch, random.fold_in(self.key, NOISE, self.steps), self.steps)
+        metrics, update = self.prepare(batch)
         update()
-        self.steps += 1
         return metrics
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         return self.learning_rate * self.scale * self.schedule(step)
 
-    def prepare(self, batch: Batch, key: Any, step: Any) -> tuple[dict[str, Any], Callable]:
-        """(metrics, update): `update()` takes the step, and changes all that it changes. Until then nothing is changed but
-        the gradient, and what there was memory for until then, there is memory for to the end.
+    def prepare(self, batch: Batch, given: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Callable[[], None]]:
+        """(metrics, update): `update()` changes all that a step changes. Until then that is the gradient alone, and from
+        then on no memory is needed: a step that there is no memory for has not been taken.
 
-        key, step : the key of the noise, and the step's number; arrays on the device, or not
-        update    : with `numbers`, those of Adam, and `weight`, the average's, in arrays on the device, it counts no step
+        given : what the step takes from its number, in arrays on the device: the key of its `noise`, `step` itself, Adam's
+                numbers `adam`, and `weight`, the average's. It is not counted then
         """
+        if given is None:
+            self.optimizer.learning_rate = self.rate(self.steps)
+            key, step = random.fold_in(self.key, NOISE, self.steps), self.steps
+        else:
+            key, step = given["noise"], given["step"]
         noise = self.model.noise(key, batch, self.samples)
         row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
         params = dict(self.parameters) | row_params
@@ -162,13 +165,14 @@ class Trainer:
         flat, averaged = self.parameters.flat, self.average is not None
         scratch = dispatch.empty(flat.shape, flat.dtype, flat) if averaged else None
 
-        def update(numbers: Any = None, weight: Any = None) -> None:
-            self.optimizer.update(self.gradient, **({} if numbers is None else {"numbers": numbers}))
+        def update() -> None:
+            self.optimizer.update(self.gradient, *(() if given is None else (given["adam"],)))
             for name, optimizer in self.rows.items():
                 optimizer.keep(batch.index, moved[name])
             if self.average is not None:
-                self.average.after_step(self.parameters, weight, scratch)
+                self.average.after_step(self.parameters, None if given is None else given["weight"], scratch)
             self._keep(state)
+            self.steps += given is None
 
         return metrics, update
 
@@ -197,6 +201,9 @@ class Trainer:
             self.recordings[key] = known = _Known()
             try:
                 known.recording = autodiff.Recording(self._terms, params, inputs=arrays, has_aux=True, out=out)
+            except MemoryError:
+                del self.recordings[key]
+                raise
             except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
                 return run()
             try:
