@@ -68,13 +68,14 @@ cupy.cuda = _Module(
 )
 cupy.cuda.memory = _Module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError, MemoryPool=MemoryPool)
 cupy.cuda.runtime = _Module("cupy.cuda.runtime", **device.RUNTIME)
+cupy.cuda.nvrtc = _Module("cupy.cuda.nvrtc", getVersion=lambda: (13, 0))
 cupyx = _Module("cupyx", **{f.__name__: f for f in (functions.scatter_add, functions.errstate, functions.rsqrt)})
 cupyx.scipy = _Module("cupyx.scipy")
 cupyx.scipy.special = _Module("cupyx.scipy.special", **functions.SPECIAL)
 cupyx.scipy.sparse = _Module(
     "cupyx.scipy.sparse", csr_matrix=sparse.csr_matrix, csc_matrix=sparse.csc_matrix, issparse=sparse.issparse
 )
-_modules = (cupy, cupy.linalg, cupy.cuda, cupy.cuda.memory, cupy.cuda.runtime)
+_modules = (cupy, cupy.linalg, cupy.cuda, cupy.cuda.memory, cupy.cuda.runtime, cupy.cuda.nvrtc)
 _modules += (cupyx, cupyx.scipy, cupyx.scipy.special, cupyx.scipy.sparse)
 MODULES = {m.__name__: m for m in _modules}
 
