@@ -291,7 +291,7 @@ class SWA(Average):
         self.first = first
 
     def after_epoch(self, parameters: Parameters, epochs: int) -> None:
-        if epochs >= self.first:
+        if self.count < epochs - self.first + 1:  # not twice, where the end of an epoch was interrupted
             self._add(parameters, 1 / (self.count + 1))
             self.count += 1
 

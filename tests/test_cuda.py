@@ -10,13 +10,14 @@ import devices
 import numpy as np
 import pytest
 import scipy.sparse
+import test_awkward as awkward
 from cases import CASES
 from emulator import cupy_emulated
 from strategies import Sizes
 
 from gvae import VAE, data, dispatch, families, models, nn, objectives, ops, optim, random, training
 from gvae.autodiff import gradient, vjp
-from gvae.errors import ConfigError, DeviceError, NonFiniteError, NotPositiveDefiniteError, ShapeError
+from gvae.errors import ConfigError, DeviceError, GvaeError, NonFiniteError, NotPositiveDefiniteError, ShapeError
 from gvae.kernels.cuda import launch
 
 SIZES = {
@@ -169,12 +170,40 @@ def test_devices_are_not_mixed(cupy):
         for pair in ((there, here), (here, there)):
             with pytest.raises(DeviceError, match="one device"):
                 f(*pair)
+    elsewhere = cupy.ones((2, 3))
+    elsewhere.data.mem.device_id = 1
+    for f in (ops.add, ops.matmul, lambda x, y: ops.sample_diagonal(x, x, y)):
+        with pytest.raises(DeviceError, match="is on CUDA device 1, expected device 0 as"):
+            f(there, elsewhere)
     with pytest.raises(DeviceError):
         vjp(ops.multiply, there, there)[1](here)
     with pytest.raises(DeviceError):
         nn.Parameters({"a.x": there, "a.y": here})
     with pytest.raises(DeviceError, match="SciPy"):
         ops.csr_matmul(scipy.sparse.csr_array(here), cupy.ones((3, 2)))
+
+
+def refusal(f, *args, **settings):
+    """What a call is refused with, in words."""
+    with np.errstate(all="ignore"), pytest.raises(GvaeError) as raised:
+        f(*args, **settings)
+    return type(raised.value), str(raised.value)
+
+
+@pytest.mark.parametrize("row", [row for row in awkward.ROWS if "csr" not in str(row)], ids=str)
+def test_bad_input_is_refused_in_the_words_of_the_cpu(cupy, row):
+    s, args, names = awkward.S, awkward.arguments(row), awkward.names(row)
+    bad = []
+    for i, name in enumerate(names):
+        wrong = [] if row.name in awkward.MOVERS else [args[i].astype(t) for t in (np.int64, np.bool_, np.float16)]
+        wrong += [args[i].astype(np.float32)] * (len(args) > 1) + [a for other, a in awkward.misfits(row) if other == name]
+        bad += [([*args[:i], a, *args[i + 1 :]], {}) for a in wrong]
+    for setting in sorted(awkward.SETTINGS[row.name] & awkward.WRONG.keys()):
+        bad += [(args, {setting: value}) for value in awkward.WRONG[setting][1]]
+    assert bad or len(args) == 1
+    op = row.public(s)
+    for given, settings in bad:
+        assert refusal(op, *map(cupy.asarray, given), **settings) == refusal(op, *given, **settings)
 
 
 def test_masks_and_indices_may_come_from_the_host(cupy):

@@ -501,7 +501,9 @@ def serially(kind, chol, b):
 def test_long_chains(anywhere, N, kind, dtype):
     chol, b = long_chain(N, 2, dtype, np.random.default_rng(N))
     before = launch.counts.copy()
-    y, info = run_chain(anywhere, kind, chol, b, np.arange(2))
+    with recorded() as launches:
+        y, info = run_chain(anywhere, kind, chol, b, np.arange(2))
+    assert {record.module.code for record in launches} <= {launch.source("chain")}
     assert {name: n - before[f"chain.{name}"] for name, n in launch_counts("chain").items()} == dict.fromkeys(
         ("ends", "connect", "fill", "serial"), 1
     )
@@ -617,6 +619,10 @@ def test_the_launcher_checks_what_it_is_given(cupy):
         adam(x, x.copy(), x[:9].copy(), x.copy(), *rates, 0, 10)
     with pytest.raises(ValueError, match="m is not C-contiguous"):
         adam(x, x.copy(), cupy.zeros((10, 2), np.float32)[:, 0], x.copy(), *rates, 0, 10)
+    elsewhere = cupy.zeros(10, np.float32)
+    elsewhere.data.mem.device_id = 1
+    with pytest.raises(ValueError, match=r"optim\.adam: v is on device 1, expected one on the current device, 0"):
+        adam(x, x.copy(), x.copy(), elsewhere, *rates, 0, 10)
     with pytest.raises(TypeError, match="takes 8 arguments"):
         adam(x, x, x, x, 0, 10)
     with pytest.raises(ValueError, match="fewer than 2"):

@@ -336,9 +336,9 @@ class Trainer:
         if self.stopping.best is not None and not bound > self.stopping.best:
             self.stopping.waited += 1
             return
-        self.stopping = Stopping(bound, self.epochs)
         self.best = self.parameters.zeros() if self.best is None else self.best
         self.best.flat[:] = self.weights.flat
+        self.stopping = Stopping(bound, self.epochs)
 
     # ---- all that changes, to be saved and brought back
 
@@ -377,11 +377,14 @@ class Trainer:
             mine |= best
         if _kinds(arrays) != _kinds(mine):
             raise RunError("the arrays do not fit the model and the settings of training")
+        # all memory first, so that where there is not enough nothing is changed
+        there = {name: dispatch.to_device(array, self.device) for name, array in arrays.items()}
+        state = {name: there[f"state/{name}"].copy() for name in self.state}
         self.best = None if counters["stopping"]["best"] is None else self.parameters.zeros()
         for name, array in self.snapshot()[0].items():
             if not name.startswith("state/"):
-                array[...] = dispatch.to_device(arrays[name], self.device)
-        self.state = {name: dispatch.to_device(arrays[f"state/{name}"], self.device).copy() for name in self.state}
+                array[...] = there[name]
+        self.state = state
         self.feed = None  # it knows the state's arrays
         self.steps, self.epochs, self.optimizer.step = (counters[n] for n in ("steps", "epochs", "optimizer_step"))
         self.epoch, self.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])

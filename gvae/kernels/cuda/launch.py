@@ -113,6 +113,7 @@ class Kernel:
 
     def __call__(self, *given: Any) -> None:
         cupy: Any = sys.modules["cupy"]
+        device = cupy.cuda.Device().id
         *given, lo, hi = given  # type: ignore[assignment]
         if hi <= lo:
             return
@@ -129,7 +130,7 @@ class Kernel:
                 dtype = np.dtype(np.uint32) if kind == "key" else real
                 words = 4 if kind == "key" else 1
                 if isinstance(x, cupy.ndarray):
-                    self._check(cupy, argument, x, dtype)
+                    self._check(cupy, device, argument, x, dtype)
                     if x.size != words:
                         raise ValueError(f"{self.where()}: {argument} has shape {x.shape}, expected {words} in all")
                     passed.extend([dtype.type(0)] * words + [x])
@@ -140,7 +141,8 @@ class Kernel:
                     if kind == "offsets":
                         sizes["reach"] = int(x[-1])
                     x = resident(x)
-                self._check(cupy, argument, x, real if kind == "T" else np.dtype("int64" if kind == "offsets" else kind))
+                dtype = real if kind == "T" else np.dtype("int64" if kind == "offsets" else kind)
+                self._check(cupy, device, argument, x, dtype)
                 self._measure(argument, x.shape, axes, sizes)
                 passed.append(x)
         launch = self.geometry(sizes, sizes["n"])
@@ -151,16 +153,19 @@ class Kernel:
             if letter != "size" and size > LARGEST:
                 raise ValueError(f"{self.where()}: {letter} is {size}, expected at most {LARGEST} on a device")
             passed.append((np.int64 if letter == "size" else np.int32)(size))
-        function = _function(cupy, cupy.cuda.Device().id, self.family, self.name, real)
+        function = _function(cupy, device, self.family, self.name, real)
         function((launch.grid,), (launch.block,), (*passed, np.int64(lo), np.int64(hi)), shared_mem=launch.shared)
         counts[f"{self.family}.{self.name}"] += 1
 
     def where(self) -> str:
         return f"CUDA kernel {self.family}.{self.name}"
 
-    def _check(self, cupy: Any, argument: str, x: Any, dtype: Any) -> None:
+    def _check(self, cupy: Any, device: int, argument: str, x: Any, dtype: Any) -> None:
         if not isinstance(x, cupy.ndarray):
             raise TypeError(f"{self.where()}: {argument} is {type(x).__name__}, expected a CuPy array")
+        if x.size and x.data.device_id != device:
+            there = f"on device {x.data.device_id}, expected one on the current device, {device}"
+            raise ValueError(f"{self.where()}: {argument} is {there}: `with cupy.cuda.Device(...)` chooses it")
         if x.dtype != dtype:
             raise TypeError(f"{self.where()}: {argument} is {x.dtype}, expected {dtype}")
         if not x.flags.c_contiguous:

@@ -105,7 +105,8 @@ def wrapped(index: tuple, shape: tuple[int, ...]) -> tuple:
 
 
 def getitem(host: np.ndarray, index: tuple) -> Any:
-    return host[wrapped(index, host.shape)]
+    part = host[wrapped(index, host.shape)]
+    return host[(*index, Ellipsis)] if isinstance(part, np.generic) and all(isinstance(i, int) for i in index) else part
 
 
 def setitem(host: np.ndarray, index: tuple, value: Any) -> None:
