@@ -231,7 +231,7 @@ def stop_gradient(x: Any) -> Any:
 
 
 class _Place(NamedTuple):
-    """Where a variable's cotangent is collected: of a leaf, or of an output (None: the only one) of a node that is visited."""
+    """Where a variable's cotangent is collected: a leaf, or an output (None: the only one) of a node that is visited."""
 
     leaf: int | None
     visit: int | None
@@ -426,6 +426,8 @@ class Recording:
         """Let go of the values until the next replay; `pull` is of no use until then."""
         for node in self.nodes:
             node.release()
+        for var in _leaves(self.inputs):
+            var.value = None
 
     def _lift(self, leaf: Any) -> Var:
         value = leaf.value if isinstance(leaf, Var) else np.asarray(leaf) if isinstance(leaf, (int, float)) else leaf

@@ -124,7 +124,7 @@ def check_array(*, where: str | None = None, **arrays: Any) -> None:
 
 
 def check_device(*, where: str | None = None, **arrays: Any) -> None:
-    """NumPy and CuPy arrays are not mixed. Numbers go with either; Vars count as their arrays."""
+    """NumPy and CuPy arrays are not mixed, nor arrays of two devices. Numbers go with either; Vars count as their arrays."""
     values = {name: getattr(array, "value", array) for name, array in arrays.items()}
     host = [name for name, value in values.items() if isinstance(value, np.ndarray) and not is_cuda(value)]
     for name, value in values.items():
@@ -132,6 +132,15 @@ def check_device(*, where: str | None = None, **arrays: Any) -> None:
             raise DeviceError(
                 f"{where or caller_name()}: {name} is a CuPy array, expected a NumPy array as {host[0]}: "
                 "arrays of one call live on one device; cupy.asarray and cupy.asnumpy move them"
+            )
+    places = {name: getattr(getattr(value, "data", None), "device_id", None) for name, value in values.items()}
+    known = {name: place for name, place in places.items() if place is not None}
+    for name, place in known.items():
+        first = next(iter(known))
+        if place != known[first]:
+            raise DeviceError(
+                f"{where or caller_name()}: {name} is on CUDA device {place}, expected device {known[first]} as {first}: "
+                "arrays of one call live on one device"
             )
 
 

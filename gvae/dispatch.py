@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "beside",
     "copy",
     "empty",
+    "graphs",
     "is_cuda",
     "kernels_for",
     "launch",
@@ -33,6 +35,7 @@ __all__ = [
     "plain",
     "scatter_add",
     "special",
+    "stream",
     "to_device",
     "to_host",
     "zeros",
@@ -122,6 +125,16 @@ def kernels_for(family: str, *arrays: Any) -> ModuleType:
 @lru_cache
 def _kernels(family: str, device: str) -> ModuleType:
     return importlib.import_module(f"gvae.kernels.{device}.{family}")
+
+
+def stream(device: str) -> AbstractContextManager[None]:
+    """A block whose work on a device may be captured: see gvae.kernels.cuda.graph. On a CPU, nothing."""
+    return nullcontext() if module(device) is np else graphs().own_stream()
+
+
+def graphs() -> ModuleType:
+    """gvae.kernels.cuda.graph: there is CuPy if somebody asks."""
+    return importlib.import_module("gvae.kernels.cuda.graph")
 
 
 def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int = 1) -> None:

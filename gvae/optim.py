@@ -65,21 +65,30 @@ class Adam:
         self.m, self.v = np.zeros_like(parameters.flat), np.zeros_like(parameters.flat)
         self.step = 0
 
-    def update(self, gradient: Parameters) -> None:
-        """One step down the gradient, in one pass over each group."""
-        self.step += 1
+    def numbers(self, learning_rate: float, step: int) -> list[float]:
+        """What the step of this number takes besides the gradient: the rate of each group, and eps."""
+        rate, eps = _corrected(learning_rate, self.beta1, self.beta2, self.eps, step)
+        return [*(self.rates.get(group, 1.0) * rate for group in self.parameters.groups), eps]
+
+    def update(self, gradient: Parameters, numbers: Any = None) -> None:
+        """One step down the gradient, in one pass over each group.
+
+        numbers : those of the step where they lie in an array on the device; the step is then not counted
+        """
         flat, dtype = self.parameters.flat, self.parameters.flat.dtype.type
         check_floating(where="Adam.update", parameters=flat, gradient=gradient.flat)
         if gradient.flat.shape != flat.shape:
             raise ShapeError(f"Adam.update: gradient has {gradient.flat.size} entries, expected {flat.size}")
-        rate, eps = _corrected(self.learning_rate, self.beta1, self.beta2, self.eps, self.step)
-        for group, part in self.parameters.groups.items():
-            scale = self.rates.get(group, 1.0)
-            if scale:
+        counted = numbers is None
+        if counted:
+            numbers = [dtype(number) for number in self.numbers(self.learning_rate, self.step + 1)]
+        for i, (group, part) in enumerate(self.parameters.groups.items()):
+            if self.rates.get(group, 1.0):
                 arrays = (a[part] for a in (gradient.flat, flat, self.m, self.v))
-                scalars = dtype(scale * rate), dtype(self.beta1), dtype(self.beta2), dtype(eps)
+                scalars = numbers[i], dtype(self.beta1), dtype(self.beta2), numbers[-1]
                 n = part.stop - part.start
                 dispatch.launch("optim", "adam", *arrays, *scalars, n=n, work=7 * n, step=1024)
+        self.step += counted
 
 
 class RowAdam:
@@ -94,15 +103,20 @@ class RowAdam:
 
     def update(self, index: np.ndarray, gradient: np.ndarray) -> None:
         """One step down the gradient (B, ...) of the rows `index` (B,), which are distinct."""
-        self.steps[index] += 1
-        dtype = self.values.dtype
-        g = gradient
-        m = self.m[index] = self.beta1 * self.m[index] + (1 - self.beta1) * g
-        v = self.v[index] = self.beta2 * self.v[index] + (1 - self.beta2) * g * g
-        steps = self.steps[index].reshape(-1, *[1] * (g.ndim - 1))
+        self.keep(index, self.moved(index, gradient))
+
+    def moved(self, index: np.ndarray, gradient: np.ndarray) -> tuple:
+        """What those rows of (steps, m, v, values) are after the step."""
+        dtype, g, counts = self.values.dtype, gradient, self.steps[index] + 1
+        m = self.beta1 * self.m[index] + (1 - self.beta1) * g
+        v = self.beta2 * self.v[index] + (1 - self.beta2) * g * g
+        steps = counts.reshape(-1, *[1] * (g.ndim - 1))
         rate = (self.learning_rate * np.sqrt(1 - self.beta2**steps) / (1 - self.beta1**steps)).astype(dtype)
         eps = (self.eps * np.sqrt(1 - self.beta2**steps)).astype(dtype)
-        self.values[index] -= rate * m / (np.sqrt(v) + eps)
+        return counts, m, v, self.values[index] - rate * m / (np.sqrt(v) + eps)
+
+    def keep(self, index: np.ndarray, moved: tuple) -> None:
+        self.steps[index], self.m[index], self.v[index], self.values[index] = moved
 
 
 def norm(*arrays: Any) -> Any:
@@ -233,16 +247,29 @@ class Average:
     def __init__(self, parameters: Parameters):
         self.values, self.count = parameters.zeros(), 0
 
-    def after_step(self, parameters: Parameters) -> None:
-        """A step has been taken."""
+    def weight(self, count: int) -> float | None:
+        """Of the parameters in the mean after a step, when it has `count` terms; None: steps are no terms."""
+        return None
+
+    def after_step(self, parameters: Parameters, weight: Any = None, scratch: Any = None) -> None:
+        """A step has been taken.
+
+        weight  : where it lies on the device, in an array; the term is then not counted
+        scratch : an array like parameters.flat to work in
+        """
+        mine = self.weight(self.count)
+        if mine is not None:
+            self._add(parameters, mine if weight is None else weight, scratch)
+            self.count += weight is None
 
     def after_epoch(self, parameters: Parameters, epochs: int) -> None:
         """So many epochs are over."""
 
-    def _add(self, parameters: Parameters, weight: float) -> None:
-        self.count += 1
+    def _add(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
         mean, flat = self.values.flat, parameters.flat
-        mean += mean.dtype.type(weight) * (flat - mean)
+        difference = np.subtract(flat, mean, out=scratch)
+        difference *= weight if dispatch.is_cuda(weight) else mean.dtype.type(weight)
+        mean += difference
 
 
 class EMA(Average):
@@ -253,9 +280,8 @@ class EMA(Average):
         super().__init__(parameters)
         self.decay = decay
 
-    def after_step(self, parameters: Parameters) -> None:
-        t = self.count
-        self._add(parameters, 1.0 if t == 0 else 1 - min(self.decay, (1 + t) / (10 + t)))
+    def weight(self, count: int) -> float:
+        return 1.0 if count == 0 else 1 - min(self.decay, (1 + count) / (10 + count))
 
 
 class SWA(Average):
@@ -266,8 +292,9 @@ class SWA(Average):
         self.first = first
 
     def after_epoch(self, parameters: Parameters, epochs: int) -> None:
-        if epochs >= self.first:
+        if self.count < epochs - self.first + 1:  # not twice, where the end of an epoch was interrupted
             self._add(parameters, 1 / (self.count + 1))
+            self.count += 1
 
 
 AVERAGES: dict[str, Callable[[Parameters, Any], Average]] = {

@@ -8,6 +8,9 @@ same numbers in every thread, in any order of calls, after fork, and however a d
 derive as many as needed with `fold_in`. Elements are numbered in C order, and element i depends on the key and i alone:
 the first n elements of a longer draw are a shorter draw of the same key. (Not so `permutation`, which depends on n.)
 
+A key may lie on a device, as a CuPy array of its four words: draws there and `fold_in` then read it there, so that whoever
+launches them again (a captured graph) draws by the key that is there by then.
+
 Generator: Philox4x32-10 (Salmon et al. 2011). The mapping from seeds to numbers is format 1 and fixed for ever: bits,
 uniforms, Bernoulli draws and permutations to the last bit, normals to 4 ulp (a processor may fuse multiply and add).
 Draws of different kinds from one key share their bits: `bernoulli(key, p)` is `uniform(key, p.shape, p.dtype) < p`.
@@ -24,9 +27,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from gvae.checks import FLOATS, check_floating
 from gvae.dispatch import empty, is_cuda, kernels_for, namespace, plain
-from gvae.errors import ConfigError, DTypeError, ShapeError
+from gvae.errors import ConfigError, DeviceError, DTypeError, ShapeError
 
-__all__ = ["bernoulli", "bits", "fold_in", "key", "normal", "permutation", "rademacher", "uniform"]
+__all__ = ["bernoulli", "bits", "fold_in", "fold_in_each", "key", "normal", "permutation", "rademacher", "uniform"]
 
 Key = NDArray[np.uint32]
 
@@ -45,13 +48,23 @@ def fold_in(key: Key, *ints: int) -> Key:
     fold_in(k, i, j) = fold_in(fold_in(k, i), j). The words of fold_in(k, i) are block 2^63 + i of k, which no draw
     reads: derived keys are independent of each other and of the draws from k. Any other integer raises ConfigError.
     """
-    k = _words(key, "fold_in").copy()
-    kernels = kernels_for("random")
+    k = _words(key, "fold_in", key).copy()
+    xp, kernels = namespace(k), kernels_for("random", k)
     for i in ints:
-        block = np.empty((1, 4), np.uint32)
+        block = xp.empty((1, 4), np.uint32)
         kernels.philox(k, np.uint64(_FOLD | _integer(i, 63, "fold_in: integer")), block, 0, 1)
         k = block[0]
     return k
+
+
+def fold_in_each(key: Key, start: int, n: int) -> NDArray[np.uint32]:
+    """fold_in(key, start + i) for i = 0 .. n-1, all at once: (n, 4)."""
+    k, first = _words(key, "fold_in_each", key), _integer(start, 63, "fold_in_each: start")
+    (n,) = _shape(n, "fold_in_each", "n")
+    _integer(first + max(n, 1) - 1, 63, "fold_in_each: the last integer")
+    out = namespace(k).empty((n, 4), np.uint32)
+    kernels_for("random", k).philox(k, np.uint64(_FOLD | first), out, 0, n)
+    return out
 
 
 def uniform(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Any = None) -> NDArray[Any]:
@@ -76,7 +89,7 @@ def bernoulli(key: Key, p: NDArray[Any]) -> NDArray[Any]:
     p: float32 or float64. Not checked: that p lies in [0, 1]; NaN gives 0. Raises DTypeError, DeviceError.
     """
     kernels = kernels_for("random", p)
-    k = _words(key, "bernoulli")
+    k = _words(key, "bernoulli", p)
     if not isinstance(p, np.ndarray | np.floating) and not is_cuda(p):
         raise DTypeError(f"bernoulli: p is {type(p).__name__}, expected a float32 or float64 array")
     source = plain(p if is_cuda(p) else np.asarray(p))
@@ -110,7 +123,7 @@ def permutation(key: Key, n: int) -> NDArray[np.int64]:
 
 def _draw(name: str, key: Key, shape: Any, dtype: DTypeLike, like: Any) -> NDArray[Any]:
     kernels = kernels_for("random", like)
-    k, sizes = _words(key, name), _shape(shape, name)
+    k, sizes = _words(key, name, like), _shape(shape, name)
     out = namespace(like).empty(math.prod(sizes), _floating(dtype, name))
     getattr(kernels, name)(k, out, 0, _blocks(out))
     return out.reshape(sizes)
@@ -131,10 +144,13 @@ def _integer(value: Any, n_bits: int, what: str) -> int:
     return i
 
 
-def _words(key: Any, where: str) -> Key:
-    """The key as kernels read it, checked."""
-    if not isinstance(key, np.ndarray) or key.dtype != np.uint32:
-        given = key.dtype if isinstance(key, np.ndarray) else type(key).__name__
+def _words(key: Any, where: str, like: Any = None) -> Key:
+    """The key as kernels read it, checked; on a device only for what is drawn there, beside `like`."""
+    there = type(key) is not np.ndarray and is_cuda(key)
+    if there and not is_cuda(like):
+        raise DeviceError(f"{where}: key is a CuPy array, which draws on its device only, and not here")
+    if not (there or isinstance(key, np.ndarray)) or key.dtype != np.uint32:
+        given = getattr(key, "dtype", type(key).__name__)
         raise DTypeError(f"{where}: key is {given}, expected four uint32 words as gvae.random.key(seed) returns")
     if key.shape != (4,):
         raise ShapeError(f"{where}: key has shape {key.shape}, expected (4,)")

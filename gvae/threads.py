@@ -7,10 +7,10 @@ have the same bits for every number of threads. Work too small to share stays in
 The pool is made at its first use, never at import. A forked child makes a pool of its own. A thread that waits for a share
 which nobody has begun takes it back and does it itself, so any number of Python threads can call at once.
 
-The system takes longer to wake a thread than most kernels run. So a worker that is done looks out for its next share, for SPIN
-seconds and without the interpreter lock, before it sleeps; a share then costs 5 to 10 us. Whoever wants the lock while another
-has it sleeps as well. Hence a caller publishes a share in compiled code, and stays there until the worker has taken it and
-passed the arguments on; and a worker says in compiled code that it is done.
+The system takes longer to wake a thread than most kernels run. So a worker that is done looks out for its next share, for
+SPIN seconds and without the interpreter lock, before it sleeps; a share then costs 5 to 10 us. Whoever wants the lock while
+another has it sleeps as well. Hence a caller publishes a share in compiled code, and stays there until the worker has taken
+it and passed the arguments on; and a worker says in compiled code that it is done.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,13 +10,14 @@ import devices
 import numpy as np
 import pytest
 import scipy.sparse
+import test_awkward as awkward
 from cases import CASES
 from emulator import cupy_emulated
 from strategies import Sizes
 
 from gvae import VAE, data, dispatch, families, models, nn, objectives, ops, optim, random, training
 from gvae.autodiff import gradient, vjp
-from gvae.errors import ConfigError, DeviceError, NonFiniteError, NotPositiveDefiniteError, ShapeError
+from gvae.errors import ConfigError, DeviceError, GvaeError, NonFiniteError, NotPositiveDefiniteError, ShapeError
 from gvae.kernels.cuda import launch
 
 SIZES = {
@@ -168,12 +170,40 @@ def test_devices_are_not_mixed(cupy):
         for pair in ((there, here), (here, there)):
             with pytest.raises(DeviceError, match="one device"):
                 f(*pair)
+    elsewhere = cupy.ones((2, 3))
+    elsewhere.data.mem.device_id = 1
+    for f in (ops.add, ops.matmul, lambda x, y: ops.sample_diagonal(x, x, y)):
+        with pytest.raises(DeviceError, match="is on CUDA device 1, expected device 0 as"):
+            f(there, elsewhere)
     with pytest.raises(DeviceError):
         vjp(ops.multiply, there, there)[1](here)
     with pytest.raises(DeviceError):
         nn.Parameters({"a.x": there, "a.y": here})
     with pytest.raises(DeviceError, match="SciPy"):
         ops.csr_matmul(scipy.sparse.csr_array(here), cupy.ones((3, 2)))
+
+
+def refusal(f, *args, **settings):
+    """What a call is refused with, in words."""
+    with np.errstate(all="ignore"), pytest.raises(GvaeError) as raised:
+        f(*args, **settings)
+    return type(raised.value), str(raised.value)
+
+
+@pytest.mark.parametrize("row", [row for row in awkward.ROWS if "csr" not in str(row)], ids=str)
+def test_bad_input_is_refused_in_the_words_of_the_cpu(cupy, row):
+    s, args, names = awkward.S, awkward.arguments(row), awkward.names(row)
+    bad = []
+    for i, name in enumerate(names):
+        wrong = [] if row.name in awkward.MOVERS else [args[i].astype(t) for t in (np.int64, np.bool_, np.float16)]
+        wrong += [args[i].astype(np.float32)] * (len(args) > 1) + [a for other, a in awkward.misfits(row) if other == name]
+        bad += [([*args[:i], a, *args[i + 1 :]], {}) for a in wrong]
+    for setting in sorted(awkward.SETTINGS[row.name] & awkward.WRONG.keys()):
+        bad += [(args, {setting: value}) for value in awkward.WRONG[setting][1]]
+    assert bad or len(args) == 1
+    op = row.public(s)
+    for given, settings in bad:
+        assert refusal(op, *map(cupy.asarray, given), **settings) == refusal(op, *given, **settings)
 
 
 def test_masks_and_indices_may_come_from_the_host(cupy):
@@ -450,24 +480,73 @@ def test_moving_between_devices(cupy):
 # ---- what is to be run when a device is there ----
 
 
-def test_what_measures_a_device_runs(cupy, monkeypatch):
-    """benchmarks/gpu/measure.py on small shapes, emulated: its numbers mean nothing here, but none may be missing."""
-    folder = devices.ROOT / "benchmarks" / "gpu"
-    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+@pytest.fixture
+def measure(cupy, monkeypatch):
+    """benchmarks/gpu/measure.py, as on a machine with a device."""
+    monkeypatch.setattr(sys, "path", [str(devices.ROOT / "benchmarks" / "gpu"), *sys.path])
+    monkeypatch.setattr(devices, "why_no_device", lambda: None)
     import measure
-    from training_cases import Case
 
-    cases = [Case("chain", 4, 1, latent=4, pixels=6, hidden=5)]
-    report = {
-        "bandwidths": measure.bandwidths(cupy, B=40, N=20),
-        "training": measure.training_steps(cupy, cases, repeats=1),
-    }
+    monkeypatch.setattr(measure, "seconds", lambda cupy, call, repeats=20, rounds=5: [call() for _ in range(2)] and 1e-6)
+    return measure
+
+
+def test_the_script_that_measures_a_device_runs(measure, monkeypatch, tmp_path, capsys):
+    """From end to end on small shapes, emulated: its numbers mean nothing here, but none may be missing."""
+    monkeypatch.setattr(measure, "TARGETS", dict(list(measure.TARGETS.items())[::3]))
+    monkeypatch.setattr(measure, "STEPS", ("chain", "diagonal-20x50"))
+    measure.main(["--no-tests", "--small", "--to", str(tmp_path)])
+    (path,) = tmp_path.iterdir()
+    report, printed = json.loads(path.read_text()), capsys.readouterr().out
+    assert report["machine"]["device"] == "emulated"
+    assert set(report) == {"machine", *measure.PARTS}
     assert len(report["bandwidths"]) == 2 * len(measure.TARGETS)
     assert all(row["fraction"] > 0 for row in report["bandwidths"])
-    assert isinstance(report["training"][0]["microseconds"]["gvae"], float)
-    assert all(name in measure.table(report) for _, name in measure.TARGETS)
-    chains = measure.long_chains(cupy, (5000,))
-    assert all(row["same_bits_100_times"] for row in chains)
+    assert all(row["same_bits"] for row in [*report["long_chains"], *report["products"], *report["training"]])
+    assert len(report["training"]) == 2
+    for row in report["training"]:
+        assert all(isinstance(row["microseconds"][f"gvae, {way}"], float) for way in ("from Python", "replayed", "graph"))
+        assert {"PyTorch, eager", "JAX, jit"} <= set(row["microseconds"])
+    assert all(name in printed for _, name in measure.TARGETS)
+    assert str(path) in printed
+
+
+def test_a_part_that_fails_does_not_cost_the_others(measure, monkeypatch, tmp_path, capsys):
+    def broken(*_):
+        raise RuntimeError("no such instruction")
+
+    parts = dict.fromkeys(measure.PARTS, broken) | {
+        "products": lambda cupy, cases, small: measure.products(cupy, [(2, 3, 4)])
+    }
+    monkeypatch.setattr(measure, "PARTS", parts)
+    measure.main(["--no-tests", "--to", str(tmp_path)])
+    (path,) = tmp_path.iterdir()
+    report, printed = json.loads(path.read_text()), capsys.readouterr().out
+    assert report["training"] == {"error": "RuntimeError: no such instruction"}
+    assert len(report["products"]) == 2
+    assert "training: RuntimeError: no such instruction" in printed
+
+
+def test_the_tests_that_a_device_runs_exist(measure, monkeypatch):
+    """The commands themselves, as far as pytest can say without a device: files, marks and names."""
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "1 passed\n", "")
+
+    monkeypatch.setattr(measure.shutil, "which", lambda name: f"/somewhere/{name}")
+    monkeypatch.setattr(measure.subprocess, "run", run)
+    for tool in (None, "memcheck", "racecheck"):
+        assert measure.run_tests(tool) == {"ran": True, "passed": True, "exit": 0, "last_lines": ["1 passed"]}
+    monkeypatch.undo()
+    assert commands[0][:3] == [sys.executable, "-m", "pytest"]
+    assert commands[1][:5] == ["/somewhere/compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "99"]
+    collect = [*commands[2][5:], "--collect-only"]
+    done = subprocess.run(collect, cwd=devices.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("test_banded[device-", "test_long_chains[device-", "test_training_steps[device-", "test_products[device-"):
+        assert name in done.stdout
 
 
 def test_measuring_without_a_device_says_why():

@@ -46,7 +46,11 @@ CPU_ONLY = {
     },
     # segments are as short as a device needs, and the choice between them and the serial loop is made on the device
     "chain": {"coefficients", "ends", "end_one", "connect", "fill", "fill_one", "rest", "serial", "status"},
-    "likelihoods": {"sum_of_log1p"},
+    "_products": {"product", "pack", "most", "tile_of"},  # product.cu
+    "_wait": {"wait", "tell_and_wait"},  # between threads of the host
+    "affine": {"activate"},  # `activated`, one number
+    "likelihoods": {"sum_of_log1p", "bernoulli_row"},  # of a row, which a block shares there
+    "optim": {"square_sums"},  # CuPy's own sums
     "random": {"philox_block"},
 }
 
@@ -85,8 +89,9 @@ def test_sources(family):
     for name, kernel in launch.KERNELS[family].items():
         found = re.search(rf"\b{name}\(([^{{]*)\) \{{", text[text.index("__global__") :])
         names = [re.split(r"[ *]", parameter.strip())[-1] for parameter in found[1].split(",")]
-        words = ("k0", "k1", "s2", "s3")
-        wanted = [word for p in kernel.parameters[:-2] for word in (words if p == "key" else (p,))]
+        passed = {"key": ("k0", "k1", "s2", "s3", "key_at")}
+        passed |= {p: (p, f"{p}_at") for p, kind, _ in kernel.arguments if kind.startswith("number")}
+        wanted = [word for p in kernel.parameters[:-2] for word in passed.get(p, (p,))]
         assert names[: len(wanted)] == wanted, f"{family}.{name}"
         assert names[-2:] == ["lo", "hi"]
         assert len(names) >= len(wanted) + len(kernel.sizes) + 2
@@ -97,6 +102,8 @@ def test_sizes_of_blocks_are_the_same_on_both_sides():
         ("chain", "WIDTH", gpu("chain").SEGMENT),
         ("chain", "PIECES", gpu("chain").PIECES),
         ("likelihoods", "ROW", gpu("likelihoods").ROW),
+        ("product", "TILE", gpu("product").TILE),
+        ("product", "DEPTH", gpu("product").DEPTH),
         ("banded", "LANES", LANES),
     ):
         assert int(re.search(rf"constexpr int {name} = (\d+);", launch.source(family))[1]) == value
@@ -264,12 +271,26 @@ PARTS = {
     "solve_triangular_vjp": ("solve_triangular", "outer"),
     "sample_vjp": ("solve_triangular", "outer", "sample_vjp_density"),
     "log_prob_vjp": ("log_prob_vjp_weights", "log_prob_vjp_factor", "multiply_triangular"),
+    "affine": ("product.product", "bias_activation"),
+    "affine_weight_vjp": ("product.product", "activation_vjp"),
+    "affine_input_vjp": ("product.product",),
+    "bernoulli_affine": ("product.product", "affine.bias_activation", "bernoulli"),
+    "bernoulli_affine_weight_vjp": ("product.product",),
 }
 
 
 def affine_problems(name, dtype, rng):
+    x, w, b, y = (rng.normal(size=size).astype(dtype) * 0.9 for size in ((21, 13), (13, 40), 40, (21, 40)))
+    if name == "affine_input_vjp":
+        yield (y, w, out(x), False), (2,), 13
+        return
     for activation in range(7):
-        if name == "bias_activation":
+        if name == "affine":
+            yield (x, w, b, out(y), activation, False), (3,), 40
+        elif name == "affine_weight_vjp":
+            a_bar = out(y) if activation else y[::-1].copy()
+            yield (y[::-1].copy() if activation else a_bar, y, x, a_bar, out(w), out(b), activation), (3, 4, 5), 40
+        elif name == "bias_activation":
             a, bias = (rng.choice([-1, 1], n) * 10 ** rng.uniform(-6, 1.5, n) for n in ((19, 30), 30))
             a, bias = a.astype(dtype), bias.astype(dtype)
             bias[:20] = 0
@@ -281,8 +302,17 @@ def affine_problems(name, dtype, rng):
 
 
 def likelihood_problems(name, dtype, rng):
+    if name == "bernoulli_affine_weight_vjp":
+        s, r, h = (rng.normal(size=size).astype(dtype) for size in (21, (21, 40), (21, 13)))
+        yield (s, r, h, out(np.empty((13, 40), dtype)), out(r[0])), (3, 4), 40
+        return
     for S in (7, 0):
         for N in (1, 200):
+            if name == "bernoulli_affine":
+                h, w, b = (rng.normal(size=size).astype(dtype) * 2 for size in ((7, 13), (13, N), N))
+                x, log_prob = (rng.random((3, N)) < 0.5).astype(dtype), out(h[:, 0])
+                yield (x, np.arange(7) % 3, h, w, b, log_prob, out(np.empty((S, N), dtype))), (5, 6), 7
+                continue
             x, a = (rng.random((3, N)) < 0.5).astype(dtype), rng.normal(size=(7, N)).astype(dtype) * 9
             yield (x, np.arange(7) % 3, a, out(a[:, 0]), out(a[:S])), (3, 4), 7
 
@@ -312,8 +342,11 @@ def random_problems(name, dtype, rng):
 
 
 OTHERS = {
-    "affine": (affine_problems, ("bias_activation", "activation_vjp")),
-    "likelihoods": (likelihood_problems, ("bernoulli",)),
+    "affine": (
+        affine_problems,
+        ("bias_activation", "activation_vjp", "affine", "affine_weight_vjp", "affine_input_vjp"),
+    ),
+    "likelihoods": (likelihood_problems, ("bernoulli", "bernoulli_affine", "bernoulli_affine_weight_vjp")),
     "optim": (optim_problems, ("adam",)),
     "weights": (weights_problems, ("log_mean_exp",)),
     "random": (random_problems, ("philox", "uniform", "normal", "bernoulli")),
@@ -339,7 +372,7 @@ def same_bits(x, y):
 
 def compare(cupy, family, name, problems, scale=300, parts=()):
     """The twin's results against the CPU's, and in the emulator under several schedules, bit for bit alike."""
-    before = launch.counts.copy()
+    before, keys = launch.counts.copy(), {part if "." in part else f"{family}.{part}" for part in parts or (name,)}
     for args, results, n in problems:
         expected = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
         getattr(cpu(family), name)(*expected, 0, n)
@@ -361,9 +394,8 @@ def compare(cupy, family, name, problems, scale=300, parts=()):
             with schedule, recorded() as launches:
                 again = run_on_device(cupy, getattr(gpu(family), name), args, n)
             assert all(same_bits(again[i], got[i]) for i in results), schedule
-            assert {record.module.code for record in launches} == {launch.source(family)}
-    launched = {key for key, n in launch.counts.items() if n > before[key]}
-    assert launched == {f"{family}.{part}" for part in parts or (name,)}
+            assert {record.module.code for record in launches} <= {launch.source(key.split(".")[0]) for key in keys}
+    assert {key for key, n in launch.counts.items() if n > before[key]} == keys
 
 
 def is_emulated(cupy):
@@ -390,13 +422,13 @@ def test_banded(anywhere, name, shape, dtype):
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family, (_, names) in OTHERS.items() for name in names])
 def test_other_families(anywhere, family, name, dtype):
     problems = OTHERS[family][0](name, dtype, np.random.default_rng(0))
-    compare(anywhere, family, name, problems, scale=16 if name == "bias_activation" else 300)
+    compare(anywhere, family, name, problems, scale=16 if name == "bias_activation" else 300, parts=PARTS.get(name, ()))
 
 
 def test_every_declared_kernel_has_a_test():
     tested = {f"banded.{part}" for name in BANDED for part in PARTS.get(name, (name,))}
-    tested |= {f"{family}.{name}" for family, (_, names) in OTHERS.items() for name in names}
-    tested |= {f"chain.{name}" for name in ("ends", "connect", "fill", "serial")}  # below
+    tested |= {f"{family}.{name}" for family, (_, names) in OTHERS.items() for name in names if name not in PARTS}
+    tested |= {f"chain.{name}" for name in ("ends", "connect", "fill", "serial")} | {"product.product"}  # below
     assert tested == devices.KERNELS
 
 
@@ -409,6 +441,59 @@ def test_normals_agree_to_four_ulp(anywhere):
         gpu("random").normal(key, there, 0, blocks)
         apart = np.abs(there.get() - on_cpu) / np.spacing(np.abs(on_cpu))
         assert apart.max() <= 4
+
+
+# ---- products ----
+
+# m, k, n: less than a tile, full tiles and more; one piece of the inner axis, one for each warp, several; empty
+PRODUCTS = [(1, 1, 1), (5, 7, 9), (33, 40, 50), (32, 16, 64), (40, 300, 33), (2, 1000, 3), (3, 0, 4), (0, 3, 4), (3, 4, 0)]
+
+
+def in_order(x, y):
+    """x y with the kernel's order of summation: pieces of the inner axis in turn to as many sums, which are added."""
+    sums = np.zeros((max(min(-(-x.shape[1] // 16), 32 // x.itemsize), 1), len(x), y.shape[1]), x.dtype)
+    for k in range(x.shape[1]):
+        sums[k // 16 % len(sums)] += x[:, k, None] * y[k]
+    total = sums[0]
+    for more in sums[1:]:
+        total += more
+    return total
+
+
+@every_dtype
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
+def test_products(anywhere, shape, turned, dtype):
+    rng, (m, k, n) = np.random.default_rng(0), shape
+    x, y = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k, n)).astype(dtype)
+    given = [
+        anywhere.asarray(np.ascontiguousarray(a.T)).T if t else anywhere.asarray(a)
+        for a, t in zip((x, y), turned, strict=True)
+    ]
+    got, before = anywhere.full((m, n), np.nan, dtype), launch.counts["product.product"]
+    gpu("product").product(*given, got, 0, m)
+    assert launch.counts["product.product"] == before + (m > 0 and n > 0)
+    if not is_emulated(anywhere):  # sums of products are contracted there
+        terms = np.abs(x).astype(float) @ np.abs(y).astype(float)
+        assert (np.abs(got.get() - x.astype(float) @ y.astype(float)) <= (k + 2) * np.finfo(dtype).eps * terms).all()
+        return
+    np.testing.assert_array_equal(got.get(), in_order(x, y))
+    for schedule in Schedule.several(2):
+        again = anywhere.full((m, n), np.nan, dtype)
+        with schedule, recorded() as launches:
+            for lo, hi in ((0, m // 3), (m // 3, m)):
+                gpu("product").product(*given, again, lo, hi)
+        assert same_bits(again.get(), got.get())
+        assert {record.module.code for record in launches} <= {launch.source("product")}
+
+
+def test_products_that_do_not_fit(cupy):
+    x = cupy.ones((2, 3))
+    for shapes in (((2, 3), (2, 3), (2, 3)), ((2, 3), (3, 4), (2, 5)), ((2, 3), (3, 4), (3, 4))):
+        with pytest.raises(ValueError, match="do not fit"):
+            gpu("product").product(*(cupy.ones(s) for s in shapes), 0, 2)
+    with pytest.raises(ValueError, match="y is not C-contiguous"):
+        gpu("product").product(x, cupy.ones((3, 8))[:, ::2], cupy.ones((2, 4)), 0, 2)
 
 
 # ---- long chains ----
@@ -445,7 +530,9 @@ def serially(kind, chol, b):
 def test_long_chains(anywhere, N, kind, dtype):
     chol, b = long_chain(N, 2, dtype, np.random.default_rng(N))
     before = launch.counts.copy()
-    y, info = run_chain(anywhere, kind, chol, b, np.arange(2))
+    with recorded() as launches:
+        y, info = run_chain(anywhere, kind, chol, b, np.arange(2))
+    assert {record.module.code for record in launches} <= {launch.source("chain")}
     assert {name: n - before[f"chain.{name}"] for name, n in launch_counts("chain").items()} == dict.fromkeys(
         ("ends", "connect", "fill", "serial"), 1
     )
@@ -561,6 +648,10 @@ def test_the_launcher_checks_what_it_is_given(cupy):
         adam(x, x.copy(), x[:9].copy(), x.copy(), *rates, 0, 10)
     with pytest.raises(ValueError, match="m is not C-contiguous"):
         adam(x, x.copy(), cupy.zeros((10, 2), np.float32)[:, 0], x.copy(), *rates, 0, 10)
+    elsewhere = cupy.zeros(10, np.float32)
+    elsewhere.data.mem.device_id = 1
+    with pytest.raises(ValueError, match=r"optim\.adam: v is on device 1, expected one on the current device, 0"):
+        adam(x, x.copy(), x.copy(), elsewhere, *rates, 0, 10)
     with pytest.raises(TypeError, match="takes 8 arguments"):
         adam(x, x, x, x, 0, 10)
     with pytest.raises(ValueError, match="fewer than 2"):
@@ -577,6 +668,57 @@ def test_scalars_are_cast_to_the_kernels_type(cupy):
         arrays = [cupy.ones(5, dtype) for _ in range(4)]
         gpu("optim").adam(*arrays, 0.1, np.float64(0.9), 1, np.float32(0.5), 0, 5)
         assert np.isfinite(arrays[1].get()).all()
+
+
+def test_numbers_and_keys_may_lie_on_the_device(cupy):
+    """With the same bits; what is there when the kernel runs counts."""
+    rates, key = (0.1, 0.9, 0.99, 1e-8), np.array([1, 2, 3, 4], np.uint32)
+    for dtype in FLOATS:
+        start = np.random.default_rng(0).random((4, 5)).astype(dtype)
+        results = []
+        for rate, eps in ((0.1, 1e-8), (cupy.full((), 0.1, dtype), cupy.full(1, 1e-8, dtype))):
+            arrays = [cupy.asarray(a) for a in start]
+            gpu("optim").adam(*arrays, rate, 0.9, 0.99, eps, 0, 5)
+            results.append([a.get() for a in arrays])
+        np.testing.assert_array_equal(*results)
+        for name, more in (("uniform", ()), ("normal", ()), ("bernoulli", (cupy.full(9, 0.5, dtype),))):
+            draws = [cupy.empty(9, dtype) for _ in range(2)]
+            for k, out in zip((key, cupy.asarray(key)), draws, strict=True):
+                getattr(gpu("random"), name)(k, *more, out, 0, -(-out.nbytes // 16))
+            np.testing.assert_array_equal(*(d.get() for d in draws))
+    x = cupy.zeros(5, np.float32)
+    with pytest.raises(TypeError, match="rate is float64, expected float32"):
+        gpu("optim").adam(x, x, x, x, cupy.ones(()), *rates[1:], 0, 5)
+    with pytest.raises(ValueError, match=r"key has shape \(3,\), expected 4"):
+        gpu("random").uniform(cupy.ones(3, np.uint32), x, 0, 2)
+
+
+def test_what_is_kept_does_not_lie_in_memory_that_is_used_again(cupy):
+    from gvae.kernels.cuda.graph import Workspace
+
+    workspace, index = Workspace(), np.arange(7)
+    with workspace.used(), launch.holding() as held:
+        there = launch.resident(index)
+        x = cupy.ones(3)
+        assert held[0] is there
+    assert workspace.pool.used_bytes() == 512  # x alone
+    del workspace, x
+    assert there.get().tolist() == index.tolist()
+
+
+def test_a_workspace_stays_while_an_array_lies_in_it(cupy):
+    from gvae.kernels.cuda import graph
+
+    workspace = graph.Workspace()
+    with workspace.used():
+        x = cupy.ones(3)
+    pool = workspace.pool
+    del workspace
+    assert pool in graph._outlived
+    assert (x.get() == 1).all()
+    del x
+    graph.Workspace()
+    assert pool not in graph._outlived
 
 
 def test_index_arrays_are_uploaded_once(cupy, monkeypatch):

@@ -3,6 +3,7 @@ goes between host and device."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import pickle
@@ -94,7 +95,10 @@ def test_not_installed_otherwise():
         ("np.linalg.eig(x)", NotImplementedError, "cupy.linalg.eig exists"),
         ("x.flags.writeable", AttributeError, "writeable"),
         ("x.ctypes", AttributeError, "ctypes"),
-        ("cupy.cuda.Stream().begin_capture()", NotImplementedError, "cupy.cuda.Stream.begin_capture exists"),
+        ("cupy.cuda.Stream().add_callback(len, 0)", NotImplementedError, "cupy.cuda.Stream.add_callback exists"),
+        ("cupy.cuda.Stream.null.begin_capture()", RuntimeError, "cannot capture on the default"),
+        ("cupy.cuda.Stream().end_capture()", RuntimeError, "cudaErrorIllegalState"),
+        ("cupy.cuda.Graph()", NotImplementedError, "must be created via stream capture"),
         ("x.set(h.astype('f4'))", TypeError, "float32 array cannot be set to float64 array"),
         ("x.get(out=np.ones(3))", ValueError, "Shape mismatch"),
         ("hash(x)", TypeError, "unhashable"),
@@ -256,6 +260,7 @@ def test_sparse_matrices(cupy):
 
 def test_memory_and_views(cupy):
     pool = cupy.get_default_memory_pool()
+    gc.collect()
     before = pool.used_bytes()
     x = cupy.zeros((100, 10))
     assert x.data.ptr % 8 == 0
@@ -293,6 +298,163 @@ def test_streams_are_per_thread(cupy):
     assert seen == [0]
     assert cupy.cuda.get_current_stream() == cupy.cuda.Stream.null
     assert cupy.cuda.is_available()
+
+
+def test_a_pool_of_ones_own_keeps_what_it_took(cupy):
+    default = cupy.get_default_memory_pool()
+    gc.collect()
+    before = default.used_bytes()
+    mine = cupy.cuda.MemoryPool(cupy.cuda.get_allocator())
+    with cupy.cuda.using_allocator(mine.malloc):
+        x = cupy.zeros(1000)
+        where = x.data.ptr
+        with counted() as n:
+            del x
+            y = cupy.empty(1000)
+            assert y.data.ptr == where
+            assert np.isnan(y.get()).all()  # what was there is not to be relied on
+            assert (y + 1).data.ptr != where
+        assert n.allocations == 1
+    with counted() as n:
+        cupy.zeros(1000)
+    assert n.allocations == 1  # outside of the block the default again
+    assert default.used_bytes() - before == mine.total_bytes() == 2 * 8192
+    assert (mine.used_bytes(), mine.free_bytes()) == (8192, 8192)
+    mine.free_all_blocks()
+    assert default.used_bytes() - before == mine.total_bytes() == 8192
+    del y
+    mine.free_all_blocks()
+    assert default.used_bytes() == before
+
+
+def test_arrays_do_not_outlive_their_pool(cupy):
+    mine = cupy.cuda.MemoryPool(cupy.cuda.get_allocator())
+    with cupy.cuda.using_allocator(mine.malloc):
+        x = cupy.ones(3)
+    del mine
+    assert np.isnan(x.get()).all()
+
+
+# ---- graphs ----
+
+
+@contextlib.contextmanager
+def captured(cupy, graphs):
+    """What is captured in the block is appended to `graphs`."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        try:
+            yield
+        finally:
+            graphs.append(stream.end_capture())
+
+
+def test_what_is_captured_runs_when_the_graph_is_launched_and_not_before(cupy):
+    graphs, x, y = [], cupy.arange(4.0), cupy.zeros(4)
+    with captured(cupy, graphs), counted() as n:
+        z = 2 * x + 1
+        part = z.reshape(2, 2)[1]
+        y += z
+        y[0] = x[-1]
+        part *= 10
+        x.fill(5)
+    assert n.operations > 5
+    assert x.get().tolist() == [0, 1, 2, 3]
+    assert y.get().tolist() == [0, 0, 0, 0]
+    assert np.isnan(z.get()).all()
+    with counted() as n:
+        graphs[0].launch()
+    assert (n.graphs, n.operations, n.allocations) == (1, 0, 0)
+    assert z.get().tolist() == [1, 3, 50, 70]
+    assert y.get().tolist() == [3, 3, 5, 7]
+    graphs[0].launch()
+    assert z.get().tolist() == [11, 11, 110, 110]
+    assert y.get().tolist() == [5, 14, 16, 18]
+
+
+@needs_gpp
+def test_kernels_and_copies_in_a_graph(cupy):
+    f = cupy.RawModule(code=AXPY, options=("--std=c++17",), name_expressions=["axpy<float>"]).get_function("axpy<float>")
+    graphs, x, y, z = [], cupy.ones(100, "f4"), cupy.zeros(100, "f4"), cupy.zeros(100, "f4")
+    with captured(cupy, graphs):
+        f((4,), (32,), (x, y, np.float32(0.5), np.int32(100)))
+        z.data.copy_from_device_async(y.data, y.nbytes)
+    assert not y.get().any()
+    for i in range(1, 4):
+        graphs[0].launch()
+        assert (z.get() == 0.5 * i).all()
+
+
+def test_a_graph_keeps_nothing_alive(cupy):
+    """An array that the graph reads is freed, and its memory given to another: the graph reads that."""
+    mine, graphs = cupy.cuda.MemoryPool(cupy.cuda.get_allocator()), []
+    y = cupy.zeros(3)
+    with cupy.cuda.using_allocator(mine.malloc):
+        x = cupy.ones(3)
+        with captured(cupy, graphs):
+            y += x
+        del x
+        other = cupy.full(3, 7.0)
+        graphs[0].launch()
+        assert (y.get() == 7).all()
+        del other
+    mine.free_all_blocks()
+    graphs[0].launch()
+    assert np.isnan(y.get()).all()
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["x.get()", "float(x.sum())", "x[x > 0]", "cupy.asarray(np.ones(2))", "stream.synchronize()", "x[[0, 1]]"],
+)
+def test_what_waits_or_comes_from_the_host_breaks_a_capture(cupy, expression):
+    x, stream = cupy.ones(3), cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureUnsupported"):
+            eval(expression, {"np": np, "cupy": cupy, "x": x, "stream": stream})
+        with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+            x += 1
+        assert stream.is_capturing()
+        with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+            stream.end_capture()
+        assert not stream.is_capturing()
+        x += 1
+    assert (x.get() == 2).all()
+
+
+@pytest.mark.parametrize(
+    "expression", ["x @ x", "x.dot(x)", "np.linalg.inv(x)", "np.einsum('ij,jk', x, x)", "s @ x", "s[:1]"]
+)
+def test_libraries_are_not_called_while_a_stream_captures(cupy, expression):
+    import cupyx.scipy.sparse
+
+    graphs, names = (
+        [],
+        {"np": np, "x": cupy.ones((2, 2)), "s": cupyx.scipy.sparse.csr_matrix(scipy.sparse.eye(2, format="csr"))},
+    )
+    with (
+        captured(cupy, graphs),
+        pytest.raises(NotImplementedError, match="API during stream capture is currently unsupported"),
+    ):
+        eval(expression, names)
+    graphs[0].launch()  # that is CuPy's own refusal: the capture goes on
+
+
+def test_memory_may_be_taken_while_a_stream_captures_in_relaxed_mode_only(cupy):
+    for mode, allowed in ((None, True), (0, False), (1, False)):
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture(mode)
+            if allowed:
+                cupy.empty(10)
+                stream.end_capture()
+            else:
+                with pytest.raises(RuntimeError, match="StreamCaptureUnsupported"):
+                    cupy.empty(10)
+                with pytest.raises(RuntimeError, match="Invalidated"):
+                    stream.end_capture()
 
 
 @needs_gpp

@@ -101,6 +101,8 @@ def test_key_and_fold_in_against_python(seed, i, j):
     twice = philox((j % 2**32, (j >> 32) | 0x80000000, s2, s3), (int(folded[0]), int(folded[1])))
     assert tuple(random.fold_in(key, i, j)) == tuple(random.fold_in(folded, j)) == twice
     np.testing.assert_array_equal(random.fold_in(key), key)
+    several = random.fold_in_each(key, max(i - 2, 0), 3)
+    np.testing.assert_array_equal(several, [random.fold_in(key, max(i - 2, 0) + j) for j in range(3)])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40 + 17])

@@ -5,19 +5,24 @@
 It runs the tests marked gpu on the device, notes in witness.json which kernels passed, looks for races and stray accesses
 with compute-sanitizer where that is installed, and measures what PENDING.md lists. The numbers go to
 benchmarks/gpu/<device>-<date>.json, and a summary to the terminal. It needs `pip install '.[cuda13,test]'`; PyTorch and JAX
-with CUDA are measured beside gvae where they are installed. About ten minutes.
+with CUDA are measured beside gvae where they are installed. About ten minutes. A part that fails is reported with its error,
+and the others are measured. `--small --no-tests` goes through all parts in a minute, with shapes that say nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +33,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "asv_bench" / "peers"
 import devices  # noqa: E402
 import numpy as np  # noqa: E402
 
-TESTS = ["tests/test_cuda_kernels.py", "tests/test_cuda.py"]
-SMALL = "tiny or grid or (test_long_chains and 33) or test_training_steps"  # what a sanitizer can run through in minutes
+TESTS = ["tests/test_cuda_kernels.py", "tests/test_cuda.py", "tests/test_feed.py"]
+SMALL = "tiny or grid or (test_long_chains and 33) or test_training_steps or test_products"  # for a sanitizer: minutes
+
+# m, k, n of products in a training step: layers of 784-200-200 forward, back to x and to the weight, at 100 and 1000 rows
+PRODUCTS = [(100, 784, 200), (100, 200, 784), (784, 100, 200), (100, 200, 200), (1000, 200, 784), (200, 1000, 784)]
 
 STEPS = ("diagonal", "chain", "grid", "diagonal-20x50")  # of asv_bench/peers/training_cases.py
 
@@ -103,8 +111,8 @@ def bandwidths(cupy: Any, B: int = 100_000, N: int = 256) -> list[dict[str, Any]
     return results
 
 
-def long_chains(cupy: Any, lengths: tuple[int, ...] = (4096, 100_000, 1_000_000)) -> list[dict[str, Any]]:
-    """One long chain in segments and as one system, and whether repetitions have the same bits."""
+def long_chains(cupy: Any, lengths: tuple[int, ...] = (4096, 100_000, 1_000_000), times: int = 100) -> list[dict[str, Any]]:
+    """One long chain in segments and as one system, and whether so many repetitions have the same bits."""
     from gvae import ops
 
     results: list[dict[str, Any]] = []
@@ -117,47 +125,123 @@ def long_chains(cupy: Any, lengths: tuple[int, ...] = (4096, 100_000, 1_000_000)
             ("inverse", lambda c, b, m: ops.inverse_banded(c, method=m, check=False)),
         ):
             first = f(there, b, "segments").get().tobytes()
-            alike = all(f(there, b, "segments").get().tobytes() == first for _ in range(100))
+            alike = all(f(there, b, "segments").get().tobytes() == first for _ in range(times))
             calls = {method: partial(f, there, b, method) for method in ("segments", "systems")}
-            times = {method: 1e6 * seconds(cupy, call, 5, 3) for method, call in calls.items()}
-            results.append({"operation": operation, "N": N, "microseconds": times, "same_bits_100_times": alike})
+            took = {method: 1e6 * seconds(cupy, call, 5, 3) for method, call in calls.items()}
+            results.append({"operation": operation, "N": N, "microseconds": took, "same_bits": alike})
     return results
 
 
-def training_steps(cupy: Any, cases: list[Any], repeats: int = 50) -> list[dict[str, Any]]:
-    """A training step of each case in gvae, and in PyTorch and JAX where they have a CUDA device."""
+def products(cupy: Any, shapes: list[tuple[int, int, int]] | None = None) -> list[dict[str, Any]]:
+    """Our product of small layers and cuBLAS's: what decides about OWN in gvae/kernels/cuda/product.py."""
+    from gvae.kernels.cuda.product import product
+
     results = []
-    for case in cases:
-        row: dict[str, Any] = {"case": str(case), "microseconds": {}}
-        for library, make in {"gvae": gvae_step, "PyTorch, eager": torch_step, "JAX, jit": jax_step}.items():
-            try:
-                step = make(case)
-                seconds(cupy, step, repeats, 1)  # compiles and allocates
-                row["microseconds"][library] = 1e6 * seconds(cupy, step, repeats)
-            except (ImportError, NotImplementedError) as missing:
-                row["microseconds"][library] = str(missing)
+    for (m, k, n), dtype in itertools.product(shapes or PRODUCTS, (np.float32, np.float64)):
+        rng = np.random.default_rng(0)
+        x, y = (cupy.asarray(rng.normal(size=shape).astype(dtype)) for shape in ((m, k), (k, n)))
+        out, row = cupy.empty((m, n), dtype), {"m": m, "k": k, "n": n, "dtype": np.dtype(dtype).name}
+        for turned, (a, b) in {"": (x, y), ", x turned": (cupy.ascontiguousarray(x.T).T, y)}.items():
+            row[f"own{turned}"] = 1e6 * seconds(cupy, partial(product, a, b, out, 0, m))
+            row[f"cuBLAS{turned}"] = 1e6 * seconds(cupy, partial(cupy.matmul, a, b, out=out))
+        product(x, y, out, 0, m)
+        row["same_bits"] = all(_again(cupy, product, x, y, out) for _ in range(100))
         results.append(row)
     return results
 
 
-def gvae_step(case: Any) -> Callable[[], Any]:
-    """Without reading the loss: as in training, where it is read once per epoch."""
-    from gvae import data, objectives, random, training
+def _again(cupy: Any, product: Any, x: Any, y: Any, first: Any) -> bool:
+    out = cupy.empty_like(first)
+    product(x, y, out, 0, len(out))
+    return bool((out == first).all())
 
-    trainer = training.Trainer(
+
+def training_steps(cupy: Any, cases: list[Any], repeats: int = 50) -> list[dict[str, Any]]:
+    """A training step of each case: in gvae from Python, replayed over memory of its own, and as a CUDA graph; in PyTorch
+    and JAX where they have a CUDA device."""
+    ways: dict[str, Callable[[Any], Any]] = {
+        "gvae, from Python": gvae_step,
+        "gvae, replayed": partial(gvae_pass, graphs=False),
+        "gvae, graph": partial(gvae_pass, graphs=True),
+        "PyTorch, eager": torch_step,
+        "JAX, jit": jax_step,
+    }
+    results = []
+    for case in cases:
+        row: dict[str, Any] = {"case": str(case), "microseconds": {}, "same_bits": None}
+        for way, make in ways.items():
+            try:
+                with make(case) as step:
+                    seconds(cupy, step, repeats, 1)  # compiles, records, captures
+                    row["microseconds"][way] = 1e6 * seconds(cupy, step, repeats)
+            except (ImportError, NotImplementedError) as missing:
+                row["microseconds"][way] = str(missing)
+        results.append(row | {"same_bits": same_bits(case, repeats)})
+    return results
+
+
+def same_bits(case: Any, n: int) -> bool:
+    """Whether n steps leave the same parameters whether they are replayed or launched as a graph."""
+    flats = []
+    for graphs in (False, True):
+        with gvae_pass(case, graphs) as step:
+            trainers = [step() for _ in range(n)]
+        flats.append(trainers[-1].parameters.flat.get().tobytes())
+    return flats[0] == flats[1]
+
+
+@contextlib.contextmanager
+def gvae_pass(case: Any, graphs: bool, batches: int = 50) -> Iterator[Callable[[], Any]]:
+    """Steps as `train` makes them, on passes over a table on the device: each gathers its rows as well, and every 50th
+    uploads the numbers of the next 50. Returns the trainer."""
+    from gvae import data, dispatch, random
+    from gvae.training.feed import Pass
+
+    trainer = gvae_trainer(case, graphs=graphs)
+    table = data.Table(np.tile(case.data(), (batches, 1))).to("cuda")
+
+    def steps() -> Iterator[Any]:
+        for epoch in itertools.count():
+            passing = Pass(trainer, table, random.key(epoch), case.rows, np.arange(len(table)))
+            for i in range(len(passing)):
+                passing.step(i)
+                yield trainer
+
+    with dispatch.stream("cuda"):
+        step = partial(next, steps())
+        for _ in range(6):
+            step()
+        if graphs and trainer.feed.graph is None:
+            raise NotImplementedError(trainer.feed.why_not)
+        yield step
+
+
+@contextlib.contextmanager
+def gvae_step(case: Any) -> Iterator[Callable[[], Any]]:
+    """Each made by Python. Without reading the loss: as in training, where it is read once per epoch."""
+    from gvae import data, random
+
+    trainer = gvae_trainer(case)
+    batch = next(data.Table(case.data()).to("cuda").batches(random.key(0), case.rows))
+    yield lambda: trainer.step(batch)
+
+
+def gvae_trainer(case: Any, **settings: Any) -> Any:
+    from gvae import objectives, training
+
+    return training.Trainer(
         case.model(),
         objective=objectives.parse("iwae" if case.samples > 1 else "elbo"),
         samples=case.samples,
         learning_rate=1e-8,
         parameters=case.parameters(),
         device="cuda",
+        **settings,
     )
-    index = np.arange(case.rows)
-    batch = next(data.Table(case.data()).to("cuda").batches(random.key(0), len(index)))
-    return lambda: trainer.step(batch)
 
 
-def torch_step(case: Any) -> Callable[[], Any]:
+@contextlib.contextmanager
+def torch_step(case: Any) -> Iterator[Callable[[], Any]]:
     import torch
     from steps_torch import Torch
 
@@ -178,16 +262,17 @@ def torch_step(case: Any) -> Callable[[], Any]:
         torch.cuda.current_stream().synchronize()
 
     and_wait()
-    return and_wait
+    yield and_wait
 
 
-def jax_step(case: Any) -> Callable[[], Any]:
+@contextlib.contextmanager
+def jax_step(case: Any) -> Iterator[Callable[[], Any]]:
     import jax
     from steps_jax import Jax
 
     if jax.default_backend() != "gpu":
         raise NotImplementedError("JAX finds no CUDA device")
-    return Jax(case)
+    yield Jax(case)
 
 
 def run_tests(sanitizer: str | None = None) -> dict[str, Any]:
@@ -206,29 +291,61 @@ def run_tests(sanitizer: str | None = None) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report in Markdown."""
+    """The report in Markdown; a part that failed is its error."""
+    failed = [f"{part}: {said['error']}" for part, said in report.items() if isinstance(said, dict) and "error" in said]
+    report = report | {part: [] for part in PARTS if not isinstance(report.get(part), list)}
     lines = ["| kernel | dtype | us | GB/s | of a copy | hoped for |", "| --- | --- | --- | --- | --- | --- |"]
     for r in report["bandwidths"]:
         name = f"{r['operation']}, {r['structure']}"
         rate = f"{r['microseconds']:.0f} | {r['GB/s']:.0f} | {r['fraction']:.0%} | {r['target']:.0%}"
         lines.append(f"| {name} | {r['dtype']} | {rate} |")
-    lines += ["", "| training step | " + " | ".join(report["training"][0]["microseconds"]) + " |", "| --- " * 4 + "|"]
-    for r in report["training"]:
-        shown = (f"{x:.0f} us" if isinstance(x, float) else x for x in r["microseconds"].values())
-        lines.append(f"| {r['case']} | " + " | ".join(shown) + " |")
-    return "\n".join(lines)
+    for i, r in enumerate(report["products"]):
+        names = [name for name in r if name.startswith(("own", "cuBLAS"))]
+        if i == 0:
+            lines += ["", "| product | dtype | " + " | ".join(names) + " |", "| --- " * (2 + len(names)) + "|"]
+        shown = " | ".join(f"{r[name]:.1f} us" for name in names)
+        lines.append(f"| {r['m']}x{r['k']}x{r['n']} | {r['dtype']} | {shown} |")
+    for i, r in enumerate(report["training"]):
+        ways = r["microseconds"]
+        if i == 0:
+            lines += ["", "| training step | " + " | ".join(ways) + " | same bits |", "| --- " * (2 + len(ways)) + "|"]
+        shown = " | ".join(f"{x:.0f} us" if isinstance(x, float) else x for x in ways.values())
+        lines.append(f"| {r['case']} | {shown} | {r['same_bits']} |")
+    return "\n".join([*lines, "", *failed])
 
 
-def main() -> None:
+PARTS: dict[str, Callable[[Any, list[Any], bool], Any]] = {
+    "bandwidths": lambda cupy, cases, small: bandwidths(cupy, *((40, 20) if small else ())),
+    "long_chains": lambda cupy, cases, small: long_chains(cupy, *([(5000,), 2] if small else [])),
+    "products": lambda cupy, cases, small: products(cupy, [(5, 7, 9)] if small else None),
+    "training": lambda cupy, cases, small: training_steps(cupy, cases, *([2] if small else [])),
+}
+
+
+def attempt(part: Callable[[], Any]) -> Any:
+    """What it returns, or its error: time on a device is short, and one part must not cost the others."""
+    try:
+        return part()
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-tests", action="store_true", help="measure only; nothing is noted in witness.json")
-    options = parser.parse_args()
+    parser.add_argument("--small", action="store_true", help="tiny shapes: does the script itself work?")
+    parser.add_argument("--to", type=Path, default=Path(__file__).parent, help="the folder for the results")
+    options = parser.parse_args(arguments)
     why = devices.why_no_device()
     if why is not None:
         raise SystemExit(f"measure.py: {why}")
     import cupy
     from training_cases import CASES
 
+    cases = [CASES[name] for name in STEPS]
+    if options.small:
+        cases = [replace(case, rows=4, samples=min(case.samples, 2), pixels=6, hidden=5) for case in cases]
     report: dict[str, Any] = {"machine": devices.describe_device()}
     if not options.no_tests:
         report["tests"] = run_tests()
@@ -236,12 +353,11 @@ def main() -> None:
         for tool in ("memcheck", "racecheck"):
             report[tool] = run_tests(tool)
             print(tool, report[tool])
-    report["bandwidths"] = bandwidths(cupy)
-    report["long_chains"] = long_chains(cupy)
-    report["training"] = training_steps(cupy, [CASES[name] for name in STEPS])
     name = re.sub(r"\W+", "-", report["machine"]["device"]).strip("-").lower()
-    path = Path(__file__).with_name(f"{name}-{report['machine']['date']}.json")
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    path = options.to / f"{name}-{report['machine']['date']}.json"
+    for part, measured in PARTS.items():
+        report[part] = attempt(partial(measured, cupy, cases, options.small))
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")  # what there is, if this machine goes away
     print(table(report))
     print(f"\n{path}")
 

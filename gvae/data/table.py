@@ -74,7 +74,10 @@ class Table:
         if all(moved[name] is column for name, column in self.columns.items()):
             return self
         table = Table(**moved)
-        table.binarize = self.binarize  # what was fixed or cut by a threshold is so already
+        table.binarize, table.dequantize = (
+            self.binarize,
+            self.dequantize,
+        )  # what was fixed or cut by a threshold is so already
         return table
 
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
@@ -84,9 +87,8 @@ class Table:
             columns["x"] = random.bernoulli(key, columns["x"])
         elif self.dequantize is not None:
             x = columns["x"]
-            columns["x"] = (x * (self.dequantize - 1) + random.uniform(key, x.shape, x.dtype)) / x.dtype.type(
-                self.dequantize
-            )
+            u = random.uniform(key, x.shape, x.dtype, x)
+            columns["x"] = (x * (self.dequantize - 1) + u) / x.dtype.type(self.dequantize)
         return Batch(columns, index, columns.get("weight"))
 
     def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:

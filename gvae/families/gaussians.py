@@ -248,7 +248,9 @@ class Full(Located):
         diagonal = elementwise.exp(elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
         r = arrays.place(diagonal, index=self._diagonal, size=n * n)
         if n > 1:
-            r = elementwise.add(r, arrays.place(elementwise.bounded(rest[..., n:], limit=1e3), index=self._below, size=n * n))
+            r = elementwise.add(
+                r, arrays.place(elementwise.bounded(rest[..., n:], limit=1e3), index=self._below, size=n * n)
+            )
         return DenseGaussian(mean, arrays.reshape(r, shape=(*rest.shape[:-1], n, n)))
 
 

@@ -89,7 +89,9 @@ class NegativeBinomial(Family):
         self.n_shared = n
 
     def _make(self, raw, shared=None):
-        return NegativeBinomialDistribution(elementwise.bounded(raw, limit=LOG_RATE), elementwise.bounded(shared, limit=LOG_SCALE))
+        return NegativeBinomialDistribution(
+            elementwise.bounded(raw, limit=LOG_RATE), elementwise.bounded(shared, limit=LOG_SCALE)
+        )
 
 
 class Beta(Family):
@@ -103,7 +105,9 @@ class Beta(Family):
 
     def _make(self, raw, shared=None):
         log_a, log_b = raw[..., : self.n], raw[..., self.n :]
-        return BetaDistribution(elementwise.bounded(log_a, limit=LOG_CONCENTRATION), elementwise.bounded(log_b, limit=LOG_CONCENTRATION))
+        return BetaDistribution(
+            elementwise.bounded(log_a, limit=LOG_CONCENTRATION), elementwise.bounded(log_b, limit=LOG_CONCENTRATION)
+        )
 
 
 class ContinuousBernoulli(Family):

@@ -241,10 +241,31 @@ def _(y_bar, y, x, *, needs, index):
 
 
 def _where_it_is_used(index: Any, x: Any) -> Any:
-    """The index with its arrays on the device of x."""
+    """The index with its arrays on the device of x, where what is out of bounds would wrap around: here it raises, if the
+    arrays come from the host."""
     if not dispatch.is_cuda(x):
         return index
+    _check_bounds(index, x.shape)
     return tuple(dispatch.beside(p, x) for p in index) if isinstance(index, tuple) else dispatch.beside(index, x)
+
+
+def _check_bounds(index: Any, shape: tuple[int, ...]) -> None:
+    """What NumPy raises for the index. Arrays that are read-only are looked at once."""
+    parts = index if isinstance(index, tuple) else (index,)
+    arrays = [p for p in parts if isinstance(p, (np.ndarray, list))]
+    if not arrays or any(dispatch.is_cuda(p) for p in parts):
+        return
+    key = shape, *(id(p) if isinstance(p, np.ndarray) else repr(p) for p in parts)
+    if key in _checked:
+        return
+    np.broadcast_to(False, shape)[index]
+    if not any(isinstance(p, list) or p.flags.writeable for p in arrays):
+        if len(_checked) >= 256:
+            _checked.clear()
+        _checked[key] = arrays  # held, so that their identity stays their own
+
+
+_checked: dict[tuple, list] = {}
 
 
 def diagonal(x: Any) -> Any:
@@ -271,6 +292,8 @@ def place(x, *, index, size):
         raise ShapeError(f"{caller_name()}: index has shape {np.shape(index)}, expected {x.shape[-1:]} as x's last axis")
     try:
         y = dispatch.zeros((*x.shape[:-1], operator.index(size)), x.dtype, x)
+        if dispatch.is_cuda(x):
+            _check_bounds((..., index), (1,) * (x.ndim - 1) + y.shape[-1:])
         y[..., dispatch.beside(index, x)] = x
         return y
     except (IndexError, TypeError, ValueError) as error:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from gvae import dispatch
 from gvae.autodiff import Var, primitive
 from gvae.checks import check_arrays, check_shapes
@@ -24,16 +22,25 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "soft
 def matmul(x, y):
     """Matrix product x (..., n, k) @ y (..., k, m) -> (..., n, m); batch axes broadcast. Also attached as `@`."""
     check_arrays("x: ... n k, y: ... k m", x=x, y=y)
-    return x @ y
+    return _on_device(x, y) if x.ndim == y.ndim == 2 and dispatch.is_cuda(x) else x @ y
 
 
 @matmul.vjp
 def _(z_bar, z, x, y, *, needs):
     # Z = X Y:  X̄ = Z̄ Yᵀ,  Ȳ = Xᵀ Z̄
+    if x.ndim == y.ndim == 2 and dispatch.is_cuda(x):
+        return _on_device(z_bar, y.T) if needs[0] else None, _on_device(x.T, z_bar) if needs[1] else None
     return (
         unbroadcast(z_bar @ y.swapaxes(-1, -2), x.shape) if needs[0] else None,
         unbroadcast(x.swapaxes(-1, -2) @ z_bar, y.shape) if needs[1] else None,
     )
+
+
+def _on_device(x, y):
+    """The product of two matrices by a kernel of ours, which a graph may hold, if it is small."""
+    out = dispatch.empty((len(x), y.shape[1]), x.dtype, x)
+    dispatch.kernels_for("product", x).multiply(x, y, out)
+    return out
 
 
 def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> Any:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random
-from gvae.data import Batch, Table
+from gvae import dispatch, random
+from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, StoppedError
+from gvae.training.feed import Pass
 from gvae.training.runs import RunFolder
 from gvae.training.trainer import ADVICE, BINARIZE, Epoch, Trainer, check_whole
 
@@ -86,7 +87,8 @@ def train(
         done = trainer.steps - (loop.end - total)
         loop.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, desc="training", disable=None)
     try:
-        loop.run_epochs()
+        with dispatch.stream(trainer.device):
+            loop.run_epochs()
     finally:
         if loop.bar is not None:
             loop.bar.close()
@@ -130,10 +132,11 @@ class _Loop:
         trainer, table = self.trainer, self.table
         order, binarize = trainer.order(len(table)), random.fold_in(trainer.key, BINARIZE, trainer.epochs)
         clock = time.perf_counter()
-        for batch in table.batches(binarize, self.batch_size, order, first=trainer.epoch.batches):
+        steps = Pass(trainer, table, binarize, self.batch_size, order)
+        for i in range(trainer.epoch.batches, len(steps)):
             if trainer.steps == self.end:
                 break
-            self.step(batch)
+            self.step(steps, i)
             trainer.epoch.batches += 1
             trainer.epoch.seconds += time.perf_counter() - clock
             if self.bar is not None:
@@ -142,20 +145,16 @@ class _Loop:
             clock = time.perf_counter()
         self.end_epoch()
 
-    def step(self, batch: Batch) -> None:
+    def step(self, steps: Pass, i: int) -> None:
         trainer = self.trainer
         try:
-            metrics = trainer.step(batch)
+            steps.step(i)
         except NonFiniteError as error:
             if self.on_nonfinite != "skip" or error.tensor.startswith("parameter"):
                 raise
             self.note(error)
             logger.warning("%s; skipped", error)
             trainer.steps += 1  # what a step draws depends on its number
-            return
-        trainer.epoch.rows += len(batch)
-        for name, x in metrics.items():
-            trainer.epoch.sums[name] = trainer.epoch.sums.get(name, 0.0) + np.float64(len(batch)) * x  # on a device too
 
     def save_if_due(self) -> None:
         stopping = self.stop is not None and self.stop()

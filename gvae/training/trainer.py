@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -65,6 +65,8 @@ class Trainer:
     device : "cpu", or "cuda": parameters, optimiser and all that a step draws live there, batches have to (`Table.to`), and
              a step waits for nothing, but for the comparison above: its metrics are scalars on the device, and are
              looked at when they are read
+    graphs : on a device, `train` goes on with recorded steps as launches of a CUDA graph, if that is possible: see
+             gvae.training.feed. False: they are replayed one launch after the other
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Trainer:
         parameters: dict[str, np.ndarray] | None = None,
         replays: bool = True,
         device: str = "cpu",
+        graphs: bool = True,
     ):
         check_whole(samples=samples)
         dispatch.module(device)
@@ -111,6 +114,10 @@ class Trainer:
         self.mark: Snapshot | None = None  # where a roll-back leads to
         self.replays = replays and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
         self.recordings: dict[Any, _Known] = {}  # by the shapes of a step's arrays
+        self.replayed = False  # the last step, by a recording that counts
+        self.reported: tuple[str, ...] = ()  # the names of the last step's metrics
+        self.graphs = graphs
+        self.feed: Any = None  # of gvae.training.feed, while there is one
 
     def step(self, batch: Batch) -> dict[str, Any]:
         """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row: floats, or scalars
@@ -119,29 +126,64 @@ class Trainer:
         Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient; on a
         device nothing is looked at.
         """
-        noise = self.model.noise(random.fold_in(self.key, NOISE, self.steps), batch, self.samples)
+        metrics, update = self.prepare(batch)
+        update()
+        return metrics
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.learning_rate * self.scale * self.schedule(step)
+
+    def prepare(self, batch: Batch, given: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Callable[[], None]]:
+        """(metrics, update): `update()` changes all that a step changes. Until then that is the gradient alone, and from
+        then on no memory is needed: a step that there is no memory for has not been taken.
+
+        given : what the step takes from its number, in arrays on the device: the key of its `noise`, `step` itself, Adam's
+                numbers `adam`, and `weight`, the average's. It is not counted then
+        """
+        if given is None:
+            self.optimizer.learning_rate = self.rate(self.steps)
+            key, step = random.fold_in(self.key, NOISE, self.steps), self.steps
+        else:
+            key, step = given["noise"], given["step"]
+        noise = self.model.noise(key, batch, self.samples)
         row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
         params = dict(self.parameters) | row_params
         out = dict(self.gradient) | {name: np.empty_like(v) for name, v in row_params.items()}
-        inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": self.steps}
+        inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": step}
         metrics, state = self._evaluate(params, inputs, out)
+        self.reported = tuple(metrics)
         gradients = [self.gradient.flat, *(out[name] for name in self.rows)]
         length = norm(*gradients) if self.device == "cpu" or self.clip is not None else 0.0
         if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and math.isfinite(length)):
             raise self._failure(params, inputs, out, metrics["bound"])
         if self.clip is not None:
             shorten(gradients, length, self.clip)
-        rate = self.learning_rate * self.scale * self.schedule(self.steps)
-        self.optimizer.learning_rate = rate
-        self.optimizer.update(self.gradient)
-        for name, optimizer in self.rows.items():
-            optimizer.learning_rate = rate
-            optimizer.update(batch.index, out[name])
-        if self.average is not None:
-            self.average.after_step(self.parameters)
+        for optimizer in self.rows.values():
+            optimizer.learning_rate = self.optimizer.learning_rate
+        moved = {name: optimizer.moved(batch.index, out[name]) for name, optimizer in self.rows.items()}
+        flat, averaged = self.parameters.flat, self.average is not None
+        scratch = dispatch.empty(flat.shape, flat.dtype, flat) if averaged else None
+
+        def update() -> None:
+            self.optimizer.update(self.gradient, *(() if given is None else (given["adam"],)))
+            for name, optimizer in self.rows.items():
+                optimizer.keep(batch.index, moved[name])
+            if self.average is not None:
+                self.average.after_step(self.parameters, None if given is None else given["weight"], scratch)
+            self._keep(state)
+            self.steps += given is None
+
+        return metrics, update
+
+    def _keep(self, state: dict[str, Any]) -> None:
+        """The model's new state: on a device in the arrays of the old one, for a graph reads those."""
+        for name, new in (state or {}).items():
+            old: Any = self.state.get(name)
+            if dispatch.is_cuda(old) and dispatch.is_cuda(new) and (old.shape, old.dtype) == (new.shape, new.dtype):
+                old[...] = new
+                state[name] = old
         self.state = state or self.state
-        self.steps += 1
-        return metrics
 
     def _evaluate(self, params: dict, inputs: dict, out: dict) -> tuple[dict[str, float], dict]:
         """(metrics, state) of a step, and its gradient in `out`."""
@@ -149,26 +191,34 @@ class Trainer:
         def run() -> tuple[dict[str, float], dict]:
             return self._back(autodiff.vjp(lambda p: self._terms(p, inputs), params, has_aux=True, out=out), out)
 
-        key = _shapes(inputs) if self.replays and not self.rows else None
+        key = _shapes(inputs | {"step": None}) if self.replays and not self.rows else None
+        self.replayed = False
         if key is None or (key not in self.recordings and len(self.recordings) == RECORDINGS):
             return run()
-        flat = self.parameters.flat
-        arrays = inputs | {"step": dispatch.namespace(flat).full((), self.steps, flat.dtype)}
+        flat, step = self.parameters.flat, inputs["step"]
+        arrays = inputs | {"step": dispatch.namespace(flat).full((), step, flat.dtype) if isinstance(step, int) else step}
         if key not in self.recordings:
             self.recordings[key] = known = _Known()
             try:
                 known.recording = autodiff.Recording(self._terms, params, inputs=arrays, has_aux=True, out=out)
+            except MemoryError:
+                del self.recordings[key]
+                raise
             except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
                 return run()
-            result = self._back(known.recording.first, out)
-            known.recording.release()
-            return result
+            try:
+                return self._back(known.recording.first, out)
+            finally:
+                known.recording.release()
         known = self.recordings[key]
         if known.recording is None:
             return run()
         expected = None if known.trusted else (run(), self.gradient.flat.copy())
-        result = self._back(known.recording.replay(params, inputs=arrays), out)
-        known.recording.release()
+        try:
+            result = self._back(known.recording.replay(params, inputs=arrays), out)
+        finally:
+            known.recording.release()
+        self.replayed = known.trusted
         if expected is not None:
             known.trusted = _same(expected, (result, self.gradient.flat))
             if not known.trusted:
@@ -286,9 +336,9 @@ class Trainer:
         if self.stopping.best is not None and not bound > self.stopping.best:
             self.stopping.waited += 1
             return
-        self.stopping = Stopping(bound, self.epochs)
         self.best = self.parameters.zeros() if self.best is None else self.best
         self.best.flat[:] = self.weights.flat
+        self.stopping = Stopping(bound, self.epochs)
 
     # ---- all that changes, to be saved and brought back
 
@@ -327,11 +377,15 @@ class Trainer:
             mine |= best
         if _kinds(arrays) != _kinds(mine):
             raise RunError("the arrays do not fit the model and the settings of training")
+        # all memory first, so that where there is not enough nothing is changed
+        there = {name: dispatch.to_device(array, self.device) for name, array in arrays.items()}
+        state = {name: there[f"state/{name}"].copy() for name in self.state}
         self.best = None if counters["stopping"]["best"] is None else self.parameters.zeros()
         for name, array in self.snapshot()[0].items():
             if not name.startswith("state/"):
-                array[...] = dispatch.to_device(arrays[name], self.device)
-        self.state = {name: dispatch.to_device(arrays[f"state/{name}"], self.device).copy() for name in self.state}
+                array[...] = there[name]
+        self.state = state
+        self.feed = None  # it knows the state's arrays
         self.steps, self.epochs, self.optimizer.step = (counters[n] for n in ("steps", "epochs", "optimizer_step"))
         self.epoch, self.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])
         self.schedule.state = dict(counters["schedule"])

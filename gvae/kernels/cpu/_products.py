@@ -1,9 +1,9 @@
 """C = A B + s for the sizes of small networks, compiled into the kernel that calls it.
 
-A BLAS packs both factors and gives C back before anything can be done with it; for a batch of 100 rows and weights that the
-optimiser has just written that is half of its time. Here only panels of B are packed, into one or two vectors of columns, and
-the loop over k keeps a tile of C in registers. Every number of C is summed in the order of k, in blocks of DEPTH, whatever
-part of C a call is for: how C is shared among threads does not show in its bits.
+A BLAS packs both factors and gives C back before anything can be done with it; for 100 rows, and weights that the
+optimiser has just written that is half of its time. Here panels of B are packed, one or two vectors wide, and the loop over k
+keeps a tile of C in registers. Every number of C is summed in the order of k, in parts of DEPTH, whatever part of C a call is
+for: how C is shared among threads does not show in its bits.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
             at = builder.add(along, builder.mul(int_(i), args[2]))
             x = builder.load(_data(context, builder, sig.args[0], args[0], at))
             spread = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.IntType(32)(0))
-            spread = builder.shuffle_vector(spread, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), n), None))
+            spread = builder.shuffle_vector(
+                spread, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), n), None)
+            )
             for j in range(nv):
                 phi = sums[i * nv + j]
                 product = builder.fmul(spread, columns[j], flags=CONTRACT)
@@ -107,7 +109,13 @@ def transpose(typingctx, b, b0, b_row, packed, p0, p_row):
         index = ir.IntType(32)
         v = []
         for j in range(n):
-            v.append(_load(builder, _data(context, builder, sig.args[0], args[0], builder.add(args[1], builder.mul(int_(j), args[2]))), vector))
+            v.append(
+                _load(
+                    builder,
+                    _data(context, builder, sig.args[0], args[0], builder.add(args[1], builder.mul(int_(j), args[2]))),
+                    vector,
+                )
+            )
         d = n // 2
         while d:  # blocks of d x d change places across the diagonal of blocks of 2d x 2d
             for i in range(n):
@@ -205,7 +213,8 @@ def pack(b, b0, b_k, b_n, K, columns, packed, p0, width):
 def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
     """C = A B + s for some rows and columns of C, s (1, columns) being the same for all rows.
 
-    a, b, c : flat arrays; A[i, k] = a[i a_row + k a_k], B[k, n] = b[k b_k + n b_n] with b_k or b_n one, C[i, n] = c[i c_row + n]
+    a, b, c : flat arrays; A[i, k] = a[i a_row + k a_k], B[k, n] = b[k b_k + n b_n], C[i, n] = c[i c_row + n]; one of A's
+              strides is 1, and one of B's
     rows, columns : (first, one past the last)
     """
     n = BYTES // c.itemsize

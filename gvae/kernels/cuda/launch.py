@@ -8,7 +8,8 @@ A contract names the arguments in the order of the CPU twin, each with its type 
 every letter. After the arrow stand the letters that the kernel takes as int32 (`size`, of a flat array, as int64), before
 `lo, hi`, which are int64. An axis that may have length 0, for "not wanted", has a letter of its own. Special types:
 
-    key      four uint32 words in host memory, passed as four numbers
+    key      four uint32 words: in host memory, passed as four numbers, or on the device, passed as their address
+    number   a scalar that may lie on the device: passed as a value and an address, one of which counts
     offsets  int64 in host memory; `reach`, the last one, is known to the geometry
     int64    an index array, which may lie in host memory: it is uploaded once and kept while it is used
 
@@ -18,11 +19,12 @@ launch. Launches go to the caller's current stream and device; nothing here wait
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,12 +33,26 @@ import numpy as np
 
 from gvae.kernels import LANES
 
-__all__ = ["KERNELS", "OPTIONS", "Kernel", "counts", "elements", "kernel", "name_expressions", "resident", "source", "warps"]
+__all__ = [
+    "KERNELS",
+    "OPTIONS",
+    "Kernel",
+    "counts",
+    "elements",
+    "holding",
+    "keeping",
+    "kernel",
+    "name_expressions",
+    "resident",
+    "source",
+    "warps",
+]
 
 OPTIONS = ("--std=c++17",)
 SHARED = 48 << 10  # bytes of shared memory that any block may have without asking
 LARGEST = (1 << 31) - 1  # of an int32, in which kernels count columns
 BLOCK = 256
+NOWHERE = np.uint64(0)  # an address: what would lie there is passed by value
 
 counts: Counter[str] = Counter()  # launches by "family.kernel", for tests
 KERNELS: dict[str, dict[str, Kernel]] = {}  # by family and name: what is compiled is what is declared here
@@ -86,10 +102,10 @@ class Kernel:
         for clause in arguments.split(","):
             argument, kind = clause.split(":")
             tokens = kind.split()
-            scalar = tokens[0] == "scalar"
+            scalar = tokens[0] in ("scalar", "number")
             self.arguments.append((argument.strip(), " ".join(tokens[: 1 + scalar]), tokens[1 + scalar :]))
         self.parameters = (*(argument for argument, _, _ in self.arguments), "lo", "hi")
-        self.generic = any(kind in ("T", "scalar T") for _, kind, _ in self.arguments)
+        self.generic = any(kind in ("T", "scalar T", "number T") for _, kind, _ in self.arguments)
         KERNELS.setdefault(family, {})[name] = self
 
     def expression(self, dtype: np.dtype) -> str:
@@ -97,6 +113,7 @@ class Kernel:
 
     def __call__(self, *given: Any) -> None:
         cupy: Any = sys.modules["cupy"]
+        device = cupy.cuda.Device().id
         *given, lo, hi = given  # type: ignore[assignment]
         if hi <= lo:
             return
@@ -109,14 +126,23 @@ class Kernel:
         for x, (argument, kind, axes) in zip(given, self.arguments, strict=True):
             if kind.startswith("scalar"):
                 passed.append((real if kind == "scalar T" else np.dtype(kind.split()[1])).type(x))
-            elif kind == "key":
-                passed.extend(np.uint32(word) for word in x)
+            elif kind == "key" or kind.startswith("number"):
+                dtype = np.dtype(np.uint32) if kind == "key" else real
+                words = 4 if kind == "key" else 1
+                if isinstance(x, cupy.ndarray):
+                    self._check(cupy, device, argument, x, dtype)
+                    if x.size != words:
+                        raise ValueError(f"{self.where()}: {argument} has shape {x.shape}, expected {words} in all")
+                    passed.extend([dtype.type(0)] * words + [x])
+                else:
+                    passed.extend([dtype.type(word) for word in (x if kind == "key" else (x,))] + [NOWHERE])
             else:
                 if isinstance(x, np.ndarray) and kind in ("int64", "offsets"):
                     if kind == "offsets":
                         sizes["reach"] = int(x[-1])
                     x = resident(x)
-                self._check(cupy, argument, x, real if kind == "T" else np.dtype("int64" if kind == "offsets" else kind))
+                dtype = real if kind == "T" else np.dtype("int64" if kind == "offsets" else kind)
+                self._check(cupy, device, argument, x, dtype)
                 self._measure(argument, x.shape, axes, sizes)
                 passed.append(x)
         launch = self.geometry(sizes, sizes["n"])
@@ -127,16 +153,19 @@ class Kernel:
             if letter != "size" and size > LARGEST:
                 raise ValueError(f"{self.where()}: {letter} is {size}, expected at most {LARGEST} on a device")
             passed.append((np.int64 if letter == "size" else np.int32)(size))
-        function = _function(cupy, cupy.cuda.Device().id, self.family, self.name, real)
+        function = _function(cupy, device, self.family, self.name, real)
         function((launch.grid,), (launch.block,), (*passed, np.int64(lo), np.int64(hi)), shared_mem=launch.shared)
         counts[f"{self.family}.{self.name}"] += 1
 
     def where(self) -> str:
         return f"CUDA kernel {self.family}.{self.name}"
 
-    def _check(self, cupy: Any, argument: str, x: Any, dtype: Any) -> None:
+    def _check(self, cupy: Any, device: int, argument: str, x: Any, dtype: Any) -> None:
         if not isinstance(x, cupy.ndarray):
             raise TypeError(f"{self.where()}: {argument} is {type(x).__name__}, expected a CuPy array")
+        if x.size and x.data.device_id != device:
+            there = f"on device {x.data.device_id}, expected one on the current device, {device}"
+            raise ValueError(f"{self.where()}: {argument} is {there}: `with cupy.cuda.Device(...)` chooses it")
         if x.dtype != dtype:
             raise TypeError(f"{self.where()}: {argument} is {x.dtype}, expected {dtype}")
         if not x.flags.c_contiguous:
@@ -175,6 +204,27 @@ def warps(letter: str) -> Geometry:
 RESIDENT, RESIDENT_BYTES = 256, 1 << 28  # at most; those not used for longest go first
 _uploads: OrderedDict[tuple[int, int, int, int], tuple[np.ndarray, Any]] = OrderedDict()
 _lock = threading.Lock()
+_thread = threading.local()  # .held: see `holding`; .allocator: see `keeping`
+
+
+@contextlib.contextmanager
+def holding() -> Iterator[list[Any]]:
+    """What `resident` returns in the block, for somebody who will use it for longer than it may stay."""
+    before, _thread.held = getattr(_thread, "held", None), []
+    try:
+        yield _thread.held
+    finally:
+        _thread.held = before
+
+
+@contextlib.contextmanager
+def keeping(allocator: Any) -> Iterator[None]:
+    """In the block, where other arrays lie in memory that will be used again, `resident` takes memory from here."""
+    before, _thread.allocator = getattr(_thread, "allocator", None), allocator
+    try:
+        yield
+    finally:
+        _thread.allocator = before
 
 
 def resident(array: Any) -> Any:
@@ -186,10 +236,14 @@ def resident(array: Any) -> Any:
     key = id(cupy), cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr, id(array)
     with _lock:
         if key not in _uploads:
-            _uploads[key] = array, cupy.asarray(array)
+            with cupy.cuda.using_allocator(getattr(_thread, "allocator", None) or cupy.cuda.get_allocator()):
+                _uploads[key] = array, cupy.asarray(array)
             while len(_uploads) > RESIDENT or sum(host.nbytes for host, _ in _uploads.values()) > RESIDENT_BYTES:
                 if len(_uploads) == 1:
                     break
                 _uploads.popitem(last=False)
         _uploads.move_to_end(key)
-        return _uploads[key][1]
+        there = _uploads[key][1]
+    if getattr(_thread, "held", None) is not None:
+        _thread.held.append(there)
+    return there

@@ -6,6 +6,6 @@ adam = kernel(
     "optim",
     "adam",
     "gradient: T size, parameters: T size, m: T size, v: T size, "
-    "rate: scalar T, beta1: scalar T, beta2: scalar T, eps: scalar T",
+    "rate: number T, beta1: scalar T, beta2: scalar T, eps: number T",
     elements(),
 )

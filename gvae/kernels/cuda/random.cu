@@ -23,6 +23,11 @@ __device__ __forceinline__ Words block(const uint4& key, uint64 b) {
   return rounds(key.x, key.y, unsigned(b), unsigned(b >> 32), key.z, key.w);
 }
 
+// A key's words: given, or in memory, where a graph that was captured finds others in each launch.
+__device__ __forceinline__ uint4 key(unsigned k0, unsigned k1, unsigned s2, unsigned s3, const unsigned* at) {
+  return at ? uint4{at[0], at[1], at[2], at[3]} : uint4{k0, k1, s2, s3};
+}
+
 __device__ __forceinline__ float uniform_float(unsigned w) { return float(int(w >> 8)) * 0x1p-24f; }
 
 __device__ __forceinline__ double uniform_double(unsigned high, unsigned low) {
@@ -62,40 +67,43 @@ __device__ __forceinline__ int normals(const Words& b, double* v) {
 }
 
 // out_words[b] = the words of block first_block + b; out_words (B, 4).
-__global__ void philox(unsigned k0, unsigned k1, unsigned s2, unsigned s3, uint64 first_block, unsigned* out_words, int64 lo,
-                       int64 hi) {
+__global__ void philox(unsigned k0, unsigned k1, unsigned s2, unsigned s3, const unsigned* key_at, uint64 first_block,
+                       unsigned* out_words, int64 lo, int64 hi) {
   int64 b = lo + thread_position();
   if (b >= hi) return;
-  Words w = block({k0, k1, s2, s3}, first_block + uint64(b));
+  Words w = block(key(k0, k1, s2, s3, key_at), first_block + uint64(b));
   for (int i = 0; i < 4; ++i) out_words[4 * b + i] = w.w[i];
 }
 
 // Uniforms in [0, 1), out (n,). float32: element 4b + i is (w_i >> 8) 2^-24; float64: top 53 bits of (w0, w1), (w2, w3).
 template <typename T>
-__global__ void uniform(unsigned k0, unsigned k1, unsigned s2, unsigned s3, T* out, int64 n, int64 lo, int64 hi) {
+__global__ void uniform(unsigned k0, unsigned k1, unsigned s2, unsigned s3, const unsigned* key_at, T* out, int64 n, int64 lo,
+                        int64 hi) {
   int64 b = lo + thread_position();
   if (b >= hi) return;
   T v[4];
-  int width = uniforms(block({k0, k1, s2, s3}, b), v);
+  int width = uniforms(block(key(k0, k1, s2, s3, key_at), b), v);
   for (int i = 0; i < width && b * width + i < n; ++i) out[b * width + i] = v[i];
 }
 
 // Standard normals, out (n,). float32: a pair from (w0, w1), a pair from (w2, w3); float64: one pair from all four words.
 template <typename T>
-__global__ void normal(unsigned k0, unsigned k1, unsigned s2, unsigned s3, T* out, int64 n, int64 lo, int64 hi) {
+__global__ void normal(unsigned k0, unsigned k1, unsigned s2, unsigned s3, const unsigned* key_at, T* out, int64 n, int64 lo,
+                        int64 hi) {
   int64 b = lo + thread_position();
   if (b >= hi) return;
   T v[4];
-  int width = normals(block({k0, k1, s2, s3}, b), v);
+  int width = normals(block(key(k0, k1, s2, s3, key_at), b), v);
   for (int i = 0; i < width && b * width + i < n; ++i) out[b * width + i] = v[i];
 }
 
 // out = 1 where the uniform of p's dtype is below p, else 0; p, out (n,).
 template <typename T>
-__global__ void bernoulli(unsigned k0, unsigned k1, unsigned s2, unsigned s3, const T* p, T* out, int64 n, int64 lo, int64 hi) {
+__global__ void bernoulli(unsigned k0, unsigned k1, unsigned s2, unsigned s3, const unsigned* key_at, const T* p, T* out,
+                          int64 n, int64 lo, int64 hi) {
   int64 b = lo + thread_position();
   if (b >= hi) return;
   T v[4];
-  int width = uniforms(block({k0, k1, s2, s3}, b), v);
+  int width = uniforms(block(key(k0, k1, s2, s3, key_at), b), v);
   for (int i = 0; i < width && b * width + i < n; ++i) out[b * width + i] = v[i] < p[b * width + i] ? T(1) : T(0);
 }

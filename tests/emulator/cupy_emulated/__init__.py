@@ -24,7 +24,7 @@ import numpy as np
 from emulator.cupy_emulated import device, functions, sparse
 from emulator.cupy_emulated.arrays import ndarray
 from emulator.cupy_emulated.counting import NAMES, Counts, counted
-from emulator.cupy_emulated.memory import MemoryPointer, MemoryPool, OutOfMemoryError
+from emulator.cupy_emulated.memory import MemoryPointer, MemoryPool, OutOfMemoryError, alloc, get_allocator, using_allocator
 
 __all__ = ["MODULES", "NAMES", "Counts", "counted", "cupy", "cupyx", "installed"]
 
@@ -61,20 +61,21 @@ cupy.__version__ = NAMES["version"]
 cupy.linalg = _Module("cupy.linalg", **functions.LINEAR_ALGEBRA)
 cupy.cuda = _Module(
     "cupy.cuda",
-    **{c.__name__: c for c in (device.Device, device.Stream, device.Event, MemoryPointer, MemoryPool)},
-    **{f.__name__: f for f in (device.get_current_stream, device.alloc)},
+    **{c.__name__: c for c in (device.Device, device.Stream, device.Event, device.Graph, MemoryPointer, MemoryPool)},
+    **{f.__name__: f for f in (device.get_current_stream, alloc, get_allocator, using_allocator)},
     is_available=lambda: True,
     get_device_id=lambda: 0,
 )
 cupy.cuda.memory = _Module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError, MemoryPool=MemoryPool)
 cupy.cuda.runtime = _Module("cupy.cuda.runtime", **device.RUNTIME)
+cupy.cuda.nvrtc = _Module("cupy.cuda.nvrtc", getVersion=lambda: (13, 0))
 cupyx = _Module("cupyx", **{f.__name__: f for f in (functions.scatter_add, functions.errstate, functions.rsqrt)})
 cupyx.scipy = _Module("cupyx.scipy")
 cupyx.scipy.special = _Module("cupyx.scipy.special", **functions.SPECIAL)
 cupyx.scipy.sparse = _Module(
     "cupyx.scipy.sparse", csr_matrix=sparse.csr_matrix, csc_matrix=sparse.csc_matrix, issparse=sparse.issparse
 )
-_modules = (cupy, cupy.linalg, cupy.cuda, cupy.cuda.memory, cupy.cuda.runtime)
+_modules = (cupy, cupy.linalg, cupy.cuda, cupy.cuda.memory, cupy.cuda.runtime, cupy.cuda.nvrtc)
 _modules += (cupyx, cupyx.scipy, cupyx.scipy.special, cupyx.scipy.sparse)
 MODULES = {m.__name__: m for m in _modules}
 

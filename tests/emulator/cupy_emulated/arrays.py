@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from emulator import cupy_emulated
-from emulator.cupy_emulated.counting import NAMES, Partial, count, words
-from emulator.cupy_emulated.memory import MemoryPointer, owner_of, poisoned, pool
+from emulator.cupy_emulated.counting import NAMES, Partial, capturing, count, not_captured, words
+from emulator.cupy_emulated.memory import MemoryPointer, detached, memory_of, poisoned, taken
 
 SCALARS = (bool, int, float, complex, np.bool_, np.number)
 
@@ -30,9 +30,10 @@ def host_of(x: Any) -> Any:
 
 
 def device_of(x: Any) -> Any:
-    """Results as CuPy returns them: arrays, also of no axes."""
+    """Results as CuPy returns them: arrays, also of no axes. What is no view of the device's memory is copied there."""
     if isinstance(x, (np.ndarray, np.generic)):
-        return array_of(np.asarray(x))
+        host = np.asarray(x)
+        return array_of(taken(host) if memory_of(host) is None else host)
     if isinstance(x, (list, tuple)):
         parts = [device_of(v) for v in x]
         return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
@@ -40,8 +41,6 @@ def device_of(x: Any) -> Any:
 
 
 def array_of(host: np.ndarray) -> ndarray:
-    if host.base is None:
-        pool._take(host)
     array = object.__new__(ndarray)
     array._host = host
     return array
@@ -71,9 +70,9 @@ class Flags:
         return getattr(self, name.lower())
 
 
-def index_of(key: Any, shape: tuple[int, ...]) -> tuple[Any, bool]:
-    """An index for NumPy, and whether it holds a mask. Arrays of the host in it are moved to the device (which counts), and
-    indices in arrays wrap around instead of raising: both as CuPy does."""
+def index_of(key: Any) -> tuple[Any, bool]:
+    """An index for `wrapped`, and whether it holds a mask. Arrays of the host in it are moved to the device (which counts),
+    as CuPy does."""
     parts = list(key) if isinstance(key, tuple) else [key]
     masks = False
     for i, part in enumerate(parts):
@@ -85,6 +84,12 @@ def index_of(key: Any, shape: tuple[int, ...]) -> tuple[Any, bool]:
         elif isinstance(part, (bool, np.bool_)):
             parts[i] = np.asarray(part)
         masks = masks or (isinstance(parts[i], np.ndarray) and parts[i].dtype == np.bool_)
+    return tuple(parts), masks
+
+
+def wrapped(index: tuple, shape: tuple[int, ...]) -> tuple:
+    """The index for NumPy: what it holds in arrays wraps around instead of raising, as on a device."""
+    parts = list(index)
     taken = [
         p.ndim if isinstance(p, np.ndarray) and p.dtype == np.bool_ else 0 if p is None or p is Ellipsis else 1
         for p in parts
@@ -96,7 +101,20 @@ def index_of(key: Any, shape: tuple[int, ...]) -> tuple[Any, bool]:
         elif isinstance(part, np.ndarray) and part.dtype.kind in "iu" and axis < len(shape) and shape[axis]:
             parts[i] = part % shape[axis]
         axis += n
-    return tuple(parts), masks
+    return tuple(parts)
+
+
+def getitem(host: np.ndarray, index: tuple) -> Any:
+    part = host[wrapped(index, host.shape)]
+    return host[(*index, Ellipsis)] if isinstance(part, np.generic) and all(isinstance(i, int) for i in index) else part
+
+
+def setitem(host: np.ndarray, index: tuple, value: Any) -> None:
+    host[wrapped(index, host.shape)] = value
+
+
+def add_at(host: np.ndarray, index: tuple, value: Any) -> None:
+    np.add.at(host, wrapped(index, host.shape), value)
 
 
 class ndarray(Partial):
@@ -114,8 +132,7 @@ class ndarray(Partial):
                 raise NotImplementedError("the emulated ndarray takes strides with memptr only")
             self._host = poisoned(shape, dtype, order)
             return
-        owner = memptr.mem.ravel("K").view(np.uint8)
-        self._host = np.ndarray(shape, dtype, owner, memptr.ptr - owner.ctypes.data, strides, order)
+        self._host = np.ndarray(shape, dtype, np.asarray(memptr.mem), memptr.ptr - memptr.mem.ptr, strides, order)
 
     # what it is
 
@@ -139,8 +156,8 @@ class ndarray(Partial):
 
     @property
     def data(self) -> MemoryPointer:
-        owner = owner_of(self._host)
-        return MemoryPointer(owner, self._host.ctypes.data - owner.ctypes.data)
+        memory = memory_of(self._host)
+        return MemoryPointer(memory, self._host.ctypes.data - memory.ptr)
 
     @property
     def __cuda_array_interface__(self) -> dict:
@@ -233,13 +250,13 @@ class ndarray(Partial):
         return (self[i] for i in range(self.shape[0]))
 
     def __getitem__(self, key):
-        index, masks = index_of(key, self.shape)
+        index, masks = index_of(key)
         if masks:
             count("to_host")  # the size of the result
-        return device_of(self._host[index])
+        return computed(getitem, self._host, index)
 
     def __setitem__(self, key, value):
-        index, _ = index_of(key, self.shape)
+        index, _ = index_of(key)
         if isinstance(value, np.ndarray):
             if any(isinstance(part, np.ndarray) for part in index):
                 count("to_device")
@@ -247,25 +264,23 @@ class ndarray(Partial):
                 raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         elif not isinstance(value, (ndarray, *SCALARS)):
             raise TypeError(f"Unsupported type {type(value)}")
-        count("operations")
-        self._host[index] = value._host if isinstance(value, ndarray) else value
+        changed(setitem, self._host, index, value._host if isinstance(value, ndarray) else value)
 
     def fill(self, value) -> None:
         if isinstance(value, np.ndarray) and value.shape != ():
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        count("operations")
-        self._host.fill(host_of(value) if isinstance(value, ndarray) else value)
+        changed(np.copyto, self._host, host_of(value) if isinstance(value, ndarray) else value, casting="unsafe")
 
     def scatter_add(self, slices, value) -> None:
-        count("operations")
-        np.add.at(self._host, index_of(slices, self.shape)[0], host_of(value))
+        changed(add_at, self._host, index_of(slices)[0], host_of(value))
 
     def view(self, dtype=None, type=None) -> ndarray:
         return array_of(self._host.view() if dtype is None else self._host.view(dtype))
 
     def astype(self, dtype, order="K", casting=None, subok=None, copy=True) -> ndarray:
-        result = self._host.astype(dtype, order=order, casting=casting or "unsafe", copy=copy)
-        return self if result is self._host else computed(result)
+        if not copy and self._host.astype(dtype, order=order, casting=casting or "unsafe", copy=False) is self._host:
+            return self
+        return computed(np.ndarray.astype, self._host, dtype, order=order, casting=casting or "unsafe")
 
     def __copy__(self) -> ndarray:
         return self.copy()
@@ -301,9 +316,46 @@ class ndarray(Partial):
         return getattr(sys.modules[owner], func.__name__)(*args, **kwargs)
 
 
-def computed(result: Any) -> Any:
+def computed(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a function of NumPy makes of the device's memory, there: now, or in each launch of what is being captured."""
     count("operations")
-    return device_of(result)
+    with np.errstate(all="ignore"):  # a device does not warn
+        result = function(*args, **kwargs)  # of a capture, its shape alone
+    capture, there = capturing(), device_of(result)
+    if capture is not None:
+        fresh = [(i, detached(part._host)) for i, part in enumerate(parts(there)) if is_new(parts(result)[i])]
+        args, kwargs = detached(args), detached(kwargs)
+
+        def again() -> None:
+            with np.errstate(all="ignore"):
+                values = parts(function(*args, **kwargs))
+            for i, place in fresh:
+                place[...] = values[i]
+
+        capture.add(again)
+    return there
+
+
+def changed(function: Any, *args: Any, **kwargs: Any) -> None:
+    """A function of NumPy's that writes into the device's memory: now, or in each launch of what is being captured."""
+    count("operations")
+    capture = capturing()
+    if capture is not None:
+        args, kwargs = detached(args), detached(kwargs)
+
+    def run() -> None:
+        with np.errstate(all="ignore"):
+            function(*args, **kwargs)
+
+    run() if capture is None else capture.add(run)
+
+
+def parts(result: Any) -> Any:
+    return result if isinstance(result, (list, tuple)) else (result,)
+
+
+def is_new(result: Any) -> bool:
+    return isinstance(result, np.generic) or (isinstance(result, np.ndarray) and memory_of(result) is None)
 
 
 def _method(name: str):
@@ -311,11 +363,16 @@ def _method(name: str):
 
     def method(self, *args, **kwargs):
         check_parameters("cupy.ndarray", name, args, kwargs)
-        out = kwargs.get("out")
+        given = dict(zip(NAMES["cupy.ndarray"][name].strip("()").split(", "), args, strict=False)) | kwargs
+        out = given.get("out")
         if out is not None and not isinstance(out, ndarray):
             raise TypeError(f"Unsupported type {type(out)}")
-        result = host_method(self._host, *host_of(args), **host_of(kwargs))
-        return out if out is not None else computed(result)
+        if name == "dot":
+            not_captured("cuBLAS")
+        if out is not None or name == "sort":
+            changed(host_method, self._host, *host_of(args), **host_of(kwargs))
+            return out
+        return computed(host_method, self._host, *host_of(args), **host_of(kwargs))
 
     method.__name__ = name
     return method

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import types
 from pathlib import Path
 
 import numpy as np
 
 from emulator import module as kernels
-from emulator.cupy_emulated.counting import Partial, count
-from emulator.cupy_emulated.memory import MemoryPointer, poisoned
-
-
-class CUDARuntimeError(RuntimeError):
-    """As cupy.cuda.runtime's."""
+from emulator.cupy_emulated.counting import RELAXED, Capture, CUDARuntimeError, Partial, capturing, count, current
+from emulator.cupy_emulated.memory import detached
 
 
 class Device(Partial):
@@ -60,17 +55,12 @@ class Device(Partial):
         return f"<CUDA Device {self.id}>"
 
 
-class _Current(threading.local):
-    def __init__(self):
-        self.streams: list[Stream] = []
-
-
-_current = _Current()
 _pointers = itertools.count(0x5000, 0x100)
 
 
 class Stream(Partial):
-    """Everything runs at once here; a stream knows its pointer, who is the current one, and that it was waited for."""
+    """Everything runs at once here, or is kept while the stream captures; a stream knows its pointer, who is the current
+    one, and that it was waited for."""
 
     _real = "cupy.cuda.Stream"
     null: Stream
@@ -79,22 +69,42 @@ class Stream(Partial):
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         self.ptr = 0 if null else 2 if ptds else next(_pointers)
         self.device_id = 0
+        self._capture: Capture | None = None
 
     def __enter__(self) -> Stream:
-        _current.streams.append(self)
+        current.streams.append(self)
         return self
 
     def __exit__(self, *_) -> None:
-        _current.streams.pop()
+        current.streams.pop()
 
     def use(self) -> Stream:
-        _current.streams[:] = [self]
+        current.streams[:] = [self]
         return self
 
     done = property(lambda self: True)
 
+    def begin_capture(self, mode=None) -> None:
+        if self.ptr in (0, 1):
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self._capture is not None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in the present state")
+        self._capture = Capture(RELAXED if mode is None else mode)
+
+    def end_capture(self) -> Graph:
+        capture, self._capture = self._capture, None
+        if capture is None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in the present state")
+        if capture.broken:
+            raise CUDARuntimeError(
+                "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture"
+            )
+        graph = object.__new__(Graph)
+        graph._operations = capture.operations
+        return graph
+
     def is_capturing(self) -> bool:
-        return False
+        return self._capture is not None
 
     def synchronize(self) -> None:
         count("synchronize")
@@ -133,13 +143,28 @@ class Event(Partial):
         count("synchronize")
 
 
+class Graph(Partial):
+    """A list of operations on addresses: what lies there when it is launched is what it takes."""
+
+    _real = "cupy.cuda.Graph"
+    _operations: list
+
+    def __init__(self, *args, **kwargs):
+        raise NotImplementedError(
+            "currently this class cannot be initiated by the user and must be created via stream capture"
+        )
+
+    def launch(self, stream=None) -> None:
+        count("graphs")
+        for operation in self._operations:
+            operation()
+
+    def upload(self, stream=None) -> None:
+        pass
+
+
 def get_current_stream(device_id=-1) -> Stream:
-    return _current.streams[-1] if _current.streams else Stream.null
-
-
-def alloc(size: int) -> MemoryPointer:
-    host = poisoned(size, np.uint8)
-    return MemoryPointer(host, 0)
+    return current.streams[-1] if current.streams else Stream.null
 
 
 RUNTIME = {
@@ -180,7 +205,12 @@ class RawKernel(Partial):
             if isinstance(a, np.ndarray):
                 raise TypeError(f"Unsupported type {type(a)} (argument {k})")
         count("launches")
-        self._function(grid, block, args, **kwargs)
+        capture = capturing()
+        if capture is None:
+            self._function(grid, block, args, **kwargs)
+        else:
+            places = [detached(getattr(a, "_host", a)) for a in args]
+            capture.add(lambda: self._function(grid, block, places, **kwargs))
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:

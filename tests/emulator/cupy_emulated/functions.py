@@ -11,9 +11,20 @@ import numpy as np
 import scipy.special
 
 from emulator import cupy_emulated
-from emulator.cupy_emulated.arrays import SCALARS, array_of, check_parameters, computed, host_of, index_of, ndarray
-from emulator.cupy_emulated.counting import NAMES, count, words
-from emulator.cupy_emulated.memory import MemoryPool, pool
+from emulator.cupy_emulated.arrays import (
+    SCALARS,
+    array_of,
+    changed,
+    check_parameters,
+    computed,
+    device_of,
+    host_of,
+    index_of,
+    ndarray,
+    wrapped,
+)
+from emulator.cupy_emulated.counting import NAMES, count, not_captured, words
+from emulator.cupy_emulated.memory import MemoryPool, poisoned, pool
 
 
 class ufunc:
@@ -38,16 +49,15 @@ class ufunc:
         if generalized and not all(isinstance(x, ndarray) for x in args):
             raise TypeError(f"{self.name} takes arrays of the device only")
         out = kwargs.get("out", args[self.nin] if len(args) > self.nin else None)
-        with np.errstate(all="ignore"):  # a device does not warn
-            result = self._numpy(*host_of(args), **host_of(kwargs))
+        if generalized:
+            not_captured("cuBLAS")
         if out is not None:
-            count("operations")
+            changed(self._numpy, *host_of(args), **host_of(kwargs))
             return out
-        return computed(result)
+        return computed(self._numpy, *host_of(args), **host_of(kwargs))
 
     def at(self, a, indices, b=None) -> None:
-        count("operations")
-        self._numpy.at(a._host, index_of(indices, a.shape)[0], host_of(b))
+        changed(lambda a, i, b: self._numpy.at(a, wrapped(i, a.shape), b), a._host, index_of(indices)[0], host_of(b))
 
     def reduce(self, array, axis=0, dtype=None, out=None, keepdims=False):
         if self.name not in ("add", "multiply"):
@@ -73,16 +83,20 @@ def function(owner: str, name: str, host: Any):
         out = kwargs.get("out")
         if out is not None and not isinstance(out, ndarray):
             raise TypeError(f"Unsupported type {type(out)}")
-        with np.errstate(all="ignore"):
-            result = host(*host_of(args), **host_of(kwargs))
+        if name in PRODUCTS:
+            not_captured("cuBLAS")
+        if name == "copyto":
+            changed(host, *host_of(args), **host_of(kwargs))
+            return None
         if out is not None:
-            count("operations")
+            changed(host, *host_of(args), **host_of(kwargs))
             return out
-        return computed(result)
+        return computed(host, *host_of(args), **host_of(kwargs))
 
     return function
 
 
+PRODUCTS = {"dot", "einsum", "inner", "outer", "tensordot", "vdot"}  # of cuBLAS, most of them
 FUNCTIONS = words("""
     all allclose amax amin any append arange argmax argmin argsort argwhere around array_equal array_split atleast_1d
     atleast_2d average bincount broadcast_arrays broadcast_to can_cast clip column_stack compress concatenate copyto
@@ -105,15 +119,15 @@ def on_host(a: Any) -> bool:
 
 def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, blocking=False) -> ndarray:
     if isinstance(obj, ndarray):
-        host = np.array(obj._host, dtype=dtype, copy=copy or None, order=order, ndmin=ndmin)
-        return obj if host is obj._host else computed(host)
+        settings = {"dtype": dtype, "copy": copy or None, "order": order, "ndmin": ndmin}
+        return obj if np.array(obj._host, **settings) is obj._host else computed(np.array, obj._host, **settings)
     if not on_host(obj):
-        return computed(np.array(host_of(obj), dtype=dtype, order=order, ndmin=ndmin))
+        return computed(np.array, host_of(obj), dtype=dtype, order=order, ndmin=ndmin)
     host = np.array(obj, dtype=dtype, order=order, ndmin=ndmin)
     if host.dtype.kind not in "biufc":
         raise ValueError(f"Unsupported dtype {host.dtype}")
     count("to_device")
-    return array_of(host)
+    return device_of(host)
 
 
 def asarray(a, dtype=None, order=None, copy=None, blocking=False) -> ndarray:
@@ -134,8 +148,7 @@ def empty(shape, dtype=float, order="C") -> ndarray:
 
 def empty_like(prototype, dtype=None, order="K", subok=None, shape=None) -> ndarray:
     host = np.empty_like(host_of(prototype), dtype=dtype, order=order, shape=shape)
-    host.fill(np.nan if host.dtype.kind in "fc" else host.dtype.type(1) if host.dtype.kind == "b" else ~host.dtype.type(0))
-    return array_of(host)
+    return array_of(poisoned(host.shape, host.dtype, strides=host.strides))
 
 
 def copy(a, order="K") -> ndarray:
@@ -157,11 +170,11 @@ def get_array_module(*args):
 
 
 def fill_diagonal(a, val, wrap=False) -> None:
-    np.fill_diagonal(host_of(a), host_of(val), wrap)
+    changed(np.fill_diagonal, host_of(a), host_of(val), wrap)
 
 
 def put(a, ind, v, mode="wrap") -> None:
-    np.put(host_of(a), host_of(ind), host_of(v), mode)
+    changed(np.put, host_of(a), host_of(ind), host_of(v), mode)
 
 
 def get_default_memory_pool() -> MemoryPool:
@@ -180,16 +193,15 @@ def linear_algebra(name: str):
 
     def function(*args, **kwargs):
         check_parameters("cupy.linalg", name, args, kwargs)
-        arguments = host_of(args), host_of(kwargs)
-        with np.errstate(all="ignore"):
-            try:
-                return computed(host(*arguments[0], **arguments[1]))
-            except np.linalg.LinAlgError:
-                if _errors.linalg == "raise":
-                    raise
+        not_captured("cuSOLVER")
+        try:
+            return computed(host, *host_of(args), **host_of(kwargs))
+        except np.linalg.LinAlgError:
+            if _errors.linalg == "raise":
+                raise
         if name != "cholesky":
             raise NotImplementedError(f"cupy.linalg.{name} of a singular matrix: what the device leaves is not emulated")
-        return computed(_failing_cholesky(args[0]._host))
+        return computed(_failing_cholesky, args[0]._host)
 
     function.__name__ = name
     return function

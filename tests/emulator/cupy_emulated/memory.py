@@ -1,53 +1,118 @@
-"""The memory of device arrays: the host's, with a pool's limit, and poison where nothing was written."""
+"""The memory of device arrays: the host's, in blocks, with pools and their limits, and poison where nothing was written."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import sys
+import threading
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from emulator.cupy_emulated.counting import Partial, count
+from emulator.cupy_emulated.counting import Partial, capturing, count, recorded_as
+
+UNIT = 512  # to which sizes are rounded, and addresses aligned, as by the real pool
 
 
 class OutOfMemoryError(MemoryError):
     """As cupy.cuda.memory's: more than the pool's limit is asked for."""
 
 
+class Memory:
+    """What an allocation owns: `block`, bytes of the host, which the pool has back when nobody refers to this any more.
+    Arrays are views of `numpy.asarray(memory)`, so they do."""
+
+    device_id = 0  # a test may say that it is another
+
+    def __init__(self, block: np.ndarray, give: Callable[[], None]):
+        self.block, self._give = block, give
+        self.ptr, self.size = block.ctypes.data, len(block)
+        typestr, shape = "|u1", (self.size,)
+        self.__array_interface__ = {"data": (self.ptr, False), "typestr": typestr, "shape": shape, "version": 3}
+
+    def __del__(self, ending=sys.is_finalizing):
+        if not ending():
+            self._give()
+
+
 class MemoryPool(Partial):
-    """The pool behind all arrays: knows how many bytes are in use, and refuses more than its limit."""
+    """A pool. That of all arrays takes what it needs from the host, and keeps nothing that nobody uses; one with another
+    allocator takes from there, and keeps everything until `free_all_blocks`. As the real one, a pool does not live for its
+    arrays' sake: what they hold when it goes is somebody else's, and poisoned here."""
 
     _real = "cupy.cuda.MemoryPool"
 
-    def __init__(self):
-        self._used, self._limit, self._refs = 0, 0, {}
+    def __init__(self, allocator: Callable[[int], MemoryPointer] | None = None):
+        self._allocator = allocator
+        self._used, self._total, self._limit = 0, 0, 0
+        self._idle: dict[int, list[Any]] = {}  # by size: what there is of the allocator's
+        self._in_use: dict[int, np.ndarray] = {}  # by address
+        self._lock = threading.RLock()
 
-    def _take(self, host: np.ndarray) -> None:
-        if id(host) in self._refs:  # another view of it
+    def malloc(self, size: int) -> MemoryPointer:
+        size = max(-(-size // UNIT), 1) * UNIT
+        with self._lock:
+            idle = self._idle.get(size)
+            mine = idle.pop() if idle else self._more(size)
+            self._used += size
+        block = mine if self._allocator is None else mine.block
+        block.fill(0xFF)
+        self._in_use[block.ctypes.data] = block
+        pool = weakref.ref(self)
+
+        def give() -> None:
+            if (alive := pool()) is not None:
+                alive._give(mine, block.ctypes.data, size)
+
+        return MemoryPointer(Memory(block, give), 0)
+
+    def __del__(self, ending=sys.is_finalizing):
+        if ending():
             return
-        if self._limit and self._used + host.nbytes > self._limit:
-            raise OutOfMemoryError(f"Out of memory allocating {host.nbytes} bytes (allocated so far: {self._used} bytes).")
-        count("allocations")
-        self._used += host.nbytes
-        key, n = id(host), host.nbytes
-        self._refs[key] = weakref.ref(host, lambda _: self._give(key, n))
+        for block in self._in_use.values():
+            block.fill(0xFF)
 
-    def _give(self, key: int, n: int) -> None:
-        self._used -= n
-        del self._refs[key]
+    def _more(self, size: int) -> Any:
+        if self._limit and self._total + size > self._limit:
+            raise OutOfMemoryError(f"Out of memory allocating {size} bytes (allocated so far: {self._total} bytes).")
+        if self._allocator is None:
+            count("allocations")
+            raw = np.empty(size + UNIT, np.uint8)
+            start = -raw.ctypes.data % UNIT
+            mine = raw[start : start + size]
+        else:
+            mine = self._allocator(size).mem
+        self._total += size
+        return mine
+
+    def _give(self, mine: Any, address: int, size: int) -> None:
+        with self._lock:
+            del self._in_use[address]
+            self._used -= size
+            if self._allocator is None:
+                self._total -= size
+            else:
+                self._idle.setdefault(size, []).append(mine)
 
     def used_bytes(self) -> int:
         return self._used
 
     def total_bytes(self) -> int:
-        return self._used
+        return self._total
 
     def free_bytes(self) -> int:
-        return 0
+        return self._total - self._used
 
     def free_all_blocks(self, stream=None) -> None:
-        pass
+        with self._lock:
+            idle, self._idle = self._idle, {}
+            for size, blocks in idle.items():
+                self._total -= size * len(blocks)
+                for memory in blocks:
+                    memory.block.fill(0xFF)  # whoever reads it from now on, reads what is not there
 
     def get_limit(self) -> int:
         return self._limit
@@ -59,6 +124,24 @@ class MemoryPool(Partial):
 
 
 pool = MemoryPool()
+_thread = threading.local()  # .allocator, where a thread has one of its own
+
+
+def get_allocator() -> Callable[[int], MemoryPointer]:
+    return getattr(_thread, "allocator", None) or pool.malloc
+
+
+@contextlib.contextmanager
+def using_allocator(allocator=None) -> Iterator[None]:
+    before, _thread.allocator = getattr(_thread, "allocator", None), allocator or pool.malloc
+    try:
+        yield
+    finally:
+        _thread.allocator = before
+
+
+def alloc(size: int) -> MemoryPointer:
+    return get_allocator()(size)
 
 
 class MemoryPointer(Partial):
@@ -66,20 +149,20 @@ class MemoryPointer(Partial):
 
     _real = "cupy.cuda.MemoryPointer"
 
-    def __init__(self, mem: Any, offset: int):  # mem: the host array that owns the memory
+    def __init__(self, mem: Memory, offset: int):
         self.mem, self._offset = mem, offset
 
     @property
     def ptr(self) -> int:
-        return self.mem.ctypes.data + self._offset
+        return self.mem.ptr + self._offset
 
     @property
     def device(self) -> Any:
         from emulator.cupy_emulated.device import Device
 
-        return Device(0)
+        return Device(self.device_id)
 
-    device_id = 0
+    device_id = property(lambda self: self.mem.device_id)
 
     def __int__(self) -> int:
         return self.ptr
@@ -93,12 +176,12 @@ class MemoryPointer(Partial):
         return self + -offset
 
     def memset_async(self, value: int, size: int, stream=None) -> None:
-        ctypes.memset(self.ptr, value, size)
+        recorded_as(ctypes.memset, self.ptr, value, size)
 
     memset = memset_async
 
     def copy_from_device_async(self, src: MemoryPointer, size: int, stream=None) -> None:
-        ctypes.memmove(self.ptr, src.ptr, size)
+        recorded_as(ctypes.memmove, self.ptr, src.ptr, size)
 
     copy_from_device = copy_from_device_async
 
@@ -109,15 +192,38 @@ def owner_of(host: np.ndarray) -> np.ndarray:
     return host
 
 
-ALIGNMENT = 512  # of what the real pool returns
+def memory_of(host: np.ndarray) -> Memory | None:
+    """The memory of the device that a host array is a view of, if it is."""
+    base = owner_of(host).base
+    return base if isinstance(base, Memory) else None
 
 
-def poisoned(shape, dtype=float, order="C") -> np.ndarray:
-    """Host memory, aligned as a device's, with content that shows when it is used: NaN, -1, True."""
+def detached(x: Any) -> Any:
+    """The same places, for a graph: a graph knows addresses, and keeps nothing alive. What it holds here is the block, so
+    that whoever is given that block next is seen to overwrite it."""
+    if isinstance(x, (list, tuple)):
+        return type(x)(detached(v) for v in x)
+    if isinstance(x, dict):
+        return {k: detached(v) for k, v in x.items()}
+    memory = memory_of(x) if isinstance(x, np.ndarray) else None
+    if memory is None:
+        return x
+    return np.ndarray(x.shape, x.dtype, memory.block, x.ctypes.data - memory.ptr, x.strides)
+
+
+def poisoned(shape, dtype=float, order="C", strides=None) -> np.ndarray:
+    """Memory of the current allocator, with content that shows when it is used: NaN, -1, True."""
     dtype = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64))
-    raw = np.full(size * dtype.itemsize + ALIGNMENT, 0xFF if dtype != np.bool_ else 1, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    host = raw[start : start + size * dtype.itemsize].view(dtype).reshape(shape, order=order)
-    pool._take(raw)
+    memory = alloc(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize).mem
+    host = np.ndarray(shape, dtype, np.asarray(memory), 0, strides, order)
+    if dtype == np.bool_ and capturing() is None:
+        host.fill(True)
     return host
+
+
+def taken(host: np.ndarray) -> np.ndarray:
+    """A copy of a host array in the device's memory, with its order of axes."""
+    place = poisoned(host.shape, host.dtype, strides=np.empty_like(host, order="K").strides)
+    if capturing() is None:
+        place[...] = host
+    return place

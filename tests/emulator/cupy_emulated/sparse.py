@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import scipy.sparse
 
-from emulator.cupy_emulated.arrays import array_of, computed, host_of, index_of, ndarray
-from emulator.cupy_emulated.counting import count
+from emulator.cupy_emulated.arrays import computed, device_of, host_of, index_of, ndarray, wrapped
+from emulator.cupy_emulated.counting import count, not_captured
 
 DTYPES = ("?", "f", "d", "F", "D")
 
@@ -37,9 +38,9 @@ class _Compressed:
     nnz = property(lambda self: self._matrix.nnz)
     ndim = 2
     format = property(lambda self: self._matrix.format)
-    data = property(lambda self: array_of(self._matrix.data))
-    indices = property(lambda self: array_of(self._matrix.indices))
-    indptr = property(lambda self: array_of(self._matrix.indptr))
+    data = property(lambda self: device_of(self._matrix.data))
+    indices = property(lambda self: device_of(self._matrix.indices))
+    indptr = property(lambda self: device_of(self._matrix.indptr))
     T = property(lambda self: self.transpose())
 
     def transpose(self, axes=None, copy=False) -> _Compressed:
@@ -56,18 +57,20 @@ class _Compressed:
         return self._matrix.copy()
 
     def toarray(self, order=None, out=None) -> ndarray:
-        return computed(self._matrix.toarray(order=order))
+        return computed(self._matrix.toarray, order=order)
 
     def tocsr(self, copy=False) -> _Compressed:
         return _of(self._matrix.tocsr())
 
     def __getitem__(self, key) -> Any:
-        index, _ = index_of(key, self.shape)
+        not_captured("cuSPARSE")
+        index = wrapped(index_of(key)[0], self.shape)
         return _of(self._matrix[index if len(index) > 1 else index[0]])
 
     def __matmul__(self, other) -> Any:
+        not_captured("cuSPARSE")
         if isinstance(other, ndarray):
-            return computed(self._matrix @ other._host)
+            return computed(operator.matmul, self._matrix, other._host)
         if isinstance(other, _Compressed):
             return _of((self._matrix @ other._matrix).tocsr())
         raise TypeError(f"Unsupported type {type(other)}")

@@ -1,0 +1,336 @@
+"""Training on a device by the same launches in every step: replayed over memory that is used again, and as a CUDA graph."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import numpy as np
+import pytest
+from emulator import cupy_emulated
+
+from gvae import data, dispatch, models, objectives, optim, random, training
+from gvae.errors import DeviceError, StoppedError
+from gvae.kernels.cuda import graph, launch, product
+from gvae.training.feed import Pass
+
+X = np.random.default_rng(0).random((60, 12), np.float32)
+HOW = {"python": {"replays": False}, "replayed": {"graphs": False}, "graph": {}}
+
+
+def trained(how, epochs=3, posterior="chain", batch_size=16, weighted=False, dtype=np.float32, table=None, **settings):
+    """A trainer after some epochs of 60 rows: in batches of 16, the last of each epoch is smaller."""
+    model = models.VAE(12, 6, posterior=posterior, hidden=(8,), dtype=dtype, **settings.pop("model", {}))
+    settings["objective"] = objectives.parse(settings.get("objective", "elbo"))
+    trainer = training.Trainer(model, seed=3, device="cuda", **settings, **HOW[how])
+    if table is None:
+        weights = {"weight": np.linspace(0.5, 2, 60).astype(dtype)} if weighted else {}
+        table = data.Table(X.astype(dtype), binarize="dynamic", **weights)
+    _, history = training.train(model, table, epochs=epochs, batch_size=batch_size, trainer=trainer)
+    return trainer, [{k: v for k, v in row.items() if "second" not in k} for row in history.rows]
+
+
+def state(trainer):
+    """All that training changes, as bytes."""
+    arrays, counters = trainer.snapshot()
+    counters["epoch"]["seconds"] = 0
+    return {name: dispatch.to_host(a).tobytes() for name, a in arrays.items()}, counters
+
+
+@pytest.fixture
+def quick_collections():
+    """gc.collect() looks at what the test makes, and not at all that there is."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+CASES = [
+    {},
+    {"posterior": "diagonal", "average": "ema:0.9", "clip": 0.5, "weighted": True},
+    {"posterior": "extended_grid:2x3", "objective": "iwae", "samples": 3, "schedule": optim.Cosine(30)},
+    {"posterior": "band:2", "dtype": np.float64, "average": "swa"},
+    {"posterior": "ar1", "model": {"prior": "ar1"}},
+    {"model": {"observation": "gaussian"}, "table": data.Table(np.round(X * 7) / np.float32(7), dequantize=8)},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_graph_has_the_bits_of_steps_in_python(anywhere, case):
+    expected = trained("python", **case)
+    assert expected[0].feed is None
+    for how in ("replayed", "graph"):
+        trainer, rows = trained(how, **case)
+        assert rows == expected[1]
+        assert state(trainer) == state(expected[0])
+        assert (trainer.feed.graph is not None, trainer.feed.why_not) == (
+            (True, "") if how == "graph" else (False, "graphs=False")
+        )
+
+
+def test_every_registered_model_trains_with_graphs(anywhere):
+    """What can be captured is, what cannot says why; either way the numbers are those without."""
+    fed = {}
+    for name in [*models.MODELS, "hierarchical"]:
+        flats = []
+        for graphs in (True, False):
+            settings = {"observation": "gaussian", "hidden": ()} if name == "factor_analysis" else {"hidden": (8,)}
+            if name == "hierarchical":
+                model = models.Hierarchical(12, (5, 3), hidden=((8,), (7,)))
+            else:
+                model = models.MODELS[name](12, 4, n_rows=60, **settings)
+            trainer = training.Trainer(model, seed=1, device="cuda", n_rows=60, graphs=graphs)
+            training.train(model, data.Table(X), epochs=2, batch_size=20, trainer=trainer)
+            flats.append(dispatch.to_host(trainer.parameters.flat))
+            fed.setdefault(name, trainer.feed.why_not)
+        np.testing.assert_array_equal(*flats)
+    assert "cuBLAS" in fed.pop("factor_analysis")  # its posterior is of low rank
+    assert set(fed.values()) == {""}
+
+
+def test_dequantized_rows_are_the_cpus(anywhere):
+    table = data.Table(np.round(X * 7) / np.float32(7), dequantize=8)
+    here, there = (
+        t.batch(t_index, random.key(1)).x for t, t_index in ((table, np.arange(9)), (table.to("cuda"), anywhere.arange(9)))
+    )
+    np.testing.assert_allclose(there.get(), here, rtol=1e-6)
+    assert (here != table.columns["x"][:9]).any()
+
+
+@pytest.mark.parametrize(("posterior", "why"), [("full", "cu(BLAS|SOLVER)"), ("lowrank:2", "cu(BLAS|SOLVER)")])
+def test_what_cannot_be_captured_is_replayed(anywhere, caplog, posterior, why):
+    with caplog.at_level(logging.INFO, "gvae.training.feed"):
+        trainer, rows = trained("graph", posterior=posterior)
+    assert trainer.feed.graph is None
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "cannot be captured: NotImplementedError: calling cu" in message
+    assert rows == trained("replayed", posterior=posterior)[1]
+    assert not anywhere.cuda.get_current_stream().is_capturing()
+
+
+def test_large_products_are_left_to_cublas(anywhere, monkeypatch):
+    before = launch.counts["product.product"]
+    monkeypatch.setattr(product, "OWN", 0)
+    trainer, _ = trained("graph")
+    assert "cuBLAS" in trainer.feed.why_not
+    assert launch.counts["product.product"] == before
+
+
+@pytest.mark.parametrize("how", ["replayed", "graph"])
+@pytest.mark.parametrize("posterior", ["diagonal", "chain", "extended_grid:2x3", "ar1"])
+def test_in_the_long_run_a_step_takes_no_memory(cupy, posterior, how):
+    """Nor does it copy, nor wait; a graph is all there is to a step."""
+    trainer, _ = trained(how, posterior=posterior, batch_size=20, average="ema")
+    table = trainer.feed.table
+    with dispatch.stream("cuda"):
+        steps = Pass(trainer, table, random.key(1), 20, np.arange(60))
+        steps.step(0)
+        pointers = trainer.feed.workspace.pool.total_bytes()
+        with cupy_emulated.counted() as n:
+            steps.step(1)
+            steps.step(2)
+    assert (n.allocations, n.to_host, n.to_device, n.synchronize) == (0, 0, 0, 0)
+    assert trainer.feed.workspace.pool.total_bytes() == pointers
+    assert trainer.feed.workspace.pool.used_bytes() == 0  # between steps nothing is held there
+    if how == "graph":
+        assert (n.graphs, n.launches, n.operations) == (2, 0, 0)
+    else:
+        assert n.graphs == 0
+        assert n.launches > 10
+
+
+def test_no_memory_is_taken_while_a_step_is_captured(cupy):
+    trainer, _ = trained("replayed")
+    with dispatch.stream("cuda"), cupy_emulated.counted() as n:
+        graph.Graph(trainer.feed._run, trainer.feed.workspace)
+    assert n.launches > 10
+    assert (n.allocations, n.graphs) == (0, 0)
+
+
+def test_others_memory_is_not_written_to(cupy):
+    """What a graph works in is given to nobody else, and goes back when the trainer goes."""
+    gc.collect()
+    before = cupy.get_default_memory_pool().used_bytes()
+    trainer, _ = trained("graph")
+    others = [cupy.full(shape, 7.0, np.float32) for shape in [(16, 12), (16, 8), (16, 6), (1, 16), (12, 8), (8,), ()] * 4]
+    with dispatch.stream("cuda"):
+        steps = Pass(trainer, trainer.feed.table, random.key(1), 16, np.arange(60))
+        for i in range(3):
+            steps.step(i)
+    assert all((x.get() == 7).all() for x in others)
+    del trainer, steps, others
+    gc.collect()
+    assert cupy.get_default_memory_pool().used_bytes() - before < 20_000  # index arrays stay
+
+
+def test_index_arrays_of_a_graph_stay(cupy, quick_collections):
+    """However many others are uploaded meanwhile."""
+    runs = []
+    for crowded in (False, True):
+        trainer, _ = trained("graph")
+        with dispatch.stream("cuda"):
+            steps = Pass(trainer, trainer.feed.table, random.key(1), 16, np.arange(60))
+            for i in range(3):
+                if crowded:
+                    for j in range(launch.RESIDENT):
+                        launch.resident(np.full(5, j))
+                    gc.collect()
+                steps.step(i)
+        runs.append(state(trainer))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("how", ["replayed", "graph"])
+def test_stopping_and_going_on(anywhere, how):
+    """Within an epoch, from a snapshot on the host: the bits of a run that was not stopped."""
+    whole, _ = trained(how, average="ema")
+    table = data.Table(X, binarize="dynamic")
+    stopped, resumed = (trained(how, epochs=2, average="ema")[0] for _ in range(2))
+    with pytest.raises(StoppedError):
+        training.train(stopped.model, table, epochs=1, batch_size=16, trainer=stopped, stop=lambda: stopped.steps == 10)
+    arrays, counters = stopped.snapshot()
+    assert counters["epoch"]["rows"] == 32
+    resumed.restore(({name: dispatch.to_host(a).copy() for name, a in arrays.items()}, counters))
+    training.train(resumed.model, table, steps=2, batch_size=16, trainer=resumed)
+    assert state(resumed) == state(whole)
+
+
+def test_rolling_back(anywhere):
+    """A restored trainer is fed anew: a graph knows arrays, not the trainer."""
+    trainers = []
+    for how in ("python", "graph"):
+        trainer, _ = trained(how, epochs=1)
+        trainer.set_mark()
+        table = data.Table(X, binarize="dynamic")
+        training.train(trainer.model, table, epochs=2, batch_size=16, trainer=trainer)
+        trainer.roll_back()
+        assert trainer.feed is None
+        training.train(trainer.model, table, epochs=2, batch_size=16, trainer=trainer)
+        trainers.append(trainer)
+    assert trainers[1].feed.graph is not None
+    assert trainers[0].scale == trainers[1].scale == 0.5
+    assert state(trainers[0]) == state(trainers[1])
+
+
+def test_a_step_of_ones_own_is_taken(cupy):
+    class Counting(training.Trainer):
+        taken = 0
+
+        def step(self, batch):
+            self.taken += 1
+            return super().step(batch)
+
+    trainer = Counting(models.VAE(12, 6, hidden=(8,)), device="cuda")
+    training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
+    assert (trainer.taken, trainer.feed) == (9, None)
+
+
+def test_the_callers_stream_waits_and_is_waited_for(cupy, monkeypatch):
+    waits = []
+    monkeypatch.setattr(cupy.cuda.Stream, "wait_event", lambda self, event: waits.append((self.ptr, event.stream)))
+    monkeypatch.setattr(cupy.cuda.Stream, "record", lambda self: type("Event", (), {"stream": self.ptr})())
+    with dispatch.stream("cuda"):
+        own = cupy.cuda.get_current_stream().ptr
+    assert waits == [(own, 0), (0, own)]
+    assert own != 0
+    with dispatch.stream("cuda"):
+        assert cupy.cuda.get_current_stream().ptr == own  # the same next time
+    mine = cupy.cuda.Stream(non_blocking=True)
+    with mine, dispatch.stream("cuda"):
+        assert cupy.cuda.get_current_stream() is mine  # one that can capture is used
+    with dispatch.stream("cpu"):
+        assert cupy.cuda.get_current_stream().ptr == 0
+
+
+def test_a_failed_capture_leaves_the_stream_as_it_was(cupy):
+    workspace, x = graph.Workspace(), cupy.ones(3)
+
+    def run():
+        nonlocal x
+        x += 1
+        float(x.sum())
+
+    assert gc.isenabled()
+    with dispatch.stream("cuda"):
+        with pytest.raises(RuntimeError, match="operation not permitted when stream is capturing"):
+            graph.Graph(run, workspace)
+        assert not cupy.cuda.get_current_stream().is_capturing()
+    assert gc.isenabled()
+    assert (x.get() == 1).all()
+    with pytest.raises(RuntimeError, match="default"):  # the null stream
+        graph.Graph(run, workspace)
+
+
+def test_keys_on_a_device_draw_there_only(cupy):
+    key = random.fold_in(random.key(3), 4)
+    there = cupy.asarray(key)
+    np.testing.assert_array_equal(random.fold_in(there, 5, 6).get(), random.fold_in(key, 5, 6))
+    like = cupy.zeros(1)
+    for draw in (random.uniform, random.normal):
+        np.testing.assert_array_equal(draw(there, (3, 5), np.float64, like).get(), draw(key, (3, 5), np.float64, like).get())
+    p = cupy.full((4, 3), 0.3)
+    np.testing.assert_array_equal(random.bernoulli(there, p).get(), random.bernoulli(key, p.get()))
+    for ask in (
+        lambda: random.uniform(there, 3),
+        lambda: random.bits(there, 3),
+        lambda: random.permutation(there, 3),
+        lambda: random.bernoulli(there, p.get()),
+    ):
+        with pytest.raises(DeviceError, match="key is a CuPy array, which draws on its device only"):
+            ask()
+
+
+# ---- running out of memory ----
+
+
+@pytest.mark.parametrize("kind", ["fed", "rows"])
+def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections, kind):
+    """At whichever allocation it happens, in steps that Python runs, that are recorded, compared, fed and captured; what the
+    step has taken is given back, and training goes on with the bits it would have had."""
+    malloc, left = cupy.get_default_memory_pool().malloc, [np.inf]
+
+    def limited(size):
+        left[0] -= 1
+        if left[0] < 0:
+            raise cupy.cuda.memory.OutOfMemoryError(f"Out of memory allocating {size} bytes")
+        return malloc(size)
+
+    def epochs(every):
+        """Two of them; each step fails at one of its first allocations, at each `every` later, until none is left."""
+        settings = {"posterior": "diagonal", "hidden": (8,)}
+        if kind == "fed":
+            model = models.VAE(12, 6, **settings)
+        else:
+            model = models.NonlinearFactorAnalysis(12, 6, observation="bernoulli", **settings)
+        trainer = training.Trainer(model, n_rows=60, seed=3, device="cuda", average="ema:0.9", clip=0.5)
+        table, failures = data.Table(X, binarize="dynamic").to("cuda"), 0
+        with dispatch.stream("cuda"), cupy.cuda.using_allocator(limited):
+            for epoch in range(2 if kind == "fed" else 1):
+                steps = Pass(trainer, table, random.key(epoch), 16, trainer.order(60))
+                for i in range(len(steps)):
+                    allowed = i + 4 * epoch if every else np.inf
+                    gc.collect()
+                    while True:
+                        before, used = state(trainer), cupy.get_default_memory_pool().used_bytes()
+                        left[0] = allowed
+                        try:
+                            steps.step(i)
+                            break
+                        except MemoryError:
+                            failures += 1
+                        finally:
+                            left[0] = np.inf
+                        assert state(trainer) == before
+                        gc.collect()
+                        assert cupy.get_default_memory_pool().used_bytes() - used <= 20_000  # index arrays, the feed's rows
+                        allowed += every
+        return state(trainer), failures, trainer
+
+    whole, failures, trainer = epochs(0)
+    assert failures == 0
+    assert (trainer.feed is not None) == (kind == "fed")
+    got, failures, trainer = epochs(23)
+    assert failures > 10
+    assert kind == "rows" or trainer.feed.graph is not None
+    assert got == whole
