@@ -158,7 +158,7 @@ def _claim(n: int) -> list[_Worker]:
     """At most n workers that are nobody else's."""
     if len(_workers) < n:
         _make_workers(n)
-    workers = []
+    workers: list[_Worker] = []
     with contextlib.suppress(IndexError):  # all are at work for other callers
         while len(workers) < n:
             workers.append(_idle.pop())

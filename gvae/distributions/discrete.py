@@ -59,7 +59,8 @@ class BernoulliDistribution(Independent):
     support = Support(0, 1)
 
     def __init__(self, logits: Any = None, layer: tuple[Any, Any, Any] | None = None):
-        self._logits, self._layer = logits, layer
+        self._logits: Any = logits
+        self._layer: Any = layer
 
     @property
     def logits(self) -> Any:

@@ -40,7 +40,7 @@ def multiply(x: Any, y: Any, out: Any) -> None:
     if m * k * n > OWN:
         sys.modules["cupy"].matmul(x, y, out=out)
     else:
-        product(*map(_as_stored, (x, y)), out, 0, m)
+        product(_as_stored(x), _as_stored(y), out, 0, m)
 
 
 def _as_stored(x: Any) -> Any:
