@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         group.add_argument(flag, default=argparse.SUPPRESS, help=help + shown, **details)
 
-    setting("--model", "vae", "vae, map, bayes, denoising, autoencoder, factor_analysis", metavar="NAME")
+    setting("--model", "vae", "vae, map, bayes, denoising, autoencoder, linear, factor_analysis, nlfa", metavar="NAME")
     setting("--latent", 16, "latent variables", type=_count, metavar="N")
     setting(
         "--posterior",
@@ -184,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument(
         "--steps", type=_count, default=argparse.SUPPRESS, metavar="N", help="steps of one batch each, instead of epochs"
     )
-    setting("--batch-size", 100, "rows per step", type=_count, metavar="N")
+    setting("--batch-size", 100, "rows per step (factor_analysis: all)", type=_count, metavar="N")
     setting("--learning-rate", 1e-3, "of Adam", type=_positive, metavar="RATE")
     setting(
         "--schedule",

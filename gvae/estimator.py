@@ -50,9 +50,13 @@ class VAE:
     dequantize    : number of grey levels L of data in [0, 1] that are to have a density (256 for bytes): x = k / (L - 1) is
                     presented as (k + u) / L with u ~ U(0, 1); None: as it is
     prior         : family of p(z), whose parameters are learned: "random_walk", "mixture:10", ...; None: the standard one
-    model         : "vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis" (linear): see gvae.models
+    model         : "vae", "map", "bayes", "denoising", "autoencoder", "linear", "factor_analysis" (by exact EM), "nlfa" (no
+                    encoder): see gvae.models. What a model needs (its `defaults`: the Gaussian observation of factor
+                    analysis, say) replaces settings left as they are
     epochs        : passes over the data; or steps, if given, instead
-    batch_size, learning_rate (of Adam), dtype ("float32" or "float64")
+    batch_size    : rows per step; None: all
+    learning_rate : of Adam
+    dtype         : "float32" or "float64"
     schedule      : of the learning rate: "constant"; "cosine", down to 0 at the end of the run ("cosine:E": of epoch E);
                     "plateau:E", halved after E epochs without a better bound (10); "iwae", 10^(-i/7) for 3^i epochs
     average       : None, or a running average of the weights, which is then what is validated and kept: "ema:0.999" over
@@ -91,7 +95,7 @@ class VAE:
         model: str = "vae",
         epochs: int = 20,
         steps: int | None = None,
-        batch_size: int = 100,
+        batch_size: int | None = 100,
         learning_rate: float = 1e-3,
         schedule: str = "constant",
         average: str | None = None,
@@ -252,7 +256,8 @@ class VAE:
             shown = {"binarize": binarize, "dequantize": settings["dequantize"]}
             table = data.Table(x, key=random.fold_in(root, 1), **shown)
             held_out = None if v is None else data.Table(v, key=random.fold_in(root, 2), **shown)
-            trainer = _trainer(settings, model, per_epoch=-(-len(x) // settings["batch_size"]))
+            at_once = settings["batch_size"] or len(x)
+            trainer = _trainer(settings, model, len(x), per_epoch=-(-len(x) // at_once))
             if folder is not None:
                 folder.restore(trainer, config)
             elif run is not None:
@@ -263,7 +268,7 @@ class VAE:
                     table,
                     epochs=settings["epochs"] if settings["steps"] is None else None,
                     steps=settings["steps"],
-                    batch_size=settings["batch_size"],
+                    batch_size=at_once,
                     validation=held_out,
                     patience=settings["patience"],
                     on_nonfinite=settings["on_nonfinite"],
@@ -293,9 +298,12 @@ class VAE:
         return np.asarray(self.posterior_of(X).mean)
 
     def posterior_of(self, X: Any) -> Any:
-        """The distribution q(z|x) of each row: mean, variance(), covariance(), sample(noise), kl(), ..."""
+        """The distribution q(z|x) of each row: mean, variance(), covariance(), sample(noise), kl(), ... Without an encoder
+        (nlfa) it is inferred, by gradient steps."""
         x = self._input(X)
-        return self.model_.encoder(self.parameters_, x)
+        batch = data.Batch({"x": x}, np.arange(len(x)))
+        own = training.infer(self.model_, self.parameters_, {}, batch, random.key(0))
+        return self.model_.encoder(dict(self.parameters_) | own, x)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """The observation model's means (N, D) at latent codes Z (N, latent)."""
@@ -445,8 +453,10 @@ def load(path: str | os.PathLike) -> VAE:
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings as plain values that JSON can hold. ConfigError names the first one that is wrong."""
     checked = dict(settings)
-    for name in ("latent", "samples", "epochs", "batch_size"):
+    for name in ("latent", "samples", "epochs"):
         checked[name] = _whole(name, settings[name])
+    if settings["batch_size"] is not None:
+        checked["batch_size"] = _whole("batch_size", settings["batch_size"])
     if settings["steps"] is not None:
         checked["steps"] = _whole("steps", settings["steps"])
     if settings["dequantize"] is not None:
@@ -467,10 +477,13 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(settings[name], str):
             raise ConfigError(f"{name} is {settings[name]!r}, expected a name as text")
         checked[name] = str(settings[name])
-    if settings["model"] not in models.MODELS:
+    if checked["model"] not in models.MODELS:
         raise ConfigError(f"unknown model {settings['model']!r}; known are {', '.join(models.MODELS)}")
+    for name, own in models.MODELS[checked["model"]].defaults.items():
+        if checked[name] == _plain(VAE._defaults()[name]):
+            checked[name] = _plain(own)
     for name in ("posterior", "observation", "prior"):
-        if settings[name] is not None:
+        if checked[name] is not None:
             _family(name, checked[name])
     objectives.parse(checked["objective"], gradient=checked["gradient"])
     binarize = settings["binarize"]
@@ -507,6 +520,11 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _family(name: str, text: str) -> str:
     """The text, unless a size in it is beyond all reason: tables are made from it."""
     if re.search(r"\d{7,}", text):
@@ -530,7 +548,7 @@ def _whole(name: str, x: Any, least: int = 1) -> int:
     return int(x)
 
 
-def _trainer(settings: dict[str, Any], model: models.VAE, per_epoch: int) -> training.Trainer:
+def _trainer(settings: dict[str, Any], model: models.VAE, n_rows: int, per_epoch: int) -> training.Trainer:
     steps = settings["epochs"] * per_epoch if settings["steps"] is None else settings["steps"]
     return training.Trainer(
         model,
@@ -541,6 +559,7 @@ def _trainer(settings: dict[str, Any], model: models.VAE, per_epoch: int) -> tra
         average=settings["average"],
         clip=settings["clip"],
         seed=settings["random_state"],
+        n_rows=n_rows,
         device=settings["device"],
     )
 
@@ -600,7 +619,7 @@ def _check_memory(settings: dict[str, Any], n_rows: int, n_inputs: int) -> None:
     one batch. An under-estimate."""
     networks = _widths(settings, n_inputs, settings["observation"])
     weights = sum(a * b for widths in networks for a, b in itertools.pairwise(widths))
-    layers = settings["samples"] * min(settings["batch_size"], n_rows) * sum(map(sum, networks))
+    layers = settings["samples"] * min(settings["batch_size"] or n_rows, n_rows) * sum(map(sum, networks))
     sizes = ", ".join(f"{name} {settings[name]}" for name in ("latent", "posterior", "hidden", "batch_size", "samples"))
     _check_room((4 * weights + layers) * np.dtype(settings["dtype"]).itemsize, f"a model of {sizes}")
 

@@ -256,13 +256,16 @@ def test_training_steps_of_other_roles(anywhere, posterior, observation):
 
 @pytest.mark.parametrize("name", list(models.MODELS))
 def test_every_registered_model_trains_on_a_device(anywhere, name):
+    """Steps, validation and rows inferred: as on the CPU, by the defaults that the name has in gvae.VAE."""
     bounds = []
     for device in ("cpu", "cuda"):
-        settings = {"observation": "gaussian", "hidden": ()} if name == "factor_analysis" else {"hidden": (8,)}
+        settings = {"hidden": (8,)} | models.MODELS[name].defaults
+        batch_size, objective = settings.pop("batch_size", 20) or len(X), objectives.parse(settings.pop("objective", "elbo"))
         model = models.MODELS[name](12, 4, n_rows=60, **settings)
-        trainer = training.Trainer(model, seed=1, device=device, n_rows=60)
-        batches = data.Table(X).to(device).batches(random.key(5), 20)
-        bounds.append([float(trainer.step(batch)["bound"]) for batch in batches])
+        trainer = training.Trainer(model, seed=1, objective=objective, device=device, n_rows=60)
+        table = data.Table(X).to(device)
+        steps = [trainer.step(batch) for _ in range(2) for batch in table.batches(random.key(5), batch_size)]
+        bounds.append([*(float(step["bound"]) for step in steps), trainer.validate(table)["bound"]])
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-4)
 
 

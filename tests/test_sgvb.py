@@ -49,16 +49,9 @@ def likelihood(model, params, step=0):
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_model_trains_scores_and_samples(name, tmp_path):
     """By its name: through the estimator, which is what `gvae train --model` calls."""
-    model = gvae.VAE(
-        model=name,
-        latent=k,
-        posterior="chain",
-        hidden=(16,),
-        steps=300,
-        learning_rate=5e-3,
-        random_state=0,
-        objective="elbo",
-    ).fit(X, validation=X[:50])
+    own = {"linear": {"hidden": ()}, "factor_analysis": {"hidden": (), "steps": 20}, "nlfa": {"steps": 60}}.get(name, {})
+    settings = {"latent": k, "posterior": "chain", "hidden": (16,), "steps": 300, "learning_rate": 5e-3} | own
+    model = gvae.VAE(model=name, **settings, random_state=0).fit(X, validation=X[:50])
     first, last = (model.history_[i]["train_bound"] for i in (0, -1))
     assert last > first + 0.5, (first, last)
     assert np.isfinite(model.score(X[:20]))
@@ -67,6 +60,7 @@ def test_every_model_trains_scores_and_samples(name, tmp_path):
     again = gvae.load(tmp_path / "model")
     assert type(again.model_) is type(model.model_)
     np.testing.assert_array_equal(again.score_samples(X[:20]), model.score_samples(X[:20]))
+    np.testing.assert_array_equal(again.reconstruct(X[:20]), model.reconstruct(X[:20]))
     with pytest.raises(ConfigError, match="unknown model 'tree'; known are vae, map, bayes, denoising, autoenc"):
         gvae.VAE(model="tree").fit(X)
 
@@ -258,7 +252,7 @@ def test_an_autoencoder_reconstructs_better_and_codes_no_worse_than_a_vae():
 
 
 def test_names():
-    assert list(MODELS) == ["vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis"]
+    assert list(MODELS) == ["vae", "map", "bayes", "denoising", "autoencoder", "linear", "factor_analysis", "nlfa"]
     for cls in (MAP, Bayes):
         for bad in ({"n_rows": 0}, {"n_rows": 5, "alpha": 0.0}):
             with pytest.raises(ConfigError, match=f"{cls.__name__}: n_rows is"):

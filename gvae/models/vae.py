@@ -7,8 +7,8 @@ Source: Kingma and Welling (2014); with structured posteriors, Peste and Malagò
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,9 +25,12 @@ class VAE:
 
     posterior, observation : families, as objects or text
     prior                  : None for the standard prior, else a family whose parameters are learned
+    n_rows                 : rows of the training data, for those of its kin whose bound or step depends on it
+    defaults               : settings of gvae.VAE that a model of the kin has, where they are left as they are
     """
 
     pure = True
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -39,8 +42,9 @@ class VAE:
         activation: str = "elu",
         prior: str | Family | None = None,
         dtype: Any = np.float32,
+        n_rows: int = 0,
     ):
-        self.dtype = np.dtype(dtype)
+        self.dtype, self.n_rows = np.dtype(dtype), n_rows
         self.posterior = families.parse(posterior, latent)
         self.observation = families.parse(observation, n_inputs)
         self.prior = None if prior is None else families.parse(prior, latent)
