@@ -147,6 +147,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     setting("--prior", None, "of p(z), learned: random_walk, ar1, mixture:10, ... (default: N(0, I))", metavar="FAMILY")
     setting("--hidden", [200, 200], "widths of the encoder's hidden layers", type=_count, nargs="+", metavar="N")
+    setting(
+        "--decoder-hidden",
+        None,
+        "widths of the decoder's hidden layers (default: the encoder's, mirrored)",
+        type=_count,
+        nargs="+",
+        metavar="N",
+    )
     setting("--activation", "elu", "elu, tanh, relu, leaky_relu, softplus, sigmoid, identity", metavar="NAME")
     setting("--dtype", "float32", "precision of all arithmetic", choices=["float32", "float64"])
     group = train.add_argument_group("training")
@@ -329,8 +337,7 @@ def _train(options: argparse.Namespace) -> None:
 
     run = options.out if options.resume is None else options.resume
     given = {name: value for name, value in vars(options).items() if name in VAE().get_params()}
-    if "hidden" in given:
-        given["hidden"] = tuple(given["hidden"])
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if options.resume is None:
         if options.data is None:
             raise ConfigError("name the data to train on: gvae train DATA --out RUN; see gvae train --help")

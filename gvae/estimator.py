@@ -40,6 +40,7 @@ class VAE:
     observation   : family of p(x|z): "bernoulli", "gaussian", "poisson", "categorical:17", "logit:shared:chain", ..., or
                     "auto": bernoulli if all data lie in [0, 1], else gaussian. Data must lie in its support
     hidden        : widths of the encoder's hidden layers; the decoder mirrors them
+    decoder_hidden : those of the decoder, where it is not to mirror the encoder
     activation    : "elu", "tanh", "relu", "leaky_relu", "softplus", "sigmoid"
     objective     : "elbo", "iwae", "vr_iwae:0.5", "ciwae:0.05", "miwae:8", ...: see gvae.objectives.parse
     gradient      : estimator of the encoder's gradient: "reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg"
@@ -107,6 +108,7 @@ class VAE:
         random_state: int | None = None,
         verbose: bool = False,
         device: str = "cpu",
+        decoder_hidden: Sequence[int] | None = None,
     ):
         self.latent = latent
         self.posterior = posterior
@@ -135,6 +137,7 @@ class VAE:
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.decoder_hidden = decoder_hidden
 
     # ---- scikit-learn's protocol
 
@@ -319,7 +322,7 @@ class VAE:
         """Means of p(x|z) at n draws z of the prior, (n, D); with draw=True draws of x itself."""
         self._check_fitted()
         n, latent = _whole("n", n), self.model_.posterior.n
-        widest = max(latent, self.n_features_in_, *self.config_["settings"]["hidden"], 1)
+        widest = max(latent, *self.model_.decoder.network.sizes)
         _check_room(n * (latent + 2 * widest) * self.model_.dtype.itemsize, f"{n} samples")
         key = random.key(seed)
         p = self.model_.decoder(self.parameters_, self.model_.sample_prior(self.parameters_, key, n))
@@ -426,7 +429,8 @@ def load(path: str | os.PathLike) -> VAE:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
         settings, fitted = VAE._defaults() | config["settings"], config["fitted"]  # older files know fewer settings
-        estimator = VAE(**_checked(settings) | {"hidden": tuple(settings["hidden"])})
+        checked = {name: tuple(x) if isinstance(x, list) else x for name, x in _checked(settings).items()}
+        estimator = VAE().set_params(**checked)
         named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
         _check_widths(settings, n_inputs, _family("observation", fitted["observation"]), sum(v.size for v in named.values()))
         model = _build(settings, n_inputs, fitted["observation"], _whole("n_rows", fitted.get("n_rows", 1)))
@@ -464,12 +468,9 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if checked["dequantize"] > 2**24:
             raise ConfigError("dequantize is more than 2^24, beyond which float32 tells no levels apart")
     checked["warmup"] = _whole("warmup", settings["warmup"], least=0)
-    hidden = settings["hidden"]
-    try:
-        widths = [hidden] if isinstance(hidden, (str, bytes)) else list(hidden)
-    except TypeError:  # a number, or an array without axes
-        widths = [hidden]
-    checked["hidden"] = [_whole("hidden", width) for width in widths]
+    checked["hidden"] = _widths_of_layers("hidden", settings["hidden"])
+    if settings["decoder_hidden"] is not None:
+        checked["decoder_hidden"] = _widths_of_layers("decoder_hidden", settings["decoder_hidden"])
     texts = ("model", "posterior", "observation", "prior", "activation", "objective", "gradient", "schedule", "on_nonfinite")
     for name in texts:
         if name == "prior" and settings[name] is None:
@@ -548,6 +549,14 @@ def _whole(name: str, x: Any, least: int = 1) -> int:
     return int(x)
 
 
+def _widths_of_layers(name: str, given: Any) -> list[int]:
+    try:
+        widths = [given] if isinstance(given, (str, bytes)) else list(given)
+    except TypeError:  # a number, or an array without axes
+        widths = [given]
+    return [_whole(name, width) for width in widths]
+
+
 def _trainer(settings: dict[str, Any], model: models.VAE, n_rows: int, per_epoch: int) -> training.Trainer:
     steps = settings["epochs"] * per_epoch if settings["steps"] is None else settings["steps"]
     return training.Trainer(
@@ -575,6 +584,7 @@ def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: in
         settings["prior"],
         dtype=settings["dtype"],
         n_rows=n_rows,
+        decoder_hidden=settings["decoder_hidden"],
     )
 
 
@@ -633,9 +643,9 @@ def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> tuple[
             return n * n // 2
         return n * (1 + min(int(number), n if name == "band" else int(number))) if number.isdecimal() else n
 
-    latent, hidden = settings["latent"], tuple(settings["hidden"])
+    latent, hidden, decoder_hidden = settings["latent"], settings["hidden"], settings["decoder_hidden"]
     encoder = (n_inputs, *hidden, emitted(settings["posterior"], latent))
-    return encoder, (latent, *hidden[::-1], emitted(observation, n_inputs))
+    return encoder, (latent, *(hidden[::-1] if decoder_hidden is None else decoder_hidden), emitted(observation, n_inputs))
 
 
 def _check_room(n_bytes: int, what: str) -> None:

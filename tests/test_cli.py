@@ -137,6 +137,7 @@ def test_train_leaves_a_run_folder(trained):
         "dequantize": None,
         "prior": None,
         "hidden": [16, 12],
+        "decoder_hidden": None,
         "activation": "elu",
         "objective": "elbo",
         "gradient": "reparameterized",

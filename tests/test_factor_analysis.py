@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import reference as ref
@@ -78,6 +80,37 @@ def test_em_ends_where_the_gradient_is_zero(fitted):
         assert np.abs(slope).max() < 1e-4
     elsewhere = gradient(bound, *(params[name] + 0.1 for name in moved))
     assert min(np.abs(slope).max() for slope in elsewhere) > 1e-2
+
+
+def test_two_codes_that_correlate_cost_a_diagonal_posterior_its_formula():
+    """M = [[a, c], [c, b]]: the gap is -1/2 log(1 - c² / ab), here 0.7410131 nats: of the ELBO, and by the formula."""
+    gap, a, b = 0.7410131, 20.0, 30.0
+    c = math.sqrt(a * b * -math.expm1(-2 * gap))
+    psi = np.array([0.5, 2.0])
+    W = np.sqrt(psi)[:, None] * np.linalg.cholesky(np.array([[a - 1, c], [c, b - 1]])).T
+    model = FactorAnalysis(W, np.array([1.0, -1.0]), psi)
+    np.testing.assert_allclose(model.M, [[a, c], [c, b]], rtol=1e-12)
+    assert model.mean_field_gap() == pytest.approx(gap, rel=1e-9)
+    x = model.sample(random.key(5), 20)
+    vae, params = model.as_vae("diagonal")
+    eps = math.sqrt(2) * np.concatenate([np.eye(2), -np.eye(2)])
+    terms = vae.terms(params, {}, rows_of(x), {"z": np.broadcast_to(eps[:, None], (4, 20, 2)).copy()})
+    elbo = terms.total_log_likelihood.mean(axis=0) - terms.layers[0].kl
+    np.testing.assert_allclose(model.log_prob(x) - elbo, gap, rtol=1e-9)
+
+
+def test_the_best_linear_encoder_is_the_posteriors_matrix(fitted):
+    """M⁻¹ Wᵀ Psi⁻¹: there the exact bound of all rows has no slope, and beside it one."""
+    model, params = fitted.as_vae("diagonal")
+    encoder = ["encoder.0.weight", "encoder.0.bias"]
+    np.testing.assert_allclose(params["encoder.0.weight"][:, :k], (np.linalg.inv(fitted.M) @ fitted.W.T / fitted.psi).T)
+
+    def bound(*values):
+        return ELBO("B")(model.terms(params | dict(zip(encoder, values, strict=True)), {}, rows_of(X), sigma_points(N)))[0]
+
+    for slope in gradient(bound, *(params[name] for name in encoder)):
+        assert np.abs(slope).max() < 1e-9
+    assert min(np.abs(slope).max() for slope in gradient(bound, *(params[name] + 0.01 for name in encoder))) > 1e-3
 
 
 @pytest.mark.parametrize("posterior", ["full", "diagonal"])

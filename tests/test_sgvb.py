@@ -12,6 +12,7 @@ import gvae
 from gvae import models, random
 from gvae.autodiff import gradient
 from gvae.data import Table
+from gvae.distributions import DenseGaussian, DiagonalGaussian
 from gvae.errors import ConfigError
 from gvae.evaluation import evaluate
 from gvae.models import MAP, MODELS, VAE, Autoencoder, Bayes, Denoising
@@ -93,6 +94,8 @@ def test_map_adds_the_prior_of_the_weights():
         terms = model.with_(weighs=weighs).terms(params, {}, BATCH, model.noise(random.key(1), BATCH, 4))
         value[weighs] = ELBO()(terms)[0]
     assert value[True] == pytest.approx(value[False] - expected / 40, rel=1e-12)
+    decay = gradient(lambda w: model.cost(params | {"decoder.0.weight": w}) / 40, params["decoder.0.weight"])
+    np.testing.assert_allclose(decay, params["decoder.0.weight"] / 0.49 / 40, rtol=1e-12)  # 1 / 2N of each square
     np.testing.assert_array_equal(likelihood(model, params), likelihood(made(VAE)[0], params))
 
 
@@ -171,6 +174,13 @@ def test_bayesian_linear_regression():
     evidence = ref.gaussian_log_prob(y, 0 * y, design @ design.T * 1.3**2 + noise_scale**2 * np.eye(N))
     gap = 0.5 * (np.log(np.diag(A)).sum() - np.linalg.slogdet(A)[1])
     assert bound(params) == pytest.approx(evidence - gap, rel=1e-10)
+    # with a full covariance q is the conjugate posterior, and the bound the evidence
+    full = DenseGaussian(np.r_[m], np.linalg.cholesky(np.linalg.inv(A)))
+    e = y - design @ m
+    quadratic = (e @ e + np.trace(design.T @ design @ full.covariance())) / noise_scale**2
+    likelihood = -0.5 * (N * math.log(2 * math.pi * noise_scale**2) + quadratic)
+    prior = DiagonalGaussian(np.zeros(k + 1), np.full(k + 1, math.log(1.3)))
+    assert likelihood - full.kl(prior) == pytest.approx(evidence, rel=1e-10)
     for name in list(params)[:4]:  # and it is the best
         for sign in (-1, 1):
             assert bound(params | {name: params[name] + sign * 0.02}) < bound(params)
@@ -240,15 +250,20 @@ def test_the_autoencoder_is_the_vaes_limit():
 
 
 def test_an_autoencoder_reconstructs_better_and_codes_no_worse_than_a_vae():
-    """At equal latent size, cross-entropy from the mean code: what the VAE gives up for its prior."""
+    """At equal latent size, cross-entropy and squared error from the mean code, and from a draw of the VAE's: what the VAE
+    gives up for its prior."""
     losses = {}
     for name, cls in (("vae", VAE), ("autoencoder", Autoencoder)):
         model = cls(D, k, **SETTINGS)
         trainer, _ = train(model, TABLE, steps=600, learning_rate=1e-2, batch_size=50, seed=2)
         test = prototypes(seed=0)[:100]
-        decoded = model.decoder(trainer.parameters, model.encoder(trainer.parameters, test).mean)
-        losses[name] = -decoded.log_prob(test).mean()
-    assert losses["autoencoder"] < losses["vae"]
+        q = model.encoder(trainer.parameters, test)
+        for code, z in (("mean", q.mean), ("draw", q.sample(q.noise(random.key(0))))):
+            decoded = model.decoder(trainer.parameters, z)
+            losses[name, code] = -decoded.log_prob(test).mean(), ((decoded.mean - test) ** 2).sum(axis=1).mean()
+    for best, worse in ((("autoencoder", "mean"), ("vae", "mean")), (("vae", "mean"), ("vae", "draw"))):
+        assert losses[best][0] < losses[worse][0]
+        assert losses[best][1] < losses[worse][1]
 
 
 def test_names():

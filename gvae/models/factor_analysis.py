@@ -150,8 +150,9 @@ class LinearVAE(VAE):
     defaults: ClassVar[Mapping[str, Any]] = {"hidden": ()}
 
     def __init__(self, n_inputs, latent=16, posterior="full", observation="gaussian", hidden=(), *args, **settings):
-        if len(hidden):
-            raise ConfigError(f"{type(self).__name__}: hidden is {tuple(hidden)}, expected none: the model is linear")
+        for name, widths in (("hidden", hidden), ("decoder_hidden", settings.get("decoder_hidden") or ())):
+            if len(widths):
+                raise ConfigError(f"{type(self).__name__}: {name} is {tuple(widths)}, expected none: the model is linear")
         super().__init__(n_inputs, latent, posterior, observation, (), *args, **settings)
 
 

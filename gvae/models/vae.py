@@ -25,6 +25,7 @@ class VAE:
 
     posterior, observation : families, as objects or text
     prior                  : None for the standard prior, else a family whose parameters are learned
+    decoder_hidden         : widths of the decoder's layers, where they are not to mirror the encoder's
     n_rows                 : rows of the training data, for those of its kin whose bound or step depends on it
     defaults               : settings of gvae.VAE that a model of the kin has, where they are left as they are
     """
@@ -43,13 +44,15 @@ class VAE:
         prior: str | Family | None = None,
         dtype: Any = np.float32,
         n_rows: int = 0,
+        decoder_hidden: Sequence[int] | None = None,
     ):
         self.dtype, self.n_rows = np.dtype(dtype), n_rows
         self.posterior = families.parse(posterior, latent)
         self.observation = families.parse(observation, n_inputs)
         self.prior = None if prior is None else families.parse(prior, latent)
         self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, activation)
-        self.decoder = Conditional("decoder", latent, self.observation, tuple(hidden)[::-1], activation)
+        decoder_hidden = tuple(hidden)[::-1] if decoder_hidden is None else decoder_hidden
+        self.decoder = Conditional("decoder", latent, self.observation, decoder_hidden, activation)
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
         params = self.encoder.init(random.fold_in(key, 0), self.dtype)
