@@ -12,6 +12,8 @@ x = rng.normal(size=(1000, 3)) @ W.T + b + 0.5 * rng.normal(size=(1000, 10))
 
 fa = models.FactorAnalysis.fit(x, 3)
 print(f"factor analysis by EM       log p(x) {fa.log_prob(x).mean():8.3f} nats per row, {len(fa.history)} iterations")
+by_name = gvae.VAE(model="factor_analysis", latent=3, epochs=len(fa.history), dtype="float64", random_state=0).fit(x)
+print(f"EM, as gvae train does      log p(x) {by_name.score(x):8.3f}   (transform, sample, save, run folders: as any model)")
 vae, params = fa.as_vae()
 result = gvae.evaluate(vae, params, Table(x), samples=10)
 print(

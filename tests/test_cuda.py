@@ -375,15 +375,17 @@ def test_a_bound_that_is_not_finite(cupy):
         training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
 
 
-def test_the_estimator(anywhere):
+@pytest.mark.parametrize("name", list(models.MODELS))
+def test_the_estimator(anywhere, name):
     settings = {
         "latent": 4,
         "posterior": "extended_grid:2x2",
         "hidden": (8,),
-        "epochs": 2,
         "batch_size": 20,
+        "epochs": 2,
         "random_state": 1,
     }
+    settings |= {"model": name} | models.MODELS[name].defaults
     here, there = (VAE(**settings, device=device).fit(X, validation=X[:10]) for device in ("cpu", "cuda"))
     assert all(type(value) is np.ndarray for value in there.parameters_.values())
     np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-2, atol=1e-4)

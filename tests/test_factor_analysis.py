@@ -225,6 +225,10 @@ def test_exact_em_by_name(fitted):
     assert (np.diff(bounds) > -1e-12).all()
     assert bounds[-1] == pytest.approx(fitted.history[-1], abs=1e-3)
     assert model.config_["settings"]["posterior"] == "full"
+    begun = model.model_.init(random.key(3))
+    start = ref.FactorAnalysis(begun["decoder.0.weight"].T, np.zeros(D), np.ones(D))
+    first = evaluate(model.model_, begun, Table(X[:5]), samples=1).log_likelihood
+    np.testing.assert_allclose(first, [start.log_prob(x) for x in X[:5]], rtol=1e-10)
     W, psi = model.parameters_["decoder.0.weight"].T, model.model_.decoder(model.parameters_, np.zeros(k)).variance()
     exact = ref.FactorAnalysis(W, X.mean(axis=0), psi)
     np.testing.assert_allclose(model.score_samples(X[:10], samples=1), [exact.log_prob(x) for x in X[:10]], rtol=1e-10)
