@@ -131,8 +131,20 @@ def _parser() -> argparse.ArgumentParser:
         )
         group.add_argument(flag, default=argparse.SUPPRESS, help=help + shown, **details)
 
-    setting("--model", "vae", "vae, map, bayes, denoising, autoencoder, linear, factor_analysis, nlfa", metavar="NAME")
-    setting("--latent", 16, "latent variables", type=_count, metavar="N")
+    setting(
+        "--model",
+        "vae",
+        "vae, map, bayes, denoising, autoencoder, linear, factor_analysis, nlfa, hierarchical",
+        metavar="NAME",
+    )
+    setting(
+        "--latent",
+        16,
+        "latent variables; hierarchical: of each layer, from the data up",
+        type=_count,
+        nargs="+",
+        metavar="N",
+    )
     setting(
         "--posterior",
         "chain",
@@ -338,6 +350,8 @@ def _train(options: argparse.Namespace) -> None:
     run = options.out if options.resume is None else options.resume
     given = {name: value for name, value in vars(options).items() if name in VAE().get_params()}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if len(given.get("latent", ())) == 1:
+        given["latent"] = given["latent"][0]
     if options.resume is None:
         if options.data is None:
             raise ConfigError("name the data to train on: gvae train DATA --out RUN; see gvae train --help")

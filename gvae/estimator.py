@@ -35,7 +35,7 @@ __all__ = ["VAE", "data_support", "load"]
 class VAE:
     """A variational autoencoder with a structured posterior.
 
-    latent        : number of latent variables
+    latent        : number of latent variables; with model "hierarchical" also one a layer, from the data upwards: (100, 50)
     posterior     : family of q(z|x): "diagonal", "chain", "band:3", "extended_grid:4x4", "ar1", "lowrank:2", "full", ...
     observation   : family of p(x|z): "bernoulli", "gaussian", "poisson", "categorical:17", "logit:shared:chain", ..., or
                     "auto": bernoulli if all data lie in [0, 1], else gaussian. Data must lie in its support
@@ -52,8 +52,8 @@ class VAE:
                     presented as (k + u) / L with u ~ U(0, 1); None: as it is
     prior         : family of p(z), whose parameters are learned: "random_walk", "mixture:10", ...; None: the standard one
     model         : "vae", "map", "bayes", "denoising", "autoencoder", "linear", "factor_analysis" (by exact EM), "nlfa" (no
-                    encoder): see gvae.models. What a model needs (its `defaults`: the Gaussian observation of factor
-                    analysis, say) replaces settings left as they are
+                    encoder), "hierarchical" (its codes are those next to the data): see gvae.models. What a model needs
+                    (its `defaults`: the Gaussian observation of factor analysis, say) replaces settings left as they are
     epochs        : passes over the data; or steps, if given, instead
     batch_size    : rows per step; None: all
     learning_rate : of Adam
@@ -81,7 +81,7 @@ class VAE:
 
     def __init__(
         self,
-        latent: int = 16,
+        latent: int | Sequence[int] = 16,
         posterior: str = "chain",
         observation: str = "auto",
         hidden: Sequence[int] = (200, 200),
@@ -386,7 +386,7 @@ class VAE:
     # ---- parts
 
     def _adopt(
-        self, config: dict[str, Any], model: models.VAE, parameters: Parameters, history: list[dict], events: list[dict]
+        self, config: dict[str, Any], model: Any, parameters: Parameters, history: list[dict], events: list[dict]
     ) -> None:
         """Become the fitted model that config describes."""
         fitted = config["fitted"]
@@ -457,8 +457,10 @@ def load(path: str | os.PathLike) -> VAE:
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings as plain values that JSON can hold. ConfigError names the first one that is wrong."""
     checked = dict(settings)
-    for name in ("latent", "samples", "epochs"):
+    for name in ("samples", "epochs"):
         checked[name] = _whole(name, settings[name])
+    layers = isinstance(settings["latent"], (list, tuple))
+    checked["latent"] = (_widths_of_layers if layers else _whole)("latent", settings["latent"])
     if settings["batch_size"] is not None:
         checked["batch_size"] = _whole("batch_size", settings["batch_size"])
     if settings["steps"] is not None:
@@ -557,7 +559,7 @@ def _widths_of_layers(name: str, given: Any) -> list[int]:
     return [_whole(name, width) for width in widths]
 
 
-def _trainer(settings: dict[str, Any], model: models.VAE, n_rows: int, per_epoch: int) -> training.Trainer:
+def _trainer(settings: dict[str, Any], model: Any, n_rows: int, per_epoch: int) -> training.Trainer:
     steps = settings["epochs"] * per_epoch if settings["steps"] is None else settings["steps"]
     return training.Trainer(
         model,
@@ -573,7 +575,7 @@ def _trainer(settings: dict[str, Any], model: models.VAE, n_rows: int, per_epoch
     )
 
 
-def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> models.VAE:
+def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> Any:
     return models.MODELS[settings["model"]](
         n_inputs,
         settings["latent"],
@@ -619,7 +621,7 @@ def _binarization(settings: dict[str, Any], observation: str, x: np.ndarray) -> 
 def _check_widths(settings: dict[str, Any], n_inputs: int, observation: str, n_parameters: int) -> None:
     """Refuse a configuration that needs more parameters than its file holds, before anything of that size is made: every
     unit of a layer has one at least."""
-    least = max(itertools.chain(*_widths(settings, n_inputs, observation)))
+    least = max(itertools.chain(*_widths(settings, n_inputs, observation)), default=0)
     if least > n_parameters:
         raise ValueError(f"its configuration needs {least} parameters or more, and it holds {n_parameters}")
 
@@ -634,8 +636,8 @@ def _check_memory(settings: dict[str, Any], n_rows: int, n_inputs: int) -> None:
     _check_room((4 * weights + layers) * np.dtype(settings["dtype"]).itemsize, f"a model of {sizes}")
 
 
-def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of the layers of encoder and decoder, as far as texts tell: parsing a family may make tables of its size."""
+def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> list[tuple[int, ...]]:
+    """Of the layers of encoders and decoders, as far as texts tell: parsing a family may make tables of its size."""
 
     def emitted(family: str, n: int) -> int:
         name, _, number = family.partition(":")
@@ -643,9 +645,14 @@ def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> tuple[
             return n * n // 2
         return n * (1 + min(int(number), n if name == "band" else int(number))) if number.isdecimal() else n
 
-    latent, hidden, decoder_hidden = settings["latent"], settings["hidden"], settings["decoder_hidden"]
-    encoder = (n_inputs, *hidden, emitted(settings["posterior"], latent))
-    return encoder, (latent, *(hidden[::-1] if decoder_hidden is None else decoder_hidden), emitted(observation, n_inputs))
+    latents = settings["latent"] if isinstance(settings["latent"], list) else [settings["latent"]]
+    hidden, decoder_hidden = settings["hidden"], settings["decoder_hidden"]
+    decoder_hidden = hidden[::-1] if decoder_hidden is None else decoder_hidden
+    networks: list[tuple[int, ...]] = []
+    for i, (below, latent) in enumerate(zip((n_inputs, *latents), latents, strict=False)):
+        networks.append((below, *hidden, emitted(settings["posterior"], latent)))
+        networks.append((latent, *decoder_hidden, below if i else emitted(observation, below)))
+    return networks
 
 
 def _check_room(n_bytes: int, what: str) -> None:

@@ -358,10 +358,21 @@ def test_every_model_trains_evaluates_and_samples(gvae_, here, model):
     assert Path("draws.png").stat().st_size > 500
 
 
+def test_several_layers(gvae_, here):
+    flags = ["--latent", "5", "3", "--hidden", "6", "--objective", "iwae", "--samples", "2", "--epochs", "1", "--quiet"]
+    assert gvae_("train", "digits", "--model", "hierarchical", *flags, "--out", "run") == (0, "", "")
+    assert json.loads(Path("run/config.json").read_text())["settings"]["latent"] == [5, 3]
+    assert gvae_("train", "--resume", "run", "--epochs", "2")[0] == 0
+    assert gvae_("evaluate", "run", "--samples", "3", "--with", "units")[0] == 0
+    assert gvae_("sample", "run", "--out", "draws.png", "-n", "4")[0] == 0
+    assert gvae.load("run").transform(data.load("digits").test[:4]).shape == (4, 5)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["linear", "--hidden", "5"], "LinearVAE: hidden is (5,), expected none: the model is linear"),
+        (["vae", "--latent", "5", "3"], "latent is [5, 3], expected a whole number; see hierarchical"),
         (["factor_analysis", "--hidden", "5"], "FactorAnalysisEM: hidden is (5,), expected none"),
         (["factor_analysis", "--posterior", "diagonal"], "posterior is diagonal, expected full"),
         (["factor_analysis", "--observation", "bernoulli"], "observation is bernoulli, expected gaussian"),
@@ -516,7 +527,10 @@ TRAIN = ["train", "rows.npy", "--out", "run"]
     [
         (["--posterior", "nope"], ["nope", *families.FAMILIES]),
         (["--observation", "nope"], ["nope", *families.FAMILIES]),
-        (["--model", "nope"], ["nope", "vae, map, bayes, denoising, autoencoder, linear, factor_analysis, nlfa"]),
+        (
+            ["--model", "nope"],
+            ["nope", "vae, map, bayes, denoising, autoencoder, linear, factor_analysis, nlfa, hierarchical"],
+        ),
         (["--prior", "nope"], ["nope", *families.FAMILIES]),
         (["--objective", "nope"], ["nope", "elbo", "elbo_a", "elbo_b", "iwae"]),
         (["--activation", "nope"], ["nope", "relu", "tanh", "softplus"]),

@@ -267,7 +267,17 @@ def test_an_autoencoder_reconstructs_better_and_codes_no_worse_than_a_vae():
 
 
 def test_names():
-    assert list(MODELS) == ["vae", "map", "bayes", "denoising", "autoencoder", "linear", "factor_analysis", "nlfa"]
+    assert list(MODELS) == [
+        "vae",
+        "map",
+        "bayes",
+        "denoising",
+        "autoencoder",
+        "linear",
+        "factor_analysis",
+        "nlfa",
+        "hierarchical",
+    ]
     for cls in (MAP, Bayes):
         for bad in ({"n_rows": 0}, {"n_rows": 5, "alpha": 0.0}):
             with pytest.raises(ConfigError, match=f"{cls.__name__}: n_rows is"):

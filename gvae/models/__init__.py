@@ -32,7 +32,7 @@ from gvae.models.nlfa import NonlinearFactorAnalysis
 from gvae.models.vae import VAE
 from gvae.models.weights import MAP, Bayes
 
-MODELS: dict[str, type[VAE]] = {  # what `gvae train --model` and gvae.VAE(model=) know
+MODELS: dict[str, type[VAE] | type[Hierarchical]] = {  # what `gvae train --model` and gvae.VAE(model=) know
     "vae": VAE,
     "map": MAP,
     "bayes": Bayes,
@@ -41,6 +41,7 @@ MODELS: dict[str, type[VAE]] = {  # what `gvae train --model` and gvae.VAE(model
     "linear": LinearVAE,
     "factor_analysis": FactorAnalysisEM,
     "nlfa": NonlinearFactorAnalysis,
+    "hierarchical": Hierarchical,
 }
 
 __all__ = [

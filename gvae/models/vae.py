@@ -14,6 +14,7 @@ import numpy as np
 
 from gvae import families, random
 from gvae.distributions import Distribution
+from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.objectives import Layer, Terms
 
@@ -46,6 +47,8 @@ class VAE:
         n_rows: int = 0,
         decoder_hidden: Sequence[int] | None = None,
     ):
+        if not isinstance(latent, (int, np.integer)):
+            raise ConfigError(f"{type(self).__name__}: latent is {latent!r}, expected a whole number; see hierarchical")
         self.dtype, self.n_rows = np.dtype(dtype), n_rows
         self.posterior = families.parse(posterior, latent)
         self.observation = families.parse(observation, n_inputs)
