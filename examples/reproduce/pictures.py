@@ -7,6 +7,7 @@
     manifold      MNIST digits decoded from a grid of two codes
     autoencoder   held-out digits, what VAE and plain autoencoder make of them, and what both make of draws from N(0, I)
     denoising     held-out digits with half of the pixels masked, and what VAE and denoising VAE make of them
+    layers        MNIST digits of two stochastic layers: a row per draw of z_2, a column per draw of z_1 given it
     factors       Frey faces: factor analysis (EM), NLFA and its amortized twin; loadings, draws, reconstructions
 
 MNIST: 20,000 images, 10 epochs; faces: 1,765 and 200 held out; seed 1 throughout. All of it takes some ten minutes.
@@ -64,7 +65,7 @@ def priors(out: Path, data_dir: str | None) -> None:
 def manifold(out: Path, data_dir: str | None) -> None:
     dataset, train, test = mnist(data_dir)
     model = fitted(train, test, latent=2, posterior="diagonal", epochs=2 * EPOCHS)
-    plots.manifold(out / "models-manifold.png", model.inverse_transform(plots.manifold_codes(15)), dataset.image_shape)
+    plots.manifold(out / "models-manifold.png", model.inverse_transform(plots.manifold_codes(11)), dataset.image_shape)
 
 
 def autoencoder(out: Path, data_dir: str | None) -> None:
@@ -93,6 +94,18 @@ def denoising(out: Path, data_dir: str | None) -> None:
     plots.reconstructions(out / "models-denoising.png", test[:12], rows, dataset.image_shape)
 
 
+def layers(out: Path, data_dir: str | None) -> None:
+    dataset, train, test = mnist(data_dir)
+    settings = {"model": "hierarchical", "latent": (50, 10), "posterior": "diagonal", "learning_rate": 3e-3}
+    fitted(train, test, **settings)
+    model = fitted(train, test, **settings, warmup=5)
+    top, params = model.model_.prior_of(model.parameters_), model.parameters_
+    p = model.model_.decoders[1](params, top.sample(top.noise(random.key(1), (5,))))  # p(z_1 | z_2)
+    z = p.sample(p.noise(random.key(2), (14,)))
+    rows = {f"z_2, draw {i + 1}": model.inverse_transform(z[:, i]) for i in range(5)}
+    plots.rows(out / "models-layers.png", rows, dataset.image_shape)
+
+
 def factors(out: Path, data_dir: str | None) -> None:
     faces = data.load("frey_faces", data_dir=data_dir)
     shown, drawn, rows = faces.test[::20], {}, {}
@@ -111,7 +124,7 @@ def factors(out: Path, data_dir: str | None) -> None:
     plots.rows(out / "models-loadings.png", drawn, faces.image_shape)
 
 
-PICTURES = {function.__name__: function for function in (ar1, priors, manifold, autoencoder, denoising, factors)}
+PICTURES = {function.__name__: function for function in (ar1, priors, manifold, autoencoder, denoising, layers, factors)}
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def infer(
     *,
     steps: int = 300,
     draws: int = 4,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.3,
 ) -> dict[str, Any]:
     """Per-datum parameters of the rows of a batch, by name; {} for a model that has none. They start as `init_rows` has
     them. All rows see the same draws, so that what is found for one does not depend on the others."""

@@ -23,7 +23,7 @@ INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS = range(6)
 
 RECORDINGS = 8  # at most: each is a list of nodes and their settings
 NAMED = 20  # rows at most that a failure is traced to
-INFERENCE: dict[str, Any] = {"steps": 50, "draws": 1, "learning_rate": 0.2}  # in validation: cheap, and still a bound
+INFERENCE: dict[str, Any] = {"steps": 50, "draws": 2, "learning_rate": 0.4}  # in validation: cheap, and still a bound
 ADVICE = "a smaller learning rate, a bound on the gradient or data on a smaller scale often helps"
 
 Snapshot = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays by name, and plain values that JSON can hold
