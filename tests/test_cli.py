@@ -358,6 +358,10 @@ def test_every_model_trains_evaluates_and_samples(gvae_, here, model):
     assert Path("draws.png").stat().st_size > 500
 
 
+def test_the_help_names_every_model(gvae_):
+    assert f"{', '.join(models.MODELS)} (default" in " ".join(gvae_("train", "--help")[1].split())
+
+
 def test_several_layers(gvae_, here):
     flags = ["--latent", "5", "3", "--hidden", "6", "--objective", "iwae", "--samples", "2", "--epochs", "1", "--quiet"]
     assert gvae_("train", "digits", "--model", "hierarchical", *flags, "--out", "run") == (0, "", "")

@@ -235,6 +235,11 @@ def test_exact_em_by_name(fitted):
     np.testing.assert_allclose(model.transform(X[:10]), [exact.posterior_mean(x) for x in X[:10]], rtol=1e-9, atol=1e-12)
 
 
+def test_data_beyond_the_families_range_are_named():
+    with np.errstate(invalid="ignore"), pytest.raises(DataError, match=r"outside \(1e-3, 1e3\): scale the data"):
+        gvae.VAE(model="factor_analysis", latent=2, epochs=5, random_state=0).fit(X * 1e5)
+
+
 def test_the_linear_vae_climbs_to_it(fitted):
     """By gradients, from `gvae train --model linear`: within 0.1 nats of EM's optimum."""
     model = gvae.VAE(model="linear", latent=k, posterior="full", observation="gaussian", dtype="float64",

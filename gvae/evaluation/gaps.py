@@ -83,13 +83,14 @@ def inference_gaps(
     sampler = Sampler(subject, samples, memory, streams.GAPS)
 
     def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
-        start = raw_of(subject.parameters | subject.own(batch), subject.state, batch)
+        known = subject.parameters | subject.own(batch)
+        start = raw_of(known, subject.state, batch)
 
         def noise(step: int) -> dict[str, Any]:
             return subject.model.noise(random.fold_in(subject.key, streams.GAPS, i, 0, step), batch, draws)
 
-        moved = (subject.model, subject.parameters, subject.state, batch, start, noise)
-        best = ascend(*moved, steps=steps, learning_rate=learning_rate)
+        subjected = (subject.model, known, subject.state, batch)
+        best = ascend(*subjected, start, noise, steps=steps, learning_rate=learning_rate)
         ours, theirs = sampler(i, batch), sampler(i, batch, best)
         columns = {"elbo": ours["log_weight"], "best_elbo": theirs["log_weight"]}
         columns |= {name: theirs[name] for name in ("log_likelihood", "pareto_k")}

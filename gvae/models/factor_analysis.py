@@ -193,7 +193,10 @@ class FactorAnalysisEM(LinearVAE):
         return {name: dispatch.beside(value, batch.x) for name, value in moved.items()}
 
     def _with_encoder(self, model: FactorAnalysis) -> dict[str, np.ndarray]:
-        return {name: value.astype(self.dtype) for name, value in model.as_vae()[1].items()}
+        params = {name: value.astype(self.dtype) for name, value in model.as_vae()[1].items()}
+        if not all(np.isfinite(value).all() for value in params.values()):
+            raise DataError("FactorAnalysisEM: noise or codes have standard deviations outside (1e-3, 1e3): scale the data")
+        return params
 
 
 def _decoder(params: Mapping[str, np.ndarray]) -> FactorAnalysis:
