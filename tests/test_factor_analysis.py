@@ -189,6 +189,20 @@ def test_what_is_inferred_of_a_row_is_its_best_posterior_and_its_own(monkeypatch
     assert infer(model, params, {}, rows_of(X[:5]), key) == {}
 
 
+def test_wider_families_miss_less():
+    """Nested families: the gap of the best diagonal q, of the best chain and of the best q at all, which is 0."""
+    params = TRUE.as_vae()[1]
+    gaps = []
+    for family in ("diagonal", "chain", "full"):
+        model = NonlinearFactorAnalysis(D, k, family, hidden=(), dtype=np.float64)
+        decoder = {name: params[name] for name in model.init(random.key(0))}
+        gaps.append((TRUE.log_prob(X[:100]) - evaluate(model, decoder, Table(X[:100]), samples=400).elbo).mean())
+    assert gaps[0] == pytest.approx(TRUE.mean_field_gap(), abs=0.03)
+    assert gaps[0] > gaps[1] + 0.05
+    assert gaps[1] > gaps[2] + 0.05
+    assert 0 < gaps[2] < 0.03
+
+
 def test_nlfa_goes_on_where_it_stopped(tmp_path):
     """Bit for bit, rows and their optimiser included; its validation is of other rows than it trains on."""
     settings = {"model": "nlfa", "latent": 2, "hidden": (6,), "posterior": "diagonal", "epochs": 3, "random_state": 1}

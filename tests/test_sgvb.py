@@ -99,6 +99,21 @@ def test_map_adds_the_prior_of_the_weights():
     np.testing.assert_array_equal(likelihood(model, params), likelihood(made(VAE)[0], params))
 
 
+@pytest.mark.parametrize("cls", [MAP, Bayes])
+def test_minibatches_add_up_to_the_objective_of_all_data(cls):
+    """(N / M) of a batch's sum of L_i, less the price of the weights, has the mean sum_i L_i less that price: per row, the
+    mean over the batches of an epoch is the full batch's bound."""
+    model, params = made(cls, n_rows=40)
+
+    def bound(index):
+        batch = TABLE.batch(index, random.key(0))
+        noise = {name: 0 * draws for name, draws in model.noise(random.key(1), batch, 1).items()}
+        return ELBO()(model.terms(params, {}, batch, noise))[0]
+
+    batches = [bound(np.arange(40)[i::4]) for i in range(4)]
+    assert np.mean(batches) == pytest.approx(bound(np.arange(40)), rel=1e-12)
+
+
 def test_bayes_without_spread_is_map():
     """s -> 0 with the log q term dropped: the same likelihoods and gradients, and the KL less the entropy is the cost."""
     bayes, params = made(Bayes, n_rows=40, alpha=0.7, initial_scale=1e-30)
