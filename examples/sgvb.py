@@ -13,7 +13,7 @@ train, test = x[:1000], x[1000:]
 print(f"{'model':<14}{'test ELBO':>12}{'log p(x)':>12}")
 for name in ("vae", "map", "bayes", "denoising", "autoencoder", "linear", "nlfa"):
     hidden = () if name == "linear" else (50,)
-    model = gvae.VAE(model=name, latent=4, posterior="diagonal", observation="bernoulli", hidden=hidden, epochs=60,
+    model = gvae.VAE(model=name, latent=4, posterior="diagonal", observation="bernoulli", hidden=hidden, epochs=40,
                      learning_rate=3e-3, random_state=0).fit(train)  # fmt: skip
     summary = model.evaluate(test, samples=200).summary()
     note = "   (its reconstruction term, which bounds nothing)" if name == "autoencoder" else ""
