@@ -3,7 +3,7 @@
 import numpy as np
 
 import gvae
-from gvae import evaluation, models, random
+from gvae import evaluation, models
 from gvae.data import Table
 
 rng = np.random.default_rng(0)
@@ -12,6 +12,8 @@ x = rng.normal(size=(1000, 3)) @ W.T + b + 0.5 * rng.normal(size=(1000, 10))
 
 fa = models.FactorAnalysis.fit(x, 3)
 print(f"factor analysis by EM       log p(x) {fa.log_prob(x).mean():8.3f} nats per row, {len(fa.history)} iterations")
+by_name = gvae.VAE(model="factor_analysis", latent=3, epochs=len(fa.history), dtype="float64", random_state=0).fit(x)
+print(f"EM, as gvae train does      log p(x) {by_name.score(x):8.3f}   (transform, sample, save, run folders: as any model)")
 vae, params = fa.as_vae()
 result = gvae.evaluate(vae, params, Table(x), samples=10)
 print(
@@ -30,8 +32,7 @@ gaps = evaluation.inference_gaps(few, samples=300, steps=200)
 parts = f"{gaps.approximation.mean():.3f} approximation + {gaps.amortization.mean():.3f} amortization"
 print(f"amortized, curved data          ELBO {gaps.elbo.mean():8.3f}   below log p(x) by {parts}")
 
-free = models.NonlinearFactorAnalysis(5, 2, hidden=(20,), dtype=np.float64)
-trainer, history = free.fit(Table(curved), epochs=40, e_steps=5, learning_rate=2e-2)
-own = free.infer(trainer.parameters, curved[:100], key=random.key(1), steps=200)
-held = gvae.evaluate(free, trainer.parameters, Table(curved[:100], posterior=own), samples=300)
-print(f"a posterior per datum (EM)      ELBO {held.elbo.mean():8.3f}   of rows inferred afresh")
+settings = {"latent": 2, "hidden": (20,), "posterior": "diagonal", "dtype": "float64", "epochs": 40, "random_state": 0}
+free = gvae.VAE(model="nlfa", **settings, learning_rate=5e-3).fit(curved[100:])
+held = free.evaluate(curved[:100], samples=300).summary()
+print(f"a posterior per datum (EM)      ELBO {held['elbo']:8.3f}   of new rows, inferred afresh")

@@ -131,8 +131,20 @@ def _parser() -> argparse.ArgumentParser:
         )
         group.add_argument(flag, default=argparse.SUPPRESS, help=help + shown, **details)
 
-    setting("--model", "vae", "vae, map, bayes, denoising, autoencoder, factor_analysis", metavar="NAME")
-    setting("--latent", 16, "latent variables", type=_count, metavar="N")
+    setting(
+        "--model",
+        "vae",
+        "vae, map, bayes, denoising, autoencoder, linear, factor_analysis, nlfa, hierarchical",
+        metavar="NAME",
+    )
+    setting(
+        "--latent",
+        16,
+        "latent variables; hierarchical: of each layer, from the data up",
+        type=_count,
+        nargs="+",
+        metavar="N",
+    )
     setting(
         "--posterior",
         "chain",
@@ -147,6 +159,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     setting("--prior", None, "of p(z), learned: random_walk, ar1, mixture:10, ... (default: N(0, I))", metavar="FAMILY")
     setting("--hidden", [200, 200], "widths of the encoder's hidden layers", type=_count, nargs="+", metavar="N")
+    setting(
+        "--decoder-hidden",
+        None,
+        "widths of the decoder's hidden layers (default: the encoder's, mirrored)",
+        type=_count,
+        nargs="+",
+        metavar="N",
+    )
     setting("--activation", "elu", "elu, tanh, relu, leaky_relu, softplus, sigmoid, identity", metavar="NAME")
     setting("--dtype", "float32", "precision of all arithmetic", choices=["float32", "float64"])
     group = train.add_argument_group("training")
@@ -184,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument(
         "--steps", type=_count, default=argparse.SUPPRESS, metavar="N", help="steps of one batch each, instead of epochs"
     )
-    setting("--batch-size", 100, "rows per step", type=_count, metavar="N")
+    setting("--batch-size", 100, "rows per step (factor_analysis: all)", type=_count, metavar="N")
     setting("--learning-rate", 1e-3, "of Adam", type=_positive, metavar="RATE")
     setting(
         "--schedule",
@@ -329,8 +349,9 @@ def _train(options: argparse.Namespace) -> None:
 
     run = options.out if options.resume is None else options.resume
     given = {name: value for name, value in vars(options).items() if name in VAE().get_params()}
-    if "hidden" in given:
-        given["hidden"] = tuple(given["hidden"])
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if len(given.get("latent", ())) == 1:
+        given["latent"] = given["latent"][0]
     if options.resume is None:
         if options.data is None:
             raise ConfigError("name the data to train on: gvae train DATA --out RUN; see gvae train --help")

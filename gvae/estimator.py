@@ -35,11 +35,12 @@ __all__ = ["VAE", "data_support", "load"]
 class VAE:
     """A variational autoencoder with a structured posterior.
 
-    latent        : number of latent variables
+    latent        : number of latent variables; with model "hierarchical" also one a layer, from the data upwards: (100, 50)
     posterior     : family of q(z|x): "diagonal", "chain", "band:3", "extended_grid:4x4", "ar1", "lowrank:2", "full", ...
     observation   : family of p(x|z): "bernoulli", "gaussian", "poisson", "categorical:17", "logit:shared:chain", ..., or
                     "auto": bernoulli if all data lie in [0, 1], else gaussian. Data must lie in its support
     hidden        : widths of the encoder's hidden layers; the decoder mirrors them
+    decoder_hidden : those of the decoder, where it is not to mirror the encoder
     activation    : "elu", "tanh", "relu", "leaky_relu", "softplus", "sigmoid"
     objective     : "elbo", "iwae", "vr_iwae:0.5", "ciwae:0.05", "miwae:8", ...: see gvae.objectives.parse
     gradient      : estimator of the encoder's gradient: "reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg"
@@ -50,9 +51,13 @@ class VAE:
     dequantize    : number of grey levels L of data in [0, 1] that are to have a density (256 for bytes): x = k / (L - 1) is
                     presented as (k + u) / L with u ~ U(0, 1); None: as it is
     prior         : family of p(z), whose parameters are learned: "random_walk", "mixture:10", ...; None: the standard one
-    model         : "vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis" (linear): see gvae.models
+    model         : "vae", "map", "bayes", "denoising", "autoencoder", "linear", "factor_analysis" (by exact EM), "nlfa" (no
+                    encoder), "hierarchical" (its codes are those next to the data): see gvae.models. What a model needs
+                    (its `defaults`: the Gaussian observation of factor analysis, say) replaces settings left as they are
     epochs        : passes over the data; or steps, if given, instead
-    batch_size, learning_rate (of Adam), dtype ("float32" or "float64")
+    batch_size    : rows per step; None: all
+    learning_rate : of Adam
+    dtype         : "float32" or "float64"
     schedule      : of the learning rate: "constant"; "cosine", down to 0 at the end of the run ("cosine:E": of epoch E);
                     "plateau:E", halved after E epochs without a better bound (10); "iwae", 10^(-i/7) for 3^i epochs
     average       : None, or a running average of the weights, which is then what is validated and kept: "ema:0.999" over
@@ -76,7 +81,7 @@ class VAE:
 
     def __init__(
         self,
-        latent: int = 16,
+        latent: int | Sequence[int] = 16,
         posterior: str = "chain",
         observation: str = "auto",
         hidden: Sequence[int] = (200, 200),
@@ -91,7 +96,7 @@ class VAE:
         model: str = "vae",
         epochs: int = 20,
         steps: int | None = None,
-        batch_size: int = 100,
+        batch_size: int | None = 100,
         learning_rate: float = 1e-3,
         schedule: str = "constant",
         average: str | None = None,
@@ -103,6 +108,7 @@ class VAE:
         random_state: int | None = None,
         verbose: bool = False,
         device: str = "cpu",
+        decoder_hidden: Sequence[int] | None = None,
     ):
         self.latent = latent
         self.posterior = posterior
@@ -131,6 +137,7 @@ class VAE:
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.decoder_hidden = decoder_hidden
 
     # ---- scikit-learn's protocol
 
@@ -252,7 +259,8 @@ class VAE:
             shown = {"binarize": binarize, "dequantize": settings["dequantize"]}
             table = data.Table(x, key=random.fold_in(root, 1), **shown)
             held_out = None if v is None else data.Table(v, key=random.fold_in(root, 2), **shown)
-            trainer = _trainer(settings, model, per_epoch=-(-len(x) // settings["batch_size"]))
+            at_once = settings["batch_size"] or len(x)
+            trainer = _trainer(settings, model, len(x), per_epoch=-(-len(x) // at_once))
             if folder is not None:
                 folder.restore(trainer, config)
             elif run is not None:
@@ -263,7 +271,7 @@ class VAE:
                     table,
                     epochs=settings["epochs"] if settings["steps"] is None else None,
                     steps=settings["steps"],
-                    batch_size=settings["batch_size"],
+                    batch_size=at_once,
                     validation=held_out,
                     patience=settings["patience"],
                     on_nonfinite=settings["on_nonfinite"],
@@ -293,9 +301,12 @@ class VAE:
         return np.asarray(self.posterior_of(X).mean)
 
     def posterior_of(self, X: Any) -> Any:
-        """The distribution q(z|x) of each row: mean, variance(), covariance(), sample(noise), kl(), ..."""
+        """The distribution q(z|x) of each row: mean, variance(), covariance(), sample(noise), kl(), ... Without an encoder
+        (nlfa) it is inferred, by gradient steps."""
         x = self._input(X)
-        return self.model_.encoder(self.parameters_, x)
+        batch = data.Batch({"x": x}, np.arange(len(x)))
+        own = training.infer(self.model_, self.parameters_, {}, batch, random.key(0))
+        return self.model_.encoder(dict(self.parameters_) | own, x)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """The observation model's means (N, D) at latent codes Z (N, latent)."""
@@ -311,7 +322,7 @@ class VAE:
         """Means of p(x|z) at n draws z of the prior, (n, D); with draw=True draws of x itself."""
         self._check_fitted()
         n, latent = _whole("n", n), self.model_.posterior.n
-        widest = max(latent, self.n_features_in_, *self.config_["settings"]["hidden"], 1)
+        widest = max(latent, *self.model_.decoder.network.sizes)
         _check_room(n * (latent + 2 * widest) * self.model_.dtype.itemsize, f"{n} samples")
         key = random.key(seed)
         p = self.model_.decoder(self.parameters_, self.model_.sample_prior(self.parameters_, key, n))
@@ -375,7 +386,7 @@ class VAE:
     # ---- parts
 
     def _adopt(
-        self, config: dict[str, Any], model: models.VAE, parameters: Parameters, history: list[dict], events: list[dict]
+        self, config: dict[str, Any], model: Any, parameters: Parameters, history: list[dict], events: list[dict]
     ) -> None:
         """Become the fitted model that config describes."""
         fitted = config["fitted"]
@@ -418,7 +429,8 @@ def load(path: str | os.PathLike) -> VAE:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
         settings, fitted = VAE._defaults() | config["settings"], config["fitted"]  # older files know fewer settings
-        estimator = VAE(**_checked(settings) | {"hidden": tuple(settings["hidden"])})
+        checked = {name: tuple(x) if isinstance(x, list) else x for name, x in _checked(settings).items()}
+        estimator = VAE().set_params(**checked)
         named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
         _check_widths(settings, n_inputs, _family("observation", fitted["observation"]), sum(v.size for v in named.values()))
         model = _build(settings, n_inputs, fitted["observation"], _whole("n_rows", fitted.get("n_rows", 1)))
@@ -445,8 +457,12 @@ def load(path: str | os.PathLike) -> VAE:
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings as plain values that JSON can hold. ConfigError names the first one that is wrong."""
     checked = dict(settings)
-    for name in ("latent", "samples", "epochs", "batch_size"):
+    for name in ("samples", "epochs"):
         checked[name] = _whole(name, settings[name])
+    layers = isinstance(settings["latent"], (list, tuple))
+    checked["latent"] = (_widths_of_layers if layers else _whole)("latent", settings["latent"])
+    if settings["batch_size"] is not None:
+        checked["batch_size"] = _whole("batch_size", settings["batch_size"])
     if settings["steps"] is not None:
         checked["steps"] = _whole("steps", settings["steps"])
     if settings["dequantize"] is not None:
@@ -454,12 +470,9 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if checked["dequantize"] > 2**24:
             raise ConfigError("dequantize is more than 2^24, beyond which float32 tells no levels apart")
     checked["warmup"] = _whole("warmup", settings["warmup"], least=0)
-    hidden = settings["hidden"]
-    try:
-        widths = [hidden] if isinstance(hidden, (str, bytes)) else list(hidden)
-    except TypeError:  # a number, or an array without axes
-        widths = [hidden]
-    checked["hidden"] = [_whole("hidden", width) for width in widths]
+    checked["hidden"] = _widths_of_layers("hidden", settings["hidden"])
+    if settings["decoder_hidden"] is not None:
+        checked["decoder_hidden"] = _widths_of_layers("decoder_hidden", settings["decoder_hidden"])
     texts = ("model", "posterior", "observation", "prior", "activation", "objective", "gradient", "schedule", "on_nonfinite")
     for name in texts:
         if name == "prior" and settings[name] is None:
@@ -467,10 +480,13 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(settings[name], str):
             raise ConfigError(f"{name} is {settings[name]!r}, expected a name as text")
         checked[name] = str(settings[name])
-    if settings["model"] not in models.MODELS:
+    if checked["model"] not in models.MODELS:
         raise ConfigError(f"unknown model {settings['model']!r}; known are {', '.join(models.MODELS)}")
+    for name, own in models.MODELS[checked["model"]].defaults.items():
+        if checked[name] == _plain(VAE._defaults()[name]):
+            checked[name] = _plain(own)
     for name in ("posterior", "observation", "prior"):
-        if settings[name] is not None:
+        if checked[name] is not None:
             _family(name, checked[name])
     objectives.parse(checked["objective"], gradient=checked["gradient"])
     binarize = settings["binarize"]
@@ -507,6 +523,11 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _family(name: str, text: str) -> str:
     """The text, unless a size in it is beyond all reason: tables are made from it."""
     if re.search(r"\d{7,}", text):
@@ -530,7 +551,15 @@ def _whole(name: str, x: Any, least: int = 1) -> int:
     return int(x)
 
 
-def _trainer(settings: dict[str, Any], model: models.VAE, per_epoch: int) -> training.Trainer:
+def _widths_of_layers(name: str, given: Any) -> list[int]:
+    try:
+        widths = [given] if isinstance(given, (str, bytes)) else list(given)
+    except TypeError:  # a number, or an array without axes
+        widths = [given]
+    return [_whole(name, width) for width in widths]
+
+
+def _trainer(settings: dict[str, Any], model: Any, n_rows: int, per_epoch: int) -> training.Trainer:
     steps = settings["epochs"] * per_epoch if settings["steps"] is None else settings["steps"]
     return training.Trainer(
         model,
@@ -541,11 +570,12 @@ def _trainer(settings: dict[str, Any], model: models.VAE, per_epoch: int) -> tra
         average=settings["average"],
         clip=settings["clip"],
         seed=settings["random_state"],
+        n_rows=n_rows,
         device=settings["device"],
     )
 
 
-def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> models.VAE:
+def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> Any:
     return models.MODELS[settings["model"]](
         n_inputs,
         settings["latent"],
@@ -556,6 +586,7 @@ def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: in
         settings["prior"],
         dtype=settings["dtype"],
         n_rows=n_rows,
+        decoder_hidden=settings["decoder_hidden"],
     )
 
 
@@ -590,7 +621,7 @@ def _binarization(settings: dict[str, Any], observation: str, x: np.ndarray) -> 
 def _check_widths(settings: dict[str, Any], n_inputs: int, observation: str, n_parameters: int) -> None:
     """Refuse a configuration that needs more parameters than its file holds, before anything of that size is made: every
     unit of a layer has one at least."""
-    least = max(itertools.chain(*_widths(settings, n_inputs, observation)))
+    least = max(itertools.chain(*_widths(settings, n_inputs, observation)), default=0)
     if least > n_parameters:
         raise ValueError(f"its configuration needs {least} parameters or more, and it holds {n_parameters}")
 
@@ -600,13 +631,13 @@ def _check_memory(settings: dict[str, Any], n_rows: int, n_inputs: int) -> None:
     one batch. An under-estimate."""
     networks = _widths(settings, n_inputs, settings["observation"])
     weights = sum(a * b for widths in networks for a, b in itertools.pairwise(widths))
-    layers = settings["samples"] * min(settings["batch_size"], n_rows) * sum(map(sum, networks))
+    layers = settings["samples"] * min(settings["batch_size"] or n_rows, n_rows) * sum(map(sum, networks))
     sizes = ", ".join(f"{name} {settings[name]}" for name in ("latent", "posterior", "hidden", "batch_size", "samples"))
     _check_room((4 * weights + layers) * np.dtype(settings["dtype"]).itemsize, f"a model of {sizes}")
 
 
-def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of the layers of encoder and decoder, as far as texts tell: parsing a family may make tables of its size."""
+def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> list[tuple[int, ...]]:
+    """Of the layers of encoders and decoders, as far as texts tell: parsing a family may make tables of its size."""
 
     def emitted(family: str, n: int) -> int:
         name, _, number = family.partition(":")
@@ -614,9 +645,14 @@ def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> tuple[
             return n * n // 2
         return n * (1 + min(int(number), n if name == "band" else int(number))) if number.isdecimal() else n
 
-    latent, hidden = settings["latent"], tuple(settings["hidden"])
-    encoder = (n_inputs, *hidden, emitted(settings["posterior"], latent))
-    return encoder, (latent, *hidden[::-1], emitted(observation, n_inputs))
+    latents = settings["latent"] if isinstance(settings["latent"], list) else [settings["latent"]]
+    hidden, decoder_hidden = settings["hidden"], settings["decoder_hidden"]
+    decoder_hidden = hidden[::-1] if decoder_hidden is None else decoder_hidden
+    networks: list[tuple[int, ...]] = []
+    for i, (below, latent) in enumerate(zip((n_inputs, *latents), latents, strict=False)):
+        networks.append((below, *hidden, emitted(settings["posterior"], latent)))
+        networks.append((latent, *decoder_hidden, below if i else emitted(observation, below)))
+    return networks
 
 
 def _check_room(n_bytes: int, what: str) -> None:

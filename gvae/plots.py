@@ -25,6 +25,7 @@ __all__ = [
     "manifold_codes",
     "reconstructions",
     "require",
+    "rows",
     "samples",
 ]
 
@@ -45,10 +46,10 @@ def require() -> tuple[Any, Any]:
     return Figure, FigureCanvasAgg
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:
     """A figure of its own, outside matplotlib's global state; width and height in inches."""
     Figure, Canvas = require()
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(width, height), layout=layout, dpi=DPI)
     Canvas(figure)
     return figure
 
@@ -112,11 +113,18 @@ def reconstructions(
     path: str | os.PathLike, originals: np.ndarray, reconstructed: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> None:
     """A row of originals above one row of reconstructions per model."""
-    rows = {"original": originals, **reconstructed}
-    figure = _figure(0.62 * len(originals) + 1.5, 0.72 * len(rows) * shape[0] / shape[1])
-    axes = figure.subplots(len(rows), 1, squeeze=False)
-    for axis, (name, images) in zip(axes[:, 0], rows.items(), strict=True):
-        _show(axis, image_grid(images, shape, len(images)))
+    rows(path, {"original": originals, **reconstructed}, shape)
+
+
+def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
+    """Rows of images of one length, each with its name at the left."""
+    n, label = max(map(len, images.values())), 0.085 * max(map(len, images)) + 0.15  # inches
+    width = 0.62 * n + label
+    figure = _figure(width, 0.66 * len(images) * shape[0] / shape[1], layout=None)  # a layout's engine cuts names off
+    figure.subplots_adjust(left=label / width, right=0.995, bottom=0.01, top=0.99, hspace=0.06)
+    axes = figure.subplots(len(images), 1, squeeze=False)
+    for axis, (name, row) in zip(axes[:, 0], images.items(), strict=True):
+        _show(axis, image_grid(row, shape, n))
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
     _write(figure, path)
 

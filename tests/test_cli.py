@@ -137,6 +137,7 @@ def test_train_leaves_a_run_folder(trained):
         "dequantize": None,
         "prior": None,
         "hidden": [16, 12],
+        "decoder_hidden": None,
         "activation": "elu",
         "objective": "elbo",
         "gradient": "reparameterized",
@@ -340,15 +341,51 @@ def test_a_saved_model_serves_as_a_run(run, gvae_):
 
 @pytest.mark.parametrize("model", models.MODELS)
 def test_every_model_trains_evaluates_and_samples(gvae_, here, model):
-    small = ["--latent", "3", "--hidden", "5", "--steps", "3", "--prior", "mixture:2", "--dequantize", "17"]
-    flags = ["--model", model, "--observation", "logit:shared:extended_grid:8x8", "--out", "run"]
-    code, out, err = gvae_("train", "digits", *small, *flags)
+    """Whatever the observation and the prior; factor analysis with those that it is. Stopped, it goes on."""
+    flags = ["--latent", "3", "--epochs", "1", "--batch-size", "700"]
+    flags += [] if "hidden" in models.MODELS[model].defaults else ["--hidden", "5"]
+    if model == "factor_analysis":
+        flags = flags[:4]
+    else:
+        flags += ["--prior", "mixture:2", "--dequantize", "17", "--observation", "logit:shared:extended_grid:8x8"]
+    code, out, err = gvae_("train", "digits", *flags, "--model", model, "--out", "run")
     assert (code, err) == (0, ""), err
-    assert "KL(q(z|x) || p(z)) has no closed form" in out
+    assert ("KL(q(z|x) || p(z)) has no closed form" in out) is (model != "factor_analysis")
     assert json.loads(Path("run/config.json").read_text())["settings"]["model"] == model
+    assert gvae_("train", "--resume", "run", "--epochs", "2")[0] == 0
     assert gvae_("evaluate", "run", "--samples", "3")[0] == 0
     assert gvae_("sample", "run", "--out", "draws.png", "--draw", "-n", "4")[0] == 0
     assert Path("draws.png").stat().st_size > 500
+
+
+def test_the_help_names_every_model(gvae_):
+    assert f"{', '.join(models.MODELS)} (default" in " ".join(gvae_("train", "--help")[1].split())
+
+
+def test_several_layers(gvae_, here):
+    flags = ["--latent", "5", "3", "--hidden", "6", "--objective", "iwae", "--samples", "2", "--epochs", "1", "--quiet"]
+    assert gvae_("train", "digits", "--model", "hierarchical", *flags, "--out", "run") == (0, "", "")
+    assert json.loads(Path("run/config.json").read_text())["settings"]["latent"] == [5, 3]
+    assert gvae_("train", "--resume", "run", "--epochs", "2")[0] == 0
+    assert gvae_("evaluate", "run", "--samples", "3", "--with", "units")[0] == 0
+    assert gvae_("sample", "run", "--out", "draws.png", "-n", "4")[0] == 0
+    assert gvae.load("run").transform(data.load("digits").test[:4]).shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["linear", "--hidden", "5"], "LinearVAE: hidden is (5,), expected none: the model is linear"),
+        (["vae", "--latent", "5", "3"], "latent is [5, 3], expected a whole number; see hierarchical"),
+        (["factor_analysis", "--hidden", "5"], "FactorAnalysisEM: hidden is (5,), expected none"),
+        (["factor_analysis", "--posterior", "diagonal"], "posterior is diagonal, expected full"),
+        (["factor_analysis", "--observation", "bernoulli"], "observation is bernoulli, expected gaussian"),
+        (["factor_analysis", "--prior", "ar1"], "prior is ar1, expected None"),
+        (["factor_analysis", "--batch-size", "50"], "a batch of 50 rows, expected all 1498: EM takes no part"),
+    ],
+)
+def test_settings_that_a_model_has_not(refused, flags, words):
+    refused(["train", "digits", "--out", "run", "--quiet", "--model", *flags], words)
 
 
 @pytest.mark.parametrize("observation", ["bernoulli", "gaussian"])
@@ -494,7 +531,10 @@ TRAIN = ["train", "rows.npy", "--out", "run"]
     [
         (["--posterior", "nope"], ["nope", *families.FAMILIES]),
         (["--observation", "nope"], ["nope", *families.FAMILIES]),
-        (["--model", "nope"], ["nope", "vae, map, bayes, denoising, autoencoder, factor_analysis"]),
+        (
+            ["--model", "nope"],
+            ["nope", "vae, map, bayes, denoising, autoencoder, linear, factor_analysis, nlfa, hierarchical"],
+        ),
         (["--prior", "nope"], ["nope", *families.FAMILIES]),
         (["--objective", "nope"], ["nope", "elbo", "elbo_a", "elbo_b", "iwae"]),
         (["--activation", "nope"], ["nope", "relu", "tanh", "softplus"]),

@@ -286,13 +286,16 @@ def test_training_steps_of_other_roles(anywhere, posterior, observation):
 
 @pytest.mark.parametrize("name", list(models.MODELS))
 def test_every_registered_model_trains_on_a_device(anywhere, name):
+    """Steps, validation and rows inferred: as on the CPU, by the defaults that the name has in gvae.VAE."""
     bounds = []
     for device in ("cpu", "cuda"):
-        settings = {"observation": "gaussian", "hidden": ()} if name == "factor_analysis" else {"hidden": (8,)}
+        settings = {"hidden": (8,)} | models.MODELS[name].defaults
+        batch_size, objective = settings.pop("batch_size", 20) or len(X), objectives.parse(settings.pop("objective", "elbo"))
         model = models.MODELS[name](12, 4, n_rows=60, **settings)
-        trainer = training.Trainer(model, seed=1, device=device, n_rows=60)
-        batches = data.Table(X).to(device).batches(random.key(5), 20)
-        bounds.append([float(trainer.step(batch)["bound"]) for batch in batches])
+        trainer = training.Trainer(model, seed=1, objective=objective, device=device, n_rows=60)
+        table = data.Table(X).to(device)
+        steps = [trainer.step(batch) for _ in range(2) for batch in table.batches(random.key(5), batch_size)]
+        bounds.append([*(float(step["bound"]) for step in steps), trainer.validate(table)["bound"]])
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-4)
 
 
@@ -302,6 +305,18 @@ def test_a_step_stays_on_the_device(cupy, posterior):
     counts = steps("cuda", posterior, dispatching=cupy_emulated)[2]
     assert (counts.to_host, counts.to_device, counts.synchronize) == (0, 0, 0)
     assert counts.launches > 5
+
+
+@pytest.mark.parametrize("name", [name for name in models.MODELS if name != "factor_analysis"])  # EM is done on the host
+def test_a_step_of_every_model_stays_on_the_device(cupy, name):
+    settings = {"hidden": (8,)} | models.MODELS[name].defaults
+    trainer = training.Trainer(models.MODELS[name](12, 4, n_rows=60, **settings), seed=1, device="cuda", n_rows=60)
+    for i, batch in enumerate(data.Table(X).to("cuda").batches(random.key(5), 20)):
+        with cupy_emulated.counted() as counts:
+            trainer.step(batch)
+        if i == 2:  # recorded, compared and replayed
+            assert (counts.to_host, counts.to_device, counts.synchronize) == (0, 0, 0)
+            assert counts.launches > 2
 
 
 @pytest.mark.parametrize("name", [name for name in families.FAMILIES if name != "gaussian"])
@@ -402,15 +417,17 @@ def test_a_bound_that_is_not_finite(cupy):
         training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
 
 
-def test_the_estimator(anywhere):
+@pytest.mark.parametrize("name", list(models.MODELS))
+def test_the_estimator(anywhere, name):
     settings = {
         "latent": 4,
         "posterior": "extended_grid:2x2",
         "hidden": (8,),
-        "epochs": 2,
         "batch_size": 20,
+        "epochs": 2,
         "random_state": 1,
     }
+    settings |= {"model": name} | models.MODELS[name].defaults
     here, there = (VAE(**settings, device=device).fit(X, validation=X[:10]) for device in ("cpu", "cuda"))
     assert all(type(value) is np.ndarray for value in there.parameters_.values())
     np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-2, atol=1e-4)

@@ -264,6 +264,8 @@ def test_every_posterior(posterior, observation, tmp_path):
         {"hidden": [5, 4]},
         {"hidden": np.array([5])},
         {"hidden": ()},
+        {"hidden": (5, 4), "decoder_hidden": 6},
+        {"hidden": (5,), "decoder_hidden": ()},
         {"activation": "tanh", "binarize": "threshold"},
         {"latent": np.int64(4), "epochs": np.int32(1), "batch_size": np.uint8(7), "learning_rate": np.float32(1e-3)},
         {"batch_size": 10**30, "warmup": 10**30, "posterior": np.str_("chain")},

@@ -10,7 +10,7 @@ import reference as ref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvae import families, graphs, ops, random
+from gvae import dispatch, families, graphs, ops, random
 from gvae.autodiff import gradient
 from gvae.distributions import AR1Gaussian, BandedGaussian
 from gvae.errors import ConfigError
@@ -150,9 +150,34 @@ def test_ar1_at_its_ends():
     np.testing.assert_allclose(one.covariance()[:, 0, 0], np.exp(2 * half))
 
 
+def test_ar1_is_its_cholesky_factor_and_its_recursion():
+    """C = R Rᵀ with R = sqrt(s) T, T_i1 = rho^(i-1), T_ij = rho^(i-j) sqrt(1 - rho²): drawn as e_1 = sqrt(s) eps_1,
+    e_j = rho e_(j-1) + sqrt(s (1 - rho²)) eps_j. The paper has 1/sqrt(s), a last row that starts with rho^d, and the
+    recursion z_j = mu_j + sqrt(s) eps_j + rho z_(j-1), whose mean drifts and whose variance is not s. log |C| and the KL's
+    derivatives are the formulas."""
+    n, s, rho = 6, 2.3, 0.6
+    i, j = np.indices((n, n))
+    T = np.where(i >= j, rho ** (i - j).astype(float), 0.0)
+    T[:, 1:] *= np.sqrt(1 - rho**2)
+    mu = np.full(n, 0.7)
+    d = AR1Gaussian(mu, np.float64(s), np.float64(rho))
+    np.testing.assert_allclose(d.sample(np.eye(n)) - mu, np.sqrt(s) * T.T, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(d.covariance(), s * rho ** np.abs(i - j).astype(float), rtol=1e-13)
+    assert T[-1, 0] == pytest.approx(rho ** (n - 1))
+    assert ops.logdet_ar1(np.float64(s), np.float64(rho), n) == pytest.approx(n * np.log(s) + (n - 1) * np.log1p(-(rho**2)))
+    kl = 0.5 * (mu @ mu + n * (s - 1 - np.log(s)) - (n - 1) * np.log1p(-(rho**2)))
+    assert d.kl() == pytest.approx(kl, rel=1e-13)
+    slopes = gradient(lambda s, rho: ops.kl_divergence_ar1(mu, s, rho), np.float64(s), np.float64(rho))
+    assert slopes == pytest.approx((n * (1 - 1 / s) / 2, (n - 1) * rho / (1 - rho**2)), rel=1e-12)
+    drifting = np.linalg.solve(np.eye(n) - rho * np.eye(n, k=-1), np.column_stack([mu, np.sqrt(s) * np.eye(n)]))
+    assert drifting[-1, 0] == pytest.approx(mu[0] * (1 - rho**n) / (1 - rho))
+    np.testing.assert_allclose((drifting[:, 1:] ** 2).sum(axis=1), s * (1 - rho ** (2 * np.arange(1, n + 1))) / (1 - rho**2))
+
+
 def test_what_the_published_ar1_sampler_hides():
     """The paper's code draws innovations of variance s, or ignores rho and adds up steps of variance s, and charges the KL
-    of the stationary process. For n = 6, s = 2.3, rho = 0.6 the true KLs are 1.757 and 16.14 nats more than charged."""
+    of the stationary process. For n = 6, s = 2.3, rho = 0.6 the true KLs are 1.757 and 16.14 nats more than charged; and its
+    loss divides that KL, but for the means, by the number of rows in the batch."""
     n, s, rho = 6, 2.3, 0.6
     charged = AR1Gaussian(np.zeros(n), np.float64(s), np.float64(rho)).kl()
     recursion = np.linalg.inv(np.eye(n) - rho * np.eye(n, k=-1))  # e_j = rho e_(j-1) + sqrt(s) eps_j
@@ -202,6 +227,36 @@ def test_a_dominant_precision_is_the_formula(graph):
             K[j, j] += abs(w)
     np.testing.assert_allclose(np.linalg.inv(family(raw).covariance()), np.outer(a, a) * K, rtol=1e-9, atol=1e-12)
     assert np.linalg.eigvalsh(K).min() >= 1 - 1e-12
+
+
+def test_a_dominant_precision_without_edges_has_a_derivative():
+    """|w| has the subgradient 0 at w = 0: the derivative of the density is that of the off-diagonal entries alone."""
+    family, x = families.Dominant(graphs.grid(2, 3)), np.random.default_rng(0).normal(size=6)
+
+    def log_prob(raw):
+        return family(raw).log_prob(x)
+
+    raw = np.zeros(family.n_params)
+    slope = gradient(log_prob, raw)[12:]
+    h = 1e-5 * np.eye(family.n_params)[12:]
+    both_sides = [(log_prob(raw + e) - log_prob(raw - e)) / 2e-5 for e in h]
+    np.testing.assert_allclose(slope, both_sides, rtol=1e-6, atol=1e-9)
+
+
+def test_an_observation_graph_is_trained_by_a_multiplication(monkeypatch):
+    """Density and derivatives: not one triangular system is solved, factorised or inverted; a draw solves one."""
+    family, used = families.parse("logit:extended_grid:3x4", N), []
+    launch = dispatch.launch
+    monkeypatch.setattr(dispatch, "launch", lambda *args, **kw: (used.append(args[:2]), launch(*args, **kw)))
+    r = np.random.default_rng(0)
+    x, raw = r.uniform(0.1, 0.9, size=(5, N)), r.normal(size=(5, family.n_params))
+    gradient(lambda raw: ops.sum(family(raw).log_prob(x)), raw)
+    banded = {name for kind, name in used if kind == "banded"}
+    assert banded
+    assert all(name.startswith(("multiply", "log_prob")) for name in banded), banded
+    used.clear()
+    family(raw).sample(r.normal(size=(5, N)))
+    assert [name for kind, name in used if kind == "banded"] == ["sample"]  # one solve
 
 
 def test_a_random_walk_is_the_sum_of_its_steps():

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import gvae
 from gvae import families, models, objectives, ops, random
 from gvae.data import Table
 from gvae.errors import ConfigError
@@ -24,12 +25,12 @@ def binary(rows=200, seed=0):
 
 
 def small(**settings):
-    return models.Hierarchical(N_DATA, (6, 3), ((16,), (8,)), dtype=np.float64, **settings)
+    return models.Hierarchical(N_DATA, (6, 3), hidden=((16,), (8,)), dtype=np.float64, **settings)
 
 
 def linear(seed=0):
     """Two layers without hidden units and all scales 1: x = W1 z1 + e, z1 = W2 z2 + e; log p(x) in closed form."""
-    model = models.Hierarchical(4, (3, 2), ((), ()), observation="gaussian", dtype=np.float64)
+    model = models.Hierarchical(4, (3, 2), observation="gaussian", hidden=(), dtype=np.float64)
     params = model.init(random.key(seed))
     for name in params:
         params[name] = params[name] * 0.5
@@ -91,7 +92,7 @@ STRUCTURED = ["diagonal", "chain", "band:2", "ar1", "lowrank:1", "full"]
 
 @pytest.mark.parametrize("family", STRUCTURED)
 def test_any_family_in_each_layer_trains(family):
-    model = small(posterior=family, prior=family, top="diagonal")
+    model = small(posterior=family, between=family, prior="diagonal")
     table = Table(binary())
     trainer = Trainer(model, objective=objectives.parse("iwae", gradient="dreg"), samples=3, learning_rate=1e-2, seed=2)
     before = trainer.validate(table)["bound"]
@@ -101,7 +102,7 @@ def test_any_family_in_each_layer_trains(family):
 
 
 def test_structure_in_one_layer_alone():
-    model = small(posterior=["extended_grid:2x3", "diagonal"], prior=["chain"])
+    model = small(posterior=["extended_grid:2x3", "diagonal"], between=["chain"])
     assert [str(f) for f in model.posteriors] == ["extended_grid:2x3", "diagonal"]
     assert isinstance(model.decoders[1].family, families.Cholesky)
     batch = Table(binary()).batch(np.arange(5), random.key(0))
@@ -113,16 +114,16 @@ def test_structure_in_one_layer_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"latents": ()}, "latents is empty"),
-        ({"latents": (6,)}, "hidden has 2 entries, expected one for each of 1"),
+        ({"latent": ()}, "latent is empty"),
+        ({"latent": (6,)}, "hidden has 2 entries, expected one for each of 1"),
         ({"posterior": ["chain"]}, "posterior has 1 entries, expected one for each of 2"),
-        ({"prior": ["chain", "chain"]}, "prior has 2 entries, expected one for each of 1"),
+        ({"between": ["chain", "chain"]}, "between has 2 entries, expected one for each of 1"),
         ({"posterior": "grid:2x2"}, "grid:2x2 has 2 x 2 = 4 variables, expected 6"),
     ],
 )
 def test_refusals(settings, message):
     with pytest.raises(ConfigError, match=message):
-        models.Hierarchical(N_DATA, **{"latents": (6, 3), "hidden": ((16,), (8,))} | settings)
+        models.Hierarchical(N_DATA, **{"latent": (6, 3), "hidden": ((16,), (8,))} | settings)
 
 
 def test_draws_from_the_model_have_its_covariance():
@@ -136,3 +137,27 @@ def test_draws_from_the_model_have_its_covariance():
     spread = np.sqrt((np.outer(np.diag(covariance), np.diag(covariance)) + covariance**2) / n)
     assert (np.abs(np.cov(x.T) - covariance) < 5 * spread).all()
     assert [layer.z.shape for layer in terms.layers] == [(n, 1, 3), (n, 1, 2)]
+    W2 = params["decoder1.0.weight"][:, :3].T
+    of_z = W2 @ W2.T + np.eye(3)
+    spread = np.sqrt((np.outer(np.diag(of_z), np.diag(of_z)) + of_z**2) / n)
+    assert (np.abs(np.cov(model.sample_prior(params, random.key(5), n).T) - of_z) < 5 * spread).all()
+
+
+def test_by_name(tmp_path):
+    settings = {"model": "hierarchical", "latent": (5, 3), "posterior": "diagonal", "hidden": (16,), "prior": "mixture:2"}
+    x = binary()
+    model = gvae.VAE(**settings, objective="iwae", samples=4, gradient="dreg", epochs=40, batch_size=50, learning_rate=1e-2,
+                     random_state=0).fit(x)  # fmt: skip
+    assert model.history_[-1]["train_bound"] > model.history_[0]["train_bound"] + 1.5
+    assert [encoder.network.sizes for encoder in model.model_.encoders] == [(12, 16, 10), (5, 16, 6)]
+    assert model.transform(x[:7]).shape == (7, 5)
+    assert model.reconstruct(x[:7]).shape == model.sample(7).shape == (7, 12)
+    model.save(tmp_path / "saved")
+    again = gvae.load(tmp_path / "saved")
+    assert again.get_params()["latent"] == (5, 3)
+    np.testing.assert_array_equal(again.score_samples(x[:5]), model.score_samples(x[:5]))
+    assert models.Hierarchical(4, 3, "chain", hidden=(5,)).has_closed_kl
+    assert not model.model_.has_closed_kl
+    for wrong in ((), (5, 0), (5, "x"), [5, True]):
+        with pytest.raises(ConfigError, match="latent is"):
+            gvae.VAE(model="hierarchical", latent=wrong).fit(x)

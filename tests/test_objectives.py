@@ -58,6 +58,43 @@ def test_the_gap_is_the_formulas():
     np.testing.assert_allclose(expected_elbo(exact_posterior(), POSTERIOR_MEAN), LOG_P, rtol=1e-12)
 
 
+def posterior_on(M, offsets):
+    """The model whose posterior precision is M (k = D), and the exact posterior as a band on these offsets."""
+    psi = np.linspace(0.4, 1.2, n)
+    root = np.linalg.cholesky(M - np.eye(n))
+    fa = ref.FactorAnalysis(np.sqrt(psi)[:, None] * root.T, np.zeros(n), psi)
+    np.testing.assert_allclose(fa.M, M, rtol=1e-12, atol=1e-12)
+    return fa, ref.stored(np.linalg.cholesky(M), offsets)
+
+
+@pytest.mark.parametrize("pattern", ["diagonal", "chain", "extended grid"])
+def test_a_family_that_holds_the_posterior_has_no_gap(pattern):
+    """M tridiagonal: a chain's gap is zero, a diagonal's is not; columns of W orthogonal in Psi: M is diagonal."""
+    M = np.diag(np.linspace(2, 4, n))
+    if pattern != "diagonal":
+        L = np.diag(np.linspace(1.5, 2, n)) + np.diag(np.full(n - 1, 0.6), -1)
+        if pattern == "extended grid":
+            L = L + np.diag(np.full(n - 2, -0.4), -2)
+        M = L @ L.T
+    offsets = {"diagonal": (0,), "chain": (0, 1), "extended grid": (0, 1, 2)}[pattern]
+    fa, chol = posterior_on(M, offsets)
+    for x in np.random.default_rng(1).normal(size=(3, n)):
+        q = BandedGaussian(fa.posterior_mean(x), chol, offsets)
+        e = x - fa.W @ q.mean
+        quadratic = (e**2 / fa.psi).sum() + np.trace(fa.W.T @ (fa.W / fa.psi[:, None]) @ q.covariance())
+        elbo = -0.5 * (n * math.log(2 * math.pi) + np.log(fa.psi).sum() + quadratic) - q.kl()
+        assert elbo == pytest.approx(fa.log_prob(x), rel=1e-12)
+    assert (fa.diagonal_gap() > 0.05) == (pattern != "diagonal")
+
+
+def test_what_the_bound_lacks_is_the_kl_to_the_posterior():
+    """-ELBO = -log p(x) + KL(q ‖ p(z|x)): with the minus sign that the lecture's stochastic objective has lost."""
+    q = DiagonalGaussian(POSTERIOR_MEAN + 0.3, np.full((B, n), -0.2))
+    exact = np.linalg.inv(FA.M)
+    lacking = [ref.gaussian_kl(m, q.covariance()[0], best, exact) for m, best in zip(q.mean, POSTERIOR_MEAN, strict=True)]
+    np.testing.assert_allclose(LOG_P - expected_elbo(q, q.mean), lacking, rtol=1e-10)
+
+
 @pytest.mark.parametrize("estimator", ["A", "B", "auto"])
 def test_estimators_share_the_mean(estimator):
     """200,000 draws; |mean - expectation| below 5 standard errors: a false alarm in 2e-6 of keys, and the key is fixed."""

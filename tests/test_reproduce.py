@@ -104,3 +104,38 @@ def test_the_shortened_schedule():
     )
     assert short(0) == 1.0
     assert short(2700 * 122) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("script", sorted({path.name for path in FOLDER.glob("*.py")} - {"tables.py", "page.py"}))
+def test_every_script_says_what_it_does(script):
+    done = subprocess.run([sys.executable, str(FOLDER / script), "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage" in done.stdout
+
+
+FEW = ["--rows", "150", "--epochs", "1", "--seeds", "1"]
+SMALL = {
+    "compare.py": [
+        "digits",
+        *FEW,
+        "--hidden",
+        "5",
+        "--vary",
+        "model",
+        "vae",
+        "linear",
+        "nlfa",
+        "--set",
+        "observation=gaussian",
+    ],
+    "rho_vae.py": ["--data", "digits", *FEW],
+}
+
+
+@pytest.mark.parametrize("script", SMALL)
+def test_a_comparison_on_few_rows(script):
+    done = subprocess.run([sys.executable, str(FOLDER / script), *SMALL[script]], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    table = [line for line in done.stdout.splitlines() if "+-" in line]
+    assert len(table) == 3
+    assert "nan" not in done.stdout

@@ -12,6 +12,7 @@ import gvae
 from gvae import models, random
 from gvae.autodiff import gradient
 from gvae.data import Table
+from gvae.distributions import DenseGaussian, DiagonalGaussian
 from gvae.errors import ConfigError
 from gvae.evaluation import evaluate
 from gvae.models import MAP, MODELS, VAE, Autoencoder, Bayes, Denoising
@@ -49,16 +50,9 @@ def likelihood(model, params, step=0):
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_model_trains_scores_and_samples(name, tmp_path):
     """By its name: through the estimator, which is what `gvae train --model` calls."""
-    model = gvae.VAE(
-        model=name,
-        latent=k,
-        posterior="chain",
-        hidden=(16,),
-        steps=300,
-        learning_rate=5e-3,
-        random_state=0,
-        objective="elbo",
-    ).fit(X, validation=X[:50])
+    own = {"linear": {"hidden": ()}, "factor_analysis": {"hidden": (), "steps": 20}, "nlfa": {"steps": 60}}.get(name, {})
+    settings = {"latent": k, "posterior": "chain", "hidden": (16,), "steps": 300, "learning_rate": 5e-3} | own
+    model = gvae.VAE(model=name, **settings, random_state=0).fit(X, validation=X[:50])
     first, last = (model.history_[i]["train_bound"] for i in (0, -1))
     assert last > first + 0.5, (first, last)
     assert np.isfinite(model.score(X[:20]))
@@ -67,6 +61,7 @@ def test_every_model_trains_scores_and_samples(name, tmp_path):
     again = gvae.load(tmp_path / "model")
     assert type(again.model_) is type(model.model_)
     np.testing.assert_array_equal(again.score_samples(X[:20]), model.score_samples(X[:20]))
+    np.testing.assert_array_equal(again.reconstruct(X[:20]), model.reconstruct(X[:20]))
     with pytest.raises(ConfigError, match="unknown model 'tree'; known are vae, map, bayes, denoising, autoenc"):
         gvae.VAE(model="tree").fit(X)
 
@@ -99,7 +94,24 @@ def test_map_adds_the_prior_of_the_weights():
         terms = model.with_(weighs=weighs).terms(params, {}, BATCH, model.noise(random.key(1), BATCH, 4))
         value[weighs] = ELBO()(terms)[0]
     assert value[True] == pytest.approx(value[False] - expected / 40, rel=1e-12)
+    decay = gradient(lambda w: model.cost(params | {"decoder.0.weight": w}) / 40, params["decoder.0.weight"])
+    np.testing.assert_allclose(decay, params["decoder.0.weight"] / 0.49 / 40, rtol=1e-12)  # 1 / 2N of each square
     np.testing.assert_array_equal(likelihood(model, params), likelihood(made(VAE)[0], params))
+
+
+@pytest.mark.parametrize("cls", [MAP, Bayes])
+def test_minibatches_add_up_to_the_objective_of_all_data(cls):
+    """(N / M) of a batch's sum of L_i, less the price of the weights, has the mean sum_i L_i less that price: per row, the
+    mean over the batches of an epoch is the full batch's bound."""
+    model, params = made(cls, n_rows=40)
+
+    def bound(index):
+        batch = TABLE.batch(index, random.key(0))
+        noise = {name: 0 * draws for name, draws in model.noise(random.key(1), batch, 1).items()}
+        return ELBO()(model.terms(params, {}, batch, noise))[0]
+
+    batches = [bound(np.arange(40)[i::4]) for i in range(4)]
+    assert np.mean(batches) == pytest.approx(bound(np.arange(40)), rel=1e-12)
 
 
 def test_bayes_without_spread_is_map():
@@ -177,6 +189,13 @@ def test_bayesian_linear_regression():
     evidence = ref.gaussian_log_prob(y, 0 * y, design @ design.T * 1.3**2 + noise_scale**2 * np.eye(N))
     gap = 0.5 * (np.log(np.diag(A)).sum() - np.linalg.slogdet(A)[1])
     assert bound(params) == pytest.approx(evidence - gap, rel=1e-10)
+    # with a full covariance q is the conjugate posterior, and the bound the evidence
+    full = DenseGaussian(np.r_[m], np.linalg.cholesky(np.linalg.inv(A)))
+    e = y - design @ m
+    quadratic = (e @ e + np.trace(design.T @ design @ full.covariance())) / noise_scale**2
+    likelihood = -0.5 * (N * math.log(2 * math.pi * noise_scale**2) + quadratic)
+    prior = DiagonalGaussian(np.zeros(k + 1), np.full(k + 1, math.log(1.3)))
+    assert likelihood - full.kl(prior) == pytest.approx(evidence, rel=1e-10)
     for name in list(params)[:4]:  # and it is the best
         for sign in (-1, 1):
             assert bound(params | {name: params[name] + sign * 0.02}) < bound(params)
@@ -246,19 +265,34 @@ def test_the_autoencoder_is_the_vaes_limit():
 
 
 def test_an_autoencoder_reconstructs_better_and_codes_no_worse_than_a_vae():
-    """At equal latent size, cross-entropy from the mean code: what the VAE gives up for its prior."""
+    """At equal latent size, cross-entropy and squared error from the mean code, and from a draw of the VAE's: what the VAE
+    gives up for its prior."""
     losses = {}
     for name, cls in (("vae", VAE), ("autoencoder", Autoencoder)):
         model = cls(D, k, **SETTINGS)
         trainer, _ = train(model, TABLE, steps=600, learning_rate=1e-2, batch_size=50, seed=2)
         test = prototypes(seed=0)[:100]
-        decoded = model.decoder(trainer.parameters, model.encoder(trainer.parameters, test).mean)
-        losses[name] = -decoded.log_prob(test).mean()
-    assert losses["autoencoder"] < losses["vae"]
+        q = model.encoder(trainer.parameters, test)
+        for code, z in (("mean", q.mean), ("draw", q.sample(q.noise(random.key(0))))):
+            decoded = model.decoder(trainer.parameters, z)
+            losses[name, code] = -decoded.log_prob(test).mean(), ((decoded.mean - test) ** 2).sum(axis=1).mean()
+    for best, worse in ((("autoencoder", "mean"), ("vae", "mean")), (("vae", "mean"), ("vae", "draw"))):
+        assert losses[best][0] < losses[worse][0]
+        assert losses[best][1] < losses[worse][1]
 
 
 def test_names():
-    assert list(MODELS) == ["vae", "map", "bayes", "denoising", "autoencoder", "factor_analysis"]
+    assert list(MODELS) == [
+        "vae",
+        "map",
+        "bayes",
+        "denoising",
+        "autoencoder",
+        "linear",
+        "factor_analysis",
+        "nlfa",
+        "hierarchical",
+    ]
     for cls in (MAP, Bayes):
         for bad in ({"n_rows": 0}, {"n_rows": 5, "alpha": 0.0}):
             with pytest.raises(ConfigError, match=f"{cls.__name__}: n_rows is"):

@@ -7,6 +7,7 @@ import pytest
 import reference as ref
 
 from gvae import ops, random
+from gvae.distributions import BandedGaussian
 
 OFFSETS, N, DRAWS = (0, 1, 3), 6, 200_000
 r = np.random.default_rng(3)
@@ -35,6 +36,19 @@ def test_the_free_probe_is_the_sampling_noise():
     eps = random.normal(random.key(2), (50, N), np.float64)
     z = ops.sample_banded(np.zeros(N), CHOL, eps, offsets=OFFSETS)
     np.testing.assert_allclose((z**2).sum(axis=-1), ops.trace_probe_banded(CHOL, eps, offsets=OFFSETS), rtol=1e-13)
+
+
+def test_the_free_probe_lies_between_the_estimators():
+    """With 1/2 |z - mu|² for 1/2 tr C, a draw's KL is estimator A's but for mu'(z - mu) + 1/2 (n - |eps|²), which have mean
+    zero, and B's but for the probe's error: it is the estimate of E log p(z) alone by the draw."""
+    mu = np.random.default_rng(0).normal(size=N)
+    q = BandedGaussian(mu, CHOL, OFFSETS)
+    eps = q.noise(random.key(3), (50,))
+    z = q.sample(eps)
+    probe = ops.trace_probe_banded(CHOL, eps, offsets=OFFSETS)
+    free = q.kl() + 0.5 * (probe - ops.trace_inverse_banded(CHOL, offsets=OFFSETS))
+    a = q.log_prob(z) - q.standard.log_prob(z)
+    np.testing.assert_allclose(a - free, (z - mu) @ mu + 0.5 * (N - (eps**2).sum(axis=1)), rtol=1e-10, atol=1e-12)
 
 
 def test_signs_have_no_variance_on_a_diagonal():

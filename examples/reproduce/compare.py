@@ -2,12 +2,14 @@
 
     python examples/reproduce/compare.py digits --vary posterior diagonal ar1 chain
     python examples/reproduce/compare.py digits --vary activation tanh sigmoid relu leaky_relu softplus elu
-    python examples/reproduce/compare.py digits --vary hidden 200 200,200 200,200,200
+    python examples/reproduce/compare.py digits --vary hidden 200 200,200 200,200,200 --set decoder_hidden=200
     python examples/reproduce/compare.py digits --vary prior none random_walk mixture:10
     python examples/reproduce/compare.py digits --vary model vae map denoising autoencoder
+    python examples/reproduce/compare.py frey_faces --vary model factor_analysis linear vae nlfa --set observation=gaussian
 
 Every bound printed is a bound: the same averaging over the batch for each part of it, the same noise for every candidate.
-An autoencoder has none, so only the cross-entropy of its reconstructions compares: from the mean code, and from a draw.
+An autoencoder has none, so only its reconstructions compare: log p(x | z) from the mean code and from a draw, and the
+squared error of the former, summed over columns.
 """
 
 from __future__ import annotations
@@ -21,14 +23,22 @@ from typing import Any
 import numpy as np
 
 import gvae
-from gvae import data, random
+from gvae import data, models, random
 
 
-def reconstruction(model: gvae.VAE, x: np.ndarray, draw: bool) -> float:
-    """log p(x | z), in nats per row, at the posterior's mean or at one draw."""
-    q = model.posterior_of(x)
-    z = q.sample(q.noise(random.key(7))) if draw else q.mean
-    return float(model.model_.decoder(model.parameters_, z).log_prob(x.astype(model.model_.dtype)).mean())
+def reconstruction(model: gvae.VAE, x: np.ndarray) -> tuple[float, float, float]:
+    """log p(x | z), in nats per row, at the posterior's mean and at one draw, and the squared error at the mean."""
+    q, x = model.posterior_of(x), x.astype(model.model_.dtype)
+    at_mean, of_draw = (model.model_.decoder(model.parameters_, z) for z in (q.mean, q.sample(q.noise(random.key(7)))))
+    error = ((at_mean.mean - x) ** 2).sum(axis=1)
+    return float(at_mean.log_prob(x).mean()), float(of_draw.log_prob(x).mean()), float(error.mean())
+
+
+def parsed(setting: str, text: str) -> Any:
+    """A setting's value: widths of layers as 200,200; numbers; none; or a name."""
+    if setting.endswith("hidden"):
+        return [int(width) for width in text.split(",") if width]
+    return None if text == "none" else int(text) if text.isdecimal() else text
 
 
 def main() -> None:
@@ -36,6 +46,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--data-dir")
     parser.add_argument("--vary", nargs="+", required=True, metavar=("SETTING", "VALUE"))
+    parser.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="of all candidates")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--rows", type=int)
@@ -46,25 +57,28 @@ def main() -> None:
     dataset = data.load(options.data, data_dir=options.data_dir)
     setting, *values = options.vary
     train, test = dataset.train[: options.rows], dataset.test[:2000]
-    fixed: dict[str, Any] = {"latent": options.latent, "hidden": options.hidden, "posterior": "diagonal"}
+    common = {"latent": options.latent, "hidden": options.hidden, "posterior": "diagonal"}
+    fixed: dict[str, Any] = {name: parsed(name, text) for name, text in (pair.split("=", 1) for pair in options.set)}
     print(f"{dataset.name}, {len(train)} + {len(test)} rows, {options.epochs} epochs, seeds {options.seeds}: nats per row")
-    print(f"{setting:<18}{'ELBO':>18}{'log p(x)':>18}{'rec. at mean':>16}{'rec. of a draw':>16}")
+    print(f"{setting:<18}{'ELBO':>18}{'log p(x)':>18}{'rec. at mean':>16}{'rec. of a draw':>16}{'squared error':>16}")
     for value in values:
-        given: Any = [int(width) for width in value.split(",")] if setting == "hidden" else value
         rows = []
         for seed in options.seeds:
             started = time.perf_counter()
-            chosen = fixed | {setting: None if value == "none" else given}
+            chosen = fixed | {setting: parsed(setting, value)}
+            own = models.MODELS[chosen.get("model", "vae")].defaults  # linear models have no hidden layers, say
+            chosen = {name: x for name, x in common.items() if name not in own} | chosen
             model = gvae.VAE(**chosen, epochs=options.epochs, random_state=seed).fit(train)
             summary = model.evaluate(test, samples=200).summary()
-            at_mean, of_draw = (reconstruction(model, test, draw) for draw in (False, True))
-            rows.append((summary["elbo"], summary["log_likelihood"], at_mean, of_draw))
+            at_mean, of_draw, error = reconstruction(model, test)
+            rows.append((summary["elbo"], summary["log_likelihood"], at_mean, of_draw, error))
             if options.out is not None:
                 row = {"data": dataset.name, setting: value, "seed": seed, "seconds": time.perf_counter() - started}
+                row |= summary | {"at_mean": at_mean, "of_draw": of_draw, "squared_error": error}
                 with open(options.out, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row | summary | {"at_mean": at_mean, "of_draw": of_draw}) + "\n")
-        mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.zeros(4)
-        cells = "".join(f"{m:>{w - 7}.2f} +-{s:4.2f}" for m, s, w in zip(mean, spread, (18, 18, 16, 16), strict=True))
+                    file.write(json.dumps(row) + "\n")
+        mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.zeros(5)
+        cells = "".join(f"{m:>{w - 7}.2f} +-{s:4.2f}" for m, s, w in zip(mean, spread, (18, 18, 16, 16, 16), strict=True))
         print(f"{value:<18}{cells}", flush=True)
 
 

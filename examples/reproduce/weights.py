@@ -1,6 +1,6 @@
 """Beliefs about the decoder's weights on MNIST: none (VAE), the most probable ones (MAP), full variational Bayes.
 
-    python examples/reproduce/weights.py --out FOLDER [--data-dir FOLDER] [--rows 20000] [--epochs 30] [--seed 1]
+    python examples/reproduce/weights.py --out FOLDER [--rows 20000] [--epochs 30] [--seed 1] [--models bayes map vae]
 
 A 784-100-16 encoder and a 16-100-784 decoder, dynamic binarization. Printed per model: the reconstruction term
 E log p(x | z) of the first and of the last epoch; the bound per row, with what the weights cost (KL(q(w) ‖ p(w)) / N) where
@@ -44,12 +44,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--models", nargs="+", default=["bayes", "map", "vae"])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     mnist = data.load("mnist", data_dir=options.data_dir)
     train, test = mnist.train[: options.rows], mnist.test[:2000]
     print(f"a decoder that ignores z: {ignoring_z(train, test):.2f} nats per test image")
-    for name in ("bayes", "map", "vae"):
+    for name in options.models:
         started = time.perf_counter()
         model = gvae.VAE(
             model=name, latent=16, posterior="diagonal", hidden=(100,), epochs=options.epochs, random_state=options.seed
@@ -64,10 +65,10 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row))
         if name == "bayes":
-            pictures = spread(model, test[:10])
+            pictures = spread(model, test[:14])
             shown = pictures["standard deviation"]
             pictures["standard deviation"] = shown / shown.max()
-            plots.samples(options.out / "spread.png", pictures, mnist.image_shape)
+            plots.rows(options.out / "spread.png", pictures, mnist.image_shape)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
+    def __getitem__(self, part: Any) -> Batch:
+        """Some of the rows: a slice, or positions."""
+        columns: dict[str, Any] = {n: None if column is None else column[part] for n, column in vars(self).items()}
+        return Batch(columns, columns.pop("index"), columns.pop("weight"))
+
     def __getattr__(self, name: str) -> Any:
         raise DataError(f"the model asks for column {name!r}; the data has {', '.join(sorted(self.__dict__))}")
 

@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 
 from gvae import random
-from gvae.autodiff import gradient
 from gvae.data import Batch
 from gvae.errors import ConfigError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import Sampler, standard_error
 from gvae.evaluation.subject import Subject, whole
-from gvae.nn import Parameters
-from gvae.objectives import ELBO
-from gvae.optim import Adam
+from gvae.training import ascend
 
 __all__ = ["Gaps", "inference_gaps"]
 
@@ -86,17 +83,14 @@ def inference_gaps(
     sampler = Sampler(subject, samples, memory, streams.GAPS)
 
     def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
-        best = Parameters(raw_of(subject.parameters, subject.state, batch))
-        slope, optimizer = best.zeros(), Adam(best, learning_rate)
+        known = subject.parameters | subject.own(batch)
+        start = raw_of(known, subject.state, batch)
 
-        def loss(raw: Any, noise: Any) -> Any:
-            return -len(batch) * ELBO()(subject.terms(batch, noise, raw))[0]
+        def noise(step: int) -> dict[str, Any]:
+            return subject.model.noise(random.fold_in(subject.key, streams.GAPS, i, 0, step), batch, draws)
 
-        for step in range(steps):
-            noise = subject.model.noise(random.fold_in(subject.key, streams.GAPS, i, 0, step), batch, draws)
-            gradient(lambda raw, noise=noise: loss(raw, noise), dict(best), out=dict(slope))
-            optimizer.learning_rate = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-            optimizer.update(slope)
+        subjected = (subject.model, known, subject.state, batch)
+        best = ascend(*subjected, start, noise, steps=steps, learning_rate=learning_rate)
         ours, theirs = sampler(i, batch), sampler(i, batch, best)
         columns = {"elbo": ours["log_weight"], "best_elbo": theirs["log_weight"]}
         columns |= {name: theirs[name] for name in ("log_likelihood", "pareto_k")}

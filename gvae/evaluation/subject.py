@@ -11,11 +11,12 @@ from gvae import random
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
+from gvae.training import infer
 
 __all__ = ["Subject", "whole"]
 
 # what the key is folded with, once per use, for ever: streams of different purpose never meet
-BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION = range(9)
+BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION, INFERENCE = range(10)
 
 
 class Subject:
@@ -26,6 +27,7 @@ class Subject:
     batch_size : rows at once; it decides which row gets which noise
     progress   : show a bar per measure
     partial    : keeps results on their way; see gvae.evaluation.partial
+    rows       : per-datum parameters (N, ..) by name, where the model has such: inferred for these rows, see training.infer
     Raises DataError for a table without rows, ConfigError for parameters that are not this model's.
     """
 
@@ -55,10 +57,20 @@ class Subject:
                     f"evaluate: the parameters are of another model: {name} is {what}, "
                     f"expected {expected.dtype} of shape {expected.shape}"
                 )
+        self.rows: dict[str, np.ndarray] = {}
+        if hasattr(model, "init_rows"):
+            self.rows = self.each("inference", self._infer, settings={})
+
+    def _infer(self, i: int, batch: Batch) -> dict[str, np.ndarray]:
+        return infer(self.model, self.parameters, self.state, batch, random.fold_in(self.key, INFERENCE))
+
+    def own(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The per-datum parameters of a batch's rows, which have been inferred."""
+        return {name: values[batch.index] for name, values in self.rows.items()}
 
     def terms(self, batch: Batch, noise: Mapping[str, Any], instead: Mapping[str, Any] | None = None) -> Any:
         """What the model says about a batch; `instead` goes before the parameters of the same names."""
-        return self.model.terms(self.parameters | dict(instead or {}), self.state, batch, noise)
+        return self.model.terms(self.parameters | self.own(batch) | dict(instead or {}), self.state, batch, noise)
 
     def optional(self, method: str, measure: str) -> Callable:
         """An optional method of the model; ConfigError if it has none."""

@@ -186,6 +186,8 @@ class Conditional:
 
     def raw(self, params: Mapping[str, Any], x: Any) -> np.ndarray:
         """All of the family's raw numbers for each row, the shared ones included: (..., n_params)."""
+        if f"{self.name}.raw" in params:
+            return params[f"{self.name}.raw"]
         emitted, shared = self.network(params, x), params.get(f"{self.name}.shared")
         if shared is None:
             return emitted

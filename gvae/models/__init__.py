@@ -6,7 +6,11 @@
 
     optionally
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
-    init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them
+    init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them.
+                                                          Those of rows not trained on are inferred: see training.infer
+    row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of
+                                                          all (0); their learning rate, in learning rates (1)
+    update(params, batch) -> dict of arrays               the parameters after a step of the model's own, not a gradient's
     pure = True                                           terms depends on its arguments only and has no other effect, so
                                                           that a step can be replayed without calling it again; a subclass
                                                           with terms of its own has to say so itself
@@ -20,24 +24,24 @@
 columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.
 """
 
-from collections.abc import Callable
-
 from gvae.models.autoencoder import Autoencoder
 from gvae.models.denoising import Denoising
-from gvae.models.factor_analysis import FactorAnalysis, LinearVAE
+from gvae.models.factor_analysis import FactorAnalysis, FactorAnalysisEM, LinearVAE
 from gvae.models.hierarchical import Hierarchical
 from gvae.models.nlfa import NonlinearFactorAnalysis
 from gvae.models.vae import VAE
 from gvae.models.weights import MAP, Bayes
 
-# what `gvae train --model` and gvae.VAE(model=) know: VAE's arguments and n_rows, of the training data -> a VAE or its kin
-MODELS: dict[str, Callable[..., VAE]] = {
-    "vae": lambda *args, n_rows, **settings: VAE(*args, **settings),
+MODELS: dict[str, type[VAE] | type[Hierarchical]] = {  # what `gvae train --model` and gvae.VAE(model=) know
+    "vae": VAE,
     "map": MAP,
     "bayes": Bayes,
-    "denoising": lambda *args, n_rows, **settings: Denoising(*args, **settings),
-    "autoencoder": lambda *args, n_rows, **settings: Autoencoder(*args, **settings),
-    "factor_analysis": lambda *args, n_rows, **settings: LinearVAE(*args, **settings),
+    "denoising": Denoising,
+    "autoencoder": Autoencoder,
+    "linear": LinearVAE,
+    "factor_analysis": FactorAnalysisEM,
+    "nlfa": NonlinearFactorAnalysis,
+    "hierarchical": Hierarchical,
 }
 
 __all__ = [
@@ -48,6 +52,7 @@ __all__ = [
     "Bayes",
     "Denoising",
     "FactorAnalysis",
+    "FactorAnalysisEM",
     "Hierarchical",
     "LinearVAE",
     "NonlinearFactorAnalysis",

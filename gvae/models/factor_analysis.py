@@ -9,19 +9,23 @@ W is determined up to a rotation: compare W Wᵀ + diag psi. Source: Rubin and T
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
-from gvae import families, random
+from gvae import dispatch, families, random
 from gvae.checks import check_shapes
 from gvae.distributions import DenseGaussian
 from gvae.errors import ConfigError, DataError
+from gvae.families.base import bounded
 from gvae.models.vae import VAE
 from gvae.ops.banded import LOG_2PI
 
-__all__ = ["FactorAnalysis", "LinearVAE"]
+__all__ = ["FactorAnalysis", "FactorAnalysisEM", "LinearVAE"]
+
+FLOOR = 1e-5  # of psi, in training: above the square of the family's least standard deviation, 1e-3
 
 
 @dataclass
@@ -62,17 +66,26 @@ class FactorAnalysis:
         W = random.normal(random.key(seed), (D, latent), np.float64) * np.sqrt(variance / latent)[:, None]
         model = cls(W, b, variance)
         for _ in range(iterations):
-            # E step: E[z] = beta (x - b), and the mean of E[z zᵀ] is I - beta W + beta S betaᵀ
-            beta = np.linalg.solve(model.M, (model.W / model.psi[:, None]).T)
-            second = np.eye(latent) - beta @ model.W + beta @ S @ beta.T
-            # M step
-            W = np.linalg.solve(second, beta @ S).T
-            psi = np.maximum(np.diag(S) - (W * (beta @ S).T).sum(axis=1), floor)
-            model = cls(W, b, psi, model.history)
+            model = model.step(S, floor)
             model.history.append(float(model._mean_log_prob(S)))
             if len(model.history) > 1 and model.history[-1] - model.history[-2] < tolerance:
                 break
         return model
+
+    def step(self, S: np.ndarray, floor: float) -> FactorAnalysis:
+        """An iteration of EM on rows with second moments S (D, D) about b."""
+        # E step: E[z] = beta (x - b), and the mean of E[z zᵀ] is I - beta W + beta S betaᵀ
+        beta = self.to_code
+        second = np.eye(len(beta)) - beta @ self.W + beta @ S @ beta.T
+        # M step
+        W = np.linalg.solve(second, beta @ S).T
+        psi = np.maximum(np.diag(S) - (W * (beta @ S).T).sum(axis=1), floor)
+        return FactorAnalysis(W, self.b, psi, self.history)
+
+    @property
+    def to_code(self) -> np.ndarray:
+        """beta = M⁻¹ Wᵀ diag(psi)⁻¹, (k, D), with E[z | x] = beta (x - b)."""
+        return np.linalg.solve(self.M, (self.W / self.psi[:, None]).T)
 
     @property
     def M(self) -> np.ndarray:
@@ -112,8 +125,8 @@ class FactorAnalysis:
         """The same model as a VAE with a linear decoder, and its parameters: a linear encoder with the exact posterior
         ("full"), or with the best one of independent variables ("diagonal"). In float64."""
         D, k = self.W.shape
-        model = VAE(D, k, posterior, "gaussian", (), dtype=np.float64)
-        to_mean = np.linalg.solve(self.M, (self.W / self.psi[:, None]).T).T
+        model = LinearVAE(D, k, posterior, dtype=np.float64)
+        to_mean = self.to_code.T
         if posterior == "full":
             r = np.linalg.cholesky(np.linalg.inv(self.M))
             rest = np.concatenate([_unbounded(np.log(np.diag(r))), _unbounded(r[np.tril_indices(k, -1)], 1e3)])
@@ -131,11 +144,65 @@ class FactorAnalysis:
 
 
 class LinearVAE(VAE):
-    """A VAE without hidden layers, whatever `hidden` says: with a Gaussian observation it is factor analysis by gradients,
-    with the exact posterior where its family is "full". Settings as VAE's."""
+    """A VAE without hidden layers: with a Gaussian observation it is factor analysis by gradients, with the exact posterior
+    where its family is "full". Settings as VAE's; ConfigError for hidden layers."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"hidden": ()}
 
     def __init__(self, n_inputs, latent=16, posterior="full", observation="gaussian", hidden=(), *args, **settings):
+        for name, widths in (("hidden", hidden), ("decoder_hidden", settings.get("decoder_hidden") or ())):
+            if len(widths):
+                raise ConfigError(f"{type(self).__name__}: {name} is {tuple(widths)}, expected none: the model is linear")
         super().__init__(n_inputs, latent, posterior, observation, (), *args, **settings)
+
+
+class FactorAnalysisEM(LinearVAE):
+    """Factor analysis whose training step is an iteration of exact EM on all rows, without gradients.
+
+    Its encoder is the exact posterior of its decoder after every step, so that each draw of estimator A is log p(x), and the
+    bounds that training reports are exact. psi is kept from falling below 1e-5. Settings as VAE's; ConfigError for another
+    observation, posterior or prior than "gaussian", "full" and None.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **LinearVAE.defaults,
+        "posterior": "full",
+        "observation": "gaussian",
+        "objective": "elbo_a",
+        "batch_size": None,
+    }
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        given = {"posterior": self.posterior, "observation": self.observation, "prior": self.prior}
+        for (name, family), expected in zip(given.items(), ("full", "gaussian", None), strict=True):
+            if (None if family is None else str(family)) != expected:
+                raise ConfigError(f"FactorAnalysisEM: {name} is {family}, expected {expected}; a linear VAE takes others")
+
+    def init(self, key):
+        return self._with_encoder(_decoder(super().init(key)))
+
+    def update(self, params, batch):
+        x = np.asarray(dispatch.to_host(batch.x), np.float64)
+        if len(x) != self.n_rows:
+            raise ConfigError(f"FactorAnalysisEM: a batch of {len(x)} rows, expected all {self.n_rows}: EM takes no part")
+        b = x.mean(axis=0)  # the best one, whatever W and psi
+        e = x - b
+        model = _decoder({name: dispatch.to_host(value) for name, value in params.items()})
+        moved = self._with_encoder(replace(model, b=b).step(e.T @ e / len(x), FLOOR))
+        return {name: dispatch.beside(value, batch.x) for name, value in moved.items()}
+
+    def _with_encoder(self, model: FactorAnalysis) -> dict[str, np.ndarray]:
+        params = {name: value.astype(self.dtype) for name, value in model.as_vae()[1].items()}
+        if not all(np.isfinite(value).all() for value in params.values()):
+            raise DataError("FactorAnalysisEM: noise or codes have standard deviations outside (1e-3, 1e3): scale the data")
+        return params
+
+
+def _decoder(params: Mapping[str, np.ndarray]) -> FactorAnalysis:
+    """The factor analysis that a linear decoder is, in float64."""
+    W, b, shared = (np.asarray(params[f"decoder.{name}"], np.float64) for name in ("0.weight", "0.bias", "shared"))
+    return FactorAnalysis(W.T, b, np.exp(2 * bounded(shared, families.LOG_SCALE)))
 
 
 def _unbounded(value: Any, limit: float = families.LOG_SCALE) -> Any:

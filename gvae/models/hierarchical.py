@@ -8,12 +8,13 @@ Source: Burda, Grosse and Salakhutdinov (2016), section 3 (two layers of diagona
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gvae import families, random
+from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.objectives import Layer, Terms
@@ -22,52 +23,89 @@ __all__ = ["Hierarchical"]
 
 
 class Hierarchical:
-    """latents              : variables of z_1 .. z_L, from the data upwards
-    hidden               : widths of each encoder's hidden layers, one sequence a layer; mirrored in the decoders
-    posterior, prior     : families of q(z_l | .) and of p(z_l | z_(l+1)): one for all, or one a layer (a prior fewer)
-    top                  : None for the standard p(z_L), else a family whose parameters are learned
+    """n_inputs    : variables of x
+    latent         : variables of z_1 .. z_L, from the data upwards
+    hidden         : widths of each encoder's hidden layers, the same for all or one sequence a layer
+    decoder_hidden : those of the decoders; None: each mirrors its encoder
+    posterior      : families of q(z_l | .): one for all, or one a layer
+    between        : families of p(z_l | z_(l+1)): one for all, or one for each l < L
+    prior          : None for the standard p(z_L), else a family whose parameters are learned
+    n_rows         : as in VAE, and of no use here
     """
 
     pure = True
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
         n_inputs: int,
-        latents: Sequence[int] = (100, 50),
-        hidden: Sequence[Sequence[int]] = ((200, 200), (100, 100)),
+        latent: int | Sequence[int] = (100, 50),
         posterior: str | Family | Sequence[str | Family] = "diagonal",
-        prior: str | Family | Sequence[str | Family] = "diagonal",
         observation: str | Family = "bernoulli",
-        top: str | Family | None = None,
+        hidden: Sequence[int] | Sequence[Sequence[int]] = ((200, 200), (100, 100)),
         activation: str = "tanh",
+        prior: str | Family | None = None,
         dtype: Any = np.float32,
+        n_rows: int = 0,
+        decoder_hidden: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        between: str | Family | Sequence[str | Family] = "diagonal",
     ):
-        self.dtype = np.dtype(dtype)
+        self.dtype, self.n_rows = np.dtype(dtype), n_rows
+        latents = [latent] if isinstance(latent, (int, np.integer)) else list(latent)
         L = len(latents)
         if not L:
-            raise ConfigError("Hierarchical: latents is empty, expected at least one layer")
-        posteriors, priors = _each("posterior", posterior, L), _each("prior", prior, L - 1)
-        hidden = _each("hidden", hidden, L)
-        self.posteriors = [families.parse(family, n) for family, n in zip(posteriors, latents, strict=True)]
+            raise ConfigError("Hierarchical: latent is empty, expected at least one layer")
+        widths = _each("hidden", hidden, L)
+        mirrored = [tuple(w)[::-1] for w in widths] if decoder_hidden is None else _each("decoder_hidden", decoder_hidden, L)
         emitted = [families.parse(observation, n_inputs)]
-        emitted += [families.parse(family, n) for family, n in zip(priors, latents[:-1], strict=True)]
-        self.top = None if top is None else families.parse(top, latents[-1])
+        emitted += [families.parse(family, n) for family, n in zip(_each("between", between, L - 1), latents, strict=False)]
+        self.posteriors = [families.parse(f, n) for f, n in zip(_each("posterior", posterior, L), latents, strict=True)]
+        self.prior = None if prior is None else families.parse(prior, latents[-1])
         self.encoders = [
-            Conditional(f"encoder{i + 1}", n, family, hidden[i], activation)
+            Conditional(f"encoder{i + 1}", n, family, widths[i], activation)
             for i, (n, family) in enumerate(zip((n_inputs, *latents[:-1]), self.posteriors, strict=True))
         ]
         self.decoders = [
-            Conditional(f"decoder{i}", n, family, tuple(hidden[i])[::-1], activation)
+            Conditional(f"decoder{i}", n, family, mirrored[i], activation)
             for i, (n, family) in enumerate(zip(latents, emitted, strict=True))
         ]
+        # what is next to the data: codes are those of z_1
+        self.encoder, self.decoder, self.posterior = self.encoders[0], self.decoders[0], self.posteriors[0]
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
         params: dict[str, np.ndarray] = {}
         for i, part in enumerate((*self.encoders, *self.decoders)):
             params |= part.init(random.fold_in(key, i), self.dtype)
-        if self.top is not None:
-            params["top.raw"] = self.top.start(random.fold_in(key, len(self.encoders) + len(self.decoders)), self.dtype)
+        if self.prior is not None:
+            n = len(self.encoders) + len(self.decoders)
+            params["prior.raw"] = self.prior.start(random.fold_in(key, n), self.dtype)
         return params
+
+    def prior_of(self, params: Any) -> Distribution:
+        """p(z_L)."""
+        if self.prior is not None:
+            return self.prior(params["prior.raw"])
+        last = self.posteriors[-1]
+        return last(np.zeros(last.n_params, self.dtype)).standard
+
+    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> Any:
+        """n draws of z_1, (n, latent[0]), from the top down."""
+        p = self.prior_of(params)
+        z = p.sample(p.noise(random.fold_in(key, 0), (n,)))
+        for i in reversed(range(1, len(self.decoders))):
+            p = self.decoders[i](params, z)
+            z = p.sample(p.noise(random.fold_in(key, i)))
+        return z
+
+    @property
+    def has_closed_kl(self) -> bool:
+        """Whether the KL of the whole has a closed form: with one layer at most, as p(z_l) depends on a draw of z_(l+1)."""
+        q = self.posterior(np.zeros(self.posterior.n_params, self.dtype))
+        p = None if self.prior is None else self.prior(np.zeros(self.prior.n_params, self.dtype))
+        return len(self.posteriors) == 1 and q.kl(p) is not None
+
+    def scoring(self) -> Hierarchical:
+        return self
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         shape = (samples, len(batch))
@@ -83,7 +121,7 @@ class Hierarchical:
             q.append(encoder(params, z[i]))
             z.append(q[i].sample(noise[f"z{i + 1}"]))
         x, *p = [decoder(params, above) for decoder, above in zip(self.decoders, z[1:], strict=True)]
-        top = None if self.top is None else self.top(params["top.raw"])
+        top = None if self.prior is None else self.prior(params["prior.raw"])
 
         def layer(i: int) -> Layer:
             below = i + 1 < len(q)
@@ -101,9 +139,7 @@ class Hierarchical:
         return Terms({"x": x.log_prob(batch.x)}, layers, inference=inference, views={"x": x})
 
     def generate(self, params: Any, state: Any, noise: Any) -> Terms:
-        last = self.posteriors[-1]
-        standard = last(np.zeros(last.n_params, self.dtype)).standard
-        p: Any = standard if self.top is None else self.top(params["top.raw"])
+        p: Any = self.prior_of(params)
         layers: list[Layer] = []
         for i in reversed(range(len(self.decoders))):  # from the top down
             z = p.sample(noise[f"z{i + 1}"])
@@ -113,8 +149,8 @@ class Hierarchical:
 
 
 def _each(name: str, value: Any, n: int) -> Sequence[Any]:
-    """One value for each of n layers."""
-    if isinstance(value, (str, Family)):
+    """One value for each of n layers: a family, or the widths of hidden layers."""
+    if isinstance(value, (str, Family)) or all(isinstance(width, (int, np.integer)) for width in value):
         return [value] * n
     if len(value) != n:
         raise ConfigError(f"Hierarchical: {name} has {len(value)} entries, expected one for each of {n}")

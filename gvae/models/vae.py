@@ -7,13 +7,14 @@ Source: Kingma and Welling (2014); with structured posteriors, Peste and Malagò
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gvae import families, random
 from gvae.distributions import Distribution
+from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.objectives import Layer, Terms
 
@@ -25,9 +26,13 @@ class VAE:
 
     posterior, observation : families, as objects or text
     prior                  : None for the standard prior, else a family whose parameters are learned
+    decoder_hidden         : widths of the decoder's layers, where they are not to mirror the encoder's
+    n_rows                 : rows of the training data, for those of its kin whose bound or step depends on it
+    defaults               : settings of gvae.VAE that a model of the kin has, where they are left as they are
     """
 
     pure = True
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -39,13 +44,18 @@ class VAE:
         activation: str = "elu",
         prior: str | Family | None = None,
         dtype: Any = np.float32,
+        n_rows: int = 0,
+        decoder_hidden: Sequence[int] | None = None,
     ):
-        self.dtype = np.dtype(dtype)
+        if not isinstance(latent, (int, np.integer)):
+            raise ConfigError(f"{type(self).__name__}: latent is {latent!r}, expected a whole number; see hierarchical")
+        self.dtype, self.n_rows = np.dtype(dtype), n_rows
         self.posterior = families.parse(posterior, latent)
         self.observation = families.parse(observation, n_inputs)
         self.prior = None if prior is None else families.parse(prior, latent)
         self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, activation)
-        self.decoder = Conditional("decoder", latent, self.observation, tuple(hidden)[::-1], activation)
+        decoder_hidden = tuple(hidden)[::-1] if decoder_hidden is None else decoder_hidden
+        self.decoder = Conditional("decoder", latent, self.observation, decoder_hidden, activation)
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
         params = self.encoder.init(random.fold_in(key, 0), self.dtype)

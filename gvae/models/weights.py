@@ -32,11 +32,13 @@ __all__ = ["MAP", "Bayes"]
 class _Weighed(VAE):
     """n_rows N: how many rows share the weights      alpha: the prior's standard deviation      other settings: VAE's"""
 
-    def __init__(self, *args: Any, n_rows: int, alpha: float = 1.0, **settings: Any):
+    def __init__(self, *args: Any, alpha: float = 1.0, **settings: Any):
         super().__init__(*args, **settings)
-        if not isinstance(n_rows, int) or n_rows < 1 or not alpha > 0:
-            raise ConfigError(f"{type(self).__name__}: n_rows is {n_rows!r}, alpha {alpha!r}; expected positive numbers")
-        self.n_rows, self.alpha, self.weighs = n_rows, alpha, True
+        if not isinstance(self.n_rows, int) or self.n_rows < 1 or not alpha > 0:
+            raise ConfigError(
+                f"{type(self).__name__}: n_rows is {self.n_rows!r}, alpha {alpha!r}; expected positive numbers"
+            )
+        self.alpha, self.weighs = alpha, True
 
     def scoring(self) -> VAE:
         """The model by which single rows are scored after training: what the weights cost is not theirs."""

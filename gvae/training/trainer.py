@@ -16,12 +16,14 @@ from gvae.errors import ConfigError, NonFiniteError, RunError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average, shorten
+from gvae.training.rows import infer
 
 # what a key is folded with, once per use, for ever: streams of different purpose never meet
-INIT, ORDER, BINARIZE, NOISE, VALIDATE = range(5)
+INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS = range(6)
 
 RECORDINGS = 8  # at most: each is a list of nodes and their settings
 NAMED = 20  # rows at most that a failure is traced to
+INFERENCE: dict[str, Any] = {"steps": 50, "draws": 2, "learning_rate": 0.4}  # in validation: cheap, and still a bound
 ADVICE = "a smaller learning rate, a bound on the gradient or data on a smaller scale often helps"
 
 Snapshot = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays by name, and plain values that JSON can hold
@@ -123,8 +125,8 @@ class Trainer:
         """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row: floats, or scalars
         on the device, whose reading waits for it.
 
-        Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient; on a
-        device nothing is looked at.
+        Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient (and
+        the batch's own parameters, by earlier steps of `row_steps`); on a device nothing is looked at.
         """
         metrics, update = self.prepare(batch)
         update()
@@ -142,39 +144,70 @@ class Trainer:
                 numbers `adam`, and `weight`, the average's. It is not counted then
         """
         if given is None:
-            self.optimizer.learning_rate = self.rate(self.steps)
             key, step = random.fold_in(self.key, NOISE, self.steps), self.steps
         else:
             key, step = given["noise"], given["step"]
         noise = self.model.noise(key, batch, self.samples)
-        row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
-        params = dict(self.parameters) | row_params
-        out = dict(self.gradient) | {name: np.empty_like(v) for name, v in row_params.items()}
         inputs = {"batch": vars(batch), "noise": noise, "state": self.state, "step": step}
-        metrics, state = self._evaluate(params, inputs, out)
+        if hasattr(self.model, "update"):
+            metrics, state, move = self._move(batch, inputs)
+        else:
+            metrics, state, move = self._climb(batch, inputs, given)
         self.reported = tuple(metrics)
-        gradients = [self.gradient.flat, *(out[name] for name in self.rows)]
-        length = norm(*gradients) if self.device == "cpu" or self.clip is not None else 0.0
-        if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and math.isfinite(length)):
-            raise self._failure(params, inputs, out, metrics["bound"])
-        if self.clip is not None:
-            shorten(gradients, length, self.clip)
-        for optimizer in self.rows.values():
-            optimizer.learning_rate = self.optimizer.learning_rate
-        moved = {name: optimizer.moved(batch.index, out[name]) for name, optimizer in self.rows.items()}
         flat, averaged = self.parameters.flat, self.average is not None
         scratch = dispatch.empty(flat.shape, flat.dtype, flat) if averaged else None
 
         def update() -> None:
-            self.optimizer.update(self.gradient, *(() if given is None else (given["adam"],)))
-            for name, optimizer in self.rows.items():
-                optimizer.keep(batch.index, moved[name])
+            move()
             if self.average is not None:
                 self.average.after_step(self.parameters, None if given is None else given["weight"], scratch)
             self._keep(state)
             self.steps += given is None
 
         return metrics, update
+
+    def _move(self, batch: Batch, inputs: dict) -> tuple[dict[str, Any], dict, Callable[[], None]]:
+        """(metrics, state, move) of a step that the model takes itself; `move()` takes it."""
+        _, (metrics, state) = self._terms(dict(self.parameters), inputs)
+        metrics = {name: x if dispatch.is_cuda(x) else float(x) for name, x in metrics.items()}
+        if self.device == "cpu" and not math.isfinite(metrics["bound"]):
+            raise self._failure(dict(self.parameters), inputs, {}, metrics["bound"])
+        moved = self.model.update(self.parameters, batch)
+
+        def move() -> None:
+            for name, value in moved.items():
+                self.parameters[name][...] = value
+
+        return metrics, state, move
+
+    def _climb(
+        self, batch: Batch, inputs: dict, given: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], dict, Callable[[], None]]:
+        """(metrics, state, move) of a step of the optimisers; `move()` takes it."""
+        if given is None:
+            self.optimizer.learning_rate = self.rate(self.steps)
+        for optimizer in self.rows.values():
+            optimizer.learning_rate = self.optimizer.learning_rate * getattr(self.model, "row_rate", 1.0)
+        if self.rows:
+            self._climb_alone(batch, inputs)
+        row_params = self._own(batch)
+        params = dict(self.parameters) | row_params
+        out = dict(self.gradient) | {name: np.empty_like(v) for name, v in row_params.items()}
+        metrics, state = self._evaluate(params, inputs, out)
+        gradients = [self.gradient.flat, *(out[name] for name in self.rows)]
+        length = norm(*gradients) if self.device == "cpu" or self.clip is not None else 0.0
+        if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and math.isfinite(length)):
+            raise self._failure(params, inputs, out, metrics["bound"])
+        if self.clip is not None:
+            shorten(gradients, length, self.clip)
+        moved = {name: optimizer.moved(batch.index, out[name]) for name, optimizer in self.rows.items()}
+
+        def move() -> None:
+            self.optimizer.update(self.gradient, *(() if given is None else (given["adam"],)))
+            for name, optimizer in self.rows.items():
+                optimizer.keep(batch.index, moved[name])
+
+        return metrics, state, move
 
     def _keep(self, state: dict[str, Any]) -> None:
         """The model's new state: on a device in the arrays of the old one, for a graph reads those."""
@@ -184,6 +217,24 @@ class Trainer:
                 old[...] = new
                 state[name] = old
         self.state = state or self.state
+
+    def _climb_alone(self, batch: Batch, inputs: dict) -> None:
+        """The steps that a batch's own parameters take before those of all: the E step of variational EM."""
+        shared = dict(self.parameters)
+        for t in range(getattr(self.model, "row_steps", 0)):
+            own = self._own(batch)
+            draws = self.model.noise(random.fold_in(self.key, ROWS, self.steps, t), batch, self.samples)
+            given, out = inputs | {"noise": draws}, {name: np.empty_like(v) for name, v in own.items()}
+            evaluated = autodiff.vjp(lambda p, given=given: self._terms(shared | p, given), own, has_aux=True, out=out)
+            metrics, _ = self._back(evaluated, out)
+            if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and math.isfinite(norm(*out.values()))):
+                raise self._failure(shared | own, given, out, metrics["bound"])
+            for name, optimizer in self.rows.items():
+                optimizer.update(batch.index, out[name])
+
+    def _own(self, batch: Batch) -> dict[str, Any]:
+        """The per-datum parameters of a batch's rows."""
+        return {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
 
     def _evaluate(self, params: dict, inputs: dict, out: dict) -> tuple[dict[str, float], dict]:
         """(metrics, state) of a step, and its gradient in `out`."""
@@ -308,14 +359,15 @@ class Trainer:
         return random.permutation(random.fold_in(self.key, ORDER, self.epochs), n_rows)
 
     def validate(self, table: Table, batch_size: int = 500) -> dict[str, float]:
-        """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time."""
+        """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time. The rows
+        need not be those of training: per-datum parameters are inferred."""
         totals: dict[str, Any] = {}
         weights: Any = 0.0
         key = random.fold_in(self.key, VALIDATE)
         for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
             noise = self.model.noise(random.fold_in(key, 1, i), batch, self.samples)
-            row_params = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
-            terms = self.model.terms(dict(self.weights) | row_params, self.state, batch, noise, self.steps)
+            own = infer(self.model, self.weights, self.state, batch, random.fold_in(key, 2), **INFERENCE)
+            terms = self.model.terms(dict(self.weights) | own, self.state, batch, noise, self.steps)
             _, metrics = self.objective(terms, self.steps, batch.weight)
             weight = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum()))
             weights += weight
