@@ -19,8 +19,8 @@ from gvae import dispatch, families, random
 from gvae.checks import check_shapes
 from gvae.distributions import DenseGaussian
 from gvae.errors import ConfigError, DataError
-from gvae.families.base import bounded
 from gvae.models.vae import VAE
+from gvae.ops import elementwise
 from gvae.ops.banded import LOG_2PI
 
 __all__ = ["FactorAnalysis", "FactorAnalysisEM", "LinearVAE"]
@@ -202,7 +202,7 @@ class FactorAnalysisEM(LinearVAE):
 def _decoder(params: Mapping[str, np.ndarray]) -> FactorAnalysis:
     """The factor analysis that a linear decoder is, in float64."""
     W, b, shared = (np.asarray(params[f"decoder.{name}"], np.float64) for name in ("0.weight", "0.bias", "shared"))
-    return FactorAnalysis(W.T, b, np.exp(2 * bounded(shared, families.LOG_SCALE)))
+    return FactorAnalysis(W.T, b, np.exp(2 * elementwise.bounded(shared, limit=families.LOG_SCALE)))
 
 
 def _unbounded(value: Any, limit: float = families.LOG_SCALE) -> Any:
