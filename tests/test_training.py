@@ -379,7 +379,7 @@ def test_evaluation_keeps_to_its_memory():
     x = (np.random.default_rng(0).uniform(size=(100, 784)) < 0.2).astype(np.float32)
     settings = {"samples": 300, "key": random.key(1)}
     expected = evaluate(model, params, Table(x), **settings)
-    for budget in (8, 20):
+    for budget in (2, 5):
         memory.clear()
         tracemalloc.start()
         got = evaluate(model, params, Table(x), memory=budget, **settings)

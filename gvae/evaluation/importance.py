@@ -28,7 +28,7 @@ from gvae.objectives import Terms
 __all__ = ["COLUMNS", "Evaluation", "Sampler", "Weights", "importance_sampling", "sampling_error", "standard_error"]
 
 ROWS_AT_ONCE = 10_000  # samples x rows whose noise is drawn at once
-ROWS_IN_CACHE = 2_500  # ... and that are decoded at once: of 784 pixels each that is 8 MB in float32
+ROWS_IN_CACHE = 5_000  # ... and that are decoded at once: of 200 units each that is 4 MB in float32
 # an Evaluation's values per row
 COLUMNS = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
 
