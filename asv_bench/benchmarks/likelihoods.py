@@ -40,6 +40,38 @@ class Bernoulli(Likelihood):
         return self.call()
 
 
+class BernoulliAffine(Likelihood):
+    """From the last hidden layer of 200 units."""
+
+    params = (["gvae", "numpy"], MODES, SHAPES, DTYPES)
+
+    def data(self, shape, dtype):
+        self.x = self.binary(*shape[1:], dtype=dtype)
+        h, weight = self.normal(*shape[:2], 200, dtype=dtype), self.normal(200, shape[2], dtype=dtype)
+        return h, 0.1 * weight, self.normal(shape[2], dtype=dtype)
+
+    def op(self, ops, shape, dtype):
+        return lambda h, weight, bias: ops.bernoulli_affine_log_prob(self.x, h, weight, bias)
+
+    def numpy(self, mode, shape, dtype):
+        (h, weight, bias), x = self.data(shape, dtype), self.x
+        y_bar = self.normal(*shape[:2], dtype=dtype)[..., None]
+
+        def call():
+            logits = h @ weight + bias
+            value = bernoulli(x, logits)
+            if mode == "forward":
+                return value
+            bar = (y_bar * (x - 1 / (1 + np.exp(-logits)))).reshape(-1, shape[2])
+            rows = h.reshape(-1, 200)
+            return value, (bar @ weight.T).reshape(h.shape), rows.T @ bar, bar.sum(axis=0)
+
+        return call
+
+    def time_bernoulli_affine(self, *_):
+        return self.call()
+
+
 class Normal(Likelihood):
     """With one learned scale per pixel."""
 

@@ -5,6 +5,7 @@
     python examples/reproduce/compare.py digits --vary hidden 200 200,200 200,200,200 --set decoder_hidden=200
     python examples/reproduce/compare.py digits --vary prior none random_walk mixture:10
     python examples/reproduce/compare.py digits --vary model vae map denoising autoencoder
+    python examples/reproduce/compare.py mnist --set model=hierarchical latent=32,16 --vary posterior diagonal chain
     python examples/reproduce/compare.py frey_faces --vary model factor_analysis linear vae nlfa --set observation=gaussian
 
 Every bound printed is a bound: the same averaging over the batch for each part of it, the same noise for every candidate.
@@ -35,9 +36,11 @@ def reconstruction(model: gvae.VAE, x: np.ndarray) -> tuple[float, float, float]
 
 
 def parsed(setting: str, text: str) -> Any:
-    """A setting's value: widths of layers as 200,200; numbers; none; or a name."""
+    """A setting's value: widths of layers as 200,200; numbers; none; a name; or several of these for several layers."""
     if setting.endswith("hidden"):
         return [int(width) for width in text.split(",") if width]
+    if "," in text:
+        return [parsed(setting, part) for part in text.split(",")]
     return None if text == "none" else int(text) if text.isdecimal() else text
 
 
@@ -78,6 +81,7 @@ def main() -> None:
                 with open(options.out, "a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
         mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.zeros(5)
+        value = value if len(value) < 18 else f"{value}\n{'':<18}"
         cells = "".join(f"{m:>{w - 7}.2f} +-{s:4.2f}" for m, s, w in zip(mean, spread, (18, 18, 16, 16, 16), strict=True))
         print(f"{value:<18}{cells}", flush=True)
 
