@@ -13,7 +13,7 @@ from gvae import data, dispatch, models, objectives, optim, random, training
 from gvae.errors import DeviceError, StoppedError
 from gvae.kernels.cuda import graph, launch
 from gvae.ops import dense
-from gvae.training.feed import Pass
+from gvae.training.feed import Feed, Pass
 
 X = np.random.default_rng(0).random((60, 12), np.float32)
 HOW = {"python": {"replays": False}, "replayed": {"graphs": False}, "graph": {}}
@@ -99,8 +99,24 @@ def test_dequantized_rows_are_the_cpus(anywhere):
     assert (here != table.columns["x"][:9]).any()
 
 
-@pytest.mark.parametrize(("posterior", "why"), [("full", "cu(BLAS|SOLVER)"), ("lowrank:2", "cu(BLAS|SOLVER)")])
-def test_what_cannot_be_captured_is_replayed(anywhere, caplog, posterior, why):
+SETTINGS = {"vr_iwae": ":0.5", "renyi": ":0.5", "ciwae": ":0.2", "miwae": ":2", "piwae": ":2"}
+
+
+@pytest.mark.parametrize("objective", [name + SETTINGS.get(name, "") for name in objectives.OBJECTIVES])
+def test_every_objective_trains_with_graphs_as_on_the_cpu(anywhere, objective):
+    trainer, there = trained("graph", posterior="chain", objective=objective, samples=4, batch_size=20)
+    assert trainer.feed.graph is not None
+    here = training.Trainer(
+        models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, objective=objectives.parse(objective), samples=4
+    )
+    rows = training.train(here.model, data.Table(X, binarize="dynamic"), epochs=3, batch_size=20, trainer=here)[1].rows
+    for mine, wanted in zip(there, rows, strict=True):
+        for name in ("train_bound", "train_log_likelihood"):
+            np.testing.assert_allclose(mine[name], wanted[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize("posterior", ["full", "lowrank:2"])
+def test_what_cannot_be_captured_is_replayed(anywhere, caplog, posterior):
     with caplog.at_level(logging.INFO, "gvae.training.feed"):
         trainer, rows = trained("graph", posterior=posterior)
     assert trainer.feed.graph is None
@@ -289,49 +305,76 @@ def test_keys_on_a_device_draw_there_only(cupy):
 def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections, kind):
     """At whichever allocation it happens, in steps that Python runs, that are recorded, compared, fed and captured; what the
     step has taken is given back, and training goes on with the bits it would have had."""
-    malloc, left = cupy.get_default_memory_pool().malloc, [np.inf]
+    pool, left = cupy.get_default_memory_pool(), [np.inf]
 
     def limited(size):
         left[0] -= 1
         if left[0] < 0:
             raise cupy.cuda.memory.OutOfMemoryError(f"Out of memory allocating {size} bytes")
-        return malloc(size)
+        return pool.malloc(size)
 
-    def epochs(every):
-        """Two of them; each step fails at one of its first allocations, at each `every` later, until none is left."""
-        settings = {"posterior": "diagonal", "hidden": (8,)}
+    def epochs(points):
+        """Two of them, in which step s fails at its allocations points[s], as long as it makes so many. And how often it
+        failed, how many allocations each step made in the end."""
+        settings, failures, needed = {"posterior": "diagonal", "hidden": (8,)}, 0, []
         if kind == "fed":
             model = models.VAE(12, 6, **settings)
         else:
             model = models.NonlinearFactorAnalysis(12, 6, observation="bernoulli", **settings)
         trainer = training.Trainer(model, n_rows=60, seed=3, device="cuda", average="ema:0.9", clip=0.5)
-        table, failures = data.Table(X, binarize="dynamic").to("cuda"), 0
+        table = data.Table(X, binarize="dynamic").to("cuda")
         with dispatch.stream("cuda"), cupy.cuda.using_allocator(limited):
-            for epoch in range(2 if kind == "fed" else 1):
-                steps = Pass(trainer, table, random.key(epoch), 16, trainer.order(60))
-                for i in range(len(steps)):
-                    allowed = i + 4 * epoch if every else np.inf
+            for s in range(8):
+                if s % 4 == 0:
+                    steps = Pass(trainer, table, random.key(s // 4), 16, trainer.order(60))
+                    assert len(steps.there) == 60  # is uploaded
+                for point in [*sorted(points[s]), 10**9]:
+                    before, used = state(trainer), pool.used_bytes()
+                    left[0] = point
+                    try:
+                        steps.step(s % 4)
+                        break
+                    except MemoryError:
+                        failures += 1
+                    finally:
+                        needed.append(point - left[0])
+                        left[0] = np.inf
+                    needed.pop()
+                    assert state(trainer) == before
                     gc.collect()
-                    while True:
-                        before, used = state(trainer), cupy.get_default_memory_pool().used_bytes()
-                        left[0] = allowed
-                        try:
-                            steps.step(i)
-                            break
-                        except MemoryError:
-                            failures += 1
-                        finally:
-                            left[0] = np.inf
-                        assert state(trainer) == before
-                        gc.collect()
-                        assert cupy.get_default_memory_pool().used_bytes() - used <= 20_000  # index arrays, the feed's rows
-                        allowed += every
-        return state(trainer), failures, trainer
+                    assert pool.used_bytes() - used <= 20_000  # index arrays, the feed's rows
+        return state(trainer), failures, needed, trainer
 
-    whole, failures, trainer = epochs(0)
-    assert failures == 0
-    assert (trainer.feed is not None) == (kind == "fed")
-    got, failures, trainer = epochs(23)
-    assert failures > 20
-    assert kind == "rows" or trainer.feed.graph is not None
+    epochs([()] * 8)  # uploads index arrays
+    whole, failures, needed, _ = epochs([()] * 8)
+    assert (failures, len(needed)) == (0, 8)
+    # some from the first to the last, and the last ones: what is not allocated before the step changes something
+    got, failures, _, trainer = epochs([{*range(s, n, 37), *range(max(n - 3, 0), n)} for s, n in enumerate(needed)])
+    assert failures > 15
     assert got == whole
+    if kind == "fed":
+        assert trainer.feed.graph is not None
+        assert needed[5] > 20  # the step that fills the workspace
+        assert needed[6] == 0  # the graph
+
+
+def test_an_error_within_a_pass_leaves_the_next_step_its_numbers(cupy, monkeypatch):
+    flats, run = [], Feed._run
+    for fails in (False, True):
+        trainer, _ = trained("replayed")
+        with dispatch.stream("cuda"):
+            steps = Pass(trainer, trainer.feed.table, random.key(1), 16, np.arange(60))
+            for i in range(3):
+                if fails and i == 1:
+
+                    def half(feed):
+                        feed.position += 1
+                        raise ValueError("in the middle")
+
+                    monkeypatch.setattr(Feed, "_run", half)
+                    with pytest.raises(ValueError, match="in the middle"):
+                        steps.step(i)
+                    monkeypatch.setattr(Feed, "_run", run)
+                steps.step(i)
+        flats.append(trainer.parameters.flat.get())
+    np.testing.assert_array_equal(*flats)
