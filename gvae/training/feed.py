@@ -44,7 +44,7 @@ class Pass:
         feed = self._feed(i)
         self.fed = False
         if feed is not None:
-            feed.step()
+            feed.step(trainer)
             self.fed = True  # not after an error: it begins anew then
         else:
             batch, sums = self.table.batch(self.there[rows], random.fold_in(self.key, i)), trainer.epoch.sums
@@ -69,7 +69,7 @@ class Pass:
                 return None
             trainer.feed = feed = Feed(trainer, self.table, self.batch_size)
         if not self.fed:
-            feed.begin(self.order, self.key, i)
+            feed.begin(trainer, self.order, self.key, i)
         return feed
 
 
@@ -77,10 +77,11 @@ class Feed:
     """A trainer's steps on full batches of a table, from rows of numbers on the device.
 
     graph   : the step as a CUDA graph, once it has been captured        why_not : why there is none
+    It belongs to the trainer it was made for, and holds no reference to it, so that both go when nobody needs them.
     """
 
     def __init__(self, trainer: Trainer, table: Table, batch_size: int):
-        self.trainer, self.table, self.batch_size = trainer, table, batch_size
+        self.table, self.batch_size = table, batch_size
         self.workspace = dispatch.graphs().Workspace()
         self.graph: Any = None
         self.why_not = "" if trainer.graphs else "graphs=False"
@@ -101,9 +102,9 @@ class Feed:
     def is_for(self, table: Table, batch_size: int) -> bool:
         return self.table is table and self.batch_size == batch_size
 
-    def begin(self, order: np.ndarray, key: np.ndarray, first: int) -> None:
+    def begin(self, trainer: Trainer, order: np.ndarray, key: np.ndarray, first: int) -> None:
         """The next step is that of batch `first` of a pass."""
-        trainer, B, n = self.trainer, self.batch_size, len(self.rows)
+        B, n = self.batch_size, len(self.rows)
         table = self.host = np.zeros(n, self.layout)  # kept while it is uploaded
         table["index"] = order[: n * B].reshape(n, B)
         table["data"] = random.fold_in_each(key, 0, n)
@@ -122,17 +123,16 @@ class Feed:
             total[...] = trainer.epoch.sums.get(name, 0.0)
             trainer.epoch.sums[name] = total
 
-    def step(self) -> None:
+    def step(self, trainer: Trainer) -> None:
         """The next one."""
-        trainer = self.trainer
         if self.graph is None and self.warm and not self.why_not:
-            self._capture()
+            self._capture(trainer)
         if self.graph is not None:
             self.graph.launch()
         else:
             try:
                 with self.workspace.used():
-                    self._run()
+                    self._run(trainer)
             except MemoryError:
                 self.workspace.clear()
                 raise
@@ -142,21 +142,21 @@ class Feed:
         if trainer.average is not None and trainer.average.weight(trainer.average.count) is not None:
             trainer.average.count += 1
 
-    def _run(self) -> None:
+    def _run(self, trainer: Trainer) -> None:
         """The launches of a step, whichever it is."""
         now = self.now
         self.rows.take(self.position, axis=0, out=self.row)
         self.position += 1
         batch = self.table.batch(now["index"], now["data"])
-        metrics, update = self.trainer.prepare(batch, now)
+        metrics, update = trainer.prepare(batch, now)
         added = {name: np.float64(self.batch_size) * x for name, x in metrics.items()}
         update()
         for name, x in added.items():
             self.sums[name] += x
 
-    def _capture(self) -> None:
+    def _capture(self, trainer: Trainer) -> None:
         try:
-            self.graph = dispatch.graphs().Graph(self._run, self.workspace)
+            self.graph = dispatch.graphs().Graph(lambda: self._run(trainer), self.workspace)
         except (
             Exception
         ) as error:  # whatever it is: the step can be had without a graph, and shows it if it has other causes
