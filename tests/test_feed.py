@@ -127,6 +127,43 @@ def test_what_cannot_be_captured_is_replayed(anywhere, caplog, posterior):
     assert not anywhere.cuda.get_current_stream().is_capturing()
 
 
+def test_a_model_that_draws_on_the_host_is_not_fed(cupy):
+    class Signs(models.VAE):
+        pure = True
+
+        def noise(self, key, batch, samples=1):
+            signs = random.rademacher(key, (samples, len(batch), 6), np.float32)
+            return {"z": dispatch.to_device(signs, "cuda" if dispatch.is_cuda(batch.x) else "cpu")}
+
+        def terms(self, params, state, batch, noise, step=0):
+            return super().terms(params, state, batch, noise, step)
+
+    runs = []
+    for graphs in (True, False):
+        trainer = training.Trainer(Signs(12, 6, hidden=(8,)), seed=3, device="cuda", graphs=graphs, replays=True)
+        training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
+        assert trainer.feed.refused
+        assert trainer.feed.why_not.startswith("DeviceError: bits: key is a CuPy array")
+        runs.append(state(trainer))
+    assert runs[0] == runs[1]
+    trainer = training.Trainer(Signs(12, 6, hidden=(8,)), seed=3, device="cuda", replays=False)
+    training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
+    assert state(trainer) == runs[0]
+
+
+def test_another_table_is_fed_anew(cupy):
+    """Also where the same one has got other rows."""
+    trainer, _ = trained("graph", epochs=2)
+    first = trainer.feed
+    table = first.table
+    for change in (lambda: table, lambda: data.Table(X[::-1].copy()).to("cuda")):
+        training.train(trainer.model, change(), epochs=1, batch_size=16, trainer=trainer)
+        assert (trainer.feed is first) == (change() is table)
+    table.columns["x"] = cupy.asarray(X[::-1].copy())
+    training.train(trainer.model, table, epochs=1, batch_size=16, trainer=trainer)
+    assert trainer.feed.columns["x"] is table.columns["x"]
+
+
 def test_large_products_are_left_to_cublas(anywhere, monkeypatch):
     before = launch.counts["product.product"]
     monkeypatch.setattr(dense, "OWN", 0)
@@ -352,16 +389,17 @@ def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections,
         return state(trainer), failures, needed, trainer
 
     epochs([()] * 8)  # uploads index arrays
-    whole, failures, needed, _ = epochs([()] * 8)
+    whole, failures, needed, trainer = epochs([()] * 8)
     assert (failures, len(needed)) == (0, 8)
     # some from the first to the last, and the last ones: what is not allocated before the step changes something
-    got, failures, _, trainer = epochs([{*range(s, n, 37), *range(max(n - 3, 0), n)} for s, n in enumerate(needed)])
-    assert failures > 15
-    assert got == whole
     if kind == "fed":
         assert trainer.feed.graph is not None
         assert needed[5] > 20  # the step that fills the workspace
         assert needed[6] == 0  # the graph
+    got, failures, _, trainer = epochs([{*range(s, n, 37), *range(max(n - 3, 0), n)} for s, n in enumerate(needed)])
+    assert failures > 15
+    assert got == whole
+    assert trainer.feed is None  # given up with its memory by the last step, which fails too
 
 
 def test_an_error_within_a_pass_leaves_the_next_step_its_numbers(cupy, monkeypatch):
