@@ -299,6 +299,8 @@ def test_the_callers_stream_waits_and_is_waited_for(cupy, monkeypatch):
     mine = cupy.cuda.Stream(non_blocking=True)
     with mine, dispatch.stream("cuda"):
         assert cupy.cuda.get_current_stream() is mine  # one that can capture is used
+    with cupy.cuda.Stream(), dispatch.stream("cuda"):
+        assert cupy.cuda.get_current_stream().ptr == own  # what the null stream is given would break a capture
     with dispatch.stream("cpu"):
         assert cupy.cuda.get_current_stream().ptr == 0
 
