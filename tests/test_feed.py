@@ -48,17 +48,25 @@ def quick_collections():
     gc.unfreeze()
 
 
-CASES = [
-    {},
-    {"posterior": "diagonal", "average": "ema:0.9", "clip": 0.5, "weighted": True},
-    {"posterior": "extended_grid:2x3", "objective": "iwae", "samples": 3, "schedule": optim.Cosine(30)},
-    {"posterior": "band:2", "dtype": np.float64, "average": "swa"},
-    {"posterior": "ar1", "model": {"prior": "ar1"}},
-    {"model": {"observation": "gaussian"}, "table": data.Table(np.round(X * 7) / np.float32(7), dequantize=8)},
-]
+CASES = {
+    "chain": {},
+    "diagonal, average and clipping": {"posterior": "diagonal", "average": "ema:0.9", "clip": 0.5, "weighted": True},
+    "grid, IWAE and schedule": {
+        "posterior": "extended_grid:2x3",
+        "objective": "iwae",
+        "samples": 3,
+        "schedule": optim.Cosine(30),
+    },
+    "band, float64 and average of epochs": {"posterior": "band:2", "dtype": np.float64, "average": "swa"},
+    "AR(1) and a prior": {"posterior": "ar1", "model": {"prior": "ar1"}},
+    "grey levels": {
+        "model": {"observation": "gaussian"},
+        "table": data.Table(np.round(X * 7) / np.float32(7), dequantize=8),
+    },
+}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_a_graph_has_the_bits_of_steps_in_python(anywhere, case):
     expected = trained("python", **case)
     assert expected[0].feed is None
