@@ -412,6 +412,34 @@ def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections,
     assert trainer.feed is None  # given up with its memory by the last step, which fails too
 
 
+def test_a_snapshot_that_there_is_no_memory_for_changes_nothing(cupy):
+    other, _ = trained("graph", epochs=2, average="ema")
+    other.look(-1.0)
+    arrays, counters = other.snapshot()
+    snapshot = {name: dispatch.to_host(array).copy() for name, array in arrays.items()}, counters
+    trainer, _ = trained("graph", epochs=1, average="ema")
+    malloc, before, left = cupy.get_default_memory_pool().malloc, state(trainer), 0
+
+    def limited(size):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise cupy.cuda.memory.OutOfMemoryError(f"Out of memory allocating {size} bytes")
+        return malloc(size)
+
+    for failures in range(1000):
+        left = failures
+        try:
+            with cupy.cuda.using_allocator(limited):
+                trainer.restore(snapshot)
+            break
+        except MemoryError:
+            assert state(trainer) == before
+            assert trainer.best is None
+    assert failures > len(arrays) // 2
+    assert state(trainer) == state(other)
+
+
 def test_an_error_within_a_pass_leaves_the_next_step_its_numbers(cupy, monkeypatch):
     flats, run = [], Feed._run
     for fails in (False, True):
