@@ -424,6 +424,16 @@ def test_what_waits_or_comes_from_the_host_breaks_a_capture(cupy, expression):
     assert (x.get() == 2).all()
 
 
+def test_asking_whether_a_stream_is_done_breaks_its_capture(cupy):
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        assert stream.done
+        with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+            stream.end_capture()
+    assert not stream.is_capturing()
+
+
 @pytest.mark.parametrize(
     "expression", ["x @ x", "x.dot(x)", "np.linalg.inv(x)", "np.einsum('ij,jk', x, x)", "s @ x", "s[:1]"]
 )

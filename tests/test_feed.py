@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from emulator import cupy_emulated
 from gvae import data, dispatch, models, objectives, optim, random, training
 from gvae.errors import DeviceError, StoppedError
 from gvae.kernels.cuda import graph, launch, product
-from gvae.training.feed import Pass
+from gvae.training.feed import Feed, Pass
 
 X = np.random.default_rng(0).random((60, 12), np.float32)
 HOW = {"python": {"replays": False}, "replayed": {"graphs": False}, "graph": {}}
@@ -46,17 +47,25 @@ def quick_collections():
     gc.unfreeze()
 
 
-CASES = [
-    {},
-    {"posterior": "diagonal", "average": "ema:0.9", "clip": 0.5, "weighted": True},
-    {"posterior": "extended_grid:2x3", "objective": "iwae", "samples": 3, "schedule": optim.Cosine(30)},
-    {"posterior": "band:2", "dtype": np.float64, "average": "swa"},
-    {"posterior": "ar1", "model": {"prior": "ar1"}},
-    {"model": {"observation": "gaussian"}, "table": data.Table(np.round(X * 7) / np.float32(7), dequantize=8)},
-]
+CASES = {
+    "chain": {},
+    "diagonal, average and clipping": {"posterior": "diagonal", "average": "ema:0.9", "clip": 0.5, "weighted": True},
+    "grid, IWAE and schedule": {
+        "posterior": "extended_grid:2x3",
+        "objective": "iwae",
+        "samples": 3,
+        "schedule": optim.Cosine(30),
+    },
+    "band, float64 and average of epochs": {"posterior": "band:2", "dtype": np.float64, "average": "swa"},
+    "AR(1) and a prior": {"posterior": "ar1", "model": {"prior": "ar1"}},
+    "grey levels": {
+        "model": {"observation": "gaussian"},
+        "table": data.Table(np.round(X * 7) / np.float32(7), dequantize=8),
+    },
+}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_a_graph_has_the_bits_of_steps_in_python(anywhere, case):
     expected = trained("python", **case)
     assert expected[0].feed is None
@@ -98,8 +107,24 @@ def test_dequantized_rows_are_the_cpus(anywhere):
     assert (here != table.columns["x"][:9]).any()
 
 
-@pytest.mark.parametrize(("posterior", "why"), [("full", "cu(BLAS|SOLVER)"), ("lowrank:2", "cu(BLAS|SOLVER)")])
-def test_what_cannot_be_captured_is_replayed(anywhere, caplog, posterior, why):
+SETTINGS = {"vr_iwae": ":0.5", "renyi": ":0.5", "ciwae": ":0.2", "miwae": ":2", "piwae": ":2"}
+
+
+@pytest.mark.parametrize("objective", [name + SETTINGS.get(name, "") for name in objectives.OBJECTIVES])
+def test_every_objective_trains_with_graphs_as_on_the_cpu(anywhere, objective):
+    trainer, there = trained("graph", posterior="chain", objective=objective, samples=4, batch_size=20)
+    assert trainer.feed.graph is not None
+    here = training.Trainer(
+        models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, objective=objectives.parse(objective), samples=4
+    )
+    rows = training.train(here.model, data.Table(X, binarize="dynamic"), epochs=3, batch_size=20, trainer=here)[1].rows
+    for mine, wanted in zip(there, rows, strict=True):
+        for name in ("train_bound", "train_log_likelihood"):
+            np.testing.assert_allclose(mine[name], wanted[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize("posterior", ["full", "lowrank:2"])
+def test_what_cannot_be_captured_is_replayed(anywhere, caplog, posterior):
     with caplog.at_level(logging.INFO, "gvae.training.feed"):
         trainer, rows = trained("graph", posterior=posterior)
     assert trainer.feed.graph is None
@@ -107,6 +132,43 @@ def test_what_cannot_be_captured_is_replayed(anywhere, caplog, posterior, why):
     assert "cannot be captured: NotImplementedError: calling cu" in message
     assert rows == trained("replayed", posterior=posterior)[1]
     assert not anywhere.cuda.get_current_stream().is_capturing()
+
+
+def test_a_model_that_draws_on_the_host_is_not_fed(cupy):
+    class Signs(models.VAE):
+        pure = True
+
+        def noise(self, key, batch, samples=1):
+            signs = random.rademacher(key, (samples, len(batch), 6), np.float32)
+            return {"z": dispatch.to_device(signs, "cuda" if dispatch.is_cuda(batch.x) else "cpu")}
+
+        def terms(self, params, state, batch, noise, step=0):
+            return super().terms(params, state, batch, noise, step)
+
+    runs = []
+    for graphs in (True, False):
+        trainer = training.Trainer(Signs(12, 6, hidden=(8,)), seed=3, device="cuda", graphs=graphs, replays=True)
+        training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
+        assert trainer.feed.refused
+        assert trainer.feed.why_not.startswith("DeviceError: bits: key is a CuPy array")
+        runs.append(state(trainer))
+    assert runs[0] == runs[1]
+    trainer = training.Trainer(Signs(12, 6, hidden=(8,)), seed=3, device="cuda", replays=False)
+    training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
+    assert state(trainer) == runs[0]
+
+
+def test_another_table_is_fed_anew(cupy):
+    """Also where the same one has got other rows."""
+    trainer, _ = trained("graph", epochs=2)
+    first = trainer.feed
+    table = first.table
+    for change in (lambda: table, lambda: data.Table(X[::-1].copy()).to("cuda")):
+        training.train(trainer.model, change(), epochs=1, batch_size=16, trainer=trainer)
+        assert (trainer.feed is first) == (change() is table)
+    table.columns["x"] = cupy.asarray(X[::-1].copy())
+    training.train(trainer.model, table, epochs=1, batch_size=16, trainer=trainer)
+    assert trainer.feed.columns["x"] is table.columns["x"]
 
 
 def test_large_products_are_left_to_cublas(anywhere, monkeypatch):
@@ -143,7 +205,7 @@ def test_in_the_long_run_a_step_takes_no_memory(cupy, posterior, how):
 def test_no_memory_is_taken_while_a_step_is_captured(cupy):
     trainer, _ = trained("replayed")
     with dispatch.stream("cuda"), cupy_emulated.counted() as n:
-        graph.Graph(trainer.feed._run, trainer.feed.workspace)
+        graph.Graph(lambda: trainer.feed._run(trainer), trainer.feed.workspace)
     assert n.launches > 10
     assert (n.allocations, n.graphs) == (0, 0)
 
@@ -159,8 +221,13 @@ def test_others_memory_is_not_written_to(cupy):
         for i in range(3):
             steps.step(i)
     assert all((x.get() == 7).all() for x in others)
-    del trainer, steps, others
-    gc.collect()
+    gone = weakref.ref(trainer)
+    gc.disable()  # nothing waits for a collection
+    try:
+        del trainer, steps, others
+        assert gone() is None
+    finally:
+        gc.enable()
     assert cupy.get_default_memory_pool().used_bytes() - before < 20_000  # index arrays stay
 
 
@@ -239,6 +306,8 @@ def test_the_callers_stream_waits_and_is_waited_for(cupy, monkeypatch):
     mine = cupy.cuda.Stream(non_blocking=True)
     with mine, dispatch.stream("cuda"):
         assert cupy.cuda.get_current_stream() is mine  # one that can capture is used
+    with cupy.cuda.Stream(), dispatch.stream("cuda"):
+        assert cupy.cuda.get_current_stream().ptr == own  # what the null stream is given would break a capture
     with dispatch.stream("cpu"):
         assert cupy.cuda.get_current_stream().ptr == 0
 
@@ -288,49 +357,105 @@ def test_keys_on_a_device_draw_there_only(cupy):
 def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections, kind):
     """At whichever allocation it happens, in steps that Python runs, that are recorded, compared, fed and captured; what the
     step has taken is given back, and training goes on with the bits it would have had."""
-    malloc, left = cupy.get_default_memory_pool().malloc, [np.inf]
+    pool, left = cupy.get_default_memory_pool(), [np.inf]
 
     def limited(size):
         left[0] -= 1
         if left[0] < 0:
             raise cupy.cuda.memory.OutOfMemoryError(f"Out of memory allocating {size} bytes")
-        return malloc(size)
+        return pool.malloc(size)
 
-    def epochs(every):
-        """Two of them; each step fails at one of its first allocations, at each `every` later, until none is left."""
-        settings = {"posterior": "diagonal", "hidden": (8,)}
+    def epochs(points):
+        """Two of them, in which step s fails at its allocations points[s], as long as it makes so many. And how often it
+        failed, how many allocations each step made in the end."""
+        settings, failures, needed = {"posterior": "diagonal", "hidden": (8,)}, 0, []
         if kind == "fed":
             model = models.VAE(12, 6, **settings)
         else:
             model = models.NonlinearFactorAnalysis(12, 6, observation="bernoulli", **settings)
         trainer = training.Trainer(model, n_rows=60, seed=3, device="cuda", average="ema:0.9", clip=0.5)
-        table, failures = data.Table(X, binarize="dynamic").to("cuda"), 0
+        table = data.Table(X, binarize="dynamic").to("cuda")
         with dispatch.stream("cuda"), cupy.cuda.using_allocator(limited):
-            for epoch in range(2 if kind == "fed" else 1):
-                steps = Pass(trainer, table, random.key(epoch), 16, trainer.order(60))
-                for i in range(len(steps)):
-                    allowed = i + 4 * epoch if every else np.inf
+            for s in range(8):
+                if s % 4 == 0:
+                    steps = Pass(trainer, table, random.key(s // 4), 16, trainer.order(60))
+                    assert len(steps.there) == 60  # is uploaded
+                for point in [*sorted(points[s]), 10**9]:
+                    before, used = state(trainer), pool.used_bytes()
+                    left[0] = point
+                    try:
+                        steps.step(s % 4)
+                        break
+                    except MemoryError:
+                        failures += 1
+                    finally:
+                        needed.append(point - left[0])
+                        left[0] = np.inf
+                    needed.pop()
+                    assert state(trainer) == before
                     gc.collect()
-                    while True:
-                        before, used = state(trainer), cupy.get_default_memory_pool().used_bytes()
-                        left[0] = allowed
-                        try:
-                            steps.step(i)
-                            break
-                        except MemoryError:
-                            failures += 1
-                        finally:
-                            left[0] = np.inf
-                        assert state(trainer) == before
-                        gc.collect()
-                        assert cupy.get_default_memory_pool().used_bytes() - used <= 20_000  # index arrays, the feed's rows
-                        allowed += every
-        return state(trainer), failures, trainer
+                    assert pool.used_bytes() - used <= 20_000  # index arrays, the feed's rows
+        return state(trainer), failures, needed, trainer
 
-    whole, failures, trainer = epochs(0)
-    assert failures == 0
-    assert (trainer.feed is not None) == (kind == "fed")
-    got, failures, trainer = epochs(23)
+    epochs([()] * 8)  # uploads index arrays
+    whole, failures, needed, trainer = epochs([()] * 8)
+    assert (failures, len(needed)) == (0, 8)
+    # some from the first to the last, and the last ones: what is not allocated before the step changes something
+    if kind == "fed":
+        assert trainer.feed.graph is not None
+        assert needed[5] > 20  # the step that fills the workspace
+        assert needed[6] == 0  # the graph
+    got, failures, _, trainer = epochs([{*range(s, n, 37), *range(max(n - 3, 0), n)} for s, n in enumerate(needed)])
     assert failures > 10
-    assert kind == "rows" or trainer.feed.graph is not None
     assert got == whole
+    assert trainer.feed is None  # given up with its memory by the last step, which fails too
+
+
+def test_a_snapshot_that_there_is_no_memory_for_changes_nothing(cupy):
+    other, _ = trained("graph", epochs=2, average="ema")
+    other.look(-1.0)
+    arrays, counters = other.snapshot()
+    snapshot = {name: dispatch.to_host(array).copy() for name, array in arrays.items()}, counters
+    trainer, _ = trained("graph", epochs=1, average="ema")
+    malloc, before, left = cupy.get_default_memory_pool().malloc, state(trainer), 0
+
+    def limited(size):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise cupy.cuda.memory.OutOfMemoryError(f"Out of memory allocating {size} bytes")
+        return malloc(size)
+
+    for failures in range(1000):
+        left = failures
+        try:
+            with cupy.cuda.using_allocator(limited):
+                trainer.restore(snapshot)
+            break
+        except MemoryError:
+            assert state(trainer) == before
+            assert trainer.best is None
+    assert failures > len(arrays) // 2
+    assert state(trainer) == state(other)
+
+
+def test_an_error_within_a_pass_leaves_the_next_step_its_numbers(cupy, monkeypatch):
+    flats, run = [], Feed._run
+    for fails in (False, True):
+        trainer, _ = trained("replayed")
+        with dispatch.stream("cuda"):
+            steps = Pass(trainer, trainer.feed.table, random.key(1), 16, np.arange(60))
+            for i in range(3):
+                if fails and i == 1:
+
+                    def half(feed, trainer):
+                        feed.position += 1
+                        raise ValueError("in the middle")
+
+                    monkeypatch.setattr(Feed, "_run", half)
+                    with pytest.raises(ValueError, match="in the middle"):
+                        steps.step(i)
+                    monkeypatch.setattr(Feed, "_run", run)
+                steps.step(i)
+        flats.append(trainer.parameters.flat.get())
+    np.testing.assert_array_equal(*flats)

@@ -256,6 +256,9 @@ def test_average_of_epochs():
     running, seen = walk(40, "swa:3")
     np.testing.assert_allclose(running.values.flat, seen[3::4][2:].mean(axis=0), rtol=1e-12)
     assert running.count == 8
+    mean = running.values.flat.copy()
+    running.after_epoch(nn.Parameters({"a.w": np.ones(3)}), 10)  # the tenth has been seen: its end was interrupted
+    np.testing.assert_array_equal(running.values.flat, mean)
     assert walk(8, "swa:3")[0].count == 0
 
 

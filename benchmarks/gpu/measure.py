@@ -176,18 +176,23 @@ def training_steps(cupy: Any, cases: list[Any], repeats: int = 50) -> list[dict[
                     row["microseconds"][way] = 1e6 * seconds(cupy, step, repeats)
             except (ImportError, NotImplementedError) as missing:
                 row["microseconds"][way] = str(missing)
-        results.append(row | {"same_bits": same_bits(case, repeats)})
+        results.append(row | bits_and_memory(case, repeats))
     return results
 
 
-def same_bits(case: Any, n: int) -> bool:
-    """Whether n steps leave the same parameters whether they are replayed or launched as a graph."""
-    flats = []
+def bits_and_memory(case: Any, n: int) -> dict[str, Any]:
+    """Whether n steps leave the same parameters whether they are replayed or launched as a graph; and the bytes that the
+    replayed ones lie in, after the first and after the last."""
+    flats, memory = [], []
     for graphs in (False, True):
         with gvae_pass(case, graphs) as step:
-            trainers = [step() for _ in range(n)]
-        flats.append(trainers[-1].parameters.flat.get().tobytes())
-    return flats[0] == flats[1]
+            trainer = step()
+            memory.append(trainer.feed.workspace.pool.total_bytes())
+            for _ in range(n):
+                step()
+            memory.append(trainer.feed.workspace.pool.total_bytes())
+        flats.append(trainer.parameters.flat.get().tobytes())
+    return {"same_bits": flats[0] == flats[1], "workspace_bytes": memory[:2]}
 
 
 @contextlib.contextmanager

@@ -79,10 +79,8 @@ class Table:
         if all(moved[name] is column for name, column in self.columns.items()):
             return self
         table = Table(**moved)
-        table.binarize, table.dequantize = (
-            self.binarize,
-            self.dequantize,
-        )  # what was fixed or cut by a threshold is so already
+        table.binarize = self.binarize  # what was fixed or cut by a threshold is so already
+        table.dequantize = self.dequantize
         return table
 
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:

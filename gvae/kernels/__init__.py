@@ -4,6 +4,7 @@
     gvae/kernels/cuda/<family>.cu    CUDA C++, the same function names, loops and letters
     gvae/kernels/cuda/<family>.py    their declarations, and launches that stand for one CPU kernel; called as the CPU's are
     gvae/kernels/cuda/launch.py      the one launcher (CuPy RawModule)
+    gvae/kernels/cuda/graph.py       for launches that are made again and again: memory, a stream, the graph of them
 
 The contract that both sides keep, and that `gvae.ops` relies on:
 
@@ -19,7 +20,7 @@ The contract that both sides keep, and that `gvae.ops` relies on:
 - Recurrences run LANES systems side by side: SIMD lanes on a CPU, the threads of a warp on a GPU. For them `lo` is a
   multiple of LANES.
 - On a GPU a kernel reads no result back and waits for nothing: what depends on values is decided on the device. A key and
-  index arrays may come from the host.
+  index arrays may come from the host; a key, and numbers that change from step to step, may also lie on the device.
 
 One-system functions (`..._one`) can be called from a user's own `@njit` code; see examples/embed_kernel.py.
 """

@@ -5,9 +5,9 @@ All randomness is a pure function of the seed and of a position: the initial par
 binarization and the noise of step s. So a run is repeatable, what one step draws does not depend on any other, and a run
 continues from its checkpoint, at whatever step, with the bits it would have had.
 
-Parts: `trainer` (a step, and all state that it changes), `rows` (per-datum parameters of rows not trained on), `loop`
-(epochs, early stopping, what is not finite), `checkpoint` (the file), `runs` (the folder), `files` (atomic writes and the
-lock).
+Parts: `trainer` (a step, and all state that it changes), `feed` (the steps of a pass; on a device as a CUDA graph), `rows`
+(per-datum parameters of rows not trained on), `loop` (epochs, early stopping, what is not finite), `checkpoint` (the file),
+`runs` (the folder), `files` (atomic writes and the lock).
 """
 
 from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint

@@ -19,6 +19,8 @@ from gvae import dispatch, random
 from gvae.data import Table
 from gvae.training.trainer import NOISE, Trainer
 
+STEP = Trainer.step  # one that somebody has put in its place is called, and not seen through
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,51 +42,60 @@ class Pass:
 
     def step(self, i: int) -> None:
         """Raises as Trainer.step."""
-        trainer, rows = self.trainer, slice(i * self.batch_size, (i + 1) * self.batch_size)
-        feed = self._feed(i)
-        self.fed = False
-        if feed is not None:
-            feed.step()
-            self.fed = True  # not after an error: it begins anew then
-        else:
-            batch, sums = self.table.batch(self.there[rows], random.fold_in(self.key, i)), trainer.epoch.sums
-            if type(trainer).step is Trainer.step:
-                metrics, update = trainer.prepare(batch)
-            else:
-                metrics, update = trainer.step(batch), None
-            added = {name: sums.get(name, 0.0) + np.float64(len(batch)) * x for name, x in metrics.items()}
-            if update is not None:
-                update()
-            sums.update(added)
-        trainer.epoch.rows += len(self.order[rows])
+        rows = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        try:
+            self.fed = self._fed(i)  # False after an error, too: the feed begins anew then
+            if not self.fed:
+                self._step(i)
+        except MemoryError:
+            self.trainer.feed, self.fed = None, False  # with the memory that it keeps
+            raise
+        self.trainer.epoch.rows += len(rows)
 
-    def _feed(self, i: int) -> Feed | None:
-        """What feeds step i: there is one from the second replayed step on, and for full batches."""
-        trainer = self.trainer
+    def _step(self, i: int) -> None:
+        trainer, rows = self.trainer, slice(i * self.batch_size, (i + 1) * self.batch_size)
+        batch, sums = self.table.batch(self.there[rows], random.fold_in(self.key, i)), trainer.epoch.sums
+        if type(trainer).step is STEP:
+            metrics, update = trainer.prepare(batch)
+        else:
+            metrics, update = trainer.step(batch), None
+        added = {name: sums.get(name, 0.0) + np.float64(len(batch)) * x for name, x in metrics.items()}
+        if update is not None:
+            update()
+        sums.update(added)
+
+    def _fed(self, i: int) -> bool:
+        """Step i by the trainer's feed, if that is possible: it is for full batches, from the second replayed step on."""
+        trainer, feed, fed = self.trainer, self.trainer.feed, self.fed
+        self.fed = False
         if trainer.device == "cpu" or (i + 1) * self.batch_size > len(self.order):
-            return None
-        feed = trainer.feed
+            return False
         if feed is None or not feed.is_for(self.table, self.batch_size):
-            if not trainer.replayed or type(trainer).step is not Trainer.step:
-                return None
+            if not trainer.replayed or type(trainer).step is not STEP:
+                return False
             trainer.feed = feed = Feed(trainer, self.table, self.batch_size)
-        if not self.fed:
-            feed.begin(self.order, self.key, i)
-        return feed
+        if feed.refused:
+            return False
+        if not fed:
+            feed.begin(trainer, self.order, self.key, i)
+        feed.step(trainer)
+        return not feed.refused
 
 
 class Feed:
     """A trainer's steps on full batches of a table, from rows of numbers on the device.
 
     graph   : the step as a CUDA graph, once it has been captured        why_not : why there is none
+    refused : whether the model does what a step from such rows cannot do, as draw on the host; it is not taken then
+    It belongs to the trainer it was made for, and holds no reference to it, so that both go when nobody needs them.
     """
 
     def __init__(self, trainer: Trainer, table: Table, batch_size: int):
-        self.trainer, self.table, self.batch_size = trainer, table, batch_size
+        self.table, self.columns, self.batch_size = table, dict(table.columns), batch_size
         self.workspace = dispatch.graphs().Workspace()
         self.graph: Any = None
         self.why_not = "" if trainer.graphs else "graphs=False"
-        self.warm = False  # whether a step has been run, on this stream and in this workspace
+        self.warm, self.refused = False, False  # warm: a step has been run, on this stream and in this workspace
         dtype = trainer.parameters.flat.dtype
         fields: list[Any] = [("index", np.int64, (batch_size,)), ("data", np.uint32, (4,)), ("noise", np.uint32, (4,))]
         fields += [("step", dtype), ("weight", dtype), ("adam", dtype, (len(trainer.optimizer.numbers(1.0, 1)),))]
@@ -99,11 +110,12 @@ class Feed:
         self.sums = {name: xp.zeros((), np.float64) for name in trainer.reported}
 
     def is_for(self, table: Table, batch_size: int) -> bool:
-        return self.table is table and self.batch_size == batch_size
+        same = self.table is table and all(table.columns[name] is column for name, column in self.columns.items())
+        return same and self.batch_size == batch_size
 
-    def begin(self, order: np.ndarray, key: np.ndarray, first: int) -> None:
+    def begin(self, trainer: Trainer, order: np.ndarray, key: np.ndarray, first: int) -> None:
         """The next step is that of batch `first` of a pass."""
-        trainer, B, n = self.trainer, self.batch_size, len(self.rows)
+        B, n = self.batch_size, len(self.rows)
         table = self.host = np.zeros(n, self.layout)  # kept while it is uploaded
         table["index"] = order[: n * B].reshape(n, B)
         table["data"] = random.fold_in_each(key, 0, n)
@@ -122,43 +134,49 @@ class Feed:
             total[...] = trainer.epoch.sums.get(name, 0.0)
             trainer.epoch.sums[name] = total
 
-    def step(self) -> None:
+    def step(self, trainer: Trainer) -> None:
         """The next one."""
-        trainer = self.trainer
         if self.graph is None and self.warm and not self.why_not:
-            self._capture()
+            self._capture(trainer)
         if self.graph is not None:
             self.graph.launch()
         else:
             try:
                 with self.workspace.used():
-                    self._run()
+                    self._run(trainer)
             except MemoryError:
-                self.workspace.clear()
                 raise
+            except Exception as error:
+                if self.warm:
+                    raise
+                self._give_up(error)
+                self.refused = True
+                return
             self.warm = True
+        trainer.optimizer.learning_rate = trainer.rate(trainer.steps)
         trainer.steps += 1
         trainer.optimizer.step += 1
         if trainer.average is not None and trainer.average.weight(trainer.average.count) is not None:
             trainer.average.count += 1
 
-    def _run(self) -> None:
+    def _run(self, trainer: Trainer) -> None:
         """The launches of a step, whichever it is."""
         now = self.now
         self.rows.take(self.position, axis=0, out=self.row)
         self.position += 1
         batch = self.table.batch(now["index"], now["data"])
-        metrics, update = self.trainer.prepare(batch, now)
+        metrics, update = trainer.prepare(batch, now)
         added = {name: np.float64(self.batch_size) * x for name, x in metrics.items()}
         update()
         for name, x in added.items():
             self.sums[name] += x
 
-    def _capture(self) -> None:
+    def _capture(self, trainer: Trainer) -> None:
         try:
-            self.graph = dispatch.graphs().Graph(self._run, self.workspace)
-        except (
-            Exception
-        ) as error:  # whatever it is: the step can be had without a graph, and shows it if it has other causes
-            self.why_not = f"{type(error).__name__}: {error}"
-            logger.info("steps are replayed one launch after the other, for they cannot be captured: %s", self.why_not)
+            self.graph = dispatch.graphs().Graph(lambda: self._run(trainer), self.workspace)
+        except Exception as error:  # if it has other causes than the capture, it shows without
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self.why_not = f"{type(error).__name__}: {error}"
+        logger.info("steps are launched one kernel after the other, for they cannot be captured: %s", self.why_not)

@@ -67,8 +67,10 @@ class Trainer:
     device : "cpu", or "cuda": parameters, optimiser and all that a step draws live there, batches have to (`Table.to`), and
              a step waits for nothing, but for the comparison above: its metrics are scalars on the device, and are
              looked at when they are read
-    graphs : on a device, `train` goes on with recorded steps as launches of a CUDA graph, if that is possible: see
-             gvae.training.feed. False: they are replayed one launch after the other
+    graphs : on a device, `train` goes on with recorded steps as launches of a CUDA graph, with the same bits: see
+             gvae.training.feed. `feed.why_not` says why where that is not possible; steps are then replayed launch by
+             launch, as they are with False. What a step takes from its number, the learning rate say, is settled when a
+             pass over the data begins
     """
 
     def __init__(

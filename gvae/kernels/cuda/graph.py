@@ -27,7 +27,7 @@ class Workspace:
     """Memory that is used again: within `used()`, arrays lie in a pool of this workspace alone.
 
     The pool takes what it needs from the allocator that is current when the workspace is made, so that whatever limits hold
-    there hold here, and keeps it until `clear`: launches that are made again find memory of every size they ask for.
+    there hold here, and keeps it as long as it lives: launches that are made again find memory of every size they ask for.
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,6 @@ class Workspace:
         cupy: Any = sys.modules["cupy"]
         with cupy.cuda.using_allocator(self.pool.malloc), launch.keeping(self.allocator):
             yield
-
-    def clear(self) -> None:
-        """Give back what no array uses."""
-        self.pool.free_all_blocks()
 
     def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         # an array does not keep its pool alive, and without the pool its memory would be somebody else's
@@ -88,11 +84,12 @@ class Graph:
 
 @contextlib.contextmanager
 def own_stream() -> Iterator[None]:
-    """If the current stream is a default one, which cannot capture: in the block another one is, which begins after what
-    the caller's has been given, and which the caller's waits for at the end. Nothing here waits for the device."""
+    """If the current stream cannot capture, for it is a default one, or not undisturbed, for it waits for the null stream:
+    in the block another one is current, which begins after what the caller's has been given, and which the caller's waits
+    for at the end. Nothing here waits for the device."""
     cupy: Any = sys.modules["cupy"]
     caller = cupy.cuda.get_current_stream()
-    if caller.ptr not in (0, 1, 2):  # the null stream, the legacy one, the thread's
+    if caller.ptr not in (0, 1, 2) and caller.is_non_blocking:  # 0, 1, 2: the null stream, the legacy one, the thread's
         yield
         return
     streams = _thread.__dict__.setdefault("streams", {})

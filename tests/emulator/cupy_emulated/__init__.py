@@ -7,8 +7,10 @@
 What it provides follows the rules of the real CuPy, as far as a caller can notice them: names and parameters that CuPy does
 not have do not exist (cupy_names.json lists what it has), host and device arrays do not mix, nothing becomes a NumPy array
 without being asked, reductions return arrays of no axes. What goes between host and device is counted. Memory that
-`empty` returns holds NaN. Kernels run in the emulator (module.py). A name that CuPy has and this module has not raises
-NotImplementedError. What it does not show: streams running at once, rounding and atomics of a device, speed.
+`empty` returns holds NaN, and so does memory that has been freed. A stream that captures executes nothing and refuses what
+CUDA and CuPy refuse; its graph knows addresses, and keeps nothing alive. Kernels run in the emulator (module.py). A name
+that CuPy has and this module has not raises NotImplementedError. What it does not show: streams running at once, rounding
+and atomics of a device, a pool that splits its blocks, speed.
 """
 
 from __future__ import annotations

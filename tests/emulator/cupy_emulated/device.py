@@ -68,7 +68,7 @@ class Stream(Partial):
 
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         self.ptr = 0 if null else 2 if ptds else next(_pointers)
-        self.device_id = 0
+        self.device_id, self.is_non_blocking = 0, non_blocking
         self._capture: Capture | None = None
 
     def __enter__(self) -> Stream:
@@ -82,7 +82,11 @@ class Stream(Partial):
         current.streams[:] = [self]
         return self
 
-    done = property(lambda self: True)
+    @property
+    def done(self) -> bool:
+        if self._capture is not None:
+            self._capture.broken = True  # no error yet, as on a device
+        return True
 
     def begin_capture(self, mode=None) -> None:
         if self.ptr in (0, 1):

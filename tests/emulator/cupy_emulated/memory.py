@@ -94,6 +94,7 @@ class MemoryPool(Partial):
             self._used -= size
             if self._allocator is None:
                 self._total -= size
+                mine.fill(0xFF)  # whoever reads it from now on, reads what is not there
             else:
                 self._idle.setdefault(size, []).append(mine)
 
@@ -112,7 +113,7 @@ class MemoryPool(Partial):
             for size, blocks in idle.items():
                 self._total -= size * len(blocks)
                 for memory in blocks:
-                    memory.block.fill(0xFF)  # whoever reads it from now on, reads what is not there
+                    memory.block.fill(0xFF)
 
     def get_limit(self) -> int:
         return self._limit
