@@ -13,6 +13,7 @@ from run_cases import SETTINGS, X
 from gvae import VAE, models, nn, optim, random
 from gvae.data import Table
 from gvae.errors import ConfigError, NonFiniteError
+from gvae.objectives import ELBO
 from gvae.training import Trainer, train
 
 SPOILT = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
@@ -135,6 +136,24 @@ def test_a_gradient_that_is_not_finite_is_named_with_its_rows():
     assert e.value.rows == [5]
     np.testing.assert_array_equal(trainer.parameters.flat, before)
     assert trainer.steps == 0
+
+
+def test_a_gradient_whose_squares_overflow_is_refused_unless_it_is_clipped():
+    """Adam would make NaN of it, one step before anybody notices."""
+
+    def huge(terms, step=0, weight=None):
+        value, metrics = ELBO()(terms, step, weight)
+        return value * 1e22, metrics
+
+    batch = Table(X).batch(np.arange(8), random.key(0))
+    trainer = Trainer(models.VAE(X.shape[1], 2, hidden=(5,)), objective=huge)
+    before = trainer.parameters.flat.copy()
+    with pytest.raises(NonFiniteError, match="the gradient's norm, squared, is not finite at step 0"):
+        trainer.step(batch)
+    np.testing.assert_array_equal(trainer.parameters.flat, before)
+    trainer = Trainer(models.VAE(X.shape[1], 2, hidden=(5,)), objective=huge, clip=1.0)
+    trainer.step(batch)
+    assert np.isfinite(trainer.optimizer.v).all()
 
 
 def test_a_policy_that_is_none():

@@ -198,7 +198,8 @@ class Trainer:
         metrics, state = self._evaluate(params, inputs, out)
         gradients = [self.gradient.flat, *(out[name] for name in self.rows)]
         length = norm(*gradients) if self.device == "cpu" or self.clip is not None else 0.0
-        if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and math.isfinite(length)):
+        most = math.inf if self.clip is not None else float(np.finfo(self.gradient.flat.dtype).max) ** 0.5  # Adam squares it
+        if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and length < most):
             raise self._failure(params, inputs, out, metrics["bound"])
         if self.clip is not None:
             shorten(gradients, length, self.clip)
@@ -320,7 +321,7 @@ class Trainer:
             tensor = f"parameter {broken[0]}"
         else:  # the parameters are good: this step alone
             gradients = [f"the gradient of {name}" for name, value in out.items() if not np.isfinite(value).all()]
-            tensor = "the bound" if not math.isfinite(bound) else next(iter(gradients), "the gradient's norm")
+            tensor = "the bound" if not math.isfinite(bound) else next(iter(gradients), "the gradient's norm, squared,")
             try:
                 with np.errstate(all="ignore"):
                     found = self._rows_that_fail(params, inputs, np.arange(len(index)))
