@@ -21,11 +21,6 @@ BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16  
 ROWS = 12 if BYTES != 32 else 6  # of a tile, two vectors wide: 24 of 32 registers, or 12 of 16
 DEPTH, WIDTH = 512, 256  # of the part of B that is packed at a time, half a megabyte: a second-level cache holds it
 CHUNK = 8 * ROWS  # rows of A that take part at a time
-CONTRACT = ("contract",)
-
-
-def _data(context, builder, array_type, array, offset):
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
 
 
 def _vector(array_type):
@@ -35,8 +30,10 @@ def _vector(array_type):
     return ir.VectorType(scalar, n), n
 
 
-def _load(builder, pointer, vector):
-    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
+def _pointer(context, builder, array_type, array, at, vector):
+    """To array[at : at + n], as one vector. Vectors are loaded and stored wherever a number may lie: `align` is 4."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
 
 @intrinsic(prefer_literal=True)
@@ -51,48 +48,50 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
         m, nv = sig.args[13].literal_value, sig.args[14].literal_value
         vector, n = _vector(sig.args[0])
         int_ = args[1].type
-        b_start = _data(context, builder, sig.args[5], args[5], args[6])
 
         def part(array, i, j):
-            """Where the j-th vector of row i of S or C lies: its arguments are (array, first, row) from this one on."""
+            """The j-th vector of row i of S or C: its arguments are (array, first, row) from this one on."""
             at = builder.add(args[array + 1], builder.add(builder.mul(int_(i), args[array + 2]), int_(j * n)))
-            return builder.bitcast(_data(context, builder, sig.args[array], args[array], at), vector.as_pointer())
+            return _pointer(context, builder, sig.args[array], args[array], at, vector)
+
+        def spread(x):
+            nothing, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), n), None)
+            return builder.shuffle_vector(builder.insert_element(nothing, x, ir.IntType(32)(0)), nothing, zeros)
 
         tiles = [(i, j) for i in range(m) for j in range(nv)]
         first = [builder.load(part(7, i, j), align=4) for i, j in tiles]
         before = builder.block
-        head = builder.append_basic_block("products.k")
-        body = builder.append_basic_block("products.tile")
-        after = builder.append_basic_block("products.end")
+        head, body, after = (builder.append_basic_block(f"products.{name}") for name in ("k", "tile", "end"))
         builder.branch(head)
+
         builder.position_at_end(head)
         k = builder.phi(int_)
         k.add_incoming(int_(0), before)
-        sums = []
-        for value in first:
-            sums.append(builder.phi(vector))
-            sums[-1].add_incoming(value, before)
+        sums = {}
+        for tile, value in zip(tiles, first, strict=True):
+            sums[tile] = builder.phi(vector)
+            sums[tile].add_incoming(value, before)
         builder.cbranch(builder.icmp_signed("<", k, args[4]), body, after)
+
         builder.position_at_end(body)
-        row = builder.mul(k, int_(nv * n))
-        columns = [_load(builder, builder.gep(b_start, [builder.add(row, int_(j * n))]), vector) for j in range(nv)]
-        along = builder.add(args[1], builder.mul(k, args[3]))
+        b_at = builder.add(args[6], builder.mul(k, int_(nv * n)))
+        a_at = builder.add(args[1], builder.mul(k, args[3]))
+        columns = [
+            builder.load(_pointer(context, builder, sig.args[5], args[5], builder.add(b_at, int_(j * n)), vector), align=4)
+            for j in range(nv)
+        ]
+        a_data = context.make_array(sig.args[0])(context, builder, args[0]).data
         for i in range(m):
-            at = builder.add(along, builder.mul(int_(i), args[2]))
-            x = builder.load(_data(context, builder, sig.args[0], args[0], at))
-            spread = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.IntType(32)(0))
-            spread = builder.shuffle_vector(
-                spread, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), n), None)
-            )
+            x = spread(builder.load(builder.gep(a_data, [builder.add(a_at, builder.mul(int_(i), args[2]))])))
             for j in range(nv):
-                phi = sums[i * nv + j]
-                product = builder.fmul(spread, columns[j], flags=CONTRACT)
-                phi.add_incoming(builder.fadd(phi, product, flags=CONTRACT), body)
+                product = builder.fmul(x, columns[j], flags=("contract",))
+                sums[i, j].add_incoming(builder.fadd(sums[i, j], product, flags=("contract",)), body)
         k.add_incoming(builder.add(k, int_(1)), body)
         builder.branch(head)
+
         builder.position_at_end(after)
-        for (i, j), total in zip(tiles, sums, strict=True):
-            builder.store(total, part(10, i, j), align=4)
+        for i, j in tiles:
+            builder.store(sums[i, j], part(10, i, j), align=4)
         return context.get_dummy_value()
 
     i = types.intp
@@ -105,31 +104,25 @@ def transpose(typingctx, b, b0, b_row, packed, p0, p_row):
 
     def codegen(context, builder, sig, args):
         vector, n = _vector(sig.args[0])
-        int_ = args[1].type
-        index = ir.IntType(32)
-        v = []
-        for j in range(n):
-            v.append(
-                _load(
-                    builder,
-                    _data(context, builder, sig.args[0], args[0], builder.add(args[1], builder.mul(int_(j), args[2]))),
-                    vector,
-                )
-            )
+
+        def line(array, i):
+            """Line i of the block in b or packed: its arguments are (array, first, row) from this one on."""
+            at = builder.add(args[array + 1], builder.mul(args[array + 1].type(i), args[array + 2]))
+            return _pointer(context, builder, sig.args[array], args[array], at, vector)
+
+        def shuffled(x, y, places):
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), n), places))
+
+        v = [builder.load(line(0, j), align=4) for j in range(n)]
         d = n // 2
         while d:  # blocks of d x d change places across the diagonal of blocks of 2d x 2d
-            for i in range(n):
-                if not i & d:
-                    upper = [k if not k & d else n + k - d for k in range(n)]
-                    lower = [k + d if not k & d else n + k for k in range(n)]
-                    x, y = v[i], v[i + d]
-                    mask = lambda places: ir.Constant(ir.VectorType(index, n), places)  # noqa: E731
-                    v[i] = builder.shuffle_vector(x, y, mask(upper))
-                    v[i + d] = builder.shuffle_vector(x, y, mask(lower))
+            for i in (i for i in range(n) if not i & d):
+                x, y = v[i], v[i + d]
+                v[i] = shuffled(x, y, [k if not k & d else n + k - d for k in range(n)])
+                v[i + d] = shuffled(x, y, [k + d if not k & d else n + k for k in range(n)])
             d //= 2
         for k in range(n):
-            at = _data(context, builder, sig.args[3], args[3], builder.add(args[4], builder.mul(int_(k), args[5])))
-            builder.store(v[k], builder.bitcast(at, vector.as_pointer()), align=4)
+            builder.store(v[k], line(3, k), align=4)
         return context.get_dummy_value()
 
     return types.void(b, types.intp, types.intp, packed, types.intp, types.intp), codegen
@@ -141,8 +134,8 @@ def copy(typingctx, a, a0, b, b0, numbers, vectors):
 
     def codegen(context, builder, sig, args):
         vector, n = _vector(sig.args[0])
-        pointer = ir.VectorType(vector.element, sig.args[4].literal_value + n * sig.args[5].literal_value).as_pointer()
-        source, to = (builder.bitcast(_data(context, builder, sig.args[i], args[i], args[i + 1]), pointer) for i in (0, 2))
+        vector = ir.VectorType(vector.element, sig.args[4].literal_value + n * sig.args[5].literal_value)
+        source, to = (_pointer(context, builder, sig.args[i], args[i], args[i + 1], vector) for i in (0, 2))
         builder.store(builder.load(source, align=4), to, align=4)
         return context.get_dummy_value()
 
