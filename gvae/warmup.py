@@ -19,6 +19,7 @@ import numpy as np
 from gvae import dispatch, nn, ops, optim, random
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError, GvaeError
+from gvae.ops import dense
 
 __all__ = ["compile_kernels", "is_cold"]
 
@@ -146,16 +147,19 @@ def _elementwise(dtype, B, N):
     x, bias = np.full((B, N), 0.5, dtype), np.zeros(4, dtype)
     for activation in ops.ACTIVATIONS:
         _differentiate(partial(ops.affine, x, activation=activation), np.ones((N, 4), dtype), bias)
+        _differentiate(partial(dense.bias_activation, activation=activation), np.full((B, 4), 0.5, dtype), bias)
     ops.bernoulli_log_prob(x, x)
     _differentiate(partial(ops.bernoulli_log_prob, x), x)
-    ops.bernoulli_affine_log_prob(x, x, np.ones((N, N), dtype), x[0])
-    _differentiate(partial(ops.bernoulli_affine_log_prob, x), x, np.ones((N, N), dtype), np.zeros(N, dtype))
+    data, weight = np.full((B, 4), 0.5, dtype), np.ones((N, 4), dtype)
+    ops.bernoulli_affine_log_prob(data, x, weight, bias)
+    _differentiate(partial(ops.bernoulli_affine_log_prob, data), x, weight, bias)
     _differentiate(partial(ops.normal_log_prob, x), x, x)
     ops.log_mean_exp(x)
     for f in (ops.log_mean_exp, ops.normalized_weights, ops.effective_sample_size):
         _differentiate(f, x)
     parameters, slope = (nn.Parameters({"network.weight": a}) for a in (x.copy(), x))
     optim.Adam(parameters).update(slope)
+    optim.norm(slope.flat)
 
 
 def _draws(dtype):

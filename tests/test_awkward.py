@@ -60,6 +60,7 @@ WRONG = {
     "mask": ((DTypeError, ShapeError), [[True] * S.N, np.ones(S.N), np.ones(7, bool)]),
     "method": (ConfigError, ["fast", 3]),
     "slope": (DTypeError, [np.float32(0.1), "x"]),
+    "limit": (DTypeError, [np.float32(0.1), "x"]),
 }
 SWITCHES = {"check", "fill", "keepdims", "save", "symmetric", "trans", "upper"}  # any truth value will do
 BUFFERS = {"out", "info"}

@@ -36,6 +36,7 @@ LAYERS = [
 # Besides: the tape ends by importing the modules that attach Var's operators; dispatch loads kernels when asked, and knows
 # LANES; doctor tells where compiled kernels lie, and warmup fills that place; graphs are plain data for anyone above.
 EXCEPTIONS = {("autodiff", "ops"), ("dispatch", "kernels"), ("doctor", "kernels"), ("warmup", "kernels")}
+EXCEPTIONS |= {("threads", "kernels")}  # how threads wait for each other is compiled too
 
 
 def modules():

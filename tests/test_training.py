@@ -11,10 +11,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gvae import memory, models, nn, random
+from gvae import memory, models, nn, random, threads
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, ShapeError
 from gvae.evaluation import evaluate
+from gvae.kernels.cpu import _products
 from gvae.objectives import ELBO, ImportanceWeighted
 from gvae.optim import Adam, RowAdam
 from gvae.training import RunFolder, Trainer, load_checkpoint, save_checkpoint, train
@@ -394,7 +395,8 @@ def test_evaluation_keeps_to_its_memory():
 
 @pytest.mark.parametrize("replays", [True, False])
 def test_a_step_allocates_nothing_large_in_the_long_run(replays):
-    """All arrays of some size lie in memory that the steps before have used."""
+    """All arrays of some size lie in memory that the steps before have used; kernels have some to work in, however large
+    the batch."""
     model = models.VAE(784, 16, posterior="chain", hidden=(100,))
     trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, replays=replays)
     batch = Table((np.random.default_rng(0).uniform(size=(50, 784)) < 0.2).astype(np.float32)).batch(np.arange(50), KEY)
@@ -410,7 +412,8 @@ def test_a_step_allocates_nothing_large_in_the_long_run(replays):
         peaks.append(tracemalloc.get_traced_memory()[1] - before)
     tracemalloc.stop()
     assert peaks[0] > 1000 * 784 * 4
-    assert max(peaks[1:]) < 0.05 * peaks[0]
+    scratch = 4 * _products.DEPTH * (_products.WIDTH + _products.CHUNK) * threads.count()
+    assert max(peaks[1:]) < 1.5 * scratch < 0.5 * peaks[0]
 
 
 def test_evaluation_needs_samples():

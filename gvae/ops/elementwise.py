@@ -308,7 +308,7 @@ def _(y_bar, y, x, *, needs):
 @primitive
 def bounded(x, *, limit):
     """limit * tanh(x / limit): the identity near 0, within (-limit, limit) everywhere."""
-    _check(x=x)
+    _check(x=x, limit=limit)
     return np.tanh(x / limit) * limit
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gvae.autodiff import primitive
 from gvae.checks import check_arrays
+from gvae.dispatch import apply
 from gvae.ops import arrays, linalg
 from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import matmul
@@ -26,16 +27,16 @@ __all__ = [
 def sample_diagonal(mean: Any, log_scale: Any, eps: Any) -> Any:
     """mean + e^log_scale * eps.   All (..., N), batch axes broadcast. Raises ShapeError, DTypeError."""
     check_arrays("mean: ... N, log_scale: ... N, eps: ... N", mean=mean, log_scale=log_scale, eps=eps)
-    return mean + np.exp(log_scale) * eps
+    return apply(np.add, mean, apply(np.multiply, np.exp(log_scale), eps))
 
 
 @sample_diagonal.vjp
 def _(z_bar, z, mean, log_scale, eps, *, needs):
     # d/dmean = 1,  d/dlog s = s eps,  d/deps = s
-    along = z_bar * np.exp(log_scale) if needs[1] or needs[2] else None
+    along = apply(np.multiply, z_bar, np.exp(log_scale)) if needs[1] or needs[2] else None
     return (
         unbroadcast(z_bar, mean.shape) if needs[0] else None,
-        unbroadcast(along * eps, log_scale.shape) if needs[1] else None,
+        unbroadcast(apply(np.multiply, along, eps), log_scale.shape) if needs[1] else None,
         unbroadcast(along, eps.shape) if needs[2] else None,
     )
 

@@ -212,8 +212,9 @@ def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
     """
     n = BYTES // c.itemsize
     blocks = max(1, -(-K // DEPTH))
-    packed = np.empty(WIDTH * min(K, DEPTH), c.dtype)
-    strips = np.empty(CHUNK * min(K, DEPTH), c.dtype)
+    width = min(WIDTH, columns[1] - columns[0] + 2 * n)  # panels are whole
+    packed = np.empty(width * min(K, DEPTH), c.dtype)
+    strips = np.empty(CHUNK * min(K, DEPTH) if a_row == 1 else 0, c.dtype)
     edge = np.empty(ROWS * 2 * n, c.dtype)
     for first in range(columns[0], columns[1], WIDTH):
         last = min(first + WIDTH, columns[1])
@@ -233,7 +234,7 @@ def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
                             copy(a, i + (k0 + k) * a_k, strips, (i - top) * depth + k * ROWS, ROWS, 0)
                 for n0 in range(first, last, 2 * n):
                     some, p0 = min(2 * n, last - n0), (n0 - first) * depth
-                    width = n if some <= n else 2 * n
+                    wide = n if some <= n else 2 * n
                     i = top
                     while i < bottom:
                         m = ROWS if i < full else most(bottom - i)
@@ -241,14 +242,14 @@ def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
                         if a_row == 1 and m == ROWS:
                             x, x0, x_row, x_k = strips, (i - top) * depth, 1, ROWS
                         s0, c0 = i * s_row + n0, i * c_row + n0
-                        if some == width:
-                            tile_of(x, x0, x_row, x_k, depth, packed, p0, s, s0, s_row, c, c0, c_row, m, width // n)
+                        if some == wide:
+                            tile_of(x, x0, x_row, x_k, depth, packed, p0, s, s0, s_row, c, c0, c_row, m, wide // n)
                         else:  # beside C there is somebody else's memory
                             for r in range(m):
-                                for j in range(width):
-                                    edge[r * width + j] = s[s0 + r * s_row + j] if j < some else 0
-                            tile_of(x, x0, x_row, x_k, depth, packed, p0, edge, 0, width, edge, 0, width, m, width // n)
+                                for j in range(wide):
+                                    edge[r * wide + j] = s[s0 + r * s_row + j] if j < some else 0
+                            tile_of(x, x0, x_row, x_k, depth, packed, p0, edge, 0, wide, edge, 0, wide, m, wide // n)
                             for r in range(m):
                                 for j in range(some):
-                                    c[c0 + r * c_row + j] = edge[r * width + j]
+                                    c[c0 + r * c_row + j] = edge[r * wide + j]
                         i += m

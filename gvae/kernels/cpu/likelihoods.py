@@ -88,17 +88,15 @@ def bernoulli_affine(x, x_rows, h, weight, bias, log_prob, residual, lo, hi):
 
 
 @kernel
-def bernoulli_affine_weight_vjp(log_prob_bar, residual, h, weight_bar, bias_bar, lo, hi):
-    """weight_bar = (diag(s) H)ᵀ R and bias_bar = sᵀ R for columns lo <= j < hi, of cotangents s (rows,) and residuals R."""
+def bernoulli_affine_weight_vjp(log_prob_bar, residual, scaled, weight_bar, bias_bar, lo, hi):
+    """weight_bar = (diag(s) H)ᵀ R and bias_bar = sᵀ R for columns lo <= j < hi; s (rows,) are the cotangents, R the
+    residuals and `scaled` diag(s) H."""
     (R, N), I = residual.shape, len(weight_bar)
-    sums, scaled = bias_bar[lo:hi], np.empty(h.size, h.dtype)
+    sums = bias_bar[lo:hi]
     sums[:] = 0
     for r in range(R):
         s, row = log_prob_bar[r], residual[r, lo:hi]
         for j in range(len(row)):
             sums[j] += s * row[j]
-        source, to = h[r], scaled[r * I : (r + 1) * I]
-        for i in range(I):
-            to[i] = s * source[i]
-    zeros = np.zeros(N, h.dtype)
-    product(scaled, 1, I, residual.reshape(-1), N, 1, zeros, weight_bar.reshape(-1), N, R, (0, I), (lo, hi))
+    a, b, zeros = scaled.reshape(-1), residual.reshape(-1), np.zeros(N, residual.dtype)
+    product(a, 1, I, b, N, 1, zeros, weight_bar.reshape(-1), N, R, (0, I), (lo, hi))

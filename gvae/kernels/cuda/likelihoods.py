@@ -1,8 +1,8 @@
 """Declarations of likelihoods.cu, and what stands beside the products."""
 
+import sys
 from typing import Any
 
-from gvae import dispatch
 from gvae.kernels.cuda.affine import bias_activation
 from gvae.kernels.cuda.launch import Launch, kernel
 from gvae.kernels.cuda.product import multiply
@@ -20,14 +20,14 @@ bernoulli = kernel(
 def bernoulli_affine(
     x: Any, x_rows: Any, h: Any, weight: Any, bias: Any, log_prob: Any, residual: Any, lo: int, hi: int
 ) -> None:
-    logits = dispatch.empty((len(h), len(bias)), h.dtype, h)
+    logits = sys.modules["cupy"].empty((len(h), len(bias)), h.dtype)
     multiply(h, weight, logits)
     bias_activation(logits, bias, 0, 0, len(h))
     bernoulli(x, x_rows, logits, log_prob, residual, 0, len(h))
 
 
 def bernoulli_affine_weight_vjp(
-    log_prob_bar: Any, residual: Any, h: Any, weight_bar: Any, bias_bar: Any, lo: int, hi: int
+    log_prob_bar: Any, residual: Any, scaled: Any, weight_bar: Any, bias_bar: Any, lo: int, hi: int
 ) -> None:
-    multiply((h * log_prob_bar[:, None]).T, residual, weight_bar)
+    multiply(scaled.T, residual, weight_bar)
     multiply(log_prob_bar[None], residual, bias_bar[None])

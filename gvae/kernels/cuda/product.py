@@ -3,7 +3,6 @@
 import sys
 from typing import Any
 
-from gvae import dispatch
 from gvae.kernels import LANES
 from gvae.kernels.cuda.launch import Launch, kernel
 
@@ -45,4 +44,4 @@ def multiply(x: Any, y: Any, out: Any) -> None:
 
 def _as_stored(x: Any) -> Any:
     """The matrix as the kernel takes it: C-contiguous, or the transpose of such a one."""
-    return x if x.flags.c_contiguous or x.flags.f_contiguous else dispatch.plain(x)
+    return x if x.flags.c_contiguous or x.flags.f_contiguous else sys.modules["cupy"].ascontiguousarray(x)
