@@ -169,6 +169,23 @@ def show(table: Table) -> str:
     return "\n".join(lines)
 
 
+def spreads(table: Table) -> str:
+    """Mean and standard deviation over the seeds of rows NAME-0, NAME-1, ..., where more than one is done; or nothing."""
+    seeds: dict[str, list[dict[str, Any]]] = {}
+    for row in table.rows:
+        name, _, seed = row.name.rpartition("-")
+        record = table.record(row)
+        if seed.isdecimal() and record is not None and record["settings"].get("random_state") == int(seed):
+            seeds.setdefault(name, []).append(record)
+    lines = ["| over seeds | seeds | log p(x) | ELBO |", "|---|---|---|---|"]
+    for name, records in seeds.items():
+        if len(records) > 1:
+            values = [[r[figure] for r in records] for figure in ("log_likelihood", "elbo")]
+            cells = " | ".join(f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" for v in values)
+            lines.append(f"| {name} | {len(records)} | {cells} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
 def main(table: Table, arguments: list[str] | None = None) -> int:
     """The command line of a table's script."""
     parser = argparse.ArgumentParser(description=table.title + ". Without arguments: the table as it stands.")
@@ -205,7 +222,17 @@ def page(tables: list[Table]) -> str:
         about = sorted({f"{r['machine']}, {r['date']}" for r in done})
         seen = f"Seen on {'; '.join(about)}." if about else "No row has been run."
         parts.append(
-            f"## {table.title}\n\n`python examples/reproduce/{table.name}.py`. {seen}\n\n{show(table)}\n\n{table.notes}"
+            "\n\n".join(
+                part
+                for part in (
+                    f"## {table.title}",
+                    f"`python examples/reproduce/{table.name}.py`. {seen}",
+                    show(table),
+                    spreads(table),
+                    table.notes,
+                )
+                if part
+            )
         )
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
