@@ -364,7 +364,7 @@ def _train(options: argparse.Namespace) -> None:
         raise ConfigError(f"{run} was begun with another length; only --epochs can be raised")
     model = VAE(**begun | given | {"verbose": not options.quiet})
     if not options.quiet and warmup.is_cold():
-        print("gvae train: compiling the kernels for this machine, once; it takes about 15 seconds", file=sys.stderr)
+        print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
     source, data_dir = _source(options, run, notes)
     dataset = data.load(source, data_dir=data_dir)
     support = data_support(model.observation, model.binarize, dataset.train.shape[1])

@@ -152,8 +152,6 @@ def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, rows, v
             tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 8, 2)
         elif rows == 4:
             tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 4, 2)
-        elif rows == 2:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 2, 2)
         else:
             tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 1, 2)
     else:
@@ -163,8 +161,6 @@ def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, rows, v
             tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 8, 1)
         elif rows == 4:
             tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 4, 1)
-        elif rows == 2:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 2, 1)
         else:
             tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 1, 1)
 
@@ -172,7 +168,7 @@ def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, rows, v
 @kernel
 def most(rows):
     """The largest tile below ROWS that so many rows hold."""
-    return 8 if ROWS > 8 and rows >= 8 else 4 if rows >= 4 else 2 if rows >= 2 else 1
+    return 8 if ROWS > 8 and rows >= 8 else 4 if rows >= 4 else 1
 
 
 @kernel
