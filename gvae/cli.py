@@ -476,6 +476,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.rows is not None:
         _check_new(options.rows)
     model = estimator.load(options.folder)
+    if hasattr(model.model_, "caution"):
+        print(f"gvae evaluate: {model.model_.caution}", file=sys.stderr)
     source, data_dir = _source(options, options.folder, model.notes_)
     dataset = data.load(source, data_dir=data_dir)
     rows = dataset.test if options.split == "test" else dataset.train

@@ -11,6 +11,7 @@
     row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of
                                                           all (0); their learning rate, in learning rates (1)
     update(params, batch) -> dict of arrays               the parameters after a step of the model's own, not a gradient's
+    caution                                               text to be said where figures of the model are reported
     pure = True                                           terms depends on its arguments only and has no other effect, so
                                                           that a step can be replayed without calling it again; a subclass
                                                           with terms of its own has to say so itself

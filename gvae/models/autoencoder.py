@@ -21,6 +21,7 @@ class Autoencoder(VAE):
     """Settings as VAE's; the posterior's family decides how z = its mean is emitted, and nothing else."""
 
     pure = True
+    caution = "an autoencoder's reconstruction term bounds nothing: what stands for the ELBO and for log p(x) is neither"
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
         z = self.encoder(params, batch.x).mean[None]
