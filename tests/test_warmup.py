@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -86,11 +87,14 @@ def test_nothing_is_left_to_compile(warm):
     assert files(folder) == before
 
 
-def test_it_completes_what_use_has_begun(tmp_path):
+def test_it_completes_what_use_has_begun(warm, tmp_path):
     """One precision came into the cache by use: of what it calls, this process then compiles the other one only."""
     python("-c", FIRST_KL, cache=tmp_path)
-    begun = len(files(tmp_path))
-    assert begun > 0
+    begun = {path.name.split("-")[0] for path in files(tmp_path)}
+    assert begun
+    for path in files(warm[0]):  # all others are there already, which saves a minute
+        if path.name.split("-")[0] not in begun:
+            shutil.copy2(path, tmp_path / path.relative_to(warm[0]))
     report = json.loads(python("-m", "gvae", "warmup", "--json", cache=tmp_path))
     assert 0 < report["new"] < report["compiled versions"]
 
