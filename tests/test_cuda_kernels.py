@@ -394,7 +394,9 @@ def compare(cupy, family, name, problems, scale=300, parts=()):
             with schedule, recorded() as launches:
                 again = run_on_device(cupy, getattr(gpu(family), name), args, n)
             assert all(same_bits(again[i], got[i]) for i in results), schedule
-            assert {record.module.code for record in launches} <= {launch.source(key.split(".")[0]) for key in keys}
+            codes = {record.module.code for record in launches}
+            assert codes
+            assert codes <= {launch.source(key.split(".")[0]) for key in keys}
     assert {key for key, n in launch.counts.items() if n > before[key]} == keys
 
 

@@ -409,7 +409,7 @@ def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections,
         assert needed[5] > 20  # the step that fills the workspace
         assert needed[6] == 0  # the graph
     got, failures, _, trainer = epochs([{*range(s, n, 37), *range(max(n - 3, 0), n)} for s, n in enumerate(needed)])
-    assert failures > 10
+    assert failures > 15
     assert got == whole
     assert trainer.feed is None  # given up with its memory by the last step, which fails too
 

@@ -394,9 +394,10 @@ def test_evaluation_keeps_to_its_memory():
 
 
 @pytest.mark.parametrize("replays", [True, False])
-def test_a_step_allocates_nothing_large_in_the_long_run(replays):
+def test_a_step_allocates_nothing_large_in_the_long_run(replays, monkeypatch):
     """All arrays of some size lie in memory that the steps before have used; kernels have some to work in, however large
     the batch."""
+    monkeypatch.setenv(threads.VARIABLE, "1")  # one kernel at a time
     model = models.VAE(784, 16, posterior="chain", hidden=(100,))
     trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, replays=replays)
     batch = Table((np.random.default_rng(0).uniform(size=(50, 784)) < 0.2).astype(np.float32)).batch(np.arange(50), KEY)
@@ -412,8 +413,8 @@ def test_a_step_allocates_nothing_large_in_the_long_run(replays):
         peaks.append(tracemalloc.get_traced_memory()[1] - before)
     tracemalloc.stop()
     assert peaks[0] > 1000 * 784 * 4
-    scratch = 4 * _products.DEPTH * (_products.WIDTH + _products.CHUNK) * threads.count()
-    assert max(peaks[1:]) < 1.5 * scratch < 0.5 * peaks[0]
+    scratch = 4 * _products.DEPTH * (_products.WIDTH + _products.CHUNK)
+    assert max(peaks[1:]) < scratch + 1000 * 100 * 4  # not one more array of a hidden layer
 
 
 def test_evaluation_needs_samples():
