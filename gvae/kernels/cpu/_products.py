@@ -1,9 +1,9 @@
 """C = A B + s for the sizes of small networks, compiled into the kernel that calls it.
 
 A BLAS packs both factors and gives C back before anything can be done with it, which costs most where a batch has a hundred
-rows and the optimiser has just written the weights. Here panels of B are packed, one or two vectors wide, and the loop over k
-keeps a tile of C in registers. Every number of C is summed in the order of k, in parts of DEPTH, whatever part of C a call is
-for: how C is shared among threads does not show in its bits.
+rows and the optimiser has just written the weights. Here panels of B are packed, one or two vectors wide, and the loop over
+k keeps a tile of C in registers. Every number of C is summed in the order of k, in parts of DEPTH, whatever part of C a call
+is for: how C is shared among threads does not show in its bits.
 """
 
 from __future__ import annotations
