@@ -15,6 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gvae.kernels.cpu._jit import kernel
+from gvae.kernels.cpu._lanes import borrowed
 
 _features = llvm.get_host_cpu_features()
 BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16  # of a vector register
@@ -199,6 +200,66 @@ def pack(b, b0, b_k, b_n, K, columns, packed, p0, width):
 
 
 @kernel
+def parts(K):
+    """In how many parts of at most DEPTH a sum over K is taken; part i is i K // parts <= k < (i + 1) K // parts."""
+    return max(1, -(-K // DEPTH))
+
+
+@kernel
+def breadth(columns, c):
+    """How many columns the panels for so many columns of C have."""
+    n = BYTES // c.itemsize
+    return -(-(columns[1] - columns[0]) // n) * n
+
+
+@kernel
+def pack_panels(b, b_k, b_n, depth, columns, packed):
+    """packed <- B[:depth, columns] in panels two vectors wide; the last may have one."""
+    n = BYTES // packed.itemsize
+    first, last = columns
+    for n0 in range(first, last, 2 * n):
+        some = min(2 * n, last - n0)
+        pack(b, n0 * b_n, b_k, b_n, depth, some, packed, (n0 - first) * depth, n if some <= n else 2 * n)
+
+
+@kernel
+def multiply_panels(a, a_row, a_k, packed, depth, s, s_row, c, c_row, rows, columns):
+    """C = A B + S for some rows and columns, where B[:depth, columns] is packed; S may be C, or have one row (s_row = 0)."""
+    n = BYTES // c.itemsize
+    first, last = columns
+    strips = np.empty(CHUNK * depth if a_row == 1 else 0, c.dtype)
+    edge = np.empty(ROWS * 2 * n, c.dtype)
+    for top in range(rows[0], rows[1], CHUNK):
+        bottom = min(top + CHUNK, rows[1])
+        full = bottom - (bottom - top) % ROWS
+        if a_row == 1:  # numbers of one k side by side, instead of a new page for every k
+            for i in range(top, full, ROWS):
+                for k in range(depth):
+                    copy(a, i + k * a_k, strips, (i - top) * depth + k * ROWS, ROWS, 0)
+        for n0 in range(first, last, 2 * n):
+            some, p0 = min(2 * n, last - n0), (n0 - first) * depth
+            wide = n if some <= n else 2 * n
+            i = top
+            while i < bottom:
+                m = ROWS if i < full else most(bottom - i)
+                x, x0, x_row, x_k = a, i * a_row, a_row, a_k
+                if a_row == 1 and m == ROWS:
+                    x, x0, x_row, x_k = strips, (i - top) * depth, 1, ROWS
+                s0, c0 = i * s_row + n0, i * c_row + n0
+                if some == wide:
+                    tile_of(x, x0, x_row, x_k, depth, packed, p0, s, s0, s_row, c, c0, c_row, m, wide // n)
+                else:  # beside C there is somebody else's memory
+                    for r in range(m):
+                        for j in range(wide):
+                            edge[r * wide + j] = s[s0 + r * s_row + j] if j < some else 0
+                    tile_of(x, x0, x_row, x_k, depth, packed, p0, edge, 0, wide, edge, 0, wide, m, wide // n)
+                    for r in range(m):
+                        for j in range(some):
+                            c[c0 + r * c_row + j] = edge[r * wide + j]
+                i += m
+
+
+@kernel
 def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
     """C = A B + s for some rows and columns of C, s (1, columns) being the same for all rows.
 
@@ -206,46 +267,33 @@ def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
               strides is 1, and one of B's
     rows, columns : (first, one past the last)
     """
-    n = BYTES // c.itemsize
-    blocks = max(1, -(-K // DEPTH))
-    width = min(WIDTH, columns[1] - columns[0] + 2 * n)  # panels are whole
-    packed = np.empty(width * min(K, DEPTH), c.dtype)
-    strips = np.empty(CHUNK * min(K, DEPTH) if a_row == 1 else 0, c.dtype)
-    edge = np.empty(ROWS * 2 * n, c.dtype)
+    a, b = borrowed(a), borrowed(b)
+    packed = np.empty(breadth((0, min(WIDTH, columns[1] - columns[0])), c) * min(K, DEPTH), c.dtype)
     for first in range(columns[0], columns[1], WIDTH):
-        last = min(first + WIDTH, columns[1])
-        for block in range(blocks):
-            k0 = block * K // blocks
-            depth = (block + 1) * K // blocks - k0
-            s, s_row = (start, 0) if block == 0 else (c, c_row)
-            for n0 in range(first, last, 2 * n):
-                some = min(2 * n, last - n0)
-                pack(b, k0 * b_k + n0 * b_n, b_k, b_n, depth, some, packed, (n0 - first) * depth, n if some <= n else 2 * n)
-            for top in range(rows[0], rows[1], CHUNK):
-                bottom = min(top + CHUNK, rows[1])
-                full = bottom - (bottom - top) % ROWS
-                if a_row == 1:  # numbers of one k side by side, instead of a new page for every k
-                    for i in range(top, full, ROWS):
-                        for k in range(depth):
-                            copy(a, i + (k0 + k) * a_k, strips, (i - top) * depth + k * ROWS, ROWS, 0)
-                for n0 in range(first, last, 2 * n):
-                    some, p0 = min(2 * n, last - n0), (n0 - first) * depth
-                    wide = n if some <= n else 2 * n
-                    i = top
-                    while i < bottom:
-                        m = ROWS if i < full else most(bottom - i)
-                        x, x0, x_row, x_k = a, i * a_row + k0 * a_k, a_row, a_k
-                        if a_row == 1 and m == ROWS:
-                            x, x0, x_row, x_k = strips, (i - top) * depth, 1, ROWS
-                        s0, c0 = i * s_row + n0, i * c_row + n0
-                        if some == wide:
-                            tile_of(x, x0, x_row, x_k, depth, packed, p0, s, s0, s_row, c, c0, c_row, m, wide // n)
-                        else:  # beside C there is somebody else's memory
-                            for r in range(m):
-                                for j in range(wide):
-                                    edge[r * wide + j] = s[s0 + r * s_row + j] if j < some else 0
-                            tile_of(x, x0, x_row, x_k, depth, packed, p0, edge, 0, wide, edge, 0, wide, m, wide // n)
-                            for r in range(m):
-                                for j in range(some):
-                                    c[c0 + r * c_row + j] = edge[r * wide + j]
-                        i += m
+        some = first, min(first + WIDTH, columns[1])
+        for part in range(parts(K)):
+            k0, k1 = part * K // parts(K), (part + 1) * K // parts(K)
+            s, s_row = (start, 0) if part == 0 else (c, c_row)
+            pack_panels(b[k0 * b_k :], b_k, b_n, k1 - k0, some, packed)
+            multiply_panels(a[k0 * a_k :], a_row, a_k, packed, k1 - k0, s, s_row, c, c_row, rows, some)
+
+
+@kernel
+def packed_whole(b, b_k, b_n, K, columns, c):
+    """What `product_of_packed` wants of B, which several products then share."""
+    b, wide = borrowed(b), breadth(columns, c)
+    packed = np.empty(wide * K, c.dtype)
+    for part in range(parts(K)):
+        k0, k1 = part * K // parts(K), (part + 1) * K // parts(K)
+        pack_panels(b[k0 * b_k :], b_k, b_n, k1 - k0, columns, packed[k0 * wide :])
+    return packed
+
+
+@kernel
+def product_of_packed(a, a_row, a_k, packed, start, c, c_row, K, rows, columns):
+    """`product`, with the same bits, of a B that `packed_whole` has packed."""
+    a, packed, wide = borrowed(a), borrowed(packed), breadth(columns, c)
+    for part in range(parts(K)):
+        k0, k1 = part * K // parts(K), (part + 1) * K // parts(K)
+        s, s_row = (start, 0) if part == 0 else (c, c_row)
+        multiply_panels(a[k0 * a_k :], a_row, a_k, packed[k0 * wide :], k1 - k0, s, s_row, c, c_row, rows, columns)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gvae.kernels.cpu._jit import kernel
-from gvae.kernels.cpu._math import exp, expm1, log1p
+from gvae.kernels.cpu._jit import kernel, wide_vectors
+from gvae.kernels.cpu._math import decay, decaym1, inverse1p, log1p
 from gvae.kernels.cpu._products import product
 
 # codes: the position in gvae.ops.dense.ACTIVATIONS
@@ -14,7 +14,8 @@ IDENTITY, RELU, LEAKY_RELU, ELU, TANH, SIGMOID, SOFTPLUS = range(7)
 
 @kernel
 def activate(a, activation):
-    """a <- f(a) for a row."""
+    """a <- f(a)."""
+    wide_vectors()
     zero, one, two = a.dtype.type(0), a.dtype.type(1), a.dtype.type(2)
     slope = a.dtype.type(0.01)
     n = len(a)
@@ -26,20 +27,20 @@ def activate(a, activation):
             a[j] = slope * a[j] if a[j] <= zero else a[j]
     elif activation == ELU:
         for j in range(n):
-            e = expm1(min(a[j], zero))
+            e = decaym1(-min(a[j], zero))
             a[j] = a[j] if a[j] > zero else e
     elif activation == TANH:
         for j in range(n):
-            e = expm1(-two * abs(a[j]))  # tanh |a| = -e / (2 + e), accurate near 0
-            y = -e / (two + e)
+            e = decaym1(two * abs(a[j]))  # tanh |a| = -e / (2 + e), accurate near 0
+            y = -e * inverse1p(one + e)
             a[j] = y if a[j] >= zero else -y
     elif activation == SIGMOID:
         for j in range(n):
-            e = exp(-abs(a[j]))
-            a[j] = (one if a[j] >= zero else e) / (one + e)
+            e = decay(abs(a[j]))
+            a[j] = (one if a[j] >= zero else e) * inverse1p(e)
     elif activation == SOFTPLUS:
         for j in range(n):
-            a[j] = max(a[j], zero) + log1p(exp(-abs(a[j])))
+            a[j] = max(a[j], zero) + log1p(decay(abs(a[j])))
 
 
 @kernel
@@ -55,6 +56,7 @@ def bias_activation(a, bias, activation, lo, hi):
 @kernel
 def activation_vjp(y_bar, y, a_bar, activation, lo, hi):
     """a_bar[i] = y_bar[i] f'(a[i]) for elements lo <= i < hi, with f' written in y = f(a)."""
+    wide_vectors()
     zero, one = y.dtype.type(0), y.dtype.type(1)
     slope = y.dtype.type(0.01)
     y_bar, y, a_bar = y_bar[lo:hi], y[lo:hi], a_bar[lo:hi]
@@ -79,7 +81,7 @@ def activation_vjp(y_bar, y, a_bar, activation, lo, hi):
             a_bar[i] = y_bar[i] * y[i] * (one - y[i])
     else:
         for i in range(n):
-            a_bar[i] = y_bar[i] * -expm1(-y[i])  # 1 - e^-softplus(a) = sigmoid(a)
+            a_bar[i] = y_bar[i] * -decaym1(y[i])  # 1 - e^-softplus(a) = sigmoid(a)
 
 
 @kernel
@@ -89,8 +91,11 @@ def affine(x, weight, bias, y, activation, by_rows, lo, hi):
     rows, columns = ((lo, hi), (0, O)) if by_rows else ((0, R), (lo, hi))
     product(x.reshape(-1), I, 1, weight.reshape(-1), O, 1, bias, y.reshape(-1), O, I, rows, columns)
     if activation != IDENTITY:
-        for r in range(rows[0], rows[1]):
-            activate(y[r, columns[0] : columns[1]], activation)
+        if by_rows:
+            activate(y.reshape(-1)[lo * O : hi * O], activation)
+        else:
+            for r in range(R):
+                activate(y[r, lo:hi], activation)
 
 
 @kernel

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gvae.kernels.cpu._jit import kernel
+from gvae.kernels.cpu._jit import kernel, wide_vectors
 from gvae.kernels.cpu._lanes import borrowed
-from gvae.kernels.cpu._math import exp, log1p
-from gvae.kernels.cpu._products import product
+from gvae.kernels.cpu._math import decay, inverse1p, log1p
+from gvae.kernels.cpu._products import packed_whole, product, product_of_packed
 
 HALVINGS = 6  # after which a number stands for 64 factors of at most 2: far from float32's end
 
@@ -37,16 +37,17 @@ def bernoulli_row(x, a, e, residual):
 
     One exponential serves both: with e = e^-|a|, softplus(a) = max(a, 0) + log(1 + e), sigmoid(a) = (1 or e) / (1 + e).
     """
+    wide_vectors()
     zero, one = a.dtype.type(0), a.dtype.type(1)
     total = zero
     if residual:
         for j in range(len(e)):
-            e[j] = exp(-abs(a[j]))
+            e[j] = decay(abs(a[j]))
             total += x[j] * a[j] - max(a[j], zero)
-            a[j] = x[j] - (one if a[j] >= zero else e[j]) / (one + e[j])
+            a[j] = x[j] - (one if a[j] >= zero else e[j]) * inverse1p(e[j])
     else:
         for j in range(len(e)):
-            e[j] = exp(-abs(a[j]))
+            e[j] = decay(abs(a[j]))
             total += x[j] * a[j] - max(a[j], zero)
     return total - sum_of_log1p(e)
 
@@ -68,7 +69,7 @@ def bernoulli(x, x_rows, logits, log_prob, residual, lo, hi):
         log_prob[r] = bernoulli_row(x[x_rows[r]], a, e, wanted)
 
 
-CHUNK = 192  # rows whose logits stay in a second-level cache
+CHUNK = 96  # rows whose logits stay in a second-level cache
 
 
 @kernel
@@ -79,10 +80,11 @@ def bernoulli_affine(x, x_rows, h, weight, bias, log_prob, residual, lo, hi):
     x, residual = borrowed(x), borrowed(residual)
     logits = residual if wanted else np.empty((min(CHUNK, hi - lo), N), bias.dtype)
     e = np.empty(N, bias.dtype)
+    packed = packed_whole(weight.reshape(-1), N, 1, I, (0, N), bias)
     for top in range(lo, hi, CHUNK):
         first, rows = top if wanted else 0, min(CHUNK, hi - top)
-        a, w, c = h.reshape(-1)[top * I :], weight.reshape(-1), logits.reshape(-1)[first * N :]
-        product(a, I, 1, w, N, 1, bias, c, N, I, (0, rows), (0, N))
+        a, c = h.reshape(-1)[top * I :], logits.reshape(-1)[first * N :]
+        product_of_packed(a, I, 1, packed, bias, c, N, I, (0, rows), (0, N))
         for r in range(rows):
             log_prob[top + r] = bernoulli_row(x[x_rows[top + r]], logits[first + r], e, wanted)
 
