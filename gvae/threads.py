@@ -16,18 +16,19 @@ it and passed the arguments on; and a worker says in compiled code that it is do
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import itertools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gvae.errors import ConfigError
 
-__all__ = ["count", "cpus", "over"]
+__all__ = ["Stopped", "count", "cpus", "each", "go_on", "over"]
 
 VARIABLE = "GVAE_NUM_THREADS"
 SHARE = 1 << 16  # numbers read and written that are worth another thread
@@ -56,8 +57,13 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def over(kernel: Callable[..., None], *arguments: Any, n: int, work: int, step: int = 1) -> None:
-    """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`; `work` is the numbers touched in all."""
+def over(
+    kernel: Callable[..., None], *arguments: Any, n: int, work: int, step: int = 1, stop: threading.Event | None = None
+) -> None:
+    """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`; `work` is the numbers touched in all.
+
+    stop : set when the caller is interrupted. An interrupt is raised only when no thread works on the arguments any more.
+    """
     shares = 1 if work < 2 * SHARE else min(count(), work // SHARE, -(-n // step))
     workers = _claim(shares - 1) if shares > 1 else []
     if not workers:
@@ -70,11 +76,49 @@ def over(kernel: Callable[..., None], *arguments: Any, n: int, work: int, step: 
             worker.post(kernel, arguments, lo, hi)
         kernel(*arguments, 0, cuts[1])
     finally:
-        errors = [worker.finish() for worker in workers]
-        _idle.extend(workers)
+        errors = _finish(workers, stop)
     for error in errors:
         if error is not None:
             raise error
+
+
+def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """[function(item) for item in items], by several threads; what they share further finds no thread left.
+
+    Each runs in a copy of the caller's context, of which NumPy's errstate is a part. Raises what function raises for the
+    first of the items for which it does. When the caller is interrupted, `go_on` makes the others end.
+    """
+    results = [None] * len(items)
+    contexts = [contextvars.copy_context() for _ in items]
+    stop = threading.Event()
+
+    def some(lo: int, hi: int) -> None:
+        before, _here.stop = getattr(_here, "stop", None), stop
+        try:
+            for i in range(lo, hi):
+                results[i] = contexts[i].run(function, items[i])
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+        finally:
+            _here.stop = before
+
+    over(some, n=len(items), work=len(items) * 2 * SHARE, stop=stop)
+    return results
+
+
+def go_on() -> None:
+    """Called now and then by what `each` runs for long: raises Stopped once the caller of `each` was interrupted."""
+    stop = getattr(_here, "stop", None)
+    if stop is not None and stop.is_set():
+        raise Stopped
+
+
+class Stopped(Exception):
+    """An interrupt has reached the thread for which this one works."""
+
+
+_here = threading.local()
 
 
 POSTED, TAKEN, DONE_WITH = 0, 16, 32  # what a worker's numbers stand for; far apart, as two threads write them
@@ -116,9 +160,12 @@ class _Worker:
 
     def finish(self) -> BaseException | None:
         """Wait for the share that was posted last, or do it if nobody has begun. Returns what it raised."""
-        share = self.shares.pop(self.posted, None)  # whoever pops it has it
-        if share is not None:
-            return _do(share)
+        try:
+            share = self.shares.pop(self.posted, None)  # whoever pops it has it
+            if share is not None:
+                return _do(share)
+        except KeyboardInterrupt as interrupt:  # in between
+            return interrupt
         done = int(self.numbers[DONE_WITH])
         while done != self.posted:
             done = self.wait(self.numbers, DONE_WITH, done, self.done)
@@ -152,6 +199,23 @@ def _do(share: tuple) -> BaseException | None:
     except BaseException as error:
         return error
     return None
+
+
+def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseException | None]:
+    """Wait until all are done. Returns what their shares raised."""
+    errors: list[BaseException | None] = []
+    interrupt = None
+    while len(errors) < len(workers):
+        try:
+            errors.append(workers[len(errors)].finish())
+        except KeyboardInterrupt as error:
+            interrupt = error
+            if stop is not None:
+                stop.set()
+    _idle.extend(workers)
+    if interrupt is not None:
+        raise interrupt
+    return errors
 
 
 def _claim(n: int) -> list[_Worker]:

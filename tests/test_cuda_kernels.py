@@ -46,10 +46,13 @@ CPU_ONLY = {
     },
     # segments are as short as a device needs, and the choice between them and the serial loop is made on the device
     "chain": {"coefficients", "ends", "end_one", "connect", "fill", "fill_one", "rest", "serial", "status"},
-    "_products": {"product", "pack", "most", "tile_of"},  # product.cu
+    "_products": {  # product.cu
+        *("product", "packed_whole", "product_of_packed", "pack_panels", "multiply_panels", "parts", "breadth"),
+        *("pack", "most", "tile_of"),
+    },
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host
     "affine": {"activate"},  # `activated`, one number
-    "likelihoods": {"sum_of_log1p", "bernoulli_row"},  # of a row, which a block shares there
+    "likelihoods": {"joined", "left", "bernoulli_row", "bernoulli_rows"},  # of a row, which a block shares there
     "optim": {"square_sums"},  # CuPy's own sums
     "random": {"philox_block"},
 }

@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import logging
 import math
+import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -148,6 +150,27 @@ class Stops:
             raise KeyboardInterrupt
         self.left -= 1
         return self.model.terms(*arguments)
+
+
+def test_batches_are_evaluated_by_threads_with_the_same_bits(monkeypatch):
+    model, parameters = linear_gaussian()
+    results, seen = [], set()
+    terms = model.terms
+
+    def slow_terms(*arguments):
+        seen.add(threading.get_ident())
+        time.sleep(0.01)  # which leaves the others time to begin
+        return terms(*arguments)
+
+    monkeypatch.setattr(model, "terms", slow_terms)
+    for count in (1, 2, 3):
+        monkeypatch.setenv("GVAE_NUM_THREADS", str(count))
+        seen.clear()
+        results.append(evaluate(model, parameters, Table(np.tile(X, (3, 1))), samples=300, batch_size=3))
+        assert len(seen) == 1 if count == 1 else 1 < len(seen) <= count
+    for other in results[1:]:
+        for name in importance.COLUMNS:
+            np.testing.assert_array_equal(getattr(other, name), getattr(results[0], name))
 
 
 def test_an_interrupted_evaluation_resumes(tmp_path, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -225,6 +226,66 @@ def test_a_share_runs_in_another_thread_and_is_waited_for(monkeypatch):
                 threads.over(kernel, n=2, work=1 << 30)
                 assert set(seen) == {0, 1}
                 assert seen[0] is threading.current_thread()
+
+
+def test_each_runs_items_at_once_in_the_callers_context(monkeypatch):
+    monkeypatch.setenv("GVAE_NUM_THREADS", "3")
+    together = threading.Barrier(3, timeout=30)
+
+    def compute(item):
+        together.wait()  # nobody passes before all have come
+        return threading.get_ident(), item**2, np.geterr()["over"]
+
+    with np.errstate(over="raise"):
+        found = threads.each(compute, [1, 2, 3])
+    assert [square for _, square, _ in found] == [1, 4, 9]
+    assert len({thread for thread, _, _ in found}) == 3
+    assert {over for _, _, over in found} == {"raise"}
+    assert threads.each(str, []) == []
+
+
+def test_each_raises_what_the_first_item_raises(monkeypatch):
+    monkeypatch.setenv("GVAE_NUM_THREADS", "3")
+
+    def compute(item):
+        if item:
+            raise ValueError(item)
+
+    with pytest.raises(ValueError, match="1"):
+        threads.each(compute, [0, 1, 2])
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["at work", "waiting"])
+def test_an_interrupt_ends_what_the_others_do_and_keeps_the_pool(waiting, monkeypatch):
+    """Wherever the signal meets the caller: nobody works for it any more when it is raised, and no worker is lost."""
+    monkeypatch.setenv("GVAE_NUM_THREADS", "2")
+    ends, began = [], threading.Event()
+
+    def compute(item):
+        if item == 1:
+            began.set()
+        try:
+            until = time.monotonic() + 30
+            while time.monotonic() < until and not (item == 0 and waiting and began.is_set()):
+                threads.go_on()
+                time.sleep(1e-3)
+        finally:
+            ends.append(item)
+
+    def interrupt():
+        began.wait(30)
+        time.sleep(0.2)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        threads.each(compute, [0, 1])
+    assert time.monotonic() - start < 20
+    assert sorted(ends) == [0, 1]
+    assert len(threads._idle) == len(threads._workers)
+    threads.go_on()  # it stops nothing that comes later
+    assert threads.each(str, [0, 1]) == ["0", "1"]
 
 
 def test_stress_from_many_threads(monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import itertools
 import math
+import threading
 import tracemalloc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gvae import memory as memory_pool
-from gvae import random
+from gvae import dispatch, random, threads
 from gvae.data import Batch
 from gvae.errors import ConfigError, NonFiniteError
 from gvae.evaluation import subject as streams
@@ -27,8 +28,7 @@ from gvae.objectives import Terms
 
 __all__ = ["COLUMNS", "Evaluation", "Sampler", "Weights", "importance_sampling", "sampling_error", "standard_error"]
 
-ROWS_AT_ONCE = 10_000  # samples x rows whose noise is drawn at once
-ROWS_IN_CACHE = 5_000  # ... and that are decoded at once: of 200 units each that is 4 MB in float32
+ROWS_AT_ONCE = 10_000  # samples x rows whose noise is drawn at once, and that are decoded at once if memory allows
 # an Evaluation's values per row
 COLUMNS = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_size", "pareto_k")
 
@@ -98,16 +98,19 @@ def sampling_error(errors: np.ndarray) -> float:
 def importance_sampling(subject: Subject, *, samples: int = 100, memory: float | None = None) -> Evaluation:
     """The ELBO and log p(x) of every row with K = samples draws each.
 
-    memory : MB that the arrays of one chunk of samples may take, beside the data and the parameters (None: as they come,
-             15 for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
+    memory : MB that the arrays of chunks of samples may take, beside the data and the parameters (None: as they come, 15 a
+             thread for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
+    On a CPU, threads work on different batches.
     The result does not depend on how samples were cut into chunks beyond rounding, but does on the subject's batch_size.
     Raises ConfigError for samples < 1 and for a memory that one sample of one batch does not fit into; NonFiniteError for a
     row with a weight that is NaN or infinite, or whose weights are all zero.
     """
     samples = whole("samples", samples)
-    sampler = Sampler(subject, samples, memory, streams.IMPORTANCE)
+    on_device = any(dispatch.is_cuda(values) for values in subject.parameters.values())
+    at_once = 1 if on_device else threads.count()
+    sampler = Sampler(subject, samples, None if memory is None else memory / at_once, streams.IMPORTANCE)
     settings = {"samples": samples, "rows_at_once": ROWS_AT_ONCE}
-    columns: dict[str, Any] = subject.each("importance sampling", sampler, settings=settings)
+    columns: dict[str, Any] = subject.each("importance sampling", sampler, settings=settings, at_once=at_once)
     return Evaluation(samples=samples, **{name: columns[name] for name in COLUMNS})
 
 
@@ -118,6 +121,7 @@ class Sampler:
     def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int):
         self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
         self.at_once: int | None = None
+        self.fitting = threading.Lock()
         self.last = 0
 
     def __call__(self, i: int, batch: Batch, instead: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
@@ -127,10 +131,9 @@ class Sampler:
         for c, start in enumerate(range(0, self.samples, chunk)):
             k = min(chunk, self.samples - start)
             noise = subject.model.noise(random.fold_in(subject.key, self.stream, i, c), batch, k)
-            if self.at_once is None:
-                self.at_once = max(1, ROWS_IN_CACHE // len(batch))
-                if self.memory is not None:
-                    self.at_once = min(self.at_once, self._fitting(batch, noise, self.memory))
+            with self.fitting:  # by one thread alone, and the others wait: it measures memory
+                if self.at_once is None:
+                    self.at_once = chunk if self.memory is None else self._fitting(batch, noise, self.memory)
             parts = -(-k // self.at_once)
             if k != self.last:  # blocks that fit parts of another size would lie idle beside those of this one
                 memory_pool.clear()

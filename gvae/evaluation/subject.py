@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from gvae import random
+from gvae import random, threads
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
@@ -70,6 +71,7 @@ class Subject:
 
     def terms(self, batch: Batch, noise: Mapping[str, Any], instead: Mapping[str, Any] | None = None) -> Any:
         """What the model says about a batch; `instead` goes before the parameters of the same names."""
+        threads.go_on()
         return self.model.terms(self.parameters | self.own(batch) | dict(instead or {}), self.state, batch, noise)
 
     def optional(self, method: str, measure: str) -> Callable:
@@ -91,12 +93,21 @@ class Subject:
         settings: Mapping[str, Any],
         rows: int | None = None,
         kept: bool = True,
+        at_once: int = 1,
     ) -> dict[str, np.ndarray]:
         """Columns over the first `rows` rows (None: all): compute(i, batch) gives those of batch i.
 
         settings : what decides the numbers, beside the subject; a pass that was interrupted goes on only with the same
         kept     : whether the columns go into `partial`
+        at_once  : how many batches threads compute at the same time, if there are so many threads
         """
+
+        def one(task: tuple[int, Batch]) -> Mapping[str, np.ndarray]:
+            try:
+                return compute(*task)
+            except NotImplementedError as error:
+                raise ConfigError(f"{measure}: {type(self.model).__name__} lacks what it needs, {_where(error)}") from error
+
         n = len(self.table) if rows is None else min(whole("rows", rows), len(self.table))
         partial = self.partial if kept else None
         columns: dict[str, list[np.ndarray]] = {}
@@ -110,20 +121,15 @@ class Subject:
             from tqdm import tqdm
 
             bar = tqdm(total=n, initial=done, unit="row", dynamic_ncols=True, desc=measure, disable=None)
+        batches = enumerate(self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, np.arange(n)))
+        tasks = ((i, batch) for i, batch in batches if int(batch.index[-1]) >= done)
         try:
-            for i, batch in enumerate(self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, np.arange(n))):
-                if int(batch.index[-1]) < done:
-                    continue
-                try:
-                    found = compute(i, batch)
-                except NotImplementedError as error:
-                    raise ConfigError(
-                        f"{measure}: {type(self.model).__name__} lacks what it needs, {_where(error)}"
-                    ) from error
-                for name, values in found.items():
-                    columns.setdefault(name, []).append(values)
-                if bar is not None:
-                    bar.update(len(batch))
+            while group := list(itertools.islice(tasks, at_once)):
+                for (_, batch), found in zip(group, threads.each(one, group), strict=True):
+                    for name, values in found.items():
+                        columns.setdefault(name, []).append(values)
+                    if bar is not None:
+                        bar.update(len(batch))
                 if partial is not None:
                     partial.keep(measure, _joined(columns))
         except BaseException:

@@ -62,7 +62,9 @@ def wide_vectors(typingctx):
     of a lower clock, which costs up to half the speed of loops that are all arithmetic."""
 
     def codegen(context, builder, sig, args):
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite's own `add` knows no attribute with a value
+        set.add(
+            builder.function.attributes, '"prefer-vector-width"="512"'
+        )  # llvmlite's own `add` knows no attribute with a value
         return context.get_dummy_value()
 
     return types.void(), codegen

@@ -13,8 +13,8 @@ HALVINGS = 6  # after which a number stands for 64 factors of at most 2: far fro
 
 
 @kernel
-def sum_of_log1p(e):
-    """sum log(1 + e_j) of numbers e (N,) in [0, 1], which are overwritten.
+def joined(e):
+    """Numbers e (N,) in [0, 1] <- fewer of them, with the same sum of log(1 + e_j). Returns how many.
 
     (1 + p)(1 + q) = 1 + (p + q + p q): factors join, with all their relative accuracy, before 64 share one logarithm.
     """
@@ -25,17 +25,14 @@ def sum_of_log1p(e):
         for j in range(half):
             first[j] += last[j] + first[j] * last[j]
         n -= half
-    total = e.dtype.type(0)
-    for j in range(n):
-        total += log1p(e[j])
-    return total
+    return n
 
 
 @kernel
 def bernoulli_row(x, a, e, residual):
-    """sum_j x_j a_j - softplus(a_j); with `residual` a_j becomes x_j - sigmoid(a_j), its gradient in the logits a.
+    """sum_j x_j a_j - max(a_j, 0) and e_j = e^-|a_j|; with `residual` a_j becomes x_j - sigmoid(a_j).
 
-    One exponential serves both: with e = e^-|a|, softplus(a) = max(a, 0) + log(1 + e), sigmoid(a) = (1 or e) / (1 + e).
+    One exponential serves both: softplus(a) = max(a, 0) + log(1 + e), sigmoid(a) = (1 or e) / (1 + e).
     """
     wide_vectors()
     zero, one = a.dtype.type(0), a.dtype.type(1)
@@ -49,7 +46,38 @@ def bernoulli_row(x, a, e, residual):
         for j in range(len(e)):
             e[j] = decay(abs(a[j]))
             total += x[j] * a[j] - max(a[j], zero)
-    return total - sum_of_log1p(e)
+    return total
+
+
+@kernel
+def bernoulli_rows(x, x_rows, logits, log_prob, residual, e, rest):
+    """log_prob[r] = sum_j x_j a_j - softplus(a_j) of rows r of the logits; with `residual` they become its gradient in a.
+
+    e (N,), rest (rows, most that `joined` leaves of N): scratch. What `joined` leaves of a row is shorter than a loop in
+    SIMD lanes should be: the logarithms are of all rows together.
+    """
+    wide_vectors()
+    R, width = rest.shape
+    for r in range(R):
+        log_prob[r] = bernoulli_row(x[x_rows[r]], logits[r], e, residual)
+        rest[r] = e[: joined(e)]
+    flat = rest.reshape(-1)
+    for j in range(R * width):
+        flat[j] = log1p(flat[j])
+    for r in range(R):
+        for j in range(width):
+            log_prob[r] -= rest[r, j]
+
+
+@kernel
+def left(n):
+    """How many numbers `joined` leaves of n."""
+    for _ in range(HALVINGS):
+        n -= n // 2
+    return n
+
+
+CHUNK = 96  # rows whose logits stay in a second-level cache
 
 
 @kernel
@@ -58,18 +86,17 @@ def bernoulli(x, x_rows, logits, log_prob, residual, lo, hi):
 
     x (Q, N), x_rows (R,): the row of x that belongs to row r; logits (R, N); residual (R, N), or (0, N) if not wanted.
     """
+    N = logits.shape[1]
     wanted = residual.shape[0] > 0
     x, logits, residual = borrowed(x), borrowed(logits), borrowed(residual)
-    e = np.empty(logits.shape[1], logits.dtype)
-    for r in range(lo, hi):
-        a = logits[r]
+    e, rest = np.empty(N, logits.dtype), np.empty((min(CHUNK, hi - lo), left(N)), logits.dtype)
+    for top in range(lo, hi, CHUNK):
+        end = min(top + CHUNK, hi)
+        a = logits[top:end]
         if wanted:
-            residual[r] = a
-            a = residual[r]
-        log_prob[r] = bernoulli_row(x[x_rows[r]], a, e, wanted)
-
-
-CHUNK = 96  # rows whose logits stay in a second-level cache
+            residual[top:end] = a
+            a = residual[top:end]
+        bernoulli_rows(x, x_rows[top:end], a, log_prob[top:end], wanted, e, rest[: end - top])
 
 
 @kernel
@@ -78,15 +105,15 @@ def bernoulli_affine(x, x_rows, h, weight, bias, log_prob, residual, lo, hi):
     I, N = weight.shape
     wanted = residual.shape[0] > 0
     x, residual = borrowed(x), borrowed(residual)
-    logits = residual if wanted else np.empty((min(CHUNK, hi - lo), N), bias.dtype)
-    e = np.empty(N, bias.dtype)
+    most = min(CHUNK, hi - lo)
+    logits = residual if wanted else np.empty((most, N), bias.dtype)
+    e, rest = np.empty(N, bias.dtype), np.empty((most, left(N)), bias.dtype)
     packed = packed_whole(weight.reshape(-1), N, 1, I, (0, N), bias)
     for top in range(lo, hi, CHUNK):
-        first, rows = top if wanted else 0, min(CHUNK, hi - top)
-        a, c = h.reshape(-1)[top * I :], logits.reshape(-1)[first * N :]
-        product_of_packed(a, I, 1, packed, bias, c, N, I, (0, rows), (0, N))
-        for r in range(rows):
-            log_prob[top + r] = bernoulli_row(x[x_rows[top + r]], logits[first + r], e, wanted)
+        end = min(top + CHUNK, hi)
+        a = logits[top:end] if wanted else logits[: end - top]
+        product_of_packed(h.reshape(-1)[top * I :], I, 1, packed, bias, a.reshape(-1), N, I, (0, end - top), (0, N))
+        bernoulli_rows(x, x_rows[top:end], a, log_prob[top:end], wanted, e, rest[: end - top])
 
 
 @kernel
