@@ -47,8 +47,8 @@ CPU_ONLY = {
     # segments are as short as a device needs, and the choice between them and the serial loop is made on the device
     "chain": {"coefficients", "ends", "end_one", "connect", "fill", "fill_one", "rest", "serial", "status"},
     "_products": {  # product.cu
-        *("product", "packed_whole", "product_of_packed", "pack_panels", "multiply_panels", "parts", "breadth"),
-        *("pack", "most", "tile_of"),
+        *("product", "product_part", "packed_whole", "product_of_packed", "pack_panels", "multiply_panels", "parts"),
+        *("pack", "most", "tile_of", "breadth"),
     },
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host
     "affine": {"activate"},  # `activated`, one number

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from gvae import memory as memory_pool
 from gvae import dispatch, random, threads
+from gvae import memory as memory_pool
 from gvae.data import Batch
 from gvae.errors import ConfigError, NonFiniteError
 from gvae.evaluation import subject as streams

@@ -70,7 +70,7 @@ def horner(typingctx, x, c):
 
 
 def _functions(T, I, n_exp, n_log, n_sin, n_cos, n_newton):
-    """The functions in the arithmetic of float type T, whose bits are of integer type I; n_* count series terms, or steps."""
+    """The functions in the arithmetic of float type T, whose bits are of integer type I; n_* count terms, or steps."""
     t = np.finfo(T)
     MANTISSA, BIAS = I(t.nmant), I(t.maxexp - 1)
     MASK = I((1 << t.nmant) - 1)

@@ -260,6 +260,19 @@ def multiply_panels(a, a_row, a_k, packed, depth, s, s_row, c, c_row, rows, colu
 
 
 @kernel
+def product_part(part, a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
+    """What the `part`-th of parts(K) adds to the `product` with these arguments; the first one begins with `start`."""
+    k0, k1 = part * K // parts(K), (part + 1) * K // parts(K)
+    a, b = borrowed(a)[k0 * a_k :], borrowed(b)[k0 * b_k :]
+    s, s_row = (start, 0) if part == 0 else (c, c_row)
+    packed = np.empty(breadth((0, min(WIDTH, columns[1] - columns[0])), c) * (k1 - k0), c.dtype)
+    for first in range(columns[0], columns[1], WIDTH):
+        some = first, min(first + WIDTH, columns[1])
+        pack_panels(b, b_k, b_n, k1 - k0, some, packed)
+        multiply_panels(a, a_row, a_k, packed, k1 - k0, s, s_row, c, c_row, rows, some)
+
+
+@kernel
 def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
     """C = A B + s for some rows and columns of C, s (1, columns) being the same for all rows.
 
@@ -267,15 +280,8 @@ def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
               strides is 1, and one of B's
     rows, columns : (first, one past the last)
     """
-    a, b = borrowed(a), borrowed(b)
-    packed = np.empty(breadth((0, min(WIDTH, columns[1] - columns[0])), c) * min(K, DEPTH), c.dtype)
-    for first in range(columns[0], columns[1], WIDTH):
-        some = first, min(first + WIDTH, columns[1])
-        for part in range(parts(K)):
-            k0, k1 = part * K // parts(K), (part + 1) * K // parts(K)
-            s, s_row = (start, 0) if part == 0 else (c, c_row)
-            pack_panels(b[k0 * b_k :], b_k, b_n, k1 - k0, some, packed)
-            multiply_panels(a[k0 * a_k :], a_row, a_k, packed, k1 - k0, s, s_row, c, c_row, rows, some)
+    for part in range(parts(K)):
+        product_part(part, a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns)
 
 
 @kernel

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from gvae.kernels.cpu._jit import kernel, wide_vectors
+from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._math import decay, decaym1, inverse1p, log1p
-from gvae.kernels.cpu._products import product
+from gvae.kernels.cpu._products import parts, product, product_part
 
 # codes: the position in gvae.ops.dense.ACTIVATIONS
 IDENTITY, RELU, LEAKY_RELU, ELU, TANH, SIGMOID, SOFTPLUS = range(7)
@@ -102,19 +103,23 @@ def affine(x, weight, bias, y, activation, by_rows, lo, hi):
 def affine_weight_vjp(y_bar, y, x, a_bar, weight_bar, bias_bar, activation, lo, hi):
     """a_bar = y_bar f'(a), weight_bar = Xᵀ Ā and bias_bar, the sums over rows of Ā, for outputs lo <= j < hi.
 
-    Of the identity a_bar is y_bar and is not written.
+    Of the identity a_bar is y_bar and is not written. Rows take part in parts, so that what is made of them is still in the
+    caches when it is multiplied.
     """
+    wide_vectors()
     (R, O), I = y.shape, len(weight_bar)
+    y_bar, y, a_bar = borrowed(y_bar), borrowed(y), borrowed(a_bar)
+    a, b, c, zeros = x.reshape(-1), a_bar.reshape(-1), weight_bar.reshape(-1), np.zeros(O, y.dtype)
     sums = bias_bar[lo:hi]
     sums[:] = 0
-    for r in range(R):
-        if activation != IDENTITY:
-            activation_vjp(y_bar[r], y[r], a_bar[r], activation, lo, hi)
-        row = a_bar[r, lo:hi]
-        for j in range(len(row)):
-            sums[j] += row[j]
-    a, b, zeros = x.reshape(-1), a_bar.reshape(-1), np.zeros(O, y.dtype)
-    product(a, 1, I, b, O, 1, zeros, weight_bar.reshape(-1), O, R, (0, I), (lo, hi))
+    for part in range(parts(R)):
+        for r in range(part * R // parts(R), (part + 1) * R // parts(R)):
+            if activation != IDENTITY:
+                activation_vjp(y_bar[r], y[r], a_bar[r], activation, lo, hi)
+            row = a_bar[r, lo:hi]
+            for j in range(len(row)):
+                sums[j] += row[j]
+        product_part(part, a, 1, I, b, O, 1, zeros, c, O, R, (0, I), (lo, hi))
 
 
 @kernel

@@ -7,7 +7,7 @@ import numpy as np
 from gvae.kernels.cpu._jit import kernel, wide_vectors
 from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._math import decay, inverse1p, log1p
-from gvae.kernels.cpu._products import packed_whole, product, product_of_packed
+from gvae.kernels.cpu._products import packed_whole, parts, product_of_packed, product_part
 
 HALVINGS = 6  # after which a number stands for 64 factors of at most 2: far from float32's end
 
@@ -120,12 +120,14 @@ def bernoulli_affine(x, x_rows, h, weight, bias, log_prob, residual, lo, hi):
 def bernoulli_affine_weight_vjp(log_prob_bar, residual, scaled, weight_bar, bias_bar, lo, hi):
     """weight_bar = (diag(s) H)ᵀ R and bias_bar = sᵀ R for columns lo <= j < hi; s (rows,) are the cotangents, R the
     residuals and `scaled` diag(s) H."""
+    wide_vectors()
     (R, N), I = residual.shape, len(weight_bar)
+    a, b, c, zeros = scaled.reshape(-1), residual.reshape(-1), weight_bar.reshape(-1), np.zeros(N, residual.dtype)
     sums = bias_bar[lo:hi]
     sums[:] = 0
-    for r in range(R):
-        s, row = log_prob_bar[r], residual[r, lo:hi]
-        for j in range(len(row)):
-            sums[j] += s * row[j]
-    a, b, zeros = scaled.reshape(-1), residual.reshape(-1), np.zeros(N, residual.dtype)
-    product(a, 1, I, b, N, 1, zeros, weight_bar.reshape(-1), N, R, (0, I), (lo, hi))
+    for part in range(parts(R)):
+        for r in range(part * R // parts(R), (part + 1) * R // parts(R)):
+            s, row = log_prob_bar[r], residual[r, lo:hi]
+            for j in range(len(row)):
+                sums[j] += s * row[j]
+        product_part(part, a, 1, I, b, N, 1, zeros, c, N, R, (0, I), (lo, hi))
