@@ -170,18 +170,26 @@ class Primitive:
         self.differentiable = differentiable
         self.rule: Callable | None = None
         self.fresh: bool | tuple[bool, ...] = False
-        self.into = False
+        self.into = self.mine = False
 
-    def vjp(self, rule: Callable | None = None, *, fresh: bool | tuple[bool, ...] = False, into: bool = False) -> Any:
+    def vjp(
+        self,
+        rule: Callable | None = None,
+        *,
+        fresh: bool | tuple[bool, ...] = False,
+        into: bool = False,
+        mine: bool = False,
+    ) -> Any:
         """Decorator: `rule(y_bar, y, *args, needs, **settings)` is the derivative of this primitive.
 
         fresh : which cotangents that it returns are arrays of their own, which nothing else sees, so that the tape may add
                 into them: all, none, or one answer per argument
         into  : the rule takes `into=`, for each argument None or an array into which it writes that cotangent
+        mine  : the rule takes `mine=`: whether nothing else sees y_bar, so that it may write there
         """
         if rule is None:
-            return functools.partial(self.vjp, fresh=fresh, into=into)
-        self.rule, self.fresh, self.into = rule, fresh, into
+            return functools.partial(self.vjp, fresh=fresh, into=into, mine=mine)
+        self.rule, self.fresh, self.into, self.mine = rule, fresh, into, mine
         return rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
@@ -254,8 +262,9 @@ class _Visit:
         ]
         self.into = [place.leaf if place and node.primitive.into else None for place in places]
 
-    def pull(self, y_bar: Any, offers: list[Any]) -> tuple:
-        """The cotangents of the node's arguments. offers: by leaf, an array into which the first rule that can may write."""
+    def pull(self, y_bar: Any, mine: bool, offers: list[Any]) -> tuple:
+        """The cotangents of the node's arguments. mine: whether nothing else sees y_bar. offers: by leaf, an array into
+        which the first rule that can may write."""
         node, primitive, settings = self.node, self.node.primitive, self.settings
         if primitive.rule is None:
             raise NotImplementedError(f"{primitive.__name__} has no derivative rule")
@@ -267,6 +276,8 @@ class _Visit:
                 if leaf is not None:
                     into[i], offers[leaf] = offers[leaf], None
             settings = settings | {"into": into}
+        if primitive.mine:
+            settings = settings | {"mine": mine}
         return primitive.rule(y_bar, node.value, *node.args, needs=self.needs, **settings)
 
 
@@ -347,7 +358,7 @@ def _backward(plan: _Plan, seeds: list[Any], buffers: list[Any]) -> list[Any]:
         if y_bar is None:
             continue
         cotangents[i] = None
-        bars = visit.pull(y_bar, offers)
+        bars = visit.pull(y_bar, mine[i], offers)
         for position, var, place, fresh in visit.gifts:
             if bars[position] is not None:
                 give(var, place, bars[position], fresh)

@@ -98,17 +98,17 @@ def sampling_error(errors: np.ndarray) -> float:
 def importance_sampling(subject: Subject, *, samples: int = 100, memory: float | None = None) -> Evaluation:
     """The ELBO and log p(x) of every row with K = samples draws each.
 
-    memory : MB that the arrays of chunks of samples may take, beside the data and the parameters (None: as they come, 15 a
-             thread for a decoder of 784 pixels); chunks are cut by what one sample is measured to take
-    On a CPU, threads work on different batches.
+    memory : MB that the arrays of chunks of samples may take, beside the data and the parameters (None: as they come, 20 a
+             thread for two layers of 200 units); chunks are cut by what one sample is measured to take
+    On a CPU, threads work on different batches, as far as memory allows.
     The result does not depend on how samples were cut into chunks beyond rounding, but does on the subject's batch_size.
     Raises ConfigError for samples < 1 and for a memory that one sample of one batch does not fit into; NonFiniteError for a
     row with a weight that is NaN or infinite, or whose weights are all zero.
     """
     samples = whole("samples", samples)
     on_device = any(dispatch.is_cuda(values) for values in subject.parameters.values())
-    at_once = 1 if on_device else threads.count()
-    sampler = Sampler(subject, samples, None if memory is None else memory / at_once, streams.IMPORTANCE)
+    at_once = 1 if on_device else min(threads.count(), -(-len(subject.table) // subject.batch_size))
+    sampler = Sampler(subject, samples, memory, streams.IMPORTANCE, at_once)
     settings = {"samples": samples, "rows_at_once": ROWS_AT_ONCE}
     columns: dict[str, Any] = subject.each("importance sampling", sampler, settings=settings, at_once=at_once)
     return Evaluation(samples=samples, **{name: columns[name] for name in COLUMNS})
@@ -116,36 +116,52 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
 
 class Sampler:
     """sampler(i, batch) -> the columns of an Evaluation for batch i, with noise of its own stream, and "log_weight", the
-    mean of log w: the ELBO by sampling alone."""
+    mean of log w: the ELBO by sampling alone. At most `at_once` threads may call it at once, and share the memory."""
 
-    def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int):
+    def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int, at_once: int = 1):
         self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
-        self.at_once: int | None = None
+        self.at_once = at_once
         self.fitting = threading.Lock()
+        self.part = 0  # samples that are decoded at once; 0 if not known yet
         self.last = 0
 
     def __call__(self, i: int, batch: Batch, instead: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
         """instead : what goes before the model's parameters of these names"""
         subject, running = self.subject, _Running(batch, self.samples)
-        chunk = max(1, ROWS_AT_ONCE // len(batch))
-        for c, start in enumerate(range(0, self.samples, chunk)):
-            k = min(chunk, self.samples - start)
-            noise = subject.model.noise(random.fold_in(subject.key, self.stream, i, c), batch, k)
-            with self.fitting:  # by one thread alone, and the others wait: it measures memory
-                if self.at_once is None:
-                    self.at_once = chunk if self.memory is None else self._fitting(batch, noise, self.memory)
-            parts = -(-k // self.at_once)
-            if k != self.last:  # blocks that fit parts of another size would lie idle beside those of this one
-                memory_pool.clear()
-                self.last = k
-            cuts = [i * (k // parts) + min(i, k % parts) for i in range(parts + 1)]  # large ones first: memory serves again
-            for a, b in itertools.pairwise(cuts):  # whatever the cuts, the noise is the same
-                running.add(subject.terms(batch, {name: draws[a:b] for name, draws in noise.items()}, instead))
+        with self.fitting:  # which measures memory: the others wait
+            if not self.part:
+                self._fit(batch)
+        with self.room:
+            chunk = self._chunk(batch)
+            for c, start in enumerate(range(0, self.samples, chunk)):
+                k = min(chunk, self.samples - start)
+                noise = self._noise(i, c, batch, k)
+                parts = -(-k // self.part)
+                if k != self.last:  # blocks that fit parts of another size would lie idle beside those of this one
+                    memory_pool.clear()
+                    self.last = k
+                cuts = [
+                    i * (k // parts) + min(i, k % parts) for i in range(parts + 1)
+                ]  # large ones first: memory serves again
+                for a, b in itertools.pairwise(cuts):  # whatever the cuts, the noise is the same
+                    running.add(subject.terms(batch, {name: draws[a:b] for name, draws in noise.items()}, instead))
         return running.finish()
 
-    def _fitting(self, batch: Batch, noise: Mapping[str, np.ndarray], memory: float) -> int:
-        """How many samples of this batch, the largest, fit into so many MB: tried with one, then with half of what may."""
+    def _chunk(self, batch: Batch) -> int:
+        """How many samples' noise is drawn at once."""
+        return max(1, ROWS_AT_ONCE // len(batch))
 
+    def _noise(self, i: int, c: int, batch: Batch, samples: int) -> dict[str, np.ndarray]:
+        return self.subject.model.noise(random.fold_in(self.subject.key, self.stream, i, c), batch, samples)
+
+    def _fit(self, batch: Batch) -> None:
+        """Decide, by this batch, the largest, how many samples are decoded at once, and by how many threads: as many as
+        memory allows, threads first. It is tried with one sample, then with half of what may fit."""
+        self.room = threading.BoundedSemaphore(self.at_once)
+        if self.memory is None:
+            self.part = self._chunk(batch)
+            return
+        noise = self._noise(0, 0, batch, min(self._chunk(batch), self.samples))
         floor = math.inf  # what is held besides: the least that was seen, as threads may let go of something late
 
         def peak(samples: int) -> int:
@@ -165,18 +181,20 @@ class Sampler:
             gc.collect()
             peak(1)  # compiles, which takes memory of its own
             one = max(peak(1), peak(1)) - floor
-            several = max(1, min(most, int(memory * 1e6 / one / 2)))
-            fitting = int(memory * 1e6 * several / (max(peak(several), peak(several)) - floor))
+            at_once = max(1, min(self.at_once, int(self.memory * 1e6 / one)))
+            share = self.memory * 1e6 / at_once
+            several = max(1, min(most, int(share / one / 2)))
+            part = int(share * several / (max(peak(several), peak(several)) - floor))
         finally:
             memory_pool.clear()
             if not tracing:
                 tracemalloc.stop()
-        if fitting < 1:
+        if part < 1:
             raise ConfigError(
-                f"evaluate: memory is {memory:g} MB, expected at least {math.ceil(one / 1e6)}, "
+                f"evaluate: memory is {self.memory:g} MB, expected at least {math.ceil(one / 1e6)}, "
                 f"which one sample of {len(batch)} rows takes"
             )
-        return fitting
+        self.room, self.part = threading.BoundedSemaphore(at_once), part
 
 
 class Weights:

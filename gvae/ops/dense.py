@@ -69,19 +69,21 @@ def _affine(x, weight, bias, *, activation):
     return y
 
 
-@_affine.vjp(fresh=True, into=True)
-def _(y_bar, y, x, weight, bias, *, needs, into, activation):
+@_affine.vjp(fresh=True, into=True, mine=True)
+def _(y_bar, y, x, weight, bias, *, needs, into, mine, activation):
     # A = X W + b, Y = f(A):  Ā = Ȳ f'(A),  X̄ = Ā Wᵀ,  W̄ = Xᵀ Ā,  b̄ = column sums of Ā
-    rows, weight, y_bar, y = (dispatch.plain(v) for v in (rows_of(x), weight, rows_of(y_bar), rows_of(y)))
-    a_bar = y_bar if activation == "identity" else dispatch.empty(y.shape, y.dtype, y)
+    rows, weight, y = (dispatch.plain(v) for v in (rows_of(x), weight, rows_of(y)))
+    a_bar = dispatch.plain(rows_of(y_bar))  # still Ȳ
+    if activation != "identity" and not mine:
+        a_bar = dispatch.copy(a_bar)
     weight_bar, bias_bar = None, None
     if needs[1] or needs[2]:
         weight_bar = dispatch.empty(weight.shape, y.dtype, y) if into[1] is None else into[1]
         bias_bar = dispatch.empty(bias.shape, y.dtype, y) if into[2] is None else into[2]
-        arrays = y_bar, y, rows, a_bar, weight_bar, bias_bar, ACTIVATIONS.index(activation)
+        arrays = y, rows, a_bar, weight_bar, bias_bar, ACTIVATIONS.index(activation)
         launch_sums("affine", "affine_weight_vjp", *arrays, n=len(bias), work=rows.size * len(bias))
-    elif activation != "identity":
-        _activation_vjp(y_bar, y, activation, a_bar)
+    else:
+        _activation_vjp(y, activation, a_bar)
     return input_vjp(a_bar, weight, x) if needs[0] else None, weight_bar, bias_bar
 
 
@@ -128,8 +130,8 @@ def bias_activation(x, bias, *, activation):
 def _(y_bar, y, x, bias, *, needs, activation):
     a_bar = y_bar
     if activation != "identity":
-        a_bar = dispatch.empty(y.shape, y.dtype, y)
-        _activation_vjp(y_bar, y, activation, a_bar)
+        a_bar = dispatch.copy(y_bar)
+        _activation_vjp(y, activation, a_bar)
     return a_bar, rows_of(a_bar).sum(axis=0) if needs[1] else None
 
 
@@ -138,11 +140,11 @@ def rows_of(x):
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def _activation_vjp(y_bar, y, activation, a_bar):
-    """a_bar <- Ȳ f'(A) as a function of Y = f(A)."""
-    flat = [dispatch.plain(v).reshape(-1) for v in (y_bar, y)]
-    settings = a_bar.reshape(-1), ACTIVATIONS.index(activation)
-    dispatch.launch("affine", "activation_vjp", *flat, *settings, n=y.size, work=3 * y.size, step=1024)
+def _activation_vjp(y, activation, a_bar):
+    """Ā <- Ā f'(A) as a function of Y = f(A)."""
+    if activation != "identity":
+        arrays = dispatch.plain(y).reshape(-1), a_bar.reshape(-1), ACTIVATIONS.index(activation)
+        dispatch.launch("affine", "activation_vjp", *arrays, n=y.size, work=3 * y.size, step=1024)
 
 
 def _attach() -> None:

@@ -55,34 +55,31 @@ def bias_activation(a, bias, activation, lo, hi):
 
 
 @kernel
-def activation_vjp(y_bar, y, a_bar, activation, lo, hi):
-    """a_bar[i] = y_bar[i] f'(a[i]) for elements lo <= i < hi, with f' written in y = f(a)."""
+def activation_vjp(y, a_bar, activation, lo, hi):
+    """a_bar[i] <- a_bar[i] f'(a[i]) for elements lo <= i < hi, with f' written in y = f(a)."""
     wide_vectors()
     zero, one = y.dtype.type(0), y.dtype.type(1)
     slope = y.dtype.type(0.01)
-    y_bar, y, a_bar = y_bar[lo:hi], y[lo:hi], a_bar[lo:hi]
+    y, a_bar = y[lo:hi], a_bar[lo:hi]
     n = y.shape[0]  # loops from 0: an index that might be negative keeps LLVM from using SIMD
-    if activation == IDENTITY:
+    if activation == RELU:
         for i in range(n):
-            a_bar[i] = y_bar[i]
-    elif activation == RELU:
-        for i in range(n):
-            a_bar[i] = y_bar[i] if y[i] > zero else zero
+            a_bar[i] = a_bar[i] if y[i] > zero else zero
     elif activation == LEAKY_RELU:
         for i in range(n):
-            a_bar[i] = y_bar[i] if y[i] > zero else slope * y_bar[i]
+            a_bar[i] = a_bar[i] if y[i] > zero else slope * a_bar[i]
     elif activation == ELU:
         for i in range(n):
-            a_bar[i] = y_bar[i] if y[i] > zero else y_bar[i] * (y[i] + one)
+            a_bar[i] = a_bar[i] if y[i] > zero else a_bar[i] * (y[i] + one)
     elif activation == TANH:
         for i in range(n):
-            a_bar[i] = y_bar[i] * (one - y[i] * y[i])
+            a_bar[i] *= one - y[i] * y[i]
     elif activation == SIGMOID:
         for i in range(n):
-            a_bar[i] = y_bar[i] * y[i] * (one - y[i])
-    else:
+            a_bar[i] = a_bar[i] * y[i] * (one - y[i])
+    elif activation == SOFTPLUS:
         for i in range(n):
-            a_bar[i] = y_bar[i] * -decaym1(y[i])  # 1 - e^-softplus(a) = sigmoid(a)
+            a_bar[i] *= -decaym1(y[i])  # 1 - e^-softplus(a) = sigmoid(a)
 
 
 @kernel
@@ -100,22 +97,23 @@ def affine(x, weight, bias, y, activation, by_rows, lo, hi):
 
 
 @kernel
-def affine_weight_vjp(y_bar, y, x, a_bar, weight_bar, bias_bar, activation, lo, hi):
-    """a_bar = y_bar f'(a), weight_bar = Xᵀ Ā and bias_bar, the sums over rows of Ā, for outputs lo <= j < hi.
+def affine_weight_vjp(y, x, a_bar, weight_bar, bias_bar, activation, lo, hi):
+    """a_bar, which is y_bar, <- y_bar f'(a); weight_bar = Xᵀ Ā and bias_bar, the sums over rows of Ā; for outputs
+    lo <= j < hi.
 
-    Of the identity a_bar is y_bar and is not written. Rows take part in parts, so that what is made of them is still in the
+    The identity leaves a_bar alone. Rows take part in parts, so that what is made of them is still in the
     caches when it is multiplied.
     """
     wide_vectors()
     (R, O), I = y.shape, len(weight_bar)
-    y_bar, y, a_bar = borrowed(y_bar), borrowed(y), borrowed(a_bar)
+    y, a_bar = borrowed(y), borrowed(a_bar)
     a, b, c, zeros = x.reshape(-1), a_bar.reshape(-1), weight_bar.reshape(-1), np.zeros(O, y.dtype)
     sums = bias_bar[lo:hi]
     sums[:] = 0
     for part in range(parts(R)):
         for r in range(part * R // parts(R), (part + 1) * R // parts(R)):
             if activation != IDENTITY:
-                activation_vjp(y_bar[r], y[r], a_bar[r], activation, lo, hi)
+                activation_vjp(y[r], a_bar[r], activation, lo, hi)
             row = a_bar[r, lo:hi]
             for j in range(len(row)):
                 sums[j] += row[j]

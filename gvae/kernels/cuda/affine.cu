@@ -31,14 +31,14 @@ __global__ void bias_activation(T* a, const T* bias, int activation, int O, int6
   a[e] = activated(a[e] + bias[j], activation);
 }
 
-// a_bar[i] = y_bar[i] f'(a[i]) for elements lo <= i < hi, with f' written in y = f(a).
+// a_bar[i] <- a_bar[i] f'(a[i]) for elements lo <= i < hi, with f' written in y = f(a).
 template <typename T>
-__global__ void activation_vjp(const T* y_bar, const T* y, T* a_bar, int activation, int64 lo, int64 hi) {
+__global__ void activation_vjp(const T* y, T* a_bar, int activation, int64 lo, int64 hi) {
   int64 i = lo + thread_position();
   if (i >= hi) return;
-  T g = y_bar[i], z = y[i];
+  T g = a_bar[i], z = y[i];
   switch (activation) {
-    case IDENTITY: a_bar[i] = g; break;
+    case IDENTITY: break;
     case RELU: a_bar[i] = z > T(0) ? g : T(0); break;
     case LEAKY_RELU: a_bar[i] = z > T(0) ? g : T(0.01) * g; break;
     case ELU: a_bar[i] = z > T(0) ? g : g * (z + T(1)); break;
