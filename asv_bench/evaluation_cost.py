@@ -62,11 +62,9 @@ def main() -> None:
     many = (before + products(sizes, threads.cpus())) / 2 * rows
     print(f"gvae {' '.join(command)}: {seconds:.1f} s")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3:.0f} MB")
+    print(f"its products, {' - '.join(map(str, sizes))}:")
     for n, total in ((threads.cpus(), many), (1, alone * rows)):
-        print(
-    settings = ["--samples", str(options.samples), "--memory", str(options.memory), "--json"]
-    command = ["evaluate", str(options.run), *settings]
-        )
+        print(f"    with {n} BLAS thread{'s'[: n - 1]} {total:.1f} s, a ratio of {seconds / total:.2f}")
 
 
 if __name__ == "__main__":
