@@ -167,7 +167,11 @@ def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
         return ufunc(x, y) if out is None else ufunc(x, y, out=out)
     if type(y) is not np.ndarray or type(x) is not np.ndarray or x.shape != y.shape:
         shape = np.broadcast_shapes(np.shape(x), np.shape(y))
-        return ufunc(x, y, out=memory.empty(shape, large.dtype) if out is None else out)
+        result = memory.empty(shape, large.dtype) if out is None else out
+        if shape and shape[:1] == np.shape(x)[:1] == np.shape(y)[:1] and np.ndim(x) == np.ndim(y):
+            threads.over(_share, ufunc, x, y, result, n=shape[0], work=3 * large.size)
+            return result
+        return ufunc(x, y, out=result)
     result = memory.empty(x.shape, x.dtype) if out is None else out
     if x.flags.c_contiguous and y.flags.c_contiguous and result.flags.c_contiguous:
         threads.over(_share, ufunc, x.reshape(-1), y.reshape(-1), result.reshape(-1), n=x.size, work=3 * x.size, step=1024)

@@ -82,7 +82,7 @@ def _(y_bar, y, x, h, weight, bias, *, needs, into, saved):
     if needs[2] or needs[3]:
         weight_bar = dispatch.empty(weight.shape, y.dtype, y) if into[2] is None else into[2]
         bias_bar = dispatch.empty(bias.shape, y.dtype, y) if into[3] is None else into[3]
-        arrays = s, saved, dispatch.apply(np.multiply, rows, s[:, None]), weight_bar, bias_bar
+        arrays = s, saved, rows, weight_bar, bias_bar
         launch_sums("likelihoods", "bernoulli_affine_weight_vjp", *arrays, n=N, work=rows.size * N)
     return x_bar, h_bar, weight_bar, bias_bar
 

@@ -260,16 +260,15 @@ def multiply_panels(a, a_row, a_k, packed, depth, s, s_row, c, c_row, rows, colu
 
 
 @kernel
-def product_part(part, a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
-    """What the `part`-th of parts(K) adds to the `product` with these arguments; the first one begins with `start`."""
-    k0, k1 = part * K // parts(K), (part + 1) * K // parts(K)
-    a, b = borrowed(a)[k0 * a_k :], borrowed(b)[k0 * b_k :]
+def product_part(a, a_row, a_k, b, b_k, b_n, start, part, c, c_row, depth, rows, columns):
+    """What the part of that number adds to a `product`, A and B beginning with it; the first one begins with `start`."""
+    a, b = borrowed(a), borrowed(b)
     s, s_row = (start, 0) if part == 0 else (c, c_row)
-    packed = np.empty(breadth((0, min(WIDTH, columns[1] - columns[0])), c) * (k1 - k0), c.dtype)
+    packed = np.empty(breadth((0, min(WIDTH, columns[1] - columns[0])), c) * depth, c.dtype)
     for first in range(columns[0], columns[1], WIDTH):
         some = first, min(first + WIDTH, columns[1])
-        pack_panels(b, b_k, b_n, k1 - k0, some, packed)
-        multiply_panels(a, a_row, a_k, packed, k1 - k0, s, s_row, c, c_row, rows, some)
+        pack_panels(b, b_k, b_n, depth, some, packed)
+        multiply_panels(a, a_row, a_k, packed, depth, s, s_row, c, c_row, rows, some)
 
 
 @kernel
@@ -281,7 +280,8 @@ def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
     rows, columns : (first, one past the last)
     """
     for part in range(parts(K)):
-        product_part(part, a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns)
+        k0, k1 = part * K // parts(K), (part + 1) * K // parts(K)
+        product_part(a[k0 * a_k :], a_row, a_k, b[k0 * b_k :], b_k, b_n, start, part, c, c_row, k1 - k0, rows, columns)
 
 
 @kernel

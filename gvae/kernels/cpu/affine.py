@@ -111,13 +111,14 @@ def affine_weight_vjp(y, x, a_bar, weight_bar, bias_bar, activation, lo, hi):
     sums = bias_bar[lo:hi]
     sums[:] = 0
     for part in range(parts(R)):
-        for r in range(part * R // parts(R), (part + 1) * R // parts(R)):
+        first, last = part * R // parts(R), (part + 1) * R // parts(R)
+        for r in range(first, last):
             if activation != IDENTITY:
                 activation_vjp(y[r], a_bar[r], activation, lo, hi)
             row = a_bar[r, lo:hi]
             for j in range(len(row)):
                 sums[j] += row[j]
-        product_part(part, a, 1, I, b, O, 1, zeros, c, O, R, (0, I), (lo, hi))
+        product_part(a[first * I :], 1, I, b[first * O :], O, 1, zeros, part, c, O, last - first, (0, I), (lo, hi))
 
 
 @kernel

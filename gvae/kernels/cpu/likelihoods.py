@@ -117,17 +117,20 @@ def bernoulli_affine(x, x_rows, h, weight, bias, log_prob, residual, lo, hi):
 
 
 @kernel
-def bernoulli_affine_weight_vjp(log_prob_bar, residual, scaled, weight_bar, bias_bar, lo, hi):
-    """weight_bar = (diag(s) H)ᵀ R and bias_bar = sᵀ R for columns lo <= j < hi; s (rows,) are the cotangents, R the
-    residuals and `scaled` diag(s) H."""
+def bernoulli_affine_weight_vjp(log_prob_bar, residual, h, weight_bar, bias_bar, lo, hi):
+    """weight_bar = Hᵀ diag(s) R and bias_bar = sᵀ R for columns lo <= j < hi; s (rows,) are the cotangents, R residuals."""
     wide_vectors()
     (R, N), I = residual.shape, len(weight_bar)
-    a, b, c, zeros = scaled.reshape(-1), residual.reshape(-1), weight_bar.reshape(-1), np.zeros(N, residual.dtype)
+    b, c, zeros = residual.reshape(-1), weight_bar.reshape(-1), np.zeros(N, residual.dtype)
+    scaled = np.empty((-(-R // parts(R)), I), residual.dtype)  # diag(s) H
     sums = bias_bar[lo:hi]
     sums[:] = 0
     for part in range(parts(R)):
-        for r in range(part * R // parts(R), (part + 1) * R // parts(R)):
-            s, row = log_prob_bar[r], residual[r, lo:hi]
+        first, last = part * R // parts(R), (part + 1) * R // parts(R)
+        for r in range(first, last):
+            s, row, x, y = log_prob_bar[r], residual[r, lo:hi], h[r], scaled[r - first]
             for j in range(len(row)):
                 sums[j] += s * row[j]
-        product_part(part, a, 1, I, b, N, 1, zeros, c, N, R, (0, I), (lo, hi))
+            for i in range(I):
+                y[i] = s * x[i]
+        product_part(scaled.reshape(-1), 1, I, b[first * N :], N, 1, zeros, part, c, N, last - first, (0, I), (lo, hi))

@@ -27,7 +27,7 @@ def bernoulli_affine(
 
 
 def bernoulli_affine_weight_vjp(
-    log_prob_bar: Any, residual: Any, scaled: Any, weight_bar: Any, bias_bar: Any, lo: int, hi: int
+    log_prob_bar: Any, residual: Any, h: Any, weight_bar: Any, bias_bar: Any, lo: int, hi: int
 ) -> None:
-    multiply(scaled.T, residual, weight_bar)
+    multiply((h * log_prob_bar[:, None]).T, residual, weight_bar)
     multiply(log_prob_bar[None], residual, bias_bar[None])
