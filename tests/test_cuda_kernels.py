@@ -51,6 +51,7 @@ CPU_ONLY = {
     "chain": {"coefficients", "ends", "end_one", "connect", "fill", "fill_one", "rest", "serial", "status"},
     "_products": {"product", "pack", "most", "tile_of"},  # product.cu
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host
+    "_share": {"share", "serve"},
     "affine": {"activate"},  # `activated`, one number
     "likelihoods": {"sum_of_log1p", "bernoulli_row"},  # of a row, which a block shares there
     "optim": {"square_sums"},  # CuPy's own sums

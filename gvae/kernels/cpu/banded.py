@@ -170,10 +170,10 @@ def load_factors(chol, owner, first, n, info, scratch):
 
 
 @kernel
-def starts_from(rows, first, n, N, starts):
-    """starts[l] = where row rows[first + l] begins in an array (R, N); lanes from n on repeat the last one."""
+def starts_from(row, first, n, N, starts):
+    """starts[l] = where row[first + l] begins in an array (R, N); lanes from n on repeat the last one."""
     for l in range(LANES):
-        starts[l] = rows[first + min(l, n - 1)] * N
+        starts[l] = row[first + min(l, n - 1)] * N
 
 
 @kernel
