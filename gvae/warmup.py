@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, nn, ops, optim, random
+from gvae import dispatch, nn, ops, optim, random, threads
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError, GvaeError
 from gvae.ops import dense
@@ -36,7 +36,7 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
     """
     started = time.perf_counter()
-    kernels = dict(_kernels())
+    kernels = {name: kernel for name, kernel in _kernels() if threads.count() > 1 or not name.startswith("_share.")}
     before = _versions(kernels)
     steps = [step for dtype in PRECISIONS for step in _steps(np.dtype(dtype))]
     bar: Any = steps
@@ -44,8 +44,12 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
         from tqdm import tqdm
 
         bar = tqdm(steps, unit="step", dynamic_ncols=True, desc="compiling", disable=None)  # None: not on a terminal
-    for step in bar:
-        step()
+    share, threads.SHARE = threads.SHARE, 1  # whatever can be shared is: shares are compiled too, per kernel
+    try:
+        for step in bar:
+            step()
+    finally:
+        threads.SHARE = share
     versions = _versions(kernels)
     if versions == 0:
         raise ConfigError("compiled kernels cannot be kept: no folder for them can be written; set NUMBA_CACHE_DIR")
@@ -183,7 +187,7 @@ def _one_system_functions(dtype):
         "offsets": np.arange(M),
         **dict.fromkeys(("first", "k"), np.int64(0)),
         **dict.fromkeys(("n", "systems", "N"), np.int64(1)),
-        **dict.fromkeys(("owners", "starts"), np.zeros(dispatch.LANES, np.int64)),
+        **dict.fromkeys(("owners", "starts", "row"), np.zeros(dispatch.LANES, np.int64)),
         "rows": np.zeros((1, 1), np.int64),
     }
     for _, kernel in _kernels():

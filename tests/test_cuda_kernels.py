@@ -36,12 +36,15 @@ def gpu(family):
 
 # What a CPU needs and a device does otherwise. A kernel that is in neither place has been forgotten.
 CPU_ONLY = {
-    "_lanes": {"pack", "unpack", "pack_systems", "unpack_systems", "neighbours"},  # tiles in shared memory (`fetch`)
+    "_lanes": {  # tiles in shared memory (`fetch`)
+        *("pack", "unpack", "unpack_sums", "pack_systems", "unpack_systems", "neighbours"),
+    },
     "banded": {
-        *("scratch_width", "solve_scratch", "solve_group", "starts_of", "pack_differences"),  # groups of lanes
-        *("first_bad_pivot", "first_bad_pivots", "add", "subtract", "subtract_multiple"),  # lines of a kernel there
+        *("scratch_width", "solve_scratch", "vjp_scratch", "load_factors", "starts_of", "starts_from"),  # groups of lanes
+        *("pack_differences", "invert_pivots", "substitute", "substitute_transposed", "sums_of_squares"),
+        *("first_bad_pivot", "solve_one", "add", "subtract", "subtract_multiple"),  # lines of a kernel there
         *("sum_of_logs", "sum_of_squares", "quadratic_along", "quadratic_along_vjp"),  # `density`, `pivots`, a warp's lanes
-        *("outer_one", "quadratic_one", "quadratic_vjp_one"),  # one thread per entry
+        *("outer_one", "first_outer_one", "quadratic_one", "quadratic_vjp_one"),  # one thread per entry
         *("multiply_triangular_transposed_one", "cholesky_vjp_one", "inverse_vjp_one"),  # in the kernel itself
     },
     # segments are as short as a device needs, and the choice between them and the serial loop is made on the device
@@ -51,6 +54,7 @@ CPU_ONLY = {
         *("pack", "most", "tile_of", "breadth"),
     },
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host
+    "_share": {"share", "serve"},
     "affine": {"activate"},  # `activated`, one number
     "likelihoods": {"joined", "left", "bernoulli_row", "bernoulli_rows"},  # of a row, which a block shares there
     "optim": {"square_sums"},  # CuPy's own sums
@@ -196,7 +200,8 @@ def samples(p):
 def sample_vjps(p):
     for log_q_bar, eps_bar in ((p["log_q"], p["x"]), (p["log_q"], p["x"][:0]), (p["log_q"][:0], p["x"])):
         given = (p["chol"], p["offsets"], p["rows"], p["rows"], p["x"], p["y"], log_q_bar)
-        yield (*given, out(eps_bar), out(p["chol"])), (7, 8), p["F"]
+        for mean_bar in (p["x"][: p["F"]], p["x"][:0]):
+            yield (*given, out(eps_bar), out(mean_bar), out(p["chol"])), (7, 8, 9), p["F"]
 
 
 def multiplications(p):

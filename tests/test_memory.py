@@ -33,6 +33,11 @@ def test_freed_memory_is_used_again():
     assert smaller.ctypes.data == address
 
 
+def test_large_arrays_begin_with_a_line_of_the_caches():
+    held = [memory.empty((17_000 + i,), np.float32) for i in range(20)]
+    assert not any(a.ctypes.data % memory.LINE for a in held)
+
+
 def test_memory_in_use_is_never_handed_out():
     held = [memory.empty(SHAPE, np.float64)]
     held.append(held[0][3:, ::2].T)  # a view of a view keeps it
@@ -62,7 +67,7 @@ def test_results_of_ops_are_their_owners():
 def test_idle_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(memory, "LIMIT", 1 << 20)
     held = [memory.empty((1 << 16,), np.float32) for _ in range(10)]  # 256 KiB each
-    assert sum(len(block) for block in memory._blocks) <= 1 << 20
+    assert sum(len(block) for block, _ in memory._blocks) <= 1 << 20
     assert len({a.ctypes.data for a in held}) == 10
     large = memory.empty((1 << 20,), np.float32)
     assert large.base is None  # beyond the limit: an array of its own

@@ -17,6 +17,7 @@ import pytest
 from gvae import ops, threads
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError
+from gvae.kernels.cpu._jit import kernel
 
 rng = np.random.default_rng(0)
 CHOL = 0.3 * rng.normal(size=(150, 3, 40)).astype(np.float32)
@@ -60,11 +61,11 @@ def test_ranges_are_cut_at_multiples_and_cover_everything(monkeypatch):
         for n in (0, 1, 31, 32, 33, 100, 1000):
             seen, lock = [], threading.Lock()
 
-            def kernel(lo, hi, seen=seen, lock=lock):
+            def note(lo, hi, seen=seen, lock=lock):
                 with lock:
                     seen.append((lo, hi))
 
-            threads.over(kernel, n=n, work=10**6, step=32)
+            threads.over(note, n=n, work=10**6, step=32)
             seen.sort()
             assert seen[0][0] == 0
             assert seen[-1][1] == n
@@ -77,12 +78,31 @@ def test_an_error_in_any_share_is_raised(monkeypatch):
     monkeypatch.setattr(threads, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
 
-    def kernel(lo, hi):
+    def fail(lo, hi):
         if lo:
             raise ValueError("share")
 
     with pytest.raises(ValueError, match="share"):
-        threads.over(kernel, n=3, work=100)
+        threads.over(fail, n=3, work=100)
+
+
+def test_a_compiled_share_without_memory_is_an_error(monkeypatch):
+    monkeypatch.setattr(threads, "SHARE", 1)
+
+    @kernel
+    def fill(x, first, lo, hi):
+        scratch = np.empty(1 << 60 if lo >= first else 1)
+        x[lo:hi] = scratch.size
+
+    for n in ("2", "3"):
+        monkeypatch.setenv("GVAE_NUM_THREADS", n)
+        x = np.zeros(100)
+        threads.over(fill, x, 100, n=100, work=1000)
+        assert (x == 1).all()
+        for first in (0, 10):
+            with pytest.raises(MemoryError, match="fill: no memory"):
+                threads.over(fill, x, first, n=100, work=1000)
+        threads.over(fill, x, 100, n=100, work=1000)  # the pool has survived
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "two", "1.5"])

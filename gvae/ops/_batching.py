@@ -13,8 +13,8 @@ from gvae.dispatch import LANES
 
 def flat(x, core: int):
     """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
-    lead = x.ndim - core
-    return dispatch.plain(x).reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
+    lead, x = x.ndim - core, dispatch.plain(x)
+    return x if lead == 1 else x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 
 def widened(x, shape: tuple[int, ...]):

@@ -344,7 +344,7 @@ def sample_banded(
     return _sample(mean, chol, eps, offsets, check, out)[0]
 
 
-@sample_banded.vjp(fresh=(False, True, True))
+@sample_banded.vjp(fresh=True)
 def _(z_bar, z, mean, chol, eps, *, needs, offsets=None, check=True):
     return _sample_vjp(z_bar, None, mean, chol, eps, _default(offsets, chol), needs)
 
@@ -364,7 +364,7 @@ def sample_and_log_prob_banded(
     return _sample(mean, chol, eps, offsets, check, density=True)
 
 
-@sample_and_log_prob_banded.vjp(fresh=(False, True, True))
+@sample_and_log_prob_banded.vjp(fresh=True)
 def _(bars, values, mean, chol, eps, *, needs, offsets=None, check=True):
     z_bar, log_q_bar = bars
     return _sample_vjp(z_bar, log_q_bar, mean, chol, eps, _default(offsets, chol), needs)
@@ -401,17 +401,24 @@ def _sample_vjp(z_bar, log_q_bar, mean, chol, eps, offsets, needs):
     batch, F = broadcast(mean.shape[:-1], factors, eps.shape[:-1]), math.prod(chol.shape[:-2])
     if z_bar is None:
         z_bar = dispatch.zeros((*batch, N), eps.dtype, eps)
-    mean_bar = elementwise.unbroadcast(z_bar, mean.shape) if needs[0] else None
     chosen = _chain.choose("solve", offsets, N, math.prod(batch), eps, None)
     if needs[1] and chosen == "systems" and 2 * F >= dispatch.LANES:  # factors fill the lanes: all in one pass
-        eps_bar = dispatch.empty((*batch, N) if needs[2] else (0, N), eps.dtype, eps)
-        chol_bar = dispatch.empty(chol.shape, chol.dtype, chol)
+        own = needs[0] and mean.shape[:-1] == factors
+        eps_bar, mean_bar, chol_bar = (
+            dispatch.empty((*batch, N) if needs[2] else (0, N), eps.dtype, eps),
+            dispatch.empty(mean.shape if own else (0, N), eps.dtype, eps),
+            dispatch.empty(chol.shape, chol.dtype, chol),
+        )
         rows = rows_of_factors(factors, batch), owners_by_factor(eps.shape[:-1], factors, batch)
         bars = flat(z_bar, 1), dispatch.empty((0,), eps.dtype, eps) if log_q_bar is None else flat(log_q_bar, 0)
         inputs = (flat(chol, 2), _int64(offsets), *rows, flat(eps, 1), *bars)
-        work = 2 * chol.size + eps.size + z_bar.size
-        _launch("sample_vjp", *inputs, flat(eps_bar, 1), flat(chol_bar, 2), n=F, work=work)
-        return mean_bar, chol_bar, elementwise.unbroadcast(eps_bar, eps.shape) if needs[2] else None
+        results = (flat(eps_bar, 1), flat(mean_bar, 1), flat(chol_bar, 2))
+        _launch("sample_vjp", *inputs, *results, n=F, work=2 * chol.size + eps.size + z_bar.size)
+        if needs[0] and not own:
+            mean_bar = _mean_bar(z_bar, mean)
+        eps_bar = elementwise.unbroadcast(eps_bar, eps.shape) if needs[2] else None
+        return mean_bar if needs[0] else None, chol_bar, eps_bar
+    mean_bar = _mean_bar(z_bar, mean) if needs[0] else None
     if not any(needs[1:]):
         return mean_bar, None, None
     e = _solve(chol, eps, offsets, trans=True, check=False)
@@ -421,6 +428,11 @@ def _sample_vjp(z_bar, log_q_bar, mean, chol, eps, offsets, needs):
         own, its = _log_prob_of_draw_vjp(elementwise.unbroadcast(log_q_bar, e.shape[:-1]), chol, eps, needs[1:])
         chol_bar, eps_bar = (a if b is None else a + b for a, b in ((chol_bar, own), (eps_bar, its)))
     return mean_bar, chol_bar, eps_bar
+
+
+def _mean_bar(z_bar, mean):
+    bar = elementwise.unbroadcast(z_bar, mean.shape)
+    return dispatch.copy(bar) if bar is z_bar else bar
 
 
 @primitive
@@ -676,7 +688,7 @@ def _result(out, shape, like):
 
 def _deliver(result, x):
     """The kernel wrote `result`: where that was a copy of x (x is the caller's, in another layout), write it back."""
-    if not dispatch.overlap(result, x):
+    if result is not x and not dispatch.overlap(result, x):
         x[...] = result.reshape(x.shape)
     return x
 

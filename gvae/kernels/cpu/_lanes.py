@@ -15,6 +15,7 @@ import math
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -24,6 +25,7 @@ from numba.np import arrayobj
 
 from gvae.kernels import LANES
 from gvae.kernels.cpu._jit import kernel
+from gvae.kernels.cpu._math import scaled
 
 FLAGS = ("contract", "nsz", "reassoc")  # as `_jit.FASTMATH`
 
@@ -127,6 +129,41 @@ def _absolute(builder, value):
     return builder.select(builder.fcmp_ordered("<", value, minus), minus, value)
 
 
+@overload(scaled)
+def _(x):
+    return (lambda x: _scaled(x)) if isinstance(x, Lane) else None
+
+
+@intrinsic
+def _scaled(typing, x):
+    """As the function for numbers, operation by operation."""
+    t = np.finfo(np.float32 if x.scalar.bitwidth == 32 else np.float64)
+    whole = ir.VectorType(ir.IntType(t.bits), LANES)
+    pair = types.UniTuple(x, 2)
+
+    def codegen(context, builder, signature, arguments):
+        value = arguments[0]
+        real = value.type
+
+        def number(c):
+            return ir.Constant(real, [float(c)] * LANES)
+
+        def integer(c):
+            return ir.Constant(whole, [int(c)] * LANES)
+
+        half = integer(t.dtype.type(math.sqrt(0.5)).view(f"i{t.bits // 8}"))
+        small = builder.fcmp_ordered("<", value, number(t.smallest_normal))
+        lifted = builder.select(small, builder.fmul(value, number(2.0 ** (t.nmant + 1))), value)
+        j = builder.sub(builder.bitcast(lifted, whole), half)
+        m = builder.add(builder.and_(j, integer((1 << t.nmant) - 1)), half)
+        n = builder.sitofp(builder.ashr(j, integer(t.nmant)), real)
+        m = builder.select(builder.fcmp_ordered("<", value, number(np.inf)), builder.bitcast(m, real), value)
+        n = builder.fsub(n, builder.select(small, number(t.nmant + 1), number(0)))
+        return context.make_tuple(builder, pair, [m, n])
+
+    return pair(x), codegen
+
+
 @intrinsic
 def larger(typing, x, y):
     """The larger of two, number or vector; y if it is NaN."""
@@ -213,40 +250,59 @@ def borrowed(typing, array):
     return array(array), codegen
 
 
-def _tile(pack):
-    """Move the square tile whose first entry is block[j, l], which is flat[starts[l] + j]."""
+def _rows(context, builder, signature, arguments, i, place):
+    """Where the rows of the square tile at place (j, l) begin: in a block, argument i, those of its entry [j, l]; outside,
+    starts and flat being arguments i and i + 1, those of flat[starts[l] + j]."""
+    (j, l), word = place, context.get_value_type(types.intp)
+    first = arrayobj.make_array(signature.args[i])(context, builder, arguments[i])
+    block = signature.args[i].ndim == 2
+    kind = signature.args[i if block else i + 1]
+    flat = first if block else arrayobj.make_array(kind)(context, builder, arguments[i + 1])
+    vector = ir.VectorType(context.get_value_type(kind.dtype), 512 // kind.dtype.bitwidth)
 
-    @intrinsic
-    def move(typing, flat, starts, block, j, l):
-        side, width = 512 // flat.dtype.bitwidth, flat.dtype.bitwidth // 8
-        signature = types.void(flat, starts, block, types.intp, types.intp)
+    def row(n):
+        if block:
+            position = builder.add(builder.mul(builder.add(j, word(n)), word(LANES)), l)
+        else:
+            position = builder.add(builder.load(builder.gep(first.data, [builder.add(l, word(n))])), j)
+        return builder.bitcast(builder.gep(flat.data, [position]), vector.as_pointer())
 
-        def codegen(context, builder, signature, arguments):
-            flat_, starts_, block_ = (
-                arrayobj.make_array(kind)(context, builder, value)
-                for kind, value in zip((flat, starts, block), arguments, strict=False)
-            )
-            j, l = arguments[3:]
-            word = context.get_value_type(types.intp)
-            vector = ir.VectorType(context.get_value_type(flat.dtype), side)
+    return row
 
-            def outside(i):
-                start = builder.load(builder.gep(starts_.data, [builder.add(l, word(i))]))
-                return builder.bitcast(builder.gep(flat_.data, [builder.add(start, j)]), vector.as_pointer())
 
-            def inside(i):
-                position = builder.add(builder.mul(builder.add(j, word(i)), word(LANES)), l)
-                return builder.bitcast(builder.gep(block_.data, [position]), vector.as_pointer())
+@intrinsic
+def _pack_tile(typing, starts, flat, block, j, l):
+    """block <- the square tile whose first entry is block[j, l], which is flat[starts[l] + j]."""
+    signature = types.void(starts, flat, block, types.intp, types.intp)
 
-            source, target = (outside, inside) if pack else (inside, outside)
-            rows = [builder.load(source(i), align=width) for i in range(side)]
-            for i, row in enumerate(_transposed(builder, rows)):
-                builder.store(row, target(i), align=width)
-            return context.get_dummy_value()
+    def codegen(context, builder, signature, arguments):
+        outside, inside = (_rows(context, builder, signature, arguments, i, arguments[3:]) for i in (0, 2))
+        width = flat.dtype.bitwidth // 8
+        rows = [builder.load(outside(i), align=width) for i in range(64 // width)]
+        for i, row in enumerate(_transposed(builder, rows)):
+            builder.store(row, inside(i), align=width)
+        return context.get_dummy_value()
 
-        return signature, codegen
+    return signature, codegen
 
-    return move
+
+@intrinsic
+def _unpack_tile(typing, block, starts, flat, other_starts, other, j, l):
+    """The way back of `_pack_tile`; other[other_starts[l] + j] is added, unless it is None."""
+    signature = types.void(block, starts, flat, other_starts, other, types.intp, types.intp)
+
+    def codegen(context, builder, signature, arguments):
+        inside, outside = (_rows(context, builder, signature, arguments, i, arguments[5:]) for i in (0, 1))
+        width = flat.dtype.bitwidth // 8
+        rows = _transposed(builder, [builder.load(inside(i), align=width) for i in range(64 // width)])
+        if isinstance(other, types.Array):
+            more = _rows(context, builder, signature, arguments, 3, arguments[5:])
+            rows = [builder.fadd(row, builder.load(more(i), align=width)) for i, row in enumerate(rows)]
+        for i, row in enumerate(rows):
+            builder.store(row, outside(i), align=width)
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 def _transposed(builder, rows):
@@ -267,9 +323,6 @@ def _transposed(builder, rows):
     return rows
 
 
-_pack_tile, _unpack_tile = _tile(pack=True), _tile(pack=False)
-
-
 @kernel
 def pack(flat, starts, block):
     """block[j, l] = flat[starts[l] + j]: flat a vector, starts (LANES,), block (n, LANES)."""
@@ -281,7 +334,7 @@ def pack(flat, starts, block):
                 for j in range(n):
                     block[j, i] = flat[starts[i] + j]
         for j in range(0, n if n >= side else 0, side):
-            _pack_tile(flat, starts, block, min(j, n - side), l)  # the last tile overlaps its neighbour
+            _pack_tile(starts, flat, block, min(j, n - side), l)  # the last tile overlaps its neighbour
 
 
 @kernel
@@ -295,7 +348,21 @@ def unpack(block, starts, flat):
                 for j in range(n):
                     flat[starts[i] + j] = block[j, i]
         for j in range(0, n if n >= side else 0, side):
-            _unpack_tile(flat, starts, block, min(j, n - side), l)
+            _unpack_tile(block, starts, flat, None, None, min(j, n - side), l)
+
+
+@kernel
+def unpack_sums(block, starts, flat, other_starts, other):
+    """flat[starts[l] + j] = block[j, l] + other[other_starts[l] + j], as `unpack`; other is not flat."""
+    n = len(block)
+    side = 64 // flat.itemsize
+    for l in range(0, LANES, side):
+        if n < side:
+            for i in range(l, l + side):
+                for j in range(n):
+                    flat[starts[i] + j] = block[j, i] + other[other_starts[i] + j]
+        for j in range(0, n if n >= side else 0, side):
+            _unpack_tile(block, starts, flat, other_starts, other, min(j, n - side), l)
 
 
 @kernel

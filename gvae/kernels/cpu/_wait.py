@@ -22,7 +22,7 @@ _PAUSE = {  # LLVM's names, and arguments, of the instruction that processors ha
 }
 
 
-def _pointer(context, builder, sig, args):
+def pointer(context, builder, sig, args):
     array = context.make_array(sig.args[0])(context, builder, args[0])
     return builder.gep(array.data, [args[1]])
 
@@ -32,7 +32,7 @@ def look(typingctx, numbers, i):
     """numbers[i] as other threads have left it; what they wrote before that is seen from here on."""
 
     def codegen(context, builder, sig, args):
-        return builder.load_atomic(_pointer(context, builder, sig, args), "acquire", 8)
+        return builder.load_atomic(pointer(context, builder, sig, args), "acquire", 8)
 
     return types.int64(numbers, types.intp), codegen
 
@@ -42,7 +42,7 @@ def tell(typingctx, numbers, i, x):
     """numbers[i] <- x, for other threads to see after all that was written before."""
 
     def codegen(context, builder, sig, args):
-        builder.store_atomic(args[2], _pointer(context, builder, sig, args), "release", 8)
+        builder.store_atomic(args[2], pointer(context, builder, sig, args), "release", 8)
         return context.get_dummy_value()
 
     return types.void(numbers, types.intp, types.int64), codegen

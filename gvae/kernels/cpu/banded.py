@@ -27,6 +27,7 @@ from gvae.kernels.cpu._lanes import (
     pack_systems,
     positive,
     unpack,
+    unpack_sums,
     unpack_systems,
     zero,
 )
@@ -90,65 +91,89 @@ def solve_triangular_transposed_one(chol, offsets, x):
 
 
 @kernel
-def first_bad_pivots(chol, block, owners, n, good, info):
-    """info[f] = first_bad_pivot(chol[f]) for the factors f = owners[l], l < n, that stand in block (M, N, LANES).
+def substitute(chol, offsets, x):
+    """As `solve_triangular_one`, from a factor that holds 1 / L_jj (see `invert_pivots`)."""
+    M, N = chol.shape
+    for i in range(N):
+        s = x[i]
+        for k in range(1, M):
+            j = i - offsets[k]
+            if j < 0:
+                break
+            s -= chol[k, j] * x[j]
+        x[i] = chol[0, i] * s
 
-    good (1, LANES) is scratch.
+
+@kernel
+def substitute_transposed(chol, offsets, x):
+    """As `solve_triangular_transposed_one`, from a factor that holds 1 / L_jj."""
+    M, N = chol.shape
+    for j in range(N - 1, -1, -1):
+        s = x[j]
+        for k in range(1, M):
+            i = j + offsets[k]
+            if i >= N:
+                break
+            s -= chol[k, j] * x[i]
+        x[j] = chol[0, j] * s
+
+
+@kernel
+def invert_pivots(pivots, summary):
+    """1 / L_jj in place of L_jj: a division takes as long as ten products, and a pivot is used again and again.
+
+    summary (3,): 1 or 0, whether all are positive; m and n, with which m 2^n is their product. The division hides the rest.
     """
-    pivots = lanes(block[0])
-    product = positive(zero(pivots) + 1)
-    for j in range(len(pivots)):
-        product *= positive(pivots[j])
-    lanes(good)[0] = product
-    for l in range(n):
-        info[owners[l]] = 0 if good[0, l] == 1 else first_bad_pivot(chol[owners[l]])
+    good = zero(pivots) + 1
+    product, exponent = zero(pivots) + 1, zero(pivots)
+    for first in range(0, len(pivots), FACTORS):
+        for j in range(first, min(first + FACTORS, len(pivots))):
+            a = pivots[j]
+            good *= positive(a)
+            m, n = scaled(a)
+            product *= m
+            exponent += n
+            pivots[j] = 1 / a
+        product, n = scaled(product)
+        exponent += n
+    summary[0], summary[1], summary[2] = good, product, exponent
 
 
 @kernel
 def solve_scratch(batch, systems):
-    """What `solve_group` works in, for factors like those of batch (F, M, N): lanes for a factor and for a right-hand side,
-    signs of pivots; systems, rows, starts."""
+    """What `load_factors` and its callers work in, for factors like those of batch (F, M, N): lanes for a factor and for a
+    right-hand side, the summary of the pivots; owners, starts and other starts."""
     _, M, N = batch.shape
     width = scratch_width(systems)
-    factors, vectors = np.empty((M, N, width), batch.dtype), np.empty((1, N, width), batch.dtype)
-    good, indices = np.empty((1, LANES), batch.dtype), np.empty((4, LANES), np.int64)
+    factors, vectors = np.empty((M, N, width), batch.dtype), np.empty((N, width), batch.dtype)
+    summary, indices = np.empty((3, LANES), batch.dtype), np.empty((3, LANES), np.int64)
     indices[0] = -1
-    return factors, vectors, good, indices
+    return factors, vectors, summary, indices
 
 
 @kernel
-def solve_group(chol, offsets, owner, row, b_row, b, x, trans, info, first, n, scratch):
-    """`solve_triangular` for the n <= LANES right-hand sides from the first on."""
-    N = chol.shape[2]
-    if n < FEW:
-        for t in range(first, first + n):
-            f, r = owner[t], row[t]
-            info[f] = first_bad_pivot(chol[f])
-            x[r, :] = b[b_row[t]]
-            if trans:
-                solve_triangular_transposed_one(chol[f], offsets, x[r])
-            else:
-                solve_triangular_one(chol[f], offsets, x[r])
-    else:
-        factors, vectors, good, indices = scratch
-        owners, rows, b_rows, starts = indices[0], indices[1], indices[2], indices[3]
-        fresh = False
-        for l in range(LANES):
-            t = first + min(l, n - 1)
-            fresh |= owners[l] != owner[t]
-            owners[l], rows[l], b_rows[l] = owner[t], row[t], b_row[t]
-        if fresh:
-            pack_systems(chol, owners, starts, factors)
-            first_bad_pivots(chol, factors, owners, n, good, info)
-        pack_systems(b.reshape(-1, 1, N), b_rows, starts, vectors)
-        if trans:
-            solve_triangular_transposed_one(lanes(factors), offsets, lanes(vectors[0]))
-        else:
-            solve_triangular_one(lanes(factors), offsets, lanes(vectors[0]))
-        unpack_systems(vectors, rows, starts, x.reshape(-1, 1, N))
-    for t in range(first, first + n):
-        if info[owner[t]] != 0:
-            x[row[t], :] = math.nan
+def load_factors(chol, owner, first, n, info, scratch):
+    """The factors owner[first : first + n], n <= LANES, into lanes, with 1 / L_jj, unless they are there; and their info."""
+    factors, _, summary, indices = scratch
+    owners, starts = indices[0], indices[1]
+    fresh = False
+    for l in range(LANES):
+        f = owner[first + min(l, n - 1)]
+        fresh |= owners[l] != f
+        owners[l] = f
+    if fresh:
+        pack_systems(chol, owners, starts, factors)
+        invert_pivots(lanes(factors[0]), lanes(summary))
+        for l in range(n):
+            info[owners[l]] = 0 if summary[0, l] == 1 else first_bad_pivot(chol[owners[l]])
+    return fresh
+
+
+@kernel
+def starts_from(row, first, n, N, starts):
+    """starts[l] = where row[first + l] begins in an array (R, N); lanes from n on repeat the last one."""
+    for l in range(LANES):
+        starts[l] = row[first + min(l, n - 1)] * N
 
 
 @kernel
@@ -157,10 +182,40 @@ def solve_triangular(chol, offsets, owner, row, b_row, b, x, trans, info, lo, hi
 
     chol (F, M, N), owner, row, b_row (R,), b (Q, N), x (R, N) which may be b if the rows are the same, info (F,).
     """
+    N = chol.shape[2]
     chol, b, x = borrowed(chol), borrowed(b), borrowed(x)
     scratch = solve_scratch(chol, hi - lo)
+    factors, vectors, _, indices = scratch
+    starts = indices[1]
     for first in range(lo, hi, LANES):
-        solve_group(chol, offsets, owner, row, b_row, b, x, trans, info, first, min(LANES, hi - first), scratch)
+        n = min(LANES, hi - first)
+        if n < FEW:
+            for t in range(first, first + n):
+                x[row[t], :] = b[b_row[t]]
+                solve_one(chol[owner[t]], offsets, x[row[t]], trans, info, owner[t])
+        else:
+            load_factors(chol, owner, first, n, info, scratch)
+            starts_from(b_row, first, n, N, starts)
+            pack(b.reshape(-1), starts, vectors)
+            if trans:
+                substitute_transposed(lanes(factors), offsets, lanes(vectors))
+            else:
+                substitute(lanes(factors), offsets, lanes(vectors))
+            starts_from(row, first, n, N, starts)
+            unpack(vectors, starts, x.reshape(-1))
+        for t in range(first, first + n):
+            if info[owner[t]] != 0:
+                x[row[t], :] = math.nan
+
+
+@kernel
+def solve_one(chol, offsets, x, trans, info, f):
+    """L x = b (or Lᵀ x = b) in place, and info[f]."""
+    info[f] = first_bad_pivot(chol)
+    if trans:
+        solve_triangular_transposed_one(chol, offsets, x)
+    else:
+        solve_triangular_one(chol, offsets, x)
 
 
 @kernel
@@ -170,21 +225,41 @@ def sample(chol, offsets, owner, row, mean_row, eps_row, mean, eps, z, log_q, in
     mean[mean_row[t]] and eps[eps_row[t]]: owner, row, mean_row, eps_row (R,), z (R, N), which may be eps if the rows are
     the same and no density is wanted; log_q (R,), or (0,) if it is not.
     """
-    F, _, N = chol.shape
+    N = chol.shape[2]
     chol, mean, eps, z = borrowed(chol), borrowed(mean), borrowed(eps), borrowed(z)
     scratch = solve_scratch(chol, hi - lo)
-    constants, known = np.empty(F if len(log_q) else 0), np.zeros(F if len(log_q) else 0, np.bool_)
+    factors, vectors, summary, indices = scratch
+    starts, mean_starts = indices[1], indices[2]
+    constants, squares, part = np.empty(LANES), np.empty(LANES), np.empty((1, LANES), chol.dtype)
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
-        solve_group(chol, offsets, owner, row, eps_row, eps, z, True, info, first, n, scratch)
-        for t in range(first, first + n):
-            add(mean[mean_row[t]], z[row[t]])
-            if len(log_q):
+        if n < FEW:
+            for t in range(first, first + n):
                 f = owner[t]
-                if not known[f]:
-                    known[f] = True
-                    constants[f] = sum_of_logs(chol[f, 0]) - N * HALF_LOG_2PI if info[f] == 0 else math.nan
-                log_q[row[t]] = constants[f] - 0.5 * sum_of_squares(eps[eps_row[t]])
+                if len(log_q):
+                    log_q[row[t]] = sum_of_logs(chol[f, 0]) - N * HALF_LOG_2PI - 0.5 * sum_of_squares(eps[eps_row[t]])
+                z[row[t], :] = eps[eps_row[t]]
+                solve_one(chol[f], offsets, z[row[t]], True, info, f)
+                add(mean[mean_row[t]], z[row[t]])
+        else:
+            if load_factors(chol, owner, first, n, info, scratch):
+                for l in range(LANES):
+                    constants[l] = log(summary[1, l]) + LN2 * summary[2, l] - N * HALF_LOG_2PI
+            starts_from(eps_row, first, n, N, starts)
+            pack(eps.reshape(-1), starts, vectors)
+            if len(log_q):
+                sums_of_squares(lanes(vectors), part, squares)
+                for l in range(n):
+                    log_q[row[first + l]] = constants[l] - 0.5 * squares[l]
+            substitute_transposed(lanes(factors), offsets, lanes(vectors))
+            starts_from(row, first, n, N, starts)
+            starts_from(mean_row, first, n, N, mean_starts)
+            unpack_sums(vectors, starts, z.reshape(-1), mean_starts, mean.reshape(-1))
+        for t in range(first, first + n):
+            if info[owner[t]] != 0:
+                z[row[t], :] = math.nan
+                if len(log_q):
+                    log_q[row[t]] = math.nan
 
 
 @kernel
@@ -207,37 +282,63 @@ def outer_one(u, v, offsets, band):
 
 
 @kernel
+def first_outer_one(chol, total, u, v, offsets, band):
+    """As `outer_one`, of a band that held total / L_jj on the diagonal and zeros; chol has 1 / L_jj, and may be the band."""
+    M, N = band.shape
+    for j in range(N):
+        band[0, j] = total * chol[0, j] - u[j] * v[j]
+        for k in range(1, M):
+            i = j + offsets[k]
+            band[k, j] = -(u[i] * v[j]) if i < N else zero(band)
+
+
+@kernel
 def solve_triangular_vjp(chol, offsets, rows, x, x_bar, trans, b_bar, chol_bar, lo, hi):
     """Reverse of `solve_triangular` for lo <= f < hi: b_bar = L⁻ᵀ x_bar and chol_bar = -sum over k of b_bar xᵀ on the
     pattern (trans: L⁻¹, x b_barᵀ), the right-hand sides rows[f, k].
 
     chol, chol_bar (F, M, N), rows (F, K), x, x_bar (R, N), b_bar (R, N), or (0, N) if not wanted.
     """
-    _, M, N = chol.shape
+    N = chol.shape[2]
     K = rows.shape[1]
     chol, chol_bar = borrowed(chol), borrowed(chol_bar)
     x, x_bar, b_bar = borrowed(x), borrowed(x_bar), borrowed(b_bar)
-    factors, bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
-    vectors = np.empty((2, N, LANES), chol.dtype)
+    if K == 0:
+        chol_bar[lo:hi] = 0
+        return
+    factors, bars, vectors, summary = vjp_scratch(chol, K)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    u, v = lanes(vectors[0]), lanes(vectors[1])
     for first in range(lo, hi, LANES):
         neighbours(first, min(LANES, hi - first), owners)
         pack_systems(chol, owners, starts, factors)
-        bars[:, :, :] = 0
+        invert_pivots(lanes(factors[0]), lanes(summary))
         for k in range(K):
             starts_of(rows, owners, k, N, starts)
             pack(x.reshape(-1), starts, vectors[0])
             pack(x_bar.reshape(-1), starts, vectors[1])
-            u, v = lanes(vectors[0]), lanes(vectors[1])
             if trans:
-                solve_triangular_one(lanes(factors), offsets, v)
-                outer_one(u, v, offsets, lanes(bars))
+                substitute(lanes(factors), offsets, v)
             else:
-                solve_triangular_transposed_one(lanes(factors), offsets, v)
-                outer_one(v, u, offsets, lanes(bars))
+                substitute_transposed(lanes(factors), offsets, v)
             if len(b_bar):
                 unpack(vectors[1], starts, b_bar.reshape(-1))
+            left, right = (u, v) if trans else (v, u)
+            if k == 0:
+                first_outer_one(lanes(factors), zero(v), left, right, offsets, lanes(bars))
+            else:
+                outer_one(left, right, offsets, lanes(bars))
         unpack_systems(bars, owners, starts, chol_bar)
+
+
+@kernel
+def vjp_scratch(batch, K):
+    """Lanes for a factor, for its cotangent, which takes the factor's place if there is one right-hand side, for two
+    vectors, and for the summary of the pivots."""
+    _, M, N = batch.shape
+    factors = np.empty((M, N, LANES), batch.dtype)
+    bars = factors if K == 1 else np.empty((M, N, LANES), batch.dtype)
+    return factors, bars, np.empty((2, N, LANES), batch.dtype), np.empty((3, LANES), batch.dtype)
 
 
 @kernel
@@ -248,44 +349,55 @@ def starts_of(rows, owners, k, N, starts):
 
 
 @kernel
-def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, chol_bar, lo, hi):
-    """Reverse of `sample` for lo <= f < hi: chol_bar[f], and eps_bar[r] = L⁻¹ z_bar[r] - log_q_bar[r] eps, r = rows[f, k].
+def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, mean_bar, chol_bar, lo, hi):
+    """Reverse of `sample` for lo <= f < hi: chol_bar[f], eps_bar[r] = L⁻¹ z_bar[r] - log_q_bar[r] eps, r = rows[f, k], and
+    mean_bar[f] = sum over k of z_bar[r], of means that are each factor's own.
 
-    eps[eps_rows[f, k]]: rows, eps_rows (F, K), z_bar (R, N), log_q_bar (R,), eps_bar (R, N), of length 0 if not wanted.
-    The solution L⁻ᵀ eps is found once more: that takes less time than writing it and reading it again.
+    eps[eps_rows[f, k]]: rows, eps_rows (F, K), z_bar (R, N), log_q_bar (R,), eps_bar (R, N), mean_bar (F, N); of length 0
+    if not wanted. The solution L⁻ᵀ eps is found once more: that takes less time than writing it and reading it again.
     """
-    _, M, N = chol.shape
+    N = chol.shape[2]
     K = rows.shape[1]
-    chol, chol_bar = borrowed(chol), borrowed(chol_bar)
+    chol, chol_bar, mean_bar = borrowed(chol), borrowed(chol_bar), borrowed(mean_bar)
     eps, z_bar, eps_bar = borrowed(eps), borrowed(z_bar), borrowed(eps_bar)
-    factors, bars = np.empty((M, N, LANES), chol.dtype), np.empty((M, N, LANES), chol.dtype)
-    vectors, totals = np.empty((2, N, LANES), chol.dtype), np.empty((1, LANES), chol.dtype)
+    if K == 0:
+        chol_bar[lo:hi] = 0
+        mean_bar[lo : min(hi, len(mean_bar))] = 0
+        return
+    factors, bars, vectors, summary = vjp_scratch(chol, K)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    totals = np.zeros((1, LANES), chol.dtype)
+    u, v = lanes(vectors[0]), lanes(vectors[1])
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
         neighbours(first, n, owners)
         pack_systems(chol, owners, starts, factors)
-        bars[:, :, :] = 0
-        totals[:, :] = 0
+        invert_pivots(lanes(factors[0]), lanes(summary))
+        if len(log_q_bar):
+            for l in range(LANES):
+                totals[0, l] = 0
+                for k in range(K):
+                    totals[0, l] += log_q_bar[rows[owners[l], k]]
         for k in range(K):
             starts_of(eps_rows, owners, k, N, starts)
             pack(eps.reshape(-1), starts, vectors[0])
             starts_of(rows, owners, k, N, starts)
             pack(z_bar.reshape(-1), starts, vectors[1])
-            u, v = lanes(vectors[0]), lanes(vectors[1])
-            solve_triangular_transposed_one(lanes(factors), offsets, u)
-            solve_triangular_one(lanes(factors), offsets, v)
-            outer_one(u, v, offsets, lanes(bars))
+            substitute_transposed(lanes(factors), offsets, u)
+            substitute(lanes(factors), offsets, v)
             if len(eps_bar):
                 unpack(vectors[1], starts, eps_bar.reshape(-1))
-            if len(log_q_bar):
-                for l in range(LANES):
-                    totals[0, l] += log_q_bar[rows[owners[l], k]]
-                for f in range(first, first + n if len(eps_bar) else 0):
+                for f in range(first, first + n if len(log_q_bar) else 0):
                     subtract_multiple(eps[eps_rows[f, k]], log_q_bar[rows[f, k]], eps_bar[rows[f, k]])
-        total, pivots, diagonal = lanes(totals)[0], lanes(factors)[0], lanes(bars)[0]
-        for j in range(N if len(log_q_bar) else 0):
-            diagonal[j] += total / pivots[j]
+            for f in range(first, first + n if len(mean_bar) else 0):
+                if k == 0:
+                    mean_bar[f, :] = z_bar[rows[f, k]]
+                else:
+                    add(z_bar[rows[f, k]], mean_bar[f])
+            if k == 0:
+                first_outer_one(lanes(factors), lanes(totals)[0], u, v, offsets, lanes(bars))
+            else:
+                outer_one(u, v, offsets, lanes(bars))
         unpack_systems(bars, owners, starts, chol_bar)
 
 
@@ -412,6 +524,19 @@ def sum_of_logs(x):
             exponent += n
         total += log(product) + LN2 * exponent
     return total
+
+
+@kernel
+def sums_of_squares(x, part, sums):
+    """sums[l] = the sum of the squares in lane l of x, an array (N,) of vectors; part (1, LANES) is scratch."""
+    sums[:] = 0
+    for first in range(0, len(x), LONG):
+        total = zero(x)
+        for j in range(first, min(first + LONG, len(x))):
+            total += x[j] * x[j]
+        lanes(part)[0] = total
+        for l in range(LANES):
+            sums[l] += part[0, l]
 
 
 @kernel

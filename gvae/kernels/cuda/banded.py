@@ -160,8 +160,10 @@ def solve_triangular_vjp(chol, offsets, rows, x, x_bar, trans, b_bar, chol_bar, 
     outer(u, v, rows, offsets, -1, chol_bar, lo, hi)
 
 
-def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, chol_bar, lo, hi):
+def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, mean_bar, chol_bar, lo, hi):
     """The solution u = L⁻ᵀ eps once more, v = L⁻¹ z_bar, chol_bar = -sum of u vᵀ on the pattern; then the density's part."""
+    if len(mean_bar):
+        z_bar[resident(rows)[lo:hi]].sum(axis=1, out=mean_bar[lo:hi])
     rows, eps_rows = resident(rows), resident(eps_rows)
     u = _empty(z_bar.shape, eps.dtype)
     v = eps_bar if len(eps_bar) else _empty(z_bar.shape, eps.dtype)

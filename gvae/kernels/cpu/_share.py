@@ -1,0 +1,149 @@
+"""Shares of a kernel's range, handed from thread to thread without the interpreter lock.
+
+Numba compiles a kernel into a function of machine words, at an address. `share` copies a call's arguments to its stack and
+tells each worker where they lie and what to call, does its own share, and stays until the others are done: that long the
+arrays live. A worker that looks out (`serve`) begins a microsecond later. Nobody needs the interpreter lock, which takes ten
+times as long to change hands.
+
+Numbers of a worker, far apart since two threads write them: a share counts as POSTED, CLAIMED (by the worker, or by the
+caller, who takes back what no worker has begun), DONE. Each is the number of the last share that got so far.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import typeof, types
+from numba._dispatcher import compute_fingerprint
+from numba.core import cgutils
+from numba.core.callconv import RETCODE_NONE, RETCODE_OK
+from numba.extending import intrinsic
+
+from gvae.kernels.cpu._jit import kernel
+from gvae.kernels.cpu._wait import look, pause, pointer, tell
+
+POSTED, CLAIMED, DONE = 0, 16, 32
+CODE, KERNEL, PLACE, LO, HI = 1, 2, 3, 4, 5  # beside POSTED: what a posted share is; CODE 0: one in Python
+FAILED = 33  # beside DONE
+WIDTH = 48
+
+WORD = ir.IntType(64)
+SHARE = ir.FunctionType(ir.IntType(32), [WORD, WORD, WORD, WORD])  # kernel, place of the arguments, lo, hi -> failed
+
+
+@intrinsic
+def claim(typingctx, numbers, i, x):
+    """Whether numbers[i] was x - 1 and this thread has made it x."""
+
+    def codegen(context, builder, sig, args):
+        before = builder.sub(args[2], WORD(1))
+        pair = builder.cmpxchg(pointer(context, builder, sig, args), before, args[2], "acq_rel", "acquire")
+        return builder.extract_value(pair, 1)
+
+    return types.boolean(numbers, types.intp, types.int64), codegen
+
+
+@intrinsic
+def begin(typingctx, code, kernel, place, lo, hi):
+    """Do a share by its CODE. Returns whether it failed, which it does for want of memory."""
+
+    def codegen(context, builder, sig, args):
+        return builder.call(builder.inttoptr(args[0], SHARE.as_pointer()), args[1:])
+
+    return types.int32(*[types.int64] * 5), codegen
+
+
+@intrinsic
+def code_and_place(typingctx, arguments):
+    """(CODE, PLACE) of shares of a kernel that takes these arguments and lo, hi: the latter on this function's stack."""
+    kinds = (*arguments, types.intp, types.intp)
+
+    def codegen(context, builder, sig, args):
+        place = cgutils.alloca_once_value(builder, args[0])
+        code = ir.Function(builder.module, SHARE, builder.module.get_unique_name("share"))
+        code.linkage = "internal"
+        inner = ir.IRBuilder(code.append_basic_block("entry"))
+        kernel, where, lo, hi = code.args
+        packed = inner.load(inner.inttoptr(where, place.type))
+        values = [*cgutils.unpack_tuple(inner, packed), lo, hi]
+        convention = context.call_conv
+        function = convention.get_function_type(types.none, kinds)
+        result = cgutils.alloca_once(inner, function.args[0].pointee)
+        error = cgutils.alloca_once(inner, function.args[1].pointee, zfill=True)
+        words = context.get_arg_packer(kinds).as_arguments(inner, values)
+        status = inner.call(inner.inttoptr(kernel, function.as_pointer()), [result, error, *words])
+        good = inner.or_(*(inner.icmp_signed("==", status, code) for code in (RETCODE_OK, RETCODE_NONE)))
+        inner.ret(inner.zext(inner.not_(good), SHARE.return_type))
+        return context.make_tuple(builder, sig.return_type, [builder.ptrtoint(x, WORD) for x in (code, place)])
+
+    return types.UniTuple(types.int64, 2)(arguments), codegen
+
+
+@kernel
+def share(table, crew, address, arguments, n, step):
+    """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`, with the workers that are rows of the table
+    (W, WIDTH): those of crew. address: of the kernel. Returns how many shares failed."""
+    code, place = code_and_place(arguments)
+    shares, steps = len(crew) + 1, -(-n // step)
+    for i in range(1, shares):
+        numbers = table[crew[i - 1]]
+        tell(numbers, CLAIMED, numbers[POSTED])  # first: a worker that is late claims nothing from here on
+        tell(numbers, CODE, code)
+        numbers[KERNEL], numbers[PLACE], numbers[FAILED] = address, place, 0
+        numbers[LO], numbers[HI] = i * steps // shares * step, n if i + 1 == shares else (i + 1) * steps // shares * step
+        tell(numbers, POSTED, numbers[POSTED] + 1)
+    failed = begin(code, address, place, 0, steps // shares * step)
+    for i in range(1, shares):
+        numbers = table[crew[i - 1]]
+        if claim(numbers, CLAIMED, numbers[POSTED]):
+            failed += begin(code, address, place, numbers[LO], numbers[HI])
+            continue
+        while look(numbers, DONE) != numbers[POSTED]:
+            pause()
+        failed += numbers[FAILED]
+    return failed
+
+
+@kernel
+def serve(numbers, posted, looks):
+    """Tell that share `posted` is done, and do those that come, until so many looks find none, or one in Python: the number
+    of the last one done."""
+    tell(numbers, DONE, posted)
+    looked = 0
+    while True:
+        seen = look(numbers, POSTED)
+        if seen != posted:
+            if look(numbers, CODE) == 0:
+                break
+            posted, looked = seen, 0
+            if claim(numbers, CLAIMED, posted):
+                numbers[FAILED] = begin(numbers[CODE], numbers[KERNEL], numbers[PLACE], numbers[LO], numbers[HI])
+                tell(numbers, DONE, posted)
+        elif looked == looks:
+            break
+        else:
+            pause()
+            looked += 1
+    return posted
+
+
+_addresses: dict[tuple[Any, bytes], int] = {}
+
+
+def address(function: Any, arguments: tuple) -> int:
+    """Where a kernel's code for arguments of these types lies."""
+    key = (function, compute_fingerprint(arguments))
+    if key not in _addresses:
+        kinds = (*map(typeof, arguments), types.intp, types.intp)
+        function.compile(kinds)
+        compiled = function.overloads[kinds]
+        _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return _addresses[key]
+
+
+@lru_cache(maxsize=256)
+def crew(*rows: int) -> np.ndarray:
+    return np.array(rows, np.int64)
