@@ -5,6 +5,8 @@ error_model  "numpy": a division by zero gives inf or NaN as in NumPy; Python's 
              every division, which keeps the loop from being vectorised.
 fastmath     only flags that keep NaN and inf meaningful: reassoc lets sums run in SIMD lanes, contract allows fused
              multiply-add, nsz ignores the sign of zero. Never `nnan` or `ninf`: the contracts mention NaN.
+forceinline  a kernel's code holds that of the kernels it calls. Otherwise LLVM leaves calls, and in the process that has
+             compiled both they go to another copy than in one that has loaded them: with other roundings.
 cache        compiled code is kept on disk. Numba's cache notices a change of the kernel's own file only, so the folder's
              name carries a hash of ALL kernel files: editing any of them never runs stale code.
 """
@@ -44,7 +46,8 @@ def kernel(function: Any = None, *, fastmath: bool = True) -> Any:
     """Compile a CPU kernel. `fastmath=False` where the order of operations is part of the contract."""
     if function is None:
         return lambda f: kernel(f, fastmath=fastmath)
-    options = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH if fastmath else False}
+    flags = FASTMATH if fastmath else False
+    options = {"nogil": True, "error_model": "numpy", "fastmath": flags, "forceinline": True}
     with _config_lock:  # Numba reads the folder from a process-wide setting when it decorates: set it and put it back
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = cache_folder()
