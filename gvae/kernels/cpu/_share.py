@@ -145,12 +145,14 @@ _addresses: dict[tuple[Any, bytes], int] = {}
 
 
 def address(function: Any, arguments: tuple) -> int:
-    """Where a kernel's code for arguments of these types lies."""
+    """Where a kernel's code for arguments of these types lies. TypeError if it returns something: `begin` has no place."""
     key = (function, compute_fingerprint(arguments))
     if key not in _addresses:
         kinds = (*map(typeof, arguments), types.intp, types.intp)
         function.compile(kinds)
         compiled = function.overloads[kinds]
+        if compiled.signature.return_type != types.none:
+            raise TypeError(f"{function.__name__} returns {compiled.signature.return_type}, expected nothing of a kernel")
         _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     return _addresses[key]
 
