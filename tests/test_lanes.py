@@ -12,6 +12,7 @@ from gvae.autodiff import gradient, vjp
 from gvae.kernels import LANES
 from gvae.kernels.cpu import _lanes
 from gvae.kernels.cpu._jit import kernel
+from gvae.kernels.cpu._math import scaled
 
 BATCHING = [case for case in BANDED if case.cores is not None]
 every_case = pytest.mark.parametrize("case", BATCHING, ids=str)
@@ -134,3 +135,48 @@ def test_arithmetic_of_vectors(dtype):
     small = np.abs(x) < 1
     assert (out[3][small] == 0).all()
     np.testing.assert_array_equal(out[3][fine & ~small], (x * np.finfo(dtype).tiny)[fine & ~small])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scaled_vectors_are_scaled_numbers(dtype):
+    @kernel
+    def vectors(a, m, n):
+        _lanes.lanes(m)[0], _lanes.lanes(n)[0] = scaled(_lanes.lanes(a)[0])
+
+    @kernel
+    def numbers(a, m, n):
+        for l in range(a.shape[1]):
+            m[0, l], n[0, l] = scaled(a[0, l])
+
+    t = np.finfo(dtype)
+    a = np.logspace(t.minexp, t.maxexp - 1, LANES, base=2.0).astype(dtype)[None] * dtype(1.3)
+    a[0, :6] = t.smallest_subnormal, t.smallest_normal / 3, 1, np.sqrt(0.5), np.inf, np.nan
+    found, expected = np.empty((2, 2, 1, LANES), dtype)
+    vectors(a, *found)
+    numbers(a, *expected)
+    np.testing.assert_array_equal(found[0], expected[0])
+    finite = np.isfinite(a)
+    np.testing.assert_array_equal(found[1][finite], expected[1][finite])
+    assert (np.ldexp(found[0][finite].astype(float), found[1][finite].astype(int)) == a[finite]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("pivot", [1.41, 0.71, 1.41 * 2.0**100, 0.71 * 2.0**-100])
+def test_the_density_of_a_draw_does_not_leave_the_range(pivot, dtype):
+    rng = np.random.default_rng(3)
+    chol = np.zeros((LANES + 9, 2, 300), dtype)
+    chol[:, 0] = pivot
+    eps = rng.normal(size=(LANES + 9, 300)).astype(dtype)
+    squares, logs = np.square(eps.astype(float)).sum(-1), 300 * np.log(float(chol[0, 0, 0]))
+    value = ops.sample_and_log_prob_banded(np.zeros_like(eps), chol, eps)[1]
+    error = np.abs(value - (logs - squares / 2 - 150 * np.log(2 * np.pi)))
+    assert (error < 4 * np.finfo(dtype).eps * (abs(logs) + squares + 300)).all()
+
+
+@pytest.mark.parametrize("K", [1, 5])
+def test_the_mean_of_a_draw_receives_what_all_its_samples_do(K):
+    rng = np.random.default_rng(4)
+    chol = rng.uniform(0.7, 1.5, size=(LANES + 5, 2, 20))
+    mean, eps, z_bar = rng.normal(size=(LANES + 5, 20)), *rng.normal(size=(2, K, LANES + 5, 20))
+    pull = vjp(ops.sample_banded, mean, chol, eps)[1]
+    np.testing.assert_allclose(pull(z_bar)[0], z_bar.sum(0), rtol=1e-13, atol=1e-13)

@@ -105,6 +105,37 @@ def test_a_compiled_share_without_memory_is_an_error(monkeypatch):
         threads.over(fill, x, 100, n=100, work=1000)  # the pool has survived
 
 
+def test_a_kernel_returns_nothing(monkeypatch):
+    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setenv("GVAE_NUM_THREADS", "2")
+
+    @kernel
+    def double(x, lo, hi):
+        x[lo:hi] *= 2
+        return x
+
+    with pytest.raises(TypeError, match="double returns array"):
+        threads.over(double, np.ones(100), n=100, work=1000)
+
+
+def test_a_share_counts_no_references_and_keeps_arrays_alive(monkeypatch):
+    """The arrays of a call are let go when it returns, and not before."""
+    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setenv("GVAE_NUM_THREADS", "3")
+
+    @kernel
+    def rows(x, y, lo, hi):
+        for i in range(lo, hi):
+            y[i] = x[i].sum()
+
+    for n in (1, 50, 1000):
+        x, y = rng.normal(size=(n, 300)), np.empty(n)
+        before = sys.getrefcount(x)
+        threads.over(rows, np.asarray(x), y, n=n, work=10**6)
+        np.testing.assert_allclose(y, x.sum(axis=1), atol=1e-12)
+        assert sys.getrefcount(x) == before
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "two", "1.5"])
 def test_a_wrong_count_is_named(given, monkeypatch):
     monkeypatch.setenv("GVAE_NUM_THREADS", given)

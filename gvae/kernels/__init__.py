@@ -14,7 +14,8 @@ The contract that both sides keep, and that `gvae.ops` relies on:
 - Arrays are C-contiguous and of one floating type; index arrays are int64, statuses int32. So there are two compiled
   versions of each kernel, float32 and float64.
 - Arguments come as inputs, outputs, then `lo, hi`: a half-open range of independent systems (rows, factors, blocks).
-  What a system computes does not depend on the range it came in, so any split over threads gives the same bits.
+  What a system computes does not depend on the range it came in, so any split over threads gives the same bits. Threads
+  get the arrays without reference counts (gvae.kernels.cpu._share): a kernel returns nothing and keeps no argument.
 - `info[f]` is 0, or the 1-based order of the first pivot that is not positive, as LAPACK counts; the system's results are
   then NaN and its neighbours untouched. A pivot passes only if `pivot > 0`, so NaN fails.
 - Recurrences run LANES systems side by side: SIMD lanes on a CPU, the threads of a warp on a GPU. For them `lo` is a

@@ -107,7 +107,8 @@ def solve_triangular_banded(
     out    : buffer for x (may be b itself)
     method : for a chain "systems" or "segments"; by default the faster one for its shape (see `method_banded`)
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False). Not checked: that b is finite.
-    Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5).
+    Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5), where
+    every 1 / L_jj is a normal number.
     """
     offsets = _check_factor("chol: ... M N, b: ... N", offsets, chol=chol, b=b)
     return _solve(chol, b, offsets, trans=trans, check=check, out=out, info=info, method=method)

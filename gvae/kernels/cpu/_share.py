@@ -21,6 +21,7 @@ from numba._dispatcher import compute_fingerprint
 from numba.core import cgutils
 from numba.core.callconv import RETCODE_NONE, RETCODE_OK
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._wait import look, pause, pointer, tell
@@ -58,11 +59,21 @@ def begin(typingctx, code, kernel, place, lo, hi):
 
 @intrinsic
 def code_and_place(typingctx, arguments):
-    """(CODE, PLACE) of shares of a kernel that takes these arguments and lo, hi: the latter on this function's stack."""
+    """(CODE, PLACE) of shares of a kernel that takes these arguments and lo, hi: the latter on this function's stack.
+
+    Arrays go without their reference counts, as `_lanes.borrowed`: threads that count at one place wait for each other.
+    """
     kinds = (*arguments, types.intp, types.intp)
 
     def codegen(context, builder, sig, args):
-        place = cgutils.alloca_once_value(builder, args[0])
+        values = []
+        for kind, value in zip(arguments, cgutils.unpack_tuple(builder, args[0]), strict=True):
+            if isinstance(kind, types.Array):
+                view = arrayobj.make_array(kind)(context, builder, value)
+                view.meminfo = ir.Constant(view.meminfo.type, None)
+                value = view._getvalue()
+            values.append(value)
+        place = cgutils.alloca_once_value(builder, context.make_tuple(builder, arguments, values))
         code = ir.Function(builder.module, SHARE, builder.module.get_unique_name("share"))
         code.linkage = "internal"
         inner = ir.IRBuilder(code.append_basic_block("entry"))
@@ -134,12 +145,14 @@ _addresses: dict[tuple[Any, bytes], int] = {}
 
 
 def address(function: Any, arguments: tuple) -> int:
-    """Where a kernel's code for arguments of these types lies."""
+    """Where a kernel's code for arguments of these types lies. TypeError if it returns something: `begin` has no place."""
     key = (function, compute_fingerprint(arguments))
     if key not in _addresses:
         kinds = (*map(typeof, arguments), types.intp, types.intp)
         function.compile(kinds)
         compiled = function.overloads[kinds]
+        if compiled.signature.return_type != types.none:
+            raise TypeError(f"{function.__name__} returns {compiled.signature.return_type}, expected nothing of a kernel")
         _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     return _addresses[key]
 
