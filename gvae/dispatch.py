@@ -169,7 +169,7 @@ def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
         shape = np.broadcast_shapes(np.shape(x), np.shape(y))
         result = memory.empty(shape, large.dtype) if out is None else out
         if shape and shape[:1] == np.shape(x)[:1] == np.shape(y)[:1] and np.ndim(x) == np.ndim(y):
-            threads.over(_share, ufunc, x, y, result, n=shape[0], work=3 * large.size)
+            threads.over(_share, ufunc, x, y, result, n=shape[0], work=3 * large.size // 4)
             return result
         return ufunc(x, y, out=result)
     result = memory.empty(x.shape, x.dtype) if out is None else out
