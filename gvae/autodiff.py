@@ -513,6 +513,8 @@ def gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) ->
 
 def _map(f: Callable, structure: Any) -> Any:
     """Apply f to each leaf of nested dicts, lists and tuples; None stays None."""
+    if isinstance(structure, (np.ndarray, Var)):  # most of them
+        return f(structure)
     if isinstance(structure, dict):
         return {k: _map(f, v) for k, v in structure.items()}
     if isinstance(structure, (list, tuple)):

@@ -27,20 +27,17 @@ LIMIT = 1 << 28
 MOST = 64  # blocks: each call looks through them, while somebody may hold any number of results
 
 _lock = threading.Lock()
-_blocks: deque[tuple[np.ndarray, int]] = deque()  # and where each one's first line begins; least recently handed out first
-
-
-def _references(i: int) -> int:
-    """How many references to block i there are, by the count of one interpreter: versions differ in what they count."""
-    return sys.getrefcount(_blocks[i][0])
+# a block, its size, and where its first line begins; the least recently handed out first
+_blocks: deque[tuple[np.ndarray, int, int]] = deque()
 
 
 def _calibrated() -> int | None:
-    """The count of a block that no array uses; None where a use does not count, or counts without the lock of the GIL."""
-    _blocks.append((np.empty(8, np.uint8), 0))
-    idle = _references(0)
+    """The count of a block that no array uses, by this interpreter: versions differ in what they count. None where a use does
+    not count, or counts without the lock of the GIL."""
+    _blocks.append((np.empty(8, np.uint8), 8, 0))
+    idle = sys.getrefcount(_blocks[0][0])
     used = np.ndarray((2,), np.float32, _blocks[0][0])
-    counts = _references(0) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
+    counts = sys.getrefcount(_blocks[0][0]) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
     del used
     _blocks.clear()
     return idle if counts else None
@@ -58,15 +55,15 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = _rounded(nbytes + LINE)
     with _lock:
         for i in range(len(_blocks) - 1, -1, -1):  # what was used last is in the caches still
-            if size <= len(_blocks[i][0]) <= size + size // 4 and _references(i) == _IDLE:
-                block, start = _blocks[i]
+            if size <= _blocks[i][1] <= size + size // 4 and sys.getrefcount(_blocks[i][0]) == _IDLE:
+                block, size, start = _blocks[i]
                 del _blocks[i]
                 break
         else:
             block = np.empty(size, np.uint8)
             start = -block.ctypes.data % LINE
             _discard(LIMIT - size)
-        _blocks.append((block, start))
+        _blocks.append((block, size, start))
         return np.ndarray(shape, dtype, block, start)
 
 
@@ -94,6 +91,6 @@ def _rounded(nbytes: int) -> int:
 
 def _discard(limit: int) -> None:
     """Forget blocks, those handed out longest ago first, until one more has room; what is used lives on elsewhere."""
-    total = sum(len(block) for block, _ in _blocks)
+    total = sum(size for _, size, _ in _blocks)
     while total > limit or len(_blocks) >= MOST:
-        total -= len(_blocks.popleft()[0])
+        total -= _blocks.popleft()[1]

@@ -249,9 +249,11 @@ def _claim(n: int) -> list[_Worker]:
     if len(_workers) < n:
         _make_workers(n)
     workers: list[_Worker] = []
-    with contextlib.suppress(IndexError):  # all are at work for other callers
-        while len(workers) < n:
+    while len(workers) < n and _idle:
+        try:
             workers.append(_idle.pop())
+        except IndexError:  # somebody else was faster
+            break
     return workers
 
 

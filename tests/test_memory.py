@@ -67,7 +67,7 @@ def test_results_of_ops_are_their_owners():
 def test_idle_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(memory, "LIMIT", 1 << 20)
     held = [memory.empty((1 << 16,), np.float32) for _ in range(10)]  # 256 KiB each
-    assert sum(len(block) for block, _ in memory._blocks) <= 1 << 20
+    assert sum(size for _, size, _ in memory._blocks) <= 1 << 20
     assert len({a.ctypes.data for a in held}) == 10
     large = memory.empty((1 << 20,), np.float32)
     assert large.base is None  # beyond the limit: an array of its own
