@@ -393,6 +393,21 @@ def test_evaluation_keeps_to_its_memory():
         evaluate(model, params, Table(x), memory=0.1, **settings)
 
 
+def test_threads_share_the_memory_of_an_evaluation(monkeypatch):
+    budget = 6  # with which each of them alone would take all of it
+    monkeypatch.setenv(threads.VARIABLE, "2")
+    model = models.VAE(784, 16, hidden=(100,))
+    params = model.init(random.key(0))
+    x = (np.random.default_rng(0).uniform(size=(400, 784)) < 0.2).astype(np.float32)
+    evaluate(model, params, Table(x), samples=300, memory=budget)
+    memory.clear()
+    tracemalloc.start()
+    evaluate(model, params, Table(x), samples=300, memory=budget)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.3 * budget < peak / 1e6 < budget
+
+
 @pytest.mark.parametrize("replays", [True, False])
 def test_a_step_allocates_nothing_large_in_the_long_run(replays, monkeypatch):
     """All arrays of some size lie in memory that the steps before have used; kernels have some to work in, however large
