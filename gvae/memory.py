@@ -32,8 +32,8 @@ _blocks: deque[tuple[np.ndarray, int, int]] = deque()
 
 
 def _calibrated() -> int | None:
-    """The count of a block that no array uses, by this interpreter: versions differ in what they count. None where a use does
-    not count, or counts without the lock of the GIL."""
+    """The count of a block that no array uses, by this interpreter: versions differ in what they count. None where a use
+    does not count, or counts without the lock of the GIL."""
     _blocks.append((np.empty(8, np.uint8), 8, 0))
     idle = sys.getrefcount(_blocks[0][0])
     used = np.ndarray((2,), np.float32, _blocks[0][0])
