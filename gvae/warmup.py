@@ -186,7 +186,7 @@ def _one_system_functions(dtype):
         **dict.fromkeys(("k0", "k1", "c0", "c1", "c2", "c3"), np.uint32(0)),
         "offsets": np.arange(M),
         **dict.fromkeys(("first", "k"), np.int64(0)),
-        **dict.fromkeys(("n", "systems", "N"), np.int64(1)),
+        **dict.fromkeys(("n", "systems", "N", "K"), np.int64(1)),
         **dict.fromkeys(("owners", "starts", "row"), np.zeros(dispatch.LANES, np.int64)),
         "rows": np.zeros((1, 1), np.int64),
     }
