@@ -151,8 +151,9 @@ class _Worker:
 
     def post(self, *share: Any) -> None:
         """Have a share done: (kernel, arguments, lo, hi)."""
-        numbers, self.posted = self.numbers, int(self.numbers[POSTED]) + 1
-        self.shares[self.posted] = share
+        numbers, posted = self.numbers, int(self.numbers[POSTED]) + 1
+        self.shares = {posted: share}  # first: an interrupt in between leaves nothing to wait for
+        self.posted = posted
         taken, numbers[CODE] = int(numbers[TAKEN]), 0
         if self.asleep:
             numbers[POSTED] = self.posted
@@ -174,9 +175,9 @@ class _Worker:
         except KeyboardInterrupt as interrupt:  # in between
             return interrupt
         done = int(self.numbers[DONE_WITH])
-        while done != self.posted:
+        while done < self.posted:  # compiled shares, which count as well, may have come after it
             done = self.wait(self.numbers, DONE_WITH, done, self.done)
-            if done != self.posted:
+            if done < self.posted:
                 time.sleep(5e-5)
         error, self.error = self.error, None
         return error

@@ -282,6 +282,20 @@ def test_a_share_runs_in_another_thread_and_is_waited_for(monkeypatch):
                 assert seen[0] is threading.current_thread()
 
 
+def test_a_worker_that_was_given_nothing_is_not_waited_for(monkeypatch):
+    """An interrupt may meet the caller between two workers, whatever the one left out has done before."""
+    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setenv("GVAE_NUM_THREADS", "2")
+    threads.each(str, [0, 1])
+    ops.solve_triangular_banded(CHOL, VECTOR[0], offsets=OFFSETS)  # shared in compiled code
+    (worker,) = threads._claim(1)
+    waiting = threading.Thread(target=worker.finish, daemon=True)
+    waiting.start()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    threads._idle.append(worker)
+
+
 def test_each_runs_items_at_once_in_the_callers_context(monkeypatch):
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
     together = threading.Barrier(3, timeout=30)

@@ -121,7 +121,7 @@ class Sampler:
     def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int, at_once: int = 1):
         self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
         self.at_once = at_once
-        self.fitting = threading.Lock()
+        self.fitting, self.room = threading.Lock(), threading.BoundedSemaphore(at_once)
         self.part = 0  # samples that are decoded at once; 0 if not known yet
         self.last = 0
 
@@ -140,9 +140,8 @@ class Sampler:
                 if k != self.last:  # blocks that fit parts of another size would lie idle beside those of this one
                     memory_pool.clear()
                     self.last = k
-                cuts = [
-                    i * (k // parts) + min(i, k % parts) for i in range(parts + 1)
-                ]  # large ones first: memory serves again
+                # large ones first: their memory serves again
+                cuts = [i * (k // parts) + min(i, k % parts) for i in range(parts + 1)]
                 for a, b in itertools.pairwise(cuts):  # whatever the cuts, the noise is the same
                     running.add(subject.terms(batch, {name: draws[a:b] for name, draws in noise.items()}, instead))
         return running.finish()
@@ -157,7 +156,6 @@ class Sampler:
     def _fit(self, batch: Batch) -> None:
         """Decide, by this batch, the largest, how many samples are decoded at once, and by how many threads: as many as
         memory allows, threads first. It is tried with one sample, then with half of what may fit."""
-        self.room = threading.BoundedSemaphore(self.at_once)
         if self.memory is None:
             self.part = self._chunk(batch)
             return

@@ -132,7 +132,7 @@ def serve(numbers, posted, looks):
             posted, looked = seen, 0
             if claim(numbers, CLAIMED, posted):
                 numbers[FAILED] = begin(numbers[CODE], numbers[KERNEL], numbers[PLACE], numbers[LO], numbers[HI])
-                tell(numbers, DONE, posted)
+            tell(numbers, DONE, posted)  # one that was taken back as well
         elif looked == looks:
             break
         else:
