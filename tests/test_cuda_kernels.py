@@ -51,7 +51,7 @@ CPU_ONLY = {
     "chain": {"coefficients", "ends", "end_one", "connect", "fill", "fill_one", "rest", "serial", "status"},
     "_products": {  # product.cu
         *("product", "product_part", "packed_whole", "product_of_packed", "pack_panels", "multiply_panels", "parts"),
-        *("pack", "most", "tile_of", "breadth"),
+        *("pack", "height", "tile_of", "breadth"),
     },
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host
     "_share": {"share", "serve"},

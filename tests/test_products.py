@@ -18,6 +18,8 @@ SHAPES = [  # rows, depth, columns: around the sizes of tiles, panels, chunks an
     (_products.ROWS + 1, 17, N + 1),
     (2 * _products.ROWS + 7, 40, 3 * N // 2),
     (_products.CHUNK + 5, 33, N // 2 + 3),
+    (3 * _products.TALL + _products.ROWS, 11, N + 5),
+    (4 * _products.TALL + 2, N, 2 * N - 1),
     (9, _products.DEPTH, _products.WIDTH + 9),
     (30, _products.DEPTH + 1, _products.WIDTH),
     (5, 2 * _products.DEPTH + 3, 20),

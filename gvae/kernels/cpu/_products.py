@@ -12,6 +12,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gvae.kernels.cpu._jit import kernel
@@ -20,8 +21,9 @@ from gvae.kernels.cpu._lanes import borrowed
 _features = llvm.get_host_cpu_features()
 BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16  # of a vector register
 ROWS = 12 if BYTES != 32 else 6  # of a tile, two vectors wide: 24 of 32 registers, or 12 of 16
+TALL = 13 if BYTES != 32 else 6  # of a tile where that leaves no rows over: 26 registers
 DEPTH, WIDTH = 512, 256  # of the part of B that is packed at a time, half a megabyte: a second-level cache holds it
-CHUNK = 8 * ROWS  # rows of A that take part at a time
+CHUNK = 8 * TALL  # rows of A that take part at a time
 
 
 def _vector(array_type):
@@ -37,18 +39,52 @@ def _pointer(context, builder, array_type, array, at, vector):
     return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
 
-@intrinsic(prefer_literal=True)
-def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, rows, vectors):
-    """C[i, :] = S[i, :] + sum_k A[i, k] B[k, :] for i < rows, the width of C being so many vectors.
+def _first(builder, vector, count):
+    """The mask of the first `count` lanes, for the edge of a matrix: what lies beside it is somebody else's memory."""
+    words = ir.VectorType(count.type, vector.count)
+    spread = builder.insert_element(ir.Constant(words, ir.Undefined), count, ir.IntType(32)(0))
+    spread = builder.shuffle_vector(spread, spread, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None))
+    return builder.icmp_signed("<", ir.Constant(words, list(range(vector.count))), spread)
 
-    a, b, start, c : flat arrays; A[i, k] = a[a0 + i a_row + k a_k]; B is contiguous from b0 on; rows of S and of C are s_row
-    and c_row apart, from s0 and c0 on
+
+def _load(builder, pointer, mask=None):
+    """The vector there, with zeros outside the mask."""
+    if mask is None:
+        return builder.load(pointer, align=4)
+    vector = pointer.type.pointee
+    function = ir.FunctionType(vector, [pointer.type, ir.IntType(32), mask.type, vector])
+    load = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.load.{_name(vector)}.p0{_name(vector)}")
+    return builder.call(load, [pointer, ir.IntType(32)(4), mask, ir.Constant(vector, None)])
+
+
+def _store(builder, value, pointer, mask=None):
+    """pointer <- value, within the mask."""
+    if mask is None:
+        builder.store(value, pointer, align=4)
+        return
+    function = ir.FunctionType(ir.VoidType(), [value.type, pointer.type, ir.IntType(32), mask.type])
+    name = f"llvm.masked.store.{_name(value.type)}.p0{_name(value.type)}"
+    store = cgutils.get_or_insert_function(builder.module, function, name)
+    builder.call(store, [value, pointer, ir.IntType(32)(4), mask])
+
+
+def _name(vector):
+    return f"v{vector.count}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
+
+
+@intrinsic(prefer_literal=True)
+def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, rows, vectors):
+    """C[i, j] = S[i, j] + sum_k A[i, k] B[k, j] for i < rows, j < columns, which so many vectors hold and no fewer do.
+
+    a, b, start, c : flat arrays; A[i, k] = a[a0 + i a_row + k a_k]; B is contiguous from b0 on, its rows whole vectors; rows
+    of S and of C are s_row and c_row apart, from s0 and c0 on
     """
 
     def codegen(context, builder, sig, args):
-        m, nv = sig.args[13].literal_value, sig.args[14].literal_value
+        m, nv = sig.args[14].literal_value, sig.args[15].literal_value
         vector, n = _vector(sig.args[0])
         int_ = args[1].type
+        masks = [*[None] * (nv - 1), _first(builder, vector, builder.sub(args[13], int_((nv - 1) * n)))]
 
         def part(array, i, j):
             """The j-th vector of row i of S or C: its arguments are (array, first, row) from this one on."""
@@ -60,7 +96,7 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
             return builder.shuffle_vector(builder.insert_element(nothing, x, ir.IntType(32)(0)), nothing, zeros)
 
         tiles = [(i, j) for i in range(m) for j in range(nv)]
-        first = [builder.load(part(7, i, j), align=4) for i, j in tiles]
+        first = [_load(builder, part(7, i, j), masks[j]) for i, j in tiles]
         before = builder.block
         head, body, after = (builder.append_basic_block(f"products.{name}") for name in ("k", "tile", "end"))
         builder.branch(head)
@@ -92,29 +128,33 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
 
         builder.position_at_end(after)
         for i, j in tiles:
-            builder.store(sums[i, j], part(10, i, j), align=4)
+            _store(builder, sums[i, j], part(10, i, j), masks[j])
         return context.get_dummy_value()
 
     i = types.intp
-    return types.void(a, i, i, i, i, b, i, start, i, i, c, i, i, rows, vectors), codegen
+    return types.void(a, i, i, i, i, b, i, start, i, i, c, i, i, i, rows, vectors), codegen
 
 
 @intrinsic
-def transpose(typingctx, b, b0, b_row, packed, p0, p_row):
-    """packed[p0 + k p_row + j] = b[b0 + j b_row + k] for a square block, j and k below the length of a vector."""
+def transpose(typingctx, b, b0, b_row, rows, packed, p0, p_row):
+    """packed[p0 + k p_row + j] = b[b0 + j b_row + k] for a square block, j and k below the length of a vector; of b's rows
+    there are so many, the last of which stands for those that are missing."""
 
     def codegen(context, builder, sig, args):
         vector, n = _vector(sig.args[0])
 
-        def line(array, i):
-            """Line i of the block in b or packed: its arguments are (array, first, row) from this one on."""
-            at = builder.add(args[array + 1], builder.mul(args[array + 1].type(i), args[array + 2]))
+        def line(array, i, first, row):
+            at = builder.add(args[first], builder.mul(i, args[row]))
             return _pointer(context, builder, sig.args[array], args[array], at, vector)
+
+        def there(j):
+            j, last = args[3].type(j), builder.sub(args[3], args[3].type(1))
+            return builder.select(builder.icmp_signed("<", j, last), j, last)
 
         def shuffled(x, y, places):
             return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), n), places))
 
-        v = [builder.load(line(0, j), align=4) for j in range(n)]
+        v = [builder.load(line(0, there(j), 1, 2), align=4) for j in range(n)]
         d = n // 2
         while d:  # blocks of d x d change places across the diagonal of blocks of 2d x 2d
             for i in (i for i in range(n) if not i & d):
@@ -123,80 +163,83 @@ def transpose(typingctx, b, b0, b_row, packed, p0, p_row):
                 v[i + d] = shuffled(x, y, [k + d if not k & d else n + k for k in range(n)])
             d //= 2
         for k in range(n):
-            builder.store(v[k], line(3, k), align=4)
+            builder.store(v[k], line(4, args[5].type(k), 5, 6), align=4)
         return context.get_dummy_value()
 
-    return types.void(b, types.intp, types.intp, packed, types.intp, types.intp), codegen
+    return types.void(b, types.intp, types.intp, types.intp, packed, types.intp, types.intp), codegen
 
 
 @intrinsic(prefer_literal=True)
 def copy(typingctx, a, a0, b, b0, numbers, vectors):
-    """b[b0 + i] = a[a0 + i] for so many numbers, and so many vectors more; both are constants."""
+    """b[b0 + i] = a[a0 + i] for so many numbers, and 0 from there to the end of so many vectors."""
 
     def codegen(context, builder, sig, args):
         vector, n = _vector(sig.args[0])
-        vector = ir.VectorType(vector.element, sig.args[4].literal_value + n * sig.args[5].literal_value)
-        source, to = (_pointer(context, builder, sig.args[i], args[i], args[i + 1], vector) for i in (0, 2))
-        builder.store(builder.load(source, align=4), to, align=4)
+        for j in range(sig.args[5].literal_value):
+            at = builder.add(args[1], args[1].type(j * n)), builder.add(args[3], args[3].type(j * n))
+            source, to = (_pointer(context, builder, sig.args[i], args[i], at[i // 2], vector) for i in (0, 2))
+            mask = _first(builder, vector, builder.sub(args[4], args[4].type(j * n)))
+            _store(builder, _load(builder, source, mask), to)
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, b, types.intp, numbers, vectors), codegen
+    return types.void(a, types.intp, b, types.intp, types.intp, vectors), codegen
 
 
 @kernel
-def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, rows, vectors):
+def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, rows, vectors):
     """`tile` for the numbers of rows and vectors that there are."""
     if vectors == 2:
-        if rows == ROWS:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, ROWS, 2)
+        if rows == TALL:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, TALL, 2)
+        elif rows == ROWS:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, ROWS, 2)
         elif rows == 8:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 8, 2)
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, 8, 2)
         elif rows == 4:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 4, 2)
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, 4, 2)
         else:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 1, 2)
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, 1, 2)
     else:
-        if rows == ROWS:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, ROWS, 1)
+        if rows == TALL:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, TALL, 1)
+        elif rows == ROWS:
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, ROWS, 1)
         elif rows == 8:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 8, 1)
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, 8, 1)
         elif rows == 4:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 4, 1)
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, 4, 1)
         else:
-            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, 1, 1)
+            tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, 1, 1)
 
 
 @kernel
-def most(rows):
-    """The largest tile below ROWS that so many rows hold."""
-    return 8 if ROWS > 8 and rows >= 8 else 4 if rows >= 4 else 1
+def height(rows):
+    """Of the first tile of so many rows: all have ROWS or TALL where that is possible."""
+    tiles = -(-rows // TALL)
+    if ROWS * tiles <= rows:
+        return TALL if rows > ROWS * tiles else ROWS
+    return ROWS if rows >= ROWS else 8 if ROWS > 8 and rows >= 8 else 4 if rows >= 4 else 1
 
 
 @kernel
 def pack(b, b0, b_k, b_n, K, columns, packed, p0, width):
-    """packed[p0 + k width + j] = b[b0 + k b_k + j b_n], and 0 for columns <= j < width; b_k or b_n is one."""
+    """packed[p0 + k width + j] = b[b0 + k b_k + j b_n]; b_k or b_n is one. For columns <= j < width there is any number."""
     n = BYTES // packed.itemsize
     if b_n == 1:
         for k in range(K):
-            if columns == 2 * n:
-                copy(b, b0 + k * b_k, packed, p0 + k * width, 0, 2)
+            if width == 2 * n:
+                copy(b, b0 + k * b_k, packed, p0 + k * width, columns, 2)
             else:
-                for j in range(columns):
-                    packed[p0 + k * width + j] = b[b0 + k * b_k + j]
+                copy(b, b0 + k * b_k, packed, p0 + k * width, columns, 1)
+    elif n <= K:
+        for j in range(0, columns, n):
+            for k in range(0, K, n):
+                k0 = min(k, K - n)  # the last block overlaps its neighbour
+                transpose(b, b0 + j * b_n + k0, b_n, columns - j, packed, p0 + k0 * width + j, width)
     else:
-        whole, squares = K // n * n, columns // n * n
-        for j in range(0, squares, n):
-            for k in range(0, whole, n):
-                transpose(b, b0 + j * b_n + k, b_n, packed, p0 + k * width + j, width)
-            for k in range(whole, K):
-                for i in range(j, j + n):
-                    packed[p0 + k * width + i] = b[b0 + i * b_n + k]
-        for i in range(squares, columns):
-            for k in range(K):
-                packed[p0 + k * width + i] = b[b0 + i * b_n + k]
-    for k in range(K):
-        for j in range(columns, width):
-            packed[p0 + k * width + j] = 0
+        for k in range(K):
+            for j in range(columns):
+                packed[p0 + k * width + j] = b[b0 + k + j * b_n]
 
 
 @kernel
@@ -227,36 +270,29 @@ def multiply_panels(a, a_row, a_k, packed, depth, s, s_row, c, c_row, rows, colu
     """C = A B + S for some rows and columns, where B[:depth, columns] is packed; S may be C, or have one row (s_row = 0)."""
     n = BYTES // c.itemsize
     first, last = columns
-    strips = np.empty(CHUNK * depth if a_row == 1 else 0, c.dtype)
-    edge = np.empty(ROWS * 2 * n, c.dtype)
-    for top in range(rows[0], rows[1], CHUNK):
-        bottom = min(top + CHUNK, rows[1])
-        full = bottom - (bottom - top) % ROWS
-        if a_row == 1:  # numbers of one k side by side, instead of a new page for every k
-            for i in range(top, full, ROWS):
-                for k in range(depth):
-                    copy(a, i + k * a_k, strips, (i - top) * depth + k * ROWS, ROWS, 0)
+    strips = np.empty(CHUNK * depth + n if a_row == 1 else 0, c.dtype)
+    top = rows[0]
+    while top < rows[1]:
+        bottom = top
+        while bottom < rows[1] and bottom + height(rows[1] - bottom) <= top + CHUNK:
+            m = height(rows[1] - bottom)
+            if a_row == 1 and m >= ROWS:  # numbers of one k side by side, instead of a new page for every k
+                for k in range(depth):  # upwards: each one's zeros lie where the next one goes
+                    for j in range(0, m, n):
+                        copy(a, bottom + j + k * a_k, strips, (bottom - top) * depth + j + k * m, m - j, 1)
+            bottom += m
         for n0 in range(first, last, 2 * n):
             some, p0 = min(2 * n, last - n0), (n0 - first) * depth
-            wide = n if some <= n else 2 * n
             i = top
             while i < bottom:
-                m = ROWS if i < full else most(bottom - i)
+                m = height(rows[1] - i)
                 x, x0, x_row, x_k = a, i * a_row, a_row, a_k
-                if a_row == 1 and m == ROWS:
-                    x, x0, x_row, x_k = strips, (i - top) * depth, 1, ROWS
-                s0, c0 = i * s_row + n0, i * c_row + n0
-                if some == wide:
-                    tile_of(x, x0, x_row, x_k, depth, packed, p0, s, s0, s_row, c, c0, c_row, m, wide // n)
-                else:  # beside C there is somebody else's memory
-                    for r in range(m):
-                        for j in range(wide):
-                            edge[r * wide + j] = s[s0 + r * s_row + j] if j < some else 0
-                    tile_of(x, x0, x_row, x_k, depth, packed, p0, edge, 0, wide, edge, 0, wide, m, wide // n)
-                    for r in range(m):
-                        for j in range(some):
-                            c[c0 + r * c_row + j] = edge[r * wide + j]
+                if a_row == 1 and m >= ROWS:
+                    x, x0, x_row, x_k = strips, (i - top) * depth, 1, m
+                s0, c0, vectors = i * s_row + n0, i * c_row + n0, 1 if some <= n else 2
+                tile_of(x, x0, x_row, x_k, depth, packed, p0, s, s0, s_row, c, c0, c_row, some, m, vectors)
                 i += m
+        top = bottom
 
 
 @kernel
