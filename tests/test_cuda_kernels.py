@@ -283,6 +283,7 @@ PARTS = {
     "affine_weight_vjp": ("product.product", "activation_vjp"),
     "affine_input_vjp": ("product.product",),
     "bernoulli_affine": ("product.product", "affine.bias_activation", "bernoulli"),
+    "bernoulli_affine_input_vjp": ("product.product",),
     "bernoulli_affine_weight_vjp": ("product.product",),
 }
 
@@ -312,6 +313,10 @@ def likelihood_problems(name, dtype, rng):
     if name == "bernoulli_affine_weight_vjp":
         s, r, h = (rng.normal(size=size).astype(dtype) for size in (21, (21, 40), (21, 13)))
         yield (s, r, h, out(np.empty((13, 40), dtype)), out(r[0])), (3, 4), 40
+        return
+    if name == "bernoulli_affine_input_vjp":
+        s, r, w = (rng.normal(size=size).astype(dtype) for size in (21, (21, 40), (13, 40)))
+        yield (s, r, w, out(np.empty((21, 13), dtype)), False), (3,), 13
         return
     for S in (7, 0):
         for N in (1, 200):
@@ -353,7 +358,10 @@ OTHERS = {
         affine_problems,
         ("bias_activation", "activation_vjp", "affine", "affine_weight_vjp", "affine_input_vjp"),
     ),
-    "likelihoods": (likelihood_problems, ("bernoulli", "bernoulli_affine", "bernoulli_affine_weight_vjp")),
+    "likelihoods": (
+        likelihood_problems,
+        ("bernoulli", "bernoulli_affine", "bernoulli_affine_input_vjp", "bernoulli_affine_weight_vjp"),
+    ),
     "optim": (optim_problems, ("adam",)),
     "weights": (weights_problems, ("log_mean_exp",)),
     "random": (random_problems, ("philox", "uniform", "normal", "bernoulli")),

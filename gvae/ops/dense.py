@@ -84,14 +84,12 @@ def _(y_bar, y, x, weight, bias, *, needs, into, mine, activation):
         launch_sums("affine", "affine_weight_vjp", *arrays, n=len(bias), work=rows.size * len(bias))
     else:
         _activation_vjp(y, activation, a_bar)
-    return input_vjp(a_bar, weight, x) if needs[0] else None, weight_bar, bias_bar
-
-
-def input_vjp(a_bar, weight, x):
-    """X̄ = Ā Wᵀ of rows Ā, in the shape of x."""
-    x_bar = dispatch.empty(x.shape, a_bar.dtype, a_bar)
-    launch_product("affine", "affine_input_vjp", a_bar, weight, rows_of(x_bar), out=rows_of(x_bar), depth=weight.shape[1])
-    return x_bar
+    x_bar = None
+    if needs[0]:
+        x_bar = dispatch.empty(x.shape, y.dtype, y)
+        rows = rows_of(x_bar)
+        launch_product("affine", "affine_input_vjp", a_bar, weight, rows, out=rows, depth=weight.shape[1])
+    return x_bar, weight_bar, bias_bar
 
 
 MANY_ROWS = 256  # of which each thread does some; of fewer it does some columns, and packs no weight that another packs

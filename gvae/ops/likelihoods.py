@@ -11,7 +11,7 @@ from gvae.autodiff import primitive
 from gvae.checks import check_arrays
 from gvae.ops._batching import flat, owners, widened
 from gvae.ops.banded import LOG_2PI
-from gvae.ops.dense import FLOPS, input_vjp, launch_sums
+from gvae.ops.dense import FLOPS, launch_product, launch_sums
 from gvae.ops.elementwise import unbroadcast
 
 __all__ = ["bernoulli_affine_log_prob", "bernoulli_log_prob", "normal_log_prob"]
@@ -77,8 +77,9 @@ def _(y_bar, y, x, h, weight, bias, *, needs, into, saved):
     if needs[0]:
         x_bar = unbroadcast((rows @ weight + bias).reshape(*batch, N) * y_bar[..., None], x.shape)
     if needs[1]:
-        h_bar = input_vjp(saved, weight, rows)
-        h_bar = unbroadcast(dispatch.apply(np.multiply, h_bar, s[:, None], out=h_bar).reshape(*batch, I), h.shape)
+        h_bar = dispatch.empty((len(rows), I), h.dtype, h)
+        launch_product("likelihoods", "bernoulli_affine_input_vjp", s, saved, weight, h_bar, out=h_bar, depth=N)
+        h_bar = unbroadcast(h_bar.reshape(*batch, I), h.shape)
     if needs[2] or needs[3]:
         weight_bar = dispatch.empty(weight.shape, y.dtype, y) if into[2] is None else into[2]
         bias_bar = dispatch.empty(bias.shape, y.dtype, y) if into[3] is None else into[3]

@@ -8,6 +8,7 @@ from gvae.kernels.cpu._jit import kernel, wide_vectors
 from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._math import decay, inverse1p, log1p
 from gvae.kernels.cpu._products import packed_whole, parts, product_of_packed, product_part
+from gvae.kernels.cpu.affine import affine_input_vjp
 
 HALVINGS = 6  # after which a number stands for 64 factors of at most 2: far from float32's end
 
@@ -114,6 +115,18 @@ def bernoulli_affine(x, x_rows, h, weight, bias, log_prob, residual, lo, hi):
         a = logits[top:end] if wanted else logits[: end - top]
         product_of_packed(h.reshape(-1)[top * I :], I, 1, packed, bias, a.reshape(-1), N, I, (0, end - top), (0, N))
         bernoulli_rows(x, x_rows[top:end], a, log_prob[top:end], wanted, e, rest[: end - top])
+
+
+@kernel
+def bernoulli_affine_input_vjp(log_prob_bar, residual, weight, h_bar, by_rows, lo, hi):
+    """h_bar = diag(s) R Wᵀ for rows lo <= r < hi or, unless by_rows, for columns; s (rows,) are the cotangents."""
+    affine_input_vjp(residual, weight, h_bar, by_rows, lo, hi)
+    R, I = h_bar.shape
+    rows, columns = ((lo, hi), (0, I)) if by_rows else ((0, R), (lo, hi))
+    for r in range(rows[0], rows[1]):
+        s, row = log_prob_bar[r], h_bar[r, columns[0] : columns[1]]
+        for i in range(len(row)):
+            row[i] *= s
 
 
 @kernel

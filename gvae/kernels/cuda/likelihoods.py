@@ -26,6 +26,13 @@ def bernoulli_affine(
     bernoulli(x, x_rows, logits, log_prob, residual, 0, len(h))
 
 
+def bernoulli_affine_input_vjp(
+    log_prob_bar: Any, residual: Any, weight: Any, h_bar: Any, by_rows: bool, lo: int, hi: int
+) -> None:
+    multiply(residual, weight.T, h_bar)
+    h_bar *= log_prob_bar[:, None]
+
+
 def bernoulli_affine_weight_vjp(
     log_prob_bar: Any, residual: Any, h: Any, weight_bar: Any, bias_bar: Any, lo: int, hi: int
 ) -> None:
