@@ -140,6 +140,32 @@ def invert_pivots(pivots, summary):
 
 
 @kernel
+def invert_and_substitute_transposed(chol, offsets, x, summary):
+    """`invert_pivots` and `substitute_transposed` in one: a column waits for the one before it, which leaves time for the
+    division of another."""
+    M, N = chol.shape
+    good = zero(x) + 1
+    product, exponent = zero(x) + 1, zero(x)
+    for j in range(N - 1, -1, -1):
+        a, s = chol[0, j], x[j]
+        good *= positive(a)
+        m, n = scaled(a)
+        product *= m
+        exponent += n
+        if j % FACTORS == 0:
+            product, n = scaled(product)
+            exponent += n
+        for k in range(1, M):
+            i = j + offsets[k]
+            if i >= N:
+                break
+            s -= chol[k, j] * x[i]
+        chol[0, j] = 1 / a
+        x[j] = chol[0, j] * s
+    summary[0], summary[1], summary[2] = good, product, exponent
+
+
+@kernel
 def solve_scratch(batch, systems):
     """What `load_factors` and its callers work in, for factors like those of batch (F, M, N): lanes for a factor and for a
     right-hand side, the summary of the pivots; owners, starts and other starts."""
@@ -152,9 +178,10 @@ def solve_scratch(batch, systems):
 
 
 @kernel
-def load_factors(chol, owner, first, n, info, scratch):
-    """The factors owner[first : first + n], n <= LANES, into lanes, with 1 / L_jj, unless they are there; and their info."""
-    factors, _, summary, indices = scratch
+def load_factors(chol, owner, first, n, scratch):
+    """The factors owner[first : first + n], n <= LANES, into lanes. Returns whether that was necessary: else they are there,
+    with 1 / L_jj."""
+    factors, _, _, indices = scratch
     owners, starts = indices[0], indices[1]
     fresh = False
     for l in range(LANES):
@@ -163,10 +190,15 @@ def load_factors(chol, owner, first, n, info, scratch):
         owners[l] = f
     if fresh:
         pack_systems(chol, owners, starts, factors)
-        invert_pivots(lanes(factors[0]), lanes(summary))
-        for l in range(n):
-            info[owners[l]] = 0 if summary[0, l] == 1 else first_bad_pivot(chol[owners[l]])
     return fresh
+
+
+@kernel
+def judge(chol, n, scratch, info):
+    """info of the first n factors in the lanes, by the summary of their pivots."""
+    _, _, summary, indices = scratch
+    for l in range(n):
+        info[indices[0, l]] = 0 if summary[0, l] == 1 else first_bad_pivot(chol[indices[0, l]])
 
 
 @kernel
@@ -185,7 +217,7 @@ def solve_triangular(chol, offsets, owner, row, b_row, b, x, trans, info, lo, hi
     N = chol.shape[2]
     chol, b, x = borrowed(chol), borrowed(b), borrowed(x)
     scratch = solve_scratch(chol, hi - lo)
-    factors, vectors, _, indices = scratch
+    factors, vectors, summary, indices = scratch
     starts = indices[1]
     for first in range(lo, hi, LANES):
         n = min(LANES, hi - first)
@@ -194,7 +226,9 @@ def solve_triangular(chol, offsets, owner, row, b_row, b, x, trans, info, lo, hi
                 x[row[t], :] = b[b_row[t]]
                 solve_one(chol[owner[t]], offsets, x[row[t]], trans, info, owner[t])
         else:
-            load_factors(chol, owner, first, n, info, scratch)
+            if load_factors(chol, owner, first, n, scratch):
+                invert_pivots(lanes(factors[0]), lanes(summary))
+                judge(chol, n, scratch, info)
             starts_from(b_row, first, n, N, starts)
             pack(b.reshape(-1), starts, vectors)
             if trans:
@@ -242,16 +276,20 @@ def sample(chol, offsets, owner, row, mean_row, eps_row, mean, eps, z, log_q, in
                 solve_one(chol[f], offsets, z[row[t]], True, info, f)
                 add(mean[mean_row[t]], z[row[t]])
         else:
-            if load_factors(chol, owner, first, n, info, scratch):
-                for l in range(LANES):
-                    constants[l] = log(summary[1, l]) + LN2 * summary[2, l] - N * HALF_LOG_2PI
+            fresh = load_factors(chol, owner, first, n, scratch)
             starts_from(eps_row, first, n, N, starts)
             pack(eps.reshape(-1), starts, vectors)
             if len(log_q):
                 sums_of_squares(lanes(vectors), part, squares)
-                for l in range(n):
-                    log_q[row[first + l]] = constants[l] - 0.5 * squares[l]
-            substitute_transposed(lanes(factors), offsets, lanes(vectors))
+            if fresh:
+                invert_and_substitute_transposed(lanes(factors), offsets, lanes(vectors), lanes(summary))
+                judge(chol, n, scratch, info)
+                for l in range(LANES):
+                    constants[l] = log(summary[1, l]) + LN2 * summary[2, l] - N * HALF_LOG_2PI
+            else:
+                substitute_transposed(lanes(factors), offsets, lanes(vectors))
+            for l in range(n if len(log_q) else 0):
+                log_q[row[first + l]] = constants[l] - 0.5 * squares[l]
             starts_from(row, first, n, N, starts)
             starts_from(mean_row, first, n, N, mean_starts)
             unpack_sums(vectors, starts, z.reshape(-1), mean_starts, mean.reshape(-1))
@@ -260,6 +298,13 @@ def sample(chol, offsets, owner, row, mean_row, eps_row, mean, eps, z, log_q, in
                 z[row[t], :] = math.nan
                 if len(log_q):
                     log_q[row[t]] = math.nan
+
+
+@kernel
+def move(x, y):
+    """y = x, both (N,); an assignment of slices takes three times as long."""
+    for j in range(len(y)):
+        y[j] = x[j]
 
 
 @kernel
@@ -372,7 +417,6 @@ def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, me
         n = min(LANES, hi - first)
         neighbours(first, n, owners)
         pack_systems(chol, owners, starts, factors)
-        invert_pivots(lanes(factors[0]), lanes(summary))
         if len(log_q_bar):
             for l in range(LANES):
                 totals[0, l] = 0
@@ -383,7 +427,10 @@ def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, me
             pack(eps.reshape(-1), starts, vectors[0])
             starts_of(rows, owners, k, N, starts)
             pack(z_bar.reshape(-1), starts, vectors[1])
-            substitute_transposed(lanes(factors), offsets, u)
+            if k == 0:
+                invert_and_substitute_transposed(lanes(factors), offsets, u, lanes(summary))
+            else:
+                substitute_transposed(lanes(factors), offsets, u)
             substitute(lanes(factors), offsets, v)
             if len(eps_bar):
                 unpack(vectors[1], starts, eps_bar.reshape(-1))
@@ -391,7 +438,7 @@ def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, me
                     subtract_multiple(eps[eps_rows[f, k]], log_q_bar[rows[f, k]], eps_bar[rows[f, k]])
             for f in range(first, first + n if len(mean_bar) else 0):
                 if k == 0:
-                    mean_bar[f, :] = z_bar[rows[f, k]]
+                    move(z_bar[rows[f, k]], mean_bar[f])
                 else:
                     add(z_bar[rows[f, k]], mean_bar[f])
             if k == 0:
