@@ -27,7 +27,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -238,12 +238,8 @@ def stop_gradient(x: Any) -> Any:
     return _map(lambda leaf: _stopped(leaf) if isinstance(leaf, Var) else leaf, x)
 
 
-class _Place(NamedTuple):
-    """Where a variable's cotangent is collected: a leaf, or an output (None: the only one) of a node that is visited."""
-
-    leaf: int | None
-    visit: int | None
-    output: int | None
+# (leaf, visit, output), where a cotangent is collected: a leaf, or an output (None: the only one) of a node that is visited
+_Place = tuple[int | None, int | None, int | None]
 
 
 class _Visit:
@@ -260,7 +256,7 @@ class _Visit:
             for i, place in enumerate(places)
             if place is not None
         ]
-        self.into = [place.leaf if place and node.primitive.into else None for place in places]
+        self.into = [place[0] if place and node.primitive.into else None for place in places]
 
     def pull(self, y_bar: Any, mine: bool, offers: list[Any]) -> tuple:
         """The cotangents of the node's arguments. mine: whether nothing else sees y_bar. offers: by leaf, an array into
@@ -308,7 +304,7 @@ class _Plan:
         if var is None:
             return None
         leaf, visit = self.leaf_at.get(id(var)), self.visit_at.get(id(var.node))
-        return None if leaf is None and visit is None else _Place(leaf, visit, var.index)
+        return None if leaf is None and visit is None else (leaf, visit, var.index)
 
 
 def _backward(plan: _Plan, seeds: list[Any], buffers: list[Any]) -> list[Any]:
@@ -449,12 +445,12 @@ class Recording:
         return self.leaves[-1]
 
     def _pull(self, cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
-        pairs = _leaves_beside(self.value, cotangent) if cotangent is not None else ((v, None) for v in _leaves(self.value))
+        pairs = _leaves_beside(self.value, cotangent) if cotangent is not None else [(v, None) for v in _leaves(self.value)]
         outputs = [(var, _seed(var, seed)) for var, seed in pairs if isinstance(var, Var)]
         key = (tuple(id(var) for var, _ in outputs), None if only is None else tuple(only))
         if key not in self.ways:
             wanted = self.lifted if only is None else ({name: self.lifted[0][name] for name in only},)
-            leaves = list(_leaves(wanted))
+            leaves = _leaves(wanted)
             plan = _Plan([var for var, _ in outputs], leaves)
             self.ways[key] = _Way(plan, wanted, [self.buffers[id(leaf)] for leaf in leaves])
         way = self.ways[key]
@@ -522,27 +518,28 @@ def _map(f: Callable, structure: Any) -> Any:
     return None if structure is None else f(structure)
 
 
-def _leaves(structure: Any) -> Iterator[Any]:
-    if isinstance(structure, dict):
-        for v in structure.values():
-            yield from _leaves(v)
-    elif isinstance(structure, (list, tuple)):
-        for v in structure:
-            yield from _leaves(v)
-    elif structure is not None:
-        yield structure
+def _leaves(structure: Any) -> list[Any]:
+    if structure is None:
+        return []
+    if not isinstance(structure, (dict, list, tuple)):
+        return [structure]
+    found = []
+    for part in structure.values() if isinstance(structure, dict) else structure:
+        if isinstance(part, (np.ndarray, Var)):  # most of them
+            found.append(part)
+        else:
+            found += _leaves(part)
+    return found
 
 
-def _leaves_beside(structure: Any, other: Any) -> Iterator[tuple[Any, Any]]:
+def _leaves_beside(structure: Any, other: Any) -> list[tuple[Any, Any]]:
     """(leaf, its counterpart in another structure of the same form), without those whose counterpart is None."""
     if other is None or structure is None:
-        return
-    if isinstance(structure, (dict, list, tuple)):
-        keys = structure.keys() if isinstance(structure, dict) else range(len(structure))
-        for key in keys:
-            yield from _leaves_beside(structure[key], other[key])
-    else:
-        yield structure, other
+        return []
+    if not isinstance(structure, (dict, list, tuple)):
+        return [(structure, other)]
+    keys = structure.keys() if isinstance(structure, dict) else range(len(structure))
+    return [pair for key in keys for pair in _leaves_beside(structure[key], other[key])]
 
 
 def _plain(structure: Any) -> Any:

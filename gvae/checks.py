@@ -146,8 +146,21 @@ def check_device(*, where: str | None = None, **arrays: Any) -> None:
 
 def check_arrays(contract: str, *, where: str | None = None, **arrays: Any) -> Mapping[str, Any]:
     """Floating arrays of one dtype that fit the contract: `check_floating` and `check_shapes` in one. Vars pass alike."""
+    kinds = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else None for x in arrays.values()])
+    sizes = _sizes_of_good(contract, tuple(arrays), kinds)
+    if sizes is not None:
+        return sizes
     check_floating(where=where, **arrays)
     return check_shapes(contract, where=where, **arrays)
+
+
+@lru_cache(maxsize=1024)  # as `_fit`
+def _sizes_of_good(contract: str, names: tuple[str, ...], kinds: tuple[Any, ...]) -> Mapping[str, Any] | None:
+    """What `check_arrays` returns if all are NumPy's own arrays and there is nothing to say of them, else None."""
+    if None in kinds or len({dtype for dtype, _ in kinds}) != 1 or kinds[0][0] not in FLOATS:
+        return None
+    sizes, misfit = _fit(contract, tuple(kinds[names.index(name)][1] for name, _, _ in _parse(contract)))
+    return sizes if misfit is None else None
 
 
 def check_offsets(offsets: Sequence[int], M: int | None = None, *, name="offsets", where: str | None = None) -> tuple:

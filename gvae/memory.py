@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections import deque
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,9 @@ _IDLE = _calibrated()
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array with arbitrary content, C-contiguous."""
-    dtype = np.dtype(dtype)
-    nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < SMALL or nbytes > LIMIT or _IDLE is None:
+    size = _room(shape, dtype)
+    if size == 0 or _IDLE is None:
         return np.empty(shape, dtype)
-    size = _rounded(nbytes + LINE)
     with _lock:
         for i in range(len(_blocks) - 1, -1, -1):  # what was used last is in the caches still
             if size <= _blocks[i][1] <= size + size // 4 and sys.getrefcount(_blocks[i][0]) == _IDLE:
@@ -83,8 +82,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
-def _rounded(nbytes: int) -> int:
-    """Up to the next of eight sizes per power of two, so that a last smaller batch fits where a full one was."""
+@lru_cache(maxsize=1024)  # a program makes arrays of few shapes, and each of them often
+def _room(shape: tuple[int, ...], dtype: Any) -> int:
+    """The size of a block for such an array, or 0 if it gets none. Up to the next of eight sizes per power of two, so that a
+    last smaller batch fits where a full one was."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if nbytes < SMALL or nbytes > LIMIT:
+        return 0
+    nbytes += LINE
     step = 1 << max(nbytes.bit_length() - 4, 12)
     return -(-nbytes // step) * step
 
