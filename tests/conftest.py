@@ -1,7 +1,11 @@
 """One Hypothesis profile for all tests: no deadline (a JIT compiles in the first example), the same examples every time.
 The emulated CuPy, and what a run says at its end about the CUDA kernels."""
 
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +45,29 @@ def anywhere(request):
     (devices.emulated if request.param == "emulated" else devices.on_device).update(launch.counts - before)
 
 
+_warmup: tuple[Path, subprocess.Popen] | None = None
+
+
+def pytest_collection_finish(session):
+    """`gvae warmup` compiles for two minutes on one CPU, while most tests leave another idle: it starts before them."""
+    global _warmup
+    if session.config.option.collectonly or not any("warm" in getattr(item, "fixturenames", ()) for item in session.items):
+        return
+    folder = Path(tempfile.mkdtemp(prefix="gvae-warm-"))
+    env = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "gvae", "warmup", "--json"]
+    _warmup = folder, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """A cache folder that one `gvae warmup` has filled: (folder, what it printed)."""
+    folder, process = _warmup
+    out, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors
+    return folder, out
+
+
 def pytest_collection_modifyitems(config, items):
     """Without a device, tests marked gpu are left out, unless they are asked for: then they say why they do not run."""
     import devices
@@ -61,6 +88,11 @@ def pytest_addoption(parser):
 
 
 def pytest_sessionfinish(session, exitstatus):
+    if _warmup is not None:
+        folder, process = _warmup
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
     devices = sys.modules.get("devices")
     path = session.config.getoption("--witness")
     if path is not None and exitstatus == 0 and devices is not None and devices.on_device:

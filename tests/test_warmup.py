@@ -49,13 +49,6 @@ def python(*arguments, cache):
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory):
-    """A cache folder that one `gvae warmup` has filled: (folder, what it printed)."""
-    folder = tmp_path_factory.mktemp("cache")
-    return folder, python("-m", "gvae", "warmup", "--json", cache=folder)
-
-
 def files(folder):
     return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.nb[ci]")}
 
