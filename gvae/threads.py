@@ -12,14 +12,18 @@ SPIN seconds and without the interpreter lock, before it sleeps. A compiled kern
 within a few us: see gvae.kernels.cpu._share. A share in Python (a ufunc's) costs 20 us: whoever wants the lock while another
 has it sleeps, hence the caller publishes such a share in compiled code, and stays there until the worker has taken it and
 passed the arguments on.
+
+A worker that was late keeps off its caller's CPU from then on, if there is another: see `_spread`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import itertools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +41,8 @@ SPIN = 5e-4  # seconds that a worker looks out for its next share: longer than P
 TAKE = 2e-5  # and a caller for a worker that looks out to take one
 ENTER = 5e-6  # that the worker then has the interpreter lock, to pass the arguments on
 DONE = 1e-3  # that a caller looks out for the end of a share, before it sleeps for moments in between
+
+_cpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None  # on which this thread runs
 
 _lock = threading.Lock()
 _workers: list[_Worker] = []
@@ -147,7 +153,9 @@ class _Worker:
         self.asleep = False
         self.bell = threading.Lock()
         self.bell.acquire()
-        threading.Thread(target=self._work, name="gvae", daemon=True).start()
+        self.off = -1  # the CPU that it keeps off, if any
+        self.thread = threading.Thread(target=self._work, name="gvae", daemon=True)
+        self.thread.start()
 
     def post(self, *share: Any) -> None:
         """Have a share done: (kernel, arguments, lo, hi)."""
@@ -220,11 +228,31 @@ def _over_compiled(kernel: Any, arguments: tuple, n: int, step: int, workers: li
             if worker.asleep:
                 worker.ring()
         crew = shares.crew(*[worker.row for worker in workers])
-        failed = shares.share(_table, crew, shares.address(kernel, arguments), arguments, n, step)
+        failed, late = shares.share(_table, crew, shares.address(kernel, arguments), arguments, n, step)
+        if late:
+            _spread(workers)
     finally:
         _idle.extend(workers)
     if failed:
         raise MemoryError(f"{kernel.__name__}: no memory for its scratch")
+
+
+def _spread(workers: list[_Worker]) -> None:
+    """Keep workers off the CPU of their caller, who has waited for them.
+
+    The system may wake a worker where its caller runs, for another CPU was busy just then. There it cannot begin before the
+    caller, who looks out for it, has used up its time: milliseconds, again and again until the system balances its load.
+    """
+    if _cpu is None:
+        return
+    here = _cpu()
+    for worker in workers:
+        if worker.off != here:
+            elsewhere = os.sched_getaffinity(0) - {here}
+            with contextlib.suppress(OSError):  # the system knows better
+                if elsewhere:
+                    os.sched_setaffinity(worker.thread.native_id or 0, elsewhere)
+            worker.off = here
 
 
 def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseException | None]:

@@ -296,6 +296,26 @@ def test_a_worker_that_was_given_nothing_is_not_waited_for(monkeypatch):
     threads._idle.append(worker)
 
 
+@pytest.mark.skipif(threads._cpu is None or threads.cpus() < 2, reason="one CPU, or a system that does not tell which")
+def test_a_late_worker_goes_where_its_caller_is_not(monkeypatch):
+    """Else both wait for one CPU, for as long as the system leaves them there."""
+    monkeypatch.setenv("GVAE_NUM_THREADS", "2")
+    threads.each(str, [0, 1])  # there is one now
+    (worker,) = threads._claim(1)
+    allowed = os.sched_getaffinity(0)
+    try:
+        for here in sorted(allowed)[:2]:
+            monkeypatch.setattr(threads, "_cpu", lambda here=here: here)
+            threads._spread([worker])
+            assert os.sched_getaffinity(worker.thread.native_id) == allowed - {here}
+    finally:
+        threads._idle.append(worker)
+    monkeypatch.setattr(threads, "_cpu", lambda: min(allowed))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {min(allowed)})
+    threads._spread([worker])  # nowhere else to go: it stays
+    assert worker.off == min(allowed)
+
+
 def test_each_runs_items_at_once_in_the_callers_context(monkeypatch):
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
     together = threading.Barrier(3, timeout=30)

@@ -30,6 +30,7 @@ POSTED, CLAIMED, DONE = 0, 16, 32
 CODE, KERNEL, PLACE, LO, HI = 1, 2, 3, 4, 5  # beside POSTED: what a posted share is; CODE 0: one in Python
 FAILED = 33  # beside DONE
 WIDTH = 48
+LATE = 4000  # looks, of 30 ns and more
 
 WORD = ir.IntType(64)
 SHARE = ir.FunctionType(ir.IntType(32), [WORD, WORD, WORD, WORD])  # kernel, place of the arguments, lo, hi -> failed
@@ -96,7 +97,8 @@ def code_and_place(typingctx, arguments):
 @kernel
 def share(table, crew, address, arguments, n, step):
     """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`, with the workers that are rows of the table
-    (W, WIDTH): those of crew. address: of the kernel. Returns how many shares failed."""
+    (W, WIDTH): those of crew. address: of the kernel. Returns how many shares failed, and how many workers were late: they
+    had not begun when the caller was done, or let it look out for them many times."""
     code, place = code_and_place(arguments)
     shares, steps = len(crew) + 1, -(-n // step)
     for i in range(1, shares):
@@ -106,16 +108,20 @@ def share(table, crew, address, arguments, n, step):
         numbers[KERNEL], numbers[PLACE], numbers[FAILED] = address, place, 0
         numbers[LO], numbers[HI] = i * steps // shares * step, n if i + 1 == shares else (i + 1) * steps // shares * step
         tell(numbers, POSTED, numbers[POSTED] + 1)
-    failed = begin(code, address, place, 0, steps // shares * step)
+    failed, late = begin(code, address, place, 0, steps // shares * step), 0
     for i in range(1, shares):
         numbers = table[crew[i - 1]]
         if claim(numbers, CLAIMED, numbers[POSTED]):
             failed += begin(code, address, place, numbers[LO], numbers[HI])
+            late += 1
             continue
+        looked = 0
         while look(numbers, DONE) != numbers[POSTED]:
             pause()
+            looked += 1
         failed += numbers[FAILED]
-    return failed
+        late += looked > LATE
+    return failed, late
 
 
 @kernel
