@@ -212,32 +212,21 @@ def kl() -> Iterator[Row]:
 
 
 def kernels_of(call: Callable[[], Any]) -> Callable[[], Any]:
-    """The calls of compiled kernels that `call` makes, on the same arrays."""
-    from gvae import dispatch
+    """The launches of kernels that `call` makes, on the same arrays and by this thread alone."""
+    from gvae import threads
 
     calls: list[tuple[Callable, tuple]] = []
+    over = threads.over
 
-    class Recorder:
-        def __init__(self, module: Any):
-            self.module = module
+    def recorded(kernel: Callable, *arguments: Any, n: int, **how: Any) -> None:
+        calls.append((kernel, (*arguments, 0, n)))
+        over(kernel, *arguments, n=n, **how)
 
-        def __getattr__(self, name: str) -> Any:
-            kernel = getattr(self.module, name)
-            if not hasattr(kernel, "signatures"):
-                return kernel
-
-            def recorded(*arguments: Any) -> Any:
-                calls.append((kernel, arguments))
-                return kernel(*arguments)
-
-            return recorded
-
-    kernels_for = dispatch.kernels_for
-    dispatch.kernels_for = lambda *arguments: Recorder(kernels_for(*arguments))
+    threads.over = recorded
     try:
         call()
     finally:
-        dispatch.kernels_for = kernels_for
+        threads.over = over
     if not calls:
         raise SystemExit("peers_table.py: found no kernel in the public call")
 

@@ -133,7 +133,10 @@ class _Node:
         self.value = value
         self.saved = saved
         self.outputs: tuple[Var, ...] = ()  # in a recording: what stands for the value
-        self.depth = 1 + max((p.node.depth for p in parents if p is not None and p.node is not None), default=0)
+        self.depth = 1
+        for parent in parents:
+            if parent is not None and parent.node is not None and parent.node.depth >= self.depth:
+                self.depth = parent.node.depth + 1
 
     def run(self) -> None:
         """Once more, for the values that the parents have now."""
@@ -209,7 +212,7 @@ class Primitive:
             value, saved = self.forward(*values, **settings), None
         node = _Node(self, values, parents, settings, value, saved)
         several = isinstance(value, tuple)
-        outputs = tuple(Var(v, node, i) for i, v in enumerate(value)) if several else (Var(value, node),)
+        outputs = tuple([Var(v, node, i) for i, v in enumerate(value)]) if several else (Var(value, node),)
         nodes = getattr(_thread, "nodes", None)
         if nodes is not None:
             node.outputs = outputs
@@ -248,7 +251,7 @@ class _Visit:
     __slots__ = ("gifts", "into", "needs", "node", "settings")
 
     def __init__(self, node: _Node, places: list[_Place | None]):
-        self.node, self.needs = node, tuple(place is not None for place in places)
+        self.node, self.needs = node, tuple([place is not None for place in places])
         self.settings = {name: x for name, x in node.settings.items() if name != "out"}
         fresh = node.primitive.fresh
         self.gifts = [  # (position among the arguments, variable, its place, whether the rule makes an array of its own)
@@ -256,7 +259,7 @@ class _Visit:
             for i, place in enumerate(places)
             if place is not None
         ]
-        self.into = [place[0] if place and node.primitive.into else None for place in places]
+        self.into = [place[0] if place else None for place in places] if node.primitive.into else []
 
     def pull(self, y_bar: Any, mine: bool, offers: list[Any]) -> tuple:
         """The cotangents of the node's arguments. mine: whether nothing else sees y_bar. offers: by leaf, an array into
@@ -289,20 +292,18 @@ class _Plan:
             node = stack.pop()
             if id(node) not in nodes:
                 nodes[id(node)] = node
-                stack.extend(p.node for p in node.parents if p is not None and p.node is not None)
+                stack += [p.node for p in node.parents if p is not None and p.node is not None]
         self.visit_at: dict[int, int] = {}
         self.visits: list[_Visit] = []
         for node in sorted(nodes.values(), key=lambda node: node.depth):
-            places = [self._place(p) for p in node.parents]
+            places = [None if p is None else self._place(p) for p in node.parents]
             if node.primitive.differentiable and any(places):
                 self.visit_at[id(node)] = len(self.visits)
                 self.visits.append(_Visit(node, places))
         self.starts = [(out, self._place(out)) for out in outputs]
 
-    def _place(self, var: Var | None) -> _Place | None:
+    def _place(self, var: Var) -> _Place | None:
         """None if nothing is wanted of the variable."""
-        if var is None:
-            return None
         leaf, visit = self.leaf_at.get(id(var)), self.visit_at.get(id(var.node))
         return None if leaf is None and visit is None else (leaf, visit, var.index)
 
@@ -447,7 +448,7 @@ class Recording:
     def _pull(self, cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
         pairs = _leaves_beside(self.value, cotangent) if cotangent is not None else [(v, None) for v in _leaves(self.value)]
         outputs = [(var, _seed(var, seed)) for var, seed in pairs if isinstance(var, Var)]
-        key = (tuple(id(var) for var, _ in outputs), None if only is None else tuple(only))
+        key = (tuple([id(var) for var, _ in outputs]), None if only is None else tuple(only))
         if key not in self.ways:
             wanted = self.lifted if only is None else ({name: self.lifted[0][name] for name in only},)
             leaves = _leaves(wanted)

@@ -142,11 +142,16 @@ def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int
 
     `step` is the size of the groups in which the kernel takes its systems: LANES for a recurrence.
     """
-    kernel = getattr(kernels_for(family, arguments[0]), name)  # inputs come first; all on one device, checked by then
-    if is_cuda(arguments[0]):
-        kernel(*arguments, 0, n)
+    if type(arguments[0]) is np.ndarray:  # inputs come first; all on one device, checked by then
+        threads.over(_kernel(family, name), *arguments, n=n, work=work, step=step)
     else:
-        threads.over(kernel, *arguments, n=n, work=work, step=step)
+        getattr(kernels_for(family, arguments[0]), name)(*arguments, 0, n)
+
+
+@lru_cache
+def _kernel(family: str, name: str) -> Any:
+    """One of the CPU's."""
+    return getattr(_kernels(family, "cpu"), name)
 
 
 def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
@@ -156,7 +161,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
 
 def zeros(shape: int | tuple[int, ...], dtype: Any, like: Any) -> Any:
     """Zeros where `like` lives."""
-    return namespace(like).zeros(shape, dtype)
+    return np.zeros(shape, dtype) if type(like) is np.ndarray else namespace(like).zeros(shape, dtype)
 
 
 def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:

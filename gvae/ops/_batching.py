@@ -13,7 +13,9 @@ from gvae.dispatch import LANES
 
 def flat(x, core: int):
     """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
-    lead, x = x.ndim - core, dispatch.plain(x)
+    lead = x.ndim - core
+    if not (type(x) is np.ndarray and x.flags.carray):
+        x = dispatch.plain(x)
     return x if lead == 1 else x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 

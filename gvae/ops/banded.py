@@ -388,12 +388,17 @@ def _sample(mean, chol, eps, offsets, check, out=None, density=False):
         eps = eps.copy()
     factors, draws = flat(chol, 2), flat(z, 1)
     status = dispatch.zeros((len(factors),), np.int32, chol)
-    rows = (owners_in_order(lead, leads[1], batch) for lead in (leads[0], leads[2]))
-    inputs = (factors, _int64(offsets), *lane_order(leads[1], batch), *rows, flat(mean, 1), flat(eps, 1))
+    inputs = (factors, _int64(offsets), *_rows_of_sample(*leads, batch), flat(mean, 1), flat(eps, 1))
     work = chol.size + mean.size + eps.size + z.size
     _launch("sample", *inputs, draws, log_q.reshape(-1), status, n=len(draws), work=work)
     _report(status, leads[1], check, None)
     return _deliver(draws, z), log_q
+
+
+@lru_cache(maxsize=64)
+def _rows_of_sample(mean, factors, eps, batch):
+    """Of the draws in `lane_order`, by the batch axes of everybody: the factors and draws, and the rows of mean and eps."""
+    return (*lane_order(factors, batch), *(owners_in_order(own, factors, batch) for own in (mean, eps)))
 
 
 def _sample_vjp(z_bar, log_q_bar, mean, chol, eps, offsets, needs):

@@ -142,19 +142,20 @@ def invert_pivots(pivots, summary):
 @kernel
 def invert_and_substitute_transposed(chol, offsets, x, summary):
     """`invert_pivots` and `substitute_transposed` in one: a column waits for the one before it, which leaves time for the
-    division of another."""
+    division of another. No summary is made if it is None."""
     M, N = chol.shape
     good = zero(x) + 1
     product, exponent = zero(x) + 1, zero(x)
     for j in range(N - 1, -1, -1):
         a, s = chol[0, j], x[j]
-        good *= positive(a)
-        m, n = scaled(a)
-        product *= m
-        exponent += n
-        if j % FACTORS == 0:
-            product, n = scaled(product)
+        if summary is not None:
+            good *= positive(a)
+            m, n = scaled(a)
+            product *= m
             exponent += n
+            if j % FACTORS == 0:
+                product, n = scaled(product)
+                exponent += n
         for k in range(1, M):
             i = j + offsets[k]
             if i >= N:
@@ -162,7 +163,8 @@ def invert_and_substitute_transposed(chol, offsets, x, summary):
             s -= chol[k, j] * x[i]
         chol[0, j] = 1 / a
         x[j] = chol[0, j] * s
-    summary[0], summary[1], summary[2] = good, product, exponent
+    if summary is not None:
+        summary[0], summary[1], summary[2] = good, product, exponent
 
 
 @kernel
@@ -409,7 +411,7 @@ def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, me
         chol_bar[lo:hi] = 0
         mean_bar[lo : min(hi, len(mean_bar))] = 0
         return
-    factors, bars, vectors, summary = vjp_scratch(chol, K)
+    factors, bars, vectors, _ = vjp_scratch(chol, K)
     owners, starts = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     totals = np.zeros((1, LANES), chol.dtype)
     u, v = lanes(vectors[0]), lanes(vectors[1])
@@ -428,7 +430,7 @@ def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, me
             starts_of(rows, owners, k, N, starts)
             pack(z_bar.reshape(-1), starts, vectors[1])
             if k == 0:
-                invert_and_substitute_transposed(lanes(factors), offsets, u, lanes(summary))
+                invert_and_substitute_transposed(lanes(factors), offsets, u, None)
             else:
                 substitute_transposed(lanes(factors), offsets, u)
             substitute(lanes(factors), offsets, v)
