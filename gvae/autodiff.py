@@ -284,7 +284,7 @@ class _Plan:
     """The way back from outputs to leaves: which nodes are visited, the last one first, and what is wanted of each."""
 
     def __init__(self, outputs: list[Var], leaves: list[Var]):
-        self.leaf_at = {id(leaf): i for i, leaf in enumerate(leaves)}
+        self.leaves, self.leaf_at = leaves, {id(leaf): i for i, leaf in enumerate(leaves)}
         # Only nodes that lead to a requested leaf are visited: an outer tape's history costs nothing here.
         nodes: dict[int, _Node] = {}
         stack = [out.node for out in outputs if out.node is not None]
@@ -309,7 +309,7 @@ class _Plan:
 
 
 def _backward(plan: _Plan, seeds: list[Any], buffers: list[Any]) -> list[Any]:
-    """Cotangents of the plan's leaves, given those of its outputs; None for a leaf that no output depends on.
+    """Cotangents of the plan's leaves, given those of its outputs: zeros for a leaf that no output depends on.
 
     buffers: an array per leaf (or None) into which its cotangent is written, and which is then returned for it.
     """
@@ -359,8 +359,13 @@ def _backward(plan: _Plan, seeds: list[Any], buffers: list[Any]) -> list[Any]:
         for position, var, place, fresh in visit.gifts:
             if bars[position] is not None:
                 give(var, place, bars[position], fresh)
-    # what the tape has not summed itself may be a view of something else, or stand for several leaves
-    return [bar if bar is None or own else dispatch.copy(bar) for bar, own in zip(found, owned, strict=True)]
+    for i, bar in enumerate(found):
+        if bar is None:
+            found[i] = np.empty_like(plan.leaves[i].value) if buffers[i] is None else buffers[i]
+            found[i][...] = 0
+        elif not owned[i]:  # it may be a view of something else, or stand for several leaves
+            found[i] = dispatch.copy(bar)
+    return found
 
 
 def _sum(total: Any, mine: bool, bar: Any, fresh: bool) -> Any:
@@ -447,23 +452,16 @@ class Recording:
 
     def _pull(self, cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
         pairs = _leaves_beside(self.value, cotangent) if cotangent is not None else [(v, None) for v in _leaves(self.value)]
-        outputs = [(var, _seed(var, seed)) for var, seed in pairs if isinstance(var, Var)]
-        key = (tuple([id(var) for var, _ in outputs]), None if only is None else tuple(only))
-        if key not in self.ways:
+        pairs = [pair for pair in pairs if isinstance(pair[0], Var)]
+        key = (tuple([id(var) for var, _ in pairs]), None if only is None else tuple(only))
+        way = self.ways.get(key)
+        if way is None:
             wanted = self.lifted if only is None else ({name: self.lifted[0][name] for name in only},)
-            leaves = _leaves(wanted)
-            plan = _Plan([var for var, _ in outputs], leaves)
-            self.ways[key] = _Way(plan, wanted, [self.buffers[id(leaf)] for leaf in leaves])
-        way = self.ways[key]
-        bars = iter(zip(_backward(way.plan, [seed for _, seed in outputs], way.buffers), way.buffers, strict=True))
-
-        def fill(leaf: Var) -> Any:
-            bar, buffer = next(bars)
-            if bar is None and buffer is not None:
-                buffer[...] = 0
-            return bar if bar is not None else buffer if buffer is not None else np.zeros_like(leaf.value)
-
-        filled = _map(fill, way.wanted)
+            leaves = self.leaves if only is None else _leaves(wanted)
+            plan = _Plan([var for var, _ in pairs], leaves)
+            way = self.ways[key] = _Way(plan, wanted, [self.buffers[id(leaf)] for leaf in leaves])
+        bars = iter(_backward(way.plan, [_seed(var, seed) for var, seed in pairs], way.buffers))
+        filled = _map(lambda leaf: next(bars), way.wanted)
         return filled[0] if len(filled) == 1 else filled
 
 
@@ -508,15 +506,18 @@ def gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) ->
     return (grad, result[1]) if has_aux else grad
 
 
+_ARRAYS = (np.ndarray, Var)  # what most leaves are: known at once
+
+
 def _map(f: Callable, structure: Any) -> Any:
     """Apply f to each leaf of nested dicts, lists and tuples; None stays None."""
-    if isinstance(structure, (np.ndarray, Var)):  # most of them
-        return f(structure)
+    if structure is None or isinstance(structure, _ARRAYS):
+        return None if structure is None else f(structure)
     if isinstance(structure, dict):
-        return {k: _map(f, v) for k, v in structure.items()}
+        return {k: f(v) if isinstance(v, _ARRAYS) else _map(f, v) for k, v in structure.items()}
     if isinstance(structure, (list, tuple)):
-        return type(structure)([_map(f, v) for v in structure])
-    return None if structure is None else f(structure)
+        return type(structure)([f(v) if isinstance(v, _ARRAYS) else _map(f, v) for v in structure])
+    return f(structure)
 
 
 def _leaves(structure: Any) -> list[Any]:
@@ -526,7 +527,7 @@ def _leaves(structure: Any) -> list[Any]:
         return [structure]
     found = []
     for part in structure.values() if isinstance(structure, dict) else structure:
-        if isinstance(part, (np.ndarray, Var)):  # most of them
+        if isinstance(part, _ARRAYS):
             found.append(part)
         else:
             found += _leaves(part)
@@ -537,7 +538,7 @@ def _leaves_beside(structure: Any, other: Any) -> list[tuple[Any, Any]]:
     """(leaf, its counterpart in another structure of the same form), without those whose counterpart is None."""
     if other is None or structure is None:
         return []
-    if not isinstance(structure, (dict, list, tuple)):
+    if isinstance(structure, _ARRAYS) or not isinstance(structure, (dict, list, tuple)):
         return [(structure, other)]
     keys = structure.keys() if isinstance(structure, dict) else range(len(structure))
     return [pair for key in keys for pair in _leaves_beside(structure[key], other[key])]

@@ -36,9 +36,10 @@ def _calibrated() -> int | None:
     """The count of a block that no array uses, by this interpreter: versions differ in what they count. None where a use
     does not count, or counts without the lock of the GIL."""
     _blocks.append((np.empty(8, np.uint8), 8, 0))
-    idle = sys.getrefcount(_blocks[0][0])
-    used = np.ndarray((2,), np.float32, _blocks[0][0])
-    counts = sys.getrefcount(_blocks[0][0]) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
+    block, _, _ = _blocks[0]
+    idle = sys.getrefcount(block)
+    used = np.ndarray((2,), np.float32, block)
+    counts = sys.getrefcount(block) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
     del used
     _blocks.clear()
     return idle if counts else None
@@ -53,9 +54,11 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if size == 0 or _IDLE is None:
         return np.empty(shape, dtype)
     with _lock:
+        most = size + size // 4
         for i in range(len(_blocks) - 1, -1, -1):  # what was used last is in the caches still
-            if size <= _blocks[i][1] <= size + size // 4 and sys.getrefcount(_blocks[i][0]) == _IDLE:
-                block, size, start = _blocks[i]
+            block, there, start = _blocks[i]
+            if size <= there <= most and sys.getrefcount(block) == _IDLE:
+                size = there
                 del _blocks[i]
                 break
         else:
