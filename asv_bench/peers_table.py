@@ -2,6 +2,7 @@
 
     python asv_bench/peers_table.py                      # everything, under five minutes
     python asv_bench/peers_table.py headline entries     # some rows
+    python asv_bench/peers_table.py headline --only jax_scan
     python asv_bench/peers_table.py --list
 
 asv times one implementation after the other, minutes apart. Here all implementations of a row run in one process and in turn
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -94,6 +95,14 @@ def prepared(benchmark: type[Benchmark], implementation: str, *params: Any) -> C
     return instance.call
 
 
+only: list[str] = []  # the names that --only has
+
+
+def beside(names: Iterable[str]) -> list[str]:
+    """Of these implementations, gvae and those that --only names; without it, all."""
+    return [name for name in names if not only or name in ("gvae", *only)]
+
+
 def headline() -> Iterator[Row]:
     """Sample, log-density and the gradient by mean and chol, against JAX in three forms and PyTorch on full matrices.
 
@@ -102,7 +111,7 @@ def headline() -> Iterator[Row]:
     benchmark = gaussian.SampleAndLogProb
     for at, shape in itertools.product(benchmark.params[2], benchmark.params[1]):
         row = Row(f"chain, sample + log q {'at z ' if at == 'z' else ''}with gradient, {text(shape)}", [])
-        for name in benchmark.params[0]:
+        for name in beside(benchmark.params[0]):
             scale, of = 1.0, shape
             if name == "torch" and shape[-1] == 784:  # 2.5 GB per matrix for all posteriors: some of them, counted up
                 scale, of = shape[0] / 32, (32, shape[1])
@@ -384,6 +393,13 @@ def main(
         metavar="N",
         help="keep N other processes busy while measuring: do the ratios hold?",
     )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of the libraries that a row has, as its table names them, this one alone, and load no other; may be repeated",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write everything as JSON")
     parser.add_argument("--list", action="store_true", help="say what the rows are")
     options = parser.parse_args(arguments)
@@ -394,6 +410,7 @@ def main(
         width = max(map(len, rows)) + 2
         print(*(f"{name:<{width}}{(f.__doc__ or '').splitlines()[0]}" for name, f in rows.items()), sep="\n")
         return 0
+    only[:] = options.only
     facts = about(arguments, script)
     if (facts["load_before"] or 0) > 0.5:
         print(f"{parser.prog}: other programs are busy (load {facts['load_before']})", file=sys.stderr)
@@ -403,6 +420,8 @@ def main(
             print(f"{row.title} ...", file=sys.stderr)
             for missing in row.missing:
                 print(f"  without {missing}", file=sys.stderr)
+            if len(row.timed) < 2:
+                parser.error(f"nothing is left to compare gvae with in {name}: --only has {', '.join(only) or 'nothing'}")
             with busy(options.load):
                 results += measure(name, row, options.rounds, options.seconds)
     print(*markdown(results), "", caption(facts), sep="\n")

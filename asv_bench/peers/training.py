@@ -74,9 +74,10 @@ def disagreements(case: Case, peers: Mapping[str, Callable[[Case], Step]]) -> di
 
 def row_of(case: Case) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
-        reasons = disagreements(case, PEERS)
+        peers = {name: PEERS[name] for name in peers_table.beside(PEERS)}
+        reasons = disagreements(case, peers)
         still = replace(case, learning_rate=1e-8)
-        makers: dict[str, Callable[[Case], Any]] = {"gvae": Gvae, **PEERS, "its matrix products alone": Products}
+        makers: dict[str, Callable[[Case], Any]] = {"gvae": Gvae, **peers, "its matrix products alone": Products}
         timed = [Timed(name, make(still)) for name, make in makers.items() if name not in reasons]
         missing = [f"{name}: {why}" for name, why in reasons.items()]
         yield Row(str(case), timed, missing=missing, pause=PAUSE, sample=SAMPLE)
