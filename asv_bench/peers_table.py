@@ -421,9 +421,12 @@ def main(
             for missing in row.missing:
                 print(f"  without {missing}", file=sys.stderr)
             if len(row.timed) < 2:
-                parser.error(f"nothing is left to compare gvae with in {name}: --only has {', '.join(only) or 'nothing'}")
+                print("  nothing to compare gvae with", file=sys.stderr)
+                continue
             with busy(options.load):
                 results += measure(name, row, options.rounds, options.seconds)
+    if not results:
+        parser.error("there was nothing to compare gvae with" + (f": --only has {', '.join(only)}" if only else ""))
     print(*markdown(results), "", caption(facts), sep="\n")
     if options.json:
         content = json.dumps(facts | {"results": [asdict(r) for r in results]}, indent=1)

@@ -13,9 +13,7 @@ from gvae.dispatch import LANES
 
 def flat(x, core: int):
     """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
-    lead = x.ndim - core
-    if not (type(x) is np.ndarray and x.flags.carray):
-        x = dispatch.plain(x)
+    lead, x = x.ndim - core, x if type(x) is np.ndarray and x.flags.carray else dispatch.plain(x)  # most need no call
     return x if lead == 1 else x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 

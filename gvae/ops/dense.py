@@ -135,7 +135,7 @@ def _(y_bar, y, x, bias, *, needs, activation):
 
 def rows_of(x):
     """All leading axes as one; the last may be empty, which reshape(-1, 0) cannot see through."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _activation_vjp(y, activation, a_bar):
