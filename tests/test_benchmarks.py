@@ -304,14 +304,23 @@ def test_table_of_peers(tmp_path):
         assert fact in lines[-1]
 
 
-def test_table_beside_one_library_alone():
-    done = table("headline", "--only", "jax_scan", "--rounds", "2", "--seconds", "0.1")
-    if importlib.util.find_spec("jax") is None:
-        assert done.returncode == 2
-        assert "nothing to compare gvae with: --only has jax_scan" in done.stderr
-    else:
-        assert done.returncode == 0, done.stderr
-        assert [line.split("|")[3].strip() for line in done.stdout.splitlines()[2:8]] == ["jax_scan"] * 6
+def test_table_beside_some_libraries_alone():
+    code = """
+import importlib, sys, peers_table
+from functools import partial
+def row():
+    "One row."
+    names = peers_table.beside(["gvae", "json", "wave"])
+    yield peers_table.Row("a row", [peers_table.Timed(name, partial(importlib.import_module, name)) for name in names])
+for only in ("json", "missing"):
+    print(peers_table.main(["--rounds", "5", "--seconds", "0", "--only", only], rows={"row": row}), "wave" in sys.modules)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert [line.split("|")[3].strip() for line in done.stdout.splitlines() if "| a row |" in line] == ["json"]
+    assert done.stdout.splitlines()[-1] == "0 False"
+    assert "there was nothing to compare gvae with: --only has missing" in done.stderr
 
 
 def test_table_says_what_there_is():
