@@ -238,7 +238,7 @@ def _stopped(x):
 
 def stop_gradient(x: Any) -> Any:
     """x itself, as a constant: no derivative passes. Containers are mapped."""
-    return _map(lambda leaf: _stopped(leaf) if isinstance(leaf, Var) else leaf, x)
+    return mapped(lambda leaf: _stopped(leaf) if isinstance(leaf, Var) else leaf, x)
 
 
 # (leaf, visit, output), where a cotangent is collected: a leaf, or an output (None: the only one) of a node that is visited
@@ -406,9 +406,9 @@ class Recording:
     ):
         self.leaves: list[Var] = []
         self.nodes: list[_Node] = []
-        self.lifted = _map(self._lift, args)
-        self.inputs = _map(Var, inputs)
-        buffers = [None] * len(self.leaves) if out is None else _leaves((out,) if len(args) == 1 else out)
+        self.lifted = mapped(self._lift, args)
+        self.inputs = mapped(Var, inputs)
+        buffers = [None] * len(self.leaves) if out is None else leaves_of((out,) if len(args) == 1 else out)
         self.buffers = dict(zip(map(id, self.leaves), buffers, strict=True))
         self.has_aux = has_aux
         before, _thread.nodes = getattr(_thread, "nodes", None), self.nodes if replayable else None
@@ -429,7 +429,7 @@ class Recording:
 
     def replay(self, *args: Any, inputs: Any = None) -> tuple:
         """What `vjp` returns, for arrays of the shapes and dtypes of the recorded ones, with the same bits as if f ran."""
-        for var, value in zip(itertools.chain(self.leaves, _leaves(self.inputs)), _leaves((args, inputs)), strict=True):
+        for var, value in zip(itertools.chain(self.leaves, leaves_of(self.inputs)), leaves_of((args, inputs)), strict=True):
             var.value = value
         for node in self.nodes:
             node.run()
@@ -439,7 +439,7 @@ class Recording:
         """Let go of the values until the next replay; `pull` is of no use until then."""
         for node in self.nodes:
             node.release()
-        for var in _leaves(self.inputs):
+        for var in leaves_of(self.inputs):
             var.value = None
 
     def _lift(self, leaf: Any) -> Var:
@@ -451,17 +451,17 @@ class Recording:
         return self.leaves[-1]
 
     def _pull(self, cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
-        pairs = _leaves_beside(self.value, cotangent) if cotangent is not None else [(v, None) for v in _leaves(self.value)]
+        pairs = _leaves_beside(self.value, cotangent) if cotangent is not None else [(v, None) for v in leaves_of(self.value)]
         pairs = [pair for pair in pairs if isinstance(pair[0], Var)]
         key = (tuple([id(var) for var, _ in pairs]), None if only is None else tuple(only))
         way = self.ways.get(key)
         if way is None:
             wanted = self.lifted if only is None else ({name: self.lifted[0][name] for name in only},)
-            leaves = self.leaves if only is None else _leaves(wanted)
+            leaves = self.leaves if only is None else leaves_of(wanted)
             plan = _Plan([var for var, _ in pairs], leaves)
             way = self.ways[key] = _Way(plan, wanted, [self.buffers[id(leaf)] for leaf in leaves])
         bars = iter(_backward(way.plan, [_seed(var, seed) for var, seed in pairs], way.buffers))
-        filled = _map(lambda leaf: next(bars), way.wanted)
+        filled = mapped(lambda leaf: next(bars), way.wanted)
         return filled[0] if len(filled) == 1 else filled
 
 
@@ -509,18 +509,18 @@ def gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) ->
 _ARRAYS = (np.ndarray, Var)  # what most leaves are: known at once
 
 
-def _map(f: Callable, structure: Any) -> Any:
+def mapped(f: Callable, structure: Any) -> Any:
     """Apply f to each leaf of nested dicts, lists and tuples; None stays None."""
     if structure is None or isinstance(structure, _ARRAYS):
         return None if structure is None else f(structure)
     if isinstance(structure, dict):
-        return {k: f(v) if isinstance(v, _ARRAYS) else _map(f, v) for k, v in structure.items()}
+        return {k: f(v) if isinstance(v, _ARRAYS) else mapped(f, v) for k, v in structure.items()}
     if isinstance(structure, (list, tuple)):
-        return type(structure)([f(v) if isinstance(v, _ARRAYS) else _map(f, v) for v in structure])
+        return type(structure)([f(v) if isinstance(v, _ARRAYS) else mapped(f, v) for v in structure])
     return f(structure)
 
 
-def _leaves(structure: Any) -> list[Any]:
+def leaves_of(structure: Any) -> list[Any]:
     if structure is None:
         return []
     if not isinstance(structure, (dict, list, tuple)):
@@ -530,7 +530,7 @@ def _leaves(structure: Any) -> list[Any]:
         if isinstance(part, _ARRAYS):
             found.append(part)
         else:
-            found += _leaves(part)
+            found += leaves_of(part)
     return found
 
 
@@ -545,7 +545,7 @@ def _leaves_beside(structure: Any, other: Any) -> list[tuple[Any, Any]]:
 
 
 def _plain(structure: Any) -> Any:
-    return _map(lambda leaf: leaf.value if isinstance(leaf, Var) else leaf, structure)
+    return mapped(lambda leaf: leaf.value if isinstance(leaf, Var) else leaf, structure)
 
 
 # The one deliberate upward import: these modules attach Var's operators, so that `Var` alone is complete.

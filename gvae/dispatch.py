@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import memory, threads
+from gvae import capture, memory, threads
 from gvae.errors import ConfigError, DeviceError
 from gvae.kernels import LANES
 
@@ -117,9 +117,11 @@ def overlap(x: Any, y: Any) -> bool:
     return bool(namespace(x, y).may_share_memory(x, y))
 
 
-def kernels_for(family: str, *arrays: Any) -> ModuleType:
+def kernels_for(family: str, *arrays: Any) -> Any:
     """The kernels of one family ("banded", "random", ...) for the device of the arrays: see gvae.kernels."""
-    return _kernels(family, "cpu" if namespace(*arrays) is np else "cuda")
+    module = _kernels(family, "cpu" if namespace(*arrays) is np else "cuda")
+    graph = capture.current()
+    return module if graph is None else graph.kernels(module)
 
 
 @lru_cache
@@ -142,7 +144,10 @@ def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int
 
     `step` is the size of the groups in which the kernel takes its systems: LANES for a recurrence.
     """
-    if type(arguments[0]) is np.ndarray:  # inputs come first; all on one device, checked by then
+    graph = capture.current()
+    if graph is not None:
+        graph.over(_kernel(family, name), *arguments, n=n, work=work, step=step)
+    elif type(arguments[0]) is np.ndarray:  # inputs come first; all on one device, checked by then
         threads.over(_kernel(family, name), *arguments, n=n, work=work, step=step)
     else:
         getattr(kernels_for(family, arguments[0]), name)(*arguments, 0, n)
@@ -156,17 +161,28 @@ def _kernel(family: str, name: str) -> Any:
 
 def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     """A buffer for a result where `like` lives; large ones in memory that was used before (see gvae.memory)."""
+    graph = capture.current()
+    if graph is not None:
+        return graph.empty(shape, dtype)
     return memory.empty(shape, dtype) if type(like) is np.ndarray else namespace(like).empty(shape, dtype)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any, like: Any) -> Any:
     """Zeros where `like` lives."""
+    graph = capture.current()
+    if graph is not None:
+        zeros = graph.empty(shape if isinstance(shape, tuple) else (shape,), dtype)
+        zeros.fill(0)
+        return zeros
     return np.zeros(shape, dtype) if type(like) is np.ndarray else namespace(like).zeros(shape, dtype)
 
 
 def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
     """ufunc(x, y) of arrays of one dtype, or of an array and a number: large results lie in memory that was used before,
     and are shared by threads. `out` may be x or y."""
+    graph = capture.current()
+    if graph is not None:
+        return ufunc(x, y) if out is None else ufunc(x, y, out=out)
     large = x if type(x) is np.ndarray else y
     if type(large) is not np.ndarray or large.nbytes < memory.SMALL or is_cuda(x) or is_cuda(y):
         return ufunc(x, y) if out is None else ufunc(x, y, out=out)
@@ -187,7 +203,7 @@ def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
 
 def copy(x: Any) -> Any:
     """A C-contiguous copy, large ones in memory that was used before."""
-    if type(x) is not np.ndarray:
+    if type(x) is not np.ndarray:  # on a device, or traced
         return x.copy()
     result = memory.empty(x.shape, x.dtype)
     result[...] = x
@@ -205,7 +221,9 @@ def plain(array: Any) -> Any:
     """
     if type(array) is not np.ndarray and is_cuda(array):
         return sys.modules["cupy"].ascontiguousarray(array)
-    return array if type(array) is np.ndarray and array.flags.carray else np.array(array, order="C")
+    if isinstance(array, np.ndarray):
+        return array if array.flags.carray else array.copy()
+    return np.array(array, order="C")
 
 
 def special(array: Any) -> Any:

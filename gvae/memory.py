@@ -10,75 +10,113 @@ time.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-__all__ = ["LIMIT", "clear", "empty"]
+__all__ = ["LIMIT", "Pool", "clear", "empty", "using"]
 
 LINE = 64  # bytes
 SMALL = 1 << 16  # below this the C library itself keeps freed memory
 LIMIT = 1 << 28
 MOST = 64  # blocks: each call looks through them, while somebody may hold any number of results
 
-_lock = threading.Lock()
-# a block, its size, and where its first line begins; the least recently handed out first
-_blocks: deque[tuple[np.ndarray, int, int]] = deque()
+
+class Pool:
+    """Blocks of memory, handed out again when no array uses them.
+
+    blocks : (block, its size, where its first line begins), the least recently handed out first
+    limit, most : bytes and blocks that it keeps
+    """
+
+    def __init__(self, limit: float, most: float):
+        self.limit, self.most = limit, most
+        self.blocks: deque[tuple[np.ndarray, int, int]] = deque()
+        self.lock = threading.Lock()
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """See `memory.empty`."""
+        size = _room(shape, dtype)
+        if not 0 < size <= self.limit or _IDLE is None:
+            return np.empty(shape, dtype)
+        blocks = self.blocks
+        with self.lock:
+            most = size + size // 4
+            for i in range(len(blocks) - 1, -1, -1):  # what was used last is in the caches still
+                block, there, start = blocks[i]
+                if size <= there <= most and sys.getrefcount(block) == _IDLE:
+                    size = there
+                    del blocks[i]
+                    break
+            else:
+                block = np.empty(size, np.uint8)
+                start = -block.ctypes.data % LINE
+                self.discard(self.limit - size)
+            blocks.append((block, size, start))
+            return np.ndarray(shape, dtype, block, start)
+
+    def discard(self, limit: float) -> None:
+        """Forget blocks, those handed out longest ago first, until one more has room; what is used lives on elsewhere."""
+        total = sum(size for _, size, _ in self.blocks)
+        while total > limit or len(self.blocks) >= self.most:
+            total -= self.blocks.popleft()[1]
 
 
 def _calibrated() -> int | None:
     """The count of a block that no array uses, by this interpreter: versions differ in what they count. None where a use
     does not count, or counts without the lock of the GIL."""
-    _blocks.append((np.empty(8, np.uint8), 8, 0))
-    block, _, _ = _blocks[0]
+    blocks = deque([(np.empty(8, np.uint8), 8, 0)])
+    block, _, _ = blocks[0]
     idle = sys.getrefcount(block)
     used = np.ndarray((2,), np.float32, block)
     counts = sys.getrefcount(block) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
     del used
-    _blocks.clear()
     return idle if counts else None
 
 
 _IDLE = _calibrated()
+_pool = Pool(LIMIT, MOST)  # of the process
+
+
+class _Here(threading.local):
+    pool = _pool
+
+
+_here = _Here()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array with arbitrary content, C-contiguous."""
-    size = _room(shape, dtype)
-    if size == 0 or _IDLE is None:
-        return np.empty(shape, dtype)
-    with _lock:
-        most = size + size // 4
-        for i in range(len(_blocks) - 1, -1, -1):  # what was used last is in the caches still
-            block, there, start = _blocks[i]
-            if size <= there <= most and sys.getrefcount(block) == _IDLE:
-                size = there
-                del _blocks[i]
-                break
-        else:
-            block = np.empty(size, np.uint8)
-            start = -block.ctypes.data % LINE
-            _discard(LIMIT - size)
-        _blocks.append((block, size, start))
-        return np.ndarray(shape, dtype, block, start)
+    return _here.pool.empty(shape, dtype)
+
+
+@contextlib.contextmanager
+def using(pool: Pool) -> Iterator[None]:
+    """In the block, `empty` takes this thread's memory from a pool of one's own."""
+    before, _here.pool = _here.pool, pool
+    try:
+        yield
+    finally:
+        _here.pool = before
 
 
 def clear() -> None:
     """Forget all memory: what no array uses goes back to the system."""
-    with _lock:
-        _blocks.clear()
+    with _pool.lock:
+        _pool.blocks.clear()
 
 
 def _unlock() -> None:
     """In a forked child: the lock may have been held by a thread that does not exist there."""
-    global _lock
-    _lock = threading.Lock()
+    _pool.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -87,18 +125,12 @@ if hasattr(os, "register_at_fork"):
 
 @lru_cache(maxsize=1024)  # a program makes arrays of few shapes, and each of them often
 def _room(shape: tuple[int, ...], dtype: Any) -> int:
-    """The size of a block for such an array, or 0 if it gets none. Up to the next of eight sizes per power of two, so that a
+    """The size of a block for such an array, or 0 if it is too small for one. Up to the next of eight sizes per power of two, so that a
     last smaller batch fits where a full one was."""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if nbytes < SMALL or nbytes > LIMIT:
+    if nbytes < SMALL:
         return 0
     nbytes += LINE
     step = 1 << max(nbytes.bit_length() - 4, 12)
     return -(-nbytes // step) * step
 
-
-def _discard(limit: int) -> None:
-    """Forget blocks, those handed out longest ago first, until one more has room; what is used lives on elsewhere."""
-    total = sum(size for _, size, _ in _blocks)
-    while total > limit or len(_blocks) >= MOST:
-        total -= _blocks.popleft()[1]

@@ -27,13 +27,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from gvae.errors import ConfigError
 
-__all__ = ["Stopped", "count", "cpus", "each", "go_on", "over"]
+__all__ = ["Stopped", "count", "cpus", "each", "go_on", "over", "run", "worth"]
 
 VARIABLE = "GVAE_NUM_THREADS"
 SHARE = 1 << 16  # numbers read and written that are worth another thread
@@ -72,13 +73,17 @@ def over(
 
     stop : set when the caller is interrupted. An interrupt is raised only when no thread works on the arguments any more.
     """
-    shares = 1 if work < 2 * SHARE else min(count(), work // SHARE, -(-n // step))
-    workers = _claim(shares - 1) if shares > 1 else []
+    shares = worth(n, work, step)
+    workers = _claim(min(count(), shares) - 1) if shares > 1 else []
     if not workers:
         kernel(*arguments, 0, n)
         return
     if hasattr(type(kernel), "signatures"):  # of Numba's: the instance would list them
-        _over_compiled(kernel, arguments, n, step, workers)
+        compiled = workers[0].compiled
+        if _together(
+            workers, lambda crew: compiled.share(_table, crew, compiled.address(kernel, arguments), arguments, n, step)
+        ):
+            raise MemoryError(f"{kernel.__name__}: no memory for its scratch")
         return
     shares = len(workers) + 1
     cuts = [i * -(-n // step) // shares * step for i in range(shares)] + [n]
@@ -91,6 +96,21 @@ def over(
     for error in errors:
         if error is not None:
             raise error
+
+
+def worth(n: int, work: int, step: int) -> int:
+    """How many shares a call of `over` is worth."""
+    return 1 if work < 2 * SHARE else min(work // SHARE, -(-n // step))
+
+
+def run(launches: np.ndarray, most: int) -> None:
+    """Compiled launches (L, 6), one after the other, each as `over` has it: see gvae.kernels.cpu._share.run. most: the
+    shares that any of them is worth."""
+    from gvae.kernels.cpu import _share
+
+    workers = _claim(min(count(), most) - 1) if most > 1 else []
+    if _together(workers, lambda crew: _share.run(_table, crew, launches)):
+        raise MemoryError("a kernel has no memory for its scratch")
 
 
 def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -220,21 +240,24 @@ def _do(share: tuple) -> BaseException | None:
     return None
 
 
-def _over_compiled(kernel: Any, arguments: tuple, n: int, step: int, workers: list[_Worker]) -> None:
-    """`over` with these workers, who need no interpreter lock for it."""
-    shares = workers[0].compiled
+def _together(workers: list[_Worker], call: Callable[[np.ndarray], tuple[int, int]]) -> int:
+    """call(crew), which has these workers do something, for which they need no interpreter lock. Returns how many shares
+    failed."""
     try:
         for worker in workers:
             if worker.asleep:
                 worker.ring()
-        crew = shares.crew(*[worker.row for worker in workers])
-        failed, late = shares.share(_table, crew, shares.address(kernel, arguments), arguments, n, step)
+        failed, late = call(_crew(*[worker.row for worker in workers]))
         if late:
             _spread(workers)
     finally:
         _idle.extend(workers)
-    if failed:
-        raise MemoryError(f"{kernel.__name__}: no memory for its scratch")
+    return failed
+
+
+@lru_cache(maxsize=256)
+def _crew(*rows: int) -> np.ndarray:
+    return np.array(rows, np.int64)
 
 
 def _spread(workers: list[_Worker]) -> None:

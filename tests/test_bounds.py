@@ -247,5 +247,5 @@ def test_training_under_every_estimator(estimator):
                 trainer.step(batch)
         assert trainer.validate(table)["bound"] > before + 0.3
         trained.append(trainer)
-    assert any(known.trusted for known in trained[0].recordings.values())
+    assert any(known.trusted for known in trained[0].replays.known.values())
     np.testing.assert_array_equal(trained[0].parameters.flat, trained[1].parameters.flat)

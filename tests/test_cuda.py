@@ -385,8 +385,8 @@ def test_an_epoch_is_waited_for_once(cupy):
             training.train(trainer.model, table, epochs=1, batch_size=batch_size, trainer=trainer)
         reads.append(n.to_host)
     assert reads[0] == reads[1]  # however many steps it has
-    assert len(trainer.recordings) == 2
-    assert all(known.trusted for known in trainer.recordings.values())
+    assert len(trainer.replays.known) == 2
+    assert all(known.trusted for known in trainer.replays.known.values())
 
 
 def test_replayed_steps_have_the_bits_of_those_in_python(anywhere):
@@ -395,7 +395,7 @@ def test_replayed_steps_have_the_bits_of_those_in_python(anywhere):
         trainer = training.Trainer(models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, device="cuda", replays=replays)
         for batch in data.Table(X, binarize="dynamic").to("cuda").batches(random.key(1), 12):
             trainer.step(batch)
-        assert [known.trusted for known in trainer.recordings.values()] == [True] * replays
+        assert [known.trusted for known in trainer.replays.known.values()] == [True] if replays else trainer.replays is None
         flats.append(trainer.parameters.flat.get())
     np.testing.assert_array_equal(*flats)
 

@@ -65,9 +65,9 @@ def test_results_of_ops_are_their_owners():
 
 
 def test_idle_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(memory, "LIMIT", 1 << 20)
+    monkeypatch.setattr(memory._pool, "limit", 1 << 20)
     held = [memory.empty((1 << 16,), np.float32) for _ in range(10)]  # 256 KiB each
-    assert sum(size for _, size, _ in memory._blocks) <= 1 << 20
+    assert sum(size for _, size, _ in memory._pool.blocks) <= 1 << 20
     assert len({a.ctypes.data for a in held}) == 10
     large = memory.empty((1 << 20,), np.float32)
     assert large.base is None  # beyond the limit: an array of its own
@@ -77,7 +77,7 @@ def test_idle_memory_is_bounded(monkeypatch):
 
 def test_many_results_that_are_held_cost_no_time():
     held = [memory.empty(SHAPE, np.float32) for _ in range(3 * memory.MOST)]
-    assert len(memory._blocks) <= memory.MOST
+    assert len(memory._pool.blocks) <= memory.MOST
     assert len({a.ctypes.data for a in held}) == len(held)
 
 

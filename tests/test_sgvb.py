@@ -76,8 +76,8 @@ def test_replayed_steps_are_the_same_steps(cls):
         batch = TABLE.batch(np.arange(20) + 20 * i, random.key(i))
         first, second = (trainer.step(batch) for trainer in trainers)
         assert first == second
-    assert all(known.trusted for known in trainers[0].recordings.values())
-    assert len(trainers[0].recordings) == 1
+    assert all(known.trusted for known in trainers[0].replays.known.values())
+    assert len(trainers[0].replays.known) == 1
     np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
 
 

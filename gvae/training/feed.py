@@ -71,7 +71,7 @@ class Pass:
         if trainer.device == "cpu" or (i + 1) * self.batch_size > len(self.order):
             return False
         if feed is None or not feed.is_for(self.table, self.batch_size):
-            if not trainer.replayed or type(trainer).step is not STEP:
+            if trainer.replays is None or not trainer.replays.replayed or type(trainer).step is not STEP:
                 return False
             trainer.feed = feed = Feed(trainer, self.table, self.batch_size)
         if feed.refused:

@@ -16,12 +16,12 @@ from gvae.errors import ConfigError, NonFiniteError, RunError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average, shorten
+from gvae.training.replay import Replays
 from gvae.training.rows import infer
 
 # what a key is folded with, once per use, for ever: streams of different purpose never meet
 INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS = range(6)
 
-RECORDINGS = 8  # at most: each is a list of nodes and their settings
 NAMED = 20  # rows at most that a failure is traced to
 INFERENCE: dict[str, Any] = {"steps": 50, "draws": 2, "learning_rate": 0.4}  # in validation: cheap, and still a bound
 ADVICE = "a smaller learning rate, a bound on the gradient or data on a smaller scale often helps"
@@ -116,9 +116,8 @@ class Trainer:
         self.scale = 1.0  # of the learning rate: halved by every roll-back
         self.rollbacks = 0  # since an epoch last ended well
         self.mark: Snapshot | None = None  # where a roll-back leads to
-        self.replays = replays and _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
-        self.recordings: dict[Any, _Known] = {}  # by the shapes of a step's arrays
-        self.replayed = False  # the last step, by a recording that counts
+        pure = _is_pure(model, "terms") and _is_pure(self.objective, "__call__")
+        self.replays = Replays(graphs) if replays and pure else None
         self.reported: tuple[str, ...] = ()  # the names of the last step's metrics
         self.graphs = graphs
         self.feed: Any = None  # of gvae.training.feed, while there is one
@@ -239,46 +238,14 @@ class Trainer:
         """The per-datum parameters of a batch's rows."""
         return {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
 
-    def _evaluate(self, params: dict, inputs: dict, out: dict) -> tuple[dict[str, float], dict]:
+    def _evaluate(self, params: dict, inputs: dict, out: dict) -> tuple[dict[str, Any], dict]:
         """(metrics, state) of a step, and its gradient in `out`."""
-
-        def run() -> tuple[dict[str, float], dict]:
-            return self._back(autodiff.vjp(lambda p: self._terms(p, inputs), params, has_aux=True, out=out), out)
-
-        key = _shapes(inputs | {"step": None}) if self.replays and not self.rows else None
-        self.replayed = False
-        if key is None or (key not in self.recordings and len(self.recordings) == RECORDINGS):
-            return run()
-        flat, step = self.parameters.flat, inputs["step"]
-        arrays = inputs | {"step": dispatch.namespace(flat).full((), step, flat.dtype) if isinstance(step, int) else step}
-        if key not in self.recordings:
-            self.recordings[key] = known = _Known()
-            try:
-                known.recording = autodiff.Recording(self._terms, params, inputs=arrays, has_aux=True, out=out)
-            except MemoryError:
-                del self.recordings[key]
-                raise
-            except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
-                return run()
-            try:
-                return self._back(known.recording.first, out)
-            finally:
-                known.recording.release()
-        known = self.recordings[key]
-        if known.recording is None:
-            return run()
-        expected = None if known.trusted else (run(), self.gradient.flat.copy())
-        try:
-            result = self._back(known.recording.replay(params, inputs=arrays), out)
-        finally:
-            known.recording.release()
-        self.replayed = known.trusted
-        if expected is not None:
-            known.trusted = _same(expected, (result, self.gradient.flat))
-            if not known.trusted:
-                known.recording = None
-                result, self.gradient.flat[:] = expected
-        return result
+        if self.replays is None or self.rows:
+            evaluated = autodiff.vjp(lambda p: self._terms(p, inputs), params, has_aux=True, out=out)
+            metrics, state = self._back(evaluated, out)
+        else:
+            metrics, state = self.replays.evaluate(self._terms, self._back, params, inputs, out, self.gradient.flat)
+        return {name: x if dispatch.is_cuda(x) else float(x) for name, x in metrics.items()}, state
 
     def _terms(self, params: dict, inputs: dict) -> tuple[Any, tuple[dict, dict]]:
         """(value, (metrics, state)) of the objective."""
@@ -288,10 +255,10 @@ class Trainer:
         value, metrics = self.objective(terms, inputs["step"], batch.weight)
         return value, (metrics, terms.state)
 
-    def _back(self, evaluated: tuple, out: dict) -> tuple[dict[str, float], dict]:
+    def _back(self, evaluated: tuple, out: dict) -> tuple[dict[str, Any], dict]:
         value, pull, (metrics, state) = evaluated
         self._pull(value, pull, out)
-        return {name: x if dispatch.is_cuda(x) else float(x) for name, x in metrics.items()}, state
+        return metrics, state
 
     def _pull(self, value: Any, pull: Callable, out: dict) -> None:
         """Fill the gradients, `out`: descending the optimiser's way is ascending the objective, hence the cotangent -1."""
@@ -461,14 +428,6 @@ class Trainer:
         self.scale, self.rollbacks = scale, rollbacks
 
 
-@dataclass
-class _Known:
-    """What is known of steps on batches of one shape."""
-
-    recording: autodiff.Recording | None = None  # None: there cannot be one
-    trusted: bool = False
-
-
 def _is_pure(part: Any, method: str) -> bool:
     """Whether the class with the method, or one below it, says `pure = True`: an override has to say so itself."""
     for cls in type(part).__mro__:
@@ -477,27 +436,6 @@ def _is_pure(part: Any, method: str) -> bool:
         if method in vars(cls):
             return False
     return False
-
-
-def _shapes(structure: Any, path: str = "") -> tuple | None:
-    """What tells structures of arrays apart whose steps differ in more than values; None if something is not an array."""
-    if isinstance(structure, dict):
-        parts = [_shapes(part, f"{path}.{name}") for name, part in structure.items()]
-        return None if None in parts else tuple(entry for part in parts for entry in part or ())
-    if structure is None or isinstance(structure, int):
-        return ((path,),)
-    dense = isinstance(structure, np.ndarray) or (dispatch.is_cuda(structure) and not hasattr(structure, "indptr"))
-    return ((path, structure.shape, structure.dtype),) if dense else None
-
-
-def _same(expected: tuple, got: tuple) -> bool:
-    """Whether ((metrics, state), gradient) have the same bits."""
-    ((metrics, state), gradient), ((metrics_, state_), gradient_) = expected, got
-    if metrics.keys() != metrics_.keys():
-        return False
-    pairs = [(x, metrics_[name]) for name, x in metrics.items()] + [(x, state_[name]) for name, x in state.items()]
-    hosts = ((np.asarray(dispatch.to_host(x)), np.asarray(dispatch.to_host(y))) for x, y in [*pairs, (gradient, gradient_)])
-    return all(x.tobytes() == y.tobytes() for x, y in hosts)
 
 
 def _alike(mine: Any, theirs: Any, name: str = "") -> bool:

@@ -11,7 +11,6 @@ caller, who takes back what no worker has begun), DONE. Each is the number of th
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,8 +58,18 @@ def begin(typingctx, code, kernel, place, lo, hi):
 
 
 @intrinsic
-def code_and_place(typingctx, arguments):
-    """(CODE, PLACE) of shares of a kernel that takes these arguments and lo, hi: the latter on this function's stack.
+def room(typingctx, arguments):
+    """Where on this function's stack there is place for these arguments."""
+
+    def codegen(context, builder, sig, args):
+        return builder.ptrtoint(cgutils.alloca_once(builder, context.get_value_type(arguments)), WORD)
+
+    return types.int64(arguments), codegen
+
+
+@intrinsic
+def pack(typingctx, arguments, place):
+    """Put the arguments where there is place for them. Returns the CODE of shares of a kernel that takes them and lo, hi.
 
     Arrays go without their reference counts, as `_lanes.borrowed`: threads that count at one place wait for each other.
     """
@@ -72,35 +81,35 @@ def code_and_place(typingctx, arguments):
             if isinstance(kind, types.Array):
                 view = arrayobj.make_array(kind)(context, builder, value)
                 view.meminfo = ir.Constant(view.meminfo.type, None)
+                view.parent = ir.Constant(view.parent.type, None)
                 value = view._getvalue()
             values.append(value)
-        place = cgutils.alloca_once_value(builder, context.make_tuple(builder, arguments, values))
+        packed = context.make_tuple(builder, arguments, values)
+        builder.store(packed, builder.inttoptr(args[1], packed.type.as_pointer()), align=8)
         code = ir.Function(builder.module, SHARE, builder.module.get_unique_name("share"))
         code.linkage = "internal"
         inner = ir.IRBuilder(code.append_basic_block("entry"))
         kernel, where, lo, hi = code.args
-        packed = inner.load(inner.inttoptr(where, place.type))
-        values = [*cgutils.unpack_tuple(inner, packed), lo, hi]
+        values = cgutils.unpack_tuple(inner, inner.load(inner.inttoptr(where, packed.type.as_pointer()), align=8))
         convention = context.call_conv
         function = convention.get_function_type(types.none, kinds)
         result = cgutils.alloca_once(inner, function.args[0].pointee)
         error = cgutils.alloca_once(inner, function.args[1].pointee, zfill=True)
-        words = context.get_arg_packer(kinds).as_arguments(inner, values)
+        words = context.get_arg_packer(kinds).as_arguments(inner, [*values, lo, hi])
         status = inner.call(inner.inttoptr(kernel, function.as_pointer()), [result, error, *words])
         good = inner.or_(*(inner.icmp_signed("==", status, code) for code in (RETCODE_OK, RETCODE_NONE)))
         inner.ret(inner.zext(inner.not_(good), SHARE.return_type))
-        return context.make_tuple(builder, sig.return_type, [builder.ptrtoint(x, WORD) for x in (code, place)])
+        return builder.ptrtoint(code, WORD)
 
-    return types.UniTuple(types.int64, 2)(arguments), codegen
+    return types.int64(arguments, types.int64), codegen
 
 
 @kernel
-def share(table, crew, address, arguments, n, step):
-    """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`, with the workers that are rows of the table
-    (W, WIDTH): those of crew. address: of the kernel. Returns how many shares failed, and how many workers were late: they
-    had not begun when the caller was done, or let it look out for them many times."""
-    code, place = code_and_place(arguments)
-    shares, steps = len(crew) + 1, -(-n // step)
+def spread(table, crew, shares, address, code, place, n, step):
+    """A kernel over all of [0, n), cut into `shares` at multiples of `step`, with workers that are rows of the table
+    (W, WIDTH): the first of crew. Returns how many shares failed, and how many workers were late: they had not begun when
+    the caller was done, or let it look out for them many times."""
+    steps = -(-n // step)
     for i in range(1, shares):
         numbers = table[crew[i - 1]]
         tell(numbers, CLAIMED, numbers[POSTED])  # first: a worker that is late claims nothing from here on
@@ -108,7 +117,7 @@ def share(table, crew, address, arguments, n, step):
         numbers[KERNEL], numbers[PLACE], numbers[FAILED] = address, place, 0
         numbers[LO], numbers[HI] = i * steps // shares * step, n if i + 1 == shares else (i + 1) * steps // shares * step
         tell(numbers, POSTED, numbers[POSTED] + 1)
-    failed, late = begin(code, address, place, 0, steps // shares * step), 0
+    failed, late = begin(code, address, place, 0, n if shares == 1 else steps // shares * step), 0
     for i in range(1, shares):
         numbers = table[crew[i - 1]]
         if claim(numbers, CLAIMED, numbers[POSTED]):
@@ -121,6 +130,31 @@ def share(table, crew, address, arguments, n, step):
             looked += 1
         failed += numbers[FAILED]
         late += looked > LATE
+    return failed, late
+
+
+@kernel
+def share(table, crew, address, arguments, n, step):
+    """kernel(*arguments, lo, hi) over all of [0, n), with all of crew: see `spread`. address: of the kernel."""
+    place = room(arguments)
+    return spread(table, crew, len(crew) + 1, address, pack(arguments, place), place, n, step)
+
+
+@kernel
+def pack_at(place, arguments):
+    """`pack`, at the address of memory that is kept."""
+    return pack(arguments, place)
+
+
+@kernel
+def run(table, crew, launches):
+    """One `spread` after the other, with as many of crew as each of launches (L, 6) is worth: rows of address, code, place,
+    n, step, shares at most. Returns what all of them do."""
+    failed, late = 0, 0
+    for i in range(len(launches)):
+        address, code, place, n, step, most = launches[i]
+        f, l = spread(table, crew, min(most, len(crew) + 1), address, code, place, n, step)
+        failed, late = failed + f, late + l
     return failed, late
 
 
@@ -163,6 +197,10 @@ def address(function: Any, arguments: tuple) -> int:
     return _addresses[key]
 
 
-@lru_cache(maxsize=256)
-def crew(*rows: int) -> np.ndarray:
-    return np.array(rows, np.int64)
+
+def packed(function: Any, arguments: tuple) -> tuple[int, int, np.ndarray]:
+    """(address, code, memory) of a kernel for these arguments, which lie packed in the memory: whoever keeps that, and their
+    arrays, can have it run as often as they like."""
+    words = sum(5 + 2 * a.ndim if isinstance(a, np.ndarray) else 2 for a in arguments)  # of Numba's array, or a number
+    memory = np.zeros(words, np.int64)
+    return address(function, arguments), pack_at(memory.ctypes.data, arguments), memory
