@@ -451,7 +451,9 @@ class Recording:
         return self.leaves[-1]
 
     def _pull(self, cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
-        pairs = _leaves_beside(self.value, cotangent) if cotangent is not None else [(v, None) for v in leaves_of(self.value)]
+        pairs = (
+            _leaves_beside(self.value, cotangent) if cotangent is not None else [(v, None) for v in leaves_of(self.value)]
+        )
         pairs = [pair for pair in pairs if isinstance(pair[0], Var)]
         key = (tuple([id(var) for var, _ in pairs]), None if only is None else tuple(only))
         way = self.ways.get(key)

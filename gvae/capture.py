@@ -4,10 +4,11 @@ What a CUDA graph is on a device, this is on a CPU: `Graph(run, workspace)` call
 to the same memory what that did: the compiled kernels, as many as follow each other in one call without the interpreter,
 and NumPy's own functions between them. Whoever wants other numbers writes them into the arrays that `run` read.
 
-A stream sees what a device is asked to do. Here, arrays see it: `run` gets its arrays as `Traced` ones, whose functions,
-operators and methods are NumPy's, and which write down what they are asked. So are all results. What would be lost on the
-list is refused: to decide by a value (`float`, `bool`, an index), to write through a function, a kernel that returns
-something. It raises NotCaptured, a TypeError.
+A stream sees what a device is asked to do. Here, arrays see it: `run` gets its arrays as `Traced` ones, which write down what
+NumPy's operators, methods and functions do to them, and so are all results. What a list cannot hold raises NotCaptured, a
+TypeError: to decide by a value (`float`, `bool`, an index), or a kernel that returns something. What arrays do not see is who
+takes their values by another way, `np.asarray` above all: these would stay as they were. So whoever relies on a graph of
+functions that are not his own compares a launch with what they do, once, at other numbers.
 """
 
 from __future__ import annotations
@@ -76,12 +77,14 @@ class Graph:
         self._calls: list[Callable[[], Any]] = []
         self._pending: list[tuple] = []  # launches of kernels since the last other call
         self._held: list[Any] = []  # what the launches read and write
+        self._packs: list[np.ndarray] = []  # the kernels' arguments, as numbers
+        self._seen: list[np.ndarray] = []  # arrays that other calls than kernels' know
         self._errors = np.geterr()
         before, _here.graph = _here.graph, self
         try:
             with memory.using(workspace):
                 self.result = self.bare(run(self.traced))
-            self._flush()
+                self._flush()
         finally:
             _here.graph = before
 
@@ -90,8 +93,14 @@ class Graph:
         for call in self._calls:
             call()
 
-    def __deepcopy__(self, memo: Any) -> Any:
-        raise TypeError("a graph holds addresses, and cannot be copied")
+    def argument(self, array: np.ndarray) -> Argument:
+        """What an array of `run` is for: to be another one."""
+        copied = array.nbytes < memory.SMALL or not array.flags.c_contiguous
+        if copied or _is_view(array, [self.result, self._seen]):
+            return Argument(array, [])
+        start = array.ctypes.data
+        words = [(pack, i) for pack in self._packs for i in np.flatnonzero((pack >= start) & (pack < start + array.nbytes))]
+        return Argument(array, [(pack, int(i), int(pack[i]) - start) for pack, i in words])
 
     # ---- what is called while it is captured
 
@@ -111,23 +120,34 @@ class Graph:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
         return self.traced(self.workspace.empty(shape, dtype))
 
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Traced:
+        zeros = self.empty(shape if isinstance(shape, tuple) else (shape,), dtype)
+        zeros.fill(0)
+        return zeros
+
     def kernels(self, module: Any) -> _Kernels:
         """The kernels of a module, for who calls them without `over`: with all arguments, the last of which are 0 and n."""
         return _Kernels(self, module)
 
+    def functions(self, module: Any) -> _Functions:
+        """The functions of a module that is not NumPy's: not all of them are ufuncs."""
+        return _Functions(self, module)
+
     def over(self, kernel: Any, *arguments: Any, n: int, work: int, step: int = 1) -> None:
         """`threads.over`."""
-        bare = self.bare(arguments)
-        threads.over(kernel, *bare, n=n, work=work, step=step)
+        how: dict[str, Any] = {"n": n, "work": work, "step": step}
+        threads.over(kernel, *_plain(arguments), **how)
         if hasattr(type(kernel), "signatures"):  # of Numba's
-            self._pending.append((kernel, bare, n, threads.worth(n, work, step), step))
+            self._pending.append((kernel, self.bare(arguments), how))
         else:
-            self._record(functools.partial(threads.over, kernel, *bare, n=n, work=work, step=step))
+            self._record(functools.partial(threads.over, kernel, *self._known(arguments), **how))
 
-    def write(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """function(*arguments), which writes into one of them."""
-        function(*_plain(arguments))
-        self._record(functools.partial(function, *self.bare(arguments)))
+    def write(self, function: Callable[..., Any], *arguments: Any, **settings: Any) -> None:
+        """function(*arguments, **settings), which writes into one of them."""
+        given = _plain((arguments, settings))
+        function(*given[0], **given[1])
+        arguments, settings = self._known((arguments, settings))
+        self._record(functools.partial(function, *arguments, **settings))
 
     def pure(self, function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
         """function(*arguments, **settings), which writes into none of them: views of them, or an array, but no value."""
@@ -140,7 +160,7 @@ class Graph:
         if not isinstance(result, (np.ndarray, np.generic)):
             raise NotCaptured(f"{function.__name__} returns {type(result).__name__}, which may be another in every launch")
         result = self._kept(result)
-        kept, (arguments, settings) = self.bare(result), self.bare((arguments, settings))
+        kept, arguments, settings = self._known((result, arguments, settings))
         if function is np.zeros_like:
             self._record(functools.partial(kept.fill, 0))
         elif function is np.concatenate:
@@ -159,7 +179,7 @@ class Graph:
             out = tuple(map(self._kept, results if isinstance(results, tuple) else (results,)))
         else:
             function(*given[0], out=_plain(out), **given[1])
-        inputs, out_, settings = self.bare((inputs, out, settings))
+        inputs, out_, settings = self._known((inputs, out, settings))
         self._record(functools.partial(function, *inputs, out=out_, **settings))
         return out if len(out) > 1 else out[0]
 
@@ -172,6 +192,12 @@ class Graph:
             result = kept
         return self.traced(result)
 
+    def _known(self, structure: Any) -> Any:
+        """`bare`, for what is called without being a kernel."""
+        found = self.bare(structure)
+        self._seen += _arrays(found)
+        return found
+
     def _record(self, call: Callable[[], Any]) -> None:
         self._flush()
         errors = np.geterr()
@@ -181,16 +207,34 @@ class Graph:
         """The pending launches as one call."""
         if not self._pending:
             return
-        from gvae.kernels.cpu import _share  # not before: importing gvae loads no compiler
-
-        rows, most = [], 1
-        for kernel, arguments, n, shares, step in self._pending:
-            address, code, place = _share.packed(kernel, arguments)
-            self._held += [arguments, place]
-            rows.append((address, code, place.ctypes.data, n, step, shares))
-            most = max(most, shares)
-        self._calls.append(functools.partial(threads.run, np.array(rows, np.int64), most))
+        rows = []
+        for kernel, arguments, how in self._pending:
+            row, memory = threads.pack(kernel, arguments, **how)
+            rows.append(row)
+            self._held.append(arguments)
+            self._packs.append(memory)
+        self._calls.append(functools.partial(threads.run, np.array(rows, np.int64), max(row[-1] for row in rows)))
         self._pending = []
+
+
+class Argument:
+    """An array that a graph reads, and into which others are put before a launch: they are copied, or, where only kernels
+    read it, those read them where they are."""
+
+    def __init__(self, array: np.ndarray, words: list[tuple[np.ndarray, int, int]]):
+        self.array, self.read = array, array
+        self.words = words  # (a kernel's arguments, the position of an address in them, its distance from the array's)
+
+    def put(self, array: np.ndarray) -> None:
+        """In the next launches, this one: until then it must not change."""
+        there = array if self.words and array.flags.c_contiguous and array.flags.aligned else self.array
+        if there is self.array:
+            self.array[...] = array
+        if there is not self.read:
+            start = there.__array_interface__["data"][0]
+            for pack, i, distance in self.words:
+                pack[i] = start + distance
+            self.read = there
 
 
 class _Kernels:
@@ -207,17 +251,32 @@ class _Kernels:
         self.graph.over(kernel, *arguments[:-2], n=arguments[-1], work=0)
 
 
-def _under(errors: dict[str, Any], call: Callable[[], Any]) -> None:
+class _Functions:
+    def __init__(self, graph: Graph, module: Any):
+        self.graph, self.module = graph, module
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.module, name)
+        return found if isinstance(found, np.ufunc) else functools.partial(self.graph.pure, found)
+
+
+def _under(errors: Any, call: Callable[[], Any]) -> None:
     with np.errstate(**errors):
         call()
 
 
-def _is_view(result: Any, structure: Any) -> bool:
-    """Whether it is an array in the memory of one of the arrays of a structure."""
+def _arrays(structure: Any) -> list[np.ndarray]:
     if isinstance(structure, np.ndarray):
-        return isinstance(result, np.ndarray) and np.may_share_memory(result, structure)
+        return [structure]
     parts = structure.values() if isinstance(structure, dict) else structure if isinstance(structure, (list, tuple)) else ()
-    return any(_is_view(result, part) for part in parts)
+    return [array for part in parts for array in _arrays(part)]
+
+
+def _is_view(result: Any, structure: Any) -> bool:
+    """Whether it is an array in the memory of one of the arrays of a structure, or in none at all."""
+    if not isinstance(result, np.ndarray) or result.size == 0:
+        return isinstance(result, np.ndarray)
+    return any(np.may_share_memory(result, array) for array in _arrays(structure))
 
 
 KNOWN_BY_SHAPE = {np.shape, np.ndim, np.size, np.may_share_memory, np.shares_memory, np.result_type}
@@ -238,8 +297,9 @@ class Traced(np.ndarray):
         if graph is None or function in KNOWN_BY_SHAPE:
             arguments, settings = _plain((arguments, settings))
             return function(*arguments, **settings)
-        if "out" in settings:
-            raise NotCaptured(f"{function.__name__} with out=")
+        if settings.get("out") is not None:
+            graph.write(function, *arguments, **settings)
+            return settings["out"]
         return graph.pure(function, *arguments, **settings)
 
     def __getitem__(self, index):
@@ -293,10 +353,12 @@ def _refusal(name: str) -> Callable[..., Any]:
     return refuse
 
 
-# what may copy; NumPy's sum, mean, max, ... are made of ufuncs, and views are Traced by themselves
-for _name in ("argmax", "argmin", "argsort", "astype", "choose", "compress", "conj", "conjugate", "copy", "cumprod", "cumsum",
-              "diagonal", "dot", "flatten", "ravel", "repeat", "reshape", "round", "searchsorted", "take", "trace"):  # fmt: skip
+# What may copy. NumPy's sum, mean, max, ... are made of ufuncs, and views are Traced by themselves.
+COPYING = """argmax argmin argsort astype choose compress conj conjugate copy cumprod cumsum diagonal dot flatten ravel
+    repeat reshape round searchsorted take trace"""
+REFUSED = """__bool__ __complex__ __contains__ __float__ __index__ __int__ byteswap dump dumps item nonzero partition put
+    resize setfield sort tobytes tofile tolist"""
+for _name in COPYING.split():
     setattr(Traced, _name, _method(_name))
-for _name in ("__bool__", "__complex__", "__contains__", "__float__", "__index__", "__int__", "byteswap", "dump", "dumps", "item", "nonzero",
-              "partition", "put", "resize", "setfield", "sort", "tobytes", "tofile", "tolist"):  # fmt: skip
+for _name in REFUSED.split():
     setattr(Traced, _name, _refusal(_name))

@@ -25,6 +25,7 @@ __all__ = [
     "beside",
     "copy",
     "empty",
+    "foreign",
     "graphs",
     "is_cuda",
     "kernels_for",
@@ -38,10 +39,12 @@ __all__ = [
     "stream",
     "to_device",
     "to_host",
+    "unseen",
     "zeros",
 ]
 
 DEVICES = ("cpu", "cuda")
+HOST = (np.ndarray, capture.Traced)  # exact types: CuPy's may be made of NumPy's
 
 
 def is_cuda(array: Any) -> bool:
@@ -144,13 +147,15 @@ def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int
 
     `step` is the size of the groups in which the kernel takes its systems: LANES for a recurrence.
     """
-    graph = capture.current()
-    if graph is not None:
-        graph.over(_kernel(family, name), *arguments, n=n, work=work, step=step)
-    elif type(arguments[0]) is np.ndarray:  # inputs come first; all on one device, checked by then
-        threads.over(_kernel(family, name), *arguments, n=n, work=work, step=step)
+    if type(arguments[0]) in HOST:  # inputs come first; all on one device, checked by then
+        _over(_kernel(family, name), *arguments, n=n, work=work, step=step)
     else:
         getattr(kernels_for(family, arguments[0]), name)(*arguments, 0, n)
+
+
+def _over(kernel: Any, *arguments: Any, **how: Any) -> None:
+    graph = capture.current()
+    (threads.over if graph is None else graph.over)(kernel, *arguments, **how)
 
 
 @lru_cache
@@ -161,42 +166,37 @@ def _kernel(family: str, name: str) -> Any:
 
 def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     """A buffer for a result where `like` lives; large ones in memory that was used before (see gvae.memory)."""
+    if type(like) not in HOST:
+        return namespace(like).empty(shape, dtype)
     graph = capture.current()
-    if graph is not None:
-        return graph.empty(shape, dtype)
-    return memory.empty(shape, dtype) if type(like) is np.ndarray else namespace(like).empty(shape, dtype)
+    return memory.empty(shape, dtype) if graph is None else graph.empty(shape, dtype)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any, like: Any) -> Any:
     """Zeros where `like` lives."""
+    if type(like) not in HOST:
+        return namespace(like).zeros(shape, dtype)
     graph = capture.current()
-    if graph is not None:
-        zeros = graph.empty(shape if isinstance(shape, tuple) else (shape,), dtype)
-        zeros.fill(0)
-        return zeros
-    return np.zeros(shape, dtype) if type(like) is np.ndarray else namespace(like).zeros(shape, dtype)
+    return np.zeros(shape, dtype) if graph is None else graph.zeros(shape, dtype)
 
 
 def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
     """ufunc(x, y) of arrays of one dtype, or of an array and a number: large results lie in memory that was used before,
     and are shared by threads. `out` may be x or y."""
-    graph = capture.current()
-    if graph is not None:
+    large = x if type(x) in HOST else y
+    if type(large) not in HOST or large.nbytes < memory.SMALL or is_cuda(x) or is_cuda(y):
         return ufunc(x, y) if out is None else ufunc(x, y, out=out)
-    large = x if type(x) is np.ndarray else y
-    if type(large) is not np.ndarray or large.nbytes < memory.SMALL or is_cuda(x) or is_cuda(y):
-        return ufunc(x, y) if out is None else ufunc(x, y, out=out)
-    if type(y) is not np.ndarray or type(x) is not np.ndarray or x.shape != y.shape:
+    if type(x) not in HOST or type(y) not in HOST or x.shape != y.shape:
         shape = np.broadcast_shapes(np.shape(x), np.shape(y))
-        result = memory.empty(shape, large.dtype) if out is None else out
+        result = empty(shape, large.dtype, large) if out is None else out
         if shape and shape[:1] == np.shape(x)[:1] == np.shape(y)[:1] and np.ndim(x) == np.ndim(y):
-            threads.over(_share, ufunc, x, y, result, n=shape[0], work=3 * large.size // 4)
+            _over(_share, ufunc, x, y, result, n=shape[0], work=3 * large.size // 4)
             return result
         return ufunc(x, y, out=result)
-    result = memory.empty(x.shape, x.dtype) if out is None else out
+    result = empty(x.shape, x.dtype, x) if out is None else out
     if x.flags.c_contiguous and y.flags.c_contiguous and result.flags.c_contiguous:
         work = x.size * 3 // 4  # of 3: to share what is no compiled kernel takes as long as adding 10^5 numbers
-        threads.over(_share, ufunc, x.reshape(-1), y.reshape(-1), result.reshape(-1), n=x.size, work=work, step=1024)
+        _over(_share, ufunc, x.reshape(-1), y.reshape(-1), result.reshape(-1), n=x.size, work=work, step=1024)
         return result
     return ufunc(x, y, out=result)
 
@@ -221,14 +221,29 @@ def plain(array: Any) -> Any:
     """
     if type(array) is not np.ndarray and is_cuda(array):
         return sys.modules["cupy"].ascontiguousarray(array)
-    if isinstance(array, np.ndarray):
+    if type(array) in HOST:
         return array if array.flags.carray else array.copy()
     return np.array(array, order="C")
 
 
+def foreign(function: Any, *arguments: Any) -> Any:
+    """function(*arguments), where a graph that is being captured would not see it: it is not NumPy's, and no ufunc."""
+    graph = capture.current()
+    return function(*arguments) if graph is None else graph.pure(function, *arguments)
+
+
+def unseen(array: Any) -> bool:
+    """Whether nobody may ask now what an array's values are: a device would be waited for, and a graph, which is being
+    captured, will be launched for others."""
+    return is_cuda(array) or capture.current() is not None
+
+
 def special(array: Any) -> Any:
     """scipy.special, or its CuPy twin, which lacks some functions: asking for one of them raises DeviceError."""
-    return _SpecialOnDevice() if is_cuda(array) else importlib.import_module("scipy.special")
+    if is_cuda(array):
+        return _SpecialOnDevice()
+    module, graph = importlib.import_module("scipy.special"), capture.current()
+    return module if graph is None else graph.functions(module)
 
 
 class _SpecialOnDevice:

@@ -125,12 +125,11 @@ if hasattr(os, "register_at_fork"):
 
 @lru_cache(maxsize=1024)  # a program makes arrays of few shapes, and each of them often
 def _room(shape: tuple[int, ...], dtype: Any) -> int:
-    """The size of a block for such an array, or 0 if it is too small for one. Up to the next of eight sizes per power of two, so that a
-    last smaller batch fits where a full one was."""
+    """The size of a block for such an array, or 0 if it is too small for one. Up to the next of eight sizes per power of
+    two, so that a last smaller batch fits where a full one was."""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
     if nbytes < SMALL:
         return 0
     nbytes += LINE
     step = 1 << max(nbytes.bit_length() - 4, 12)
     return -(-nbytes // step) * step
-

@@ -34,7 +34,7 @@ import numpy as np
 
 from gvae.errors import ConfigError
 
-__all__ = ["Stopped", "count", "cpus", "each", "go_on", "over", "run", "worth"]
+__all__ = ["Stopped", "count", "cpus", "each", "go_on", "over", "pack", "run", "worth"]
 
 VARIABLE = "GVAE_NUM_THREADS"
 SHARE = 1 << 16  # numbers read and written that are worth another thread
@@ -80,9 +80,11 @@ def over(
         return
     if hasattr(type(kernel), "signatures"):  # of Numba's: the instance would list them
         compiled = workers[0].compiled
-        if _together(
-            workers, lambda crew: compiled.share(_table, crew, compiled.address(kernel, arguments), arguments, n, step)
-        ):
+
+        def call(crew: np.ndarray) -> tuple[int, int, int]:
+            return compiled.share(_table, crew, compiled.address(kernel, arguments), arguments, n, step, compiled.NOWHERE)
+
+        if _together(workers, call):
             raise MemoryError(f"{kernel.__name__}: no memory for its scratch")
         return
     shares = len(workers) + 1
@@ -103,9 +105,18 @@ def worth(n: int, work: int, step: int) -> int:
     return 1 if work < 2 * SHARE else min(work // SHARE, -(-n // step))
 
 
+def pack(kernel: Any, arguments: tuple, n: int, work: int, step: int) -> tuple[list[int], np.ndarray]:
+    """A call of `over` for `run`: its numbers, and the memory that has the arguments. Whoever has it run keeps that, and the
+    arrays."""
+    from gvae.kernels.cpu import _share
+
+    address, code, memory = _share.packed(kernel, arguments)
+    return [address, code, memory.ctypes.data, n, step, worth(n, work, step)], memory
+
+
 def run(launches: np.ndarray, most: int) -> None:
-    """Compiled launches (L, 6), one after the other, each as `over` has it: see gvae.kernels.cpu._share.run. most: the
-    shares that any of them is worth."""
+    """One after the other, the calls whose numbers are the rows of launches, each as `over` does it. most: the shares that
+    any of them is worth."""
     from gvae.kernels.cpu import _share
 
     workers = _claim(min(count(), most) - 1) if most > 1 else []
@@ -240,14 +251,14 @@ def _do(share: tuple) -> BaseException | None:
     return None
 
 
-def _together(workers: list[_Worker], call: Callable[[np.ndarray], tuple[int, int]]) -> int:
+def _together(workers: list[_Worker], call: Callable[[np.ndarray], tuple[int, ...]]) -> int:
     """call(crew), which has these workers do something, for which they need no interpreter lock. Returns how many shares
     failed."""
     try:
         for worker in workers:
             if worker.asleep:
                 worker.ring()
-        failed, late = call(_crew(*[worker.row for worker in workers]))
+        failed, late, *_ = call(_crew(*[worker.row for worker in workers]))
         if late:
             _spread(workers)
     finally:

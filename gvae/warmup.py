@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, nn, ops, optim, random, threads
+from gvae import capture, dispatch, nn, ops, optim, random, threads
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError, GvaeError
 from gvae.ops import dense
@@ -36,7 +36,7 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
     """
     started = time.perf_counter()
-    kernels = {name: kernel for name, kernel in _kernels() if threads.count() > 1 or not name.startswith("_share.")}
+    kernels = {name: kernel for name, kernel in _kernels() if threads.count() > 1 or name != "_share.serve"}
     before = _versions(kernels)
     steps = [step for dtype in PRECISIONS for step in _steps(np.dtype(dtype))]
     bar: Any = steps
@@ -112,7 +112,15 @@ def _steps(dtype: np.dtype) -> Iterator[Callable[[], Any]]:
 
 
 def _differentiate(f: Callable, *arrays: np.ndarray) -> None:
-    gradient(lambda *a: ops.sum(f(*a)), *arrays)
+    """And capture that, if it is possible, and make it again: kernels are compiled for lists of launches as well."""
+
+    def run(traced: Callable = np.asarray) -> None:
+        gradient(lambda *a: ops.sum(f(*a)), *map(traced, arrays))
+
+    try:
+        capture.Graph(run, capture.Workspace()).launch()
+    except capture.NotCaptured:
+        run()
 
 
 def _banded(dtype, B, N, offsets):

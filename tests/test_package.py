@@ -30,6 +30,7 @@ LAYERS = [
     {"autodiff"},
     {"random"},
     {"dispatch", "graphs", "checks", "blas"},
+    {"capture"},
     {"threads", "memory", "kernels"},
     {"errors"},
 ]

@@ -316,7 +316,7 @@ def _log_pivots(chol, *, check=True, info=None, name="chol"):
     bad = ~(pivots > 0)
     status = dispatch.zeros(pivots.shape[:-1], np.int32, chol)
     failing = bad.any(axis=-1)
-    if dispatch.is_cuda(chol) or failing.any():  # on a device without asking, which would wait for it
+    if dispatch.unseen(chol) or failing.any():
         status[...] = np.where(failing, bad.argmax(axis=-1) + 1, 0) if bad.size else 0
         pivots = np.where(failing[..., None], pivots.dtype.type("nan"), pivots)
     _report(status.ravel(), status.shape, check, info, name=name)

@@ -35,9 +35,6 @@ class Known:
     captured: bool = False  # whether launches are trusted
     why_not: str = ""
 
-    def __deepcopy__(self, memo: Any) -> Known:
-        return Known()  # of other arrays nothing is known
-
 
 class Launches:
     """An evaluation as a graph, over arrays of its own for what changes from step to step."""
@@ -49,10 +46,11 @@ class Launches:
             return evaluate(*(autodiff.mapped(traced, part) for part in (params, self.own, out)))
 
         self.graph = capture.Graph(run, workspace)
+        self.arguments = [self.graph.argument(own) for own in autodiff.leaves_of(self.own)]
 
     def __call__(self, inputs: Any) -> Evaluated:
-        for own, given in zip(autodiff.leaves_of(self.own), autodiff.leaves_of(inputs), strict=True):
-            own[...] = given
+        for argument, given in zip(self.arguments, autodiff.leaves_of(inputs), strict=True):
+            argument.put(given)
         self.graph.launch()
         return self.graph.result
 
@@ -70,6 +68,9 @@ class Replays:
         self.replayed = False
         self.workspace = capture.Workspace()
 
+    def __reduce__(self) -> tuple:
+        return Replays, (self.graphs,)  # of a copy's arrays nothing is known
+
     def evaluate(
         self,
         terms: Callable[[dict, dict], Any],
@@ -86,11 +87,13 @@ class Replays:
             return back(autodiff.vjp(lambda p: terms(p, inputs), params, has_aux=True, out=out), out)
 
         self.replayed = False
-        key = _shapes(inputs | {"step": None})
+        key = _kinds(inputs | {"step": None})
         if key is None or (key not in self.known and len(self.known) == MOST):
             return python()
         step = inputs["step"]
-        arrays = inputs | {"step": dispatch.namespace(gradient).full((), step, gradient.dtype) if isinstance(step, int) else step}
+        arrays = inputs | {
+            "step": dispatch.namespace(gradient).full((), step, gradient.dtype) if isinstance(step, int) else step
+        }
 
         def record(params: dict, arrays: dict, out: dict) -> autodiff.Recording:
             return autodiff.Recording(terms, params, inputs=arrays, has_aux=True, out=out)
@@ -158,15 +161,22 @@ class Replays:
         gradient[:] = expected[1]
 
 
-def _shapes(structure: Any, path: str = "") -> tuple | None:
-    """What tells structures of arrays apart whose steps differ in more than values; None if something is not an array."""
-    if isinstance(structure, dict):
-        parts = [_shapes(part, f"{path}.{name}") for name, part in structure.items()]
-        return None if None in parts else tuple(entry for part in parts for entry in part or ())
-    if structure is None or isinstance(structure, int):
-        return ((path,),)
-    dense = isinstance(structure, np.ndarray) or (dispatch.is_cuda(structure) and not hasattr(structure, "indptr"))
-    return ((path, structure.shape, structure.dtype),) if dense else None
+def _kinds(inputs: dict) -> tuple | None:
+    """What tells inputs apart whose steps differ in more than values; None if something is not an array."""
+    kinds: list[Any] = []
+    for name, part in inputs.items():
+        if isinstance(part, dict):
+            inner = _kinds(part)
+            if inner is None:
+                return None
+            kinds.append((name, inner))
+        elif part is None or isinstance(part, int):
+            kinds.append(name)
+        elif isinstance(part, np.ndarray) or (dispatch.is_cuda(part) and not hasattr(part, "indptr")):
+            kinds.append((name, part.shape, part.dtype))
+        else:
+            return None
+    return tuple(kinds)
 
 
 def _same(expected: tuple, got: tuple) -> bool:

@@ -31,6 +31,8 @@ FAILED = 33  # beside DONE
 WIDTH = 48
 LATE = 4000  # looks, of 30 ns and more
 
+NO_TABLE, NOWHERE = np.zeros((0, WIDTH), np.int64), np.zeros(0, np.int64)
+
 WORD = ir.IntType(64)
 SHARE = ir.FunctionType(ir.IntType(32), [WORD, WORD, WORD, WORD])  # kernel, place of the arguments, lo, hi -> failed
 
@@ -134,16 +136,16 @@ def spread(table, crew, shares, address, code, place, n, step):
 
 
 @kernel
-def share(table, crew, address, arguments, n, step):
-    """kernel(*arguments, lo, hi) over all of [0, n), with all of crew: see `spread`. address: of the kernel."""
+def share(table, crew, address, arguments, n, step, memory):
+    """kernel(*arguments, lo, hi) over all of [0, n), with all of crew: see `spread`. address: of the kernel. Returns what
+    that does, and the code. Or, where memory has a length: nothing but this, `pack` to there, for `run`. It is one function
+    because each kind of arguments has one of its own, which takes a fifth of a second to compile."""
+    if len(memory) > 0:
+        return 0, 0, pack(arguments, memory.ctypes.data)
     place = room(arguments)
-    return spread(table, crew, len(crew) + 1, address, pack(arguments, place), place, n, step)
-
-
-@kernel
-def pack_at(place, arguments):
-    """`pack`, at the address of memory that is kept."""
-    return pack(arguments, place)
+    code = pack(arguments, place)
+    failed, late = spread(table, crew, len(crew) + 1, address, code, place, n, step)
+    return failed, late, code
 
 
 @kernel
@@ -197,10 +199,10 @@ def address(function: Any, arguments: tuple) -> int:
     return _addresses[key]
 
 
-
 def packed(function: Any, arguments: tuple) -> tuple[int, int, np.ndarray]:
     """(address, code, memory) of a kernel for these arguments, which lie packed in the memory: whoever keeps that, and their
     arrays, can have it run as often as they like."""
     words = sum(5 + 2 * a.ndim if isinstance(a, np.ndarray) else 2 for a in arguments)  # of Numba's array, or a number
-    memory = np.zeros(words, np.int64)
-    return address(function, arguments), pack_at(memory.ctypes.data, arguments), memory
+    memory, where = np.zeros(words, np.int64), address(function, arguments)
+    _, _, code = share(NO_TABLE, NOWHERE, where, arguments, 0, 1, memory)
+    return where, code, memory

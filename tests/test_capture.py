@@ -1,0 +1,408 @@
+"""Work on NumPy arrays as a list of launches: the same bits for other numbers, or a refusal."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import inspect
+import operator
+import weakref
+from functools import partial
+
+import numpy as np
+import pytest
+from cases import CASES
+from hypothesis import given
+from strategies import seeds, sizes
+
+from gvae import capture, dispatch, memory, models, objectives, ops, random, threads
+from gvae.autodiff import primitive, vjp
+from gvae.capture import Graph, NotCaptured, Traced, Workspace
+from gvae.data import Table
+from gvae.training import Trainer
+
+RNG = np.random.default_rng(0)
+
+
+def captured(f, *arrays, workspace=None):
+    """(graph, arguments) of f at copies of the arrays."""
+    own = [a.copy() for a in arrays]
+    graph = Graph(lambda traced: f(*map(traced, own)), workspace or Workspace())
+    return graph, [graph.argument(a) for a in own]
+
+
+def launched(graph, arguments, *arrays):
+    for argument, array in zip(arguments, arrays, strict=True):
+        argument.put(array)
+    graph.launch()
+    return graph.result
+
+
+def same(actual, expected):
+    if isinstance(expected, (list, tuple)):
+        assert len(actual) == len(expected)
+        for a, e in zip(actual, expected, strict=True):
+            same(a, e)
+        return
+    assert type(actual) is np.ndarray
+    assert (actual.shape, actual.dtype) == (np.shape(expected), np.asarray(expected).dtype)
+    assert actual.tobytes() == np.asarray(expected).tobytes()
+
+
+def again(f, *arrays):
+    """f is captured at some arrays, and made again at others, twice."""
+    first = [np.roll(a, 1, axis=0) if a.ndim else a + 1 for a in arrays]
+    graph, arguments = captured(f, *first)
+    same(graph.result, f(*first))
+    for given_ in (arrays, first):
+        same(launched(graph, arguments, *given_), f(*given_))
+
+
+# ---- NumPy
+
+X, Y = RNG.normal(size=(4, 6)), RNG.uniform(0.5, 2, size=(4, 6))
+BIG = RNG.normal(size=(300, 80))  # its results lie in the workspace
+MASK, INDEX = X > 0, np.array([2, 0, 2])
+
+FUNCTIONS = {
+    "ufunc": lambda x, y: np.exp(x) * 2 - y / 3 + 1,
+    "of a number first": lambda x, y: 2 - np.float64(3) * x,
+    "of three": lambda x, y: np.where(MASK, x, y) + np.clip(x, -0.5, 0.5),
+    "two results": lambda x, y: np.modf(x),
+    "scalars": lambda x, y: np.sqrt(x.sum() ** 2) / y[1, 2] * np.mean(y),
+    "in place": lambda x, y: operator.iadd(np.multiply(x, y), y),
+    "out": lambda x, y: (np.add(x, y, out=np.zeros_like(x)), np.cumsum(y, axis=1, out=np.zeros_like(y))),
+    "reduce": lambda x, y: (x.sum(axis=0), y.max(axis=-1, keepdims=True), x.mean(), y.prod(axis=1), np.std(x)),
+    "accumulate": lambda x, y: (np.cumsum(x, axis=1), np.add.accumulate(y)),
+    "matmul": lambda x, y: x @ y.T + np.dot(x, y.T) + np.einsum("ij,kj->ik", x, y),
+    "views": lambda x, y: (x.T[1:, ::-1] + 1, x.reshape(2, 12)[:, 3], np.broadcast_to(x[0], (2, 6)), x[None, ..., 1]),
+    "lists of views": lambda x, y: [2 * part for part in np.split(x, 2)],
+    "copies": lambda x, y: (
+        x.T.reshape(-1),
+        x.copy(),
+        x.T.ravel(),
+        y.flatten(),
+        x.astype(np.float32),
+        np.repeat(x, 2, axis=0),
+    ),
+    "joined": lambda x, y: np.concatenate([x, y], axis=1) + np.concatenate([np.stack([x, x]), np.stack([y, y])], axis=-1)[0],
+    "index": lambda x, y: (x[INDEX], x[:, INDEX], x[..., -1], y[2, 3], np.take(x, INDEX, axis=1), np.tril(x)),
+    "write": lambda x, y: written(x, y),
+    "scatter": lambda x, y: scattered(x, y),
+    "like": lambda x, y: (np.zeros_like(x) + x, np.ones_like(y) * y, np.full_like(x, 3) - x, np.flip(x, 1), np.sort(y)),
+    "device's": lambda x, y: dispatch.apply(np.add, dispatch.zeros(x.shape, x.dtype, x), dispatch.copy(y)),
+    "row by row": lambda x, y: sum(row * i for i, row in enumerate(x)),
+    "quiet": lambda x, y: quiet(x, y),
+}
+
+
+def written(x, y):
+    z = dispatch.zeros((4, 6), np.float64, x)
+    z[1:, ::2] = x[1:, ::2]
+    z[0] = y[0]
+    z += y
+    return z
+
+
+def scattered(x, y):
+    z = np.zeros_like(x)
+    dispatch.scatter_add(z, (slice(None), np.array([1, 1, 0])), y[:, :3])
+    return z
+
+
+def quiet(x, y):
+    with np.errstate(divide="ignore"):
+        return y / np.where(x > 0, x, 0)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=list(FUNCTIONS))
+def test_numpys_work_is_made_again(f):
+    again(f, X, Y)
+    if f is not FUNCTIONS["of three"]:
+        again(lambda x, y: f(x[:4, :6], y[4:8, 6:12]), BIG, np.abs(BIG) + 0.5)
+
+
+def test_large_results():
+    again(lambda x: (np.exp(x), x.T.copy(), np.cumsum(x, axis=0), (x + 1)[::2, ::2] * 2), BIG)
+
+
+REFUSED = {
+    "float": float,
+    "int": int,
+    "bool": lambda x: 1 if x.sum() > 0 else 2,
+    "index": lambda x: [1, 2, 3][(x.sum() * 0).astype(int)],
+    "all": lambda x: np.all(x > 0) and 1,
+    "contains": lambda x: 1.0 in x,
+    "item": lambda x: x.item(0),
+    "tolist": lambda x: x.tolist(),
+    "bytes": lambda x: x.tobytes(),
+    "as many as there are": lambda x: x.nonzero(),
+    "a value": lambda x: np.allclose(x, 0),
+    "copyto": lambda x: np.copyto(x, 1.0),
+    "fill_diagonal": lambda x: np.fill_diagonal(x, 1.0),
+    "sort in place": lambda x: x.sort(),
+}
+
+
+@pytest.mark.parametrize("f", REFUSED.values(), ids=list(REFUSED))
+def test_what_a_list_cannot_hold_is_refused(f):
+    with pytest.raises(NotCaptured):
+        captured(f, X)
+    assert capture.current() is None
+
+
+def test_an_error_is_its_own():
+    def f(x):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        captured(f, X)
+    assert capture.current() is None
+
+
+def test_outside_a_capture_a_traced_array_is_an_array():
+    x = captured(lambda x: x, X)[0].traced(X.copy())
+    assert type(x) is Traced
+    same(np.exp(x) + x.sum() + x.reshape(-1)[3] + np.concatenate([x, x])[:4], np.exp(X) + X.sum() + X[0, 3] + X)
+    assert float(x[0, 0]) == X[0, 0]
+    assert x.tolist() == X.tolist()
+    x[0] = 7
+    x.fill(3)
+    assert (x == 3).all()
+
+
+def test_warnings_are_those_of_the_call():
+    graph, arguments = captured(lambda x: np.log(x), Y)
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        launched(graph, arguments, 0 * Y)
+    graph, arguments = captured(lambda x: quiet(x, x + 1), Y)
+    launched(graph, arguments, np.r_[0 * Y[:1], Y[1:]])  # warnings are errors
+
+
+# ---- ops
+
+# what decides by values: whether there is a factor, and of what
+DECIDE = {
+    "cholesky",
+    "eigh",
+    "sample_lowrank",
+    "log_prob_lowrank",
+    "kl_divergence_lowrank",
+    "logdet_lowrank",
+    "variance_lowrank",
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@given(s=sizes(), seed=seeds)
+def test_every_op_and_its_derivative_are_made_again(case, s, seed):
+    rng = np.random.default_rng(seed)
+    first, second = ([a.astype(np.float32) for a in case.args(rng, s)] for _ in range(2))
+    op = case.op(s)
+    parameters = inspect.signature(op).parameters.values()
+    if any(p.name == "check" or p.kind is p.VAR_KEYWORD for p in parameters):
+        op = partial(op, check=False)  # else it is asked whether there is a factor
+
+    value = op(*first)
+    several = isinstance(value, tuple)
+    shapes = [np.shape(v) for v in (value if several else (value,))]
+
+    def f(*arrays):
+        bars, args = arrays[: len(shapes)], arrays[len(shapes) :]
+        value, pull = vjp(op, *args)
+        found = pull(bars if several else bars[0])
+        return (*(value if several else (value,)), *(found if len(args) > 1 else (found,)))
+
+    bars = [[rng.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(2)]
+    try:
+        graph, arguments = captured(f, *bars[0], *first)
+    except NotCaptured:
+        if case.name in DECIDE:
+            return
+        raise
+    same(launched(graph, arguments, *bars[1], *second), f(*bars[1], *second))
+
+
+# ---- memory
+
+
+def layers(x, w):
+    for _ in range(12):
+        x = dispatch.apply(np.multiply, ops.affine(x, w, w[0], activation="tanh"), x)
+    return x.sum()
+
+
+def test_memory_is_used_again_within_a_launch():
+    """As by the same work without a graph; the graph keeps what it writes to, and nobody else sees it."""
+    x, w = RNG.normal(size=(500, 64)), RNG.normal(size=(64, 64)) / 8
+    workspace = Workspace()
+    graph, arguments = captured(layers, x, w, workspace=workspace)
+    assert len(workspace.blocks) <= 4  # of 24 results
+    held = [memory.empty((500, 64), np.float64) for _ in range(8)]
+    before = [a.tobytes() for a in held]
+    same(launched(graph, arguments, 2 * x, w), layers(2 * x, w))
+    assert [a.tobytes() for a in held] == before
+    del workspace, held
+    gc.collect()
+    same(launched(graph, arguments, x, w), layers(x, w))
+    second, others = captured(lambda x: (np.exp(x), x @ x.T), x, workspace=graph.workspace)
+    for n in (1, 2, 3):  # of one workspace, in turn
+        same(launched(graph, arguments, n * x, w), layers(n * x, w))
+        y = x / n
+        same(launched(second, others, y), (np.exp(y), y @ y.T))
+
+
+def test_what_kernels_alone_read_is_read_where_it_is():
+    x, w, y = RNG.normal(size=(500, 64)), RNG.normal(size=(64, 128)) / 8, RNG.normal(size=(500, 128))
+
+    def f(x, w, y):
+        return ops.affine(x[100:], w, w[0], activation="elu").sum(axis=0) + (y + 1).sum(axis=0)
+
+    graph, (rows, weight, plus) = captured(f, x, w, y)
+    assert (len(rows.words), len(weight.words), len(plus.words)) == (1, 2, 0)  # NumPy reads the last
+    for array in (2 * x, np.asfortranarray(3 * x), np.repeat(x, 2, axis=1)[:, ::2], 4 * x):
+        same(launched(graph, (rows, weight, plus), array, w, y), f(array, w, y))
+        assert (rows.read is array) == array.flags.c_contiguous
+    x[...] = 5
+    same(launched(graph, (rows, weight, plus), x, 2 * w, -y), f(x, 2 * w, -y))
+
+
+def test_a_result_that_is_an_argument():
+    graph, arguments = captured(lambda x: (x.T, x[1:], x * 2), BIG)
+    same(launched(graph, arguments, BIG + 1), (BIG.T + 1, BIG[1:] + 1, (BIG + 1) * 2))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_any_number_of_threads(n, monkeypatch):
+    """However many there were when it was captured."""
+    x, w = RNG.normal(size=(2000, 64)), RNG.normal(size=(64, 64)) / 8
+    graph, arguments = captured(layers, x, w)
+    expected = layers(2 * x, w)
+    monkeypatch.setenv(threads.VARIABLE, str(n))
+    same(launched(graph, arguments, 2 * x, w), expected)
+
+
+def test_a_kernel_without_memory_for_its_scratch(monkeypatch):
+    graph, _ = captured(layers, RNG.normal(size=(50, 64)), np.eye(64))
+    monkeypatch.setattr(threads, "_together", lambda workers, call: 1)
+    with pytest.raises(MemoryError, match="no memory for its scratch"):
+        graph.launch()
+
+
+# ---- training
+
+SETTINGS = {"vr_iwae": ":0.5", "renyi": ":0.5", "ciwae": ":0.2", "miwae": ":2", "piwae": ":2"}
+
+ROWS = np.random.default_rng(0).random((70, 12), np.float32)
+
+
+def steps(trainer, rows=20, n=7):
+    """Each on other rows; as many as there are if rows is 0."""
+    table = Table(ROWS.astype(trainer.parameters.flat.dtype), binarize="dynamic")
+    index = [np.arange(7 * i, 7 * i + rows) if rows else np.arange(70) for i in range(n)]
+    return [trainer.step(table.batch(chosen, random.key(i))) for i, chosen in enumerate(index)]
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_steps_of_every_model(name):
+    """By launches from the fifth on, with the bits of Python."""
+    kind = models.MODELS[name]
+    settings = {"hidden": (8,)} | kind.defaults
+    rows, objective = settings.pop("batch_size", 20), objectives.parse(settings.pop("objective", "elbo"))
+    runs = []
+    for replays in (True, False):
+        model = kind(12, (5, 3) if name == "hierarchical" else 4, n_rows=70, **settings)
+        trainer = Trainer(model, objective=objective, samples=2, n_rows=70, seed=1, replays=replays)
+        runs.append((steps(trainer, rows), trainer.parameters.flat.tobytes()))
+        if name in ("nlfa", "factor_analysis"):  # they have rows of their own, or a step of their own
+            assert not replays or trainer.replays is None or not trainer.replays.known
+        elif replays:
+            assert [(known.captured, known.why_not) for known in trainer.replays.known.values()] == [(True, "")]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("objective", [name + SETTINGS.get(name, "") for name in objectives.OBJECTIVES])
+def test_steps_of_every_objective(objective):
+    runs = []
+    for replays in (True, False):
+        model = models.VAE(12, 4, posterior="chain", hidden=(8,))
+        trainer = Trainer(model, objective=objectives.parse(objective), samples=4, seed=1, replays=replays)
+        runs.append((steps(trainer), trainer.parameters.flat.tobytes()))
+        if replays:
+            assert [(known.captured, known.why_not) for known in trainer.replays.known.values()] == [(True, "")]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(
+    "posterior", ["diagonal", "chain", "band:2", "grid:2x2", "extended_grid:2x2", "ar1", "full", "lowrank:2"]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_steps_of_every_posterior(posterior, dtype):
+    trainers = [
+        Trainer(models.VAE(12, 4, posterior=posterior, hidden=(8,), dtype=dtype), seed=1, replays=r) for r in (True, False)
+    ]
+    assert steps(trainers[0]) == steps(trainers[1])
+    np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
+    (known,) = trainers[0].replays.known.values()
+    if posterior == "lowrank:2":
+        assert known.why_not.startswith("NotCaptured: __bool__ of an array")
+        assert known.recording is not None
+    else:
+        assert (known.captured, known.why_not) == (True, "")
+
+
+def test_a_model_that_keeps_a_value_is_found_out(caplog):
+    """What is frozen by the capture gives other bits in the next step, which the nodes have given as well."""
+
+    class Frozen(models.VAE):
+        pure = True
+
+        def terms(self, params, state, batch, noise, step=0):
+            terms = super().terms(params, state, batch, noise, step)
+            likelihood = terms.log_likelihood["x"]
+            terms.log_likelihood["x"] = frozen(likelihood)
+            return terms
+
+    trainers = [Trainer(Frozen(12, 4, hidden=(8,)), seed=1, replays=replays) for replays in (True, False)]
+    with caplog.at_level("INFO", "gvae.training.replay"):
+        assert steps(trainers[0]) == steps(trainers[1])
+    (known,) = trainers[0].replays.known.values()
+    assert known.why_not == "its launches give other numbers"
+    assert "they cannot be captured: its launches give other numbers" in caplog.text
+    assert known.launches is None
+    np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
+
+
+@primitive
+def frozen(x):
+    return x * np.float32(1) + 0 * np.asarray(x)
+
+
+@frozen.vjp
+def _(y_bar, y, x, *, needs):
+    return (y_bar * (1 + 0 * np.asarray(x)) * np.asarray(x) / np.asarray(x),)
+
+
+def test_a_copy_of_a_trainer_captures_for_itself():
+    trainer = Trainer(models.VAE(12, 4, hidden=(8,)), seed=1)
+    steps(trainer)
+    other = copy.deepcopy(trainer)
+    before = trainer.parameters.flat.copy()
+    expected = steps(trainer)
+    after = trainer.parameters.flat.copy()
+    trainer.parameters.flat[:] = before
+    assert steps(other) == expected
+    np.testing.assert_array_equal(other.parameters.flat, after)
+    np.testing.assert_array_equal(trainer.parameters.flat, before)
+
+
+def test_a_trainer_that_nobody_needs_goes():
+    trainer = Trainer(models.VAE(12, 4, hidden=(8,)), seed=1)
+    steps(trainer)
+    gone = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert gone() is None
+    finally:
+        gc.enable()
