@@ -1,13 +1,13 @@
 """Work on NumPy arrays as a list of launches, which can be made again without the Python that led to them.
 
-What a CUDA graph is on a device, this is on a CPU: `Graph(run, workspace)` calls `run` once, and from then on `launch()` does
-to the same memory what that did: the compiled kernels, as many as follow each other in one call without the interpreter,
-and NumPy's own functions between them. Whoever wants other numbers writes them into the arrays that `run` read.
+What a CUDA graph is on a device, this is on a CPU: `Graph(run, workspace)` calls `run` once, and from then on `launch()`
+does to the same memory what that did: the compiled kernels, as many as follow each other in one call without the
+interpreter, and NumPy's own functions between them. Whoever wants other numbers writes them into the arrays that `run` read.
 
-A stream sees what a device is asked to do. Here, arrays see it: `run` gets its arrays as `Traced` ones, which write down what
-NumPy's operators, methods and functions do to them, and so are all results. What a list cannot hold raises NotCaptured, a
-TypeError: to decide by a value (`float`, `bool`, an index), or a kernel that returns something. What arrays do not see is who
-takes their values by another way, `np.asarray` above all: these would stay as they were. So whoever relies on a graph of
+A stream sees what a device is asked to do. Here, arrays see it: `run` gets its arrays as `Traced` ones, which write down
+what NumPy's operators, methods and functions do to them, and so are all results. What a list cannot hold raises NotCaptured,
+a TypeError: to decide by a value (`float`, `bool`, an index), or a kernel that returns something. What arrays do not see is
+who takes their values by another way, `np.asarray` above all: these would stay as they were. So whoever relies on a graph of
 functions that are not his own compares a launch with what they do, once, at other numbers.
 """
 
