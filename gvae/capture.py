@@ -24,7 +24,7 @@ import numpy as np
 
 from gvae import memory, threads
 
-__all__ = ["Graph", "NotCaptured", "Traced", "Workspace", "current"]
+__all__ = ["Graph", "NotCaptured", "Traced", "Workspace", "here"]
 
 
 class NotCaptured(TypeError):
@@ -35,12 +35,7 @@ class _Here(threading.local):
     graph: Graph | None = None
 
 
-_here = _Here()
-
-
-def current() -> Graph | None:
-    """The graph that this thread captures, if it does."""
-    return _here.graph
+here = _Here()  # .graph: the one that this thread captures, if it does
 
 
 class Workspace(memory.Pool):
@@ -80,13 +75,13 @@ class Graph:
         self._packs: list[np.ndarray] = []  # the kernels' arguments, as numbers
         self._seen: list[np.ndarray] = []  # arrays that other calls than kernels' know
         self._errors = np.geterr()
-        before, _here.graph = _here.graph, self
+        before, here.graph = here.graph, self
         try:
             with memory.using(workspace):
                 self.result = self.bare(run(self.traced))
                 self._flush()
         finally:
-            _here.graph = before
+            here.graph = before
 
     def launch(self) -> None:
         """Once more."""
@@ -118,7 +113,7 @@ class Graph:
         return structure
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
-        return self.traced(self.workspace.empty(shape, dtype))
+        return self.traced(memory.empty(shape, dtype))
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Traced:
         zeros = self.empty(shape if isinstance(shape, tuple) else (shape,), dtype)
@@ -187,7 +182,7 @@ class Graph:
         """A new array in memory that launches write to again."""
         result = np.asarray(result)
         if result.nbytes >= memory.SMALL and result.flags.c_contiguous:
-            kept = self.workspace.empty(result.shape, result.dtype)
+            kept = memory.empty(result.shape, result.dtype)
             kept[...] = result
             result = kept
         return self.traced(result)
@@ -286,14 +281,14 @@ class Traced(np.ndarray):
     """An array of which a graph that is being captured sees what happens to it."""
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **settings):
-        graph = _here.graph
+        graph = here.graph
         if graph is None:
             inputs, out, settings = _plain((inputs, out, settings))
             return getattr(ufunc, method)(*inputs, **settings | ({} if out is None else {"out": out}))
         return graph.ufunc(ufunc, method, inputs, out, settings)
 
     def __array_function__(self, function, types, arguments, settings):
-        graph = _here.graph
+        graph = here.graph
         if graph is None or function in KNOWN_BY_SHAPE:
             arguments, settings = _plain((arguments, settings))
             return function(*arguments, **settings)
@@ -306,10 +301,10 @@ class Traced(np.ndarray):
         return _do(operator.getitem, self, index)
 
     def __setitem__(self, index, value):
-        if _here.graph is None:
+        if here.graph is None:
             operator.setitem(_plain(self), _plain(index), _plain(value))
         else:
-            _here.graph.write(operator.setitem, self, index, value)
+            here.graph.write(operator.setitem, self, index, value)
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
@@ -319,7 +314,7 @@ class Traced(np.ndarray):
 
 
 def _do(function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-    graph = _here.graph
+    graph = here.graph
     if graph is None:
         arguments, settings = _plain((arguments, settings))
         return function(*arguments, **settings)
@@ -346,7 +341,7 @@ def _refusal(name: str) -> Callable[..., Any]:
     function = getattr(np.ndarray, name)
 
     def refuse(self, *arguments, **settings):
-        if _here.graph is None:
+        if here.graph is None:
             return function(_plain(self), *_plain(arguments), **settings)
         raise NotCaptured(f"{name} of an array whose values are others in every launch")
 

@@ -123,7 +123,7 @@ def overlap(x: Any, y: Any) -> bool:
 def kernels_for(family: str, *arrays: Any) -> Any:
     """The kernels of one family ("banded", "random", ...) for the device of the arrays: see gvae.kernels."""
     module = _kernels(family, "cpu" if namespace(*arrays) is np else "cuda")
-    graph = capture.current()
+    graph = capture.here.graph
     return module if graph is None else graph.kernels(module)
 
 
@@ -148,14 +148,11 @@ def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int
     `step` is the size of the groups in which the kernel takes its systems: LANES for a recurrence.
     """
     if type(arguments[0]) in HOST:  # inputs come first; all on one device, checked by then
-        _over(_kernel(family, name), *arguments, n=n, work=work, step=step)
+        graph = capture.here.graph
+        over = threads.over if graph is None else graph.over
+        over(_kernel(family, name), *arguments, n=n, work=work, step=step)
     else:
         getattr(kernels_for(family, arguments[0]), name)(*arguments, 0, n)
-
-
-def _over(kernel: Any, *arguments: Any, **how: Any) -> None:
-    graph = capture.current()
-    (threads.over if graph is None else graph.over)(kernel, *arguments, **how)
 
 
 @lru_cache
@@ -168,7 +165,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     """A buffer for a result where `like` lives; large ones in memory that was used before (see gvae.memory)."""
     if type(like) not in HOST:
         return namespace(like).empty(shape, dtype)
-    graph = capture.current()
+    graph = capture.here.graph
     return memory.empty(shape, dtype) if graph is None else graph.empty(shape, dtype)
 
 
@@ -176,13 +173,15 @@ def zeros(shape: int | tuple[int, ...], dtype: Any, like: Any) -> Any:
     """Zeros where `like` lives."""
     if type(like) not in HOST:
         return namespace(like).zeros(shape, dtype)
-    graph = capture.current()
+    graph = capture.here.graph
     return np.zeros(shape, dtype) if graph is None else graph.zeros(shape, dtype)
 
 
 def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
     """ufunc(x, y) of arrays of one dtype, or of an array and a number: large results lie in memory that was used before,
     and are shared by threads. `out` may be x or y."""
+    graph = capture.here.graph
+    over = threads.over if graph is None else graph.over
     large = x if type(x) in HOST else y
     if type(large) not in HOST or large.nbytes < memory.SMALL or is_cuda(x) or is_cuda(y):
         return ufunc(x, y) if out is None else ufunc(x, y, out=out)
@@ -190,13 +189,13 @@ def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
         shape = np.broadcast_shapes(np.shape(x), np.shape(y))
         result = empty(shape, large.dtype, large) if out is None else out
         if shape and shape[:1] == np.shape(x)[:1] == np.shape(y)[:1] and np.ndim(x) == np.ndim(y):
-            _over(_share, ufunc, x, y, result, n=shape[0], work=3 * large.size // 4)
+            over(_share, ufunc, x, y, result, n=shape[0], work=3 * large.size // 4)
             return result
         return ufunc(x, y, out=result)
     result = empty(x.shape, x.dtype, x) if out is None else out
     if x.flags.c_contiguous and y.flags.c_contiguous and result.flags.c_contiguous:
         work = x.size * 3 // 4  # of 3: to share what is no compiled kernel takes as long as adding 10^5 numbers
-        _over(_share, ufunc, x.reshape(-1), y.reshape(-1), result.reshape(-1), n=x.size, work=work, step=1024)
+        over(_share, ufunc, x.reshape(-1), y.reshape(-1), result.reshape(-1), n=x.size, work=work, step=1024)
         return result
     return ufunc(x, y, out=result)
 
@@ -228,21 +227,21 @@ def plain(array: Any) -> Any:
 
 def foreign(function: Any, *arguments: Any) -> Any:
     """function(*arguments), where a graph that is being captured would not see it: it is not NumPy's, and no ufunc."""
-    graph = capture.current()
+    graph = capture.here.graph
     return function(*arguments) if graph is None else graph.pure(function, *arguments)
 
 
 def unseen(array: Any) -> bool:
     """Whether nobody may ask now what an array's values are: a device would be waited for, and a graph, which is being
     captured, will be launched for others."""
-    return is_cuda(array) or capture.current() is not None
+    return is_cuda(array) or capture.here.graph is not None
 
 
 def special(array: Any) -> Any:
     """scipy.special, or its CuPy twin, which lacks some functions: asking for one of them raises DeviceError."""
     if is_cuda(array):
         return _SpecialOnDevice()
-    module, graph = importlib.import_module("scipy.special"), capture.current()
+    module, graph = importlib.import_module("scipy.special"), capture.here.graph
     return module if graph is None else graph.functions(module)
 
 

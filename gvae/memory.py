@@ -42,10 +42,9 @@ class Pool:
         self.blocks: deque[tuple[np.ndarray, int, int]] = deque()
         self.lock = threading.Lock()
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """See `memory.empty`."""
-        size = _room(shape, dtype)
-        if not 0 < size <= self.limit or _IDLE is None:
+    def empty(self, shape: tuple[int, ...], dtype: Any, size: int) -> np.ndarray:
+        """See `memory.empty`; size: what `_room` says."""
+        if size > self.limit or _IDLE is None:
             return np.empty(shape, dtype)
         blocks = self.blocks
         with self.lock:
@@ -95,7 +94,8 @@ _here = _Here()
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array with arbitrary content, C-contiguous."""
-    return _here.pool.empty(shape, dtype)
+    size = _room(shape, dtype)
+    return np.empty(shape, dtype) if size == 0 else _here.pool.empty(shape, dtype, size)
 
 
 @contextlib.contextmanager

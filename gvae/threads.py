@@ -73,8 +73,7 @@ def over(
 
     stop : set when the caller is interrupted. An interrupt is raised only when no thread works on the arguments any more.
     """
-    shares = worth(n, work, step)
-    workers = _claim(min(count(), shares) - 1) if shares > 1 else []
+    workers = _claim(min(count(), worth(n, work, step)) - 1) if work >= 2 * SHARE else []
     if not workers:
         kernel(*arguments, 0, n)
         return

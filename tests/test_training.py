@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import pickle
@@ -430,6 +431,28 @@ def test_a_step_allocates_nothing_large_in_the_long_run(how, monkeypatch):
     assert (peaks[0] > 1000 * 784 * 4) == bool(how)  # launches have memory of their own
     scratch = 4 * _products.DEPTH * (_products.WIDTH + _products.CHUNK + 100)  # panels, strips, and scaled rows of 100
     assert max(peaks[1:]) < scratch + 1000 * 100 * 4  # not one more array of a hidden layer
+
+
+def test_launches_need_no_more_memory_than_python():
+    """But for the gradient and the batch that are kept to compare with, in the steps that they are captured in."""
+    model = models.VAE(784, 16, posterior="chain", hidden=(100,))
+    table = Table((np.random.default_rng(0).uniform(size=(70, 784)) < 0.2).astype(np.float32))
+    peaks = []
+    for replays in (False, True):
+        trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, replays=replays)
+        trainer.step(table.batch(np.arange(70), KEY))  # compiles
+        trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, replays=replays)
+        memory.clear()
+        gc.collect()
+        tracemalloc.start()
+        for i in range(8):
+            trainer.step(table.batch(np.arange(i, 60 + i), KEY))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert trainer.replays is not None
+    assert all(known.captured for known in trainer.replays.known.values())
+    kept = trainer.gradient.flat.nbytes + 2 * table.columns["x"].nbytes
+    assert 1200 * 784 * 4 < peaks[1] < 1.1 * peaks[0] + kept
 
 
 def test_evaluation_needs_samples():

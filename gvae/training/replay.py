@@ -98,6 +98,13 @@ class Replays:
         def record(params: dict, arrays: dict, out: dict) -> autodiff.Recording:
             return autodiff.Recording(terms, params, inputs=arrays, has_aux=True, out=out)
 
+        def once(*given: dict) -> Evaluated:
+            recording = record(*given)
+            try:
+                return back(recording.first, given[-1])
+            finally:
+                recording.release()
+
         if key not in self.known:
             self.known[key] = known = Known()
             try:
@@ -137,9 +144,11 @@ class Replays:
             result = walk()
             self.replayed = True
             return result
+        if known.launches is None:
+            memory.clear()  # of what the steps so far have used: the next ones' lies in the workspace
         with memory.using(self.workspace):
             result = autodiff.mapped(np.copy, walk())
-        self._capture(known, lambda *given: back(record(*given).first, given[-1]), params, arrays, out, gradient, result)
+        self._capture(known, once, params, arrays, out, gradient, result)
         return result
 
     def _capture(self, known: Known, evaluate: Callable[..., Evaluated], params, inputs, out, gradient, result) -> None:
