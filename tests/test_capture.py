@@ -15,7 +15,7 @@ from cases import CASES
 from hypothesis import given
 from strategies import seeds, sizes
 
-from gvae import capture, dispatch, memory, models, objectives, ops, random, threads
+from gvae import capture, dispatch, memory, models, nn, objectives, ops, random, threads
 from gvae.autodiff import primitive, vjp
 from gvae.capture import Graph, NotCaptured, Traced, Workspace
 from gvae.data import Table
@@ -394,6 +394,48 @@ def test_a_copy_of_a_trainer_captures_for_itself():
     assert steps(other) == expected
     np.testing.assert_array_equal(other.parameters.flat, after)
     np.testing.assert_array_equal(trainer.parameters.flat, before)
+
+
+class Running(models.VAE):
+    """Keeps a running mean of its data, as layers do that normalise."""
+
+    pure = True
+
+    def init_state(self, key):
+        return {"mean": np.zeros(12, np.float32)}
+
+    def terms(self, params, state, batch, noise, step=0):
+        terms = super().terms(params, state, batch, noise, step)
+        mean = 0.9 * state["mean"] + 0.1 * ops.mean(batch.x, axis=0)
+        terms.state["mean"] = mean
+        terms.log_likelihood["x"] = terms.log_likelihood["x"] - ops.sum(ops.square(mean))
+        return terms
+
+
+def test_a_state_is_the_steps_own():
+    trainers = [Trainer(Running(12, 4, hidden=(8,)), seed=1, replays=replays) for replays in (True, False)]
+    table, seen = Table(ROWS), [[], []]
+    for i in range(9):
+        rows = np.arange(7 * i, 7 * i + (20 if i % 2 else 10))  # of two shapes
+        for trainer, states in zip(trainers, seen, strict=True):
+            trainer.step(table.batch(rows % 70, random.key(i)))
+            states.append((trainer.state["mean"], trainer.state["mean"].copy()))
+    for (kept, mine), (_, expected) in zip(*seen, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+        np.testing.assert_array_equal(kept, expected)  # no later step writes there
+    assert [known.captured for known in trainers[0].replays.known.values()] == [True, True]
+
+
+def test_parameters_in_another_place():
+    """Steps take those that the trainer has now."""
+    trainers = [Trainer(models.VAE(12, 4, hidden=(8,)), seed=1, replays=replays) for replays in (True, False)]
+    for n in (7, 3, 7, 2):  # to where launches count, to where there are some, and again
+        for trainer in trainers:
+            trainer.parameters = trainer.optimizer.parameters = nn.Parameters(
+                {k: v + 1 for k, v in trainer.parameters.items()}
+            )
+        assert steps(trainers[0], n=n) == steps(trainers[1], n=n)
+        np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
 
 
 def test_a_trainer_that_nobody_needs_goes():

@@ -25,6 +25,68 @@ Evaluated = tuple[dict[str, Any], dict[str, Any]]  # (metrics, state)
 logger = logging.getLogger(__name__)
 
 
+class Asked:
+    """One evaluation: terms(params, inputs), differentiated into `out`, of which `gradient` is the flat array, and what
+    `back` makes of it."""
+
+    def __init__(self, terms: Callable, back: Callable[[tuple, dict], Evaluated], params, inputs, out, gradient: Any):
+        self.terms, self.back, self.params, self.out, self.gradient = terms, back, params, out, gradient
+        self.inputs, step = inputs, inputs["step"]
+        if isinstance(step, int):
+            step = dispatch.namespace(gradient).full((), step, gradient.dtype)
+        self.arrays = inputs | {"step": step}
+
+    def by_python(self) -> Evaluated:
+        evaluated = autodiff.vjp(lambda p: self.terms(p, self.inputs), self.params, has_aux=True, out=self.out)
+        return self.back(evaluated, self.out)
+
+    def recorded(self) -> autodiff.Recording:
+        return autodiff.Recording(self.terms, self.params, inputs=self.arrays, has_aux=True, out=self.out)
+
+    def first(self, recording: autodiff.Recording) -> Evaluated:
+        try:
+            return self.back(recording.first, self.out)
+        finally:
+            recording.release()
+
+    def by_nodes(self, recording: autodiff.Recording) -> Evaluated:
+        try:
+            return self.back(recording.replay(self.params, inputs=self.arrays), self.out)
+        finally:
+            recording.release()
+
+
+class Launches:
+    """An evaluation as a graph, over arrays of its own for what changes from step to step."""
+
+    def __init__(self, asked: Asked, workspace: capture.Workspace):
+        self.own = autodiff.mapped(np.copy, asked.arrays)
+        self.places = _places(asked)
+
+        def run(traced: Callable[[np.ndarray], Any]) -> Evaluated:
+            params, own, out = (autodiff.mapped(traced, part) for part in (asked.params, self.own, asked.out))
+            again = Asked(asked.terms, asked.back, params, own, out, asked.gradient)
+            return again.first(again.recorded())
+
+        self.graph = capture.Graph(run, workspace)
+        self.arguments = [self.graph.argument(own) for own in autodiff.leaves_of(self.own)]
+
+    def fits(self, asked: Asked) -> bool:
+        """Whether parameters and gradient are the arrays that it reads and writes."""
+        places = _places(asked)
+        return len(places) == len(self.places) and all(a is b for a, b in zip(places, self.places, strict=True))
+
+    def __call__(self, asked: Asked) -> Evaluated:
+        for argument, given in zip(self.arguments, autodiff.leaves_of(asked.arrays), strict=True):
+            argument.put(given)
+        self.graph.launch()
+        return autodiff.mapped(np.copy, self.graph.result)
+
+
+def _places(asked: Asked) -> list[np.ndarray]:
+    return [*autodiff.leaves_of(asked.params), *autodiff.leaves_of(asked.out)]
+
+
 @dataclass
 class Known:
     """What is known of steps on batches of one shape."""
@@ -36,29 +98,11 @@ class Known:
     why_not: str = ""
 
 
-class Launches:
-    """An evaluation as a graph, over arrays of its own for what changes from step to step."""
-
-    def __init__(self, evaluate: Callable[..., Evaluated], params: dict, inputs: Any, out: dict, workspace: Any):
-        self.own = autodiff.mapped(np.copy, inputs)
-
-        def run(traced: Callable[[np.ndarray], Any]) -> Evaluated:
-            return evaluate(*(autodiff.mapped(traced, part) for part in (params, self.own, out)))
-
-        self.graph = capture.Graph(run, workspace)
-        self.arguments = [self.graph.argument(own) for own in autodiff.leaves_of(self.own)]
-
-    def __call__(self, inputs: Any) -> Evaluated:
-        for argument, given in zip(self.arguments, autodiff.leaves_of(inputs), strict=True):
-            argument.put(given)
-        self.graph.launch()
-        return self.graph.result
-
-
 class Replays:
     """Evaluations by what is known of them.
 
     known : by the shapes of a step's arrays        replayed : whether the last one was the nodes' alone
+    graphs : whether the CPU's may be captured
     It keeps nothing of whose evaluations they are, so that both go when nobody needs them.
     """
 
@@ -71,94 +115,56 @@ class Replays:
     def __reduce__(self) -> tuple:
         return Replays, (self.graphs,)  # of a copy's arrays nothing is known
 
-    def evaluate(
-        self,
-        terms: Callable[[dict, dict], Any],
-        back: Callable[[tuple, dict], Evaluated],
-        params: dict,
-        inputs: dict,
-        out: dict,
-        gradient: Any,
-    ) -> Evaluated:
-        """back(evaluated, out), with the gradient in `out`, of which `gradient` is the flat array; evaluated is what
-        `autodiff.vjp` returns of terms(params, inputs)."""
-
-        def python() -> Evaluated:
-            return back(autodiff.vjp(lambda p: terms(p, inputs), params, has_aux=True, out=out), out)
-
+    def evaluate(self, terms: Callable, back: Callable, params: dict, inputs: dict, out: dict, gradient: Any) -> Evaluated:
+        """What `Asked` describes."""
+        asked = Asked(terms, back, params, inputs, out, gradient)
         self.replayed = False
         key = _kinds(inputs | {"step": None})
-        if key is None or (key not in self.known and len(self.known) == MOST):
-            return python()
-        step = inputs["step"]
-        arrays = inputs | {
-            "step": dispatch.namespace(gradient).full((), step, gradient.dtype) if isinstance(step, int) else step
-        }
-
-        def record(params: dict, arrays: dict, out: dict) -> autodiff.Recording:
-            return autodiff.Recording(terms, params, inputs=arrays, has_aux=True, out=out)
-
-        def once(*given: dict) -> Evaluated:
-            recording = record(*given)
-            try:
-                return back(recording.first, given[-1])
-            finally:
-                recording.release()
-
-        if key not in self.known:
-            self.known[key] = known = Known()
-            try:
-                known.recording = record(params, arrays, out)
-            except MemoryError:
-                del self.known[key]
-                raise
-            except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
-                return python()
-            try:
-                return back(known.recording.first, out)
-            finally:
-                known.recording.release()
-        known = self.known[key]
+        known = self.known.get(key)
+        if known is not None and known.launches is not None and not known.launches.fits(asked):
+            known = None  # somebody has put other arrays in their place
+        if known is None:
+            return self._record(asked, key)
         if known.captured:
             assert known.launches is not None
-            return known.launches(arrays)
+            return known.launches(asked)
         if known.recording is None:
-            return python()
-
-        def walk() -> Evaluated:
-            assert known.recording is not None
-            try:
-                return back(known.recording.replay(params, inputs=arrays), out)
-            finally:
-                known.recording.release()
-
+            return asked.by_python()
         if not known.trusted:
-            expected = python(), gradient.copy()
-            result = walk()
-            known.trusted = _same(expected, (result, gradient))
-            if not known.trusted:
-                known.recording = None
-                result, gradient[:] = expected
-            return result
+            return _trust(asked, known)
         if dispatch.is_cuda(gradient) or not self.graphs or known.why_not:
-            result = walk()
+            result = asked.by_nodes(known.recording)
             self.replayed = True
             return result
+        return self._capture(asked, known)
+
+    def _record(self, asked: Asked, key: Any) -> Evaluated:
+        """The first of its kind."""
+        if key is None or (key not in self.known and len(self.known) == MOST):
+            return asked.by_python()
+        known = self.known[key] = Known()
+        try:
+            known.recording = asked.recorded()
+        except MemoryError:
+            del self.known[key]
+            raise
+        except Exception:  # whatever it is, it shows when Python runs, if it has not to do with the recording
+            return asked.by_python()
+        return asked.first(known.recording)
+
+    def _capture(self, asked: Asked, known: Known) -> Evaluated:
+        """By nodes, and to capture it, or to look whether what was captured does the same."""
+        assert known.recording is not None
         if known.launches is None:
             memory.clear()  # of what the steps so far have used: the next ones' lies in the workspace
         with memory.using(self.workspace):
-            result = autodiff.mapped(np.copy, walk())
-        self._capture(known, once, params, arrays, out, gradient, result)
-        return result
-
-    def _capture(self, known: Known, evaluate: Callable[..., Evaluated], params, inputs, out, gradient, result) -> None:
-        """Capture, or look whether what was captured gives the result that the nodes have given."""
-        expected = result, gradient.copy()
+            result = autodiff.mapped(np.copy, asked.by_nodes(known.recording))
+        expected = result, asked.gradient.copy()
         try:
             if known.launches is None:
-                known.launches = Launches(evaluate, params, inputs, out, self.workspace)
+                known.launches = Launches(asked, self.workspace)
             else:
-                known.captured = _same(expected, (known.launches(inputs), gradient))
+                known.captured = _same(expected, (known.launches(asked), asked.gradient))
                 known.why_not = "" if known.captured else "its launches give other numbers"
         except Exception as error:
             known.why_not = f"{type(error).__name__}: {error}"
@@ -167,7 +173,20 @@ class Replays:
             known.launches = None
         if known.captured:
             known.recording = None
-        gradient[:] = expected[1]
+        asked.gradient[:] = expected[1]
+        return result
+
+
+def _trust(asked: Asked, known: Known) -> Evaluated:
+    """By Python, and by nodes, to look whether they do the same."""
+    assert known.recording is not None
+    expected = asked.by_python(), asked.gradient.copy()
+    result = asked.by_nodes(known.recording)
+    known.trusted = _same(expected, (result, asked.gradient))
+    if not known.trusted:
+        known.recording = None
+        result, asked.gradient[:] = expected
+    return result
 
 
 def _kinds(inputs: dict) -> tuple | None:

@@ -60,17 +60,17 @@ class Trainer:
     clip       : the largest Euclidean norm of the gradient of all parameters together; a longer one is shortened to it
 
     Where model and objective call themselves `pure` (see gvae.models), steps on batches of one shape are recorded once and
-    replayed, without running them again. A recording counts only after it has given the next step's metrics and gradient
-    bit for bit as they did; what cannot be recorded (sparse data, per-datum parameters, models that decide by values or
-    draw binary codes) runs as Python in every step, and with `replays=False` everything does.
+    made again, without running them again: gvae.training.replay says how, and when that counts. What cannot be recorded
+    (sparse data, per-datum parameters, models that decide by values or draw binary codes) runs as Python in every step, and
+    with `replays=False` everything does.
 
     device : "cpu", or "cuda": parameters, optimiser and all that a step draws live there, batches have to (`Table.to`), and
-             a step waits for nothing, but for the comparison above: its metrics are scalars on the device, and are
-             looked at when they are read
-    graphs : on a device, `train` goes on with recorded steps as launches of a CUDA graph, with the same bits: see
-             gvae.training.feed. `feed.why_not` says why where that is not possible; steps are then replayed launch by
-             launch, as they are with False. What a step takes from its number, the learning rate say, is settled when a
-             pass over the data begins
+             a step waits for nothing, but for the comparisons with what is recorded: its metrics are scalars on the device,
+             and are looked at when they are read
+    graphs : recorded steps go on as lists of launches, with the same bits: on a CPU those of gvae.capture, on a device
+             CUDA graphs, of which `train` makes use (see gvae.training.feed). `why_not` of what `replays` knows, or of
+             `feed`, says why where that is not possible; steps then go node by node, as they do with False. What a step
+             takes from its number, the learning rate say, is settled on a device when a pass over the data begins
     """
 
     def __init__(
