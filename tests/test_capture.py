@@ -6,6 +6,8 @@ import copy
 import gc
 import inspect
 import operator
+import os
+import threading
 import weakref
 from functools import partial
 
@@ -91,7 +93,7 @@ FUNCTIONS = {
     "scatter": lambda x, y: scattered(x, y),
     "like": lambda x, y: (np.zeros_like(x) + x, np.ones_like(y) * y, np.full_like(x, 3) - x, np.flip(x, 1), np.sort(y)),
     "device's": lambda x, y: dispatch.apply(np.add, dispatch.zeros(x.shape, x.dtype, x), dispatch.copy(y)),
-    "row by row": lambda x, y: sum(row * i for i, row in enumerate(x)),
+    "row by row": lambda x, y: sum(row * i for i, row in enumerate(x)) + sum(entry * i for i, entry in enumerate(y[0])),
     "quiet": lambda x, y: quiet(x, y),
 }
 
@@ -268,8 +270,14 @@ def test_what_kernels_alone_read_is_read_where_it_is():
 
 
 def test_a_result_that_is_an_argument():
-    graph, arguments = captured(lambda x: (x.T, x[1:], x * 2), BIG)
-    same(launched(graph, arguments, BIG + 1), (BIG.T + 1, BIG[1:] + 1, (BIG + 1) * 2))
+    """It is copied, although kernels alone read it."""
+    w = RNG.normal(size=(80, 8))
+
+    def f(x):
+        return x.T, x[1:], ops.affine(x, w, w[0])
+
+    graph, arguments = captured(f, BIG)
+    same(launched(graph, arguments, BIG + 1), f(BIG + 1))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -415,7 +423,7 @@ class Running(models.VAE):
 def test_a_state_is_the_steps_own():
     trainers = [Trainer(Running(12, 4, hidden=(8,)), seed=1, replays=replays) for replays in (True, False)]
     table, seen = Table(ROWS), [[], []]
-    for i in range(9):
+    for i in range(16):
         rows = np.arange(7 * i, 7 * i + (20 if i % 2 else 10))  # of two shapes
         for trainer, states in zip(trainers, seen, strict=True):
             trainer.step(table.batch(rows % 70, random.key(i)))
@@ -436,6 +444,62 @@ def test_parameters_in_another_place():
             )
         assert steps(trainers[0], n=n) == steps(trainers[1], n=n)
         np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
+
+
+def large_steps(trainer, n=8):
+    """With shares for other threads."""
+    table = Table(np.random.default_rng(0).random((400, 300), np.float32))
+    return [trainer.step(table.batch(np.arange(i, i + 300), random.key(i)))["bound"] for i in range(n)]
+
+
+def test_trainers_in_several_threads(monkeypatch):
+    monkeypatch.setenv(threads.VARIABLE, "3")
+    make = partial(Trainer, models.VAE(300, 4, hidden=(64,)), seed=1)
+    expected = large_steps(make(replays=False), 12)
+    found = {}
+    callers = [threading.Thread(target=lambda i=i: found.update({i: large_steps(make(), 12)})) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert found == dict.fromkeys(range(4), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_child_launches_its_own(monkeypatch):
+    monkeypatch.setenv(threads.VARIABLE, "2")
+    trainer = Trainer(models.VAE(300, 4, hidden=(64,)), seed=1)
+    large_steps(trainer)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, repr(large_steps(trainer)).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        theirs = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0
+    assert theirs == repr(large_steps(trainer))
+
+
+def test_an_interrupted_launch_is_no_step():
+    trainer = Trainer(models.VAE(12, 4, hidden=(8,)), seed=1)
+    steps(trainer)
+    (known,) = trainer.replays.known.values()
+    calls, before = known.launches.graph._calls, trainer.parameters.flat.copy()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    calls.insert(len(calls) // 2, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        steps(trainer)
+    np.testing.assert_array_equal(trainer.parameters.flat, before)
+    calls.remove(interrupt)
+    other = Trainer(models.VAE(12, 4, hidden=(8,)), seed=1, replays=False)
+    steps(other)
+    assert steps(trainer) == steps(other)
 
 
 def test_a_trainer_that_nobody_needs_goes():

@@ -433,6 +433,28 @@ def test_a_step_allocates_nothing_large_in_the_long_run(how, monkeypatch):
     assert max(peaks[1:]) < scratch + 1000 * 100 * 4  # not one more array of a hidden layer
 
 
+@pytest.mark.parametrize("replays", [True, False])
+def test_memory_of_a_step_is_near_what_must_exist(replays):
+    """For 100 images x 50 draws: the layers that the way back reads, of the decoder, and what else a step needs beside the
+    trainer's own arrays."""
+    model = models.VAE(784, 16, hidden=(200, 200))
+    trainer = Trainer(model, objective=ImportanceWeighted(), samples=50, replays=replays)
+    batch = Table((np.random.default_rng(0).uniform(size=(100, 784)) < 0.2).astype(np.float32)).batch(np.arange(100), KEY)
+    trainer.step(Table(np.zeros((2, 784), np.float32)).batch(np.arange(2), KEY))  # compiles
+    memory.clear()
+    gc.collect()
+    tracemalloc.start()
+    peaks = []
+    for _ in range(7):
+        tracemalloc.reset_peak()
+        trainer.step(batch)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    layers = 100 * 50 * (200 + 200 + 784 + 200) * 4  # and a cotangent, while the one before it is made of it
+    print(", ".join(f"{peak / layers:.2f}" for peak in peaks), f"of {layers / 1e6:.1f} MB")
+    assert layers < peaks[-1] < 1.5 * layers
+
+
 def test_launches_need_no_more_memory_than_python():
     """But for the gradient and the batch that are kept to compare with, in the steps that they are captured in."""
     model = models.VAE(784, 16, posterior="chain", hidden=(100,))
