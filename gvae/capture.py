@@ -306,9 +306,6 @@ class Traced(np.ndarray):
         else:
             here.graph.write(operator.setitem, self, index, value)
 
-    def __iter__(self):
-        return (self[i] for i in range(len(self)))
-
     def fill(self, value):
         self[...] = value
 
