@@ -6,9 +6,10 @@ interpreter, and NumPy's own functions between them. Whoever wants other numbers
 
 A stream sees what a device is asked to do. Here, arrays see it: `run` gets its arrays as `Traced` ones, which write down
 what NumPy's operators, methods and functions do to them, and so are all results. What a list cannot hold raises NotCaptured,
-a TypeError: to decide by a value (`float`, `bool`, an index), or a kernel that returns something. What arrays do not see is
-who takes their values by another way, `np.asarray` above all: these would stay as they were. So whoever relies on a graph of
-functions that are not his own compares a launch with what they do, once, at other numbers.
+a TypeError: to decide by a value (`float`, `bool`, an index), or a kernel that returns something; and so does a launch in
+which values would give a result another shape. What arrays do not see is who takes their values by another way, `np.asarray`
+above all: these would stay as they were. So whoever relies on a graph of functions that are not his own compares a launch
+with what they do, once, at other numbers.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ class Graph:
         elif function is np.concatenate:
             self._record(functools.partial(function, *arguments, **settings | {"out": kept}))
         elif function is not np.empty_like:
-            self._record(lambda: np.copyto(kept, function(*arguments, **settings)))
+            self._record(functools.partial(_into, kept, function, arguments, settings))
         return result
 
     def ufunc(self, ufunc: np.ufunc, method: str, inputs: tuple, out: Any, settings: dict[str, Any]) -> Any:
@@ -172,6 +173,8 @@ class Graph:
         if out is None:
             results = function(*given[0], **given[1])
             out = tuple(map(self._kept, results if isinstance(results, tuple) else (results,)))
+        elif any(array is None for array in out):
+            raise NotCaptured(f"{ufunc.__name__} with out= for some results")
         else:
             function(*given[0], out=_plain(out), **given[1])
         inputs, out_, settings = self._known((inputs, out, settings))
@@ -253,6 +256,13 @@ class _Functions:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.module, name)
         return found if isinstance(found, np.ufunc) else functools.partial(self.graph.pure, found)
+
+
+def _into(kept: np.ndarray, function: Callable[..., Any], arguments: tuple, settings: dict[str, Any]) -> None:
+    result = function(*arguments, **settings)
+    if result.shape != kept.shape:
+        raise NotCaptured(f"{function.__name__} returns {result.shape}, where it was {kept.shape}: its values decide that")
+    kept[...] = result
 
 
 def _under(errors: Any, call: Callable[[], Any]) -> None:

@@ -73,7 +73,8 @@ def over(
 
     stop : set when the caller is interrupted. An interrupt is raised only when no thread works on the arguments any more.
     """
-    workers = _claim(min(count(), worth(n, work, step)) - 1) if work >= 2 * SHARE else []
+    shares = worth(n, work, step)
+    workers = _claim(min(count(), shares) - 1) if shares > 1 else []
     if not workers:
         kernel(*arguments, 0, n)
         return

@@ -401,3 +401,38 @@ def test_stress_from_many_threads(monkeypatch):
         caller.join(120)
     assert not any(caller.is_alive() for caller in callers)
     assert not wrong
+
+
+@kernel
+def add_pair(x, pair, lo, hi):
+    for i in range(lo, hi):
+        x[i] += pair[0] + pair[1]
+
+
+def test_what_packed_arguments_can_be():
+    """For a list of launches there is place for arrays and numbers."""
+    x = np.zeros(4)
+    with pytest.raises(TypeError, match="add_pair: an argument is tuple, expected an array or a number"):
+        threads.pack(add_pair, (x, (1.0, 2.0)), n=4, work=4, step=1)
+
+
+@kernel
+def add_numbers(x, y, a, b, c, d, lo, hi):
+    for i in range(lo, hi):
+        x[i] += y[0, i] * a + (b if c else 0) + d
+
+
+@pytest.mark.parametrize(
+    "numbers", [(2, 3.5, True, np.float32(0.5)), (np.int64(2), 3, False, 1 + 2j), (True, 1, 1.5, 2)], ids=str
+)
+def test_packed_arguments_of_every_kind(numbers):
+    """They are found again where they were put: by one thread, and by several."""
+    expected = np.zeros(3000, np.complex128)
+    y = np.arange(6000.0).reshape(2, 3000)[:, ::2]
+    add_numbers(expected[:1500], y, *numbers, 0, 1500)
+    for work in (1, 1 << 20):
+        x = np.zeros(1500, np.complex128)
+        row, memory = threads.pack(add_numbers, (x, y, *numbers), n=1500, work=work, step=4)
+        assert len(memory) == 7 + 9 + 8
+        threads.run(np.array([row, row], np.int64), row[-1])
+        np.testing.assert_array_equal(x, 2 * expected[:1500])

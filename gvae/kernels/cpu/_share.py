@@ -3,7 +3,7 @@
 Numba compiles a kernel into a function of machine words, at an address. `share` copies a call's arguments to its stack and
 tells each worker where they lie and what to call, does its own share, and stays until the others are done: that long the
 arrays live. A worker that looks out (`serve`) begins a microsecond later. Nobody needs the interpreter lock, which takes ten
-times as long to change hands.
+times as long to change hands. `run` does so for one kernel after the other, whose arguments lie ready in memory.
 
 Numbers of a worker, far apart since two threads write them: a share counts as POSTED, CLAIMED (by the worker, or by the
 caller, who takes back what no worker has begun), DONE. Each is the number of the last share that got so far.
@@ -201,8 +201,12 @@ def address(function: Any, arguments: tuple) -> int:
 
 def packed(function: Any, arguments: tuple) -> tuple[int, int, np.ndarray]:
     """(address, code, memory) of a kernel for these arguments, which lie packed in the memory: whoever keeps that, and their
-    arrays, can have it run as often as they like."""
-    words = sum(5 + 2 * a.ndim if isinstance(a, np.ndarray) else 2 for a in arguments)  # of Numba's array, or a number
+    arrays, can have it run as often as they like. TypeError for what is neither an array nor a number."""
+    words = 0
+    for x in arguments:
+        if not isinstance(x, (np.ndarray, np.generic, int, float, complex)):
+            raise TypeError(f"{function.__name__}: an argument is {type(x).__name__}, expected an array or a number")
+        words += 5 + 2 * x.ndim if isinstance(x, np.ndarray) else 2  # Numba's array; a number of at most 16 bytes
     memory, where = np.zeros(words, np.int64), address(function, arguments)
     _, _, code = share(NO_TABLE, NOWHERE, where, arguments, 0, 1, memory)
     return where, code, memory
