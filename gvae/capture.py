@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from gvae import memory, threads
+from gvae.errors import DTypeError, ShapeError
 
-__all__ = ["Graph", "NotCaptured", "Traced", "Workspace", "here"]
+__all__ = ["Argument", "Graph", "NotCaptured", "Traced", "Workspace", "captured", "here"]
 
 
 class NotCaptured(TypeError):
@@ -213,6 +214,37 @@ class Graph:
             self._packs.append(memory)
         self._calls.append(functools.partial(threads.run, np.array(rows, np.int64), max(row[-1] for row in rows)))
         self._pending = []
+
+
+def captured(f: Callable[..., Any], *arrays: np.ndarray) -> Callable[..., Any]:
+    """f, a function of arrays, as launches for arrays of the shapes and dtypes of these.
+
+    What it returns lies in the same memory every time: it holds until the next call. Not for two threads at once. Raises
+    NotCaptured, and whatever f raises at these arrays; a call raises ShapeError, DTypeError.
+
+        step = captured(lambda mean, chol: value_and_gradient(loss, mean, chol), mean, chol)
+        loss, (mean_bar, chol_bar) = step(mean, chol)
+    """
+    own = [np.array(array) for array in arrays]
+    graph = Graph(lambda traced: f(*map(traced, own)), Workspace())
+    arguments = [graph.argument(array) for array in own]
+
+    def call(*given: np.ndarray) -> Any:
+        if len(given) != len(own):
+            raise ShapeError(f"captured: {len(given)} arrays, expected {len(own)}")
+        for i, (argument, array, mine) in enumerate(zip(arguments, given, own, strict=True)):
+            if not isinstance(array, np.ndarray) or array.dtype != mine.dtype:
+                kind = getattr(array, "dtype", type(array).__name__)
+                raise DTypeError(f"captured: array {i} is {kind}, expected {mine.dtype} as it was captured with")
+            if array.shape != mine.shape:
+                raise ShapeError(
+                    f"captured: array {i} has shape {array.shape}, expected {mine.shape} as it was captured with"
+                )
+            argument.put(array)
+        graph.launch()
+        return graph.result
+
+    return call
 
 
 class Argument:

@@ -21,6 +21,7 @@ from gvae import capture, dispatch, memory, models, nn, objectives, ops, random,
 from gvae.autodiff import primitive, vjp
 from gvae.capture import Graph, NotCaptured, Traced, Workspace
 from gvae.data import Table
+from gvae.errors import DTypeError, ShapeError
 from gvae.training import Trainer
 
 RNG, KEY = np.random.default_rng(0), random.key(0)
@@ -308,6 +309,29 @@ def test_a_kernel_without_memory_for_its_scratch(monkeypatch):
     monkeypatch.setattr(threads, "_together", lambda workers, call: 1)
     with pytest.raises(MemoryError, match="no memory for its scratch"):
         graph.launch()
+
+
+# ---- for everybody
+
+
+def test_a_function_of_arrays():
+    step = capture.captured(
+        lambda mean, chol: (ops.kl_divergence_banded(mean, chol, check=False), mean * 2), X, np.stack([Y, X / 9], 1)
+    )
+    for scale in (1, 2, 3):
+        mean, chol = X * scale, np.stack([Y * scale, X / 9], 1)
+        kl, twice = step(mean, chol)
+        same(kl, ops.kl_divergence_banded(mean, chol))
+        same(twice, mean * 2)
+    assert step(X, chol)[1] is twice  # until the next call
+    for arrays, kind, message in [
+        ((X,), ShapeError, "captured: 1 arrays, expected 2"),
+        ((X[1:], chol), ShapeError, r"array 0 has shape \(3, 6\), expected \(4, 6\) as it was captured with"),
+        ((X, chol.astype(np.float32)), DTypeError, "array 1 is float32, expected float64 as it was captured with"),
+        ((X, [1.0]), DTypeError, "array 1 is list, expected float64"),
+    ]:
+        with pytest.raises(kind, match=message):
+            step(*arrays)
 
 
 # ---- training
