@@ -77,16 +77,18 @@ class Graph:
         self._packs: list[np.ndarray] = []  # the kernels' arguments, as numbers
         self._seen: list[np.ndarray] = []  # arrays that other calls than kernels' know
         self._errors = np.geterr()
-        before, here.graph = here.graph, self
+        _alone()
+        here.graph = self
         try:
             with memory.using(workspace):
                 self.result = self.bare(run(self.traced))
                 self._flush()
         finally:
-            here.graph = before
+            here.graph = None
 
     def launch(self) -> None:
         """Once more."""
+        _alone()
         for call in self._calls:
             call()
 
@@ -265,6 +267,11 @@ class Argument:
             for pack, i, distance in self.words:
                 pack[i] = start + distance
             self.read = there
+
+
+def _alone() -> None:
+    if here.graph is not None:
+        raise NotCaptured("a graph while another is captured, which would not see it")
 
 
 class _Kernels:
