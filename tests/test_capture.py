@@ -7,6 +7,8 @@ import gc
 import inspect
 import operator
 import os
+import subprocess
+import sys
 import threading
 import weakref
 from functools import partial
@@ -533,22 +535,38 @@ def test_trainers_in_several_threads(monkeypatch):
     assert found == dict.fromkeys(range(4), expected)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-def test_a_forked_child_launches_its_own(monkeypatch):
-    monkeypatch.setenv(threads.VARIABLE, "2")
-    trainer = Trainer(models.VAE(300, 4, hidden=(64,)), seed=1)
-    large_steps(trainer)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, repr(large_steps(trainer)).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        theirs = pipe.read()
-    assert os.waitpid(child, 0)[1] == 0
-    assert theirs == repr(large_steps(trainer))
+FORK = """
+import os, sys, warnings
+import numpy as np
+from gvae import models, random
+from gvae.data import Table
+from gvae.training import Trainer
+
+warnings.simplefilter("ignore")   # Python warns of forking a process with threads
+table = Table(np.random.default_rng(0).random((400, 300), np.float32))
+trainer = Trainer(models.VAE(300, 4, hidden=(64,)), seed=1)
+
+def steps():
+    return [trainer.step(table.batch(np.arange(i, i + 300), random.key(i)))["bound"] for i in range(8)]
+
+steps()
+assert all(known.captured for known in trainer.replays.known.values())
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(writing, repr(steps()).encode())
+    os._exit(0)
+os.close(writing)
+with os.fdopen(reading) as pipe:
+    assert pipe.read() == repr(steps())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_launches_its_own():
+    env = os.environ | {threads.VARIABLE: "2"}
+    assert subprocess.run([sys.executable, "-c", FORK], env=env, timeout=120).returncode == 0
 
 
 def test_an_interrupted_launch_is_no_step():

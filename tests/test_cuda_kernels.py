@@ -55,7 +55,7 @@ CPU_ONLY = {
         *("pack", "height", "tile_of", "breadth"),
     },
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host
-    "_share": {"run", "serve", "share", "spread"},
+    "_share": {"run", "serve", "share"},
     "affine": {"activate"},  # `activated`, one number
     "likelihoods": {"joined", "left", "bernoulli_row", "bernoulli_rows"},  # of a row, which a block shares there
     "optim": {"square_sums"},  # CuPy's own sums

@@ -19,7 +19,7 @@ from numba import typeof, types
 from numba._dispatcher import compute_fingerprint
 from numba.core import cgutils
 from numba.core.callconv import RETCODE_NONE, RETCODE_OK
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from numba.np import arrayobj
 
 from gvae.kernels.cpu._jit import kernel
@@ -106,7 +106,7 @@ def pack(typingctx, arguments, place):
     return types.int64(arguments, types.int64), codegen
 
 
-@kernel
+@register_jitable(error_model="numpy")
 def spread(table, crew, shares, address, code, place, n, step):
     """A kernel over all of [0, n), cut into `shares` at multiples of `step`, with workers that are rows of the table
     (W, WIDTH): the first of crew. Returns how many shares failed, and how many workers were late: they had not begun when
