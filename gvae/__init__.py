@@ -27,6 +27,7 @@ _HOME = {
 }
 _MODULES = (
     "autodiff",
+    "capture",
     "checks",
     "data",
     "dispatch",

@@ -107,14 +107,8 @@ class Graph:
         return array.view(Traced)
 
     def bare(self, structure: Any) -> Any:
-        """NumPy's own arrays for Traced ones."""
-        if isinstance(structure, Traced):
-            return self.workspace.bare(structure)
-        if isinstance(structure, dict):
-            return {name: self.bare(part) for name, part in structure.items()}
-        if isinstance(structure, (list, tuple)):
-            return type(structure)([self.bare(part) for part in structure])
-        return structure
+        """NumPy's own arrays for Traced ones, as a graph keeps them."""
+        return _mapped(self.workspace.bare, structure)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
         return self.traced(memory.empty(shape, dtype))
@@ -368,13 +362,18 @@ def _do(function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
 
 
 def _plain(structure: Any) -> Any:
-    """NumPy's own arrays for Traced ones, outside a capture."""
+    """NumPy's own arrays for Traced ones, to compute with now."""
+    return _mapped(lambda array: array.view(np.ndarray), structure)
+
+
+def _mapped(f: Callable[[Traced], np.ndarray], structure: Any) -> Any:
+    """With f of each Traced array in its place."""
     if isinstance(structure, Traced):
-        return structure.view(np.ndarray)
+        return f(structure)
     if isinstance(structure, dict):
-        return {name: _plain(part) for name, part in structure.items()}
+        return {name: _mapped(f, part) for name, part in structure.items()}
     if isinstance(structure, (list, tuple)):
-        return type(structure)([_plain(part) for part in structure])
+        return type(structure)([_mapped(f, part) for part in structure])
     return structure
 
 

@@ -167,8 +167,6 @@ def test_shapes_that_values_decide(f):
     same(launched(graph, [argument], 2 * x), f(2 * x))
     for other in (np.abs(x), np.ones_like(x) * [[-1, -1, -1, 1]], np.ones_like(x)):
         argument.put(other)
-        if f(other).shape == graph.result.shape:
-            continue
         with pytest.raises(NotCaptured, match="its values decide that"):
             graph.launch()
 
@@ -426,12 +424,12 @@ def test_a_model_that_keeps_a_value_is_found_out(caplog):
 
 @primitive
 def frozen(x):
-    return x * np.float32(1) + 0 * np.asarray(x)
+    return np.asarray(x) * np.float32(1)
 
 
 @frozen.vjp
 def _(y_bar, y, x, *, needs):
-    return (y_bar * (1 + 0 * np.asarray(x)) * np.asarray(x) / np.asarray(x),)
+    return (y_bar,)
 
 
 def test_a_launch_that_fails_is_a_step_of_pythons():
