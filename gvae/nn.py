@@ -69,7 +69,8 @@ class Parameters(Mapping[str, np.ndarray]):
         if len(dtypes) > 1:
             raise ConfigError(f"parameters have several dtypes: {', '.join(sorted(map(str, dtypes)))}; expected one")
         size = sum(arrays[name].size for name in order)
-        self.flat = dispatch.namespace(*arrays.values()).empty(size, dtypes.pop() if dtypes else np.float32)
+        like = next(iter(arrays.values()), np.empty(0, np.float32))
+        self.flat = dispatch.empty((size,), like.dtype, like)
         self.groups: dict[str, slice] = {}
         self._views: dict[str, np.ndarray] = {}
         start = 0

@@ -62,7 +62,7 @@ class Adam:
             raise ConfigError(f"Adam: unknown parameter group {sorted(unknown)[0]!r}; known are {known}")
         self.parameters, self.learning_rate = parameters, learning_rate
         self.beta1, self.beta2, self.eps, self.rates = beta1, beta2, eps, dict(rates or {})
-        self.m, self.v = np.zeros_like(parameters.flat), np.zeros_like(parameters.flat)
+        self.m, self.v = parameters.zeros().flat, parameters.zeros().flat
         self.step = 0
 
     def numbers(self, learning_rate: float, step: int) -> list[float]:

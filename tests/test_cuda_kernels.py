@@ -54,6 +54,7 @@ CPU_ONLY = {
         *("product", "product_part", "packed_whole", "product_of_packed", "pack_panels", "multiply_panels", "parts"),
         *("pack", "height", "tile_of", "breadth"),
     },
+    "_sparse": {"nonzero_bits", "gather_of", "sparse_part"},  # product.cu: zeros are multiplied with there
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host
     "_share": {"run", "serve", "share"},
     "affine": {"activate"},  # `activated`, one number

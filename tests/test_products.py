@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gvae import dispatch, ops
-from gvae.kernels.cpu import _products, affine
+from gvae.kernels.cpu import _products, _sparse, affine
 from gvae.ops import dense
 
 DTYPES = (np.float32, np.float64)
@@ -68,6 +68,84 @@ def test_any_part_has_the_bits_of_the_whole_and_nothing_else_is_touched(layout, 
         before[top:bottom, first:last] = parts[top:bottom, first:last]
         np.testing.assert_array_equal(parts, before, err_msg=str(i))
     np.testing.assert_array_equal(parts, whole)
+
+
+def with_zeros(shape, layout, dtype, ones, binary):
+    """`problem` with an A of which so large a part is not zero."""
+    (a, _, _), (flat, *rest) = problem(shape, layout, dtype)
+    chosen = np.random.default_rng(1).random(flat.shape) < ones
+    flat[:] = np.where(chosen, 1 if binary else flat, 0)
+    lines, length = a.shape[::-1] if layout[0] == "T" else a.shape
+    return (flat, *rest), _sparse.nonzero_bits(flat, length, lines, length)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["NN", "TN"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_the_zeros_the_bits_are_the_same(shape, layout, dtype, binary):
+    rows, depth, columns = shape
+    (a, a_row, a_k, b, b_k, b_n, s), (few, ones, bits) = with_zeros(shape, layout, dtype, 0.15, binary)
+    assert few == (a.size > 0 and 3 * np.count_nonzero(a) <= a.size)
+    assert ones == (binary or not a.any())
+    for lo, hi in ((0, columns), (columns // 3, columns // 2)):
+        c, d = (np.full(rows * columns, np.nan, dtype) for _ in range(2))
+        _products.product(a, a_row, a_k, b, b_k, b_n, s, c, columns, depth, (0, rows), (lo, hi))
+        if depth:
+            _sparse.sparse_part(bits, ones, a, a_row, a_k, b, b_k, s, 0, d, columns, depth, rows, (lo, hi))
+            np.testing.assert_array_equal(c, d)
+            _sparse.sparse_part(bits, ones, a, a_row, a_k, b, b_k, s, 1, d, columns, depth, rows, (lo, hi))
+            _products.product_part(a, a_row, a_k, b, b_k, b_n, s, 1, c, columns, depth, (0, rows), (lo, hi))
+            np.testing.assert_array_equal(c, d)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_which_numbers_are_not_zero(dtype):
+    a = np.zeros((70, 3 * _sparse.WORD + 5), dtype)
+    a[0, 0], a[3, 7], a[5, 64], a[69, -1], a[12, 191], a[13, 1] = 1, -1, np.nan, np.finfo(dtype).tiny / 4, np.inf, -0.0
+    few, binary, bits = _sparse.nonzero_bits(a.reshape(-1), a.shape[1], *a.shape)
+    assert few
+    assert not binary
+    found = np.unpackbits(bits.view(np.uint8), bitorder="little").reshape(len(a), -1)
+    np.testing.assert_array_equal(found[:, : a.shape[1]], a != 0)
+    assert not found[:, a.shape[1] :].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_with_many_numbers_the_search_stops_early(dtype):
+    a = np.zeros((40, 90), dtype)
+    a[:, :30] = 1
+    assert _sparse.nonzero_bits(a.reshape(-1), 90, 40, 90)[:2] == (True, True)
+    a[39, 30] = 1
+    assert _sparse.nonzero_bits(a.reshape(-1), 90, 40, 90)[:2] == (False, True)
+    a[:2] = 1
+    a[2:] = np.nan
+    few, binary, _ = _sparse.nonzero_bits(a.reshape(-1), 90, 40, 90)
+    assert (few, binary) == (False, False)
+
+
+@pytest.mark.parametrize("ones", [0.1, 0.3, 0.4, 1.0])
+def test_layers_of_images_with_and_without_zeros(ones):
+    """A step's first layer: rows that fall on both sides of what is taken for few, and the same bits for every cut."""
+    rng = np.random.default_rng(0)
+    x = ((rng.random((600, 300)) < ones) * rng.random((600, 300))).astype(np.float32)
+    x[:100] = np.round(x[:100])
+    w, b, a_bar = (rng.normal(size=size).astype(np.float32) for size in ((300, 90), 90, (600, 90)))
+    size = np.abs(x).astype(float) @ np.abs(w) + np.abs(b)
+    y = [np.empty((600, 90), np.float32) for _ in range(3)]
+    for out, by_rows, cuts in zip(y, (False, False, True), ((90,), (32, 90), (100, 128, 600)), strict=True):
+        for lo, hi in zip((0, *cuts), cuts, strict=False):
+            affine.affine(x, w, b, out, affine.IDENTITY, by_rows, lo, hi)
+        np.testing.assert_array_equal(out, y[0])
+    np.testing.assert_array_less(np.abs(y[0] - (x.astype(float) @ w + b)), 600 * np.finfo(np.float32).eps * size)
+    expected = np.empty((300, 90), np.float32)
+    flat = x.reshape(-1), 1, 300, a_bar.reshape(-1), 90, 1, np.zeros(90, np.float32), expected.reshape(-1), 90, 600
+    _products.product(*flat, (0, 300), (0, 90))
+    for cuts in ((90,), (16, 90)):
+        weight_bar, bias_bar = np.full((300, 90), np.nan, np.float32), np.empty(90, np.float32)
+        for lo, hi in zip((0, *cuts), cuts, strict=False):
+            affine.affine_weight_vjp(y[0], x, a_bar, weight_bar, bias_bar, affine.IDENTITY, lo, hi)
+        np.testing.assert_array_equal(weight_bar, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -19,6 +19,8 @@ from gvae import random
 from gvae.families import Family
 from gvae.models.vae import VAE
 
+ONES = 0.13  # of the pixels, as of binarized MNIST; here any of them, there rather those in the middle
+
 
 @dataclass(frozen=True)
 class Case:
@@ -51,7 +53,7 @@ class Case:
         return self.model().init(random.key(SEED))
 
     def data(self) -> np.ndarray:
-        return (np.random.default_rng(SEED).random((self.rows, self.pixels)) < 0.3).astype(np.float32)
+        return (np.random.default_rng(SEED).random((self.rows, self.pixels)) < ONES).astype(np.float32)
 
     def noise(self, step: int) -> np.ndarray:
         shape = (self.samples, self.rows, self.latent)

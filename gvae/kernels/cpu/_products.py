@@ -26,28 +26,32 @@ DEPTH, WIDTH = 512, 256  # of the part of B that is packed at a time, half a meg
 CHUNK = 8 * TALL  # rows of A that take part at a time
 
 
-def _vector(array_type):
+def vector_of(array_type):
     """(LLVM's type of a vector of the array's numbers, how many it holds)"""
     scalar = ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
     n = BYTES // (array_type.dtype.bitwidth // 8)
     return ir.VectorType(scalar, n), n
 
 
-def _pointer(context, builder, array_type, array, at, vector):
+def pointer_to(context, builder, array_type, array, at, vector):
     """To array[at : at + n], as one vector. Vectors are loaded and stored wherever a number may lie: `align` is 4."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
 
-def _first(builder, vector, count):
+def spread_over(builder, vector, x):
+    """The vector whose numbers are all x."""
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None))
+
+
+def first_lanes(builder, vector, count):
     """The mask of the first `count` lanes, for the edge of a matrix: what lies beside it is somebody else's memory."""
     words = ir.VectorType(count.type, vector.count)
-    spread = builder.insert_element(ir.Constant(words, ir.Undefined), count, ir.IntType(32)(0))
-    spread = builder.shuffle_vector(spread, spread, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None))
-    return builder.icmp_signed("<", ir.Constant(words, list(range(vector.count))), spread)
+    return builder.icmp_signed("<", ir.Constant(words, list(range(vector.count))), spread_over(builder, words, count))
 
 
-def _load(builder, pointer, mask=None):
+def load(builder, pointer, mask=None):
     """The vector there, with zeros outside the mask."""
     if mask is None:
         return builder.load(pointer, align=4)
@@ -57,7 +61,7 @@ def _load(builder, pointer, mask=None):
     return builder.call(load, [pointer, ir.IntType(32)(4), mask, ir.Constant(vector, None)])
 
 
-def _store(builder, value, pointer, mask=None):
+def store(builder, value, pointer, mask=None):
     """pointer <- value, within the mask."""
     if mask is None:
         builder.store(value, pointer, align=4)
@@ -82,21 +86,17 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
 
     def codegen(context, builder, sig, args):
         m, nv = sig.args[14].literal_value, sig.args[15].literal_value
-        vector, n = _vector(sig.args[0])
+        vector, n = vector_of(sig.args[0])
         int_ = args[1].type
-        masks = [*[None] * (nv - 1), _first(builder, vector, builder.sub(args[13], int_((nv - 1) * n)))]
+        masks = [*[None] * (nv - 1), first_lanes(builder, vector, builder.sub(args[13], int_((nv - 1) * n)))]
 
         def part(array, i, j):
             """The j-th vector of row i of S or C: its arguments are (array, first, row) from this one on."""
             at = builder.add(args[array + 1], builder.add(builder.mul(int_(i), args[array + 2]), int_(j * n)))
-            return _pointer(context, builder, sig.args[array], args[array], at, vector)
-
-        def spread(x):
-            nothing, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), n), None)
-            return builder.shuffle_vector(builder.insert_element(nothing, x, ir.IntType(32)(0)), nothing, zeros)
+            return pointer_to(context, builder, sig.args[array], args[array], at, vector)
 
         tiles = [(i, j) for i in range(m) for j in range(nv)]
-        first = [_load(builder, part(7, i, j), masks[j]) for i, j in tiles]
+        first = [load(builder, part(7, i, j), masks[j]) for i, j in tiles]
         before = builder.block
         head, body, after = (builder.append_basic_block(f"products.{name}") for name in ("k", "tile", "end"))
         builder.branch(head)
@@ -114,12 +114,14 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
         b_at = builder.add(args[6], builder.mul(k, int_(nv * n)))
         a_at = builder.add(args[1], builder.mul(k, args[3]))
         columns = [
-            builder.load(_pointer(context, builder, sig.args[5], args[5], builder.add(b_at, int_(j * n)), vector), align=4)
+            builder.load(pointer_to(context, builder, sig.args[5], args[5], builder.add(b_at, int_(j * n)), vector), align=4)
             for j in range(nv)
         ]
         a_data = context.make_array(sig.args[0])(context, builder, args[0]).data
         for i in range(m):
-            x = spread(builder.load(builder.gep(a_data, [builder.add(a_at, builder.mul(int_(i), args[2]))])))
+            x = spread_over(
+                builder, vector, builder.load(builder.gep(a_data, [builder.add(a_at, builder.mul(int_(i), args[2]))]))
+            )
             for j in range(nv):
                 product = builder.fmul(x, columns[j], flags=("contract",))
                 sums[i, j].add_incoming(builder.fadd(sums[i, j], product, flags=("contract",)), body)
@@ -128,7 +130,7 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
 
         builder.position_at_end(after)
         for i, j in tiles:
-            _store(builder, sums[i, j], part(10, i, j), masks[j])
+            store(builder, sums[i, j], part(10, i, j), masks[j])
         return context.get_dummy_value()
 
     i = types.intp
@@ -141,11 +143,11 @@ def transpose(typingctx, b, b0, b_row, rows, packed, p0, p_row):
     there are so many, the last of which stands for those that are missing."""
 
     def codegen(context, builder, sig, args):
-        vector, n = _vector(sig.args[0])
+        vector, n = vector_of(sig.args[0])
 
         def line(array, i, first, row):
             at = builder.add(args[first], builder.mul(i, args[row]))
-            return _pointer(context, builder, sig.args[array], args[array], at, vector)
+            return pointer_to(context, builder, sig.args[array], args[array], at, vector)
 
         def there(j):
             j, last = args[3].type(j), builder.sub(args[3], args[3].type(1))
@@ -174,12 +176,12 @@ def copy(typingctx, a, a0, b, b0, numbers, vectors):
     """b[b0 + i] = a[a0 + i] for so many numbers, and 0 from there to the end of so many vectors."""
 
     def codegen(context, builder, sig, args):
-        vector, n = _vector(sig.args[0])
+        vector, n = vector_of(sig.args[0])
         for j in range(sig.args[5].literal_value):
             at = builder.add(args[1], args[1].type(j * n)), builder.add(args[3], args[3].type(j * n))
-            source, to = (_pointer(context, builder, sig.args[i], args[i], at[i // 2], vector) for i in (0, 2))
-            mask = _first(builder, vector, builder.sub(args[4], args[4].type(j * n)))
-            _store(builder, _load(builder, source, mask), to)
+            source, to = (pointer_to(context, builder, sig.args[i], args[i], at[i // 2], vector) for i in (0, 2))
+            mask = first_lanes(builder, vector, builder.sub(args[4], args[4].type(j * n)))
+            store(builder, load(builder, source, mask), to)
         return context.get_dummy_value()
 
     return types.void(a, types.intp, b, types.intp, types.intp, vectors), codegen

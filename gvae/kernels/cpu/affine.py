@@ -8,6 +8,7 @@ from gvae.kernels.cpu._jit import kernel, wide_vectors
 from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._math import decay, decaym1, inverse1p, log1p
 from gvae.kernels.cpu._products import parts, product, product_part
+from gvae.kernels.cpu._sparse import nonzero_bits, sparse_part
 
 # codes: the position in gvae.ops.dense.ACTIVATIONS
 IDENTITY, RELU, LEAKY_RELU, ELU, TANH, SIGMOID, SOFTPLUS = range(7)
@@ -87,7 +88,13 @@ def affine(x, weight, bias, y, activation, by_rows, lo, hi):
     """y[r] = f(x_r W + b), for rows lo <= r < hi or, unless by_rows, for outputs; x is (rows, I), W (I, O), b (O,)."""
     (R, O), I = y.shape, len(weight)
     rows, columns = ((lo, hi), (0, O)) if by_rows else ((0, R), (lo, hi))
-    product(x.reshape(-1), I, 1, weight.reshape(-1), O, 1, bias, y.reshape(-1), O, I, rows, columns)
+    first = rows[0]
+    a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
+    few, binary, bits = nonzero_bits(a[first * I :], I, rows[1] - first, I)
+    if few:
+        sparse_part(bits, binary, a[first * I :], I, 1, b, O, bias, 0, c[first * O :], O, I, rows[1] - first, columns)
+    else:
+        product(a, I, 1, b, O, 1, bias, c, O, I, rows, columns)
     if activation != IDENTITY:
         if by_rows:
             activate(y.reshape(-1)[lo * O : hi * O], activation)
@@ -118,7 +125,12 @@ def affine_weight_vjp(y, x, a_bar, weight_bar, bias_bar, activation, lo, hi):
             row = a_bar[r, lo:hi]
             for j in range(len(row)):
                 sums[j] += row[j]
-        product_part(a[first * I :], 1, I, b[first * O :], O, 1, zeros, part, c, O, last - first, (0, I), (lo, hi))
+        some, factor = a[first * I :], b[first * O :]
+        few, binary, bits = nonzero_bits(some, I, last - first, I)
+        if few:
+            sparse_part(bits, binary, some, 1, I, factor, O, zeros, part, c, O, last - first, I, (lo, hi))
+        else:
+            product_part(some, 1, I, factor, O, 1, zeros, part, c, O, last - first, (0, I), (lo, hi))
 
 
 @kernel

@@ -6,6 +6,8 @@ import math
 
 from gvae.kernels.cpu._jit import kernel
 
+LINE = 64  # bytes, of the caches
+
 
 @kernel
 def adam(gradient, parameters, m, v, rate, beta1, beta2, eps, lo, hi):
@@ -14,12 +16,13 @@ def adam(gradient, parameters, m, v, rate, beta1, beta2, eps, lo, hi):
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - rate m / (sqrt(v) + eps)      (scalars in p's dtype)
     """
     one = parameters.dtype.type(1)
-    gradient, parameters, m, v = gradient[lo:hi], parameters[lo:hi], m[lo:hi], v[lo:hi]
-    for i in range(gradient.shape[0]):  # from 0: an index that might be negative keeps LLVM from using SIMD (3x here)
-        g = gradient[i]
-        m[i] = beta1 * m[i] + (one - beta1) * g
-        v[i] = beta2 * v[i] + (one - beta2) * g * g
-        parameters[i] -= rate * m[i] / (math.sqrt(v[i]) + eps)
+    lead = -parameters[lo:hi].ctypes.data % LINE // parameters.itemsize  # stores across lines take three times as long
+    for first, last in ((lo, min(lo + lead, hi)), (min(lo + lead, hi), hi)):
+        g, p, m_, v_ = gradient[first:last], parameters[first:last], m[first:last], v[first:last]
+        for i in range(g.shape[0]):  # from 0: an index that might be negative keeps LLVM from using SIMD (3x here)
+            m_[i] = beta1 * m_[i] + (one - beta1) * g[i]
+            v_[i] = beta2 * v_[i] + (one - beta2) * g[i] * g[i]
+            p[i] -= rate * m_[i] / (math.sqrt(v_[i]) + eps)
 
 
 @kernel
