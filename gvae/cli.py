@@ -337,14 +337,15 @@ def _on_one_blas_thread(command: Callable[[argparse.Namespace], None]) -> Callab
 
 @_on_one_blas_thread
 def _demo(options: argparse.Namespace) -> None:
-    from gvae import demo
+    from gvae import ahead, demo, warmup
 
-    demo.run(options.out, epochs=options.epochs, seed=options.seed, quiet=options.quiet)
+    with ahead.asked(warmup.is_cold()):
+        demo.run(options.out, epochs=options.epochs, seed=options.seed, quiet=options.quiet)
 
 
 @_on_one_blas_thread
 def _train(options: argparse.Namespace) -> None:
-    from gvae import data, training, warmup
+    from gvae import ahead, data, training, warmup
     from gvae.estimator import VAE, data_support
 
     run = options.out if options.resume is None else options.resume
@@ -363,7 +364,8 @@ def _train(options: argparse.Namespace) -> None:
     if "steps" in given and given["steps"] != begun.get("steps") and options.resume:
         raise ConfigError(f"{run} was begun with another length; only --epochs can be raised")
     model = VAE(**begun | given | {"verbose": not options.quiet})
-    if not options.quiet and warmup.is_cold():
+    cold = warmup.is_cold()
+    if not options.quiet and cold:
         print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
     source, data_dir = _source(options, run, notes)
     dataset = data.load(source, data_dir=data_dir)
@@ -375,7 +377,7 @@ def _train(options: argparse.Namespace) -> None:
     notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
     validation = dataset.test if model.patience is None else None  # early stopping must not look at the test rows
     settings = {"run": run, "resume": options.resume is not None, "save_every": options.save_every, "notes": notes}
-    with _Interruptible() as interrupted:
+    with _Interruptible() as interrupted, ahead.asked(cold):
         try:
             model.fit(dataset.train, validation=validation, stop=interrupted, **settings)
         except StoppedError as stopped:

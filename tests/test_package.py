@@ -30,6 +30,7 @@ LAYERS = [
     {"autodiff"},
     {"random"},
     {"dispatch", "graphs", "checks", "blas"},
+    {"ahead"},
     {"capture"},
     {"threads", "memory", "kernels"},
     {"errors"},
@@ -38,6 +39,7 @@ LAYERS = [
 # LANES; doctor tells where compiled kernels lie, and warmup fills that place; graphs are plain data for anyone above.
 EXCEPTIONS = {("autodiff", "ops"), ("dispatch", "kernels"), ("doctor", "kernels"), ("warmup", "kernels")}
 EXCEPTIONS |= {("threads", "kernels")}  # how threads wait for each other is compiled too
+EXCEPTIONS |= {("ahead", "kernels")}  # which it has compiled
 
 
 def modules():

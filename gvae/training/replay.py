@@ -43,6 +43,12 @@ class Asked:
     def recorded(self) -> autodiff.Recording:
         return autodiff.Recording(self.terms, self.params, inputs=self.arrays, has_aux=True, out=self.out)
 
+    def traced(self, traced: Callable[[np.ndarray], Any], arrays: dict, out: dict) -> Evaluated:
+        """As a graph sees it, of these arrays and into that."""
+        params, arrays, out = (autodiff.mapped(traced, part) for part in (self.params, arrays, out))
+        again = Asked(self.terms, self.back, params, arrays, out, self.gradient)
+        return again.first(again.recorded())
+
     def first(self, recording: autodiff.Recording) -> Evaluated:
         try:
             return self.back(recording.first, self.out)
@@ -63,12 +69,7 @@ class Launches:
         self.own = autodiff.mapped(np.copy, asked.arrays)
         self.places = _places(asked)
 
-        def run(traced: Callable[[np.ndarray], Any]) -> Evaluated:
-            params, own, out = (autodiff.mapped(traced, part) for part in (asked.params, self.own, asked.out))
-            again = Asked(asked.terms, asked.back, params, own, out, asked.gradient)
-            return again.first(again.recorded())
-
-        self.graph = capture.Graph(run, workspace)
+        self.graph = capture.Graph(lambda traced: asked.traced(traced, self.own, asked.out), workspace)
         self.arguments = [self.graph.argument(own) for own in autodiff.leaves_of(self.own)]
 
     def fits(self, asked: Asked) -> bool:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from gvae import autodiff, dispatch, random
+from gvae import ahead, autodiff, dispatch, random
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, NonFiniteError, RunError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average, shorten
-from gvae.training.replay import Replays
+from gvae.training.replay import Asked, Replays
 from gvae.training.rows import infer
 
 # what a key is folded with, once per use, for ever: streams of different purpose never meet
@@ -194,6 +194,8 @@ class Trainer:
         row_params = self._own(batch)
         params = dict(self.parameters) | row_params
         out = dict(self.gradient) | {name: np.empty_like(v) for name, v in row_params.items()}
+        if ahead.is_wanted() and self.device == "cpu" and self.replays is not None and not self.replays.known:
+            ahead.compile_calls(ahead.rehearsed(lambda traced: self._rehearse(params, inputs, out, traced)))
         metrics, state = self._evaluate(params, inputs, out)
         gradients = [self.gradient.flat, *(out[name] for name in self.rows)]
         length = norm(*gradients) if self.device == "cpu" or self.clip is not None else 0.0
@@ -210,6 +212,13 @@ class Trainer:
                 optimizer.keep(batch.index, moved[name])
 
         return metrics, state, move
+
+    def _rehearse(self, params: dict, inputs: dict, out: dict, traced: Callable) -> None:
+        """A step that changes nothing if its kernels are not run."""
+        asked = Asked(self._terms, self._back, params, inputs, out, self.gradient.flat)
+        asked.traced(traced, *autodiff.mapped(np.copy, (asked.arrays, out)))
+        self.optimizer.update(self.gradient, list(map(self.gradient.flat.dtype.type, self.optimizer.numbers(0.0, 1))))
+        norm(self.gradient.flat)
 
     def _keep(self, state: dict[str, Any]) -> None:
         """The model's new state: on a device in the arrays of the old one, for a graph reads those."""

@@ -7,6 +7,7 @@ fastmath     only flags that keep NaN and inf meaningful: reassoc lets sums run 
              multiply-add, nsz ignores the sign of zero. Never `nnan` or `ninf`: the contracts mention NaN.
 forceinline  a kernel's code holds that of the kernels it calls. Otherwise LLVM leaves calls, and in the process that has
              compiled both they go to another copy than in one that has loaded them: with other roundings.
+no_..._wrapper  code for callers that a kernel does not have takes as long to compile as a short kernel.
 cache        compiled code is kept on disk. Numba's cache notices a change of the kernel's own file only, so the folder's
              name carries a hash of ALL kernel files: editing any of them never runs stale code.
 """
@@ -42,12 +43,14 @@ def cache_folder() -> str:
     return os.path.join(base, f"kernels-{digest.hexdigest()[:16]}")
 
 
-def kernel(function: Any = None, *, fastmath: bool = True) -> Any:
-    """Compile a CPU kernel. `fastmath=False` where the order of operations is part of the contract."""
+def kernel(function: Any = None, *, fastmath: bool = True, inner: bool = False) -> Any:
+    """Compile a CPU kernel. `fastmath=False` where the order of operations is part of the contract; `inner`: only kernels
+    call it, and never Python."""
     if function is None:
-        return lambda f: kernel(f, fastmath=fastmath)
+        return lambda f: kernel(f, fastmath=fastmath, inner=inner)
     flags = FASTMATH if fastmath else False
     options = {"nogil": True, "error_model": "numpy", "fastmath": flags, "forceinline": True}
+    options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
     with _config_lock:  # Numba reads the folder from a process-wide setting when it decorates: set it and put it back
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = cache_folder()

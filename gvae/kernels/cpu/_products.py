@@ -187,7 +187,7 @@ def copy(typingctx, a, a0, b, b0, numbers, vectors):
     return types.void(a, types.intp, b, types.intp, types.intp, vectors), codegen
 
 
-@kernel
+@kernel(inner=True)
 def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, rows, vectors):
     """`tile` for the numbers of rows and vectors that there are."""
     if vectors == 2:
@@ -214,7 +214,7 @@ def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns
             tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, 1, 1)
 
 
-@kernel
+@kernel(inner=True)
 def height(rows):
     """Of the first tile of so many rows: all have ROWS or TALL where that is possible."""
     tiles = -(-rows // TALL)
@@ -223,7 +223,7 @@ def height(rows):
     return ROWS if rows >= ROWS else 8 if ROWS > 8 and rows >= 8 else 4 if rows >= 4 else 1
 
 
-@kernel
+@kernel(inner=True)
 def pack(b, b0, b_k, b_n, K, columns, packed, p0, width):
     """packed[p0 + k width + j] = b[b0 + k b_k + j b_n]; b_k or b_n is one. For columns <= j < width there is any number."""
     n = BYTES // packed.itemsize
@@ -244,20 +244,20 @@ def pack(b, b0, b_k, b_n, K, columns, packed, p0, width):
                 packed[p0 + k * width + j] = b[b0 + k + j * b_n]
 
 
-@kernel
+@kernel(inner=True)
 def parts(K):
     """In how many parts of at most DEPTH a sum over K is taken; part i is i K // parts <= k < (i + 1) K // parts."""
     return max(1, -(-K // DEPTH))
 
 
-@kernel
+@kernel(inner=True)
 def breadth(columns, c):
     """How many columns the panels for so many columns of C have."""
     n = BYTES // c.itemsize
     return -(-(columns[1] - columns[0]) // n) * n
 
 
-@kernel
+@kernel(inner=True)
 def pack_panels(b, b_k, b_n, depth, columns, packed):
     """packed <- B[:depth, columns] in panels two vectors wide; the last may have one."""
     n = BYTES // packed.itemsize
@@ -267,7 +267,7 @@ def pack_panels(b, b_k, b_n, depth, columns, packed):
         pack(b, n0 * b_n, b_k, b_n, depth, some, packed, (n0 - first) * depth, n if some <= n else 2 * n)
 
 
-@kernel
+@kernel(inner=True)
 def multiply_panels(a, a_row, a_k, packed, depth, s, s_row, c, c_row, rows, columns):
     """C = A B + S for some rows and columns, where B[:depth, columns] is packed; S may be C, or have one row (s_row = 0)."""
     n = BYTES // c.itemsize
@@ -322,7 +322,7 @@ def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
         product_part(a[k0 * a_k :], a_row, a_k, b[k0 * b_k :], b_k, b_n, start, part, c, c_row, k1 - k0, rows, columns)
 
 
-@kernel
+@kernel(inner=True)
 def packed_whole(b, b_k, b_n, K, columns, c):
     """What `product_of_packed` wants of B, which several products then share."""
     b, wide = borrowed(b), breadth(columns, c)
@@ -333,7 +333,7 @@ def packed_whole(b, b_k, b_n, K, columns, c):
     return packed
 
 
-@kernel
+@kernel(inner=True)
 def product_of_packed(a, a_row, a_k, packed, start, c, c_row, K, rows, columns):
     """`product`, with the same bits, of a B that `packed_whole` has packed."""
     a, packed, wide = borrowed(a), borrowed(packed), breadth(columns, c)

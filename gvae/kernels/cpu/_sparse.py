@@ -118,7 +118,7 @@ def gather(typingctx, places, count, a, a0, a_k, b, b0, b_k, start, s0, c, c0, c
     return types.void(places, i, a, i, i, b, i, i, start, i, c, i, i, vectors), codegen
 
 
-@kernel
+@kernel(inner=True)
 def gather_of(places, count, a, a0, a_k, b, b0, b_k, start, s0, c, c0, columns, vectors):
     """`gather` for the numbers of vectors that there are."""
     if vectors == 1:

@@ -1,0 +1,130 @@
+"""Kernels compiled before their first use, by as many processes as there are CPUs.
+
+Numba compiles in one thread, and a first training step needs a dozen kernels, of some seconds each. `rehearsed(run)` lists
+the launches that a function makes without making them, and `compile_calls` has their kernels compiled: each process takes
+those that nobody has claimed yet, this one from the front, the others from the back. What they leave in the cache on disk is
+loaded where it is used. It is for programs that own their process: `asked` says so, and trainers heed it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gvae import capture, threads
+
+__all__ = ["asked", "compile_calls", "is_wanted", "rehearsed"]
+
+MOST = 4  # processes: a step has few kernels that take long
+
+Call = tuple[str, str, tuple]  # the module of a kernel, its name, arguments of the types of a call
+
+_wanted = False
+
+
+@contextlib.contextmanager
+def asked(wanted: bool) -> Iterator[None]:
+    """In the block, a trainer's first step has its kernels compiled by several processes, if that is wanted."""
+    global _wanted
+    before, _wanted = _wanted, wanted
+    try:
+        yield
+    finally:
+        _wanted = before
+
+
+def is_wanted() -> bool:
+    return _wanted
+
+
+class _Rehearsal(capture.Graph):
+    """Kernels are called by nobody: what they would write has arbitrary values, so nothing else may rely on these."""
+
+    def __init__(self, run: Callable[[Callable], Any], calls: list[Call]):
+        self.calls = calls
+        super().__init__(run, capture.Workspace())
+
+    def over(self, kernel: Any, *arguments: Any, n: int, work: int, step: int = 1) -> None:
+        if not hasattr(type(kernel), "signatures"):
+            super().over(kernel, *arguments, n=n, work=work, step=step)
+            return
+        like = tuple(np.empty((0,) * x.ndim, x.dtype) if isinstance(x, np.ndarray) else x for x in arguments)
+        call = kernel.py_func.__module__, kernel.__name__, like
+        if not any(_same(call, other) for other in self.calls):
+            self.calls.append(call)
+
+
+def rehearsed(run: Callable[[Callable[[np.ndarray], Any]], Any]) -> list[Call]:
+    """The launches of `run(traced)`, one of each kind, as far as it comes without the values that kernels compute; traced
+    as for `capture.Graph`."""
+    calls: list[Call] = []
+    with np.errstate(all="ignore"), contextlib.suppress(Exception):
+        _Rehearsal(run, calls)
+    return calls
+
+
+def compile_calls(calls: list[Call]) -> None:
+    """Have the kernels in the cache, or in this process: all of them but for what another process has claimed and then not
+    done."""
+    from gvae.kernels.cpu import _share
+
+    if _share.share.stats.cache_path is None:  # what others compile would be lost
+        return
+    folder = tempfile.mkdtemp(prefix="gvae-ahead-")
+    others: list[subprocess.Popen] = []
+    try:
+        Path(folder, "calls").write_bytes(pickle.dumps(calls))
+        for _ in range(min(threads.count(), threads.cpus(), MOST, len(calls)) - 1):
+            quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+            command = [sys.executable, "-m", "gvae.ahead", folder]
+            others.append(subprocess.Popen(command, start_new_session=True, **quiet))  # which Ctrl-C does not reach
+        _compile_unclaimed(calls, range(len(calls)), folder)
+        for other in others:
+            other.wait()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compile_unclaimed(calls: list[Call], order: Iterable[int], folder: str) -> None:
+    from gvae.kernels.cpu import _share
+
+    for i in order:
+        try:
+            os.close(os.open(os.path.join(folder, str(i)), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        module, name, arguments = calls[i]
+        with contextlib.suppress(Exception):  # whatever it is, it shows where the kernel is used
+            _share.packed(getattr(importlib.import_module(module), name), arguments)
+
+
+def _same(call: Call, other: Call) -> bool:
+    return call[:2] == other[:2] and all(map(_alike, call[2], other[2]))
+
+
+def _alike(x: Any, y: Any) -> bool:
+    return type(x) is type(y) and (not isinstance(x, np.ndarray) or (x.dtype, x.ndim) == (y.dtype, y.ndim))
+
+
+def _help(folder: str) -> None:
+    """What another process does."""
+    calls = pickle.loads(Path(folder, "calls").read_bytes())
+    _compile_unclaimed(calls, reversed(range(len(calls))), folder)
+
+
+if __name__ == "__main__":
+    _help(sys.argv[1])
