@@ -51,8 +51,8 @@ CPU_ONLY = {
     # segments are as short as a device needs, and the choice between them and the serial loop is made on the device
     "chain": {"coefficients", "ends", "end_one", "connect", "fill", "fill_one", "rest", "serial", "status"},
     "_products": {  # product.cu
-        *("product", "product_part", "packed_whole", "product_of_packed", "pack_panels", "multiply_panels", "parts"),
-        *("pack", "height", "tile_of", "breadth"),
+        *("product", "product_part", "packed_whole", "product_of_packed", "pack_panels", "multiply_panels"),
+        *("pack", "tile_of", "breadth"),
     },
     "_sparse": {"nonzero_bits", "gather_of", "sparse_part"},  # product.cu: zeros are multiplied with there
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import borrowed
@@ -214,7 +214,7 @@ def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns
             tile(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, 1, 1)
 
 
-@kernel(inner=True)
+@register_jitable
 def height(rows):
     """Of the first tile of so many rows: all have ROWS or TALL where that is possible."""
     tiles = -(-rows // TALL)
@@ -244,7 +244,7 @@ def pack(b, b0, b_k, b_n, K, columns, packed, p0, width):
                 packed[p0 + k * width + j] = b[b0 + k + j * b_n]
 
 
-@kernel(inner=True)
+@register_jitable
 def parts(K):
     """In how many parts of at most DEPTH a sum over K is taken; part i is i K // parts <= k < (i + 1) K // parts."""
     return max(1, -(-K // DEPTH))

@@ -225,7 +225,7 @@ def solve_triangular(chol, offsets, owner, row, b_row, b, x, trans, info, lo, hi
         n = min(LANES, hi - first)
         if n < FEW:
             for t in range(first, first + n):
-                x[row[t], :] = b[b_row[t]]
+                move(b[b_row[t]], x[row[t]])
                 solve_one(chol[owner[t]], offsets, x[row[t]], trans, info, owner[t])
         else:
             if load_factors(chol, owner, first, n, scratch):
@@ -274,7 +274,7 @@ def sample(chol, offsets, owner, row, mean_row, eps_row, mean, eps, z, log_q, in
                 f = owner[t]
                 if len(log_q):
                     log_q[row[t]] = sum_of_logs(chol[f, 0]) - N * HALF_LOG_2PI - 0.5 * sum_of_squares(eps[eps_row[t]])
-                z[row[t], :] = eps[eps_row[t]]
+                move(eps[eps_row[t]], z[row[t]])
                 solve_one(chol[f], offsets, z[row[t]], True, info, f)
                 add(mean[mean_row[t]], z[row[t]])
         else:
@@ -304,7 +304,7 @@ def sample(chol, offsets, owner, row, mean_row, eps_row, mean, eps, z, log_q, in
 
 @kernel
 def move(x, y):
-    """y = x, both (N,); an assignment of slices takes three times as long."""
+    """y = x, both (N,); an assignment of slices takes three times as long, and two seconds more to compile."""
     for j in range(len(y)):
         y[j] = x[j]
 

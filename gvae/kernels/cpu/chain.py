@@ -26,7 +26,7 @@ import numpy as np
 
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import LANES, borrowed, flushed, lanes, larger, neighbours, pack, unpack, zero
-from gvae.kernels.cpu.banded import first_bad_pivot, inverse_one, solve_triangular_one, solve_triangular_transposed_one
+from gvae.kernels.cpu.banded import first_bad_pivot, inverse_one, move, solve_triangular_one, solve_triangular_transposed_one
 
 FORWARD, BACKWARD, INVERSE = 0, 1, 2
 SEGMENT = 1024  # columns: the blocks of LANES segments fit in the second-level cache
@@ -151,7 +151,7 @@ def serial(chol, b, kind, offsets, y):
     if kind == INVERSE:
         inverse_one(chol, offsets, y)
     else:
-        y[0, :] = b
+        move(b, y[0])
         if kind == BACKWARD:
             solve_triangular_transposed_one(chol, offsets, y[0])
         else:

@@ -61,7 +61,8 @@ def bernoulli_rows(x, x_rows, logits, log_prob, residual, e, rest):
     R, width = rest.shape
     for r in range(R):
         log_prob[r] = bernoulli_row(x[x_rows[r]], logits[r], e, residual)
-        rest[r] = e[: joined(e)]
+        for j in range(joined(e)):
+            rest[r, j] = e[j]
     flat = rest.reshape(-1)
     for j in range(R * width):
         flat[j] = log1p(flat[j])
@@ -95,8 +96,10 @@ def bernoulli(x, x_rows, logits, log_prob, residual, lo, hi):
         end = min(top + CHUNK, hi)
         a = logits[top:end]
         if wanted:
-            residual[top:end] = a
             a = residual[top:end]
+            for r in range(end - top):
+                for j in range(N):  # an assignment of slices takes two seconds to compile
+                    a[r, j] = logits[top + r, j]
         bernoulli_rows(x, x_rows[top:end], a, log_prob[top:end], wanted, e, rest[: end - top])
 
 
