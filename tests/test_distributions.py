@@ -362,6 +362,9 @@ def test_supports():
     np.testing.assert_array_equal(Support(0, 1).contains(x), [0, 1, 1, 1, 0, 0])
     np.testing.assert_array_equal(Support(0, 1, open=True).contains(x), [0, 0, 1, 0, 0, 0])
     np.testing.assert_array_equal(Support(0, whole=True).contains(x), [0, 1, 0, 1, 1, 0])
+    for support in (Support(0, 1), Support(0, 1, open=True), Support(0, whole=True), Support()):
+        for part in (x, x[:0], *(x[i : i + n] for i in range(6) for n in (1, 2, 3))):
+            assert support.holds(part) is bool(support.contains(part).all()), (support, part)
 
 
 def test_gradients_through_a_distribution():

@@ -114,10 +114,8 @@ def check_support(x, support: Support, name="data") -> None:
     """
     x = _real(x, name)
     with np.errstate(invalid="ignore"):
-        inside = support.contains(x)
-        if inside.all():
-            return
-        _refuse(~inside, x, f"{name}: values outside {support}")
+        if not support.holds(x):
+            _refuse(~support.contains(x), x, f"{name}: values outside {support}")
 
 
 def _refuse(bad, x, complaint):

@@ -28,6 +28,13 @@ class Support:
         inside = (x > self.low) & (x < self.high) if self.open else (x >= self.low) & (x <= self.high)
         return inside & (x == np.floor(x)) if self.whole else inside
 
+    def holds(self, x: np.ndarray) -> bool:
+        """Whether all entries of x lie in it. Unless they are to be whole that needs no array of the size of x."""
+        if self.whole or x.size == 0:
+            return bool(self.contains(x).all())
+        low, high = x.min(), x.max()  # NaN if there is one
+        return bool(low > self.low and high < self.high if self.open else low >= self.low and high <= self.high)
+
     def __str__(self) -> str:
         if self.whole:
             return f"{self.low:g}, {self.low + 1:g}, .." + ("" if self.high == math.inf else f", {self.high:g}")
