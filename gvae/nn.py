@@ -69,6 +69,7 @@ class Parameters(Mapping[str, np.ndarray]):
         if len(dtypes) > 1:
             raise ConfigError(f"parameters have several dtypes: {', '.join(sorted(map(str, dtypes)))}; expected one")
         size = sum(arrays[name].size for name in order)
+        dispatch.namespace(*arrays.values())  # all on one device
         like = next(iter(arrays.values()), np.empty(0, np.float32))
         self.flat = dispatch.empty((size,), like.dtype, like)
         self.groups: dict[str, slice] = {}
