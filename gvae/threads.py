@@ -20,10 +20,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import ctypes
 import itertools
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,8 +40,6 @@ SPIN = 5e-4  # seconds that a worker looks out for its next share: longer than P
 TAKE = 2e-5  # and a caller for a worker that looks out to take one
 ENTER = 5e-6  # that the worker then has the interpreter lock, to pass the arguments on
 DONE = 1e-3  # that a caller looks out for the end of a share, before it sleeps for moments in between
-
-_cpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None  # on which this thread runs
 
 _lock = threading.Lock()
 _workers: list[_Worker] = []
@@ -81,8 +77,11 @@ def over(
     if hasattr(type(kernel), "signatures"):  # of Numba's: the instance would list them
         compiled = workers[0].compiled
 
-        def call(crew: np.ndarray) -> tuple[int, int, int]:
-            return compiled.share(_table, crew, compiled.address(kernel, arguments), arguments, n, step, compiled.NOWHERE)
+        def call(crew: np.ndarray) -> int:
+            failed, _ = compiled.share(
+                _table, crew, compiled.address(kernel, arguments), arguments, n, step, compiled.NOWHERE
+            )
+            return failed
 
         if _together(workers, call):
             raise MemoryError(f"{kernel.__name__}: no memory for its scratch")
@@ -184,7 +183,6 @@ class _Worker:
         self.asleep = False
         self.bell = threading.Lock()
         self.bell.acquire()
-        self.off = -1  # the CPU that it keeps off, if any
         self.thread = threading.Thread(target=self._work, name="gvae", daemon=True)
         self.thread.start()
 
@@ -198,6 +196,7 @@ class _Worker:
             numbers[POSTED] = self.posted
         elif self.tell_and_wait(numbers, POSTED, self.posted, TAKEN, taken, self.take, self.enter) != taken:
             return
+        self.compiled.rouse(numbers)
         if self.asleep:
             self.ring()
 
@@ -251,42 +250,21 @@ def _do(share: tuple) -> BaseException | None:
     return None
 
 
-def _together(workers: list[_Worker], call: Callable[[np.ndarray], tuple[int, ...]]) -> int:
+def _together(workers: list[_Worker], call: Callable[[np.ndarray], int]) -> int:
     """call(crew), which has these workers do something, for which they need no interpreter lock. Returns how many shares
     failed."""
     try:
         for worker in workers:
             if worker.asleep:
                 worker.ring()
-        failed, late, *_ = call(_crew(*[worker.row for worker in workers]))
-        if late:
-            _spread(workers)
+        return call(_crew(*[worker.row for worker in workers]))
     finally:
         _idle.extend(workers)
-    return failed
 
 
 @lru_cache(maxsize=256)
 def _crew(*rows: int) -> np.ndarray:
     return np.array(rows, np.int64)
-
-
-def _spread(workers: list[_Worker]) -> None:
-    """Keep workers off the CPU of their caller, who has waited for them.
-
-    The system may wake a worker where its caller runs, for another CPU was busy just then. There it cannot begin before the
-    caller, who looks out for it, has used up its time: milliseconds, again and again until the system balances its load.
-    """
-    if _cpu is None:
-        return
-    here = _cpu()
-    for worker in workers:
-        if worker.off != here:
-            elsewhere = os.sched_getaffinity(0) - {here}
-            with contextlib.suppress(OSError):  # the system knows better
-                if elsewhere:
-                    os.sched_setaffinity(worker.thread.native_id or 0, elsewhere)
-            worker.off = here
 
 
 def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseException | None]:

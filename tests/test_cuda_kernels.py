@@ -56,7 +56,7 @@ CPU_ONLY = {
     },
     "_sparse": {"nonzero_bits", "gather_of", "sparse_part"},  # product.cu: zeros are multiplied with there
     "_wait": {"wait", "tell_and_wait"},  # between threads of the host
-    "_share": {"run", "serve", "share"},
+    "_share": {"rouse", "run", "serve", "share"},
     "affine": {"activate"},  # `activated`, one number
     "likelihoods": {"joined", "left", "bernoulli_row", "bernoulli_rows"},  # of a row, which a block shares there
     "optim": {"square_sums"},  # CuPy's own sums

@@ -17,6 +17,7 @@ import pytest
 from gvae import ops, threads
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError
+from gvae.kernels.cpu import _share, _wait
 from gvae.kernels.cpu._jit import kernel
 
 rng = np.random.default_rng(0)
@@ -296,24 +297,95 @@ def test_a_worker_that_was_given_nothing_is_not_waited_for(monkeypatch):
     threads._idle.append(worker)
 
 
-@pytest.mark.skipif(threads._cpu is None or threads.cpus() < 2, reason="one CPU, or a system that does not tell which")
-def test_a_late_worker_goes_where_its_caller_is_not(monkeypatch):
-    """Else both wait for one CPU, for as long as the system leaves them there."""
+@kernel
+def meet(flags, limit, lo, hi):
+    """Each of two shares says that it has begun, and waits for the other one, at most so many looks."""
+    mine = 1 if lo > 0 else 0
+    _wait.tell(flags, mine, 1)
+    looks = 0
+    while _wait.look(flags, 1 - mine) == 0 and looks < limit:
+        _wait.pause()
+        looks += 1
+    flags[2 + mine] = looks
+
+
+@kernel
+def linger(x, limit, lo, hi):
+    """The second share takes long."""
+    if lo > 0:
+        for _ in range(limit):
+            _wait.pause()
+        x[0] += 1
+
+
+@pytest.fixture
+def numbers(monkeypatch):
+    """Of the worker that a share goes to next."""
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
     threads.each(str, [0, 1])  # there is one now
     (worker,) = threads._claim(1)
-    allowed = os.sched_getaffinity(0)
-    try:
-        for here in sorted(allowed)[:2]:
-            monkeypatch.setattr(threads, "_cpu", lambda here=here: here)
-            threads._spread([worker])
-            assert os.sched_getaffinity(worker.thread.native_id) == allowed - {here}
-    finally:
-        threads._idle.append(worker)
-    monkeypatch.setattr(threads, "_cpu", lambda: min(allowed))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {min(allowed)})
-    threads._spread([worker])  # nowhere else to go: it stays
-    assert worker.off == min(allowed)
+    threads._idle.append(worker)
+    yield worker.numbers
+    worker.numbers[_share.NAPS] = 0
+
+
+needs_naps = pytest.mark.skipif(not _wait.CAN_NAP or threads.cpus() < 2, reason="no naps here, or no CPU for two threads")
+
+
+@needs_naps
+def test_a_late_worker_naps_for_a_while(numbers):
+    """Who looks out on a busy CPU uses up its part of it."""
+    x, flags = np.zeros(1), np.zeros(4, np.int64)
+    threads.over(linger, x, 1, n=2, work=1 << 20)  # compiles
+    numbers[_share.NAPS] = 0
+    threads.over(linger, x, 20 * _share.LATE, n=2, work=1 << 20)
+    assert numbers[_share.NAPS] == _share.AFTER_LATE
+    assert x[0] == 2
+    for _ in range(50):  # where it is in time, it looks out again some day
+        before = numbers[_share.NAPS]
+        flags[:] = 0
+        threads.over(meet, flags, 10**7, n=2, work=1 << 20)
+        if numbers[_share.NAPS] == before - 1:
+            break
+    else:
+        pytest.fail("it was late fifty times")
+
+
+@needs_naps
+def test_a_worker_is_woken_from_its_nap(numbers):
+    """For compiled shares and for others. A nap that nobody ends takes a millisecond."""
+    flags, times = np.zeros(4, np.int64), []
+    began = threading.Event()
+
+    def other(lo, hi):
+        if lo > 0:
+            began.set()
+        else:
+            began.wait(1)
+
+    def compiled():
+        flags[:] = 0
+        threads.over(meet, flags, 10**7, n=2, work=1 << 20)
+        assert flags[:2].tolist() == [1, 1]
+
+    def python():
+        began.clear()
+        threads.over(other, n=2, work=1 << 20)
+        assert began.is_set()
+
+    for share in (compiled, python):
+        times = []
+        for _ in range(40):
+            numbers[_share.NAPS] = 1000
+            compiled()
+            numbers[_share.NAPS] = 1000
+            until = time.perf_counter() + 1
+            while not numbers[_share.NAPPING] and time.perf_counter() < until:
+                time.sleep(0)
+            start = time.perf_counter()
+            share()
+            times.append(time.perf_counter() - start)
+        assert min(times) < 0.4 * _share.NAP / 1e9
 
 
 def test_each_runs_items_at_once_in_the_callers_context(monkeypatch):

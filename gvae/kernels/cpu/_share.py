@@ -23,13 +23,16 @@ from numba.extending import intrinsic, register_jitable
 from numba.np import arrayobj
 
 from gvae.kernels.cpu._jit import kernel
-from gvae.kernels.cpu._wait import look, pause, pointer, tell
+from gvae.kernels.cpu._wait import CAN_NAP, fence, look, nap, pause, pointer, tell, wake
 
 POSTED, CLAIMED, DONE = 0, 16, 32
 CODE, KERNEL, PLACE, LO, HI = 1, 2, 3, 4, 5  # beside POSTED: what a posted share is; CODE 0: one in Python
-FAILED = 33  # beside DONE
+NAPS = 6  # beside POSTED: how many shares the worker is still to sleep before, instead of looking out
+FAILED, NAPPING = 33, 34  # beside DONE
 WIDTH = 48
 LATE = 4000  # looks, of 30 ns and more
+NAP = 1_000_000  # nanoseconds at most
+AFTER_LATE = 1000  # shares to sleep before: a tenth of a second of small kernels
 
 NO_TABLE, NOWHERE = np.zeros((0, WIDTH), np.int64), np.zeros(0, np.int64)
 
@@ -106,11 +109,25 @@ def pack(typingctx, arguments, place):
     return types.int64(arguments, types.int64), codegen
 
 
+@kernel
+def rouse(numbers):
+    """What has just been posted ends its worker's nap."""
+    if CAN_NAP:
+        fence()
+        if look(numbers, NAPPING) != 0:
+            wake(numbers, POSTED)
+
+
 @register_jitable(error_model="numpy")
 def spread(table, crew, shares, address, code, place, n, step):
     """A kernel over all of [0, n), cut into `shares` at multiples of `step`, with workers that are rows of the table
-    (W, WIDTH): the first of crew. Returns how many shares failed, and how many workers were late: they had not begun when
-    the caller was done, or let it look out for them many times."""
+    (W, WIDTH): the first of crew. Returns how many shares failed.
+
+    A worker that is late, for it had not begun when the caller was done, or lets the caller look out for it many times, may
+    have lost its CPU to somebody else. For a while it sleeps before each share from then on: who looks out uses up its part
+    of a busy CPU, and is then absent when there is work, while who sleeps is woken at once, and where there is room. On an
+    idle machine to look out is faster.
+    """
     steps = -(-n // step)
     for i in range(1, shares):
         numbers = table[crew[i - 1]]
@@ -119,20 +136,25 @@ def spread(table, crew, shares, address, code, place, n, step):
         numbers[KERNEL], numbers[PLACE], numbers[FAILED] = address, place, 0
         numbers[LO], numbers[HI] = i * steps // shares * step, n if i + 1 == shares else (i + 1) * steps // shares * step
         tell(numbers, POSTED, numbers[POSTED] + 1)
-    failed, late = begin(code, address, place, 0, n if shares == 1 else steps // shares * step), 0
+        if numbers[NAPS] > 0:
+            rouse(numbers)
+    failed = begin(code, address, place, 0, n if shares == 1 else steps // shares * step)
     for i in range(1, shares):
         numbers = table[crew[i - 1]]
         if claim(numbers, CLAIMED, numbers[POSTED]):
             failed += begin(code, address, place, numbers[LO], numbers[HI])
-            late += 1
+            numbers[NAPS] = AFTER_LATE
             continue
         looked = 0
         while look(numbers, DONE) != numbers[POSTED]:
             pause()
             looked += 1
         failed += numbers[FAILED]
-        late += looked > LATE
-    return failed, late
+        if looked > LATE:
+            numbers[NAPS] = AFTER_LATE
+        elif numbers[NAPS] > 0:
+            numbers[NAPS] -= 1
+    return failed
 
 
 @kernel
@@ -141,23 +163,21 @@ def share(table, crew, address, arguments, n, step, memory):
     that does, and the code. Or, where memory has a length: nothing but this, `pack` to there, for `run`. It is one function
     because each kind of arguments has one of its own, which takes a fifth of a second to compile."""
     if len(memory) > 0:
-        return 0, 0, pack(arguments, memory.ctypes.data)
+        return 0, pack(arguments, memory.ctypes.data)
     place = room(arguments)
     code = pack(arguments, place)
-    failed, late = spread(table, crew, len(crew) + 1, address, code, place, n, step)
-    return failed, late, code
+    return spread(table, crew, len(crew) + 1, address, code, place, n, step), code
 
 
 @kernel
 def run(table, crew, launches):
     """One `spread` after the other, with as many of crew as each of launches (L, 6) is worth: rows of address, code, place,
     n, step, shares at most. Returns what all of them do."""
-    failed, late = 0, 0
+    failed = 0
     for i in range(len(launches)):
         address, code, place, n, step, most = launches[i]
-        f, l = spread(table, crew, min(most, len(crew) + 1), address, code, place, n, step)
-        failed, late = failed + f, late + l
-    return failed, late
+        failed += spread(table, crew, min(most, len(crew) + 1), address, code, place, n, step)
+    return failed
 
 
 @kernel
@@ -175,8 +195,15 @@ def serve(numbers, posted, looks):
             if claim(numbers, CLAIMED, posted):
                 numbers[FAILED] = begin(numbers[CODE], numbers[KERNEL], numbers[PLACE], numbers[LO], numbers[HI])
             tell(numbers, DONE, posted)  # one that was taken back as well
-        elif looked == looks:
+        elif looked >= looks:
             break
+        elif CAN_NAP and look(numbers, NAPS) > 0:
+            tell(numbers, NAPPING, 1)
+            fence()
+            if look(numbers, POSTED) == posted:
+                nap(numbers, POSTED, posted & 0xFFFFFFFF, NAP)
+            tell(numbers, NAPPING, 0)
+            looked += 1 + looks // 16
         else:
             pause()
             looked += 1
@@ -208,5 +235,5 @@ def packed(function: Any, arguments: tuple) -> tuple[int, int, np.ndarray]:
             raise TypeError(f"{function.__name__}: an argument is {type(x).__name__}, expected an array or a number")
         words += 5 + 2 * x.ndim if isinstance(x, np.ndarray) else 2  # Numba's array; a number of at most 16 bytes
     memory, where = np.zeros(words, np.int64), address(function, arguments)
-    _, _, code = share(NO_TABLE, NOWHERE, where, arguments, 0, 1, memory)
+    _, code = share(NO_TABLE, NOWHERE, where, arguments, 0, 1, memory)
     return where, code, memory

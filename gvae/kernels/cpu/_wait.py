@@ -6,6 +6,7 @@ To sleep and be woken takes 50 to 100 us on a virtual machine, longer than most 
 from __future__ import annotations
 
 import platform
+import sys
 
 from llvmlite import ir
 from numba import types
@@ -20,6 +21,9 @@ _PAUSE = {  # LLVM's names, and arguments, of the instruction that processors ha
     "aarch64": ("llvm.aarch64.hint", (1,)),
     "arm64": ("llvm.aarch64.hint", (1,)),
 }
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None  # of system calls
+CAN_NAP = _FUTEX is not None
+_WAIT, _WAKE = 128, 129  # futex's operations, among threads of one process
 
 
 def pointer(context, builder, sig, args):
@@ -58,6 +62,50 @@ def pause(typingctx):
             i32 = ir.IntType(32)
             function = ir.FunctionType(ir.VoidType(), [i32] * len(given))
             builder.call(cgutils.get_or_insert_function(builder.module, function, name), [i32(x) for x in given])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _futex(context, builder, sig, args, operation, x, nanoseconds):
+    word = ir.IntType(64)
+    time = cgutils.alloca_once(builder, ir.ArrayType(word, 2))
+    for i, part in enumerate((word(0), nanoseconds)):
+        builder.store(part, builder.gep(time, [word(0), word(i)]))
+    kind = ir.FunctionType(word, [word], var_arg=True)
+    call = cgutils.get_or_insert_function(builder.module, kind, "syscall")
+    where = pointer(context, builder, sig, args)  # of its lower half, as numbers lie in memory
+    builder.call(call, [word(_FUTEX), where, word(operation), x, time, word(0), word(0)])
+    return context.get_dummy_value()
+
+
+@intrinsic
+def nap(typingctx, numbers, i, x, nanoseconds):
+    """Sleep while numbers[i] is x, until `wake`, at most so long. For the system only."""
+
+    def codegen(context, builder, sig, args):
+        return _futex(context, builder, sig, args, _WAIT, args[2], args[3])
+
+    return types.void(numbers, types.intp, types.int64, types.int64), codegen
+
+
+@intrinsic
+def wake(typingctx, numbers, i):
+    """End the `nap` of a thread that naps there."""
+
+    def codegen(context, builder, sig, args):
+        one = ir.IntType(64)(1)
+        return _futex(context, builder, sig, args, _WAKE, one, one)
+
+    return types.void(numbers, types.intp), codegen
+
+
+@intrinsic
+def fence(typingctx):
+    """What this thread has written before, others see before it reads what comes after."""
+
+    def codegen(context, builder, sig, args):
+        builder.fence("seq_cst")
         return context.get_dummy_value()
 
     return types.void(), codegen
