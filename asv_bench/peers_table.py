@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +387,13 @@ def main(
         "--seconds", type=float, default=SECONDS, metavar="S", help=f"about so long per row, {LEAST} rounds at least [9]"
     )
     parser.add_argument(
+        "--sample",
+        type=float,
+        metavar="S",
+        help="each library works so many seconds before the next one does [as the row says]; beside --load, a tenth of one "
+        "tells of bursts, and one of work that goes on",
+    )
+    parser.add_argument(
         "--load",
         type=_count,
         default=0,
@@ -423,6 +430,8 @@ def main(
             if len(row.timed) < 2:
                 print("  nothing to compare gvae with", file=sys.stderr)
                 continue
+            if options.sample is not None:
+                row = replace(row, sample=options.sample)
             with busy(options.load):
                 results += measure(name, row, options.rounds, options.seconds)
     if not results:
