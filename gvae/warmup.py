@@ -36,7 +36,9 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
     """
     started = time.perf_counter()
-    kernels = {name: kernel for name, kernel in _kernels() if threads.count() > 1 or name != "_share.serve"}
+    kernels = {
+        name: kernel for name, kernel in _kernels() if threads.count() > 1 or name not in ("_share.rouse", "_share.serve")
+    }
     before = _versions(kernels)
     steps = [step for dtype in PRECISIONS for step in _steps(np.dtype(dtype))]
     bar: Any = steps
