@@ -26,6 +26,7 @@ __all__ = ["compile_kernels", "is_cold"]
 PRECISIONS = ("float32", "float64")
 # (systems, variables): kernels may differ for a few systems, for a batch that fills SIMD lanes, and for one long system
 SIZES = [(3, 6), (130, 20), (1, 100_000)]
+BETWEEN_THREADS = ("_share.rouse", "_share.serve", "_wait.wait", "_wait.tell_and_wait")
 GRAPHS = [(0, 1), (0, 1, 2, 3), (0, 1, 4)]  # offsets: chain, band, lattice
 
 
@@ -36,9 +37,7 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
     """
     started = time.perf_counter()
-    kernels = {
-        name: kernel for name, kernel in _kernels() if threads.count() > 1 or name not in ("_share.rouse", "_share.serve")
-    }
+    kernels = {name: kernel for name, kernel in _kernels() if threads.count() > 1 or name not in BETWEEN_THREADS}
     before = _versions(kernels)
     steps = [step for dtype in PRECISIONS for step in _steps(np.dtype(dtype))]
     bar: Any = steps
