@@ -614,8 +614,9 @@ def _grey(settings: dict[str, Any], raw: np.ndarray) -> bool | None:
 def _binarization(settings: dict[str, Any], observation: str, x: np.ndarray) -> str:
     if settings["binarize"] is not None:
         return settings["binarize"]
-    grey = observation == "bernoulli" and settings["dequantize"] is None and bool(((x > 0) & (x < 1)).any())
-    return "dynamic" if grey else "none"
+    may_be_grey = observation == "bernoulli" and settings["dequantize"] is None
+    parts = (x[i : i + 1000] for i in range(0, len(x), 1000))  # grey shows in the first of them, as a rule
+    return "dynamic" if may_be_grey and any(((part > 0) & (part < 1)).any() for part in parts) else "none"
 
 
 def _check_widths(settings: dict[str, Any], n_inputs: int, observation: str, n_parameters: int) -> None:

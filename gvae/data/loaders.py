@@ -15,12 +15,14 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from gvae import threads
 from gvae.distributions import Support
 from gvae.errors import DataError, DependencyError
 
@@ -181,10 +183,22 @@ def _assemble(name, where, train, test=None, train_labels=None, test_labels=None
     dtype = np.float64 if any(x.dtype.str[1:] == "f8" for x in (train, test)) else np.float32
     grey = any(x.dtype == np.uint8 and x.max() > 1 for x in (train, test))
     train, test = (
-        np.divide(x, 255, dtype=dtype, order="C") if grey and x.dtype == np.uint8 else np.ascontiguousarray(x, dtype=dtype)
-        for x in (train, test)
+        _scaled(x, dtype) if grey and x.dtype == np.uint8 else np.ascontiguousarray(x, dtype=dtype) for x in (train, test)
     )
     return Dataset(name, train, test, train_labels, test_labels, image_shape)
+
+
+def _scaled(x, dtype):
+    """x / 255 as C-contiguous rows; by all CPUs, because memory that is new to a virtual machine takes longer than dividing."""
+    out = np.empty(x.shape, dtype)
+
+    def scale(first):
+        rows = slice(first, first + 1000)
+        np.divide(x[rows], 255, out=out[rows], dtype=dtype)
+
+    with ThreadPoolExecutor(threads.cpus()) as pool:
+        list(pool.map(scale, range(0, len(x), 1000)))
+    return out
 
 
 def _hold_out(x, labels, every):
