@@ -3,7 +3,8 @@
 Numba compiles in one thread, and a first training step needs a dozen kernels, of some seconds each. `rehearsed(run)` lists
 the launches that a function makes without making them, and `compile_calls` has their kernels compiled: each process takes
 those that nobody has claimed yet, this one from the front, the others from the back. What they leave in the cache on disk is
-loaded where it is used. It is for programs that own their process: `asked` says so, and trainers heed it.
+loaded where it is used. It is for programs that own their process: `asked` says so, and has the others start while data are
+read; trainers heed it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ import contextlib
 import importlib
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,21 +30,41 @@ MOST = 4  # processes: a step has few kernels that take long
 Call = tuple[str, str, tuple]  # the module of a kernel, its name, arguments of the types of a call
 
 _wanted = False
+_others: list[subprocess.Popen] = []  # who wait for calls
 
 
 @contextlib.contextmanager
 def asked(wanted: bool) -> Iterator[None]:
     """In the block, a trainer's first step has its kernels compiled by several processes, if that is wanted."""
-    global _wanted
-    before, _wanted = _wanted, wanted
+    global _wanted, _others
+    before, _wanted, _others = (_wanted, _others), wanted, _started() if wanted else []
     try:
         yield
     finally:
-        _wanted = before
+        _end(_others)
+        _wanted, _others = before
 
 
 def is_wanted() -> bool:
     return _wanted
+
+
+def _started() -> list[subprocess.Popen]:
+    """Processes that make themselves ready, and wait for calls."""
+    from gvae.kernels.cpu import _share
+
+    if _share.share.stats.cache_path is None:  # what they compile would be lost
+        return []
+    settings: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    settings |= {"stdin": subprocess.PIPE, "start_new_session": True}  # a session of its own, which Ctrl-C does not reach
+    command = [sys.executable, "-m", "gvae.ahead"]
+    return [subprocess.Popen(command, **settings) for _ in range(min(threads.count(), threads.cpus(), MOST) - 1)]
+
+
+def _end(others: list[subprocess.Popen]) -> None:
+    for other in others:
+        other.kill()
+        other.communicate()
 
 
 class _Rehearsal(capture.Graph):
@@ -77,26 +96,20 @@ def rehearsed(run: Callable[[Callable[[np.ndarray], Any]], Any]) -> list[Call]:
 def compile_calls(calls: list[Call]) -> None:
     """Have the kernels in the cache, or in this process: all of them but for what another process has claimed and then not
     done."""
-    from gvae.kernels.cpu import _share
-
-    if _share.share.stats.cache_path is None:  # what others compile would be lost
-        return
-    folder = tempfile.mkdtemp(prefix="gvae-ahead-")
-    others: list[subprocess.Popen] = []
+    global _others
+    others, _others = _others or _started(), []
     try:
-        Path(folder, "calls").write_bytes(pickle.dumps(calls))
-        for _ in range(min(threads.count(), threads.cpus(), MOST, len(calls)) - 1):
-            quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-            command = [sys.executable, "-m", "gvae.ahead", folder]
-            others.append(subprocess.Popen(command, start_new_session=True, **quiet))  # which Ctrl-C does not reach
-        _compile_unclaimed(calls, range(len(calls)), folder)
-        for other in others:
-            other.wait()
+        with tempfile.TemporaryDirectory(prefix="gvae-ahead-", ignore_cleanup_errors=True) as folder:
+            for other in others:
+                with contextlib.suppress(OSError):  # it has ended
+                    stream: Any = other.stdin
+                    stream.write(pickle.dumps((folder, calls)))
+                    stream.close()
+            _compile_unclaimed(calls, range(len(calls)), folder)
+            for other in others:
+                other.wait()
     finally:
-        for other in others:
-            other.kill()
-            other.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        _end(others)
 
 
 def _compile_unclaimed(calls: list[Call], order: Iterable[int], folder: str) -> None:
@@ -120,11 +133,12 @@ def _alike(x: Any, y: Any) -> bool:
     return type(x) is type(y) and (not isinstance(x, np.ndarray) or (x.dtype, x.ndim) == (y.dtype, y.ndim))
 
 
-def _help(folder: str) -> None:
+def _help() -> None:
     """What another process does."""
-    calls = pickle.loads(Path(folder, "calls").read_bytes())
+    threads.prepare()
+    folder, calls = pickle.load(sys.stdin.buffer)
     _compile_unclaimed(calls, reversed(range(len(calls))), folder)
 
 
 if __name__ == "__main__":
-    _help(sys.argv[1])
+    _help()

@@ -367,24 +367,25 @@ def _train(options: argparse.Namespace) -> None:
     cold = warmup.is_cold()
     if not options.quiet and cold:
         print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
-    source, data_dir = _source(options, run, notes)
-    dataset = data.load(source, data_dir=data_dir)
-    support = data_support(model.observation, model.binarize, dataset.train.shape[1])
-    for split, rows in (("training", dataset.train), ("test", dataset.test)):
-        data.check_support(rows, support, f"{dataset.name}, {split} rows")
-    source = source if source in data.dataset_names() else _absolute(source)
-    folder = None if data_dir is None else _absolute(data_dir)
-    notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
-    validation = dataset.test if model.patience is None else None  # early stopping must not look at the test rows
-    settings = {"run": run, "resume": options.resume is not None, "save_every": options.save_every, "notes": notes}
-    with _Interruptible() as interrupted, ahead.asked(cold):
-        try:
-            model.fit(dataset.train, validation=validation, stop=interrupted, **settings)
-        except StoppedError as stopped:
-            raise _Signalled(interrupted.number, f"{stopped}; {_how_to_resume(run)}") from None
-        except KeyboardInterrupt:
-            kept = Path(run, "checkpoint.safetensors").exists()
-            raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None
+    with ahead.asked(cold):
+        source, data_dir = _source(options, run, notes)
+        dataset = data.load(source, data_dir=data_dir)
+        support = data_support(model.observation, model.binarize, dataset.train.shape[1])
+        for split, rows in (("training", dataset.train), ("test", dataset.test)):
+            data.check_support(rows, support, f"{dataset.name}, {split} rows")
+        source = source if source in data.dataset_names() else _absolute(source)
+        folder = None if data_dir is None else _absolute(data_dir)
+        notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
+        validation = dataset.test if model.patience is None else None  # early stopping must not look at the test rows
+        settings = {"run": run, "resume": options.resume is not None, "save_every": options.save_every, "notes": notes}
+        with _Interruptible() as interrupted:
+            try:
+                model.fit(dataset.train, validation=validation, stop=interrupted, **settings)
+            except StoppedError as stopped:
+                raise _Signalled(interrupted.number, f"{stopped}; {_how_to_resume(run)}") from None
+            except KeyboardInterrupt:
+                kept = Path(run, "checkpoint.safetensors").exists()
+                raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None
     if not options.quiet:
         _summarize(run, model)
 

@@ -99,6 +99,11 @@ def over(
             raise error
 
 
+def prepare() -> None:
+    """Have workers now, and what they and their callers wait by compiled, and not when first there is work."""
+    _idle.extend(_claim(count() - 1))
+
+
 def worth(n: int, work: int, step: int) -> int:
     """How many shares a call of `over` is worth."""
     return 1 if work < 2 * SHARE else min(work // SHARE, -(-n // step))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +159,8 @@ calls = [("gvae.kernels.cpu.optim", "adam", (f, f, f, f, s, s, s, s)), ("gvae.ke
 WORK = """
 packed, here = _share.packed, []
 _share.packed = lambda kernel, arguments: (here.append(kernel.__name__), packed(kernel, arguments))
-ahead.compile_calls(calls)
+with ahead.asked(True):
+    ahead.compile_calls(calls)
 _share.packed = packed
 """
 LOOK = """
@@ -176,9 +179,10 @@ def python(code, folder, **variables):
 
 
 @pytest.mark.skipif(threads.cpus() < 2, reason="one process compiles alone on one CPU")
-def test_two_processes_share_the_work(tmp_path):
-    slow = "time.sleep(0.1); packed_ = _share.packed; time_ = time\n"
-    here, _, _ = python(CALLS + slow + WORK.replace("(here", "(time.sleep(1.5), here") + LOOK, tmp_path)
+@pytest.mark.parametrize("asked", [True, False])
+def test_two_processes_share_the_work(tmp_path, asked):
+    work = WORK.replace("(here", "(time.sleep(1.5), here").replace("(True)", f"({asked})")
+    here, _, _ = python(CALLS + work + LOOK, tmp_path)
     assert 0 < len(here) < 4  # the other one has had the rest
     assert not list(tmp_path.glob("gvae-ahead-*"))
     _, hits, misses = python(CALLS + "here = []\n" + LOOK, tmp_path)
@@ -218,3 +222,42 @@ def test_an_interrupt_ends_the_others(monkeypatch, tmp_path, error):
         ahead.compile_calls([("a", "b", ()), ("c", "d", ()), ("e", "f", ())])
     assert [process.poll() for process in begun] == [-9, -9]
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.skipif(threads.cpus() < 2, reason="there is nobody on one CPU")
+def test_who_waits_for_calls_goes_with_the_block(monkeypatch):
+    begun, Popen = [], subprocess.Popen
+    monkeypatch.setattr(ahead.subprocess, "Popen", lambda *a, **k: begun.append(Popen(*a, **k)) or begun[-1])
+    monkeypatch.setenv("GVAE_NUM_THREADS", "2")
+    with contextlib.suppress(ZeroDivisionError), ahead.asked(True):
+        assert [process.poll() for process in begun] == [None]
+        raise ZeroDivisionError
+    assert [process.poll() for process in begun] == [-9]
+    with ahead.asked(True):
+        begun[-1].kill()
+        begun[-1].wait()
+        ahead.compile_calls([("gvae.kernels.cpu.no_such", "kernel", ())] * 3)  # the pipe is broken
+        ahead.compile_calls([])  # and those of a second model have processes of their own
+        assert len(begun) == 3
+        assert begun[-1].returncode == 0
+    with ahead.asked(False):
+        assert len(begun) == 3
+
+
+@pytest.mark.skipif(threads.cpus() < 2, reason="there is nobody on one CPU")
+def test_who_waits_for_calls_goes_with_who_asked(tmp_path):
+    code = """
+import json, os
+from gvae import ahead
+block = ahead.asked(True)
+block.__enter__()
+print(json.dumps(ahead._others[0].pid), flush=True)
+os._exit(0)
+"""
+    pid = python(code, tmp_path, GVAE_NUM_THREADS="2")
+    for _ in range(600):
+        if not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+            return
+        time.sleep(0.1)
+    os.kill(pid, 9)
+    pytest.fail("it is still there")

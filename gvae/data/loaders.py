@@ -189,7 +189,7 @@ def _assemble(name, where, train, test=None, train_labels=None, test_labels=None
 
 
 def _scaled(x, dtype):
-    """x / 255 as C-contiguous rows; by all CPUs, because memory that is new to a virtual machine takes longer than dividing."""
+    """x / 255 as C-contiguous rows; by all CPUs, because to a virtual machine new memory takes longer than dividing."""
     out = np.empty(x.shape, dtype)
 
     def scale(first):
