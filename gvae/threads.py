@@ -32,7 +32,7 @@ import numpy as np
 
 from gvae.errors import ConfigError
 
-__all__ = ["Stopped", "count", "cpus", "each", "go_on", "over", "pack", "run", "worth"]
+__all__ = ["Pace", "Stopped", "count", "cpus", "each", "go_on", "over", "pack", "prepare", "run", "worth"]
 
 VARIABLE = "GVAE_NUM_THREADS"
 SHARE = 1 << 16  # numbers read and written that are worth another thread
@@ -70,7 +70,7 @@ def over(
     stop : set when the caller is interrupted. An interrupt is raised only when no thread works on the arguments any more.
     """
     shares = worth(n, work, step)
-    workers = _claim(min(count(), shares) - 1) if shares > 1 else []
+    workers = _claim(min(count(), shares) - 1) if shares > 1 and not _here.alone else []
     if not workers:
         kernel(*arguments, 0, n)
         return
@@ -104,6 +104,50 @@ def prepare() -> None:
     _idle.extend(_claim(count() - 1))
 
 
+class Pace:
+    """For work that comes again and again, as training steps do: by several threads or by the caller's alone, whichever has
+    been faster lately.
+
+        with pace:
+            step()
+
+    On a machine at rest several are faster. Where other processes keep the CPUs busy, threads that share small kernels wait
+    for each other's turns, and one may be done sooner; no rule tells beforehand. So now and then the other way is tried.
+    """
+
+    def __init__(self) -> None:
+        self.alone = False  # the way that is taken, but for trials
+        self.seconds: dict[bool, float] = {}  # of the ways: running averages
+        self.left = FIRST  # times until the next trial, which goes down to -TRIAL
+        self.last = False
+
+    def __enter__(self) -> None:
+        self.before, _here.alone = _here.alone, self.alone != (self.left <= 0)
+        self.began = time.perf_counter()
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        taken, way = time.perf_counter() - self.began, _here.alone
+        _here.alone = self.before
+        self.left -= 1
+        changed, self.last = way != self.last, way
+        if kind is not None or changed or (not self.seconds and self.left > FIRST // 2):
+            return  # not what it takes as a rule: workers have to wake up, or, at first, kernels are compiled
+        average = self.seconds.get(way, taken)
+        self.seconds[way] = average + RECENT * (min(taken, 2 * average) - average)  # a single hiccup says little
+        if -TRIAL < self.left <= 0 or len(self.seconds) < 2:
+            return
+        faster, slower = sorted(self.seconds, key=lambda way: self.seconds[way])
+        ratio = self.seconds[slower] / self.seconds[faster]
+        if (faster != self.alone and ratio > CLEAR) or self.left <= 0:
+            self.alone = faster if ratio > CLEAR else self.alone
+            self.left = SELDOM if ratio > CLEAR else OFTEN
+
+
+FIRST, OFTEN, SELDOM, TRIAL = 20, 50, 200, 4  # times
+RECENT = 0.2  # of a running average is the last time
+CLEAR = 1.15  # what is slower by less may be as fast
+
+
 def worth(n: int, work: int, step: int) -> int:
     """How many shares a call of `over` is worth."""
     return 1 if work < 2 * SHARE else min(work // SHARE, -(-n // step))
@@ -123,7 +167,7 @@ def run(launches: np.ndarray, most: int) -> None:
     any of them is worth."""
     from gvae.kernels.cpu import _share
 
-    workers = _claim(min(count(), most) - 1) if most > 1 else []
+    workers = _claim(min(count(), most) - 1) if most > 1 and not _here.alone else []
     if _together(workers, lambda crew: _share.run(_table, crew, launches)):
         raise MemoryError("a kernel has no memory for its scratch")
 
@@ -139,7 +183,7 @@ def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     stop = threading.Event()
 
     def some(lo: int, hi: int) -> None:
-        before, _here.stop = getattr(_here, "stop", None), stop
+        before, _here.stop = _here.stop, stop
         try:
             for i in range(lo, hi):
                 results[i] = contexts[i].run(function, items[i])
@@ -155,8 +199,7 @@ def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
 def go_on() -> None:
     """Called now and then by what `each` runs for long: raises Stopped once the caller of `each` was interrupted."""
-    stop = getattr(_here, "stop", None)
-    if stop is not None and stop.is_set():
+    if _here.stop is not None and _here.stop.is_set():
         raise Stopped
 
 
@@ -164,7 +207,14 @@ class Stopped(Exception):
     """An interrupt has reached the thread for which this one works."""
 
 
-_here = threading.local()
+class _Here(threading.local):
+    """Of a thread: what interrupts it in `each`, and whether it goes on without others (see Pace)."""
+
+    stop: threading.Event | None = None
+    alone = False
+
+
+_here = _Here()
 
 
 POSTED, CODE, TAKEN, DONE_WITH = 0, 1, 16, 32  # what a worker's numbers stand for: see gvae.kernels.cpu._share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -14,8 +15,9 @@ import weakref
 import numpy as np
 import pytest
 
-from gvae import ops, threads
+from gvae import models, ops, threads, training
 from gvae.autodiff import gradient
+from gvae.data import Table
 from gvae.errors import ConfigError
 from gvae.kernels.cpu import _share, _wait
 from gvae.kernels.cpu._jit import kernel
@@ -310,12 +312,14 @@ def meet(flags, limit, lo, hi):
 
 
 @kernel
-def linger(x, limit, lo, hi):
-    """The second share takes long."""
+def leave(flags, limit, lo, hi):
+    """The first share ends when the second one has begun, which takes long."""
     if lo > 0:
+        _wait.tell(flags, 1, 1)
         for _ in range(limit):
             _wait.pause()
-        x[0] += 1
+    else:
+        _wait.wait(flags, 1, 0, 10**7)
 
 
 @pytest.fixture
@@ -336,20 +340,15 @@ needs_naps = pytest.mark.skipif(not _wait.CAN_NAP or threads.cpus() < 2, reason=
 @needs_naps
 def test_a_late_worker_naps_for_a_while(numbers):
     """Who looks out on a busy CPU uses up its part of it."""
-    x, flags = np.zeros(1), np.zeros(4, np.int64)
-    threads.over(linger, x, 1, n=2, work=1 << 20)  # compiles
-    numbers[_share.NAPS] = 0
-    threads.over(linger, x, 20 * _share.LATE, n=2, work=1 << 20)
+    flags = np.zeros(4, np.int64)
+    threads.over(leave, flags, 1, n=2, work=1 << 20)  # compiles
+    numbers[_share.NAPS], flags[:] = 0, 0
+    threads.over(leave, flags, 20 * _share.LATE, n=2, work=1 << 20)
     assert numbers[_share.NAPS] == _share.AFTER_LATE
-    assert x[0] == 2
-    for _ in range(50):  # where it is in time, it looks out again some day
-        before = numbers[_share.NAPS]
+    for left in range(_share.AFTER_LATE - 1, _share.AFTER_LATE - 50, -1):  # whatever comes then, it looks out again some day
         flags[:] = 0
-        threads.over(meet, flags, 10**7, n=2, work=1 << 20)
-        if numbers[_share.NAPS] == before - 1:
-            break
-    else:
-        pytest.fail("it was late fifty times")
+        threads.over(leave, flags, 10 * _share.LATE * (left % 2), n=2, work=1 << 20)
+        assert numbers[_share.NAPS] == left
 
 
 @needs_naps
@@ -381,12 +380,101 @@ def test_a_worker_is_woken_from_its_nap(numbers):
             compiled()
             numbers[_share.NAPS] = 1000
             until = time.perf_counter() + 1
-            while not numbers[_share.NAPPING] and time.perf_counter() < until:
+            while numbers[_share.STATE] != _share.NAPPING and time.perf_counter() < until:
                 time.sleep(0)
             start = time.perf_counter()
             share()
             times.append(time.perf_counter() - start)
         assert min(times) < 0.4 * _share.NAP / 1e9
+
+
+@needs_naps
+def test_a_worker_that_slept_is_not_late(numbers):
+    """It was not looking out, as after some of the caller's Python: that says nothing of the machine."""
+    flags = np.zeros(4, np.int64)
+    threads.over(meet, flags, 1, n=2, work=1 << 20)
+    numbers[_share.NAPS] = 0
+    for _ in range(20):
+        until = time.perf_counter() + 10
+        while numbers[_share.STATE] != _share.AWAY and time.perf_counter() < until:
+            time.sleep(1e-3)
+        flags[:] = 0
+        threads.over(meet, flags, 1, n=2, work=1 << 20)  # the caller, who is done at once, takes the other share back
+        assert numbers[_share.NAPS] == 0
+
+
+# ---- together or alone
+
+
+class Work:
+    """Times of a piece of work by how it is done, and how it was done."""
+
+    def __init__(self, monkeypatch, **seconds):
+        self.now, self.ways, self.pace = 0.0, [], threads.Pace()
+        self.seconds = seconds
+        monkeypatch.setattr(threads, "time", type("time", (), {"perf_counter": lambda: self.now}))
+
+    def __call__(self, times, **seconds):
+        """How many of so many times it is done alone."""
+        self.seconds |= seconds
+        before = len(self.ways)
+        for _ in range(times):
+            with self.pace:
+                self.ways.append(threads._here.alone)
+                self.now += self.seconds["alone" if threads._here.alone else "together"]
+        return sum(self.ways[before:])
+
+
+def test_the_faster_way_is_taken(monkeypatch):
+    work = Work(monkeypatch, together=2.0, alone=3.0)
+    assert work(1000) <= 5 * threads.TRIAL
+    assert 0 < work(1000) <= 5 * threads.TRIAL
+    assert work(1, together=40.0) == 0  # a hiccup
+    assert work(100, together=2.0) <= threads.TRIAL
+    assert work(100, together=6.0) >= 80  # it shows at once
+    assert work(1000) >= 1000 - 6 * threads.TRIAL
+    assert work(3000, together=2.0) < 2500  # and that it is over, sooner or later
+    assert work(1000) <= 6 * threads.TRIAL
+    work = Work(monkeypatch, together=2.0, alone=2.1)
+    assert work(1000) <= 1000 * (threads.TRIAL + 1) / threads.OFTEN
+
+
+def test_what_comes_first_does_not_count(monkeypatch):
+    """Kernels are compiled then."""
+    work = Work(monkeypatch, together=20.0, alone=3.0)
+    work(1)
+    assert work(500, together=2.0) <= 4 * threads.TRIAL
+
+
+def test_whoever_goes_alone_has_no_worker(numbers, monkeypatch):
+    pace, flags = threads.Pace(), np.zeros(4, np.int64)
+    pace.alone = True
+    posted = numbers[_share.POSTED]
+    with contextlib.suppress(ZeroDivisionError), pace:
+        threads.over(meet, flags, 1000, n=2, work=1 << 20)
+        threads.run(np.zeros((0, 6), np.int64), 2)
+        raise ZeroDivisionError
+    assert numbers[_share.POSTED] == posted
+    assert not pace.seconds
+    threads.over(meet, flags, 1000, n=2, work=1 << 20)
+    assert numbers[_share.POSTED] == posted + 1
+
+
+@pytest.mark.parametrize("overridden", [False, True])
+def test_training_takes_its_steps_by_the_faster_way(monkeypatch, overridden):
+    begun, enter = [], threads.Pace.__enter__
+    monkeypatch.setattr(threads.Pace, "__enter__", lambda self: begun.append(self) or enter(self))
+    x = np.random.default_rng(0).random((40, 6), np.float32)
+    model = models.VAE(6, 2, hidden=(4,))
+
+    class Own(training.Trainer):
+        def step(self, batch):
+            return super().step(batch)
+
+    trainer = (Own if overridden else training.Trainer)(model)
+    training.train(model, Table(x), epochs=1, batch_size=1, trainer=trainer)
+    assert begun == [trainer.pace] * 40  # each step once
+    assert set(trainer.pace.seconds) == {False, True}
 
 
 def test_each_runs_items_at_once_in_the_callers_context(monkeypatch):

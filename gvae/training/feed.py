@@ -9,6 +9,7 @@ possible, run again and again; with the same bits, over memory that is used agai
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from functools import cached_property
 from typing import Any
@@ -54,15 +55,14 @@ class Pass:
 
     def _step(self, i: int) -> None:
         trainer, rows = self.trainer, slice(i * self.batch_size, (i + 1) * self.batch_size)
-        batch, sums = self.table.batch(self.there[rows], random.fold_in(self.key, i)), trainer.epoch.sums
-        if type(trainer).step is STEP:
-            metrics, update = trainer.prepare(batch)
-        else:
-            metrics, update = trainer.step(batch), None
-        added = {name: sums.get(name, 0.0) + np.float64(len(batch)) * x for name, x in metrics.items()}
-        if update is not None:
-            update()
-        sums.update(added)
+        own = type(trainer).step is not STEP  # which keeps the pace by itself
+        with contextlib.nullcontext() if own else trainer.pace:
+            batch, sums = self.table.batch(self.there[rows], random.fold_in(self.key, i)), trainer.epoch.sums
+            metrics, update = (trainer.step(batch), None) if own else trainer.prepare(batch)
+            added = {name: sums.get(name, 0.0) + np.float64(len(batch)) * x for name, x in metrics.items()}
+            if update is not None:
+                update()
+            sums.update(added)
 
     def _fed(self, i: int) -> bool:
         """Step i by the trainer's feed, if that is possible: it is for full batches, from the second replayed step on."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import ahead, autodiff, dispatch, random
+from gvae import ahead, autodiff, dispatch, random, threads
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, NonFiniteError, RunError
 from gvae.nn import Parameters
@@ -120,6 +120,7 @@ class Trainer:
         self.replays = Replays(graphs) if replays and pure else None
         self.reported: tuple[str, ...] = ()  # the names of the last step's metrics
         self.graphs = graphs
+        self.pace = threads.Pace()
         self.feed: Any = None  # of gvae.training.feed, while there is one
 
     def step(self, batch: Batch) -> dict[str, Any]:
@@ -129,8 +130,9 @@ class Trainer:
         Raises NonFiniteError if the bound or a gradient is not finite, and then has changed nothing but the gradient (and
         the batch's own parameters, by earlier steps of `row_steps`); on a device nothing is looked at.
         """
-        metrics, update = self.prepare(batch)
-        update()
+        with self.pace:
+            metrics, update = self.prepare(batch)
+            update()
         return metrics
 
     def rate(self, step: int) -> float:

@@ -28,7 +28,8 @@ from gvae.kernels.cpu._wait import CAN_NAP, fence, look, nap, pause, pointer, te
 POSTED, CLAIMED, DONE = 0, 16, 32
 CODE, KERNEL, PLACE, LO, HI = 1, 2, 3, 4, 5  # beside POSTED: what a posted share is; CODE 0: one in Python
 NAPS = 6  # beside POSTED: how many shares the worker is still to sleep before, instead of looking out
-FAILED, NAPPING = 33, 34  # beside DONE
+FAILED, STATE = 33, 34  # beside DONE
+AWAY, LOOKING, NAPPING = 0, 1, 2  # states of a worker: not in `serve`; there; asleep there
 WIDTH = 48
 LATE = 4000  # looks, of 30 ns and more
 NAP = 1_000_000  # nanoseconds at most
@@ -114,7 +115,7 @@ def rouse(numbers):
     """What has just been posted ends its worker's nap."""
     if CAN_NAP:
         fence()
-        if look(numbers, NAPPING) != 0:
+        if look(numbers, STATE) == NAPPING:
             wake(numbers, POSTED)
 
 
@@ -123,10 +124,10 @@ def spread(table, crew, shares, address, code, place, n, step):
     """A kernel over all of [0, n), cut into `shares` at multiples of `step`, with workers that are rows of the table
     (W, WIDTH): the first of crew. Returns how many shares failed.
 
-    A worker that is late, for it had not begun when the caller was done, or lets the caller look out for it many times, may
-    have lost its CPU to somebody else. For a while it sleeps before each share from then on: who looks out uses up its part
-    of a busy CPU, and is then absent when there is work, while who sleeps is woken at once, and where there is room. On an
-    idle machine to look out is faster.
+    A worker that looks out and is late, for it had not begun when the caller was done, or lets the caller look out for it
+    many times, may have lost its CPU to somebody else. For a while it sleeps before each share from then on: who looks out
+    uses up its part of a busy CPU, and is then absent when there is work, while who sleeps is woken at once, and where there
+    is room. On an idle machine to look out is faster: whether it is idle shows only when the worker looks out again.
     """
     steps = -(-n // step)
     for i in range(1, shares):
@@ -141,19 +142,21 @@ def spread(table, crew, shares, address, code, place, n, step):
     failed = begin(code, address, place, 0, n if shares == 1 else steps // shares * step)
     for i in range(1, shares):
         numbers = table[crew[i - 1]]
+        looking = look(numbers, STATE) == LOOKING
         if claim(numbers, CLAIMED, numbers[POSTED]):
             failed += begin(code, address, place, numbers[LO], numbers[HI])
-            numbers[NAPS] = AFTER_LATE
-            continue
-        looked = 0
-        while look(numbers, DONE) != numbers[POSTED]:
-            pause()
-            looked += 1
-        failed += numbers[FAILED]
-        if looked > LATE:
-            numbers[NAPS] = AFTER_LATE
-        elif numbers[NAPS] > 0:
+            late = looking
+        else:
+            looked = 0
+            while look(numbers, DONE) != numbers[POSTED]:
+                pause()
+                looked += 1
+            failed += numbers[FAILED]
+            late = looked > LATE
+        if numbers[NAPS] > 0:
             numbers[NAPS] -= 1
+        elif late:
+            numbers[NAPS] = AFTER_LATE
     return failed
 
 
@@ -185,6 +188,7 @@ def serve(numbers, posted, looks):
     """Tell that share `posted` is done, and do those that come, until so many looks find none, or one in Python: the number
     of the last one done."""
     tell(numbers, DONE, posted)
+    tell(numbers, STATE, LOOKING)
     looked = 0
     while True:
         seen = look(numbers, POSTED)
@@ -198,15 +202,16 @@ def serve(numbers, posted, looks):
         elif looked >= looks:
             break
         elif CAN_NAP and look(numbers, NAPS) > 0:
-            tell(numbers, NAPPING, 1)
+            tell(numbers, STATE, NAPPING)
             fence()
             if look(numbers, POSTED) == posted:
                 nap(numbers, POSTED, posted & 0xFFFFFFFF, NAP)
-            tell(numbers, NAPPING, 0)
+            tell(numbers, STATE, LOOKING)
             looked += 1 + looks // 16
         else:
             pause()
             looked += 1
+    tell(numbers, STATE, AWAY)
     return posted
 
 
