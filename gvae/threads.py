@@ -13,7 +13,8 @@ within a few us: see gvae.kernels.cpu._share. A share in Python (a ufunc's) cost
 has it sleeps, hence the caller publishes such a share in compiled code, and stays there until the worker has taken it and
 passed the arguments on.
 
-A worker that was late keeps off its caller's CPU from then on, if there is another: see `_spread`.
+Where other processes keep the CPUs busy, a worker that was late sleeps between shares for a while: see
+gvae.kernels.cpu._share. What comes again and again goes on in one thread if that is faster: see `Pace`.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.alone = False  # the way that is taken, but for trials
+        self.alone = False  # the way that is taken, trials apart
         self.seconds: dict[bool, float] = {}  # of the ways: running averages
         self.left = FIRST  # times until the next trial, which goes down to -TRIAL
         self.last = False
@@ -217,7 +218,8 @@ class _Here(threading.local):
 _here = _Here()
 
 
-POSTED, CODE, TAKEN, DONE_WITH = 0, 1, 16, 32  # what a worker's numbers stand for: see gvae.kernels.cpu._share
+POSTED, CODE, TAKEN, DONE_WITH, STATE = 0, 1, 16, 32, 34  # what a worker's numbers stand for: see gvae.kernels.cpu._share
+NAPPING = 2  # a STATE
 WIDTH = 48
 MOST = 1024  # workers
 
@@ -247,7 +249,7 @@ class _Worker:
         self.shares = {posted: share}  # first: an interrupt in between leaves nothing to wait for
         self.posted = posted
         taken, numbers[CODE] = int(numbers[TAKEN]), 0
-        if self.asleep:
+        if self.asleep or numbers[STATE] == NAPPING:
             numbers[POSTED] = self.posted
         elif self.tell_and_wait(numbers, POSTED, self.posted, TAKEN, taken, self.take, self.enter) != taken:
             return

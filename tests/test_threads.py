@@ -224,12 +224,13 @@ def test_training_has_the_same_bits_for_every_number_of_threads(tmp_path):
 
 
 def test_a_share_that_nobody_began_is_taken_back_and_holds_no_arrays(monkeypatch):
-    """A worker that the bell does not reach sleeps on; its share must not keep memory, or a step's memory doubles."""
+    """A worker that nothing reaches sleeps on; its share must not keep memory, or a step's memory doubles."""
     monkeypatch.setenv(threads.VARIABLE, "2")
     threads.over(lambda lo, hi: None, n=2, work=1 << 30)  # there is a worker
-    while not all(worker.asleep for worker in threads._workers):
+    while not all(worker.asleep or worker.numbers[_share.STATE] == _share.NAPPING for worker in threads._workers):
         time.sleep(0.01)
     monkeypatch.setattr(threads._Worker, "ring", lambda self: None)
+    monkeypatch.setattr(_share, "rouse", lambda numbers: None)
     array = np.zeros(10)
     gone = weakref.ref(array)
     seen = []
@@ -342,8 +343,11 @@ def test_a_late_worker_naps_for_a_while(numbers):
     """Who looks out on a busy CPU uses up its part of it."""
     flags = np.zeros(4, np.int64)
     threads.over(leave, flags, 1, n=2, work=1 << 20)  # compiles
-    numbers[_share.NAPS], flags[:] = 0, 0
-    threads.over(leave, flags, 20 * _share.LATE, n=2, work=1 << 20)
+    for _ in range(100):  # the caller may have no CPU itself while it is to look out
+        numbers[_share.NAPS], flags[:] = 0, 0
+        threads.over(leave, flags, 20 * _share.LATE, n=2, work=1 << 20)
+        if numbers[_share.NAPS]:
+            break
     assert numbers[_share.NAPS] == _share.AFTER_LATE
     for left in range(_share.AFTER_LATE - 1, _share.AFTER_LATE - 50, -1):  # whatever comes then, it looks out again some day
         flags[:] = 0
@@ -353,9 +357,8 @@ def test_a_late_worker_naps_for_a_while(numbers):
 
 @needs_naps
 def test_a_worker_is_woken_from_its_nap(numbers):
-    """For compiled shares and for others. A nap that nobody ends takes a millisecond."""
-    flags, times = np.zeros(4, np.int64), []
-    began = threading.Event()
+    """For compiled shares and for others. A nap that nobody ends takes half a second."""
+    flags, began = np.zeros(4, np.int64), threading.Event()
 
     def other(lo, hi):
         if lo > 0:
@@ -374,8 +377,7 @@ def test_a_worker_is_woken_from_its_nap(numbers):
         assert began.is_set()
 
     for share in (compiled, python):
-        times = []
-        for _ in range(40):
+        for _ in range(400):
             numbers[_share.NAPS] = 1000
             compiled()
             numbers[_share.NAPS] = 1000
@@ -384,8 +386,10 @@ def test_a_worker_is_woken_from_its_nap(numbers):
                 time.sleep(0)
             start = time.perf_counter()
             share()
-            times.append(time.perf_counter() - start)
-        assert min(times) < 0.4 * _share.NAP / 1e9
+            if time.perf_counter() - start < 0.1:  # and not after the nap
+                break
+        else:
+            pytest.fail("nobody ends its naps")
 
 
 @needs_naps
@@ -396,7 +400,9 @@ def test_a_worker_that_slept_is_not_late(numbers):
     numbers[_share.NAPS] = 0
     for _ in range(20):
         until = time.perf_counter() + 10
-        while numbers[_share.STATE] != _share.AWAY and time.perf_counter() < until:
+        while numbers[_share.DONE] != numbers[_share.POSTED] and time.perf_counter() < until:
+            time.sleep(1e-3)  # not asleep any more
+        while numbers[_share.STATE] != _share.NAPPING and time.perf_counter() < until:
             time.sleep(1e-3)
         flags[:] = 0
         threads.over(meet, flags, 1, n=2, work=1 << 20)  # the caller, who is done at once, takes the other share back
@@ -441,7 +447,7 @@ def test_the_faster_way_is_taken(monkeypatch):
 
 def test_what_comes_first_does_not_count(monkeypatch):
     """Kernels are compiled then."""
-    work = Work(monkeypatch, together=20.0, alone=3.0)
+    work = Work(monkeypatch, together=2e4, alone=3.0)
     work(1)
     assert work(500, together=2.0) <= 4 * threads.TRIAL
 

@@ -28,11 +28,12 @@ from gvae.kernels.cpu._wait import CAN_NAP, fence, look, nap, pause, pointer, te
 POSTED, CLAIMED, DONE = 0, 16, 32
 CODE, KERNEL, PLACE, LO, HI = 1, 2, 3, 4, 5  # beside POSTED: what a posted share is; CODE 0: one in Python
 NAPS = 6  # beside POSTED: how many shares the worker is still to sleep before, instead of looking out
+READY = 7  # beside POSTED: whether the worker looked out when the share came
 FAILED, STATE = 33, 34  # beside DONE
 AWAY, LOOKING, NAPPING = 0, 1, 2  # states of a worker: not in `serve`; there; asleep there
 WIDTH = 48
 LATE = 4000  # looks, of 30 ns and more
-NAP = 1_000_000  # nanoseconds at most
+NAP = 500_000_000  # nanoseconds at most; what is posted ends it
 AFTER_LATE = 1000  # shares to sleep before: a tenth of a second of small kernels
 
 NO_TABLE, NOWHERE = np.zeros((0, WIDTH), np.int64), np.zeros(0, np.int64)
@@ -136,16 +137,15 @@ def spread(table, crew, shares, address, code, place, n, step):
         tell(numbers, CODE, code)
         numbers[KERNEL], numbers[PLACE], numbers[FAILED] = address, place, 0
         numbers[LO], numbers[HI] = i * steps // shares * step, n if i + 1 == shares else (i + 1) * steps // shares * step
+        numbers[READY] = look(numbers, STATE) == LOOKING
         tell(numbers, POSTED, numbers[POSTED] + 1)
-        if numbers[NAPS] > 0:
-            rouse(numbers)
+        rouse(numbers)
     failed = begin(code, address, place, 0, n if shares == 1 else steps // shares * step)
     for i in range(1, shares):
         numbers = table[crew[i - 1]]
-        looking = look(numbers, STATE) == LOOKING
         if claim(numbers, CLAIMED, numbers[POSTED]):
             failed += begin(code, address, place, numbers[LO], numbers[HI])
-            late = looking
+            late = numbers[READY] != 0
         else:
             looked = 0
             while look(numbers, DONE) != numbers[POSTED]:
@@ -185,8 +185,8 @@ def run(table, crew, launches):
 
 @kernel
 def serve(numbers, posted, looks):
-    """Tell that share `posted` is done, and do those that come, until so many looks find none, or one in Python: the number
-    of the last one done."""
+    """Tell that share `posted` is done, and do those that come, until one is in Python: the number of the last one done.
+    After so many looks that find none this sleeps, or, where it cannot, ends."""
     tell(numbers, DONE, posted)
     tell(numbers, STATE, LOOKING)
     looked = 0
@@ -199,15 +199,14 @@ def serve(numbers, posted, looks):
             if claim(numbers, CLAIMED, posted):
                 numbers[FAILED] = begin(numbers[CODE], numbers[KERNEL], numbers[PLACE], numbers[LO], numbers[HI])
             tell(numbers, DONE, posted)  # one that was taken back as well
-        elif looked >= looks:
-            break
-        elif CAN_NAP and look(numbers, NAPS) > 0:
+        elif CAN_NAP and (looked >= looks or look(numbers, NAPS) > 0):
             tell(numbers, STATE, NAPPING)
             fence()
             if look(numbers, POSTED) == posted:
                 nap(numbers, POSTED, posted & 0xFFFFFFFF, NAP)
             tell(numbers, STATE, LOOKING)
-            looked += 1 + looks // 16
+        elif looked >= looks:
+            break
         else:
             pause()
             looked += 1
