@@ -42,6 +42,10 @@ TAKE = 2e-5  # and a caller for a worker that looks out to take one
 ENTER = 5e-6  # that the worker then has the interpreter lock, to pass the arguments on
 DONE = 1e-3  # that a caller looks out for the end of a share, before it sleeps for moments in between
 
+FIRST, OFTEN, SELDOM, TRIAL = 20, 50, 200, 4  # of what keeps a `Pace`: times until and between trials, and of one
+RECENT = 0.2  # what the last time counts in its running averages
+CLEAR = 1.15  # what is slower by less may be as fast
+
 _lock = threading.Lock()
 _workers: list[_Worker] = []
 _table = np.zeros((0, 0), np.int64)  # a row of numbers per worker
@@ -142,11 +146,6 @@ class Pace:
         if (faster != self.alone and ratio > CLEAR) or self.left <= 0:
             self.alone = faster if ratio > CLEAR else self.alone
             self.left = SELDOM if ratio > CLEAR else OFTEN
-
-
-FIRST, OFTEN, SELDOM, TRIAL = 20, 50, 200, 4  # times
-RECENT = 0.2  # of a running average is the last time
-CLEAR = 1.15  # what is slower by less may be as fast
 
 
 def worth(n: int, work: int, step: int) -> int:
