@@ -455,10 +455,11 @@ def test_what_comes_first_does_not_count(monkeypatch):
 def test_whoever_goes_alone_has_no_worker(numbers, monkeypatch):
     pace, flags = threads.Pace(), np.zeros(4, np.int64)
     pace.alone = True
+    row, _memory = threads.pack(meet, (flags, 1000), 2, 1 << 20, 1)
     posted = numbers[_share.POSTED]
     with contextlib.suppress(ZeroDivisionError), pace:
         threads.over(meet, flags, 1000, n=2, work=1 << 20)
-        threads.run(np.zeros((0, 6), np.int64), 2)
+        threads.run(np.array([row], np.int64), 2)
         raise ZeroDivisionError
     assert numbers[_share.POSTED] == posted
     assert not pace.seconds
