@@ -256,6 +256,6 @@ class _SpecialOnDevice:
 def scatter_add(target: Any, index: Any, values: Any) -> None:
     """target[index] += values, adding once per occurrence of a repeated index."""
     if is_cuda(target):
-        importlib.import_module("cupyx").scatter_add(target, index, values)
+        sys.modules["cupy"].add.at(target, index, values)
     else:
         np.add.at(target, index, values)

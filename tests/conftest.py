@@ -94,9 +94,21 @@ def pytest_sessionfinish(session, exitstatus):
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
     devices = sys.modules.get("devices")
+    if devices is None:
+        return
+    if hasattr(session.config, "workeroutput"):  # one of several processes (pytest-xdist) tells the first
+        session.config.workeroutput["on_device"] = sorted(devices.on_device)
+        return
     path = session.config.getoption("--witness")
-    if path is not None and exitstatus == 0 and devices is not None and devices.on_device:
+    if path is not None and exitstatus == 0 and devices.on_device:
         devices.write_witness(path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    import devices
+
+    devices.on_device.update(getattr(node, "workeroutput", {}).get("on_device", ()))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -332,7 +332,9 @@ def test_families(anywhere, name):
             noise = d.noise(key, (3,))
             z = d.sample(noise)
             with np.errstate(all="ignore"):  # a logit-normal's draw may be 0 or 1 itself
-                results.append([z, d.mean, d.kl(), d.log_prob(z)])
+                results.append([z, d.mean, d.kl()])
+                if spread == 1 or name != "full":  # a draw's density with a dense factor of 1e4 is what rounding leaves
+                    results[-1].append(d.log_prob(z))
             for part in (d.entropy, d.variance, d.covariance, d.standard.entropy):
                 try:
                     results[-1].append(part())

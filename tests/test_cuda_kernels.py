@@ -94,7 +94,7 @@ def test_sources(family):
     text = launch.source(family)
     assert "#include" not in text
     declared = set(launch.KERNELS[family])
-    assert declared == set(re.findall(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(", text))
+    assert declared == set(re.findall(r"__global__ void\s+(?:__launch_bounds__\((?:[^()]|\(\w+\))*\)\s+)?(\w+)\(", text))
     for name, kernel in launch.KERNELS[family].items():
         found = re.search(rf"\b{name}\(([^{{]*)\) \{{", text[text.index("__global__") :])
         names = [re.split(r"[ *]", parameter.strip())[-1] for parameter in found[1].split(",")]
@@ -111,11 +111,12 @@ def test_sizes_of_blocks_are_the_same_on_both_sides():
         ("chain", "WIDTH", gpu("chain").SEGMENT),
         ("chain", "PIECES", gpu("chain").PIECES),
         ("likelihoods", "ROW", gpu("likelihoods").ROW),
-        ("product", "TILE", gpu("product").TILE),
-        ("product", "DEPTH", gpu("product").DEPTH),
+        ("product", "WIDE", gpu("product").WIDE),
+        ("product", "NARROW", gpu("product").NARROW),
+        ("product", "EACH", gpu("product").EACH),
         ("banded", "LANES", LANES),
     ):
-        assert int(re.search(rf"constexpr int {name} = (\d+);", launch.source(family))[1]) == value
+        assert int(re.search(rf"constexpr int (?:\w+ = \d+, )*{name} = (\d+)[,;]", launch.source(family))[1]) == value
 
 
 # ---- compiled, without a device ----
@@ -281,12 +282,12 @@ PARTS = {
     "solve_triangular_vjp": ("solve_triangular", "outer"),
     "sample_vjp": ("solve_triangular", "outer", "sample_vjp_density"),
     "log_prob_vjp": ("log_prob_vjp_weights", "log_prob_vjp_factor", "multiply_triangular"),
-    "affine": ("product.product", "bias_activation"),
-    "affine_weight_vjp": ("product.product", "activation_vjp"),
-    "affine_input_vjp": ("product.product",),
-    "bernoulli_affine": ("product.product", "affine.bias_activation", "bernoulli"),
-    "bernoulli_affine_input_vjp": ("product.product",),
-    "bernoulli_affine_weight_vjp": ("product.product",),
+    "affine": ("product.product_narrow", "bias_activation"),
+    "affine_weight_vjp": ("product.product_narrow", "activation_vjp"),
+    "affine_input_vjp": ("product.product_narrow",),
+    "bernoulli_affine": ("product.product_narrow", "affine.bias_activation", "bernoulli"),
+    "bernoulli_affine_input_vjp": ("product.product_narrow",),
+    "bernoulli_affine_weight_vjp": ("product.product_narrow",),
 }
 
 
@@ -447,7 +448,10 @@ def test_other_families(anywhere, family, name, dtype):
 def test_every_declared_kernel_has_a_test():
     tested = {f"banded.{part}" for name in BANDED for part in PARTS.get(name, (name,))}
     tested |= {f"{family}.{name}" for family, (_, names) in OTHERS.items() for name in names if name not in PARTS}
-    tested |= {f"chain.{name}" for name in ("ends", "connect", "fill", "serial")} | {"product.product"}  # below
+    tested |= {f"chain.{name}" for name in ("ends", "connect", "fill", "serial")} | {
+        "product.product_wide",
+        "product.product_narrow",
+    }  # below
     assert tested == devices.KERNELS
 
 
@@ -468,11 +472,12 @@ def test_normals_agree_to_four_ulp(anywhere):
 PRODUCTS = [(1, 1, 1), (5, 7, 9), (33, 40, 50), (32, 16, 64), (40, 300, 33), (2, 1000, 3), (3, 0, 4), (0, 3, 4), (3, 4, 0)]
 
 
-def in_order(x, y):
-    """x y with the kernel's order of summation: pieces of the inner axis in turn to as many sums, which are added."""
-    sums = np.zeros((max(min(-(-x.shape[1] // 16), 32 // x.itemsize), 1), len(x), y.shape[1]), x.dtype)
+def in_order(x, y, warps, depth):
+    """x y with the kernels' order of summation: pieces of the inner axis in turn to as many sums, which are added."""
+    warps, depth = 4 * warps // x.itemsize, 4 * depth // x.itemsize
+    sums = np.zeros((max(min(-(-x.shape[1] // depth), warps), 1), len(x), y.shape[1]), x.dtype)
     for k in range(x.shape[1]):
-        sums[k // 16 % len(sums)] += x[:, k, None] * y[k]
+        sums[k // depth % len(sums)] += x[:, k, None] * y[k]
     total = sums[0]
     for more in sums[1:]:
         total += more
@@ -482,21 +487,24 @@ def in_order(x, y):
 @every_dtype
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("shape", PRODUCTS, ids=str)
-def test_products(anywhere, shape, turned, dtype):
+@pytest.mark.parametrize(("name", "few", "order"), [("wide", 0, (8, 8)), ("narrow", 1000, (16, 16))])
+def test_products(anywhere, name, few, order, shape, turned, dtype, monkeypatch):
+    monkeypatch.setattr(gpu("product"), "FEW", few)
+    name = f"product.product_{name}"
     rng, (m, k, n) = np.random.default_rng(0), shape
     x, y = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k, n)).astype(dtype)
     given = [
         anywhere.asarray(np.ascontiguousarray(a.T)).T if t else anywhere.asarray(a)
         for a, t in zip((x, y), turned, strict=True)
     ]
-    got, before = anywhere.full((m, n), np.nan, dtype), launch.counts["product.product"]
+    got, before = anywhere.full((m, n), np.nan, dtype), launch.counts[name]
     gpu("product").product(*given, got, 0, m)
-    assert launch.counts["product.product"] == before + (m > 0 and n > 0)
+    assert launch.counts[name] == before + (m > 0 and n > 0)
     if not is_emulated(anywhere):  # sums of products are contracted there
         terms = np.abs(x).astype(float) @ np.abs(y).astype(float)
         assert (np.abs(got.get() - x.astype(float) @ y.astype(float)) <= (k + 2) * np.finfo(dtype).eps * terms).all()
         return
-    np.testing.assert_array_equal(got.get(), in_order(x, y))
+    np.testing.assert_array_equal(got.get(), in_order(x, y, *order))
     for schedule in Schedule.several(2):
         again = anywhere.full((m, n), np.nan, dtype)
         with schedule, recorded() as launches:
@@ -595,7 +603,10 @@ def test_growing_chains_are_left_to_the_serial_recurrence(anywhere, kind, dtype)
             product[j], terms[j] = product[j] + c[j - 1] * x[j - 1], terms[j] + np.abs(c[j - 1] * x[j - 1])
         else:
             product[j - 1], terms[j - 1] = product[j - 1] + c[j - 1] * x[j], terms[j - 1] + np.abs(c[j - 1] * x[j])
-        assert (np.abs(product - right) <= 8 * np.finfo(dtype).eps * (terms + np.abs(right))).all()
+        residual = (np.abs(product - right) / (terms + np.abs(right))).max() / np.finfo(dtype).eps
+        assert residual <= (
+            3 * (1 + gpu("chain").MAX_GROWTH) if t == 1 else 3
+        )  # what comes into a segment has errors that grow
 
 
 def test_failing_pivots_of_long_chains(anywhere):

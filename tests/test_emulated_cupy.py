@@ -221,7 +221,7 @@ def test_rules_that_differ_from_numpys(cupy):
 
     with cupyx.errstate(linalg="raise"), pytest.raises(np.linalg.LinAlgError):
         np.linalg.cholesky(bad)
-    cupyx.scatter_add(x, cupy.asarray([1, 1]), cupy.asarray([1.0, 2.0]))
+    cupy.add.at(x, cupy.asarray([1, 1]), cupy.asarray([1.0, 2.0]))
     assert x[1].item() == 4
     np.testing.assert_array_equal(copy.deepcopy(x).get(), pickle.loads(pickle.dumps(x)).get())
 

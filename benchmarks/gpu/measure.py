@@ -5,8 +5,9 @@
 It runs the tests marked gpu on the device, notes in witness.json which kernels passed, looks for races and stray accesses
 with compute-sanitizer where that is installed, and measures what PENDING.md lists. The numbers go to
 benchmarks/gpu/<device>-<date>.json, and a summary to the terminal. It needs `pip install '.[cuda13,test]'`; PyTorch and JAX
-with CUDA are measured beside gvae where they are installed. About ten minutes. A part that fails is reported with its error,
-and the others are measured. `--small --no-tests` goes through all parts in a minute, with shapes that say nothing.
+with CUDA are measured beside gvae where they are installed, each at its defaults (JAX's products are of TF32 then, and once
+more of float32); PyTorch also lists the kernels of gvae's step. About ten minutes. A part that fails is reported with its
+error, and the others are measured. `--small --no-tests` goes through all parts in a minute, with shapes that say nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +28,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the device's memory is for all of them
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "asv_bench" / "peers"), str(ROOT / "asv_bench")]
@@ -53,16 +57,16 @@ TARGETS = {
 
 
 def seconds(cupy: Any, call: Callable[[], Any], repeats: int = 20, rounds: int = 5) -> float:
-    """The least time of a call, among rounds of several calls that the device is waited for after."""
+    """The least time of a call, among rounds of several calls that the device is waited for after, whoever's they are."""
     call()
-    stream = cupy.cuda.get_current_stream()
+    wait = cupy.cuda.Device().synchronize
     best = np.inf
     for _ in range(rounds):
-        stream.synchronize()
+        wait()
         started = time.perf_counter()
         for _ in range(repeats):
             call()
-        stream.synchronize()
+        wait()
         best = min(best, (time.perf_counter() - started) / repeats)
     return best
 
@@ -164,7 +168,9 @@ def training_steps(cupy: Any, cases: list[Any], repeats: int = 50) -> list[dict[
         "gvae, replayed": partial(gvae_pass, graphs=False),
         "gvae, graph": partial(gvae_pass, graphs=True),
         "PyTorch, eager": torch_step,
+        "PyTorch, compiled": partial(torch_step, mode="reduce-overhead"),
         "JAX, jit": jax_step,
+        "JAX, jit, float32": partial(jax_step, precision="float32"),
     }
     results = []
     for case in cases:
@@ -176,6 +182,9 @@ def training_steps(cupy: Any, cases: list[Any], repeats: int = 50) -> list[dict[
                     row["microseconds"][way] = 1e6 * seconds(cupy, step, repeats)
             except (ImportError, NotImplementedError) as missing:
                 row["microseconds"][way] = str(missing)
+            except Exception as error:  # one way must not cost the others
+                traceback.print_exc()
+                row["microseconds"][way] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         results.append(row | bits_and_memory(case, repeats))
     return results
 
@@ -246,38 +255,69 @@ def gvae_trainer(case: Any, **settings: Any) -> Any:
 
 
 @contextlib.contextmanager
-def torch_step(case: Any) -> Iterator[Callable[[], Any]]:
+def torch_step(case: Any, mode: str | None = None) -> Iterator[Callable[[], Any]]:
+    """Without reading the loss, as in gvae's. With a mode, the loss is compiled in it."""
     import torch
     from steps_torch import Torch
 
     if not torch.cuda.is_available():
         raise NotImplementedError("PyTorch finds no CUDA device")
+    before = torch.get_default_device()
     torch.set_default_device("cuda")
-    step = Torch(case)
-    noise = lambda: torch.randn(case.samples, case.rows, case.latent)  # noqa: E731
+    try:
+        step = Torch(case)
+        if mode is not None:
+            torch.compiler.reset()
+            step.loss = torch.compile(step.loss, dynamic=False, mode=mode)
 
-    def run() -> None:  # Torch.__call__ without .item()
-        loss = step.loss(noise())
-        step.optimizer.zero_grad()
-        loss.backward()
-        step.optimizer.step()
+        def run() -> None:  # Torch.__call__ without .item()
+            loss = step.loss(torch.randn(case.samples, case.rows, case.latent))
+            step.optimizer.zero_grad()
+            loss.backward()
+            step.optimizer.step()
 
-    def and_wait() -> None:
         run()
-        torch.cuda.current_stream().synchronize()
-
-    and_wait()
-    yield and_wait
+        yield run
+    finally:
+        torch.set_default_device(before)
 
 
 @contextlib.contextmanager
-def jax_step(case: Any) -> Iterator[Callable[[], Any]]:
+def jax_step(case: Any, precision: str | None = None) -> Iterator[Callable[[], Any]]:
+    """Without reading the loss, as in gvae's."""
     import jax
     from steps_jax import Jax
 
     if jax.default_backend() != "gpu":
         raise NotImplementedError("JAX finds no CUDA device")
-    yield Jax(case)
+    step = Jax(case)
+
+    def run() -> None:  # Jax.__call__ without float(loss)
+        step.values, step.state, _ = step.step_with_draw(step.values, step.state, step.x, step.key)
+
+    with jax.default_matmul_precision(precision):
+        run()
+        yield run
+
+
+def kernels(cases: list[Any], steps: int = 20) -> list[dict[str, Any]]:
+    """What the device does in a replayed step: its kernels by time, which PyTorch's profiler sees whoever launches them."""
+    import torch
+
+    results = []
+    for case in cases:
+        with gvae_pass(case, graphs=False) as step:
+            torch.cuda.synchronize()
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+                for _ in range(steps):
+                    step()
+                torch.cuda.synchronize()
+        took = sorted(
+            ((e.key, e.device_time_total / steps, e.count / steps) for e in seen.key_averages()), key=lambda r: -r[1]
+        )
+        row = {"case": str(case), "microseconds": sum(t for _, t, _ in took), "launches": sum(n for *_, n in took)}
+        results.append(row | {"kernels": [{"name": name, "microseconds": t, "times": n} for name, t, n in took if t]})
+    return results
 
 
 def run_tests(sanitizer: str | None = None) -> dict[str, Any]:
@@ -316,6 +356,9 @@ def table(report: dict[str, Any]) -> str:
             lines += ["", "| training step | " + " | ".join(ways) + " | same bits |", "| --- " * (2 + len(ways)) + "|"]
         shown = " | ".join(f"{x:.0f} us" if isinstance(x, float) else x for x in ways.values())
         lines.append(f"| {r['case']} | {shown} | {r['same_bits']} |")
+    for r in report["kernels"]:
+        lines += ["", f"{r['case']}: {r['microseconds']:.1f} us in {r['launches']:.0f} launches", ""]
+        lines += [f"    {k['microseconds']:7.2f} us  {k['times']:5.2f} x  {k['name'][:90]}" for k in r["kernels"][:25]]
     return "\n".join([*lines, "", *failed])
 
 
@@ -324,6 +367,7 @@ PARTS: dict[str, Callable[[Any, list[Any], bool], Any]] = {
     "long_chains": lambda cupy, cases, small: long_chains(cupy, *([(5000,), 2] if small else [])),
     "products": lambda cupy, cases, small: products(cupy, [(5, 7, 9)] if small else None),
     "training": lambda cupy, cases, small: training_steps(cupy, cases, *([2] if small else [])),
+    "kernels": lambda cupy, cases, small: kernels(cases, *([2] if small else [])),
 }
 
 
@@ -341,6 +385,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-tests", action="store_true", help="measure only; nothing is noted in witness.json")
     parser.add_argument("--small", action="store_true", help="tiny shapes: does the script itself work?")
     parser.add_argument("--to", type=Path, default=Path(__file__).parent, help="the folder for the results")
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure this part, or these; as often as wanted")
     options = parser.parse_args(arguments)
     why = devices.why_no_device()
     if why is not None:
@@ -361,6 +406,8 @@ def main(arguments: list[str] | None = None) -> None:
     name = re.sub(r"\W+", "-", report["machine"]["device"]).strip("-").lower()
     path = options.to / f"{name}-{report['machine']['date']}.json"
     for part, measured in PARTS.items():
+        if part not in (options.only or PARTS):
+            continue
         report[part] = attempt(partial(measured, cupy, cases, options.small))
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")  # what there is, if this machine goes away
     print(table(report))

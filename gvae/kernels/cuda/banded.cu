@@ -17,36 +17,45 @@ template <typename T> struct View {
   __device__ __forceinline__ T& operator()(int k, int j) const { return base[k * pitch + (j - origin)]; }
 };
 
+// Which systems and which column of a tile a lane brings to shared memory and back: neighbours in memory are neighbours in a
+// row. width is a power of two, at most LANES.
+struct Mover {
+  int column, system, step;
+  __device__ __forceinline__ explicit Mover(int width)
+      : column(threadIdx.x & (width - 1)), system(threadIdx.x / width), step(LANES / width) {}
+};
+
 // tile[l * pitch + c] = flat[start[l] + first + c] for systems l < n and columns c < width; what lies outside [0, N) stays.
-// width is a power of two.
 template <typename T>
-__device__ __forceinline__ void fetch(const T* flat, const int64* start, int n, int first, int width, int N, T* tile,
-                                      int pitch) {
-  int shift = __popc(width - 1), total = n << shift;
-  for (int t0 = threadIdx.x; t0 < total; t0 += LANES * DEEP) {
+__device__ __forceinline__ void fetch(const T* __restrict__ flat, const int64* start, int n, int first, int width, int N,
+                                      T* __restrict__ tile, int pitch) {
+  const Mover mover(width);
+  const int j = first + mover.column;
+  if (j < 0 || j >= N) return;
+  for (int l0 = mover.system; l0 < n; l0 += mover.step * DEEP) {
     T value[DEEP];
 #pragma unroll
     for (int u = 0; u < DEEP; ++u) {
-      int t = t0 + LANES * u, l = t >> shift, j = first + (t & (width - 1));
-      value[u] = t < total && j >= 0 && j < N ? flat[start[l] + j] : T(0);
+      int l = l0 + mover.step * u;
+      value[u] = l < n ? flat[start[l] + j] : T(0);
     }
 #pragma unroll
     for (int u = 0; u < DEEP; ++u) {
-      int t = t0 + LANES * u, l = t >> shift, c = t & (width - 1);
-      if (t < total && first + c >= 0 && first + c < N) tile[l * pitch + c] = value[u];
+      int l = l0 + mover.step * u;
+      if (l < n) tile[l * pitch + mover.column] = value[u];
     }
   }
 }
 
 // flat[start[l] + first + c] = tile[l * pitch + c], the way back of `fetch`.
 template <typename T>
-__device__ __forceinline__ void deliver(const T* tile, int pitch, const int64* start, int n, int first, int width, int N,
-                                        T* flat) {
-  int shift = __popc(width - 1), total = n << shift;
-  for (int t = threadIdx.x; t < total; t += LANES) {
-    int l = t >> shift, c = t & (width - 1);
-    if (first + c < N) flat[start[l] + first + c] = tile[l * pitch + c];
-  }
+__device__ __forceinline__ void deliver(const T* __restrict__ tile, int pitch, const int64* start, int n, int first, int width,
+                                        int N, T* __restrict__ flat) {
+  const Mover mover(width);
+  const int j = first + mover.column;
+  if (j >= N) return;
+#pragma unroll 4
+  for (int l = mover.system; l < n; l += mover.step) flat[start[l] + j] = tile[l * pitch + mover.column];
 }
 
 // 0, or the 1-based column of the first pivot in [first, last) that is not positive.
@@ -57,35 +66,52 @@ template <typename T> __device__ __forceinline__ int first_bad_pivot(const View<
 }
 
 // ---- triangular solves ----
+//
+// COUNT is the number of diagonals where the compiler knows it, and 0 where it does not: offsets stay in registers then, and
+// what a column reads is on its way at once.
 
-// Columns [first, last) of L x = b in place. `lag` is 1 if chol is addressed by column, 0 if row k of it by i.
-template <typename T>
-__device__ void solve_triangular_one(const View<const T>& chol, const int64* offsets, const View<T>& x, int M, int first,
-                                     int last, int lag) {
+// Columns [first, last) of L x = b in place. `lag` is 1 if chol is addressed by column, 0 if row k of it by i. Returns `bad`,
+// or the 1-based column of the first pivot that is not positive.
+template <int COUNT, typename T>
+__device__ __forceinline__ int solve_triangular_one(const View<const T>& chol, const int64* __restrict__ offsets,
+                                                    const View<T>& x, int M, int first, int last, int lag, int bad) {
+  const int count = COUNT ? COUNT : M;
   for (int i = first; i < last; ++i) {
-    T s = x(0, i);
-    for (int k = 1; k < M; ++k) {
-      int64 o = offsets[k];
-      if (i - o < 0) break;
-      s -= chol(k, i - lag * int(o)) * x(0, i - int(o));
+    T s = x(0, i), a = chol(0, i);
+#pragma unroll
+    for (int k = 1; k < count; ++k) {
+      const int o = int(offsets[k]);
+      if (i >= o) s -= chol(k, i - lag * o) * x(0, i - o);
     }
-    x(0, i) = s / chol(0, i);
+    if (!(a > T(0)) && !bad) bad = i + 1;
+    x(0, i) = s / a;
   }
+  return bad;
 }
 
 // Columns [first, last) of L^T x = b in place.
-template <typename T>
-__device__ void solve_triangular_transposed_one(const View<const T>& chol, const int64* offsets, const View<T>& x, int M,
-                                                int N, int first, int last) {
+template <int COUNT, typename T>
+__device__ __forceinline__ int solve_triangular_transposed_one(const View<const T>& chol, const int64* __restrict__ offsets,
+                                                               const View<T>& x, int M, int N, int first, int last, int bad) {
+  const int count = COUNT ? COUNT : M;
   for (int j = last - 1; j >= first; --j) {
-    T s = x(0, j);
-    for (int k = 1; k < M; ++k) {
-      int64 o = offsets[k];
-      if (j + o >= N) break;
-      s -= chol(k, j) * x(0, j + int(o));
+    T s = x(0, j), a = chol(0, j);
+#pragma unroll
+    for (int k = 1; k < count; ++k) {
+      const int o = int(offsets[k]);
+      if (o < N - j) s -= chol(k, j) * x(0, j + o);
     }
-    x(0, j) = s / chol(0, j);
+    if (!(a > T(0))) bad = j + 1;
+    x(0, j) = s / a;
   }
+  return bad;
+}
+
+template <int COUNT, typename T>
+__device__ __forceinline__ int solve_columns(const View<const T>& chol, const int64* offsets, const View<T>& x, int trans,
+                                             int M, int N, int first, int last, int lag, int bad) {
+  if (trans) return solve_triangular_transposed_one<COUNT>(chol, offsets, x, M, N, first, last, bad);
+  return solve_triangular_one<COUNT>(chol, offsets, x, M, first, last, lag, bad);
 }
 
 // The parts of a log-density of N(., (L L^T)^-1) that columns [first, last) bring: sum log L_jj, and -1/2 |eps|^2.
@@ -105,11 +131,12 @@ __device__ __forceinline__ double density(const View<const T>& chol, const View<
 constexpr double HALF_LOG_2PI = 0.918938533204672742;
 
 // x[row[t]] = L^-1 b[b_row[t]] (trans: L^-T), one system per lane. DRAW: mean[mean_row[t]] is added to what is stored, and
-// log_q[row[t]], if wanted, receives the density of the draw. H = min(offsets[M-1], N - 1) columns are read back.
-template <typename T, bool DRAW>
-__device__ void solve(const T* chol, const int64* offsets, const int64* owner, const int64* row, const int64* b_row,
-                      const int64* mean_row, const T* mean, const T* b, T* x, T* log_q, int trans, int* info, int wanted,
-                      int M, int N, int H, int width, int64 lo, int64 hi) {
+// log_q[row[t]], if wanted, receives the density of the draw. H = min(offsets[M-1], N - 1) columns are read back. Tiled: width
+// columns at a time in shared memory; else width is LANES, and nothing is brought anywhere.
+template <typename T, bool DRAW, bool TILED>
+__device__ __forceinline__ void solve(const T* chol, const int64* offsets, const int64* owner, const int64* row,
+                                      const int64* b_row, const int64* mean_row, const T* mean, const T* b, T* x, T* log_q,
+                                      int trans, int* info, int wanted, int M, int N, int H, int width, int64 lo, int64 hi) {
   DYN_SMEM(int64, shared);
   int64 first_system = lo + int64(blockIdx.x) * LANES, t = first_system + threadIdx.x;
   int n = hi - first_system < LANES ? int(hi - first_system) : LANES;
@@ -123,7 +150,8 @@ __device__ void solve(const T* chol, const int64* offsets, const int64* owner, c
   int pitch = (M * width + width + H) | 1;  // odd: the lanes of a warp meet in different banks
   T* tile = reinterpret_cast<T*>(shared + 4 * LANES);
   T* window = tile + M * width;
-  if (width) {
+  const int fresh = trans ? 0 : H;  // where the tile's own columns begin in the window
+  if (TILED) {
     chol_start[threadIdx.x] = f * M * N;
     b_start[threadIdx.x] = q * N;
     x_start[threadIdx.x] = r * N;
@@ -131,13 +159,12 @@ __device__ void solve(const T* chol, const int64* offsets, const int64* owner, c
   } else if (!mine) {
     return;
   }
-  int step = width ? width : LANES, tiles = (N + step - 1) / step;
+  int tiles = (N + width - 1) / width;
   for (int part = 0; part < tiles; ++part) {
-    int first = (trans ? tiles - 1 - part : part) * step, last = first + step < N ? first + step : N;
-    View<const T> c = {chol + f * M * N, N, 0};
-    View<T> y = {x + r * N, 0, 0};
-    int fresh = trans ? 0 : H;  // where the tile's own columns begin in the window
-    if (width) {
+    int first = (trans ? tiles - 1 - part : part) * width, last = first + width < N ? first + width : N;
+    View<const T> c;
+    View<T> y;
+    if (TILED) {
       __syncwarp();
       for (int k = 0; k < M && offsets[k] < N; ++k)
         fetch(chol + int64(k) * N, chol_start, n, trans ? first : first - int(offsets[k]), width, N, tile + k * width,
@@ -147,25 +174,29 @@ __device__ void solve(const T* chol, const int64* offsets, const int64* owner, c
       c = {tile + threadIdx.x * pitch, width, first};
       y = {window + threadIdx.x * pitch, 0, first - fresh};
     } else {
+      c = {chol + f * M * N, N, 0};
+      y = {x + r * N, 0, 0};
       for (int j = first; j < last; ++j) y(0, j) = b[q * N + j];
     }
     if (mine) {
-      int found = first_bad_pivot(c, first, last);
-      bad = found && (trans || !bad) ? found : bad;
       if (DRAW && wanted) log_density += density(c, y, first, last);
-      if (trans)
-        solve_triangular_transposed_one(c, offsets, y, M, N, first, last);
-      else
-        solve_triangular_one(c, offsets, y, M, first, last, width ? 0 : 1);
+      const int lag = TILED ? 0 : 1;
+      switch (TILED ? M : 0) {
+        case 2: bad = solve_columns<2>(c, offsets, y, trans, M, N, first, last, lag, bad); break;
+        case 3: bad = solve_columns<3>(c, offsets, y, trans, M, N, first, last, lag, bad); break;
+        case 4: bad = solve_columns<4>(c, offsets, y, trans, M, N, first, last, lag, bad); break;
+        case 5: bad = solve_columns<5>(c, offsets, y, trans, M, N, first, last, lag, bad); break;
+        default: bad = solve_columns<0>(c, offsets, y, trans, M, N, first, last, lag, bad);
+      }
     }
-    if (width) {
+    if (TILED) {
       __syncwarp();
       if (DRAW) {
-        int shift = __popc(width - 1);
-        for (int e = threadIdx.x; e < n << shift; e += LANES) {
-          int l = e >> shift, j = first + (e & (width - 1));
-          if (j < N) x[x_start[l] + j] = mean[mean_start[l] + j] + window[l * pitch + fresh + j - first];
-        }
+        const Mover mover(width);
+        const int j = first + mover.column;
+        if (j < N)
+          for (int l = mover.system; l < n; l += mover.step)
+            x[x_start[l] + j] = mean[mean_start[l] + j] + window[l * pitch + fresh + mover.column];
       } else {
         deliver(window + fresh, pitch, x_start, n, first, width, N, x);
       }
@@ -179,7 +210,7 @@ __device__ void solve(const T* chol, const int64* offsets, const int64* owner, c
   }
   if (!mine) return;
   atomicExch(info + f, bad);  // all right-hand sides of a factor say the same
-  if (DRAW && !width)
+  if (DRAW && !TILED)
     for (int j = 0; j < N; ++j) x[r * N + j] += mean[m * N + j];
   if (bad)
     for (int j = 0; j < N; ++j) x[r * N + j] = Float<T>::nan();
@@ -191,7 +222,10 @@ template <typename T>
 __global__ void __launch_bounds__(LANES, 16)
 solve_triangular(const T* chol, const int64* offsets, const int64* owner, const int64* row, const int64* b_row, const T* b,
                  T* x, int trans, int* info, int M, int N, int H, int width, int64 lo, int64 hi) {
-  solve<T, false>(chol, offsets, owner, row, b_row, b_row, b, b, x, x, trans, info, 0, M, N, H, width, lo, hi);
+  if (width)
+    solve<T, false, true>(chol, offsets, owner, row, b_row, b_row, b, b, x, x, trans, info, 0, M, N, H, width, lo, hi);
+  else
+    solve<T, false, false>(chol, offsets, owner, row, b_row, b_row, b, b, x, x, trans, info, 0, M, N, H, LANES, lo, hi);
 }
 
 // z[row[t]] = mean + L^-T eps and, if `wanted`, log_q[row[t]], its log-density.
@@ -200,7 +234,12 @@ __global__ void __launch_bounds__(LANES, 16)
 sample(const T* chol, const int64* offsets, const int64* owner, const int64* row, const int64* mean_row,
        const int64* eps_row, const T* mean, const T* eps, T* z, T* log_q, int* info, int wanted, int M, int N, int H,
        int width, int64 lo, int64 hi) {
-  solve<T, true>(chol, offsets, owner, row, eps_row, mean_row, mean, eps, z, log_q, 1, info, wanted, M, N, H, width, lo, hi);
+  if (width)
+    solve<T, true, true>(chol, offsets, owner, row, eps_row, mean_row, mean, eps, z, log_q, 1, info, wanted, M, N, H, width, lo,
+                         hi);
+  else
+    solve<T, true, false>(chol, offsets, owner, row, eps_row, mean_row, mean, eps, z, log_q, 1, info, wanted, M, N, H, LANES,
+                          lo, hi);
 }
 
 // The last lines of the reverse of `sample`: eps_bar[r] -= log_q_bar[r] eps and chol_bar[f, 0] += sum over k of
@@ -429,40 +468,88 @@ __device__ void inverse_one(const View<const T>& chol, const int64* offsets, con
   }
 }
 
-// s[f] = the selected inverse of factor f; s (F, W, N).
-template <typename T>
-__global__ void __launch_bounds__(LANES, 16)
-inverse(const T* chol, const int64* offsets, T* s, int* info, int M, int N, int W, int group, int width, int64 lo, int64 hi) {
+// The same where the number of diagonals is known and each lane of a group has one distance at most: what it reads of the
+// column's system stays at the same places relative to the column.
+template <int COUNT, typename T>
+__device__ __forceinline__ void inverse_few(const View<const T>& chol, const int64* __restrict__ offsets, const View<T>& s, int N,
+                                            int W, int first, int last, const Group& g) {
+  const int d = g.lane < W - 1 ? 1 + g.lane : W;  // W: none
+  int o[COUNT], at[COUNT];
+#pragma unroll
+  for (int k = 1; k < COUNT; ++k) {
+    o[k] = int(offsets[k]);
+    at[k] = o[k] < d ? (d - o[k]) * s.pitch + o[k] : (o[k] - d) * s.pitch + d;
+  }
+  for (int j = last - 1; j >= first; --j) {
+    T *column = &s(0, j), c[COUNT];
+    T a = chol(0, j), t = T(0);
+#pragma unroll
+    for (int k = 1; k < COUNT; ++k) c[k] = chol(k, j);
+    if (d < W) {
+      if (d < N - j) {
+#pragma unroll
+        for (int k = 1; k < COUNT; ++k)
+          if (o[k] < N - j) t += c[k] * column[at[k]];
+        t = -t / a;
+      }
+      column[d * s.pitch] = t;
+    }
+    __syncwarp();
+    if (g.lane == 0) {  // the diagonal uses the column's own entries
+      t = T(0);
+#pragma unroll
+      for (int k = 1; k < COUNT; ++k)
+        if (o[k] < N - j) t += c[k] * column[o[k] * s.pitch];
+      t = -t / a;
+      column[0] = t + T(1) / (a * a);
+    }
+    __syncwarp();
+  }
+}
+
+// s[f] = the selected inverse of factor f; s (F, W, N). Tiled: as in `solve`; else width is N.
+template <typename T, bool TILED>
+__device__ __forceinline__ void selected_inverse(const T* chol, const int64* offsets, T* s, int* info, int M, int N, int W,
+                                                 int group, int width, int64 lo, int64 hi) {
   DYN_SMEM(int64, shared);
   Group g = group_of(group, lo, hi);
-  int H = width ? W - 1 : 0, row = (width + H + 1) / 4 * 4 + 2;  // even, so that lanes on a column and on a diagonal differ
+  int H = TILED ? W - 1 : 0, row = (width + H + 1) / 4 * 4 + 2;  // even, so that lanes on a column and on a diagonal differ
   int pitch = (M * width + W * row) | 1, per_warp = LANES / group;
   int64 *chol_start = shared, *s_start = shared + per_warp;
   T* tile = reinterpret_cast<T*>(shared + 2 * per_warp);
   T* window = tile + M * width;
-  if (width && g.lane == 0) {
+  if (TILED && g.lane == 0) {
     chol_start[g.system] = g.f * M * N;
     s_start[g.system] = g.f * W * N;
   }
-  int bad = 0, step = width ? width : N, tiles = step ? (N + step - 1) / step : 0;
+  int bad = 0, tiles = width ? (N + width - 1) / width : 0;
   for (int part = tiles - 1; part >= 0; --part) {
-    int first = part * step, last = first + step < N ? first + step : N;
-    View<const T> c = {chol + g.f * M * N, N, 0};
-    View<T> y = {s + g.f * W * N, N, 0};
-    if (width) {
+    int first = part * width, last = first + width < N ? first + width : N;
+    View<const T> c;
+    View<T> y;
+    if (TILED) {
       __syncwarp();
       for (int k = 0; k < M && offsets[k] < N; ++k)
         fetch(chol + int64(k) * N, chol_start, g.systems, first, width, N, tile + k * width, pitch);
       __syncwarp();
       c = {tile + g.system * pitch, width, first};
       y = {window + g.system * pitch, row, first};
+    } else {
+      c = {chol + g.f * M * N, N, 0};
+      y = {s + g.f * W * N, N, 0};
     }
     if (g.busy) {
       int found = first_bad_pivot(c, first, last);
       bad = found ? found : bad;
     }
-    inverse_one(c, offsets, y, M, N, W, first, last, g);
-    if (width) {
+    switch (TILED && W - 1 <= g.size ? M : 0) {
+      case 2: inverse_few<2>(c, offsets, y, N, W, first, last, g); break;
+      case 3: inverse_few<3>(c, offsets, y, N, W, first, last, g); break;
+      case 4: inverse_few<4>(c, offsets, y, N, W, first, last, g); break;
+      case 5: inverse_few<5>(c, offsets, y, N, W, first, last, g); break;
+      default: inverse_one(c, offsets, y, M, N, W, first, last, g);
+    }
+    if (TILED) {
       for (int d = 0; d < W; ++d)
         deliver(window + d * row, pitch, s_start, g.systems, first, width, N, s + int64(d) * N);
       __syncwarp();
@@ -476,16 +563,22 @@ inverse(const T* chol, const int64* offsets, T* s, int* info, int M, int N, int 
     for (int64 e = g.lane; e < int64(W) * N; e += g.size) s[g.f * W * N + e] = Float<T>::nan();
 }
 
-// chol_bar[f] from s_bar[f], which is overwritten: the recursion run backwards, first column to last. Lanes have the
+template <typename T>
+__global__ void __launch_bounds__(LANES, 16)
+inverse(const T* chol, const int64* offsets, T* s, int* info, int M, int N, int W, int group, int width, int64 lo, int64 hi) {
+  if (width)
+    selected_inverse<T, true>(chol, offsets, s, info, M, N, W, group, width, lo, hi);
+  else
+    selected_inverse<T, false>(chol, offsets, s, info, M, N, W, group, N, lo, hi);
+}
+
+// chol_bar of a factor from s_bar, which is overwritten: the recursion run backwards, first column to last. Lanes have the
 // distances d of a column, then its diagonals k. Two terms at most go to one entry of s_bar, from the pairs (k, d) and
 // (k', d') with offsets[k] = d' and offsets[k'] = d: k from last to first adds them in the serial order.
 template <typename T>
-__global__ void __launch_bounds__(LANES, 16)
-inverse_vjp(const T* chol, const int64* offsets, const T* s, T* s_bar, T* chol_bar, int M, int N, int W, int group, int64 lo,
-            int64 hi) {
-  Group v = group_of(group, lo, hi);
-  View<const T> c = {chol + v.f * M * N, N, 0}, y = {s + v.f * W * N, N, 0};
-  View<T> y_bar = {s_bar + v.f * W * N, N, 0}, c_bar = {chol_bar + v.f * M * N, N, 0};
+__device__ __forceinline__ void inverse_vjp_one(const View<const T>& c, const int64* __restrict__ offsets, const View<const T>& y,
+                                                const View<T>& y_bar, const View<T>& c_bar, int M, int N, int W,
+                                                const Group& v) {
   for (int j = 0; j < N; ++j) {
     T a = c(0, j), g0 = v.busy ? y_bar(0, j) / a : T(0);
     __syncwarp();
@@ -513,6 +606,48 @@ inverse_vjp(const T* chol, const int64* offsets, const T* s, T* s_bar, T* chol_b
       __syncwarp();
     }
   }
+}
+
+// chol_bar[f] for each factor f. width > 0: a small system is worked on in shared memory, as a whole.
+template <typename T>
+__global__ void __launch_bounds__(LANES, 16)
+inverse_vjp(const T* chol, const int64* offsets, const T* s, T* s_bar, T* chol_bar, int M, int N, int W, int group, int width,
+            int64 lo, int64 hi) {
+  Group v = group_of(group, lo, hi);
+  if (width == 0) {
+    View<const T> c = {chol + v.f * M * N, N, 0}, y = {s + v.f * W * N, N, 0};
+    View<T> y_bar = {s_bar + v.f * W * N, N, 0}, c_bar = {chol_bar + v.f * M * N, N, 0};
+    inverse_vjp_one(c, offsets, y, y_bar, c_bar, M, N, W, v);
+    return;
+  }
+  DYN_SMEM(int64, shared);
+  const int per_warp = LANES / group, pitch = (2 * (M + W) * N) | 1;
+  int64 *chol_start = shared, *s_start = shared + per_warp;
+  T* tile = reinterpret_cast<T*>(shared + 2 * per_warp);
+  T* own = tile + v.system * pitch;
+  if (v.lane == 0) {
+    chol_start[v.system] = v.f * M * N;
+    s_start[v.system] = v.f * W * N;
+  }
+  __syncwarp();
+  // per system: (M, N) of the factor and of its cotangent, (W, N) of the inverse and of its
+  T *its_s = tile + 2 * M * N, *its_s_bar = its_s + W * N;
+  for (int first = 0; first < N; first += width) {
+    for (int k = 0; k < M; ++k)
+      fetch(chol + int64(k) * N, chol_start, v.systems, first, width, N, tile + k * N + first, pitch);
+    for (int d = 0; d < W; ++d) {
+      fetch(s + int64(d) * N, s_start, v.systems, first, width, N, its_s + d * N + first, pitch);
+      fetch(s_bar + int64(d) * N, s_start, v.systems, first, width, N, its_s_bar + d * N + first, pitch);
+    }
+  }
+  __syncwarp();
+  View<const T> c = {own, N, 0}, y = {own + 2 * M * N, N, 0};
+  View<T> c_bar = {own + M * N, N, 0}, y_bar = {own + 2 * M * N + W * N, N, 0};
+  inverse_vjp_one(c, offsets, y, y_bar, c_bar, M, N, W, v);
+  __syncwarp();
+  for (int first = 0; first < N; first += width)
+    for (int k = 0; k < M; ++k)
+      deliver(tile + (M + k) * N + first, pitch, chol_start, v.systems, first, width, N, chol_bar + int64(k) * N);
 }
 
 // Columns [first, last) of A = L L^T, all diagonals 0..M-1, first to last. A pivot that fails is 0 or NaN in chol.

@@ -55,6 +55,15 @@ def _groups(rows: str, tiled: bool = True) -> Any:
     return geometry
 
 
+def _whole(sizes: dict[str, int], n: int) -> Launch:
+    """As `_groups`, for the reverse of `inverse`: its tile is the whole system with its cotangents, if that is small."""
+    grid, block, _, (group,) = _groups("W", tiled=False)(sizes, n)
+    N, systems = sizes["N"], LANES // group
+    shared = systems * (2 * 8 + (2 * (sizes["M"] + sizes["W"]) * N | 1) * sizes["itemsize"])
+    fits = N and shared <= SHARED
+    return Launch(grid, block, shared if fits else 0, (group, min(LANES, 1 << (N - 1).bit_length()) if fits else 0))
+
+
 def _addressable(sizes: dict[str, int], rows: str) -> None:
     """Within one system entries are counted by int32."""
     if sizes[rows] * sizes["N"] >= 1 << 31:
@@ -121,7 +130,7 @@ inverse_vjp = kernel(
     "banded",
     "inverse_vjp",
     f"{_FACTOR}, s: T F W N, s_bar: T F W N, chol_bar: T F M N -> M N W",
-    _groups("W", tiled=False),
+    _whole,
 )
 cholesky = kernel("banded", "cholesky", "ab: T F M N, chol: T F M N, info: int32 F -> M N", _groups("M"))
 cholesky_vjp = kernel(

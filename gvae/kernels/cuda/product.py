@@ -4,25 +4,33 @@ import sys
 from typing import Any
 
 from gvae.kernels import LANES
-from gvae.kernels.cuda.launch import Launch, kernel
+from gvae.kernels.cuda.launch import Geometry, Launch, kernel
 
-TILE, DEPTH = 32, 16  # as in product.cu
+WIDE, NARROW, EACH = 32, 16, 32  # as in product.cu
+BUSY = 2048  # warps keep a device busy: with as many tiles, the inner axis is not divided
+FEW = 128  # wide tiles are too few below, for devices of about as many multiprocessors
 OWN = 2e8  # multiplications up to which the product is ours, which a graph may hold; beyond: cuBLAS
 
 
-def _blocks(sizes: dict[str, int], n: int) -> Launch:
-    inner = sizes["P"] * sizes["Q"] // max(sizes["m"], 1)
-    warps = max(min(-(-inner // DEPTH), 32 // sizes["itemsize"]), 1)  # without a piece for each, fewer
-    shared = warps * max(2 * DEPTH * (TILE + 1), TILE * TILE) * sizes["itemsize"]
-    return Launch(-(-n // TILE) * -(-sizes["n_columns"] // TILE), warps * LANES, shared, (inner,))
+def _blocks(tile: int, warps: int) -> Geometry:
+    """A block per tile of the result, of so many warps at most for float32, and half as many for float64."""
+
+    def geometry(sizes: dict[str, int], n: int) -> Launch:
+        m, columns, itemsize = sizes["m"], sizes["n_columns"], sizes["itemsize"]
+        inner = sizes["P"] * sizes["Q"] // max(m, 1)
+        across = -(-columns // tile)
+        tiles = max(-(-m // tile) * across, 1)  # of the whole result: its bits do not depend on lo, hi
+        depth = EACH // itemsize * LANES // tile
+        used = max(min(-(-inner // depth), 4 * warps // itemsize, -(-BUSY // tiles)), 1)  # without a piece for each, fewer
+        shared = used * max(2 * depth * (tile + 16 // itemsize), tile * tile) * itemsize
+        return Launch(-(-n // tile) * across, used * LANES, shared, (inner,))
+
+    return geometry
 
 
-_product = kernel(
-    "product",
-    "product",
-    "x: T P Q, y: T R S, out: T m n_columns, turn_x: scalar int32, turn_y: scalar int32 -> m n_columns",
-    _blocks,
-)
+_CONTRACT = "x: T P Q, y: T R S, out: T m n_columns, turn_x: scalar int32, turn_y: scalar int32 -> m n_columns"
+product_wide = kernel("product", "product_wide", _CONTRACT, _blocks(WIDE, 8))
+product_narrow = kernel("product", "product_narrow", _CONTRACT, _blocks(NARROW, 16))
 
 
 def product(x: Any, y: Any, out: Any, lo: int, hi: int) -> None:
@@ -30,7 +38,9 @@ def product(x: Any, y: Any, out: Any, lo: int, hi: int) -> None:
     if x.shape[0] != out.shape[0] or x.shape[1] != y.shape[0] or y.shape[1] != out.shape[1]:
         raise ValueError(f"product: shapes {x.shape}, {y.shape} and {out.shape} do not fit")
     turns = [not a.flags.c_contiguous for a in (x, y)]
-    _product(*(a.T if turn else a for a, turn in zip((x, y), turns, strict=True)), out, *turns, lo, hi)
+    m, n = out.shape
+    chosen = product_narrow if -(-m // WIDE) * -(-n // WIDE) < FEW else product_wide
+    chosen(*(a.T if turn else a for a, turn in zip((x, y), turns, strict=True)), out, *turns, lo, hi)
 
 
 def multiply(x: Any, y: Any, out: Any) -> None:

@@ -71,7 +71,7 @@ cupy.cuda = _Module(
 cupy.cuda.memory = _Module("cupy.cuda.memory", OutOfMemoryError=OutOfMemoryError, MemoryPool=MemoryPool)
 cupy.cuda.runtime = _Module("cupy.cuda.runtime", **device.RUNTIME)
 cupy.cuda.nvrtc = _Module("cupy.cuda.nvrtc", getVersion=lambda: (13, 0))
-cupyx = _Module("cupyx", **{f.__name__: f for f in (functions.scatter_add, functions.errstate, functions.rsqrt)})
+cupyx = _Module("cupyx", **{f.__name__: f for f in (functions.errstate, functions.rsqrt)})
 cupyx.scipy = _Module("cupyx.scipy")
 cupyx.scipy.special = _Module("cupyx.scipy.special", **functions.SPECIAL)
 cupyx.scipy.sparse = _Module(

@@ -113,10 +113,6 @@ def setitem(host: np.ndarray, index: tuple, value: Any) -> None:
     host[wrapped(index, host.shape)] = value
 
 
-def add_at(host: np.ndarray, index: tuple, value: Any) -> None:
-    np.add.at(host, wrapped(index, host.shape), value)
-
-
 class ndarray(Partial):
     """An array that only the functions of this module compute with."""
 
@@ -270,9 +266,6 @@ class ndarray(Partial):
         if isinstance(value, np.ndarray) and value.shape != ():
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         changed(np.copyto, self._host, host_of(value) if isinstance(value, ndarray) else value, casting="unsafe")
-
-    def scatter_add(self, slices, value) -> None:
-        changed(add_at, self._host, index_of(slices)[0], host_of(value))
 
     def view(self, dtype=None, type=None) -> ndarray:
         return array_of(self._host.view() if dtype is None else self._host.view(dtype))

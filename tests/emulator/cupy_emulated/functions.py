@@ -240,15 +240,11 @@ def errstate(*, divide=None, over=None, under=None, invalid=None, linalg=None):
         _errors.linalg = before
 
 
-def scatter_add(a, slices, value) -> None:
-    a.scatter_add(slices, value)
-
-
 def rsqrt(x):
     return 1 / cupy_emulated.cupy.sqrt(x)
 
 
 SPECIAL = ufuncs("cupyx.scipy.special", scipy.special) | {
     name: function("cupyx.scipy.special", name, getattr(scipy.special, name))
-    for name in words("log_softmax logsumexp polygamma softmax")
+    for name in words("log_softmax logsumexp polygamma softmax zeta")
 }
