@@ -282,10 +282,10 @@ PARTS = {
     "solve_triangular_vjp": ("solve_triangular", "outer"),
     "sample_vjp": ("solve_triangular", "outer", "sample_vjp_density"),
     "log_prob_vjp": ("log_prob_vjp_weights", "log_prob_vjp_factor", "multiply_triangular"),
-    "affine": ("product.product_narrow", "bias_activation"),
+    "affine": ("product.product_narrow",),
     "affine_weight_vjp": ("product.product_narrow", "activation_vjp"),
     "affine_input_vjp": ("product.product_narrow",),
-    "bernoulli_affine": ("product.product_narrow", "affine.bias_activation", "bernoulli"),
+    "bernoulli_affine": ("product.product_narrow", "bernoulli"),
     "bernoulli_affine_input_vjp": ("product.product_narrow",),
     "bernoulli_affine_weight_vjp": ("product.product_narrow",),
 }
@@ -512,6 +512,29 @@ def test_products(anywhere, name, few, order, shape, turned, dtype, monkeypatch)
                 gpu("product").product(*given, again, lo, hi)
         assert same_bits(again.get(), got.get())
         assert {record.module.code for record in launches} <= {launch.source("product")}
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
+@pytest.mark.parametrize("few", [0, 1000], ids=["wide", "narrow"])
+def test_a_product_with_what_stands_beside_it(anywhere, few, shape, dtype, monkeypatch):
+    """Bias and activation after it, a scale of the inner axis before it, and the sums of what it reads."""
+    monkeypatch.setattr(gpu("product"), "FEW", few)
+    monkeypatch.setattr(gpu("product"), "BUSY", 5)  # the inner axis is divided by less
+    rng, (m, k, n) = np.random.default_rng(0), shape
+    x, s, y, b = (rng.normal(size=size).astype(dtype) for size in ((m, k), k, (k, n), n))
+    given = {name: anywhere.asarray(a) for name, a in (("x", x), ("y", y), ("scale", s), ("bias", b))}
+    out, sums = anywhere.full((m, n), np.nan, dtype), anywhere.full((n,), np.nan, dtype)
+    gpu("product").product(**given, out=out, lo=0, hi=m, activation=1, sums=sums)
+    if m * n == 0:
+        return
+    x, s, y, b = (a.astype(float) for a in (x, s, y, b))
+    eps = (k + 4) * np.finfo(dtype).eps
+    error = np.abs(out.get() - np.maximum(x * s @ y + b, 0))
+    assert (error <= eps * (np.abs(x * s) @ np.abs(y) + np.abs(b))).all()
+    assert (np.abs(sums.get() - s @ y) <= eps * (np.abs(s) @ np.abs(y))).all()
+    gpu("product").product(given["x"], given["y"], out, 0, m, sums=sums)
+    assert (np.abs(sums.get() - y.sum(axis=0)) <= eps * np.abs(y).sum(axis=0)).all()
 
 
 def test_products_that_do_not_fit(cupy):

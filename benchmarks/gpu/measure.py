@@ -42,8 +42,9 @@ SMALL = "tiny or grid or (test_long_chains and 33) or test_training_steps or tes
 
 # m, k, n of products in a training step: layers of 784-200-200 forward, back to x and to the weight, at 100 and 1000 rows
 PRODUCTS = [(100, 784, 200), (100, 200, 784), (784, 100, 200), (100, 200, 200), (1000, 200, 784), (200, 1000, 784)]
+PRODUCTS += [(5000, 200, 784), (20000, 200, 784)]
 
-STEPS = ("diagonal", "chain", "grid", "diagonal-20x50")  # of asv_bench/peers/training_cases.py
+STEPS = ("diagonal", "chain", "grid", "diagonal-20x50", "diagonal-100x50")  # of asv_bench/peers/training_cases.py
 
 # (operation, structure): the offsets of 256 variables, and the fraction of the copy bandwidth that is hoped for
 TARGETS = {
@@ -136,6 +137,34 @@ def long_chains(cupy: Any, lengths: tuple[int, ...] = (4096, 100_000, 1_000_000)
     return results
 
 
+def captured(cupy: Any, call: Callable[[], Any], times: int = 50) -> float:
+    """The time of a call on the device alone: one of so many in a graph, which Python is not waited for in."""
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        call()  # compiles
+        stream.begin_capture()
+        for _ in range(times):
+            call()
+        graph = stream.end_capture()
+        return seconds(cupy, partial(graph.launch, stream), 1) / times
+
+
+def cublas(cupy: Any, x: Any, y: Any, out: Any, times: int = 50) -> Any:
+    """The same of cuBLAS's product, which PyTorch can capture and CuPy cannot: None without PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    x, y, out = (torch.as_tensor(a, device="cuda") for a in (x, y, out))
+    torch.mm(x, y, out=out)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(times):
+            torch.mm(x, y, out=out)
+    return 1e6 * seconds(cupy, graph.replay, 1) / times
+
+
 def products(cupy: Any, shapes: list[tuple[int, int, int]] | None = None) -> list[dict[str, Any]]:
     """Our product of small layers and cuBLAS's: what decides about OWN in gvae/kernels/cuda/product.py."""
     from gvae.kernels.cuda.product import product
@@ -146,8 +175,8 @@ def products(cupy: Any, shapes: list[tuple[int, int, int]] | None = None) -> lis
         x, y = (cupy.asarray(rng.normal(size=shape).astype(dtype)) for shape in ((m, k), (k, n)))
         out, row = cupy.empty((m, n), dtype), {"m": m, "k": k, "n": n, "dtype": np.dtype(dtype).name}
         for turned, (a, b) in {"": (x, y), ", x turned": (cupy.ascontiguousarray(x.T).T, y)}.items():
-            row[f"own{turned}"] = 1e6 * seconds(cupy, partial(product, a, b, out, 0, m))
-            row[f"cuBLAS{turned}"] = 1e6 * seconds(cupy, partial(cupy.matmul, a, b, out=out))
+            row[f"own{turned}"] = 1e6 * captured(cupy, partial(product, a, b, out, 0, m))
+            row[f"cuBLAS{turned}"] = cublas(cupy, a, b, out)
         product(x, y, out, 0, m)
         row["same_bits"] = all(_again(cupy, product, x, y, out) for _ in range(100))
         results.append(row)
@@ -348,7 +377,7 @@ def table(report: dict[str, Any]) -> str:
         names = [name for name in r if name.startswith(("own", "cuBLAS"))]
         if i == 0:
             lines += ["", "| product | dtype | " + " | ".join(names) + " |", "| --- " * (2 + len(names)) + "|"]
-        shown = " | ".join(f"{r[name]:.1f} us" for name in names)
+        shown = " | ".join("" if r[name] is None else f"{r[name]:.1f} us" for name in names)
         lines.append(f"| {r['m']}x{r['k']}x{r['n']} | {r['dtype']} | {shown} |")
     for i, r in enumerate(report["training"]):
         ways = r["microseconds"]

@@ -3,7 +3,8 @@
 //
 // A block has a tile of the result. Its warps take the pieces of the inner axis in turn, each into a sum of its own; these are
 // added in the warps' order. Small products are waiting for memory, little else: a warp's numbers for its next piece are on
-// their way while it multiplies, and small tiles keep more of the device busy.
+// their way while it multiplies, and small tiles keep more of the device busy. A launch of its own takes as long as a small
+// product, so what a layer does before and after is done here: its bias and activation, and sums of cotangents.
 
 constexpr int WIDE = 32, NARROW = 16;  // rows and columns of a tile
 constexpr int EACH = 32;               // bytes of either matrix that a lane fetches at a time
@@ -39,10 +40,12 @@ template <typename T, int TILE> struct Piece {
   }
 };
 
-// out[i, j] = sum_k x[i, k] y[k, j] for rows lo <= i < hi; out (m, n). x is (m, K), or (K, m) if it is turned; y likewise.
+// out[i, j] = f(sum_k x[i, k] s[k] y[k, j] + bias[j]) for rows lo <= i < hi; out (m, n). x is (m, K), or (K, m) if it is
+// turned; y likewise. B = 0: without bias and f; S = 0: without scale. V > 0: sums[j] = sum_k s[k] y[k, j] as well.
 template <typename T, int TILE>
-__device__ __forceinline__ void product_tile(const T* x, const T* y, T* out, int turn_x, int turn_y, int m, int n, int K,
-                                             int64 lo, int64 hi) {
+__device__ __forceinline__ void product_tile(const T* x, const T* scale, const T* y, const T* bias, int activation, T* out, T* sums,
+                                             int turn_x, int turn_y, int m, int n, int B, int S, int V, int K, int64 lo,
+                                             int64 hi) {
   constexpr int ROWS = TILE / DOWN, COLUMNS = TILE / ACROSS;  // of a lane
   constexpr int DEPTH = Piece<T, TILE>::DEPTH, PITCH = Piece<T, TILE>::PITCH;
   typedef Several<T, ROWS> Left;
@@ -55,11 +58,14 @@ __device__ __forceinline__ void product_tile(const T* x, const T* y, T* out, int
   const int rows = int(hi - i0 < TILE ? hi - i0 : TILE), columns = n - j0 < TILE ? n - j0 : TILE;
   T *left = space + warp * 2 * DEPTH * PITCH, *right = left + DEPTH * PITCH;
   const int r = lane / ACROSS * ROWS, c = lane % ACROSS * COLUMNS;  // this lane's first row and column
-  T sums[ROWS][COLUMNS];
+  const bool totals = V && blockIdx.x < tiles && r == 0;  // of columns: by the first tiles' first lanes
+  T products[ROWS][COLUMNS], column[COLUMNS];
+#pragma unroll
+  for (int q = 0; q < COLUMNS; ++q) column[q] = T(0);
 #pragma unroll
   for (int p = 0; p < ROWS; ++p)
 #pragma unroll
-    for (int q = 0; q < COLUMNS; ++q) sums[p][q] = T(0);
+    for (int q = 0; q < COLUMNS; ++q) products[p][q] = T(0);
 
   Piece<T, TILE> of_x, of_y;
   of_x.load(x, !turn_x, i0, rows, m, warp * DEPTH, K);
@@ -70,14 +76,22 @@ __device__ __forceinline__ void product_tile(const T* x, const T* y, T* out, int
     __syncwarp();
     of_x.load(x, !turn_x, i0, rows, m, k0 + warps * DEPTH, K);
     of_y.load(y, turn_y, j0, columns, n, k0 + warps * DEPTH, K);
-#pragma unroll 2
+#pragma unroll(8 / int(sizeof(T)))
     for (int d = 0; d < DEPTH; ++d) {
       Left a = *reinterpret_cast<const Left*>(left + d * PITCH + r);
       Right b = *reinterpret_cast<const Right*>(right + d * PITCH + c);
+      if (S || totals) {
+        T s = S ? (k0 + d < K ? scale[k0 + d] : T(0)) : T(1);
+#pragma unroll
+        for (int q = 0; q < COLUMNS; ++q) {
+          b.v[q] *= s;
+          column[q] += b.v[q];
+        }
+      }
 #pragma unroll
       for (int p = 0; p < ROWS; ++p)
 #pragma unroll
-        for (int q = 0; q < COLUMNS; ++q) sums[p][q] += a.v[p] * b.v[q];
+        for (int q = 0; q < COLUMNS; ++q) products[p][q] += a.v[p] * b.v[q];
     }
     __syncwarp();
   }
@@ -86,25 +100,38 @@ __device__ __forceinline__ void product_tile(const T* x, const T* y, T* out, int
 #pragma unroll
   for (int p = 0; p < ROWS; ++p)
 #pragma unroll
-    for (int q = 0; q < COLUMNS; ++q) space[(warp * TILE + r + p) * TILE + c + q] = sums[p][q];
+    for (int q = 0; q < COLUMNS; ++q) space[(warp * TILE + r + p) * TILE + c + q] = products[p][q];
   __syncthreads();
   for (int e = threadIdx.x; e < TILE * TILE; e += blockDim.x) {
     int i = e / TILE, j = e % TILE;
     if (i >= rows || j >= columns) continue;
     T total = space[e];
     for (int w = 1; w < warps; ++w) total += space[w * TILE * TILE + e];
-    out[(i0 + i) * n + j0 + j] = total;
+    out[(i0 + i) * n + j0 + j] = B ? activated(total + bias[j0 + j], activation) : total;
+  }
+  if (V == 0 || blockIdx.x >= tiles) return;  // whole blocks
+  __syncthreads();
+  if (totals)
+#pragma unroll
+    for (int q = 0; q < COLUMNS; ++q) space[warp * TILE + c + q] = column[q];
+  __syncthreads();
+  for (int j = threadIdx.x; j < columns; j += blockDim.x) {
+    T total = space[j];
+    for (int w = 1; w < warps; ++w) total += space[w * TILE + j];
+    sums[j0 + j] = total;
   }
 }
 
 template <typename T>
 __global__ void __launch_bounds__(1024 / sizeof(T), sizeof(T) / 2)
-product_wide(const T* x, const T* y, T* out, int turn_x, int turn_y, int m, int n, int K, int64 lo, int64 hi) {
-  product_tile<T, WIDE>(x, y, out, turn_x, turn_y, m, n, K, lo, hi);
+product_wide(const T* x, const T* scale, const T* y, const T* bias, int activation, T* out, T* sums, int turn_x, int turn_y,
+             int m, int n, int B, int S, int V, int K, int64 lo, int64 hi) {
+  product_tile<T, WIDE>(x, scale, y, bias, activation, out, sums, turn_x, turn_y, m, n, B, S, V, K, lo, hi);
 }
 
 template <typename T>
 __global__ void __launch_bounds__(2048 / sizeof(T))
-product_narrow(const T* x, const T* y, T* out, int turn_x, int turn_y, int m, int n, int K, int64 lo, int64 hi) {
-  product_tile<T, NARROW>(x, y, out, turn_x, turn_y, m, n, K, lo, hi);
+product_narrow(const T* x, const T* scale, const T* y, const T* bias, int activation, T* out, T* sums, int turn_x, int turn_y,
+               int m, int n, int B, int S, int V, int K, int64 lo, int64 hi) {
+  product_tile<T, NARROW>(x, scale, y, bias, activation, out, sums, turn_x, turn_y, m, n, B, S, V, K, lo, hi);
 }

@@ -9,7 +9,7 @@ from gvae.kernels.cuda.launch import Geometry, Launch, kernel
 WIDE, NARROW, EACH = 32, 16, 32  # as in product.cu
 BUSY = 2048  # warps keep a device busy: with as many tiles, the inner axis is not divided
 FEW = 128  # wide tiles are too few below, for devices of about as many multiprocessors
-OWN = 2e8  # multiplications up to which the product is ours, which a graph may hold; beyond: cuBLAS
+OWN = 2e9  # multiplications up to which the product is ours, which a graph may hold; beyond: cuBLAS, twice as fast there
 
 
 def _blocks(tile: int, warps: int) -> Geometry:
@@ -28,30 +28,42 @@ def _blocks(tile: int, warps: int) -> Geometry:
     return geometry
 
 
-_CONTRACT = "x: T P Q, y: T R S, out: T m n_columns, turn_x: scalar int32, turn_y: scalar int32 -> m n_columns"
+_CONTRACT = (
+    "x: T P Q, scale: T S, y: T R U, bias: T B, activation: scalar int32, out: T m n_columns, sums: T V, "
+    "turn_x: scalar int32, turn_y: scalar int32 -> m n_columns B S V"
+)
 product_wide = kernel("product", "product_wide", _CONTRACT, _blocks(WIDE, 8))
 product_narrow = kernel("product", "product_narrow", _CONTRACT, _blocks(NARROW, 16))
 
 
-def product(x: Any, y: Any, out: Any, lo: int, hi: int) -> None:
-    """out = x y, rows lo .. hi - 1: x (m, k), y (k, n), each C-contiguous or the transpose of such a matrix."""
+def product(
+    x: Any, y: Any, out: Any, lo: int, hi: int, bias: Any = None, activation: int = 0, scale: Any = None, sums: Any = None
+) -> None:
+    """out = f(x diag(scale) y + bias), rows lo .. hi - 1: x (m, k), y (k, n), each C-contiguous or the transpose of such a
+    matrix; bias (n,) with its activation f and scale (k,) if there are any. sums (n,), if wanted, receives scaleᵀ y."""
     if x.shape[0] != out.shape[0] or x.shape[1] != y.shape[0] or y.shape[1] != out.shape[1]:
         raise ValueError(f"product: shapes {x.shape}, {y.shape} and {out.shape} do not fit")
     turns = [not a.flags.c_contiguous for a in (x, y)]
-    m, n = out.shape
+    x, y = (a.T if turn else a for a, turn in zip((x, y), turns, strict=True))
+    (m, n), nothing = out.shape, out.reshape(-1)[:0]
+    bias, scale, sums = (nothing if a is None else a for a in (bias, scale, sums))
     chosen = product_narrow if -(-m // WIDE) * -(-n // WIDE) < FEW else product_wide
-    chosen(*(a.T if turn else a for a, turn in zip((x, y), turns, strict=True)), out, *turns, lo, hi)
+    chosen(x, scale, y, bias, activation, out, sums, *turns, lo, hi)
+
+
+def ours(x: Any, y: Any) -> bool:
+    """Whether the product of these matrices is our kernel's, and not cuBLAS's."""
+    return len(x) * len(y) * y.shape[1] <= OWN
+
+
+def as_stored(x: Any) -> Any:
+    """The matrix as the kernel takes it: C-contiguous, or the transpose of such a one."""
+    return x if x.flags.c_contiguous or x.flags.f_contiguous else sys.modules["cupy"].ascontiguousarray(x)
 
 
 def multiply(x: Any, y: Any, out: Any) -> None:
     """out = x y of two matrices, whatever their layout."""
-    (m, k), n = x.shape, y.shape[1]
-    if m * k * n > OWN:
-        sys.modules["cupy"].matmul(x, y, out=out)
+    if ours(x, y):
+        product(as_stored(x), as_stored(y), out, 0, len(x))
     else:
-        product(_as_stored(x), _as_stored(y), out, 0, m)
-
-
-def _as_stored(x: Any) -> Any:
-    """The matrix as the kernel takes it: C-contiguous, or the transpose of such a one."""
-    return x if x.flags.c_contiguous or x.flags.f_contiguous else sys.modules["cupy"].ascontiguousarray(x)
+        sys.modules["cupy"].matmul(x, y, out=out)
