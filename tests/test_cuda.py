@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import devices
 import numpy as np
@@ -376,6 +377,21 @@ def test_an_epoch(anywhere, tmp_path):
 def test_what_cupy_lacks_is_said(cupy):
     with pytest.raises(DeviceError, match=r"scipy\.special\.pdtrik, which CuPy does not have"):
         dispatch.special(cupy.ones(2)).pdtrik  # noqa: B018
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_an_epochs_seconds_are_those_of_the_device(cupy, progress, monkeypatch, capsys):
+    """Launches return at once: what the device still has to do is waited for when numbers are shown or read, and counts."""
+    known = cupy.ndarray.__float__
+
+    def late(x):
+        time.sleep(0.5)
+        return known(x)
+
+    monkeypatch.setattr(cupy.ndarray, "__float__", late)
+    model, table = models.VAE(12, 6, hidden=(8,)), data.Table(X, binarize="dynamic").to("cuda")
+    _, history = training.train(model, table, epochs=2, batch_size=60, seed=1, device="cuda", progress=progress)
+    assert history.rows[1]["seconds"] > (1.9 if progress else 1.4)
 
 
 def test_an_epoch_is_waited_for_once(cupy):

@@ -116,24 +116,27 @@ def bandwidths(cupy: Any, B: int = 100_000, N: int = 256) -> list[dict[str, Any]
     return results
 
 
-def long_chains(cupy: Any, lengths: tuple[int, ...] = (4096, 100_000, 1_000_000), times: int = 100) -> list[dict[str, Any]]:
-    """One long chain in segments and as one system, and whether so many repetitions have the same bits."""
+LONG = [(1, 4096), (1, 100_000), (1, 1_000_000), (64, 4096), (1024, 4096), (4096, 4096), (64, 100_000), (1024, 32_768)]
+
+
+def long_chains(cupy: Any, shapes: list[tuple[int, int]] | None = None, times: int = 100) -> list[dict[str, Any]]:
+    """So many long chains in segments and as systems, and whether so many repetitions of one have the same bits."""
     from gvae import ops
 
     results: list[dict[str, Any]] = []
-    for N in lengths:
+    for B, N in shapes or LONG:
         rng = np.random.default_rng(0)
         chol = np.stack([rng.uniform(0.8, 2, N), rng.normal(size=N) * 0.5]).astype(np.float32)
-        there, b = cupy.asarray(chol), cupy.asarray(rng.normal(size=N).astype(np.float32))
+        there, b = (cupy.asarray(np.tile(a, (B, *[1] * a.ndim))) for a in (chol, rng.normal(size=N).astype(np.float32)))
         for operation, f in (
             ("solve", lambda c, b, m: ops.solve_triangular_banded(c, b, method=m, check=False)),
             ("inverse", lambda c, b, m: ops.inverse_banded(c, method=m, check=False)),
         ):
             first = f(there, b, "segments").get().tobytes()
-            alike = all(f(there, b, "segments").get().tobytes() == first for _ in range(times))
+            alike = all(f(there, b, "segments").get().tobytes() == first for _ in range(times if B == 1 else 2))
             calls = {method: partial(f, there, b, method) for method in ("segments", "systems")}
             took = {method: 1e6 * seconds(cupy, call, 5, 3) for method, call in calls.items()}
-            results.append({"operation": operation, "N": N, "microseconds": took, "same_bits": alike})
+            results.append({"operation": operation, "B": B, "N": N, "microseconds": took, "same_bits": alike})
     return results
 
 
@@ -373,6 +376,11 @@ def table(report: dict[str, Any]) -> str:
         name = f"{r['operation']}, {r['structure']}"
         rate = f"{r['microseconds']:.0f} | {r['GB/s']:.0f} | {r['fraction']:.0%} | {r['target']:.0%}"
         lines.append(f"| {name} | {r['dtype']} | {rate} |")
+    for i, r in enumerate(report["long_chains"]):
+        if i == 0:
+            lines += ["", "| long chains | segments | systems | same bits |", "| --- | --- | --- | --- |"]
+        shown = " | ".join(f"{r['microseconds'][way]:.0f} us" for way in ("segments", "systems"))
+        lines.append(f"| {r['operation']}, {r['B']} of {r['N']} | {shown} | {r['same_bits']} |")
     for i, r in enumerate(report["products"]):
         names = [name for name in r if name.startswith(("own", "cuBLAS"))]
         if i == 0:
@@ -393,7 +401,7 @@ def table(report: dict[str, Any]) -> str:
 
 PARTS: dict[str, Callable[[Any, list[Any], bool], Any]] = {
     "bandwidths": lambda cupy, cases, small: bandwidths(cupy, *((40, 20) if small else ())),
-    "long_chains": lambda cupy, cases, small: long_chains(cupy, *([(5000,), 2] if small else [])),
+    "long_chains": lambda cupy, cases, small: long_chains(cupy, *([[(1, 5000), (2, 5000)], 2] if small else [])),
     "products": lambda cupy, cases, small: products(cupy, [(5, 7, 9)] if small else None),
     "training": lambda cupy, cases, small: training_steps(cupy, cases, *([2] if small else [])),
     "kernels": lambda cupy, cases, small: kernels(cases, *([2] if small else [])),

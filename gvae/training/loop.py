@@ -138,9 +138,9 @@ class _Loop:
                 break
             self.step(steps, i)
             trainer.epoch.batches += 1
-            trainer.epoch.seconds += time.perf_counter() - clock
             if self.bar is not None:
-                self.show()
+                self.show()  # where a device is waited for, and so part of the time that steps take
+            trainer.epoch.seconds += time.perf_counter() - clock
             self.save_if_due()
             clock = time.perf_counter()
         self.end_epoch()
@@ -169,7 +169,9 @@ class _Loop:
         if trainer.average is not None:
             trainer.average.after_epoch(trainer.parameters, number)
         row: dict[str, Any] = {"epoch": number, "step": trainer.steps}
+        clock = time.perf_counter()
         row |= {f"train_{name}": float(x) / done.rows for name, x in done.sums.items()}  # a device is waited for here, once
+        done.seconds += time.perf_counter() - clock  # there, most of the epoch
         if validation is not None:
             row |= {f"validation_{name}": x for name, x in trainer.validate(validation).items()}
         _check_epoch(trainer, row)  # before anything of this epoch is kept
