@@ -410,6 +410,35 @@ def test_training_says_what_there_is():
     assert listed[5] == "chain-20x50      chain, 784-200-200-16 elu, IWAE, 20 rows x 50"
 
 
+# --- step_profile.py
+
+
+def profiled(*arguments):
+    command = [sys.executable, FOLDER / "step_profile.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_steps_parts_are_the_step():
+    done = profiled("chain", "--seconds", "1", "--kernels")
+    assert done.returncode == 0, done.stderr
+    head, _, row, *kernels = done.stdout.splitlines()
+    parts = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (head, row)), strict=True))
+    took = {name: float(cell.split()[0]) for name, cell in parts.items() if cell.endswith("ms")}
+    step, alone = took.pop("step"), took.pop("products alone")
+    assert list(took) == ["kernels", "NumPy's functions", "noise", "norm and Adam", "Python"]
+    assert min(*took.values(), alone) > 0
+    assert 0.8 < sum(took.values()) / step < 1.2  # medians need not add up
+    named = {line.split()[-1]: float(line.split()[0]) for line in kernels}
+    assert {"affine", "affine_weight_vjp", "bernoulli_affine", "sample", "inverse_vjp"} <= set(named)
+    assert 0.3 < sum(named.values()) / took["kernels"] < 3
+
+
+def test_a_profile_of_what_there_is_not():
+    done = profiled("nothing")
+    assert done.returncode == 2
+    assert "there is no row 'nothing': expected some of diagonal, " in done.stderr
+
+
 # --- run.py
 
 

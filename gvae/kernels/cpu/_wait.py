@@ -1,6 +1,7 @@
-"""How one thread waits for another without the interpreter lock and without the system: it looks at a number.
+"""How one thread waits for another without the interpreter lock: it looks at a number, and the system is not asked.
 
 To sleep and be woken takes 50 to 100 us on a virtual machine, longer than most kernels run; to look takes a tenth of one.
+Long waits sleep all the same: see gvae.kernels.cpu._share.
 """
 
 from __future__ import annotations
