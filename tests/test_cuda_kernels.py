@@ -131,7 +131,9 @@ def test_every_instantiation_compiles_without_a_spill(family):
         names = launch.name_expressions(family, dtype)
         reports = nvrtc.check(launch.source(family), names, options=launch.OPTIONS, doubles=DOUBLES)
         for (arch, name), report in reports.items():
-            assert report.registers <= 128, (arch, name, report.registers)
+            # three blocks of four warps find room with 168 registers for each thread, two of eight with 128
+            most = 168 if name == "product_wide<double>" else 128
+            assert report.registers <= most, (arch, name, report.registers)
             assert report.shared <= launch.SHARED
             devices.compiled.setdefault(f"{family}.{name.split('<')[0]}", set()).add(arch)
 

@@ -123,7 +123,7 @@ __device__ __forceinline__ void product_tile(const T* x, const T* scale, const T
 }
 
 template <typename T>
-__global__ void __launch_bounds__(1024 / sizeof(T), sizeof(T) / 2)
+__global__ void __launch_bounds__(1024 / sizeof(T), 1 + sizeof(T) / 4)
 product_wide(const T* x, const T* scale, const T* y, const T* bias, int activation, T* out, T* sums, int turn_x, int turn_y,
              int m, int n, int B, int S, int V, int K, int64 lo, int64 hi) {
   product_tile<T, WIDE>(x, scale, y, bias, activation, out, sums, turn_x, turn_y, m, n, B, S, V, K, lo, hi);
