@@ -539,6 +539,17 @@ def test_a_product_with_what_stands_beside_it(anywhere, few, shape, dtype, monke
     assert (np.abs(sums.get() - y.sum(axis=0)) <= eps * np.abs(y).sum(axis=0)).all()
 
 
+@every_dtype
+def test_sums_without_an_input(anywhere, dtype):
+    """A layer that reads nothing has a bias all the same."""
+    a_bar = np.arange(12, dtype=dtype).reshape(4, 3)
+    there, x, scale = anywhere.asarray(a_bar), anywhere.zeros((4, 0), dtype), np.arange(4, dtype=dtype)
+    for given, wanted in ((None, a_bar.sum(axis=0)), (anywhere.asarray(scale), scale @ a_bar)):
+        bias_bar = anywhere.full((3,), np.nan, dtype)
+        gpu("affine").multiply_and_sum(x, given, there, anywhere.empty((0, 3), dtype), bias_bar)
+        np.testing.assert_array_equal(bias_bar.get(), wanted)
+
+
 def test_products_that_do_not_fit(cupy):
     x = cupy.ones((2, 3))
     for shapes in (((2, 3), (2, 3), (2, 3)), ((2, 3), (3, 4), (2, 5)), ((2, 3), (3, 4), (3, 4))):
