@@ -13,8 +13,8 @@ within a few us: see gvae.kernels.cpu._share. A share in Python (a ufunc's) cost
 has it sleeps, hence the caller publishes such a share in compiled code, and stays there until the worker has taken it and
 passed the arguments on.
 
-Where other processes keep the CPUs busy, a worker that was late sleeps between shares for a while: see
-gvae.kernels.cpu._share. What comes again and again goes on in one thread if that is faster: see `Pace`.
+What comes again and again knows whether other processes keep the CPUs busy, and has its workers sleep between shares then,
+or none at all if that is faster: see `Pace`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ DONE = 1e-3  # that a caller looks out for the end of a share, before it sleeps 
 FIRST, OFTEN, SELDOM, TRIAL = 20, 50, 200, 4  # of what keeps a `Pace`: times until and between trials, and of one
 RECENT = 0.2  # what the last time counts in its running averages
 CLEAR = 1.15  # what is slower by less may be as fast
+LATELY = 0.05  # what the last time counts in how busy the machine is
+BUSY = 0.1  # of its time a caller waits for a CPU, or more; at rest it is a thousandth
 
 _lock = threading.Lock()
 _workers: list[_Worker] = []
@@ -118,25 +120,39 @@ class Pace:
 
     On a machine at rest several are faster. Where other processes keep the CPUs busy, threads that share small kernels wait
     for each other's turns, and one may be done sooner; no rule tells beforehand. So now and then the other way is tried.
+
+    Workers look out for shares on a machine at rest, and sleep before each on a busy one. Who looks out uses up its part of a
+    busy CPU and is then absent when there is work, while who sleeps is woken at once, and where there is room. The caller
+    never sleeps: what it has not worked of its time, it has waited for a CPU.
     """
 
     def __init__(self) -> None:
         self.alone = False  # the way that is taken, trials apart
+        self.naps = False  # whether workers sleep before their shares
+        self.lasted = self.waited = 0.0  # running averages: of a time's seconds, and of those without a CPU
         self.seconds: dict[bool, float] = {}  # of the ways: running averages
         self.left = FIRST  # times until the next trial, which goes down to -TRIAL
         self.last = False
 
     def __enter__(self) -> None:
-        self.before, _here.alone = _here.alone, self.alone != (self.left <= 0)
-        self.began = time.perf_counter()
+        self.before = _here.alone, _here.naps
+        _here.alone, _here.naps = self.alone != (self.left <= 0), self.naps
+        self.began, self.worked = time.perf_counter(), time.thread_time()
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        waited = self.worked - time.thread_time()
         taken, way = time.perf_counter() - self.began, _here.alone
-        _here.alone = self.before
+        waited += taken
+        _here.alone, _here.naps = self.before
         self.left -= 1
         changed, self.last = way != self.last, way
-        if kind is not None or changed or (not self.seconds and self.left > FIRST // 2):
-            return  # not what it takes as a rule: workers have to wake up, or, at first, kernels are compiled
+        if kind is not None or (not self.seconds and self.left > FIRST // 2):
+            return  # not what it takes as a rule: at first, kernels are compiled
+        self.lasted += LATELY * (taken - self.lasted)
+        self.waited += LATELY * (waited - self.waited)
+        self.naps = self.waited > BUSY * self.lasted
+        if changed:
+            return  # nor is this: workers have to wake up
         average = self.seconds.get(way, taken)
         self.seconds[way] = average + RECENT * (min(taken, 2 * average) - average)  # a single hiccup says little
         if -TRIAL < self.left <= 0 or len(self.seconds) < 2:
@@ -208,16 +224,17 @@ class Stopped(Exception):
 
 
 class _Here(threading.local):
-    """Of a thread: what interrupts it in `each`, and whether it goes on without others (see Pace)."""
+    """Of a thread: what interrupts it in `each`, and whether it goes on without others, or with those that nap (see Pace)."""
 
     stop: threading.Event | None = None
     alone = False
+    naps = False
 
 
 _here = _Here()
 
 
-POSTED, CODE, TAKEN, DONE_WITH, STATE = 0, 1, 16, 32, 34  # what a worker's numbers stand for: see gvae.kernels.cpu._share
+POSTED, CODE, NAPS, TAKEN, DONE_WITH, STATE = 0, 1, 6, 16, 32, 34  # what a worker's numbers stand for: see gvae.kernels.cpu._share
 NAPPING = 2  # a STATE
 WIDTH = 48
 MOST = 1024  # workers
@@ -236,7 +253,7 @@ class _Worker:
         self.posted = 0
         self.shares: dict[int, tuple] = {}  # the one that is posted and not taken, by its number
         self.error: BaseException | None = None
-        self.asleep = False
+        self.asleep = self.naps = False
         self.bell = threading.Lock()
         self.bell.acquire()
         self.thread = threading.Thread(target=self._work, name="gvae", daemon=True)
@@ -311,6 +328,9 @@ def _together(workers: list[_Worker], call: Callable[[np.ndarray], int]) -> int:
     failed."""
     try:
         for worker in workers:
+            if worker.naps != _here.naps:
+                worker.naps = _here.naps
+                worker.numbers[NAPS] = worker.naps
             if worker.asleep:
                 worker.ring()
         return call(_crew(*[worker.row for worker in workers]))

@@ -312,17 +312,6 @@ def meet(flags, limit, lo, hi):
     flags[2 + mine] = looks
 
 
-@kernel
-def leave(flags, limit, lo, hi):
-    """The first share ends when the second one has begun, which takes long."""
-    if lo > 0:
-        _wait.tell(flags, 1, 1)
-        for _ in range(limit):
-            _wait.pause()
-    else:
-        _wait.wait(flags, 1, 0, 10**7)
-
-
 @pytest.fixture
 def numbers(monkeypatch):
     """Of the worker that a share goes to next."""
@@ -332,27 +321,33 @@ def numbers(monkeypatch):
     threads._idle.remove(worker)
     threads._idle.append(worker)
     yield worker.numbers
-    worker.numbers[_share.NAPS] = 0
+    worker.naps, worker.numbers[_share.NAPS] = False, 0
 
 
 needs_naps = pytest.mark.skipif(not _wait.CAN_NAP or threads.cpus() < 2, reason="no naps here, or no CPU for two threads")
 
 
 @needs_naps
-def test_a_late_worker_naps_for_a_while(numbers):
-    """Who looks out on a busy CPU uses up its part of it."""
-    flags = np.zeros(4, np.int64)
-    threads.over(leave, flags, 1, n=2, work=1 << 20)  # compiles
-    for _ in range(100):  # the caller may have no CPU itself while it is to look out
-        numbers[_share.NAPS], flags[:] = 0, 0
-        threads.over(leave, flags, 20 * _share.LATE, n=2, work=1 << 20)
-        if numbers[_share.NAPS]:
-            break
-    assert numbers[_share.NAPS] == _share.AFTER_LATE
-    for left in range(_share.AFTER_LATE - 1, _share.AFTER_LATE - 50, -1):  # whatever comes then, it looks out again some day
-        flags[:] = 0
-        threads.over(leave, flags, 10 * _share.LATE * (left % 2), n=2, work=1 << 20)
-        assert numbers[_share.NAPS] == left
+def test_workers_nap_where_the_caller_says_so(numbers):
+    """And look out again for the next caller who does not."""
+    flags, pace = np.zeros(4, np.int64), threads.Pace()
+
+    def state_after_a_share():
+        for _ in range(100):  # it looks out for half a millisecond, which may be over before this one looks
+            flags[:] = 0
+            threads.over(meet, flags, 10**7, n=2, work=1 << 20)
+            until = time.perf_counter() + threads.SPIN / 5
+            while numbers[_share.DONE] != numbers[_share.POSTED] or time.perf_counter() < until:
+                pass
+            if numbers[_share.STATE] == (_share.NAPPING if threads._here.naps else _share.LOOKING):
+                break
+        return numbers[_share.STATE]
+
+    for naps in (True, False, True):
+        pace.naps = naps
+        with pace:
+            assert state_after_a_share() == (_share.NAPPING if naps else _share.LOOKING)
+    assert state_after_a_share() == _share.LOOKING
 
 
 @needs_naps
@@ -378,9 +373,9 @@ def test_a_worker_is_woken_from_its_nap(numbers):
 
     for share in (compiled, python):
         for _ in range(400):
-            numbers[_share.NAPS] = 1000
+            numbers[_share.NAPS] = 1
             compiled()
-            numbers[_share.NAPS] = 1000
+            numbers[_share.NAPS] = 1
             until = time.perf_counter() + 1
             while numbers[_share.STATE] != _share.NAPPING and time.perf_counter() < until:
                 time.sleep(0)
@@ -392,23 +387,6 @@ def test_a_worker_is_woken_from_its_nap(numbers):
             pytest.fail("nobody ends its naps")
 
 
-@needs_naps
-def test_a_worker_that_slept_is_not_late(numbers):
-    """It was not looking out, as after some of the caller's Python: that says nothing of the machine."""
-    flags = np.zeros(4, np.int64)
-    threads.over(meet, flags, 1, n=2, work=1 << 20)
-    numbers[_share.NAPS] = 0
-    for _ in range(20):
-        until = time.perf_counter() + 10
-        while numbers[_share.DONE] != numbers[_share.POSTED] and time.perf_counter() < until:
-            time.sleep(1e-3)  # not asleep any more
-        while numbers[_share.STATE] != _share.NAPPING and time.perf_counter() < until:
-            time.sleep(1e-3)
-        flags[:] = 0
-        threads.over(meet, flags, 1, n=2, work=1 << 20)  # the caller, who is done at once, takes the other share back
-        assert numbers[_share.NAPS] == 0
-
-
 # ---- together or alone
 
 
@@ -417,8 +395,9 @@ class Work:
 
     def __init__(self, monkeypatch, **seconds):
         self.now, self.ways, self.pace = 0.0, [], threads.Pace()
-        self.seconds = seconds
-        monkeypatch.setattr(threads, "time", type("time", (), {"perf_counter": lambda: self.now}))
+        self.seconds, self.share, self.worked = seconds, 1.0, 0.0
+        clocks = {"perf_counter": lambda: self.now, "thread_time": lambda: self.worked}
+        monkeypatch.setattr(threads, "time", type("time", (), clocks))
 
     def __call__(self, times, **seconds):
         """How many of so many times it is done alone."""
@@ -427,7 +406,8 @@ class Work:
         for _ in range(times):
             with self.pace:
                 self.ways.append(threads._here.alone)
-                self.now += self.seconds["alone" if threads._here.alone else "together"]
+                taken = self.seconds["alone" if threads._here.alone else "together"]
+                self.now, self.worked = self.now + taken, self.worked + self.share * taken
         return sum(self.ways[before:])
 
 
@@ -450,6 +430,39 @@ def test_what_comes_first_does_not_count(monkeypatch):
     work = Work(monkeypatch, together=2e4, alone=3.0)
     work(1)
     assert work(500, together=2.0) <= 4 * threads.TRIAL
+
+
+def test_workers_nap_where_the_caller_waits_for_a_cpu(monkeypatch):
+    work = Work(monkeypatch, together=2.0, alone=3.0)
+    work(100)
+    assert not work.pace.naps
+    work.share = 0.3  # somebody had the CPU for once
+    work(1)
+    work.share = 0.98  # what the system itself needs
+    work(100)
+    assert not work.pace.naps
+    work.share = 0.6
+    work(20)
+    assert work.pace.naps
+    work.share = 1.0
+    work(100)
+    assert not work.pace.naps
+
+
+def test_a_busy_machine_is_known_by_the_callers_clock():
+    """One process more than there are CPUs, and this one."""
+    code = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(10**5))"
+    busy = [subprocess.Popen([sys.executable, "-c", code, str(os.getpid())]) for _ in range(threads.cpus() + 1)]
+    try:
+        pace, until = threads.Pace(), time.perf_counter() + 30
+        while not pace.naps and time.perf_counter() < until:
+            with pace:
+                sum(range(10**5))
+        assert pace.naps
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_whoever_goes_alone_has_no_worker(numbers, monkeypatch):

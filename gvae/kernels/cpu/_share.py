@@ -27,14 +27,11 @@ from gvae.kernels.cpu._wait import CAN_NAP, fence, look, nap, pause, pointer, te
 
 POSTED, CLAIMED, DONE = 0, 16, 32
 CODE, KERNEL, PLACE, LO, HI = 1, 2, 3, 4, 5  # beside POSTED: what a posted share is; CODE 0: one in Python
-NAPS = 6  # beside POSTED: how many shares the worker is still to sleep before, instead of looking out
-READY = 7  # beside POSTED: whether the worker looked out when the share came
+NAPS = 6  # beside POSTED: whether the worker is to sleep before its shares, instead of looking out
 FAILED, STATE = 33, 34  # beside DONE
 AWAY, LOOKING, NAPPING = 0, 1, 2  # states of a worker: not in `serve`; there; asleep there
 WIDTH = 48
-LATE = 4000  # looks, of 30 ns and more
 NAP = 500_000_000  # nanoseconds at most; what is posted ends it
-AFTER_LATE = 1000  # shares to sleep before: a tenth of a second of small kernels
 
 NO_TABLE, NOWHERE = np.zeros((0, WIDTH), np.int64), np.zeros(0, np.int64)
 
@@ -123,13 +120,7 @@ def rouse(numbers):
 @register_jitable(error_model="numpy")
 def spread(table, crew, shares, address, code, place, n, step):
     """A kernel over all of [0, n), cut into `shares` at multiples of `step`, with workers that are rows of the table
-    (W, WIDTH): the first of crew. Returns how many shares failed.
-
-    A worker that looks out and is late, for it had not begun when the caller was done, or lets the caller look out for it
-    many times, may have lost its CPU to somebody else. For a while it sleeps before each share from then on: who looks out
-    uses up its part of a busy CPU, and is then absent when there is work, while who sleeps is woken at once, and where there
-    is room. On an idle machine to look out is faster: whether it is idle shows only when the worker looks out again.
-    """
+    (W, WIDTH): the first of crew. Returns how many shares failed."""
     steps = -(-n // step)
     for i in range(1, shares):
         numbers = table[crew[i - 1]]
@@ -137,7 +128,6 @@ def spread(table, crew, shares, address, code, place, n, step):
         tell(numbers, CODE, code)
         numbers[KERNEL], numbers[PLACE], numbers[FAILED] = address, place, 0
         numbers[LO], numbers[HI] = i * steps // shares * step, n if i + 1 == shares else (i + 1) * steps // shares * step
-        numbers[READY] = look(numbers, STATE) == LOOKING
         tell(numbers, POSTED, numbers[POSTED] + 1)
         rouse(numbers)
     failed = begin(code, address, place, 0, n if shares == 1 else steps // shares * step)
@@ -145,18 +135,10 @@ def spread(table, crew, shares, address, code, place, n, step):
         numbers = table[crew[i - 1]]
         if claim(numbers, CLAIMED, numbers[POSTED]):
             failed += begin(code, address, place, numbers[LO], numbers[HI])
-            late = numbers[READY] != 0
         else:
-            looked = 0
             while look(numbers, DONE) != numbers[POSTED]:
                 pause()
-                looked += 1
             failed += numbers[FAILED]
-            late = looked > LATE
-        if numbers[NAPS] > 0:
-            numbers[NAPS] -= 1
-        elif late:
-            numbers[NAPS] = AFTER_LATE
     return failed
 
 
