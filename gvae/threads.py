@@ -121,8 +121,8 @@ class Pace:
     On a machine at rest several are faster. Where other processes keep the CPUs busy, threads that share small kernels wait
     for each other's turns, and one may be done sooner; no rule tells beforehand. So now and then the other way is tried.
 
-    Workers look out for shares on a machine at rest, and sleep before each on a busy one. Who looks out uses up its part of a
-    busy CPU and is then absent when there is work, while who sleeps is woken at once, and where there is room. The caller
+    Workers look out for shares on a machine at rest, and sleep before each on a busy one. Who looks out uses up its part of
+    a busy CPU and is then absent when there is work, while who sleeps is woken at once, and where there is room. The caller
     never sleeps: what it has not worked of its time, it has waited for a CPU.
     """
 
@@ -224,7 +224,7 @@ class Stopped(Exception):
 
 
 class _Here(threading.local):
-    """Of a thread: what interrupts it in `each`, and whether it goes on without others, or with those that nap (see Pace)."""
+    """Of a thread: what interrupts it in `each`, and whether it goes on without others, or with some that nap: see Pace."""
 
     stop: threading.Event | None = None
     alone = False
@@ -234,7 +234,7 @@ class _Here(threading.local):
 _here = _Here()
 
 
-POSTED, CODE, NAPS, TAKEN, DONE_WITH, STATE = 0, 1, 6, 16, 32, 34  # what a worker's numbers stand for: see gvae.kernels.cpu._share
+POSTED, CODE, NAPS, TAKEN, DONE_WITH, STATE = 0, 1, 6, 16, 32, 34  # of a worker's numbers: see gvae.kernels.cpu._share
 NAPPING = 2  # a STATE
 WIDTH = 48
 MOST = 1024  # workers
