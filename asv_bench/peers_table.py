@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -71,16 +71,19 @@ class Row:
 
 @dataclass
 class Result:
-    """Seconds are medians over the rounds; ratio is the other's time by gvae's, in the median and at 10 % and 90 %."""
+    """Seconds are medians over the rounds; ratio is the other's time by gvae's, in the median and at 10 % and 90 %; kept the
+    median of what a round's ratio is of that of the same round at rest."""
 
     row: str
     title: str
+    load: int
     other: str
     gvae_seconds: float
     other_seconds: float
     ratio: float
     low: float
     high: float
+    kept: float | None
     rounds: int
     gigabytes_per_second: float | None
     note: str
@@ -252,38 +255,45 @@ ROWS = {f.__name__: f for f in (headline, throughput, entries, long, inverse, li
 # ---- measuring -----------------------------------------------------------------------------------
 
 
-def measure(key: str, row: Row, rounds: int, seconds: float) -> list[Result]:
-    """All implementations in turn. A short call is repeated as often as it takes, which untimed calls find out first."""
+def measure(key: str, row: Row, rounds: int, seconds: float, load: int = 0) -> list[Result]:
+    """All implementations in turn; and in turn with that, if there is to be a load, beside so many busy processes. A short
+    call is repeated as often as it takes, which untimed calls find out first."""
     numbers = [max(1, round(row.sample / max(min(once(t.call, 1) for _ in range(3)), 1e-7))) for t in row.timed]
-    times: list[list[float]] = []
+    times: dict[int, list[list[float]]] = {0: [], load: []}
     end = time.perf_counter() + seconds
-    while len(times) < rounds and (len(times) < LEAST or time.perf_counter() < end):
-        times.append([])
-        for t, number in zip(row.timed, numbers, strict=True):
-            time.sleep(row.pause)
-            t.call()  # untimed: it finds the caches as the other implementation left them
-            times[-1].append(once(t.call, number) * t.scale)
-    ours = statistics.median(t[0] for t in times)
-    results = []
-    for i, other in enumerate(row.timed[1:], 1):
-        ratios = [t[i] / t[0] for t in times]
-        low, high = np.quantile(ratios, [0.1, 0.9]).tolist()
-        results.append(
-            Result(
-                row=key,
-                title=row.title,
-                other=other.name,
-                gvae_seconds=ours,
-                other_seconds=statistics.median(t[i] for t in times),
-                ratio=statistics.median(ratios),
-                low=low,
-                high=high,
-                rounds=len(times),
-                gigabytes_per_second=row.bytes / ours / 1e9 if row.bytes else None,
-                note=other.note,
-            )
-        )
-    return results
+    while len(times[0]) < rounds and (len(times[0]) < LEAST or time.perf_counter() < end):
+        for n, all_rounds in times.items():
+            with busy(n):
+                all_rounds.append([timing(row, t, number) for t, number in zip(row.timed, numbers, strict=True)])
+    return [result(key, row, i, n, times) for n in times for i in range(1, len(row.timed))]
+
+
+def timing(row: Row, timed: Timed, number: int) -> float:
+    time.sleep(row.pause)
+    timed.call()  # untimed: it finds the caches as the other implementation left them
+    return once(timed.call, number) * timed.scale
+
+
+def result(key: str, row: Row, i: int, load: int, times: dict[int, list[list[float]]]) -> Result:
+    """Of the i-th implementation beside so many busy processes."""
+    ratios = {n: np.array([t[i] / t[0] for t in all_rounds]) for n, all_rounds in times.items()}
+    low, high = np.quantile(ratios[load], [0.1, 0.9]).tolist()
+    ours = statistics.median(t[0] for t in times[load])
+    return Result(
+        row=key,
+        title=row.title + (f", beside {load} busy processes" if load else ""),
+        load=load,
+        other=row.timed[i].name,
+        gvae_seconds=ours,
+        other_seconds=statistics.median(t[i] for t in times[load]),
+        ratio=float(np.median(ratios[load])),
+        low=low,
+        high=high,
+        kept=float(np.median(ratios[load] / ratios[0])) if load else None,
+        rounds=len(times[load]),
+        gigabytes_per_second=row.bytes / ours / 1e9 if row.bytes else None,
+        note=row.timed[i].note,
+    )
 
 
 def once(call: Callable[[], Any], number: int) -> float:
@@ -297,16 +307,16 @@ def once(call: Callable[[], Any], number: int) -> float:
 @contextmanager
 def busy(n: int) -> Iterator[None]:
     """Beside n processes that compute without end, or until this one is gone."""
-    code = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(10**5))"
-    processes = []
-    try:
+    code = "import os, sys\nprint(flush=True)\nwhile os.getppid() == int(sys.argv[1]): sum(range(10**5))"
+    with ExitStack() as stack:
+        processes = []
         for _ in range(n):
-            processes.append(subprocess.Popen([sys.executable, "-c", code, str(os.getpid())]))
-        yield
-    finally:
+            command = [sys.executable, "-c", code, str(os.getpid())]
+            processes.append(stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE)))
+            stack.callback(processes[-1].kill)
         for process in processes:
-            process.kill()
-            process.wait()
+            process.stdout.readline()  # type: ignore[union-attr]  # it has begun
+        yield
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -336,7 +346,8 @@ def markdown(results: list[Result]) -> Iterator[str]:
         first = (r.title, ours) if r.title != title else ("", "")
         title = r.title
         other = r.other + (f" ({r.note})" if r.note else "")
-        cells = (*first, other, human(r.other_seconds), number(r.ratio), f"{number(r.low)}-{number(r.high)}")
+        ratio = number(r.ratio) + (f", {number(r.kept)} of that at rest" if r.kept is not None else "")
+        cells = (*first, other, human(r.other_seconds), ratio, f"{number(r.low)}-{number(r.high)}")
         yield f"| {' | '.join(cells)} |"
 
 
@@ -390,15 +401,14 @@ def main(
         "--sample",
         type=float,
         metavar="S",
-        help="each library works so many seconds before the next one does [as the row says]; beside --load, a tenth of one "
-        "tells of bursts, and one of work that goes on",
+        help="each library works so many seconds before the next one does [as the row says]",
     )
     parser.add_argument(
         "--load",
         type=_count,
         default=0,
         metavar="N",
-        help="keep N other processes busy while measuring: do the ratios hold?",
+        help="measure every round again beside N busy processes: do the ratios hold?",
     )
     parser.add_argument(
         "--only",
@@ -432,8 +442,7 @@ def main(
                 continue
             if options.sample is not None:
                 row = replace(row, sample=options.sample)
-            with busy(options.load):
-                results += measure(name, row, options.rounds, options.seconds)
+            results += measure(name, row, options.rounds, options.seconds, options.load)
     if not results:
         parser.error("there was nothing to compare gvae with" + (f": --only has {', '.join(only)}" if only else ""))
     print(*markdown(results), "", caption(facts), sep="\n")

@@ -346,7 +346,7 @@ def test_load_ends_with_the_measurement():
     code = """
 import subprocess, training, peers_table
 started, popen = [], subprocess.Popen
-subprocess.Popen = lambda *arguments: started.append(popen(*arguments)) or started[-1]
+subprocess.Popen = lambda *given, **settings: started.append(popen(*given, **settings)) or started[-1]
 try:
     with peers_table.busy(2):
         print([process.poll() for process in started])
@@ -355,6 +355,35 @@ except KeyError:
     print([process.returncode for process in started])
 """
     assert in_peers(code).splitlines() == ["[None, None]", "[-9, -9]"]
+
+
+def test_rounds_in_turn_at_rest_and_beside_a_load():
+    code = """
+import training, peers_table
+from contextlib import contextmanager
+now = [0]
+@contextmanager
+def busy(n):
+    now[0] = n
+    yield
+    now[0] = 0
+peers_table.busy = busy
+peers_table.once = lambda call, number: call()
+calls = []
+ours = lambda: calls.append(now[0]) or 1.0 + now[0]
+row = peers_table.Row("a row", [peers_table.Timed("gvae", ours), peers_table.Timed("other", lambda: 3.0)])
+for result in peers_table.measure("row", row, 5, 0.0, 2):
+    print(result.load, result.gvae_seconds, result.other_seconds, result.ratio, result.kept, result.rounds)
+print(*peers_table.markdown(peers_table.measure("row", row, 5, 0.0, 2)), sep="\\n")
+print(calls[-4:])
+"""
+    *results, at_rest, loaded, calls = in_peers(code).splitlines()
+    assert results[0] == "0 1.0 3.0 3.0 None 5"
+    assert results[1].split()[:4] == ["2", "3.0", "3.0", "1.0"]
+    assert float(results[1].split()[4]) == pytest.approx(1 / 3)
+    assert "| a row | 1 s | other | 3 s | 3 | 3-3 |" in at_rest
+    assert "| a row, beside 2 busy processes | 3 s | other | 3 s | 1, 0.333 of that at rest | 1-1 |" in loaded
+    assert calls == "[0, 0, 2, 2]"  # an untimed one before each
 
 
 # --- peers/training.py

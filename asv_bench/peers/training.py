@@ -38,7 +38,7 @@ RTOL = 1e-4  # of a loss
 MOVED = 5e-2  # of the distance that a parameter has moved: Adam's first steps have the size of the rate, however small the
 #               gradient, and where that is rounding error alone they go either way
 
-SAMPLE = 0.1  # seconds: under load, the scheduler favours for some milliseconds what has just slept
+SAMPLE = 1.0  # seconds: a training goes on; bursts would count how threads wake, and whom a scheduler favours just then
 PAUSE = 0.15  # seconds: OpenBLAS's threads spin for 0.1 after gvae's last product, and the next library would pay for it
 
 
