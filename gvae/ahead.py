@@ -16,7 +16,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from gvae import capture, threads
 
 __all__ = ["asked", "compile_calls", "is_wanted", "rehearsed"]
 
-MOST = 4  # processes: a step has few kernels that take long
+MOST = 4  # processes for a step, which has few kernels that take long
 
 Call = tuple[str, str, tuple]  # the module of a kernel, its name, arguments of the types of a call
 
@@ -49,7 +49,7 @@ def is_wanted() -> bool:
     return _wanted
 
 
-def _started() -> list[subprocess.Popen]:
+def _started(most: int = MOST) -> list[subprocess.Popen]:
     """Processes that make themselves ready, and wait for calls."""
     from gvae.kernels.cpu import _share
 
@@ -58,7 +58,7 @@ def _started() -> list[subprocess.Popen]:
     settings: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
     settings |= {"stdin": subprocess.PIPE, "start_new_session": True}  # a session of its own, which Ctrl-C does not reach
     command = [sys.executable, "-m", "gvae.ahead"]
-    return [subprocess.Popen(command, **settings) for _ in range(min(threads.count(), threads.cpus(), MOST) - 1)]
+    return [subprocess.Popen(command, **settings) for _ in range(min(threads.count(), threads.cpus(), most) - 1)]
 
 
 def _end(others: list[subprocess.Popen]) -> None:
@@ -84,20 +84,23 @@ class _Rehearsal(capture.Graph):
             self.calls.append(call)
 
 
-def rehearsed(run: Callable[[Callable[[np.ndarray], Any]], Any]) -> list[Call]:
-    """The launches of `run(traced)`, one of each kind, as far as it comes without the values that kernels compute; traced
-    as for `capture.Graph`."""
+def rehearsed(*runs: Callable[[Callable[[np.ndarray], Any]], Any]) -> list[Call]:
+    """The launches that each `run(traced)` makes, one of each kind, as far as it comes without the values that kernels
+    compute; traced as for `capture.Graph`."""
     calls: list[Call] = []
-    with np.errstate(all="ignore"), contextlib.suppress(Exception):
-        _Rehearsal(run, calls)
+    for run in runs:
+        with np.errstate(all="ignore"), contextlib.suppress(Exception):
+            _Rehearsal(run, calls)
     return calls
 
 
-def compile_calls(calls: list[Call]) -> None:
+def compile_calls(
+    calls: list[Call], most: int = MOST, watch: Callable[[Sequence[int]], Iterable[int]] = lambda order: order
+) -> None:
     """Have the kernels in the cache, or in this process: all of them but for what another process has claimed and then not
-    done."""
+    done. most : processes      watch(order) : order again, for whoever wants to see this one go through the calls"""
     global _others
-    others, _others = _others or _started(), []
+    others, _others = _others or _started(most), []
     try:
         with tempfile.TemporaryDirectory(prefix="gvae-ahead-", ignore_cleanup_errors=True) as folder:
             for other in others:
@@ -105,7 +108,7 @@ def compile_calls(calls: list[Call]) -> None:
                     stream: Any = other.stdin
                     stream.write(pickle.dumps((folder, calls)))
                     stream.close()
-            _compile_unclaimed(calls, range(len(calls)), folder)
+            _compile_unclaimed(calls, watch(range(len(calls))), folder)
             for other in others:
                 other.wait()
     finally:

@@ -1,6 +1,7 @@
 """Compile every CPU kernel in both precisions into the cache on disk, so that no later process waits for a compiler.
 
-The kernels are compiled by use: tiny calls of the public ops, forward and backward. That alone would forget a new kernel, so
+The kernels are compiled by use: tiny calls of the public ops, forward and backward. These are rehearsed first, and what that
+lists is compiled by as many processes as there are CPUs (see gvae.ahead). Use alone would forget a new kernel, so
 `compile_kernels` then looks at every kernel of every module under gvae.kernels.cpu and names those that lack a version.
 """
 
@@ -9,14 +10,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gvae import capture, dispatch, nn, ops, optim, random, threads
+from gvae import ahead, capture, dispatch, nn, ops, optim, random, threads
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError, GvaeError
 from gvae.ops import dense
@@ -39,16 +40,17 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     started = time.perf_counter()
     kernels = {name: kernel for name, kernel in _kernels() if threads.count() > 1 or name not in BETWEEN_THREADS}
     before = _versions(kernels)
-    steps = [step for dtype in PRECISIONS for step in _steps(np.dtype(dtype))]
-    bar: Any = steps
-    if progress:
-        from tqdm import tqdm
-
-        bar = tqdm(steps, unit="step", dynamic_ncols=True, desc="compiling", disable=None)  # None: not on a terminal
+    uses = [use for dtype in PRECISIONS for use in _uses(np.dtype(dtype))]
     share, threads.SHARE = threads.SHARE, 1  # whatever can be shared is: shares are compiled too, per kernel
     try:
-        for step in bar:
-            step()
+        ahead.compile_calls(ahead.rehearsed(*uses), most=threads.cpus(), watch=partial(_watched, progress, "compiling"))
+        for use in _watched(progress, "using", uses):
+            try:
+                capture.Graph(use, capture.Workspace()).launch()  # kernels are compiled for lists of launches as well
+            except capture.NotCaptured:
+                use(np.asarray)
+        for dtype in PRECISIONS:
+            _one_system_functions(np.dtype(dtype))
     finally:
         threads.SHARE = share
     versions = _versions(kernels)
@@ -103,85 +105,94 @@ def _complete(kernel: Any) -> bool:
     return sum(1 for _ in _files(kernel)) >= len(PRECISIONS)
 
 
-def _steps(dtype: np.dtype) -> Iterator[Callable[[], Any]]:
-    """Calls that between them reach every kernel in one precision."""
+def _watched(progress: bool, doing: str, items: Sequence[Any]) -> Iterable[Any]:
+    if not progress:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, dynamic_ncols=True, desc=doing, disable=None)  # None: not on a terminal
+
+
+Use = Callable[[Callable[[np.ndarray], Any]], Any]  # use(traced), as `capture.Graph` calls it
+
+
+def _uses(dtype: np.dtype) -> Iterator[Use]:
+    """Calls that between them reach every kernel in one precision, but for those of `_one_system_functions`."""
     for B, N in SIZES:
-        yield from (partial(_banded, dtype, B, N, offsets) for offsets in GRAPHS)
-        yield partial(_elementwise, dtype, B, N)
-    yield partial(_draws, dtype)
-    yield partial(_one_system_functions, dtype)
+        for offsets in GRAPHS:
+            yield from _banded(dtype, B, N, offsets)
+        yield from _elementwise(dtype, B, N)
+    yield from _draws(dtype)
 
 
-def _differentiate(f: Callable, *arrays: np.ndarray) -> None:
-    """And capture that, if it is possible, and make it again: kernels are compiled for lists of launches as well."""
+def _value(f: Callable, *arrays: np.ndarray) -> Use:
+    return lambda traced: f(*map(traced, arrays))
 
-    def run(traced: Callable = np.asarray) -> None:
-        gradient(lambda *a: ops.sum(f(*a)), *map(traced, arrays))
 
-    try:
-        capture.Graph(run, capture.Workspace()).launch()
-    except capture.NotCaptured:
-        run()
+def _gradient(f: Callable, *arrays: np.ndarray) -> Use:
+    return _value(lambda *a: gradient(lambda *a: ops.sum(f(*a)), *a), *arrays)
 
 
 def _banded(dtype, B, N, offsets):
     chol = np.full((B, len(offsets), N), 0.1, dtype)
     chol[:, 0] = 1
     x = np.ones((B, N), dtype)
+    yield _value(ops.logdet_banded, chol)
+    given: dict[str, Any] = {"offsets": offsets, "check": False}  # a rehearsal ends where values are looked at
     for b in (x, np.stack([x, x])):  # one right-hand side of each factor, and two
-        for op in (ops.solve_triangular_banded, ops.multiply_triangular_banded):
-            for trans in (False, True):
-                _differentiate(partial(op, offsets=offsets, trans=trans), chol, b)
+        for trans in (False, True):
+            yield _gradient(partial(ops.solve_triangular_banded, **given, trans=trans), chol, b)
+            yield _gradient(partial(ops.multiply_triangular_banded, offsets=offsets, trans=trans), chol, b)
     for op in (ops.inverse_banded, ops.marginal_variances_banded):
-        _differentiate(partial(op, offsets=offsets), chol)
-    _differentiate(partial(ops.cho_solve_banded, offsets=offsets), chol, x)
-    _differentiate(partial(ops.sample_banded, offsets=offsets), x, chol, x)
-    _differentiate(lambda *a: ops.multiply(*map(ops.sum, ops.sample_and_log_prob_banded(*a, offsets=offsets))), x, chol, x)
-    _differentiate(partial(ops.log_prob_banded, offsets=offsets), x, x, chol)
-    _differentiate(ops.log_prob_of_draw_banded, chol, x)
-    _differentiate(partial(ops.kl_divergence_banded, offsets=offsets), x, chol)
-    _differentiate(partial(ops.kl_divergence_banded, offsets=offsets, prior_offsets=offsets), x, chol, x, chol)
+        yield _gradient(partial(op, **given), chol)
+    yield _gradient(partial(ops.cho_solve_banded, **given), chol, x)
+    yield _gradient(partial(ops.sample_banded, **given), x, chol, x)
+    yield _gradient(lambda *a: ops.multiply(*map(ops.sum, ops.sample_and_log_prob_banded(*a, **given))), x, chol, x)
+    yield _gradient(partial(ops.log_prob_banded, **given), x, x, chol)
+    yield _gradient(partial(ops.log_prob_of_draw_banded, check=False), chol, x)
+    yield _gradient(partial(ops.kl_divergence_banded, **given), x, chol)
+    yield _gradient(partial(ops.kl_divergence_banded, **given, prior_offsets=offsets), x, chol, x, chol)
     if len(offsets) == offsets[-1] + 1:
-        _differentiate(ops.cholesky_banded, chol)
+        yield _gradient(partial(ops.cholesky_banded, check=False), chol)
     if offsets == (0, 1):
-        ops.inverse_banded(chol, method="segments")
+        yield _value(partial(ops.inverse_banded, method="segments"), chol)
         growing = chol.copy()
         growing[:, 1] = 5  # where rounding errors would grow, segments leave it to the serial loop
         for c in (chol, growing):
             for trans in (False, True):
-                ops.solve_triangular_banded(c[:1], x[:1], trans=trans, method="segments")
+                yield _value(partial(ops.solve_triangular_banded, method="segments", trans=trans), c[:1], x[:1])
         scalar = np.full(B, 0.5, dtype)
-        _differentiate(ops.sample_ar1, x, scalar, scalar, x)
-        _differentiate(ops.log_prob_ar1, x, x, scalar, scalar)
-        _differentiate(ops.kl_divergence_ar1, x, scalar, scalar)
+        yield _gradient(ops.sample_ar1, x, scalar, scalar, x)
+        yield _gradient(ops.log_prob_ar1, x, x, scalar, scalar)
+        yield _gradient(ops.kl_divergence_ar1, x, scalar, scalar)
 
 
 def _elementwise(dtype, B, N):
     x, bias = np.full((B, N), 0.5, dtype), np.zeros(4, dtype)
     for activation in ops.ACTIVATIONS:
-        _differentiate(partial(ops.affine, x, activation=activation), np.ones((N, 4), dtype), bias)
-        _differentiate(partial(dense.bias_activation, activation=activation), np.full((B, 4), 0.5, dtype), bias)
-    ops.bernoulli_log_prob(x, x)
-    _differentiate(partial(ops.bernoulli_log_prob, x), x)
+        yield _gradient(partial(ops.affine, activation=activation), x, np.ones((N, 4), dtype), bias)
+        yield _gradient(partial(dense.bias_activation, activation=activation), np.full((B, 4), 0.5, dtype), bias)
+    yield _value(ops.bernoulli_log_prob, x, x)
+    yield _gradient(partial(ops.bernoulli_log_prob, x), x)
     data, weight = np.full((B, 4), 0.5, dtype), np.ones((N, 4), dtype)
-    ops.bernoulli_affine_log_prob(data, x, weight, bias)
-    _differentiate(partial(ops.bernoulli_affine_log_prob, data), x, weight, bias)
-    _differentiate(partial(ops.normal_log_prob, x), x, x)
-    ops.log_mean_exp(x)
+    yield _value(ops.bernoulli_affine_log_prob, data, x, weight, bias)
+    yield _gradient(partial(ops.bernoulli_affine_log_prob, data), x, weight, bias)
+    yield _gradient(partial(ops.normal_log_prob, x), x, x)
+    yield _value(ops.log_mean_exp, x)
     for f in (ops.log_mean_exp, ops.normalized_weights, ops.effective_sample_size):
-        _differentiate(f, x)
+        yield _gradient(f, x)
     parameters, slope = (nn.Parameters({"network.weight": a}) for a in (x.copy(), x))
-    optim.Adam(parameters).update(slope)
-    optim.norm(slope.flat)
+    yield _value(lambda: optim.Adam(parameters).update(slope))
+    yield _value(lambda: optim.norm(slope.flat))
 
 
 def _draws(dtype):
     key = random.fold_in(random.key(0), 1)
     for shape in ((3,), (100_000,)):
-        random.normal(key, shape, dtype)
-        random.rademacher(key, shape, dtype)
-        random.bernoulli(key, random.uniform(key, shape, dtype))
-    random.permutation(key, 3)
+        for draw in (random.normal, random.rademacher, random.uniform):
+            yield _value(partial(draw, key, shape, dtype))
+        yield _value(partial(random.bernoulli, key, np.full(shape, 0.5, dtype)))
+    yield _value(partial(random.permutation, key, 3))
 
 
 def _one_system_functions(dtype):

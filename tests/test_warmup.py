@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 
 import gvae
-from gvae import cli, warmup
+from gvae import ahead, cli, threads, warmup
 from gvae.errors import GvaeError
 from gvae.kernels.cpu import banded
 
@@ -48,6 +49,11 @@ def python(*arguments, cache):
     return done.stdout
 
 
+def parameters(kernel):
+    code = kernel.py_func.__code__
+    return code.co_varnames[: code.co_argcount]
+
+
 def files(folder):
     return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.nb[ci]")}
 
@@ -60,6 +66,16 @@ def test_what_it_says(warm):
     assert report["kernels"] == len(dict(warmup._kernels())) > 20
     assert {str(path.parent) for path in compiled} == {report["cache"]}
     assert report["seconds"] > 0
+
+
+def test_several_processes_share_nearly_all_kernels(monkeypatch):
+    """Those of a rehearsal. It does not come to what one long system needs, which is known once its pivots are looked at."""
+    monkeypatch.setattr(threads, "SHARE", 1)
+    for dtype in (np.float32, np.float64):
+        calls = ahead.rehearsed(*warmup._uses(np.dtype(dtype)))
+        rehearsed = {f"{module.rpartition('.')[2]}.{name}" for module, name, _ in calls}
+        whole = {name for name, kernel in warmup._kernels() if parameters(kernel)[-2:] == ("lo", "hi")}
+        assert whole - rehearsed == {"chain.ends", "chain.fill"}
 
 
 def test_a_second_time_compiles_nothing(warm):
