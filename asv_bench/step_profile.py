@@ -4,7 +4,7 @@
     python asv_bench/step_profile.py diagonal --kernels
 
 The step is the one of peers/training.py, from its list of launches (gvae.capture). Its parts are timed inside of it; in
-turn with steps, for a fifth of a second each, come NumPy's matrix products of the same shapes alone, the floor: medians of
+turn with steps, for a second each, come NumPy's matrix products of the same shapes alone, the floor: medians of
 both, in milliseconds. `--kernels` also runs the launches one by one and adds them up by kernel, each of which contains its
 products.
 """
@@ -30,12 +30,13 @@ from gvae import blas, threads  # noqa: E402
 from gvae.training import trainer as training  # noqa: E402
 
 PARTS = ("kernels", "NumPy's functions", "noise", "norm and Adam")
-TURN = 0.2  # seconds; after each, the threads of one library sleep before those of the other are timed
+TURN = 1.0  # seconds
+PAUSE = 0.15  # seconds before each, in which the threads of the one before go to sleep: OpenBLAS's spin for 0.1
 
 
 def turn(call: Callable[[], Any]) -> Iterator[None]:
     """For the time of a turn, after some calls that do not count."""
-    time.sleep(TURN / 4)
+    time.sleep(PAUSE)
     for _ in range(3):
         call()
     end = time.perf_counter() + TURN
