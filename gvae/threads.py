@@ -140,9 +140,8 @@ class Pace:
         self.began, self.worked = time.perf_counter(), time.thread_time()
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        waited = self.worked - time.thread_time()
         taken, way = time.perf_counter() - self.began, _here.alone
-        waited += taken
+        waited = taken - (time.thread_time() - self.worked)
         _here.alone, _here.naps = self.before
         self.left -= 1
         changed, self.last = way != self.last, way

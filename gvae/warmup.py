@@ -1,7 +1,7 @@
 """Compile every CPU kernel in both precisions into the cache on disk, so that no later process waits for a compiler.
 
 The kernels are compiled by use: tiny calls of the public ops, forward and backward. These are rehearsed first, and what that
-lists is compiled by as many processes as there are CPUs (see gvae.ahead). Use alone would forget a new kernel, so
+lists is compiled by a process for each CPU (see gvae.ahead). Use alone would forget a new kernel, so
 `compile_kernels` then looks at every kernel of every module under gvae.kernels.cpu and names those that lack a version.
 """
 
@@ -25,6 +25,7 @@ from gvae.ops import dense
 __all__ = ["compile_kernels", "is_cold"]
 
 PRECISIONS = ("float32", "float64")
+PROCESSES = 16  # at most; each takes 200 MB, and the list has some sixty kernels for them
 # (systems, variables): kernels may differ for a few systems, for a batch that fills SIMD lanes, and for one long system
 SIZES = [(3, 6), (130, 20), (1, 100_000)]
 BETWEEN_THREADS = ("_share.rouse", "_share.serve", "_wait.wait", "_wait.tell_and_wait")
@@ -43,7 +44,7 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     uses = [use for dtype in PRECISIONS for use in _uses(np.dtype(dtype))]
     share, threads.SHARE = threads.SHARE, 1  # whatever can be shared is: shares are compiled too, per kernel
     try:
-        ahead.compile_calls(ahead.rehearsed(*uses), most=threads.cpus(), watch=partial(_watched, progress, "compiling"))
+        ahead.compile_calls(ahead.rehearsed(*uses), most=PROCESSES, watch=partial(_watched, progress, "compiling"))
         for use in _watched(progress, "using", uses):
             try:
                 capture.Graph(use, capture.Workspace()).launch()  # kernels are compiled for lists of launches as well

@@ -51,14 +51,16 @@ _warmup: tuple[Path, subprocess.Popen] | None = None
 
 
 def pytest_collection_finish(session):
-    """`gvae warmup` compiles for two minutes on one CPU, while most tests leave another idle: it starts before them."""
+    """`gvae warmup` compiles for some minutes where tests leave a CPU idle, which most do: it starts before them."""
     global _warmup
     if session.config.option.collectonly or not any("warm" in getattr(item, "fixturenames", ()) for item in session.items):
         return
     folder = Path(tempfile.mkdtemp(prefix="gvae-warm-"))
     env = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "gvae", "warmup", "--json"]
-    _warmup = folder, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    polite = (lambda: os.nice(19)) if hasattr(os, "nice") else None
+    _warmup = folder, subprocess.Popen(command, env=env, preexec_fn=polite, **streams)
 
 
 @pytest.fixture(scope="session")
