@@ -347,7 +347,9 @@ def test_workers_nap_where_the_caller_says_so(numbers):
         pace.naps = naps
         with pace:
             assert state_after_a_share() == (_share.NAPPING if naps else _share.LOOKING)
+            assert numbers[_share.NAPS] == naps
     assert state_after_a_share() == _share.LOOKING
+    assert numbers[_share.NAPS] == 0
 
 
 @needs_naps
