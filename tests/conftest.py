@@ -57,10 +57,9 @@ def pytest_collection_finish(session):
         return
     folder = Path(tempfile.mkdtemp(prefix="gvae-warm-"))
     env = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "gvae", "warmup", "--json"]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    polite = (lambda: os.nice(19)) if hasattr(os, "nice") else None
-    _warmup = folder, subprocess.Popen(command, env=env, preexec_fn=polite, **streams)
+    polite = ["nice", "-n", "19"] if shutil.which("nice") else []
+    command = [*polite, sys.executable, "-m", "gvae", "warmup", "--json"]
+    _warmup = folder, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="session")
