@@ -1,6 +1,6 @@
 """Where a training step's time goes on a CPU, beside the least that it could take.
 
-    python asv_bench/step_profile.py                  # the rows of peers/training.py, half a minute
+    python asv_bench/step_profile.py                  # the rows of peers/training.py, about a minute
     python asv_bench/step_profile.py diagonal --kernels
 
 The step is the one of peers/training.py, from its list of launches (gvae.capture). Its parts are timed inside of it; in

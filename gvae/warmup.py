@@ -25,7 +25,7 @@ from gvae.ops import dense
 __all__ = ["compile_kernels", "is_cold"]
 
 PRECISIONS = ("float32", "float64")
-PROCESSES = 16  # at most; each takes 200 MB, and the list has some sixty kernels for them
+PROCESSES = 16  # at most: each loads Numba, and the list has some sixty kernels for them
 # (systems, variables): kernels may differ for a few systems, for a batch that fills SIMD lanes, and for one long system
 SIZES = [(3, 6), (130, 20), (1, 100_000)]
 BETWEEN_THREADS = ("_share.rouse", "_share.serve", "_wait.wait", "_wait.tell_and_wait")
