@@ -169,6 +169,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     setting("--activation", "elu", "elu, tanh, relu, leaky_relu, softplus, sigmoid, identity", metavar="NAME")
     setting("--dtype", "float32", "precision of all arithmetic", choices=["float32", "float64"])
+    setting(
+        "--start",
+        "calm",
+        "scales and edges start as in the standard distribution, or as random as the rest: glorot",
+        choices=["calm", "glorot"],
+    )
+    group.add_argument(
+        "--standardize",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="give the model real columns of mean 0 and deviation 1; densities stay those of the data as is (default: yes)",
+    )
     group = train.add_argument_group("training")
     setting(
         "--objective",

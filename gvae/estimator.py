@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import logging
 import math
 import numbers
 import os
@@ -31,6 +32,10 @@ from gvae.nn import Parameters
 
 __all__ = ["VAE", "data_support", "load"]
 
+ROLES = ("posterior", "observation", "prior")  # of families
+
+logger = logging.getLogger(__name__)
+
 
 class VAE:
     """A variational autoencoder with a structured posterior.
@@ -41,6 +46,11 @@ class VAE:
                     "auto": bernoulli if all data lie in [0, 1], else gaussian. Data must lie in its support
     hidden        : widths of the encoder's hidden layers; the decoder mirrors them
     decoder_hidden : those of the decoder, where it is not to mirror the encoder
+    start         : "calm": scales, edges and the like of every distribution that a network emits start as in the standard
+                    one, whatever the input; "glorot": as random as the rest of the network
+    standardize   : give the model real-valued columns with mean 0 and deviation 1, by those of the training rows. Densities
+                    stay those of X, by the Jacobian, and what is decoded, drawn or reconstructed is in the units of X, in
+                    float64. For observation models of real numbers ("gaussian", "chain", ...) alone; others see X as it is
     activation    : "elu", "tanh", "relu", "leaky_relu", "softplus", "sigmoid"
     objective     : "elbo", "iwae", "vr_iwae:0.5", "ciwae:0.05", "miwae:8", ...: see gvae.objectives.parse
     gradient      : estimator of the encoder's gradient: "reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg"
@@ -76,7 +86,8 @@ class VAE:
     negative_binomial, categorical); if fit saw uint8, its X decides for all later uint8.
 
     After fit: `history_` (a row per epoch), `events_` (see on_nonfinite), `parameters_`, `model_`, `seed_`, `binarize_`,
-    `observation_`, `config_`, `n_features_in_`. Settings are checked by fit, and read by nothing after it.
+    `observation_`, `standardization_` (None where X is not standardized), `config_`, `n_features_in_`. Settings are checked
+    by fit, and read by nothing after it.
     """
 
     def __init__(
@@ -109,6 +120,8 @@ class VAE:
         verbose: bool = False,
         device: str = "cpu",
         decoder_hidden: Sequence[int] | None = None,
+        start: str = "calm",
+        standardize: bool = True,
     ):
         self.latent = latent
         self.posterior = posterior
@@ -138,6 +151,8 @@ class VAE:
         self.verbose = verbose
         self.device = device
         self.decoder_hidden = decoder_hidden
+        self.start = start
+        self.standardize = standardize
 
     # ---- scikit-learn's protocol
 
@@ -213,15 +228,26 @@ class VAE:
         ConfigError, DeviceError, RunError before anything is written; NonFiniteError when the bound stops being finite,
         StoppedError. A failed fit leaves an earlier one as it was.
         """
-        settings = _checked(self.get_params())
+        begun = training.read_config(run) if run is not None and resume else None
+        settings = _checked(self.get_params() if begun is None else _asked_of(begun, self.get_params()))
         dispatch.module(settings["device"])
         dtype = np.dtype(settings["dtype"])
         raw = _numbers(X, "X")
-        x, grey = _matrix(raw, dtype, "X", grey=_grey(settings, raw))
-        v = None if validation is None else _matrix(validation, dtype, "validation", columns=x.shape[1], grey=grey)[0]
+        x, grey = _matrix(raw, dtype, "X", grey=_grey(settings, raw), exact=settings["standardize"])
+        v = None
+        if validation is not None:
+            exact = settings["standardize"]
+            v, _ = _matrix(validation, dtype, "validation", columns=x.shape[1], grey=grey, exact=exact)
         observation = _observation(settings, x, v)
+        standardized = settings["standardize"] and data_support(observation, settings["binarize"], x.shape[1]) == Support()
+        if not standardized:
+            x, v = _converted(x, dtype, "X"), None if v is None else _converted(v, dtype, "validation")
         binarize = _binarization(settings, observation, x)
         _check_memory(settings, *x.shape)
+        support = data_support(observation, binarize, x.shape[1])
+        data.check_support(x, support, "X")
+        if v is not None:
+            data.check_support(v, support, "validation")
         notes = ({"image_shape": raw.shape[1:]} if raw.ndim == 3 else {}) | (notes or {})
         stopping_early = v is None and settings["patience"] is not None
         held = _held_out(len(x), settings["validation_fraction"]) if stopping_early else 0
@@ -232,15 +258,28 @@ class VAE:
             "n_features_in": x.shape[1],
             "grey_levels": grey,
         }
-        model = _build(settings, x.shape[1], observation, len(x) - held)
-        support = data_support(observation, binarize, x.shape[1])
-        data.check_support(x, support, "X")
-        if v is not None:
-            data.check_support(v, support, "validation")
         if run is not None:
             fitted["data_sha256"] = _digest(x, v)
         elif resume:
             raise ConfigError("fit: resume needs the folder of the run to continue, as run")
+        if settings["random_state"] is None:
+            stored = None if begun is None else _stored(begun)["settings"].get("random_state")
+            settings["random_state"] = int.from_bytes(os.urandom(8), "little") if stored is None else stored
+        root = random.key(settings["random_state"])
+        if held:
+            chosen = np.zeros(len(x), bool)
+            chosen[random.permutation(random.fold_in(root, 3), len(x))[:held]] = True
+            x, v = x[~chosen], x[chosen]
+        units = None
+        if standardized:
+            units = None if begun is None else _units(begun["fitted"])
+            units = units or data.Standardization.of(x, levels=settings["dequantize"], name="X")
+            if v is not None:
+                units.check(v, dtype, "validation")
+            fitted["standardization"] = units.as_config()
+        model = _build(settings, x.shape[1], observation, len(x), units)
+        if standardized and settings["dequantize"] is None:
+            _name_constant(x)
         config: dict[str, Any] = {"model": "vae", "settings": settings, "fitted": fitted, "notes": _json(notes)}
         existed = run is not None and os.path.exists(run)
         folder = None
@@ -249,14 +288,7 @@ class VAE:
                 folder = training.RunFolder.reopen(run, save_every=save_every)
                 config = _continued(folder, config)
                 settings = config["settings"]
-            elif settings["random_state"] is None:
-                settings["random_state"] = int.from_bytes(os.urandom(8), "little")
-            root = random.key(settings["random_state"])
-            if held:
-                chosen = np.zeros(len(x), bool)
-                chosen[random.permutation(random.fold_in(root, 3), len(x))[:held]] = True
-                x, v = x[~chosen], x[chosen]
-            shown = {"binarize": binarize, "dequantize": settings["dequantize"]}
+            shown = {"binarize": binarize, "dequantize": settings["dequantize"], "standardization": units, "dtype": dtype}
             table = data.Table(x, key=random.fold_in(root, 1), **shown)
             held_out = None if v is None else data.Table(v, key=random.fold_in(root, 2), **shown)
             at_once = settings["batch_size"] or len(x)
@@ -304,6 +336,8 @@ class VAE:
         """The distribution q(z|x) of each row: mean, variance(), covariance(), sample(noise), kl(), ... Without an encoder
         (nlfa) it is inferred, by gradient steps."""
         x = self._input(X)
+        if self.standardization_ is not None:
+            x = self.standardization_(x, self.model_.dtype)
         batch = data.Batch({"x": x}, np.arange(len(x)))
         own = training.infer(self.model_, self.parameters_, {}, batch, random.key(0))
         return self.model_.encoder(dict(self.parameters_) | own, x)
@@ -312,7 +346,7 @@ class VAE:
         """The observation model's means (N, D) at latent codes Z (N, latent)."""
         self._check_fitted()
         z, _ = _matrix(Z, self.model_.dtype, "Z", columns=self.model_.posterior.n, grey=False)
-        return np.asarray(self.model_.decoder(self.parameters_, z).mean)
+        return self._output(self.model_.decoder(self.parameters_, z).mean)
 
     def reconstruct(self, X: Any) -> np.ndarray:
         """Means of p(x|z) at the posterior means, (N, D)."""
@@ -326,7 +360,7 @@ class VAE:
         _check_room(n * (latent + 2 * widest) * self.model_.dtype.itemsize, f"{n} samples")
         key = random.key(seed)
         p = self.model_.decoder(self.parameters_, self.model_.sample_prior(self.parameters_, key, n))
-        return np.asarray(p.sample(p.noise(random.fold_in(key, 1))) if draw else p.mean)
+        return self._output(p.sample(p.noise(random.fold_in(key, 1))) if draw else p.mean)
 
     def evaluate(
         self,
@@ -353,8 +387,9 @@ class VAE:
         """
         x = self._input(X)
         key = random.key(seed)
-        levels = self.config_["settings"].get("dequantize")
-        table = data.Table(x, binarize=self.binarize_, dequantize=levels, key=random.fold_in(key, 2))
+        shown = {"binarize": self.binarize_, "dequantize": self.config_["settings"].get("dequantize")}
+        shown |= {"standardization": self.standardization_, "dtype": self.model_.dtype}
+        table = data.Table(x, key=random.fold_in(key, 2), **shown)
         about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
         kept = None if partial is None else evaluation.Partial(partial, about)
         settings: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
@@ -393,6 +428,7 @@ class VAE:
         self.config_, self.notes_, self.seed_ = config, config["notes"], config["settings"]["random_state"]
         self.binarize_, self.observation_ = fitted["binarize"], fitted["observation"]
         self.n_features_in_, self.grey_levels_ = fitted["n_features_in"], fitted["grey_levels"]
+        self.standardization_ = _units(fitted)
         self.model_, self.parameters_, self.history_, self.events_ = model, parameters, history, events
 
     def _check_fitted(self) -> None:
@@ -401,9 +437,16 @@ class VAE:
 
     def _input(self, X: Any) -> np.ndarray:
         self._check_fitted()
-        x, _ = _matrix(X, self.model_.dtype, "X", columns=self.n_features_in_, grey=self.grey_levels_)
+        exact = self.standardization_ is not None
+        x, _ = _matrix(X, self.model_.dtype, "X", columns=self.n_features_in_, grey=self.grey_levels_, exact=exact)
         data.check_support(x, data_support(self.observation_, self.binarize_, x.shape[1]), "X")
+        if self.standardization_ is not None:
+            self.standardization_.check(x, self.model_.dtype, "X")
         return x
+
+    def _output(self, x: Any) -> np.ndarray:
+        """What the model says of x, in the units of the data."""
+        return np.asarray(x) if self.standardization_ is None else self.standardization_.inverse(x)
 
 
 def load(path: str | os.PathLike) -> VAE:
@@ -428,12 +471,14 @@ def load(path: str | os.PathLike) -> VAE:
     try:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
+        config = _stored(config)
         settings, fitted = VAE._defaults() | config["settings"], config["fitted"]  # older files know fewer settings
         checked = {name: tuple(x) if isinstance(x, list) else x for name, x in _checked(settings).items()}
         estimator = VAE().set_params(**checked)
         named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
         _check_widths(settings, n_inputs, _family("observation", fitted["observation"]), sum(v.size for v in named.values()))
-        model = _build(settings, n_inputs, fitted["observation"], _whole("n_rows", fitted.get("n_rows", 1)))
+        n_rows = _whole("n_rows", fitted.get("n_rows", 1))
+        model = _build(settings, n_inputs, fitted["observation"], n_rows, _units(fitted))
         wanted = model.init(random.key(0))
         if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
             raise RunError(f"{path} is damaged: its parameters do not fit its configuration")
@@ -473,7 +518,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     checked["hidden"] = _widths_of_layers("hidden", settings["hidden"])
     if settings["decoder_hidden"] is not None:
         checked["decoder_hidden"] = _widths_of_layers("decoder_hidden", settings["decoder_hidden"])
-    texts = ("model", "posterior", "observation", "prior", "activation", "objective", "gradient", "schedule", "on_nonfinite")
+    texts = ("model", *ROLES, "activation", "objective", "gradient", "schedule", "on_nonfinite", "start")
     for name in texts:
         if name == "prior" and settings[name] is None:
             continue
@@ -485,7 +530,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     for name, own in models.MODELS[checked["model"]].defaults.items():
         if checked[name] == _plain(VAE._defaults()[name]):
             checked[name] = _plain(own)
-    for name in ("posterior", "observation", "prior"):
+    for name in ROLES:
         if checked[name] is not None:
             _family(name, checked[name])
     objectives.parse(checked["objective"], gradient=checked["gradient"])
@@ -518,6 +563,11 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         if checked["random_state"] >= 2**64:
             raise ConfigError(f"random_state is {seed!r}, expected a whole number below 2^64, or None")
     checked["verbose"] = bool(settings["verbose"])
+    if checked["start"] not in families.STARTS:
+        raise ConfigError(f"start is {settings['start']!r}; known are {', '.join(families.STARTS)}")
+    if not isinstance(settings["standardize"], (bool, np.bool_)):
+        raise ConfigError(f"standardize is {settings['standardize']!r}, expected True or False")
+    checked["standardize"] = bool(settings["standardize"])
     if not isinstance(settings["device"], str) or settings["device"] not in dispatch.DEVICES:
         raise ConfigError(f"device is {settings['device']!r}, expected 'cpu' or 'cuda'")
     return checked
@@ -575,18 +625,22 @@ def _trainer(settings: dict[str, Any], model: Any, n_rows: int, per_epoch: int) 
     )
 
 
-def _build(settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int) -> Any:
+def _build(
+    settings: dict[str, Any], n_inputs: int, observation: str, n_rows: int, units: data.Standardization | None
+) -> Any:
+    family = families.parse(observation, n_inputs)
     return models.MODELS[settings["model"]](
         n_inputs,
         settings["latent"],
         settings["posterior"],
-        observation,
+        family if units is None else families.Rescaled(family, units.scale),
         settings["hidden"],
         settings["activation"],
         settings["prior"],
         dtype=settings["dtype"],
         n_rows=n_rows,
         decoder_hidden=settings["decoder_hidden"],
+        start=settings["start"],
     )
 
 
@@ -595,6 +649,25 @@ def _observation(settings: dict[str, Any], x: np.ndarray, validation: np.ndarray
         return settings["observation"]
     parts = [x] if validation is None else [x, validation]
     return "bernoulli" if all(part.min() >= 0 and part.max() <= 1 for part in parts) else "gaussian"
+
+
+def _name_constant(x: np.ndarray) -> None:
+    """Warn of columns without a scale."""
+    constant = np.flatnonzero((x == x[:1]).all(axis=0))
+    if len(constant):
+        shown = ", ".join(map(str, constant[:10])) + (", ..." if len(constant) > 10 else "")
+        logger.warning(
+            "fit: %d of %d columns are constant (%s; counted from 0): a density has no maximum there; leave them out",
+            len(constant),
+            x.shape[1],
+            shown,
+        )
+
+
+def _units(fitted: dict[str, Any]) -> data.Standardization | None:
+    """The standardization that a configuration holds."""
+    kept = fitted.get("standardization")
+    return None if kept is None else data.Standardization.from_config(kept)
 
 
 def data_support(observation: str, binarize: str | None, n: int) -> Support:
@@ -677,11 +750,12 @@ def _json(notes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _matrix(
-    X: Any, dtype: np.dtype, name: str, columns: int | None = None, grey: bool | None = None
+    X: Any, dtype: np.dtype, name: str, columns: int | None = None, grey: bool | None = None, exact: bool = False
 ) -> tuple[np.ndarray, bool | None]:
     """Rows as a finite, C-contiguous matrix of the model's dtype, and whether they were grey levels (None: not uint8).
 
     columns : how many there must be           grey : whether uint8 are grey levels; None: if any is above 1
+    exact   : what dtype would round is float64 instead
     """
     x = _numbers(X, name)
     if x.ndim == 3:
@@ -698,13 +772,19 @@ def _matrix(
     is_uint8 = x.dtype == np.uint8
     if is_uint8 and grey is None:
         grey = bool(x.max() > 1)
+    converted = _converted(x, np.dtype(np.float64) if exact and not np.can_cast(x.dtype, dtype) else dtype, name)
+    if is_uint8 and grey:
+        converted = converted / dtype.type(255)
+    return converted, grey if is_uint8 else None
+
+
+def _converted(x: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """Numbers as C-contiguous ones of the dtype. DataError if they are too large for it."""
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(x, dtype)
     if x.dtype.kind == "f" and x.dtype.itemsize > dtype.itemsize:
         data.check_finite(converted, f"{name} as {dtype}")
-    if is_uint8 and grey:
-        converted = converted / dtype.type(255)
-    return converted, grey if is_uint8 else None
+    return converted
 
 
 def _numbers(X: Any, name: str) -> np.ndarray:
@@ -759,12 +839,40 @@ def _discard_unstarted(folder: Path, *, files_are_ours: bool, folder_is_ours: bo
             folder.rmdir()  # refuses unless empty
 
 
+# What earlier versions did, whose runs and files have no word for it; "full" was then what is "full:absolute" now.
+BEFORE: dict[str, Any] = {"start": "glorot", "standardize": False}
+
+
+def _stored(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration in today's words, whichever version wrote it. KeyError, TypeError: it is none."""
+    if "start" in config["settings"]:
+        return config
+    return config | {"settings": _before(config["settings"]), "fitted": _renamed(config["fitted"])}
+
+
+def _asked_of(begun: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings asked of a run that is to be continued: with one of an earlier version, what that had no word for is what it
+    was then."""
+    written = begun.get("settings")
+    if not isinstance(written, dict) or "start" in written:
+        return settings
+    return _before({n: value for n, value in settings.items() if n not in BEFORE or value != VAE._defaults()[n]})
+
+
+def _before(settings: dict[str, Any]) -> dict[str, Any]:
+    return BEFORE | _renamed(settings)
+
+
+def _renamed(texts: dict[str, Any]) -> dict[str, Any]:
+    return texts | {n: re.sub(r"\bfull$", "full:absolute", texts[n]) for n in ROLES if isinstance(texts.get(n), str)}
+
+
 def _continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, Any]:
     """The configuration under which a run goes on, from the one it was begun with and the one asked for now.
 
     ConfigError for a setting that contradicts it, DataError for other rows.
     """
-    begun, asked = folder.config, config["settings"]
+    begun, asked = _stored(folder.config), config["settings"]
     try:
         settings, fitted = VAE._defaults() | begun["settings"], dict(begun["fitted"])
         epochs = _whole("epochs", settings["epochs"])

@@ -35,6 +35,7 @@ SETTINGS = {
     "latent": 2,
     "hidden": (5,),
     "observation": "gaussian",
+    "standardize": False,
     "objective": "iwae",
     "samples": 2,
     "epochs": 4,

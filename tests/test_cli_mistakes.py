@@ -71,7 +71,7 @@ def test_settings_that_are_refused(refused, here, flags, words):
 
 
 def changed(index, value):
-    x = ROWS.copy()
+    x = ROWS.astype(np.result_type(ROWS, np.min_scalar_type(value)))
     x[index] = value
     return x
 
@@ -101,8 +101,9 @@ def changed(index, value):
         ("x.npy", ROWS[0], [], ["x.npy", "(6,)"]),
         ("x.npy", ROWS[:0], [], ["x.npy", "no rows"]),
         ("x.npy", ROWS[:, :0], [], ["x.npy", "no columns"]),
-        ("x.npy", np.full((20, 3), 1e300), [], ["float32", "row 0, column 0"]),
-        ("x.npy", np.full((20, 3), 1e300), ["--dtype", "float64"], ["not finite"]),
+        ("x.npy", changed((5, 1), 1e300), [], ["X: the mean and deviation", "1e+300, at row 5, column 1"]),
+        ("x.npy", changed((5, 1), 1e300), ["--no-standardize"], ["float32", "row 5, column 1"]),
+        ("x.npy", np.full((20, 3), 1e300), ["--dtype", "float64", "--no-standardize"], ["not finite"]),
     ],
     ids=lambda x: x[:12] if isinstance(x, str) else "",
 )

@@ -98,9 +98,8 @@ def test_an_exact_posterior_has_no_error():
     model = models.VAE(D, n, "full", "gaussian", hidden=(), dtype=np.float64)
     _, parameters = linear_gaussian()
     R = np.linalg.cholesky(np.linalg.inv(FA.M))
-    below = R[np.tril_indices(n, -1)]
     to_mean = parameters["encoder.0.weight"][:, :n]
-    numbers = np.r_[raw_of(np.log(np.diag(R))), raw_of(below, 1e3)]
+    numbers = model.posterior.unconstrained(R)
     parameters["encoder.0.weight"] = np.concatenate([to_mean, np.zeros((D, len(numbers)))], axis=1)
     parameters["encoder.0.bias"] = np.r_[parameters["encoder.0.bias"][:n], numbers]
     result = evaluate(model, parameters, Table(X), samples=200, key=KEY)

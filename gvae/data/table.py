@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gvae import dispatch, random
+from gvae.data.standardization import Standardization
 from gvae.errors import ConfigError, DataError
 from gvae.ops.sparse import is_csr
 
@@ -42,6 +43,8 @@ class Table:
                  "threshold" (x > 1/2)
     dequantize : number of grey levels L: x = k / (L - 1) becomes (k + u) / L with u ~ U(0, 1) anew whenever a row is
                  presented, so that x has a density; its log is at most that of P(k), plus D log L
+    standardization : of x, dense, after its dequantization if there is one: x is presented as (x - location) / scale
+    dtype      : of x where it is standardized; None: that of x
     weight     : a column (N,) that weighs rows, under its own name "weight"
     """
 
@@ -51,6 +54,8 @@ class Table:
         *,
         binarize: str = "none",
         dequantize: int | None = None,
+        standardization: Standardization | None = None,
+        dtype: Any = None,
         key: np.ndarray | None = None,
         **columns: Any,
     ):
@@ -60,11 +65,19 @@ class Table:
             raise ConfigError("binarization needs a dense x, got a CSR matrix")
         if dequantize is not None and (binarize != "none" or is_csr(x)):
             raise ConfigError("dequantization needs a dense x of grey levels that are not binarized")
+        if standardization is not None and (binarize != "none" or is_csr(x)):
+            raise ConfigError("standardization needs a dense x that is not binarized")
+        if standardization is not None:
+            dtype = x.dtype if dtype is None else np.dtype(dtype)
+            x = standardization(x, dtype) if dequantize is None else x.astype(dtype)
         self.columns = {"x": x, **columns}
         lengths = {name: column.shape[0] for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"columns have different lengths: {lengths}")
         self.binarize, self.dequantize = binarize, dequantize
+        self._drawn_units: tuple[np.ndarray, np.ndarray] | None = None  # location and scale of what is yet to be drawn
+        if standardization is not None and dequantize is not None:
+            self._drawn_units = standardization.location.astype(dtype), standardization.scale.astype(dtype)
         if binarize == "threshold":
             self.columns["x"] = (x > 0.5).astype(x.dtype)
         elif binarize == "fixed":
@@ -80,7 +93,7 @@ class Table:
             return self
         table = Table(**moved)
         table.binarize = self.binarize  # what was fixed or cut by a threshold is so already
-        table.dequantize = self.dequantize
+        table.dequantize, table._drawn_units = self.dequantize, self._drawn_units
         return table
 
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
@@ -92,6 +105,9 @@ class Table:
             x = columns["x"]
             u = random.uniform(key, x.shape, x.dtype, x)
             columns["x"] = (x * (self.dequantize - 1) + u) / x.dtype.type(self.dequantize)
+            if self._drawn_units is not None:
+                location, scale = (dispatch.beside(a, x) for a in self._drawn_units)
+                columns["x"] = (columns["x"] - location) / scale
         return Batch(columns, index, columns.get("weight"))
 
     def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:

@@ -22,6 +22,7 @@ from gvae.distributions.gaussians import (
 )
 from gvae.distributions.interval import BetaDistribution, ContinuousBernoulliDistribution, LogitNormal
 from gvae.distributions.mixture import GaussianMixture
+from gvae.distributions.rescaled import Rescaled
 
 __all__ = [
     "AR1Gaussian",
@@ -38,5 +39,6 @@ __all__ = [
     "LowRankGaussian",
     "NegativeBinomialDistribution",
     "PoissonDistribution",
+    "Rescaled",
     "Support",
 ]

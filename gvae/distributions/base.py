@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae.autodiff import stop_gradient
+from gvae.autodiff import stop_gradient, value_of
 
 __all__ = ["Distribution", "Support"]
 
@@ -92,6 +92,10 @@ class Distribution:
     def log_prob_of_draw(self, noise: Any, sample: Any) -> Any:
         """log p(sample) where sample = self.sample(noise)."""
         return self.log_prob(sample)
+
+    def error(self, x: Any) -> np.ndarray:
+        """mean - x, in the units of the data, as a plain float64 array."""
+        return np.asarray(value_of(self.mean), np.float64) - x
 
     def entropy(self) -> Any:
         """Per batch row in closed form, or None where there is none."""

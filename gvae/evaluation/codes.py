@@ -197,7 +197,7 @@ def reconstruction(subject: Subject, *, samples: int = 10) -> Reconstruction:
         for name, view in terms.views.items():
             x = getattr(batch, name)
             x = x.toarray() if hasattr(x, "toarray") else x
-            wrong += np.square(np.asarray(view.mean) - x, dtype=np.float64).sum(axis=-1).mean(axis=0)
+            wrong += np.square(view.error(x)).sum(axis=-1).mean(axis=0)
             count += view.n
         distortion = -np.asarray(terms.total_log_likelihood, np.float64).mean(axis=0)
         return {"distortion": distortion, "rate": rate, "squared_error": wrong / count}

@@ -44,12 +44,14 @@ from gvae.families.others import (
     NegativeBinomial,
     Poisson,
 )
+from gvae.families.rescaled import Rescaled
 from gvae.nn import MLP
 
 __all__ = [
     "AR1",
     "FAMILIES",
     "LOG_SCALE",
+    "STARTS",
     "Bernoulli",
     "Beta",
     "Categorical",
@@ -68,6 +70,7 @@ __all__ = [
     "NegativeBinomial",
     "Poisson",
     "RandomWalk",
+    "Rescaled",
     "Shared",
     "parse",
 ]
@@ -118,6 +121,14 @@ def _of(make: Callable[[Any], Family]) -> Callable[[int, str | None], Family]:
     return lambda n, setting: make(parse(setting or "diagonal", n))
 
 
+def _full(n: int, setting: str | None) -> Family:
+    if setting not in (None, "absolute"):
+        raise ConfigError(f"full takes no size, got full:{setting}")
+    return Full(n, absolute=setting == "absolute")
+
+
+STARTS = ("calm", "glorot")
+
 FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
     "diagonal": _plain(Diagonal),
     "independent": _plain(lambda n: Cholesky(graphs.independent(n))),
@@ -127,7 +138,7 @@ FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
     "extended_grid": _sized("extended_grid", lambda rows, cols: Cholesky(graphs.extended_grid(rows, cols))),
     "ar1": _plain(AR1),
     "lowrank": _counted("lowrank", LowRank, 1, 1),
-    "full": _plain(Full),
+    "full": _full,
     "gaussian": _plain(Gaussian),
     "random_walk": _plain(RandomWalk),
     "mixture": _counted("mixture", Mixture, 10, 1),
@@ -165,16 +176,34 @@ class Conditional:
     """p(y | x) = family(network(x)): an encoder, a decoder, or one layer given another.
 
     The network emits the family's raw numbers, except the shared ones, which are parameters of their own.
+
+    start : "calm": for every input the family's scales, edges and the like start as `Family.start` has them, and only what
+            says where the distribution lies is random; "glorot": the last layer is as random as the others
     """
 
-    def __init__(self, name: str, n_inputs: int, family: Family, hidden: Sequence[int] = (), activation: str = "elu"):
-        self.name, self.family = name, family
+    def __init__(
+        self,
+        name: str,
+        n_inputs: int,
+        family: Family,
+        hidden: Sequence[int] = (),
+        activation: str = "elu",
+        start: str = "calm",
+    ):
+        if start not in STARTS:
+            raise ConfigError(f"start is {start!r}, expected one of {', '.join(STARTS)}")
+        self.name, self.family, self.start = name, family, start
         self.network = MLP(name, (n_inputs, *hidden, family.n_params - family.n_shared), activation)
 
     def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
-        params = self.network.init(key, dtype)
-        if self.family.n_shared:
-            params[f"{self.name}.shared"] = self.family.start(key, dtype)[-self.family.n_shared :]
+        params, family = self.network.init(key, dtype), self.family
+        raw = family.start(key, dtype)
+        emitted, shared = np.split(raw, [family.n_params - family.n_shared])
+        if self.start == "calm":
+            weight, bias = list(params)[-2:]
+            params |= {weight: family.start_weight(params[weight]), bias: emitted}
+        if family.n_shared:
+            params[f"{self.name}.shared"] = shared
         return params
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> Distribution:

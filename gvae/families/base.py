@@ -53,9 +53,20 @@ class Family:
     def _make(self, raw: Any, shared: Any = None) -> Distribution:
         raise NotImplementedError
 
+    # ---- where learning starts
+
     def start(self, key: np.ndarray, dtype: Any) -> np.ndarray:
-        """Raw numbers (n_params,) from which to learn one distribution: zeros, unless they could not leave them."""
+        """Unconstrained parameters (n_params,) from which to learn one distribution: zeros, the standard one, unless their
+        gradient vanishes there."""
         return np.zeros(self.n_params, dtype)
+
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
+        """The weight (I, n_params - n_shared) with which a network's last layer starts, given a random one.
+
+        What says where the distribution lies (a mean, a logit, a log rate) starts as random as it is; columns of scales,
+        edges, correlations and the like are zero, so that these start for every input as `start` has them.
+        """
+        return weight
 
     @property
     def reparameterized(self) -> bool:

@@ -33,12 +33,15 @@ __all__ = [
     "Mixture",
     "RandomWalk",
     "Shared",
+    "unbounded",
 ]
 
 GAIN = 1e8  # no entry of a unit factor's inverse exceeds this
 RHO = 0.999
 LOWRANK = 1e2
+SMALL = 0.1  # the length of a row of V at the start
 EDGE = 1e3
+BELOW = 1e3
 
 
 class Located(Family):
@@ -50,6 +53,9 @@ class Located(Family):
     def at(self, mean: Any, rest: Any) -> Distribution:
         """The Gaussian with this mean and these further raw numbers, whose batch axes may be fewer."""
         raise NotImplementedError
+
+    def start_weight(self, weight):
+        return np.concatenate([weight[:, : self.n], np.zeros_like(weight[:, self.n :])], axis=1)
 
 
 class Shared(Family):
@@ -64,6 +70,9 @@ class Shared(Family):
 
     def _make(self, raw, shared=None):
         return self.family.at(raw, shared)
+
+    def start(self, key, dtype):
+        return self.family.start(key, dtype)
 
 
 class Diagonal(Located):
@@ -228,30 +237,50 @@ class LowRank(Located):
         v = arrays.reshape(v, shape=(*rest.shape[:-1], self.rank, n))
         return LowRankGaussian(mean, elementwise.square(root), v * root[..., None, :])
 
+    def start(self, key, dtype):
+        """A small random V: at V = 0, where its sign makes no difference, its gradient is zero."""
+        raw = super().start(key, dtype)
+        raw[2 * self.n :] = SMALL / math.sqrt(self.n) * random.normal(key, self.rank * self.n, dtype)
+        return raw
+
 
 class Full(Located):
-    """Any covariance, R Rᵀ with a dense lower-triangular R: n (n + 1) / 2 numbers, O(n²) per sample.
+    """Any covariance, R Rᵀ with a dense lower-triangular R = diag(s) (I + B): n (n + 1) / 2 numbers, O(n²) per sample.
 
-    raw: mean (n), log R_jj bounded by log 1e3 (n), the entries of R below the diagonal, row by row, bounded by 1e3.
+    raw: mean (n), log s bounded by log 1e3 (n), the entries of B below the diagonal, row by row, bounded by 1e3. So B alone
+    says how variables correlate, whatever their scales: a step of B is as large for a narrow variable as for a wide one.
+    absolute : the entries of R itself below the diagonal, not those of B, as in earlier versions
     """
 
-    name = "full"
     distribution = DenseGaussian
 
-    def __init__(self, n: int):
+    def __init__(self, n: int, absolute: bool = False):
         super().__init__(n, 2 * n + n * (n - 1) // 2)
         i, j = np.tril_indices(n, -1)
         self._diagonal, self._below = _constant(np.arange(n) * (n + 1)), _constant(i * n + j)
+        self.absolute, self.name = absolute, "full:absolute" if absolute else "full"
 
     def at(self, mean, rest):
-        n = self.n
-        diagonal = elementwise.exp(elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
-        r = arrays.place(diagonal, index=self._diagonal, size=n * n)
+        n, shape = self.n, (*rest.shape[:-1], self.n, self.n)
+        scale = elementwise.exp(elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
+        r = arrays.reshape(arrays.place(scale, index=self._diagonal, size=n * n), shape=shape)
         if n > 1:
-            r = elementwise.add(
-                r, arrays.place(elementwise.bounded(rest[..., n:], limit=1e3), index=self._below, size=n * n)
-            )
-        return DenseGaussian(mean, arrays.reshape(r, shape=(*rest.shape[:-1], n, n)))
+            below = arrays.place(elementwise.bounded(rest[..., n:], limit=BELOW), index=self._below, size=n * n)
+            below = arrays.reshape(below, shape=shape)
+            r = elementwise.add(r, below if self.absolute else below * scale[..., None])
+        return DenseGaussian(mean, r)
+
+    def unconstrained(self, r: np.ndarray) -> np.ndarray:
+        """The parameters beyond the mean, (n (n + 1) / 2,), from which R is this lower-triangular matrix (n, n)."""
+        scale = np.diag(r)
+        below = r if self.absolute else r / scale[:, None]
+        below = below[np.tril_indices(self.n, -1)]
+        return np.concatenate([unbounded(np.log(scale), LOG_SCALE), unbounded(below, BELOW)])
+
+
+def unbounded(value: Any, limit: float) -> Any:
+    """The number that `elementwise.bounded` turns into this value."""
+    return limit * np.arctanh(value / limit)
 
 
 class Gaussian(Shared):
@@ -277,15 +306,21 @@ class Mixture(Family):
             raise ConfigError(f"Mixture: components is {components!r}, expected an integer of at least 1")
         super().__init__(n, components * (1 + 2 * n))
         self.components, self.name = components, f"mixture:{components}"
+        self._means = slice(components, components * (1 + n))
 
     def _make(self, raw, shared=None):
         C, n, lead = self.components, self.n, raw.shape[:-1]
         mean, log_scale = (
-            arrays.reshape(part, shape=(*lead, C, n)) for part in (raw[..., C : C + C * n], raw[..., C + C * n :])
+            arrays.reshape(part, shape=(*lead, C, n)) for part in (raw[..., self._means], raw[..., self._means.stop :])
         )
         return GaussianMixture(raw[..., :C], mean, elementwise.bounded(log_scale, limit=LOG_SCALE))
 
     def start(self, key, dtype):
         raw = super().start(key, dtype)
-        raw[self.components : self.components * (1 + self.n)] = random.normal(key, self.components * self.n, dtype)
+        raw[self._means] = random.normal(key, self.components * self.n, dtype)
         return raw
+
+    def start_weight(self, weight):
+        start = np.zeros_like(weight)
+        start[:, self._means] = weight[:, self._means]
+        return start

@@ -109,6 +109,10 @@ class Beta(Family):
             elementwise.bounded(log_a, limit=LOG_CONCENTRATION), elementwise.bounded(log_b, limit=LOG_CONCENTRATION)
         )
 
+    def start_weight(self, weight):
+        log_a = weight[:, : self.n]
+        return np.concatenate([log_a, -log_a], axis=1)  # log a = -log b: the mean alone, sigmoid(2 log a), is random
+
 
 class ContinuousBernoulli(Family):
     """Independent variables in [0, 1] with density proportional to e^(a x). raw: a (n)."""
@@ -152,3 +156,9 @@ class Logit(Family):
 
     def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
         return self.family.noise(key, shape, dtype, like)
+
+    def start(self, key, dtype):
+        return self.family.start(key, dtype)
+
+    def start_weight(self, weight):
+        return self.family.start_weight(weight)

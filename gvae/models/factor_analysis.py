@@ -19,6 +19,8 @@ from gvae import dispatch, families, random
 from gvae.checks import check_shapes
 from gvae.distributions import DenseGaussian
 from gvae.errors import ConfigError, DataError
+from gvae.families import LOG_SCALE
+from gvae.families.gaussians import unbounded
 from gvae.models.vae import VAE
 from gvae.ops import elementwise
 from gvae.ops.banded import LOG_2PI
@@ -126,12 +128,11 @@ class FactorAnalysis:
         ("full"), or with the best one of independent variables ("diagonal"). In float64."""
         D, k = self.W.shape
         model = LinearVAE(D, k, posterior, dtype=np.float64)
-        to_mean = self.to_code.T
-        if posterior == "full":
-            r = np.linalg.cholesky(np.linalg.inv(self.M))
-            rest = np.concatenate([_unbounded(np.log(np.diag(r))), _unbounded(r[np.tril_indices(k, -1)], 1e3)])
-        elif posterior == "diagonal":
-            rest = _unbounded(-0.5 * np.log(np.diag(self.M)))
+        to_mean, family = self.to_code.T, model.posterior
+        if isinstance(family, families.Full):
+            rest = family.unconstrained(np.linalg.cholesky(np.linalg.inv(self.M)))
+        elif isinstance(family, families.Diagonal):
+            rest = unbounded(-0.5 * np.log(np.diag(self.M)), LOG_SCALE)
         else:
             raise ConfigError(f"FactorAnalysis.as_vae: posterior is {posterior!r}, expected 'full' or 'diagonal'")
         return model, {
@@ -139,7 +140,7 @@ class FactorAnalysis:
             "encoder.0.bias": np.concatenate([-self.b @ to_mean, rest]),
             "decoder.0.weight": self.W.T.copy(),
             "decoder.0.bias": self.b.copy(),
-            "decoder.shared": _unbounded(0.5 * np.log(self.psi)),
+            "decoder.shared": unbounded(0.5 * np.log(self.psi), LOG_SCALE),
         }
 
 
@@ -176,7 +177,7 @@ class FactorAnalysisEM(LinearVAE):
         super().__init__(*args, **settings)
         given = {"posterior": self.posterior, "observation": self.observation, "prior": self.prior}
         for (name, family), expected in zip(given.items(), ("full", "gaussian", None), strict=True):
-            if (None if family is None else str(family)) != expected:
+            if (None if family is None else str(family).removesuffix(":absolute")) != expected:
                 raise ConfigError(f"FactorAnalysisEM: {name} is {family}, expected {expected}; a linear VAE takes others")
 
     def init(self, key):
@@ -193,7 +194,7 @@ class FactorAnalysisEM(LinearVAE):
         return {name: dispatch.beside(value, batch.x) for name, value in moved.items()}
 
     def _with_encoder(self, model: FactorAnalysis) -> dict[str, np.ndarray]:
-        params = {name: value.astype(self.dtype) for name, value in model.as_vae()[1].items()}
+        params = {name: value.astype(self.dtype) for name, value in model.as_vae(str(self.posterior))[1].items()}
         if not all(np.isfinite(value).all() for value in params.values()):
             raise DataError("FactorAnalysisEM: noise or codes have standard deviations outside (1e-3, 1e3): scale the data")
         return params
@@ -202,9 +203,4 @@ class FactorAnalysisEM(LinearVAE):
 def _decoder(params: Mapping[str, np.ndarray]) -> FactorAnalysis:
     """The factor analysis that a linear decoder is, in float64."""
     W, b, shared = (np.asarray(params[f"decoder.{name}"], np.float64) for name in ("0.weight", "0.bias", "shared"))
-    return FactorAnalysis(W.T, b, np.exp(2 * elementwise.bounded(shared, limit=families.LOG_SCALE)))
-
-
-def _unbounded(value: Any, limit: float = families.LOG_SCALE) -> Any:
-    """The raw number that a family's bound turns into this value."""
-    return limit * np.arctanh(value / limit)
+    return FactorAnalysis(W.T, b, np.exp(2 * elementwise.bounded(shared, limit=LOG_SCALE)))

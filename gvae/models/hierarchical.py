@@ -31,6 +31,7 @@ class Hierarchical:
     between        : families of p(z_l | z_(l+1)): one for all, or one for each l < L
     prior          : None for the standard p(z_L), else a family whose parameters are learned
     n_rows         : as in VAE, and of no use here
+    start          : as in VAE
     """
 
     pure = True
@@ -49,6 +50,7 @@ class Hierarchical:
         n_rows: int = 0,
         decoder_hidden: Sequence[int] | Sequence[Sequence[int]] | None = None,
         between: str | Family | Sequence[str | Family] = "diagonal",
+        start: str = "calm",
     ):
         self.dtype, self.n_rows = np.dtype(dtype), n_rows
         latents = [latent] if isinstance(latent, (int, np.integer)) else list(latent)
@@ -62,11 +64,11 @@ class Hierarchical:
         self.posteriors = [families.parse(f, n) for f, n in zip(_each("posterior", posterior, L), latents, strict=True)]
         self.prior = None if prior is None else families.parse(prior, latents[-1])
         self.encoders = [
-            Conditional(f"encoder{i + 1}", n, family, widths[i], activation)
+            Conditional(f"encoder{i + 1}", n, family, widths[i], activation, start)
             for i, (n, family) in enumerate(zip((n_inputs, *latents[:-1]), self.posteriors, strict=True))
         ]
         self.decoders = [
-            Conditional(f"decoder{i}", n, family, mirrored[i], activation)
+            Conditional(f"decoder{i}", n, family, mirrored[i], activation, start)
             for i, (n, family) in enumerate(zip(latents, emitted, strict=True))
         ]
         # what is next to the data: codes are those of z_1

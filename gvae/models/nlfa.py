@@ -50,4 +50,7 @@ class NonlinearFactorAnalysis(VAE):
         return {name: value for name, value in super().init(key).items() if not name.startswith("encoder.")}
 
     def init_rows(self, key: np.ndarray, n_rows: int) -> dict[str, np.ndarray]:
-        return {"encoder.raw": np.zeros((n_rows, self.posterior.n_params), self.dtype)}
+        raw = np.zeros(self.posterior.n_params, self.dtype)
+        if self.encoder.start == "calm":
+            raw = self.posterior.start(key, self.dtype)
+        return {"encoder.raw": np.tile(raw, (n_rows, 1))}

@@ -28,6 +28,7 @@ class VAE:
     prior                  : None for the standard prior, else a family whose parameters are learned
     decoder_hidden         : widths of the decoder's layers, where they are not to mirror the encoder's
     n_rows                 : rows of the training data, for those of its kin whose bound or step depends on it
+    start                  : of the networks' last layers: "calm" or "glorot", see Conditional
     defaults               : settings of gvae.VAE that a model of the kin has, where they are left as they are
     """
 
@@ -46,6 +47,7 @@ class VAE:
         dtype: Any = np.float32,
         n_rows: int = 0,
         decoder_hidden: Sequence[int] | None = None,
+        start: str = "calm",
     ):
         if not isinstance(latent, (int, np.integer)):
             raise ConfigError(f"{type(self).__name__}: latent is {latent!r}, expected a whole number; see hierarchical")
@@ -53,9 +55,9 @@ class VAE:
         self.posterior = families.parse(posterior, latent)
         self.observation = families.parse(observation, n_inputs)
         self.prior = None if prior is None else families.parse(prior, latent)
-        self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, activation)
+        self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, activation, start)
         decoder_hidden = tuple(hidden)[::-1] if decoder_hidden is None else decoder_hidden
-        self.decoder = Conditional("decoder", latent, self.observation, decoder_hidden, activation)
+        self.decoder = Conditional("decoder", latent, self.observation, decoder_hidden, activation, start)
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
         params = self.encoder.init(random.fold_in(key, 0), self.dtype)

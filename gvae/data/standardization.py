@@ -1,0 +1,93 @@
+"""Location and scale of real-valued columns: what a model sees has mean 0 and deviation 1, what it says is in raw units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gvae.data.loaders import check_finite
+from gvae.errors import DataError
+
+__all__ = ["Standardization"]
+
+BLOCK = 1 << 20  # numbers converted at once
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """x -> (x - location) / scale, by column.   location, scale : (D,), float64, scale > 0
+
+    Densities of standardized rows become densities of x by the Jacobian: see gvae.families.Rescaled.
+
+        units = Standardization.of(x)
+        table = Table(x, standardization=units)
+        model = models.VAE(D, observation=Rescaled(parse("gaussian", D), units.scale))
+    """
+
+    location: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, *, levels: int | None = None, name: str = "x") -> Standardization:
+        """Mean and standard deviation of each column of rows x (N, D); the scale of a constant column is 1.
+
+        levels : x are L grey levels in [0, 1] that are dequantized before they are standardized: see Table
+        Raises DataError, about `name`, where a column is too large for its deviation to be a number.
+        """
+        first = x[0].astype(np.float64)  # sums of differences to it do not cancel, and are 0 in a constant column
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = sum((block - first).sum(axis=0) for block in _blocks(x)) / len(x)
+            square = sum(np.square(block - first - mean).sum(axis=0) for block in _blocks(x)) / len(x)
+        bad = np.flatnonzero(~np.isfinite(first + mean) | ~np.isfinite(square))
+        if len(bad):
+            row = int(np.abs(x[:, bad[0]]).argmax())
+            raise DataError(
+                f"{name}: the mean and deviation of column {bad[0]} are no finite numbers: it is too large, "
+                f"{x[row, bad[0]]:g}, at row {row}, column {bad[0]} (counted from 0)"
+            )
+        location, variance = first + mean, square
+        if levels is not None:  # (k + u) / L, with k / (L - 1) = x and u ~ U(0, 1)
+            location = (location * (levels - 1) + 0.5) / levels
+            variance = variance * ((levels - 1) / levels) ** 2 + 1 / (12 * levels**2)
+        return cls(location, np.where(variance > 0, np.sqrt(variance), 1.0))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Standardization:
+        """What `as_config` gave. Raises ValueError for anything else."""
+        location, scale = (np.array(config[name], np.float64) for name in ("location", "scale"))
+        if location.ndim != 1 or location.shape != scale.shape or not np.isfinite(location + scale).all() or min(scale) <= 0:
+            raise ValueError("its standardization holds no finite locations and positive scales")
+        return cls(location, scale)
+
+    def as_config(self) -> dict[str, list[float]]:
+        """Plain numbers, which JSON keeps exactly."""
+        return {"location": self.location.tolist(), "scale": self.scale.tolist()}
+
+    def __call__(self, x: np.ndarray, dtype: Any) -> np.ndarray:
+        """Rows x (N, D) standardized in float64, then rounded to dtype."""
+        result = np.empty(x.shape, dtype)
+        start = 0
+        with np.errstate(over="ignore"):
+            for block in _blocks(x):
+                result[start : start + len(block)] = (block - self.location) / self.scale
+                start += len(block)
+        return result
+
+    def check(self, x: np.ndarray, dtype: Any, name: str = "x") -> None:
+        """Raise DataError if some of rows x (N, D) are beyond dtype when they are standardized; it names row and column."""
+        if len(x) and not np.isfinite(self(np.stack([x.min(axis=0), x.max(axis=0)]), dtype)).all():
+            check_finite(self(x, dtype), f"{name}, standardized, as {np.dtype(dtype)}")
+
+    def inverse(self, x: Any) -> np.ndarray:
+        """Standardized values (..., D) in raw units, in float64: float32 may not tell them apart."""
+        return self.location + self.scale * np.asarray(x, np.float64)
+
+
+def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
+    """Some rows at a time, in float64."""
+    rows = max(1, BLOCK // math.prod(x.shape[1:]))
+    return (x[start : start + rows].astype(np.float64) for start in range(0, len(x), rows))

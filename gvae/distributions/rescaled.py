@@ -1,0 +1,65 @@
+"""A distribution of standardized values whose densities are those of the values in raw units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gvae import dispatch
+from gvae.autodiff import value_of
+from gvae.distributions.base import Distribution
+from gvae.ops import elementwise
+
+__all__ = ["Rescaled"]
+
+
+class Rescaled(Distribution):
+    """x = location + scale * y with y ~ base.   scale : (n,), float64, positive
+
+    Arguments, draws and moments are in the standardized units of y, which float32 resolves wherever x lies. Densities are
+    with respect to x: log p(x) = log p(y) - sum_j log scale_j, in nats. Neither entropy nor KL is offered: this is for data.
+    """
+
+    def __init__(self, base: Distribution, scale: np.ndarray):
+        self.base, self.scale = base, scale
+        self.reparameterized = base.reparameterized
+
+    @property
+    def n(self) -> int:
+        return self.base.n
+
+    def _leads(self):
+        return self.base._leads()
+
+    def noise(self, key, sample_shape=()):
+        return self.base.noise(key, sample_shape)
+
+    def sample(self, noise):
+        return self.base.sample(noise)
+
+    def _per_unit(self, log_density: Any, reduce: bool = True) -> Any:
+        log_scale = np.log(self.scale)
+        if reduce:
+            return elementwise.subtract(log_density, float(log_scale.sum()))
+        log_scale = log_scale.astype(log_density.dtype)
+        return elementwise.subtract(log_density, dispatch.beside(log_scale, value_of(log_density)))
+
+    def log_prob(self, y, reduce=True):
+        return self._per_unit(self.base.log_prob(y, reduce), reduce)
+
+    def log_prob_of_draw(self, noise, sample):
+        return self._per_unit(self.base.log_prob_of_draw(noise, sample))
+
+    @property
+    def mean(self) -> Any:
+        return self.base.mean
+
+    def variance(self):
+        return self.base.variance()
+
+    def covariance(self):
+        return self.base.covariance()
+
+    def error(self, x):
+        return super().error(x) * self.scale

@@ -1,0 +1,50 @@
+"""Observation models of standardized columns, with densities in raw units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gvae.distributions import Rescaled as RescaledDistribution
+from gvae.distributions import Support
+from gvae.errors import ConfigError
+from gvae.families.base import Family
+
+__all__ = ["Rescaled"]
+
+
+class Rescaled(Family):
+    """x = location + scale * y with y of another family of real numbers, whose name and parameters it keeps.
+
+    scale : (n,), positive     Values given and drawn are y; densities are those of x: see gvae.distributions.Rescaled.
+    Raises ConfigError for a family that is not one of real numbers, or another number of scales.
+    """
+
+    distribution = RescaledDistribution
+
+    def __init__(self, family: Family, scale: np.ndarray):
+        if family.support != Support():
+            raise ConfigError(f"Rescaled: {family} has the support {family.support}, expected a family of real numbers")
+        scale = np.array(scale, np.float64)
+        if scale.shape != (family.n,) or not (scale > 0).all():
+            raise ConfigError(f"Rescaled: scale has shape {scale.shape}, expected {family.n} positive numbers")
+        super().__init__(family.n, family.n_params)
+        scale.flags.writeable = False
+        self.family, self.scale, self.n_shared, self.name = family, scale, family.n_shared, family.name
+
+    def _make(self, raw, shared=None):
+        return RescaledDistribution(self.family(raw, shared), self.scale)
+
+    def start(self, key, dtype):
+        return self.family.start(key, dtype)
+
+    def start_weight(self, weight):
+        return self.family.start_weight(weight)
+
+    @property
+    def reparameterized(self) -> bool:
+        return self.family.reparameterized
+
+    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+        return self.family.noise(key, shape, dtype, like)
