@@ -273,7 +273,9 @@ class VAE:
         units = None
         if standardized:
             units = None if begun is None else _units(begun["fitted"])
-            units = units or data.Standardization.of(x, levels=settings["dequantize"], name="X")
+            family = families.parse(observation, x.shape[1])
+            measured = {"levels": settings["dequantize"], "one_scale": family.one_scale, "name": "X"}
+            units = units or data.Standardization.of(x, **measured)
             if v is not None:
                 units.check(v, dtype, "validation")
             fitted["standardization"] = units.as_config()

@@ -7,6 +7,9 @@
     python examples/reproduce/compare.py digits --vary model vae map denoising autoencoder
     python examples/reproduce/compare.py mnist --set model=hierarchical latent=32,16 --vary posterior diagonal chain
     python examples/reproduce/compare.py frey_faces --vary model factor_analysis linear vae nlfa --set observation=gaussian
+    python examples/reproduce/compare.py mnist --set model=hierarchical latent=30,10 --vary start calm glorot
+
+Beside each candidate but the first: its mean difference to the first, paired by seed, and the standard error of that mean.
 
 Every bound printed is a bound: the same averaging over the batch for each part of it, the same noise for every candidate.
 An autoencoder has none, so only its reconstructions compare: log p(x | z) from the mean code and from a draw, and the
@@ -16,6 +19,7 @@ squared error of the former, summed over columns.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -29,19 +33,26 @@ from gvae import data, models, random
 
 def reconstruction(model: gvae.VAE, x: np.ndarray) -> tuple[float, float, float]:
     """log p(x | z), in nats per row, at the posterior's mean and at one draw, and the squared error at the mean."""
-    q, x = model.posterior_of(x), x.astype(model.model_.dtype)
+    q, units = model.posterior_of(x), model.standardization_
+    x = x.astype(model.model_.dtype) if units is None else units(x, model.model_.dtype)
     at_mean, of_draw = (model.model_.decoder(model.parameters_, z) for z in (q.mean, q.sample(q.noise(random.key(7)))))
-    error = ((at_mean.mean - x) ** 2).sum(axis=1)
+    error = np.square(at_mean.error(x)).sum(axis=1)
     return float(at_mean.log_prob(x).mean()), float(of_draw.log_prob(x).mean()), float(error.mean())
 
 
 def parsed(setting: str, text: str) -> Any:
-    """A setting's value: widths of layers as 200,200; numbers; none; a name; or several of these for several layers."""
+    """A setting's value: widths of layers as 200,200; numbers; none, true, false; a name; or several for several layers."""
     if setting.endswith("hidden"):
         return [int(width) for width in text.split(",") if width]
     if "," in text:
         return [parsed(setting, part) for part in text.split(",")]
-    return None if text == "none" else int(text) if text.isdecimal() else text
+    words = {"none": None, "true": True, "false": False}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def main() -> None:
@@ -64,8 +75,9 @@ def main() -> None:
     fixed: dict[str, Any] = {name: parsed(name, text) for name, text in (pair.split("=", 1) for pair in options.set)}
     print(f"{dataset.name}, {len(train)} + {len(test)} rows, {options.epochs} epochs, seeds {options.seeds}: nats per row")
     print(f"{setting:<18}{'ELBO':>18}{'log p(x)':>18}{'rec. at mean':>16}{'rec. of a draw':>16}{'squared error':>16}")
+    first: list[tuple[float, ...]] = []  # of the first candidate, a row per seed
     for value in values:
-        rows = []
+        rows: list[tuple[float, ...]] = []
         for seed in options.seeds:
             started = time.perf_counter()
             chosen = fixed | {setting: parsed(setting, value)}
@@ -84,6 +96,11 @@ def main() -> None:
         value = value if len(value) < 18 else f"{value}\n{'':<18}"
         cells = "".join(f"{m:>{w - 7}.2f} +-{s:4.2f}" for m, s, w in zip(mean, spread, (18, 18, 16, 16, 16), strict=True))
         print(f"{value:<18}{cells}", flush=True)
+        if first and len(rows) > 1:
+            gain = np.subtract(rows, first)
+            cells = zip(gain.mean(axis=0), gain.std(axis=0, ddof=1) / np.sqrt(len(rows)), (18, 18, 16, 16, 16), strict=True)
+            print(f"{'  less the first':<18}" + "".join(f"{m:>+{w - 7}.2f} +-{s:4.2f}" for m, s, w in cells), flush=True)
+        first = first or rows
 
 
 if __name__ == "__main__":

@@ -32,10 +32,11 @@ class Standardization:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, *, levels: int | None = None, name: str = "x") -> Standardization:
+    def of(cls, x: np.ndarray, *, levels: int | None = None, one_scale: bool = False, name: str = "x") -> Standardization:
         """Mean and standard deviation of each column of rows x (N, D); the scale of a constant column is 1.
 
-        levels : x are L grey levels in [0, 1] that are dequantized before they are standardized: see Table
+        levels    : x are L grey levels in [0, 1] that are dequantized before they are standardized: see Table
+        one_scale : the same scale for all columns, the root of their mean variance
         Raises DataError, about `name`, where a column is too large for its deviation to be a number.
         """
         first = x[0].astype(np.float64)  # sums of differences to it do not cancel, and are 0 in a constant column
@@ -53,6 +54,8 @@ class Standardization:
         if levels is not None:  # (k + u) / L, with k / (L - 1) = x and u ~ U(0, 1)
             location = (location * (levels - 1) + 0.5) / levels
             variance = variance * ((levels - 1) / levels) ** 2 + 1 / (12 * levels**2)
+        if one_scale:
+            variance = np.full_like(variance, variance.mean())
         return cls(location, np.where(variance > 0, np.sqrt(variance), 1.0))
 
     @classmethod

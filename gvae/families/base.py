@@ -22,10 +22,12 @@ class Family:
     n        : variables                         n_params : raw numbers per distribution
     n_shared : how many of these (the last) are by default learned once instead of emitted per data point
     name     : the text that `parse` reads back
+    one_scale : whether variables have one scale in common, so that data keep their relative scales
     """
 
     name: str
     n_shared = 0
+    one_scale = False
     distribution: type[Distribution]
 
     def __init__(self, n: int, n_params: int):

@@ -66,7 +66,7 @@ class Shared(Family):
             raise ConfigError(f"shared: {family} has no mean beside its other numbers, expected a family of Gaussians")
         super().__init__(family.n, family.n_params)
         self.family, self.distribution = family, family.distribution
-        self.n_shared, self.name = family.n_params - family.n, f"shared:{family}"
+        self.n_shared, self.name, self.one_scale = family.n_params - family.n, f"shared:{family}", family.one_scale
 
     def _make(self, raw, shared=None):
         return self.family.at(raw, shared)
@@ -179,6 +179,7 @@ class AR1(Located):
     """Covariance s rho^|i-j|. raw: mean (n), log s / 2 bounded by log 1e3, rho = 0.999 tanh(raw)."""
 
     name = "ar1"
+    one_scale = True
     distribution = AR1Gaussian
 
     def __init__(self, n: int):
@@ -197,6 +198,7 @@ class RandomWalk(Located):
     """
 
     name = "random_walk"
+    one_scale = True
     distribution = BandedGaussian
 
     def __init__(self, n: int):
