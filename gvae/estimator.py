@@ -228,8 +228,11 @@ class VAE:
         ConfigError, DeviceError, RunError before anything is written; NonFiniteError when the bound stops being finite,
         StoppedError. A failed fit leaves an earlier one as it was.
         """
-        begun = training.read_config(run) if run is not None and resume else None
-        settings = _checked(self.get_params() if begun is None else _asked_of(begun, self.get_params()))
+        settings, begun = _checked(self.get_params()), None
+        if run is not None and resume:
+            written = training.read_config(run)
+            begun = _stored(written, run)
+            settings = _asked_of(written, settings)
         dispatch.module(settings["device"])
         dtype = np.dtype(settings["dtype"])
         raw = _numbers(X, "X")
@@ -263,7 +266,7 @@ class VAE:
         elif resume:
             raise ConfigError("fit: resume needs the folder of the run to continue, as run")
         if settings["random_state"] is None:
-            stored = None if begun is None else _stored(begun)["settings"].get("random_state")
+            stored = None if begun is None else begun["settings"].get("random_state")
             settings["random_state"] = int.from_bytes(os.urandom(8), "little") if stored is None else stored
         root = random.key(settings["random_state"])
         if held:
@@ -272,7 +275,7 @@ class VAE:
             x, v = x[~chosen], x[chosen]
         units = None
         if standardized:
-            units = None if begun is None else _units(begun["fitted"])
+            units = None if begun is None else _units(begun["fitted"], x.shape[1], run)
             family = families.parse(observation, x.shape[1])
             measured = {"levels": settings["dequantize"], "one_scale": family.one_scale, "name": "X"}
             units = units or data.Standardization.of(x, **measured)
@@ -321,7 +324,7 @@ class VAE:
         finally:
             if folder is not None:
                 folder.close()
-        self._adopt(config, model, trainer.chosen.to("cpu"), history.rows, history.events)
+        self._adopt(config, model, units, trainer.chosen.to("cpu"), history.rows, history.events)
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **settings: Any) -> np.ndarray:
@@ -423,14 +426,20 @@ class VAE:
     # ---- parts
 
     def _adopt(
-        self, config: dict[str, Any], model: Any, parameters: Parameters, history: list[dict], events: list[dict]
+        self,
+        config: dict[str, Any],
+        model: Any,
+        units: data.Standardization | None,
+        parameters: Parameters,
+        history: list[dict],
+        events: list[dict],
     ) -> None:
         """Become the fitted model that config describes."""
         fitted = config["fitted"]
         self.config_, self.notes_, self.seed_ = config, config["notes"], config["settings"]["random_state"]
         self.binarize_, self.observation_ = fitted["binarize"], fitted["observation"]
         self.n_features_in_, self.grey_levels_ = fitted["n_features_in"], fitted["grey_levels"]
-        self.standardization_ = _units(fitted)
+        self.standardization_ = units
         self.model_, self.parameters_, self.history_, self.events_ = model, parameters, history, events
 
     def _check_fitted(self) -> None:
@@ -473,14 +482,15 @@ def load(path: str | os.PathLike) -> VAE:
     try:
         if config["model"] != "vae":
             raise RunError(f"{path} holds a model of kind {config['model']!r}, expected 'vae'")
-        config = _stored(config)
+        config = _stored(config, path)
         settings, fitted = VAE._defaults() | config["settings"], config["fitted"]  # older files know fewer settings
         checked = {name: tuple(x) if isinstance(x, list) else x for name, x in _checked(settings).items()}
         estimator = VAE().set_params(**checked)
         named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
         _check_widths(settings, n_inputs, _family("observation", fitted["observation"]), sum(v.size for v in named.values()))
         n_rows = _whole("n_rows", fitted.get("n_rows", 1))
-        model = _build(settings, n_inputs, fitted["observation"], n_rows, _units(fitted))
+        units = _units(fitted, n_inputs, path)
+        model = _build(settings, n_inputs, fitted["observation"], n_rows, units)
         wanted = model.init(random.key(0))
         if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
             raise RunError(f"{path} is damaged: its parameters do not fit its configuration")
@@ -490,7 +500,7 @@ def load(path: str | os.PathLike) -> VAE:
             raise RunError(f"{path} is damaged: unknown binarization {fitted['binarize']!r}")
         if not isinstance(config["notes"], dict):
             raise RunError(f"{path} is damaged: its notes are {config['notes']!r}")
-        estimator._adopt(config, model, Parameters({n: named[n] for n in wanted}), rows, events)
+        estimator._adopt(config, model, units, Parameters({n: named[n] for n in wanted}), rows, events)
     except KeyError as error:
         raise RunError(f"{path} is damaged: its configuration lacks {error}") from None
     except (TypeError, AttributeError, ValueError, MemoryError, OverflowError) as error:
@@ -666,10 +676,18 @@ def _name_constant(x: np.ndarray) -> None:
         )
 
 
-def _units(fitted: dict[str, Any]) -> data.Standardization | None:
-    """The standardization that a configuration holds."""
+def _units(fitted: dict[str, Any], n: int, path: str | os.PathLike) -> data.Standardization | None:
+    """The standardization of n columns that the configuration read from a path holds."""
     kept = fitted.get("standardization")
-    return None if kept is None else data.Standardization.from_config(kept)
+    if kept is None:
+        return None
+    try:
+        units = data.Standardization.from_config(kept)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: its standardization is none: {error}") from None
+    if len(units.location) != n:
+        raise RunError(f"{path} is damaged: its standardization is of {len(units.location)} columns, expected {n}")
+    return units
 
 
 def data_support(observation: str, binarize: str | None, n: int) -> Support:
@@ -845,8 +863,11 @@ def _discard_unstarted(folder: Path, *, files_are_ours: bool, folder_is_ours: bo
 BEFORE: dict[str, Any] = {"start": "glorot", "standardize": False}
 
 
-def _stored(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration in today's words, whichever version wrote it. KeyError, TypeError: it is none."""
+def _stored(config: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+    """The configuration read from a path in today's words, whichever version wrote it."""
+    for part in ("settings", "fitted"):
+        if not isinstance(config.get(part), dict):
+            raise RunError(f"{path} is damaged: its configuration has {part} {config.get(part)!r:.80}, expected an object")
     if "start" in config["settings"]:
         return config
     return config | {"settings": _before(config["settings"]), "fitted": _renamed(config["fitted"])}
@@ -855,8 +876,7 @@ def _stored(config: dict[str, Any]) -> dict[str, Any]:
 def _asked_of(begun: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Settings asked of a run that is to be continued: with one of an earlier version, what that had no word for is what it
     was then."""
-    written = begun.get("settings")
-    if not isinstance(written, dict) or "start" in written:
+    if "start" in begun["settings"]:
         return settings
     return _before({n: value for n, value in settings.items() if n not in BEFORE or value != VAE._defaults()[n]})
 
@@ -874,7 +894,7 @@ def _continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, 
 
     ConfigError for a setting that contradicts it, DataError for other rows.
     """
-    begun, asked = _stored(folder.config), config["settings"]
+    begun, asked = _stored(folder.config, folder.path), config["settings"]
     try:
         settings, fitted = VAE._defaults() | begun["settings"], dict(begun["fitted"])
         epochs = _whole("epochs", settings["epochs"])

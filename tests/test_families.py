@@ -25,7 +25,7 @@ TEXTS = {
     "extended_grid": ["extended_grid:3x4", "extended_grid:1x12", "extended_grid:12x1"],
     "ar1": ["ar1"],
     "lowrank": ["lowrank:1", "lowrank:3"],
-    "full": ["full"],
+    "full": ["full", "full:absolute"],
     "gaussian": ["gaussian"],
     "random_walk": ["random_walk"],
     "mixture": ["mixture:3", "mixture:1"],
@@ -101,6 +101,83 @@ def test_any_raw_gives_finite_sample_kl_and_gradient(text, dtype, data):
         assert np.isfinite(gradient(kl, raw)).all()
         if family.reparameterized:
             assert np.isfinite(gradient(draw, raw)).all()
+
+
+# ---- where learning starts
+
+
+def begun(text, start, n_inputs=7):
+    """What a network with the family emits for random inputs at the start, and its parameters."""
+    part = families.Conditional("part", n_inputs, families.parse(text, N), (5,), start=start)
+    params = part.init(random.key(3), np.float64)
+    return part(params, 10 * np.random.default_rng(0).normal(size=(6, n_inputs))), params
+
+
+@pytest.mark.parametrize("text", [text for text in GAUSSIAN if "lowrank" not in text])
+def test_gaussians_of_a_network_start_with_random_means_alone(text):
+    """Covariance I for every input, however large; means as the network makes them."""
+    d, _ = begun(text, "calm")
+    np.testing.assert_allclose(d.covariance(), np.broadcast_to(np.eye(N), d.covariance().shape), atol=1e-12)
+    then, before = begun(text, "glorot")
+    np.testing.assert_array_equal(d.mean, then.mean)
+    assert d.mean.std() > 0.1
+    if not text.startswith(("shared", "gaussian")):  # which emit means alone
+        assert abs(then.covariance() - np.eye(N)).max() > 0.1
+    last = list(before)[2]
+    network = families.MLP("part", (7, 5, before[last].shape[1])).init(random.key(3), np.float64)
+    np.testing.assert_array_equal(before[last], network[last])  # as random as ever
+
+
+@pytest.mark.parametrize("text", ["lowrank:1", "lowrank:3", "shared:lowrank:2"])
+def test_low_ranks_start_small_and_can_grow(text):
+    """At V = 0 the gradient with respect to V is zero, so it does not start there; as a prior neither."""
+    d, _ = begun(text, "calm")
+    assert 1e-4 < abs(np.linalg.inv(d.covariance()) - np.eye(N)).max() < 0.1
+    family = families.parse(text.removeprefix("shared:"), N)
+    x = np.random.default_rng(0).normal(size=(50, N)) @ np.random.default_rng(1).normal(size=(N, N))
+    for raw, still in ((np.zeros(family.n_params), True), (family.start(random.key(0), np.float64), False)):
+        slope = gradient(lambda raw: ops.sum(family(raw).log_prob(x)), raw)[2 * N :]
+        assert (slope == 0).all() == still
+
+
+def test_others_start_as_the_standard_one():
+    """Uniform shares around a random mean, equal weights and unit scales of a mixture's random components."""
+    beta, _ = begun("beta", "calm")
+    np.testing.assert_allclose(beta.log_a, -beta.log_b)
+    assert beta.mean.std() > 0.05
+    mixture, _ = begun("mixture:3", "calm")
+    np.testing.assert_array_equal(mixture.logits, 0)
+    np.testing.assert_array_equal(mixture.components.log_scale, 0)
+    assert mixture.components.mean.std(axis=0).min() > 0.01  # by input
+    assert mixture.components.mean.std(axis=1).min() > 0.01  # by component
+    logit, _ = begun("logit:chain", "calm")
+    np.testing.assert_allclose(logit.base.covariance(), np.broadcast_to(np.eye(N), (6, N, N)), atol=1e-12)
+    for text in ("bernoulli", "categorical:3", "poisson", "continuous_bernoulli", "negative_binomial"):
+        a, b = (begun(text, start)[1] for start in ("calm", "glorot"))
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_a_start_that_is_none():
+    with pytest.raises(ConfigError, match="start is 'cold', expected one of calm, glorot"):
+        families.Conditional("part", 3, families.Diagonal(2), start="cold")
+
+
+def test_correlations_of_the_full_family_do_not_depend_on_scales():
+    """R = diag(s) (I + B): the log-scales move variances, B alone correlations; and its inverse map."""
+    family, r = families.parse("full", 5), np.random.default_rng(0)
+    raw = r.normal(size=family.n_params)
+    wide = raw.copy()
+    wide[5:10] += 2.0
+    correlations = [
+        c / np.sqrt(np.outer(np.diag(c), np.diag(c))) for c in (family(raw).covariance(), family(wide).covariance())
+    ]
+    np.testing.assert_allclose(correlations[0], correlations[1], rtol=1e-10)
+    for text in ("full", "full:absolute"):
+        family = families.parse(text, 5)
+        R = np.tril(r.normal(size=(5, 5)), -1) + np.diag(np.exp(r.normal(size=5)))
+        raw = np.concatenate([np.zeros(5), family.unconstrained(R)])
+        np.testing.assert_allclose(family(raw).scale_tril, R, rtol=1e-12)
 
 
 def raw_of(family, mean, log_scale, rest):
@@ -318,6 +395,7 @@ def test_shared_numbers_are_the_last():
         ("lowrank:0", 4, "expected at least 1"),
         ("chain:3", 4, "chain takes no size"),
         ("chain:", 4, "unknown family 'chain:'"),
+        ("full:relative", 4, "full takes no size, got full:relative"),
         ("categorical:1", 4, "expected at least 2"),
         ("poisson:2", 4, "poisson takes no size"),
         ("shared:bernoulli", 4, "bernoulli has no mean beside its other numbers"),

@@ -100,12 +100,14 @@ def test_every_registered_model_trains_with_graphs(anywhere):
     assert all("cuBLAS" in fed[name] for name in fed.keys() - captured - alone.keys())
 
 
-def test_dequantized_rows_are_the_cpus(anywhere):
-    table = data.Table(np.round(X * 7) / np.float32(7), dequantize=8)
+@pytest.mark.parametrize("standardized", [False, True])
+def test_dequantized_rows_are_the_cpus(anywhere, standardized):
+    x = np.round(X * 7) / np.float32(7)
+    table = data.Table(x, dequantize=8, standardization=data.Standardization.of(x, levels=8) if standardized else None)
     here, there = (
         t.batch(t_index, random.key(1)).x for t, t_index in ((table, np.arange(9)), (table.to("cuda"), anywhere.arange(9)))
     )
-    np.testing.assert_allclose(there.get(), here, rtol=1e-6)
+    np.testing.assert_allclose(there.get(), here, rtol=1e-6, atol=1e-6 if standardized else 0)
     assert (here != table.columns["x"][:9]).any()
 
 

@@ -127,6 +127,7 @@ SMALL = {
         "nlfa",
         "--set",
         "observation=gaussian",
+        "dequantize=17",
     ],
     "rho_vae.py": ["--data", "digits", *FEW],
 }

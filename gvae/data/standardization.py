@@ -62,8 +62,9 @@ class Standardization:
     def from_config(cls, config: Mapping[str, Any]) -> Standardization:
         """What `as_config` gave. Raises ValueError for anything else."""
         location, scale = (np.array(config[name], np.float64) for name in ("location", "scale"))
-        if location.ndim != 1 or location.shape != scale.shape or not np.isfinite(location + scale).all() or min(scale) <= 0:
-            raise ValueError("its standardization holds no finite locations and positive scales")
+        alike = location.ndim == 1 and location.shape == scale.shape
+        if not alike or not np.isfinite(location + scale).all() or (scale <= 0).any():
+            raise ValueError("no finite locations and positive scales")
         return cls(location, scale)
 
     def as_config(self) -> dict[str, list[float]]:
