@@ -275,7 +275,8 @@ class VAE:
             x, v = x[~chosen], x[chosen]
         units = None
         if standardized:
-            units = None if begun is None else _units(begun["fitted"], x.shape[1], run)
+            if begun is not None and begun["fitted"].get("n_features_in") == x.shape[1]:  # else refused below
+                units = _units(begun["fitted"], run)
             family = families.parse(observation, x.shape[1])
             measured = {"levels": settings["dequantize"], "one_scale": family.one_scale, "name": "X"}
             units = units or data.Standardization.of(x, **measured)
@@ -489,7 +490,7 @@ def load(path: str | os.PathLike) -> VAE:
         named, n_inputs = saved.parameters(), _whole("n_features_in", fitted["n_features_in"])
         _check_widths(settings, n_inputs, _family("observation", fitted["observation"]), sum(v.size for v in named.values()))
         n_rows = _whole("n_rows", fitted.get("n_rows", 1))
-        units = _units(fitted, n_inputs, path)
+        units = _units(fitted, path)
         model = _build(settings, n_inputs, fitted["observation"], n_rows, units)
         wanted = model.init(random.key(0))
         if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
@@ -676,9 +677,9 @@ def _name_constant(x: np.ndarray) -> None:
         )
 
 
-def _units(fitted: dict[str, Any], n: int, path: str | os.PathLike) -> data.Standardization | None:
-    """The standardization of n columns that the configuration read from a path holds."""
-    kept = fitted.get("standardization")
+def _units(fitted: dict[str, Any], path: object) -> data.Standardization | None:
+    """The standardization that the configuration read from a path holds."""
+    kept, n = fitted.get("standardization"), fitted.get("n_features_in")
     if kept is None:
         return None
     try:

@@ -234,6 +234,9 @@ def test_it_is_saved_loaded_and_resumed(tmp_path):
         np.testing.assert_array_equal(model.sample(3), whole.sample(3))
     with pytest.raises(ConfigError, match="was begun with standardize True, not False"):
         gvae.VAE(**settings, standardize=False).fit(X, run=tmp_path / "run", resume=True)
+    for rows in (X[:, :3], X + UNITS):
+        with pytest.raises(DataError, match="these are not the rows that"):
+            gvae.VAE(**settings).fit(rows, run=tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(
