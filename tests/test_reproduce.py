@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import gvae
-from gvae import optim
+from gvae import families, optim
+from gvae.ops import elementwise
 
 FOLDER = Path(__file__).parents[1] / "examples" / "reproduce"
 
@@ -140,3 +141,29 @@ def test_a_comparison_on_few_rows(script):
     table = [line for line in done.stdout.splitlines() if "+-" in line]
     assert len(table) == 3
     assert "nan" not in done.stdout
+
+
+def test_parametrisations(monkeypatch):
+    """The script's own: correlations depend on the edges alone, of neighbours in a chain as stated."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    importlib.import_module("parametrisations")
+    r = np.random.default_rng(0)
+    for text in ("chain_row", "chain_partial", "extended_grid_row:2x3", "extended_grid_partial", "full_unit"):
+        family = families.parse(text, 6)
+        edges = r.uniform(-0.3, 0.3, size=family.n_params - 12)
+        found = [family(np.concatenate([r.normal(size=12), edges])).covariance() for _ in range(2)]
+        one, other = (C / np.sqrt(np.outer(np.diag(C), np.diag(C))) for C in found)
+        np.testing.assert_allclose(one, other, atol=1e-12)
+        assert abs(one - np.eye(6)).max() > 0.1
+        if text == "chain_partial":
+            w = elementwise.bounded(edges, limit=family.limit)
+            np.testing.assert_allclose(np.diag(one, 1), -w / np.sqrt(1 + w**2), atol=1e-12)
+        if text == "full_unit":
+            C = family(np.concatenate([np.zeros(12), edges])).covariance()
+            np.testing.assert_allclose(np.diag(C), 1, atol=1e-12)
+    sys.modules.pop("parametrisations")
+    arguments = [sys.executable, str(FOLDER / "parametrisations.py"), "series", "--rows", "200", "--seeds", "0", "1"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len([line for line in done.stdout.splitlines() if "+-" in line]) == 4
