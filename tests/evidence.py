@@ -12,12 +12,12 @@ The oracles of this file are NumPy and SciPy alone.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,13 @@ def autoregressive(n: int, rho: float) -> np.ndarray:
     return rho ** np.abs(i[:, None] - i).astype(float)
 
 
-@cache
+@functools.cache
 def series(n: int = 12, rho: float = 0.8, noise: float = 0.5, rows: int = ROWS[0]) -> Evidence:
     """An AR(1) series, seen with noise."""
     return gaussian(np.zeros(n), autoregressive(n, rho) + noise**2 * np.eye(n), rows)
 
 
-@cache
+@functools.cache
 def factors(D: int = 8, k: int = 3, noise: float = 0.4, units: float = 1.0) -> Evidence:
     """D columns of k factors. units : in which columns are measured, from 1/units to units, with means of 1e3 units"""
     r = np.random.default_rng(1)
@@ -104,7 +104,7 @@ def factors(D: int = 8, k: int = 3, noise: float = 0.4, units: float = 1.0) -> E
     return Evidence(train, test, plain.log_p - np.log(scale).sum())
 
 
-@cache
+@functools.cache
 def layers(k: tuple[int, int] = (3, 2), D: int = 8, noise: float = 0.4) -> Evidence:
     """Two linear-Gaussian layers: z_2 -> z_1 -> x."""
     r = np.random.default_rng(2)
@@ -112,7 +112,7 @@ def layers(k: tuple[int, int] = (3, 2), D: int = 8, noise: float = 0.4) -> Evide
     return gaussian(r.normal(size=D), W @ (A @ A.T + 0.3**2 * np.eye(k[0])) @ W.T + noise**2 * np.eye(D))
 
 
-@cache
+@functools.cache
 def clusters(components: int = 3, D: int = 4, noise: float = 0.3) -> Evidence:
     """A mixture of Gaussians."""
     r = np.random.default_rng(3)
@@ -131,7 +131,7 @@ def _log_normal(x: np.ndarray, mean: np.ndarray, noise: float) -> np.ndarray:
     return stats.norm.logpdf(x, mean, noise).sum(axis=-1)
 
 
-@cache
+@functools.cache
 def codes(kind: str, D: int = 4, noise: float = 0.3) -> Evidence:
     """x = W z + b + noise with two independent codes of a kind: log p(x) is a sum or an integral over both."""
     values, weights = CODES[kind]
@@ -164,7 +164,7 @@ CODES = {  # values and their probabilities under the standard prior; what is co
 }
 
 
-@cache
+@functools.cache
 def seen(text: str) -> Evidence:
     """Rows of an observation model's own family, which no code has to explain."""
     name = [part for part in text.split(":") if part.isidentifier()][-1]
@@ -374,7 +374,7 @@ def cases() -> list[Case]:
         add(f"factors, two layers, mlp, {posterior}", factors, settings, 0.15)
     for n, rho in ((6, 0.3), (6, 0.95), (20, 0.3), (20, 0.95), (40, 0.8)):
         large = n > 12  # of 10,000 rows alone it cannot be learned to 0.05 nats
-        evidence = lambda n=n, rho=rho, rows=40_000 if large else ROWS[0]: series(n, rho, rows=rows)  # noqa: E731
+        evidence = functools.partial(series, n, rho, rows=40_000 if large else ROWS[0])
         own = {"latent": n, "posterior": "chain"} | ({"epochs": 20} if large else {})
         add(f"series of {n}, rho {rho}, linear, chain", evidence, LINEAR | own, 0.1)
         add(f"series of {n}, rho {rho}, mlp, chain", evidence, MLP | own | ({"hidden": (128,)} if large else {}), 0.05)
