@@ -70,15 +70,14 @@ def profile(case: Case, seconds: float) -> tuple[dict[str, float], dict[str, flo
     threads.pack, training.norm = named, timed("norm and Adam", norm)
     try:
         step, products = Gvae(case), Products(case)
-        for _ in range(8):  # recorded, captured, looked at
+        for _ in range(8):  # captured, compared
             step()
-        (known,) = step.trainer.replays.known.values()
-        if not known.captured:
+        (known,) = step.trainer.programs.known.values()
+        if not known.verified:
             raise SystemExit(f"step_profile.py: {case} is not captured: {known.why_not}")
-        launches = [call.args[0] for call in known.launches.graph._calls if getattr(call, "func", None) is threads.run]
-        known.launches.graph._calls = [
-            timed(PARTS[0] if getattr(call, "func", None) is threads.run else PARTS[1], call)
-            for call in known.launches.graph._calls
+        launches = [call.args[0] for call in known.graph._calls if getattr(call, "func", None) is threads.run]
+        known.graph._calls = [
+            timed(PARTS[0] if getattr(call, "func", None) is threads.run else PARTS[1], call) for call in known.graph._calls
         ]
         step.trainer.model.noise = timed("noise", step.trainer.model.noise)
         step.trainer.optimizer.update = timed("norm and Adam", step.trainer.optimizer.update)

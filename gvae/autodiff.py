@@ -17,18 +17,13 @@ where there is none) and never adds into anything: only the tape adds.
 
 Nodes hold their parents; there is no global stack, so nothing needs zeroing and threads do not meet. Differentiation is
 of first order: `gradient` may run inside a function that is itself being differentiated, and what it returns is data.
-
-A call is a list of nodes, so it can be had again for other arrays of the same shapes without running the function:
-`Recording` keeps the list, and the plan of the way back, and `replay` walks along them.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
-import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,10 +31,7 @@ from gvae import dispatch
 from gvae.checks import FLOATS, caller_name, check_device
 from gvae.errors import ConfigError, DTypeError, ShapeError
 
-__all__ = ["Recording", "Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "value_of", "vjp"]
-
-
-_thread = threading.local()  # .nodes: the list of the recording that this thread makes, if it makes one
+__all__ = ["Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "value_of", "vjp"]
 
 
 class Var:
@@ -52,10 +44,8 @@ class Var:
     __slots__ = ("index", "node", "value")
     __array_ufunc__ = None  # `array * var` defers to Var.__rmul__ instead of making an array of objects
 
-    def __init__(self, value: Any, node: _Node | None = None, index: int | None = None):
-        self.value = value
-        self.node = node
-        self.index = index
+    def __init__(self, value: Any, node: Node | None = None, index: int | None = None):
+        self.value, self.node, self.index = value, node, index
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,56 +99,33 @@ class Var:
 
 
 def value_of(x: Any) -> Any:
-    """The array of a Var, to decide by or to compute with outside the tape; anything else is its own value.
-
-    Raises TypeError while a recording is made: what is decided or computed now would stay as it is in every replay.
-    """
-    if not isinstance(x, Var):
-        return x
-    if getattr(_thread, "nodes", None) is not None:
-        raise TypeError("a function that is being recorded asks for the value of a Var, which is another in every replay")
-    return x.value
+    """The array of a Var, to decide by or to compute with outside the tape; anything else is its own value."""
+    return x.value if isinstance(x, Var) else x
 
 
-class _Node:
+class Node:
     """One recorded call: what ran, on what, and what came out. `depth` exceeds that of every parent."""
 
-    __slots__ = ("args", "depth", "outputs", "parents", "primitive", "saved", "settings", "value")
+    __slots__ = ("args", "depth", "parents", "primitive", "saved", "settings", "value")
 
     def __init__(self, primitive, args, parents, settings, value, saved):
-        self.primitive = primitive
-        self.args = args
-        self.parents = parents
-        self.settings = settings
-        self.value = value
-        self.saved = saved
-        self.outputs: tuple[Var, ...] = ()  # in a recording: what stands for the value
-        self.depth = 1
-        for parent in parents:
-            if parent is not None and parent.node is not None and parent.node.depth >= self.depth:
-                self.depth = parent.node.depth + 1
+        self.primitive, self.args, self.parents = primitive, args, parents
+        self.settings, self.value, self.saved = settings, value, saved
+        self.depth = 1 + max([p.node.depth for p in parents if p is not None and p.node is not None], default=0)
 
-    def run(self) -> None:
-        """Once more, for the values that the parents have now."""
-        primitive, args = self.primitive, self.args
-        for i, parent in enumerate(self.parents):
-            if parent is not None:
-                args[i] = parent.value
+    def pull(self, y_bar: Any, needs: tuple[bool, ...], may_overwrite: bool, out: list[Any]) -> tuple:
+        """The cotangents of the arguments, by the primitive's rule."""
+        primitive = self.primitive
+        if primitive.rule is None:
+            raise NotImplementedError(f"{primitive.__name__} has no derivative rule")
+        settings = {name: x for name, x in self.settings.items() if name != "out"}
         if primitive.saves:
-            self.value, self.saved = primitive.forward(*args, save=True, **self.settings)
-        else:
-            self.value = primitive.forward(*args, **self.settings)
-        for output in self.outputs:
-            output.value = self.value if output.index is None else self.value[output.index]
-
-    def release(self) -> None:
-        """Let go of all arrays that the parents bring again, and of the result."""
-        for i, parent in enumerate(self.parents):
-            if parent is not None:
-                self.args[i] = None
-        self.value = self.saved = None
-        for output in self.outputs:
-            output.value = None
+            settings["saved"] = self.saved
+        if primitive.out:
+            settings["out"] = out
+        if primitive.may_overwrite:
+            settings["may_overwrite"] = may_overwrite
+        return primitive.rule(y_bar, self.value, *self.args, needs=needs, **settings)
 
 
 class Primitive:
@@ -172,27 +139,27 @@ class Primitive:
         self.saves = saves
         self.differentiable = differentiable
         self.rule: Callable | None = None
-        self.fresh: bool | tuple[bool, ...] = False
-        self.into = self.mine = False
+        self.owned: bool | tuple[bool, ...] = False
+        self.out = self.may_overwrite = False
 
     def vjp(
         self,
         rule: Callable | None = None,
         *,
-        fresh: bool | tuple[bool, ...] = False,
-        into: bool = False,
-        mine: bool = False,
+        owned: bool | tuple[bool, ...] = False,
+        out: bool = False,
+        may_overwrite: bool = False,
     ) -> Any:
         """Decorator: `rule(y_bar, y, *args, needs, **settings)` is the derivative of this primitive.
 
-        fresh : which cotangents that it returns are arrays of their own, which nothing else sees, so that the tape may add
+        owned : which cotangents that it returns are arrays of their own, which nothing else sees, so that the tape may add
                 into them: all, none, or one answer per argument
-        into  : the rule takes `into=`, for each argument None or an array into which it writes that cotangent
-        mine  : the rule takes `mine=`: whether nothing else sees y_bar, so that it may write there
+        out   : the rule takes `out=`, for each argument None or an array into which it writes that cotangent
+        may_overwrite : the rule takes `may_overwrite=`: whether nothing else sees y_bar, so that it may write there
         """
         if rule is None:
-            return functools.partial(self.vjp, fresh=fresh, into=into, mine=mine)
-        self.rule, self.fresh, self.into, self.mine = rule, fresh, into, mine
+            return functools.partial(self.vjp, owned=owned, out=out, may_overwrite=may_overwrite)
+        self.rule, self.owned, self.out, self.may_overwrite = rule, owned, out, may_overwrite
         return rule
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
@@ -210,14 +177,10 @@ class Primitive:
             value, saved = self.forward(*values, save=True, **settings)
         else:
             value, saved = self.forward(*values, **settings), None
-        node = _Node(self, values, parents, settings, value, saved)
-        several = isinstance(value, tuple)
-        outputs = tuple([Var(v, node, i) for i, v in enumerate(value)]) if several else (Var(value, node),)
-        nodes = getattr(_thread, "nodes", None)
-        if nodes is not None:
-            node.outputs = outputs
-            nodes.append(node)
-        return outputs if several else outputs[0]
+        node = Node(self, values, parents, settings, value, saved)
+        if isinstance(value, tuple):
+            return tuple([Var(v, node, i) for i, v in enumerate(value)])
+        return Var(value, node)
 
 
 def primitive(forward: Callable | None = None, *, saves: bool = False, differentiable: bool = True) -> Any:
@@ -241,137 +204,106 @@ def stop_gradient(x: Any) -> Any:
     return mapped(lambda leaf: _stopped(leaf) if isinstance(leaf, Var) else leaf, x)
 
 
-# (leaf, visit, output), where a cotangent is collected: a leaf, or an output (None: the only one) of a node that is visited
-_Place = tuple[int | None, int | None, int | None]
+# ---- the way back --------------------------------------------------------------------------------
 
 
-class _Visit:
-    """A node on the way back: how its rule is called, and where the cotangents of its arguments go."""
+def _backward(outputs: list[Var], seeds: list[Any], leaves: list[Var], buffers: list[Any]) -> list[Any]:
+    """Cotangents of the leaves, given those of outputs: zeros for a leaf that no output depends on.
 
-    __slots__ = ("gifts", "into", "needs", "node", "settings")
-
-    def __init__(self, node: _Node, places: list[_Place | None]):
-        self.node, self.needs = node, tuple([place is not None for place in places])
-        self.settings = {name: x for name, x in node.settings.items() if name != "out"}
-        fresh = node.primitive.fresh
-        self.gifts = [  # (position among the arguments, variable, its place, whether the rule makes an array of its own)
-            (i, node.parents[i], place, fresh[i] if isinstance(fresh, tuple) else fresh)
-            for i, place in enumerate(places)
-            if place is not None
-        ]
-        self.into = [place[0] if place else None for place in places] if node.primitive.into else []
-
-    def pull(self, y_bar: Any, mine: bool, offers: list[Any]) -> tuple:
-        """The cotangents of the node's arguments. mine: whether nothing else sees y_bar. offers: by leaf, an array into
-        which the first rule that can may write."""
-        node, primitive, settings = self.node, self.node.primitive, self.settings
-        if primitive.rule is None:
-            raise NotImplementedError(f"{primitive.__name__} has no derivative rule")
-        if primitive.saves:
-            settings = settings | {"saved": node.saved}
-        if primitive.into:
-            into = [None] * len(self.into)
-            for i, leaf in enumerate(self.into):
-                if leaf is not None:
-                    into[i], offers[leaf] = offers[leaf], None
-            settings = settings | {"into": into}
-        if primitive.mine:
-            settings = settings | {"mine": mine}
-        return primitive.rule(y_bar, node.value, *node.args, needs=self.needs, **settings)
-
-
-class _Plan:
-    """The way back from outputs to leaves: which nodes are visited, the last one first, and what is wanted of each."""
-
-    def __init__(self, outputs: list[Var], leaves: list[Var]):
-        self.leaves, self.leaf_at = leaves, {id(leaf): i for i, leaf in enumerate(leaves)}
-        # Only nodes that lead to a requested leaf are visited: an outer tape's history costs nothing here.
-        nodes: dict[int, _Node] = {}
-        stack = [out.node for out in outputs if out.node is not None]
-        while stack:
-            node = stack.pop()
-            if id(node) not in nodes:
-                nodes[id(node)] = node
-                stack += [p.node for p in node.parents if p is not None and p.node is not None]
-        self.visit_at: dict[int, int] = {}
-        self.visits: list[_Visit] = []
-        for node in sorted(nodes.values(), key=lambda node: node.depth):
-            places = [None if p is None else self._place(p) for p in node.parents]
-            if node.primitive.differentiable and any(places):
-                self.visit_at[id(node)] = len(self.visits)
-                self.visits.append(_Visit(node, places))
-        self.starts = [(out, self._place(out)) for out in outputs]
-
-    def _place(self, var: Var) -> _Place | None:
-        """None if nothing is wanted of the variable."""
-        leaf, visit = self.leaf_at.get(id(var)), self.visit_at.get(id(var.node))
-        return None if leaf is None and visit is None else (leaf, visit, var.index)
-
-
-def _backward(plan: _Plan, seeds: list[Any], buffers: list[Any]) -> list[Any]:
-    """Cotangents of the plan's leaves, given those of its outputs: zeros for a leaf that no output depends on.
-
-    buffers: an array per leaf (or None) into which its cotangent is written, and which is then returned for it.
+    buffers : an array per leaf (or None) into which its cotangent is written, and which is then returned for it
     """
-    found: list[Any] = [None] * len(buffers)
-    owned = [False] * len(buffers)
-    offers = list(buffers)
-    cotangents: list[Any] = [None] * len(plan.visits)
-    mine = [False] * len(plan.visits)  # whether nothing but this tape sees the cotangent
+    plan, cotangents = _plan(outputs, leaves), _Cotangents(leaves, buffers)
+    for output, seed in zip(outputs, seeds, strict=True):
+        cotangents.accumulate(output, seed, owned=False)
+    for node, needs in plan:
+        y_bar, may_overwrite = cotangents.take(node)
+        if y_bar is not None:
+            bars = node.pull(y_bar, needs, may_overwrite, cotangents.out(node, needs))
+            owned = node.primitive.owned
+            for i, (parent, bar) in enumerate(zip(node.parents, bars, strict=True)):
+                if needs[i] and bar is not None:
+                    cotangents.accumulate(parent, bar, owned if isinstance(owned, bool) else owned[i])
+    return [cotangents.of(leaf) for leaf in leaves]
 
-    def give(var: Var, place: _Place, bar: Any, fresh: bool) -> None:
-        """Add a cotangent to what a variable has received so far."""
+
+def _plan(outputs: list[Var], leaves: list[Var]) -> list[tuple[Node, tuple[bool, ...]]]:
+    """The nodes between outputs and leaves, each before those that it was computed from, and which of its arguments lead to
+    a leaf. An outer tape's history, which does not, costs nothing."""
+    nodes: dict[int, Node] = {}
+    stack = [output.node for output in outputs]
+    while stack:
+        node = stack.pop()
+        if node is not None and id(node) not in nodes:
+            nodes[id(node)] = node
+            stack += [parent.node for parent in node.parents if parent is not None]
+    wanted, plan = {_key(leaf) for leaf in leaves}, []  # keys of leaves, and the nodes that lead to them
+    for node in sorted(nodes.values(), key=lambda node: node.depth):
+        needs = tuple([p is not None and (_key(p) if p.node is None else p.node) in wanted for p in node.parents])
+        if node.primitive.differentiable and any(needs):
+            wanted.add(node)
+            plan.append((node, needs))
+    return plan[::-1]
+
+
+def _key(var: Var) -> Any:
+    """Of a variable: a leaf, or an output of a node."""
+    return ("leaf", id(var)) if var.node is None else (id(var.node), var.index)
+
+
+class _Cotangents:
+    """What variables have received so far, by their key."""
+
+    def __init__(self, leaves: list[Var], buffers: list[Any]):
+        self.bars: dict[Any, Any] = {}
+        self.owned: set[Any] = set()  # keys of what nothing but this tape sees
+        self.buffers = {_key(leaf): buffer for leaf, buffer in zip(leaves, buffers, strict=True) if buffer is not None}
+
+    def accumulate(self, var: Var, bar: Any, owned: bool) -> None:
+        """Add a cotangent to those of a variable."""
+        key = _key(var)
         if bar.shape != var.value.shape:
             name = "output" if var.node is None else var.node.primitive.__name__
             raise ShapeError(f"{name}: its cotangent has shape {bar.shape}, expected {var.value.shape}")
-        leaf, visit, output = place
-        if leaf is not None:
-            offers[leaf] = None
-            if found[leaf] is not None:
-                found[leaf], owned[leaf] = _sum(found[leaf], owned[leaf], bar, fresh), bar.ndim > 0
-            elif buffers[leaf] is None:
-                found[leaf], owned[leaf] = bar, fresh
-            else:
-                if bar is not buffers[leaf]:
-                    buffers[leaf][...] = bar
-                found[leaf], owned[leaf] = buffers[leaf], True
-            return
-        assert visit is not None
-        if output is not None:
-            if cotangents[visit] is None:
-                cotangents[visit] = [None] * len(plan.visits[visit].node.value)
-            slots = cotangents[visit]
-            slots[output] = bar if slots[output] is None else slots[output] + bar
-        elif cotangents[visit] is None:
-            cotangents[visit], mine[visit] = bar, fresh
-        else:
-            cotangents[visit], mine[visit] = _sum(cotangents[visit], mine[visit], bar, fresh), bar.ndim > 0
+        total, buffer = self.bars.get(key), self.buffers.get(key)
+        if total is not None:  # the sum is written into either of them that nothing else sees
+            into = None if bar.ndim == 0 else total if key in self.owned else bar if owned else None
+            bar, owned = dispatch.apply(np.add, total, bar, out=into), bar.ndim > 0
+        elif buffer is not None:
+            if bar is not buffer:
+                buffer[...] = bar
+            bar, owned = buffer, True
+        self.bars[key] = bar
+        (self.owned.add if owned else self.owned.discard)(key)
 
-    for (out, place), bar in zip(plan.starts, seeds, strict=True):
-        if place is not None:
-            give(out, place, bar, fresh=False)
-    for i in range(len(plan.visits) - 1, -1, -1):
-        visit, y_bar = plan.visits[i], cotangents[i]
-        if y_bar is None:
-            continue
-        cotangents[i] = None
-        bars = visit.pull(y_bar, mine[i], offers)
-        for position, var, place, fresh in visit.gifts:
-            if bars[position] is not None:
-                give(var, place, bars[position], fresh)
-    for i, bar in enumerate(found):
+    def take(self, node: Node) -> tuple[Any, bool]:
+        """The cotangent of a node's result (of several, a list; None: there is none), and whether nothing else sees it."""
+        if isinstance(node.value, tuple):
+            bars = [self.bars.pop((id(node), i), None) for i in range(len(node.value))]
+            return (None if all(bar is None for bar in bars) else bars), False
+        key = id(node), None
+        return self.bars.pop(key, None), key in self.owned
+
+    def out(self, node: Node, needs: tuple[bool, ...]) -> list[Any]:
+        """By argument, the buffer of a leaf that has received nothing yet: the first rule that can writes there."""
+        keys = [_key(parent) if need else None for parent, need in zip(node.parents, needs, strict=True)]
+        return [
+            self.buffers.get(key) if key not in self.bars and key not in keys[:i] else None for i, key in enumerate(keys)
+        ]
+
+    def of(self, leaf: Var) -> Any:
+        key = _key(leaf)
+        bar, buffer = self.bars.get(key), self.buffers.get(key)
         if bar is None:
-            found[i] = np.empty_like(plan.leaves[i].value) if buffers[i] is None else buffers[i]
-            found[i][...] = 0
-        elif not owned[i]:  # it may be a view of something else, or stand for several leaves
-            found[i] = dispatch.copy(bar)
-    return found
+            buffer = np.empty_like(leaf.value) if buffer is None else buffer
+            buffer[...] = 0
+        elif buffer is None:
+            return bar if key in self.owned else dispatch.copy(bar)  # it may be a view, or stand for several leaves
+        elif bar is not buffer:
+            buffer[...] = bar
+        return buffer
 
 
-def _sum(total: Any, mine: bool, bar: Any, fresh: bool) -> Any:
-    """total + bar, written into either of them that nothing else sees."""
-    into = None if bar.ndim == 0 else total if mine else bar if fresh else None
-    return dispatch.apply(np.add, total, bar, out=into)
+# ---- functions of whole computations -------------------------------------------------------------
 
 
 def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:
@@ -383,96 +315,33 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
     wanted: the others are neither computed, nor written, nor returned. With has_aux, f returns (value, aux) and so does
     this: (value, pull, aux), aux with arrays for Vars. `out` has the structure of the arguments and receives cotangents.
     """
-    return Recording(f, *args, has_aux=has_aux, out=out, replayable=False).first
+    leaves: list[Var] = []
 
-
-class Recording:
-    """A call of f as `vjp` makes it, `first`, and with the same list of nodes for other values, `replay`.
-
-    args   : what is differentiated; structures of floating arrays          inputs : a structure of arrays that is not
-    f is called with the arguments and, if there are any, the inputs. It is recorded with Vars for both, so that whatever it
-    computes from them goes through primitives; it cannot decide by their values. What else it computes, or finds outside,
-    stays as it is. Both raise TypeError or whatever f raises.
-    """
-
-    def __init__(
-        self,
-        f: Callable,
-        *args: Any,
-        inputs: Any = None,
-        has_aux: bool = False,
-        out: Any = None,
-        replayable: bool = True,
-    ):
-        self.leaves: list[Var] = []
-        self.nodes: list[_Node] = []
-        self.lifted = mapped(self._lift, args)
-        self.inputs = mapped(Var, inputs)
-        buffers = [None] * len(self.leaves) if out is None else leaves_of((out,) if len(args) == 1 else out)
-        self.buffers = dict(zip(map(id, self.leaves), buffers, strict=True))
-        self.has_aux = has_aux
-        before, _thread.nodes = getattr(_thread, "nodes", None), self.nodes if replayable else None
-        try:
-            result = f(*self.lifted) if inputs is None else f(*self.lifted, self.inputs)
-        finally:
-            _thread.nodes = before
-        self.ways: dict[Any, _Way] = {}
-        self.value: Any
-        self.aux: Any
-        self.value, self.aux = result if has_aux else (result, None)
-
-    @property
-    def first(self) -> tuple:
-        """What `vjp` returns."""
-        value = _plain(self.value)
-        return (value, self._pull, _plain(self.aux)) if self.has_aux else (value, self._pull)
-
-    def replay(self, *args: Any, inputs: Any = None) -> tuple:
-        """What `vjp` returns, for arrays of the shapes and dtypes of the recorded ones, with the same bits as if f ran."""
-        for var, value in zip(itertools.chain(self.leaves, leaves_of(self.inputs)), leaves_of((args, inputs)), strict=True):
-            var.value = value
-        for node in self.nodes:
-            node.run()
-        return self.first
-
-    def release(self) -> None:
-        """Let go of the values until the next replay; `pull` is of no use until then."""
-        for node in self.nodes:
-            node.release()
-        for var in leaves_of(self.inputs):
-            var.value = None
-
-    def _lift(self, leaf: Any) -> Var:
+    def lift(leaf: Any) -> Var:
         value = leaf.value if isinstance(leaf, Var) else np.asarray(leaf) if isinstance(leaf, (int, float)) else leaf
         if getattr(value, "dtype", None) not in FLOATS:
             kind = getattr(value, "dtype", type(value).__name__)
-            raise DTypeError(f"gradient: argument {len(self.leaves)} is {kind}, expected a float32 or float64 array")
-        self.leaves.append(Var(value))
-        return self.leaves[-1]
+            raise DTypeError(f"gradient: argument {len(leaves)} is {kind}, expected a float32 or float64 array")
+        leaves.append(Var(value))
+        return leaves[-1]
 
-    def _pull(self, cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
-        pairs = (
-            _leaves_beside(self.value, cotangent) if cotangent is not None else [(v, None) for v in leaves_of(self.value)]
-        )
+    lifted = mapped(lift, args)
+    given = [None] * len(leaves) if out is None else leaves_of((out,) if len(args) == 1 else out)
+    buffers = {id(leaf): buffer for leaf, buffer in zip(leaves, given, strict=True)}
+    result = f(*lifted)
+    value, aux = result if has_aux else (result, None)
+
+    def pull(cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
+        pairs = _leaves_beside(value, cotangent) if cotangent is not None else [(v, None) for v in leaves_of(value)]
         pairs = [pair for pair in pairs if isinstance(pair[0], Var)]
-        key = (tuple([id(var) for var, _ in pairs]), None if only is None else tuple(only))
-        way = self.ways.get(key)
-        if way is None:
-            wanted = self.lifted if only is None else ({name: self.lifted[0][name] for name in only},)
-            leaves = self.leaves if only is None else leaves_of(wanted)
-            plan = _Plan([var for var, _ in pairs], leaves)
-            way = self.ways[key] = _Way(plan, wanted, [self.buffers[id(leaf)] for leaf in leaves])
-        bars = iter(_backward(way.plan, [_seed(var, seed) for var, seed in pairs], way.buffers))
-        filled = mapped(lambda leaf: next(bars), way.wanted)
+        wanted = lifted if only is None else ({name: lifted[0][name] for name in only},)
+        targets = leaves if only is None else leaves_of(wanted)
+        seeds = [_seed(var, seed) for var, seed in pairs]
+        bars = iter(_backward([var for var, _ in pairs], seeds, targets, [buffers[id(leaf)] for leaf in targets]))
+        filled = mapped(lambda leaf: next(bars), wanted)
         return filled[0] if len(filled) == 1 else filled
 
-
-class _Way(NamedTuple):
-    """What a pull from certain outputs to certain leaves needs."""
-
-    plan: _Plan
-    wanted: tuple  # the leaves, in the structure of the arguments
-    buffers: list[Any]  # where their cotangents go, or None
+    return (_plain(value), pull, _plain(aux)) if has_aux else (_plain(value), pull)
 
 
 def _seed(var: Var, seed: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gvae.dispatch import is_cuda
-from gvae.errors import DeviceError, DTypeError, ShapeError
+from gvae.errors import ConfigError, DeviceError, DTypeError, ShapeError
 
 FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))  # a set: `np.dtype(float) == None` holds, hashes differ
 
@@ -217,3 +217,10 @@ def check_out(out: Any, shape: tuple, dtype: Any, *, name="out", like: Any = Non
     shared = any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True))
     if shared or not getattr(out.flags, "writeable", True):  # CuPy arrays are always writable
         raise ShapeError(f"{where}: {name} is read-only or a broadcast view, expected a writable array of its own")
+
+
+def check_whole(**numbers: Any) -> None:
+    """Raise ConfigError unless all are whole numbers of at least 1."""
+    for name, x in numbers.items():
+        if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
+            raise ConfigError(f"{name} is {x!r}, expected a whole number of at least 1")

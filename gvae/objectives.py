@@ -9,7 +9,7 @@ or the closed-form KL. An objective is any callable
 where `value` is a scalar Var, or a dict from parameter groups to scalars when groups maximise different things (REST: all
 other groups; what no key covers stays as it is), `metrics` are scalars, Vars or numbers, `step` counts training steps and
 `weight` (B,) weighs rows (None: all alike). One that depends on these only, and has no other effect, may say so with
-`pure = True`: steps are then replayed (see gvae.training).
+`pure = True`: steps may then be captured (see gvae.training.program).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from gvae import bounds
-from gvae.autodiff import Var, stop_gradient
+from gvae.autodiff import stop_gradient
 from gvae.bounds import Bound
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
@@ -129,7 +129,7 @@ def _warm(warmup: int, step: Any) -> Any:
     if not warmup:
         return 1.0
     weight = (step + 1) / warmup
-    return elementwise.minimum(weight, 1.0) if isinstance(weight, Var) else min(weight, 1.0)
+    return min(weight, 1.0) if isinstance(weight, float) else np.minimum(weight, 1.0)
 
 
 def _mean_rows(values: Any, weight: Any) -> Any:

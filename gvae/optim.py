@@ -73,7 +73,7 @@ class Adam:
     def update(self, gradient: Parameters, numbers: Any = None) -> None:
         """One step down the gradient, in one pass over each group.
 
-        numbers : those of the step where they lie in an array on the device; the step is then not counted
+        numbers : those of the step (see `numbers`), by default of the next one, which `step` then counts
         """
         flat, dtype = self.parameters.flat, self.parameters.flat.dtype.type
         check_floating(where="Adam.update", parameters=flat, gradient=gradient.flat)
@@ -242,25 +242,25 @@ def parse_schedule(text: str, steps_per_epoch: int = 1, steps: int = 1) -> Sched
 
 
 class Average:
-    """A running average of parameters: `values`, which hold nothing before the first of `count` terms."""
+    """A running average of parameters: `values`, which hold nothing before the first of its `terms`.
+
+    epochs : the epochs that are terms
+    """
 
     def __init__(self, parameters: Parameters):
-        self.values, self.count = parameters.zeros(), 0
+        self.values, self.epochs = parameters.zeros(), 0
 
-    def weight(self, count: int) -> float | None:
-        """Of the parameters in the mean after a step, when it has `count` terms; None: steps are no terms."""
-        return None
+    def terms(self, steps: int) -> int:
+        """How many terms the mean has after so many steps."""
+        return self.epochs
 
-    def after_step(self, parameters: Parameters, weight: Any = None, scratch: Any = None) -> None:
-        """A step has been taken.
+    def weight(self, steps: int) -> float:
+        """Of the parameters in the mean after a step that so many came before; 0 where steps are no terms."""
+        return 0.0
 
-        weight  : where it lies on the device, in an array; the term is then not counted
-        scratch : an array like parameters.flat to work in
-        """
-        mine = self.weight(self.count)
-        if mine is not None:
-            self._add(parameters, mine if weight is None else weight, scratch)
-            self.count += weight is None
+    def after_step(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
+        """A step has been taken. weight: as above, a number or an array () beside the parameters.
+        scratch: an array like parameters.flat to work in."""
 
     def after_epoch(self, parameters: Parameters, epochs: int) -> None:
         """So many epochs are over."""
@@ -280,8 +280,14 @@ class EMA(Average):
         super().__init__(parameters)
         self.decay = decay
 
-    def weight(self, count: int) -> float:
-        return 1.0 if count == 0 else 1 - min(self.decay, (1 + count) / (10 + count))
+    def terms(self, steps: int) -> int:
+        return steps
+
+    def weight(self, steps: int) -> float:
+        return 1.0 if steps == 0 else 1 - min(self.decay, (1 + steps) / (10 + steps))
+
+    def after_step(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
+        self._add(parameters, weight, scratch)
 
 
 class SWA(Average):
@@ -292,9 +298,9 @@ class SWA(Average):
         self.first = first
 
     def after_epoch(self, parameters: Parameters, epochs: int) -> None:
-        if self.count < epochs - self.first + 1:  # not twice, where the end of an epoch was interrupted
-            self._add(parameters, 1 / (self.count + 1))
-            self.count += 1
+        if self.epochs < epochs - self.first + 1:  # not twice, where the end of an epoch was interrupted
+            self._add(parameters, 1 / (self.epochs + 1))
+            self.epochs += 1
 
 
 AVERAGES: dict[str, Callable[[Parameters, Any], Average]] = {

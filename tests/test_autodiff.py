@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gvae import ops
-from gvae.autodiff import Recording, Var, gradient, primitive, stop_gradient, value_and_gradient, vjp
+from gvae.autodiff import Var, gradient, primitive, stop_gradient, value_and_gradient, vjp
 from gvae.errors import DTypeError, ShapeError
 
 x3 = np.array([0.5, -1.0, 2.0])
@@ -260,70 +260,23 @@ def test_a_buffer_is_offered_once():
     def twice(x, y):
         return x + y
 
-    @twice.vjp(into=True)
-    def _(z_bar, z, x, y, *, needs, into):
-        first.append(into)
-        return tuple(np.multiply(z_bar, k, out=buffer) for k, buffer in zip((1, 10), into, strict=True))
+    @twice.vjp(out=True)
+    def _(z_bar, z, x, y, *, needs, out):
+        first.append(out)
+        return tuple(np.multiply(z_bar, k, out=buffer) for k, buffer in zip((1, 10), out, strict=True))
 
     buffer = np.full(4, np.nan)
     np.testing.assert_array_equal(gradient(lambda b: ops.sum(twice(b, b)), b, out=buffer), np.full(4, 11.0))
     assert first[0][0] is buffer
     assert first[0][1] is None
 
-
-def test_a_replay_is_the_call():
-    """With tuples, values used twice, constants, arguments in a dict, inputs, and buffers."""
-    rng = np.random.default_rng(0)
-    chol = 1 + rng.random((5, 1, 4))
-    constant = rng.normal(size=4)
-
-    def f(p, inputs):
-        z, log_q = ops.sample_and_log_prob_banded(p["mean"], chol, inputs["eps"])
-        value = ops.sum(z * p["w"] * constant) + ops.sum(ops.square(z) + p["w"]) - ops.sum(stop_gradient(log_q) * log_q)
-        return value, {"metric": ops.mean(z)}
-
-    def arguments():
-        return {"mean": rng.normal(size=(5, 4)), "w": rng.normal(size=4)}, {"eps": rng.normal(size=(5, 4))}
-
-    out = {"mean": np.empty((5, 4)), "w": np.empty(4)}
-    p, inputs = arguments()
-    recording = Recording(f, p, inputs=inputs, has_aux=True, out=out)
-    results = [(p, inputs, recording.first)]
-    for _ in range(3):
-        p, inputs, (value, pull, aux) = results[-1]
-        expected, expected_pull, expected_aux = vjp(lambda p, i=inputs: f(p, i), p, has_aux=True)
-        assert (value, aux) == (expected, expected_aux)
-        bars = pull()
-        for name, bar in expected_pull().items():
-            assert bars[name] is out[name]
-            np.testing.assert_array_equal(bars[name], bar)
-        recording.release()
-        p, inputs = arguments()
-        results.append((p, inputs, recording.replay(p, inputs=inputs)))
-
-
-@pytest.mark.parametrize(
-    "decide",
-    [
-        float,
-        bool,
-        lambda x: x > 0,
-        lambda x: ops.where(x > 0, x, x),
-        np.asarray,
-    ],
-)
-def test_a_recording_does_not_decide_by_values(decide):
-    x = np.array(2.0)
-    gradient(lambda v: (decide(v), v * v)[1], x) if decide is not np.asarray else None
-    with pytest.raises(TypeError):
-        Recording(lambda v: (decide(v), v * v)[1], x)
-    with pytest.raises(TypeError):
-        Recording(lambda v, i: (decide(i), v * v)[1], x, inputs=x)
-    assert float(gradient(lambda v: float(v) * v, x)) == 2.0  # and afterwards all is as before
+    scalar, total = np.array(2.0), np.array(np.nan)  # the second part of its cotangent is added into a new array
+    assert gradient(lambda x: ops.exp(x) + ops.square(x), scalar, out=total) is total
+    assert total == np.exp(2.0) + 4
 
 
 def test_pulls_from_some_outputs_to_some_arguments():
-    """Two scalars of one recording: each is pulled alone, to the entries asked for; nothing else is written."""
+    """Two scalars of one call: each is pulled alone, to the entries asked for; nothing else is written."""
     calls = []
 
     @primitive

@@ -233,13 +233,13 @@ def test_discrete_draws_have_no_path():
 
 @pytest.mark.parametrize("estimator", GRADIENTS)
 def test_training_under_every_estimator(estimator):
-    """Of the model protocol: it learns, and a replayed step has the same bits as one that runs as Python."""
+    """Of the model protocol: it learns, and a step by launches has the bits of one by Python."""
     x = (np.random.default_rng(0).uniform(size=(200, 12)) < 0.2 + 0.6 * np.tile([0, 1], 6)).astype(np.float64)
     trained = []
-    for replays in (True, False):
+    for programs in (True, False):
         model = models.VAE(12, 4, posterior="chain", hidden=(8,), dtype=np.float64)
         objective = objectives.parse("iwae", gradient=estimator)
-        trainer = Trainer(model, objective=objective, samples=3, learning_rate=5e-3, seed=3, replays=replays)
+        trainer = Trainer(model, objective=objective, samples=3, learning_rate=5e-3, seed=3, programs=programs)
         table = Table(x)
         before = trainer.validate(table)["bound"]
         for step in range(60):
@@ -247,5 +247,5 @@ def test_training_under_every_estimator(estimator):
                 trainer.step(batch)
         assert trainer.validate(table)["bound"] > before + 0.3
         trained.append(trainer)
-    assert any(known.trusted for known in trained[0].replays.known.values())
+    assert any(known.verified for known in trained[0].programs.known.values())
     np.testing.assert_array_equal(trained[0].parameters.flat, trained[1].parameters.flat)

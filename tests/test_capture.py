@@ -19,12 +19,13 @@ from cases import CASES
 from hypothesis import given
 from strategies import seeds, sizes
 
-from gvae import capture, dispatch, memory, models, nn, objectives, ops, random, threads
+from gvae import capture, dispatch, families, memory, models, nn, objectives, ops, random, threads
 from gvae.autodiff import primitive, vjp
 from gvae.capture import Graph, NotCaptured, Traced, Workspace
 from gvae.data import Table
-from gvae.errors import DTypeError, ShapeError
+from gvae.errors import BoundsError, DTypeError, ShapeError
 from gvae.training import Trainer
+from gvae.training.program import Python
 
 RNG, KEY = np.random.default_rng(0), random.key(0)
 
@@ -354,54 +355,64 @@ def steps(trainer, rows=20, n=7):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_steps_of_every_model(name):
-    """By launches from the fifth on, with the bits of Python."""
+    """By launches from the third on, with the bits of Python."""
     kind = models.MODELS[name]
     settings = {"hidden": (8,)} | kind.defaults
     rows, objective = settings.pop("batch_size", 20), objectives.parse(settings.pop("objective", "elbo"))
     runs = []
-    for replays in (True, False):
+    for programs in (True, False):
         model = kind(12, (5, 3) if name == "hierarchical" else 4, n_rows=70, **settings)
-        trainer = Trainer(model, objective=objective, samples=2, n_rows=70, seed=1, replays=replays)
+        trainer = Trainer(model, objective=objective, samples=2, n_rows=70, seed=1, programs=programs)
         runs.append((steps(trainer, rows), trainer.parameters.flat.tobytes()))
         if name in ("nlfa", "factor_analysis"):  # they have rows of their own, or a step of their own
-            assert not replays or trainer.replays is None or not trainer.replays.known
-        elif replays:
-            assert [(known.captured, known.why_not) for known in trainer.replays.known.values()] == [(True, "")]
+            assert not programs or trainer.why_not or not trainer.programs.known
+        elif programs:
+            assert [(known.verified, known.why_not) for known in trainer.programs.known.values()] == [(True, "")]
     assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize("objective", [name + SETTINGS.get(name, "") for name in objectives.OBJECTIVES])
 def test_steps_of_every_objective(objective):
     runs = []
-    for replays in (True, False):
+    for programs in (True, False):
         model = models.VAE(12, 4, posterior="chain", hidden=(8,))
-        trainer = Trainer(model, objective=objectives.parse(objective), samples=4, seed=1, replays=replays)
+        trainer = Trainer(model, objective=objectives.parse(objective), samples=4, seed=1, programs=programs)
         runs.append((steps(trainer), trainer.parameters.flat.tobytes()))
-        if replays:
-            assert [(known.captured, known.why_not) for known in trainer.replays.known.values()] == [(True, "")]
+        if programs:
+            assert [(known.verified, known.why_not) for known in trainer.programs.known.values()] == [(True, "")]
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize(
-    "posterior", ["diagonal", "chain", "band:2", "grid:2x2", "extended_grid:2x2", "ar1", "full", "lowrank:2"]
-)
+DISCRETE = ("bernoulli", "categorical", "poisson", "negative_binomial", "beta", "continuous_bernoulli", "mixture")
+SIZED = {"grid": "grid:2x2", "extended_grid": "extended_grid:2x2", "lowrank": "lowrank:2", "shared": "shared:chain"}
+
+
+@pytest.mark.parametrize("posterior", families.FAMILIES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_steps_of_every_posterior(posterior, dtype):
-    trainers = [
-        Trainer(models.VAE(12, 4, posterior=posterior, hidden=(8,), dtype=dtype), seed=1, replays=r) for r in (True, False)
-    ]
+    model = models.VAE(12, 4, posterior=SIZED.get(posterior, posterior), hidden=(8,), dtype=dtype)
+    objective = objectives.parse("iwae", gradient="vimco") if posterior in DISCRETE else None
+    trainers = [Trainer(model, objective=objective, samples=2, seed=1, programs=programs) for programs in (True, False)]
     assert steps(trainers[0]) == steps(trainers[1])
     np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
-    (known,) = trainers[0].replays.known.values()
-    if posterior == "lowrank:2":
-        assert known.why_not.startswith("NotCaptured: __bool__ of an array")
-        assert known.recording is not None
-    else:
-        assert (known.captured, known.why_not) == (True, "")
+    (known,) = trainers[0].programs.known.values()
+    assert (known.verified, known.why_not) == (True, "")
+
+
+def test_a_class_that_there_is_not_is_named_in_a_launch_as_well():
+    trainer = Trainer(models.VAE(12, 4, observation="categorical:3", hidden=(8,)), seed=1)
+    x = np.random.default_rng(0).integers(3, size=(70, 12)).astype(np.float32)
+    x[60, 2] = 3
+    for i in (0, 1, 2, 3):
+        trainer.step(Table(x).batch(np.arange(i, i + 20), KEY))
+    (known,) = trainer.programs.known.values()
+    assert known.verified
+    with pytest.raises(BoundsError, match=r"x has values 0 .. 3, expected 0 .. 2"):
+        trainer.step(Table(x).batch(np.arange(50, 70), KEY))
 
 
 def test_a_model_that_keeps_a_value_is_found_out(caplog):
-    """What is frozen by the capture gives other bits in the next step, which the nodes have given as well."""
+    """What is frozen by the capture gives other bits in the next step, which Python takes as well."""
 
     class Frozen(models.VAE):
         pure = True
@@ -412,13 +423,13 @@ def test_a_model_that_keeps_a_value_is_found_out(caplog):
             terms.log_likelihood["x"] = frozen(likelihood)
             return terms
 
-    trainers = [Trainer(Frozen(12, 4, hidden=(8,)), seed=1, replays=replays) for replays in (True, False)]
-    with caplog.at_level("INFO", "gvae.training.replay"):
+    trainers = [Trainer(Frozen(12, 4, hidden=(8,)), seed=1, programs=programs) for programs in (True, False)]
+    with caplog.at_level("INFO", "gvae.training.program"):
         assert steps(trainers[0]) == steps(trainers[1])
-    (known,) = trainers[0].replays.known.values()
+    (known,) = trainers[0].programs.known.values()
     assert known.why_not == "its launches give other numbers"
-    assert "they cannot be captured: its launches give other numbers" in caplog.text
-    assert known.launches is None
+    assert "steps are taken by Python: its launches give other numbers" in caplog.text
+    assert isinstance(known, Python)
     np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
 
 
@@ -444,13 +455,13 @@ def test_a_launch_that_fails_is_a_step_of_pythons():
             return terms
 
     runs = []
-    for replays in (True, False):
-        trainer = Trainer(Masked(12, 4, hidden=(8,)), seed=1, replays=replays)
+    for programs in (True, False):
+        trainer = Trainer(Masked(12, 4, hidden=(8,)), seed=1, programs=programs)
         table = Table(np.concatenate([np.eye(12, dtype=np.float32)] * 12 + [np.ones((20, 12), np.float32)]))
         chosen = [np.arange(i, i + 20) for i in [*range(8), 144, *range(9, 16)]]
         runs.append(([trainer.step(table.batch(c, KEY)) for c in chosen], trainer.parameters.flat.tobytes()))
-        if replays:
-            assert [known.captured for known in trainer.replays.known.values()] == [True]
+        if programs:
+            assert [known.verified for known in trainer.programs.known.values()] == [True]
     assert runs[0] == runs[1]
 
 
@@ -489,7 +500,7 @@ class Running(models.VAE):
 
 
 def test_a_state_is_the_steps_own():
-    trainers = [Trainer(Running(12, 4, hidden=(8,)), seed=1, replays=replays) for replays in (True, False)]
+    trainers = [Trainer(Running(12, 4, hidden=(8,)), seed=1, programs=programs) for programs in (True, False)]
     table, seen = Table(ROWS), [[], []]
     for i in range(16):
         rows = np.arange(7 * i, 7 * i + (20 if i % 2 else 10))  # of two shapes
@@ -499,12 +510,12 @@ def test_a_state_is_the_steps_own():
     for (kept, mine), (_, expected) in zip(*seen, strict=True):
         np.testing.assert_array_equal(mine, expected)
         np.testing.assert_array_equal(kept, expected)  # no later step writes there
-    assert [known.captured for known in trainers[0].replays.known.values()] == [True, True]
+    assert [known.verified for known in trainers[0].programs.known.values()] == [True, True]
 
 
 def test_parameters_in_another_place():
     """Steps take those that the trainer has now."""
-    trainers = [Trainer(models.VAE(12, 4, hidden=(8,)), seed=1, replays=replays) for replays in (True, False)]
+    trainers = [Trainer(models.VAE(12, 4, hidden=(8,)), seed=1, programs=programs) for programs in (True, False)]
     for n in (7, 3, 7, 2):  # to where launches count, to where there are some, and again
         for trainer in trainers:
             trainer.parameters = trainer.optimizer.parameters = nn.Parameters(
@@ -523,7 +534,7 @@ def large_steps(trainer, n=8):
 def test_trainers_in_several_threads(monkeypatch):
     monkeypatch.setenv(threads.VARIABLE, "3")
     make = partial(Trainer, models.VAE(300, 4, hidden=(64,)), seed=1)
-    expected = large_steps(make(replays=False), 12)
+    expected = large_steps(make(programs=False), 12)
     found = {}
     callers = [threading.Thread(target=lambda i=i: found.update({i: large_steps(make(), 12)})) for i in range(4)]
     for caller in callers:
@@ -548,7 +559,7 @@ def steps():
     return [trainer.step(table.batch(np.arange(i, i + 300), random.key(i)))["bound"] for i in range(8)]
 
 steps()
-assert all(known.captured for known in trainer.replays.known.values())
+assert all(known.verified for known in trainer.programs.known.values())
 reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
@@ -570,8 +581,8 @@ def test_a_forked_child_launches_its_own():
 def test_an_interrupted_launch_is_no_step():
     trainer = Trainer(models.VAE(12, 4, hidden=(8,)), seed=1)
     steps(trainer)
-    (known,) = trainer.replays.known.values()
-    calls, before = known.launches.graph._calls, trainer.parameters.flat.copy()
+    (known,) = trainer.programs.known.values()
+    calls, before = known.graph._calls, trainer.parameters.flat.copy()
 
     def interrupt():
         raise KeyboardInterrupt
@@ -581,7 +592,7 @@ def test_an_interrupted_launch_is_no_step():
         steps(trainer)
     np.testing.assert_array_equal(trainer.parameters.flat, before)
     calls.remove(interrupt)
-    other = Trainer(models.VAE(12, 4, hidden=(8,)), seed=1, replays=False)
+    other = Trainer(models.VAE(12, 4, hidden=(8,)), seed=1, programs=False)
     steps(other)
     assert steps(trainer) == steps(other)
 

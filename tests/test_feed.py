@@ -1,4 +1,4 @@
-"""Training on a device by the same launches in every step: replayed over memory that is used again, and as a CUDA graph."""
+"""Training on a device: Python first, then the step as a CUDA graph, from records of numbers in the device's memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from emulator import cupy_emulated
 from gvae import data, dispatch, models, objectives, optim, random, training
 from gvae.errors import DeviceError, StoppedError
 from gvae.kernels.cuda import graph, launch, product
-from gvae.training.feed import Feed, Pass
+from gvae.training.program import CudaGraph, Pass
 
 X = np.random.default_rng(0).random((60, 12), np.float32)
-HOW = {"python": {"replays": False}, "replayed": {"graphs": False}, "graph": {}}
+HOW = {"python": {"programs": False}, "graph": {}}
 
 
 def trained(how, epochs=3, posterior="chain", batch_size=16, weighted=False, dtype=np.float32, table=None, **settings):
@@ -68,14 +68,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_a_graph_has_the_bits_of_steps_in_python(anywhere, case):
     expected = trained("python", **case)
-    assert expected[0].feed is None
-    for how in ("replayed", "graph"):
-        trainer, rows = trained(how, **case)
-        assert rows == expected[1]
-        assert state(trainer) == state(expected[0])
-        assert (trainer.feed.graph is not None, trainer.feed.why_not) == (
-            (True, "") if how == "graph" else (False, "graphs=False")
-        )
+    assert expected[0].graph is None
+    trainer, rows = trained("graph", **case)
+    assert rows == expected[1]
+    assert state(trainer) == state(expected[0])
+    assert (trainer.graph.verified, trainer.graph.why_not) == (True, "")
 
 
 def test_every_registered_model_trains_with_graphs(anywhere):
@@ -83,15 +80,15 @@ def test_every_registered_model_trains_with_graphs(anywhere):
     fed = {}
     for name, kind in models.MODELS.items():
         flats = []
-        for graphs in (True, False):
+        for programs in (True, False):
             settings = {"hidden": (8,)} | kind.defaults
             batch_size, objective = settings.pop("batch_size", 20) or 60, settings.pop("objective", "elbo")
             model = kind(12, (5, 3) if name == "hierarchical" else 4, n_rows=60, **settings)
-            given = {"objective": objectives.parse(objective), "device": "cuda", "n_rows": 60, "graphs": graphs}
+            given = {"objective": objectives.parse(objective), "device": "cuda", "n_rows": 60, "programs": programs}
             trainer = training.Trainer(model, seed=1, **given)
             training.train(model, data.Table(X), epochs=2, batch_size=batch_size, trainer=trainer)
             flats.append(dispatch.to_host(trainer.parameters.flat))
-            fed.setdefault(name, trainer.feed and trainer.feed.why_not)
+            fed.setdefault(name, trainer.graph and trainer.graph.why_not)  # of the first, with programs
         np.testing.assert_array_equal(*flats)
     alone = {name: why for name, why in fed.items() if why is None}  # with rows of their own, or a step of their own
     assert set(alone) == {"nlfa", "factor_analysis"}
@@ -117,7 +114,7 @@ SETTINGS = {"vr_iwae": ":0.5", "renyi": ":0.5", "ciwae": ":0.2", "miwae": ":2", 
 @pytest.mark.parametrize("objective", [name + SETTINGS.get(name, "") for name in objectives.OBJECTIVES])
 def test_every_objective_trains_with_graphs_as_on_the_cpu(anywhere, objective):
     trainer, there = trained("graph", posterior="chain", objective=objective, samples=4, batch_size=20)
-    assert trainer.feed.graph is not None
+    assert trainer.graph.graph is not None
     here = training.Trainer(
         models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, objective=objectives.parse(objective), samples=4
     )
@@ -128,17 +125,17 @@ def test_every_objective_trains_with_graphs_as_on_the_cpu(anywhere, objective):
 
 
 @pytest.mark.parametrize("posterior", ["full", "lowrank:2"])
-def test_what_cannot_be_captured_is_replayed(anywhere, caplog, posterior):
-    with caplog.at_level(logging.INFO, "gvae.training.feed"):
+def test_what_cannot_be_captured_stays_python(anywhere, caplog, posterior):
+    with caplog.at_level(logging.INFO, "gvae.training.program"):
         trainer, rows = trained("graph", posterior=posterior)
-    assert trainer.feed.graph is None
+    assert trainer.graph.graph is None
     (message,) = (record.getMessage() for record in caplog.records)
-    assert "cannot be captured: NotImplementedError: calling cu" in message
-    assert rows == trained("replayed", posterior=posterior)[1]
+    assert "steps are taken by Python: NotImplementedError: calling cu" in message
+    assert rows == trained("python", posterior=posterior)[1]
     assert not anywhere.cuda.get_current_stream().is_capturing()
 
 
-def test_a_model_that_draws_on_the_host_is_not_fed(cupy):
+def test_a_model_that_draws_on_the_host_stays_python(cupy):
     class Signs(models.VAE):
         pure = True
 
@@ -150,66 +147,77 @@ def test_a_model_that_draws_on_the_host_is_not_fed(cupy):
             return super().terms(params, state, batch, noise, step)
 
     runs = []
-    for graphs in (True, False):
-        trainer = training.Trainer(Signs(12, 6, hidden=(8,)), seed=3, device="cuda", graphs=graphs, replays=True)
+    for programs in (True, False):
+        trainer = training.Trainer(Signs(12, 6, hidden=(8,)), seed=3, device="cuda", programs=programs)
         training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
-        assert trainer.feed.refused
-        assert trainer.feed.why_not.startswith("DeviceError: bits: key is a CuPy array")
+        if programs:
+            assert trainer.graph.refused
+            assert trainer.graph.why_not.startswith("DeviceError: bits: key is a CuPy array")
         runs.append(state(trainer))
     assert runs[0] == runs[1]
-    trainer = training.Trainer(Signs(12, 6, hidden=(8,)), seed=3, device="cuda", replays=False)
-    training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
-    assert state(trainer) == runs[0]
+
+
+def test_a_graph_that_gives_other_numbers_is_found_out(cupy):
+    """Here by a model that says it is pure, and is not."""
+
+    class Counting(models.VAE):
+        pure, calls = True, 0
+
+        def terms(self, params, state, batch, noise, step=0):
+            self.calls += 1
+            terms = super().terms(params, state, batch, noise, step)
+            terms.log_likelihood["x"] = terms.log_likelihood["x"] * np.float32(self.calls)
+            return terms
+
+    trainer = training.Trainer(Counting(12, 6, hidden=(8,)), seed=3, device="cuda")
+    training.train(trainer.model, data.Table(X), epochs=2, batch_size=20, trainer=trainer)
+    assert (trainer.graph.why_not, trainer.graph.graph) == ("its graph gives other numbers", None)
+    assert trainer.steps == 6
 
 
 def test_another_table_is_fed_anew(cupy):
     """Also where the same one has got other rows."""
     trainer, _ = trained("graph", epochs=2)
-    first = trainer.feed
+    first = trainer.graph
     table = first.table
     for change in (lambda: table, lambda: data.Table(X[::-1].copy()).to("cuda")):
         training.train(trainer.model, change(), epochs=1, batch_size=16, trainer=trainer)
-        assert (trainer.feed is first) == (change() is table)
+        assert (trainer.graph is first) == (change() is table)
     table.columns["x"] = cupy.asarray(X[::-1].copy())
     training.train(trainer.model, table, epochs=1, batch_size=16, trainer=trainer)
-    assert trainer.feed.columns["x"] is table.columns["x"]
+    assert trainer.graph.columns["x"] is table.columns["x"]
 
 
 def test_large_products_are_left_to_cublas(anywhere, monkeypatch):
     before = launch.counts["product.product_narrow"]
     monkeypatch.setattr(product, "OWN", 0)
     trainer, _ = trained("graph")
-    assert "cuBLAS" in trainer.feed.why_not
+    assert "cuBLAS" in trainer.graph.why_not
     assert launch.counts["product.product_narrow"] == before
 
 
-@pytest.mark.parametrize("how", ["replayed", "graph"])
 @pytest.mark.parametrize("posterior", ["diagonal", "chain", "extended_grid:2x3", "ar1"])
-def test_in_the_long_run_a_step_takes_no_memory(cupy, posterior, how):
+def test_in_the_long_run_a_step_takes_no_memory(cupy, posterior):
     """Nor does it copy, nor wait; a graph is all there is to a step."""
-    trainer, _ = trained(how, posterior=posterior, batch_size=20, average="ema")
-    table = trainer.feed.table
+    trainer, _ = trained("graph", posterior=posterior, batch_size=20, average="ema")
+    table = trainer.graph.table
     with dispatch.stream("cuda"):
         steps = Pass(trainer, table, random.key(1), 20, np.arange(60))
         steps.step(0)
-        pointers = trainer.feed.workspace.pool.total_bytes()
+        pointers = trainer.graph.workspace.pool.total_bytes()
         with cupy_emulated.counted() as n:
             steps.step(1)
             steps.step(2)
     assert (n.allocations, n.to_host, n.to_device, n.synchronize) == (0, 0, 0, 0)
-    assert trainer.feed.workspace.pool.total_bytes() == pointers
-    assert trainer.feed.workspace.pool.used_bytes() == 0  # between steps nothing is held there
-    if how == "graph":
-        assert (n.graphs, n.launches, n.operations) == (2, 0, 0)
-    else:
-        assert n.graphs == 0
-        assert n.launches > 10
+    assert trainer.graph.workspace.pool.total_bytes() == pointers
+    assert trainer.graph.workspace.pool.used_bytes() == 0  # between steps nothing is held there
+    assert (n.graphs, n.launches, n.operations) == (2, 0, 0)
 
 
 def test_no_memory_is_taken_while_a_step_is_captured(cupy):
-    trainer, _ = trained("replayed")
+    trainer, _ = trained("graph")
     with dispatch.stream("cuda"), cupy_emulated.counted() as n:
-        graph.Graph(lambda: trainer.feed._run(trainer), trainer.feed.workspace)
+        graph.Graph(lambda: trainer.graph._run(trainer), trainer.graph.workspace)
     assert n.launches > 10
     assert (n.allocations, n.graphs) == (0, 0)
 
@@ -221,7 +229,7 @@ def test_others_memory_is_not_written_to(cupy):
     trainer, _ = trained("graph")
     others = [cupy.full(shape, 7.0, np.float32) for shape in [(16, 12), (16, 8), (16, 6), (1, 16), (12, 8), (8,), ()] * 4]
     with dispatch.stream("cuda"):
-        steps = Pass(trainer, trainer.feed.table, random.key(1), 16, np.arange(60))
+        steps = Pass(trainer, trainer.graph.table, random.key(1), 16, np.arange(60))
         for i in range(3):
             steps.step(i)
     assert all((x.get() == 7).all() for x in others)
@@ -241,7 +249,7 @@ def test_index_arrays_of_a_graph_stay(cupy, quick_collections):
     for crowded in (False, True):
         trainer, _ = trained("graph")
         with dispatch.stream("cuda"):
-            steps = Pass(trainer, trainer.feed.table, random.key(1), 16, np.arange(60))
+            steps = Pass(trainer, trainer.graph.table, random.key(1), 16, np.arange(60))
             for i in range(3):
                 if crowded:
                     for j in range(launch.RESIDENT):
@@ -252,7 +260,7 @@ def test_index_arrays_of_a_graph_stay(cupy, quick_collections):
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize("how", ["replayed", "graph"])
+@pytest.mark.parametrize("how", ["python", "graph"])
 def test_stopping_and_going_on(anywhere, how):
     """Within an epoch, from a snapshot on the host: the bits of a run that was not stopped."""
     whole, _ = trained(how, average="ema")
@@ -268,7 +276,7 @@ def test_stopping_and_going_on(anywhere, how):
 
 
 def test_rolling_back(anywhere):
-    """A restored trainer is fed anew: a graph knows arrays, not the trainer."""
+    """A restored trainer has a new graph: it knows arrays, not the trainer."""
     trainers = []
     for how in ("python", "graph"):
         trainer, _ = trained(how, epochs=1)
@@ -276,25 +284,45 @@ def test_rolling_back(anywhere):
         table = data.Table(X, binarize="dynamic")
         training.train(trainer.model, table, epochs=2, batch_size=16, trainer=trainer)
         trainer.roll_back()
-        assert trainer.feed is None
+        assert trainer.graph is None
         training.train(trainer.model, table, epochs=2, batch_size=16, trainer=trainer)
         trainers.append(trainer)
-    assert trainers[1].feed.graph is not None
+    assert trainers[1].graph.graph is not None
     assert trainers[0].scale == trainers[1].scale == 0.5
     assert state(trainers[0]) == state(trainers[1])
 
 
-def test_a_step_of_ones_own_is_taken(cupy):
-    class Counting(training.Trainer):
-        taken = 0
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_step_of_ones_own_is_taken(cupy, pure):
+    """By Python in every step, unless it says that it is pure: then its program is a graph as well."""
 
-        def step(self, batch):
-            self.taken += 1
-            return super().step(batch)
+    class Signs(training.Trainer):
+        calls = 0
 
-    trainer = Counting(models.VAE(12, 6, hidden=(8,)), device="cuda")
-    training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
-    assert (trainer.taken, trainer.feed) == (9, None)
+        def step(self, batch, inputs=None):
+            self.calls += 1
+            now = self.inputs() if inputs is None else inputs
+            noise = self.model.noise(now.noise, batch, self.samples)
+            metrics, _, _ = self.value_and_gradient(dict(self.parameters), batch, noise, now)
+            self.parameters.flat -= np.float32(1e-2) * np.sign(self.gradient.flat)
+            self.keep({}, self.epoch.plus(metrics, len(batch)))
+            self.steps += 1
+            return metrics
+
+    if pure:
+        Signs.pure = True
+    flats = []
+    for programs in (True, False):
+        trainer = Signs(models.VAE(12, 6, hidden=(8,)), device="cuda", programs=programs)
+        training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
+        assert trainer.steps == 9
+        flats.append(trainer.parameters.flat.get())
+        if programs and pure:
+            assert (trainer.graph.verified, trainer.calls) == (True, 4)  # twice from records, once captured
+        else:
+            assert (trainer.calls, trainer.graph) == (9, None)
+            assert trainer.why_not == ("Signs does not call its step pure" if programs else "programs=False")
+    np.testing.assert_array_equal(*flats)
 
 
 def test_the_callers_stream_waits_and_is_waited_for(cupy, monkeypatch):
@@ -359,7 +387,7 @@ def test_keys_on_a_device_draw_there_only(cupy):
 
 @pytest.mark.parametrize("kind", ["fed", "rows"])
 def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections, kind):
-    """At whichever allocation it happens, in steps that Python runs, that are recorded, compared, fed and captured; what the
+    """At whichever allocation it happens, in steps that Python runs, that are captured and compared; what the
     step has taken is given back, and training goes on with the bits it would have had."""
     pool, left = cupy.get_default_memory_pool(), [np.inf]
 
@@ -407,13 +435,13 @@ def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections,
     assert (failures, len(needed)) == (0, 8)
     # some from the first to the last, and the last ones: what is not allocated before the step changes something
     if kind == "fed":
-        assert trainer.feed.graph is not None
-        assert needed[5] > 20  # the step that fills the workspace
+        assert trainer.graph.verified
+        assert needed[1] > 20  # the step that fills the workspace
         assert needed[6] == 0  # the graph
     got, failures, _, trainer = epochs([{*range(s, n, 37), *range(max(n - 3, 0), n)} for s, n in enumerate(needed)])
     assert failures > 15
     assert got == whole
-    assert trainer.feed is None  # given up with its memory by the last step, which fails too
+    assert trainer.graph is None  # given up with its memory by the last step, which fails too
 
 
 def test_a_snapshot_that_there_is_no_memory_for_changes_nothing(cupy):
@@ -445,22 +473,22 @@ def test_a_snapshot_that_there_is_no_memory_for_changes_nothing(cupy):
 
 
 def test_an_error_within_a_pass_leaves_the_next_step_its_numbers(cupy, monkeypatch):
-    flats, run = [], Feed._run
+    flats, run = [], CudaGraph._run
     for fails in (False, True):
-        trainer, _ = trained("replayed")
+        trainer, _ = trained("graph", posterior="full")  # cannot be captured: Python takes its steps from the records
         with dispatch.stream("cuda"):
-            steps = Pass(trainer, trainer.feed.table, random.key(1), 16, np.arange(60))
+            steps = Pass(trainer, trainer.graph.table, random.key(1), 16, np.arange(60))
             for i in range(3):
                 if fails and i == 1:
 
-                    def half(feed, trainer):
-                        feed.position += 1
+                    def half(graph, trainer):
+                        graph.position += 1
                         raise ValueError("in the middle")
 
-                    monkeypatch.setattr(Feed, "_run", half)
+                    monkeypatch.setattr(CudaGraph, "_run", half)
                     with pytest.raises(ValueError, match="in the middle"):
                         steps.step(i)
-                    monkeypatch.setattr(Feed, "_run", run)
+                    monkeypatch.setattr(CudaGraph, "_run", run)
                 steps.step(i)
         flats.append(trainer.parameters.flat.get())
     np.testing.assert_array_equal(*flats)

@@ -98,7 +98,7 @@ def test_any_family_in_each_layer_trains(family):
     before = trainer.validate(table)["bound"]
     train(model, table, epochs=15, batch_size=50, trainer=trainer)
     assert trainer.validate(table)["bound"] > before + 1.5
-    assert any(known.trusted for known in trainer.replays.known.values())
+    assert any(known.verified for known in trainer.programs.known.values())
 
 
 def test_structure_in_one_layer_alone():

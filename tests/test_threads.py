@@ -490,8 +490,8 @@ def test_training_takes_its_steps_by_the_faster_way(monkeypatch, overridden):
     model = models.VAE(6, 2, hidden=(4,))
 
     class Own(training.Trainer):
-        def step(self, batch):
-            return super().step(batch)
+        def step(self, batch, inputs=None):
+            return super().step(batch, inputs)
 
     trainer = (Own if overridden else training.Trainer)(model)
     training.train(model, Table(x), epochs=1, batch_size=1, trainer=trainer)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib
 import json
 import os
 import pickle
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gvae import memory, models, nn, random, threads
+from gvae import data, memory, models, nn, random, threads
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, ShapeError
 from gvae.evaluation import evaluate
@@ -59,8 +61,8 @@ def test_every_row_is_seen_once_an_epoch():
     assert not np.array_equal(first, second)
 
 
-def trained(model, table, replays, **settings):
-    trainer = Trainer(model, n_rows=len(table), replays=replays, seed=3, **settings)
+def trained(model, table, programs, **settings):
+    trainer = Trainer(model, n_rows=len(table), programs=programs, seed=3, **settings)
     train(model, table, epochs=6, batch_size=25, trainer=trainer)  # 60 rows: batches of two shapes
     return trainer
 
@@ -78,14 +80,14 @@ def trained(model, table, replays, **settings):
     ids=str,
 )
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_replayed_step_has_the_bits_of_one_that_runs(model, settings, weighted):
+def test_a_program_has_the_bits_of_python(model, settings, weighted):
     x = X.astype(model.get("dtype", np.float32))
     columns = {"weight": np.linspace(0.5, 2, len(x)).astype(x.dtype)} if weighted else {}
     table = Table(x, binarize="dynamic", **columns)
-    replayed, ran = (trained(small(**model), table, replays, **settings) for replays in (True, False))
-    assert [replay.trusted for replay in replayed.replays.known.values()] == [True, True]
-    assert ran.replays is None
-    np.testing.assert_array_equal(replayed.parameters.flat, ran.parameters.flat)
+    launched, ran = (trained(small(**model), table, programs, **settings) for programs in (True, False))
+    assert [known.verified for known in launched.programs.known.values()] == [True, True]
+    assert (ran.why_not, ran.programs.known) == ("programs=False", {})
+    np.testing.assert_array_equal(launched.parameters.flat, ran.parameters.flat)
 
 
 class Deciding(models.VAE):
@@ -113,11 +115,16 @@ class Counting(models.VAE):
 
 
 @pytest.mark.parametrize("kind", [Deciding, Counting])
-def test_what_cannot_be_replayed_runs(kind):
-    replayed, ran = (trained(kind(9, 4, hidden=(12,)), Table(X), replays) for replays in (True, False))
-    assert [replay.trusted for replay in replayed.replays.known.values()] == [False, False]
+def test_what_cannot_be_captured_runs(kind):
+    launched, ran = (trained(kind(9, 4, hidden=(12,)), Table(X), programs) for programs in (True, False))
+    why = {known.why_not for known in launched.programs.known.values()}
+    assert why == {
+        "NotCaptured: __float__ of an array whose values are others in every launch"
+        if kind is Deciding
+        else "its launches give other numbers"
+    }
     if kind is Deciding:
-        np.testing.assert_array_equal(replayed.parameters.flat, ran.parameters.flat)
+        np.testing.assert_array_equal(launched.parameters.flat, ran.parameters.flat)
 
 
 def test_an_override_is_not_taken_for_pure():
@@ -125,9 +132,12 @@ def test_an_override_is_not_taken_for_pure():
         def terms(self, params, state, batch, noise, step=0):
             return super().terms(params, state, batch, noise, step)
 
-    assert trained(small(), Table(X), True).replays.known
-    assert trained(Silent(9, 4, hidden=(12,)), Table(X), True).replays is None
-    assert trained(small(), Table(X), True, objective=lambda *a: ELBO()(*a)).replays is None
+    assert trained(small(), Table(X), True).programs.known
+    for trainer, why in [
+        (trained(Silent(9, 4, hidden=(12,)), Table(X), True), "Silent does not call its terms pure"),
+        (trained(small(), Table(X), True, objective=lambda *a: ELBO()(*a)), "function does not call its __call__ pure"),
+    ]:
+        assert (trainer.why_not, trainer.programs.known) == (why, {})
 
 
 def test_an_error_of_the_model_is_its_own():
@@ -211,8 +221,8 @@ def test_an_epoch_that_ends_broken_is_not_kept(tmp_path, broken, monkeypatch):
     """The bound of every step was finite, but the last update, or the held-out rows, were not."""
 
     class Last(Trainer):
-        def step(self, batch):
-            metrics = super().step(batch)
+        def step(self, batch, inputs=None):
+            metrics = super().step(batch, inputs)
             if broken == "parameters":
                 self.parameters["encoder.0.bias"][1] = np.inf
             return metrics
@@ -409,7 +419,7 @@ def test_threads_share_the_memory_of_an_evaluation(monkeypatch):
     assert 0.3 * budget < peak / 1e6 < budget
 
 
-@pytest.mark.parametrize("how", [{"replays": False}, {"graphs": False}, {}], ids=["python", "nodes", "launches"])
+@pytest.mark.parametrize("how", [{"programs": False}, {}], ids=["python", "launches"])
 def test_a_step_allocates_nothing_large_in_the_long_run(how, monkeypatch):
     """All arrays of some size lie in memory that the steps before have used; kernels have some to work in, however large
     the batch."""
@@ -433,12 +443,12 @@ def test_a_step_allocates_nothing_large_in_the_long_run(how, monkeypatch):
     assert max(peaks[1:]) < scratch + 1000 * 100 * 4  # not one more array of a hidden layer
 
 
-@pytest.mark.parametrize("replays", [True, False])
-def test_memory_of_a_step_is_near_what_must_exist(replays):
+@pytest.mark.parametrize("programs", [True, False])
+def test_memory_of_a_step_is_near_what_must_exist(programs):
     """For 100 images x 50 draws: the layers that the way back reads, of the decoder, and what else a step needs beside the
     trainer's own arrays."""
     model = models.VAE(784, 16, hidden=(200, 200))
-    trainer = Trainer(model, objective=ImportanceWeighted(), samples=50, replays=replays)
+    trainer = Trainer(model, objective=ImportanceWeighted(), samples=50, programs=programs)
     batch = Table((np.random.default_rng(0).uniform(size=(100, 784)) < 0.2).astype(np.float32)).batch(np.arange(100), KEY)
     trainer.step(Table(np.zeros((2, 784), np.float32)).batch(np.arange(2), KEY))  # compiles
     memory.clear()
@@ -460,10 +470,10 @@ def test_launches_need_no_more_memory_than_python():
     model = models.VAE(784, 16, posterior="chain", hidden=(100,))
     table = Table((np.random.default_rng(0).uniform(size=(70, 784)) < 0.2).astype(np.float32))
     peaks = []
-    for replays in (False, True):
-        trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, replays=replays)
+    for programs in (False, True):
+        trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, programs=programs)
         trainer.step(table.batch(np.arange(70), KEY))  # compiles
-        trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, replays=replays)
+        trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, programs=programs)
         memory.clear()
         gc.collect()
         tracemalloc.start()
@@ -471,8 +481,7 @@ def test_launches_need_no_more_memory_than_python():
             trainer.step(table.batch(np.arange(i, 60 + i), KEY))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert trainer.replays is not None
-    assert all(known.captured for known in trainer.replays.known.values())
+    assert all(known.verified for known in trainer.programs.known.values())
     kept = trainer.gradient.flat.nbytes + 2 * table.columns["x"].nbytes
     assert 1200 * 784 * 4 < peaks[1] < 1.1 * peaks[0] + kept
 
@@ -481,3 +490,59 @@ def test_evaluation_needs_samples():
     for bad in (0, -1, 2.5, True):
         with pytest.raises(ConfigError, match="samples is"):
             evaluate(small(), {}, Table(X), samples=bad)
+
+
+# ---- to be read ----------------------------------------------------------------------------------
+
+
+def test_the_plain_step_has_the_bits_of_the_trainers(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    plain = importlib.import_module("plain_step")
+    digits = data.load("digits").train
+    model = models.VAE(64, plain.LATENT, posterior="chain", observation="bernoulli", hidden=(32,))
+    trainer = Trainer(model, seed=1)
+    for step, (bound, parameters) in enumerate(plain.train(3)):
+        x = (digits[step * plain.ROWS :][: plain.ROWS] > 0.5).astype(np.float32)
+        assert trainer.step(Table(x).batch(np.arange(len(x)), KEY))["bound"] == bound
+        assert parameters.keys() == trainer.parameters.keys()
+        for name, value in parameters.items():
+            np.testing.assert_array_equal(value, trainer.parameters[name])
+
+
+def test_the_way_from_a_step_to_its_first_kernel_is_short(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "asv_bench"))
+    ways = importlib.import_module("frames").frames(3)
+    assert all(way[0].endswith("Trainer.step") for way in ways)
+    assert ways[1][-1].endswith("launch_product")
+    assert [len(way) for way in ways] <= [20, 18, 4]
+
+
+@pytest.mark.parametrize("rows", [20, 25])
+def test_another_step_is_taken_on_all_paths(rows):
+    """A subclass with a `step` of its own, signs in place of Adam: by Python and by programs, with ragged batches too."""
+
+    class Signs(Trainer):
+        def step(self, batch, inputs=None):
+            now = self.inputs() if inputs is None else inputs
+            noise = self.model.noise(now.noise, batch, self.samples)
+            metrics, state, _ = self.value_and_gradient(dict(self.parameters), batch, noise, now)
+            sums = self.epoch.plus(metrics, len(batch))
+            self.parameters.flat -= np.float32(1e-2) * np.sign(self.gradient.flat)
+            self.keep(state, sums)
+            self.steps += 1
+            return metrics
+
+    runs = []
+    for programs in (True, False):
+        trainer = Signs(small(), seed=3, programs=programs)
+        _, history = train(trainer.model, Table(X, binarize="dynamic"), epochs=4, batch_size=rows, trainer=trainer)
+        runs.append((trainer.parameters.flat.tobytes(), [row["train_bound"] for row in history.rows]))
+        if programs:
+            assert all(known.verified for known in trainer.programs.known.values())
+    assert runs[0] == runs[1]
+    assert runs[0][1][-1] > runs[0][1][0]
+
+
+def test_old_settings_still_work():
+    with pytest.warns(DeprecationWarning, match="replays and graphs are now programs"):
+        assert Trainer(small(), replays=False).why_not == "programs=False"

@@ -193,12 +193,11 @@ def _again(cupy: Any, product: Any, x: Any, y: Any, first: Any) -> bool:
 
 
 def training_steps(cupy: Any, cases: list[Any], repeats: int = 50) -> list[dict[str, Any]]:
-    """A training step of each case: in gvae from Python, replayed over memory of its own, and as a CUDA graph; in PyTorch
-    and JAX where they have a CUDA device."""
+    """A training step of each case: in gvae from Python and as a CUDA graph; in PyTorch and JAX where they have a CUDA
+    device."""
     ways: dict[str, Callable[[Any], Any]] = {
         "gvae, from Python": gvae_step,
-        "gvae, replayed": partial(gvae_pass, graphs=False),
-        "gvae, graph": partial(gvae_pass, graphs=True),
+        "gvae, graph": gvae_pass,
         "PyTorch, eager": torch_step,
         "PyTorch, compiled": partial(torch_step, mode="reduce-overhead"),
         "JAX, jit": jax_step,
@@ -222,28 +221,29 @@ def training_steps(cupy: Any, cases: list[Any], repeats: int = 50) -> list[dict[
 
 
 def bits_and_memory(case: Any, n: int) -> dict[str, Any]:
-    """Whether n steps leave the same parameters whether they are replayed or launched as a graph; and the bytes that the
-    replayed ones lie in, after the first and after the last."""
+    """Whether n steps leave the same parameters by Python and by a graph; and the bytes that the graph's memory has, after
+    the first launches and after the last."""
     flats, memory = [], []
-    for graphs in (False, True):
-        with gvae_pass(case, graphs) as step:
+    for programs in (False, True):
+        with gvae_pass(case, programs) as step:
             trainer = step()
-            memory.append(trainer.feed.workspace.pool.total_bytes())
-            for _ in range(n):
-                step()
-            memory.append(trainer.feed.workspace.pool.total_bytes())
+            for when in range(2):
+                if programs:
+                    memory.append(trainer.graph.workspace.pool.total_bytes())
+                for _ in range(n if when == 0 else 0):
+                    step()
         flats.append(trainer.parameters.flat.get().tobytes())
-    return {"same_bits": flats[0] == flats[1], "workspace_bytes": memory[:2]}
+    return {"same_bits": flats[0] == flats[1], "workspace_bytes": memory}
 
 
 @contextlib.contextmanager
-def gvae_pass(case: Any, graphs: bool, batches: int = 50) -> Iterator[Callable[[], Any]]:
+def gvae_pass(case: Any, programs: bool = True, batches: int = 50) -> Iterator[Callable[[], Any]]:
     """Steps as `train` makes them, on passes over a table on the device: each gathers its rows as well, and every 50th
     uploads the numbers of the next 50. Returns the trainer."""
     from gvae import data, dispatch, random
-    from gvae.training.feed import Pass
+    from gvae.training.program import Pass
 
-    trainer = gvae_trainer(case, graphs=graphs)
+    trainer = gvae_trainer(case, programs=programs)
     table = data.Table(np.tile(case.data(), (batches, 1))).to("cuda")
 
     def steps() -> Iterator[Any]:
@@ -257,8 +257,8 @@ def gvae_pass(case: Any, graphs: bool, batches: int = 50) -> Iterator[Callable[[
         step = partial(next, steps())
         for _ in range(6):
             step()
-        if graphs and trainer.feed.graph is None:
-            raise NotImplementedError(trainer.feed.why_not)
+        if programs and not trainer.graph.verified:
+            raise NotImplementedError(trainer.graph.why_not)
         yield step
 
 
@@ -333,12 +333,12 @@ def jax_step(case: Any, precision: str | None = None) -> Iterator[Callable[[], A
 
 
 def kernels(cases: list[Any], steps: int = 20) -> list[dict[str, Any]]:
-    """What the device does in a replayed step: its kernels by time, which PyTorch's profiler sees whoever launches them."""
+    """What the device does in a step: its kernels by time, which PyTorch's profiler sees, whatever launches them."""
     import torch
 
     results = []
     for case in cases:
-        with gvae_pass(case, graphs=False) as step:
+        with gvae_pass(case, programs=False) as step:
             torch.cuda.synchronize()
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
                 for _ in range(steps):

@@ -183,6 +183,10 @@ class CategoricalDistribution(Independent):
 @functools.partial(primitive, differentiable=False)
 def _one_hot(x, *, classes):
     """1 at place x of `classes`, along a new last axis; nothing is 1 for what is no class, so that is refused."""
+    return dispatch.foreign(_checked_one_hot, x, classes)  # which looks at values, in every launch as well
+
+
+def _checked_one_hot(x, classes):
     if x.size and not 0 <= x.min() <= x.max() < classes:
         raise BoundsError(f"categorical: x has values {x.min():g} .. {x.max():g}, expected 0 .. {classes - 1}")
     return (x[..., None] == dispatch.namespace(x).arange(classes, dtype=x.dtype)).astype(x.dtype)

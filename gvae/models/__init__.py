@@ -13,8 +13,8 @@
     update(params, batch) -> dict of arrays               the parameters after a step of the model's own, not a gradient's
     caution                                               text to be said where figures of the model are reported
     pure = True                                           terms depends on its arguments only and has no other effect, so
-                                                          that a step can be replayed without calling it again; a subclass
-                                                          with terms of its own has to say so itself
+                                                          that a step can be captured, and launched without calling it; a
+                                                          subclass with terms of its own has to say so itself
     generate(params, state, noise) -> Terms               the model without q: each layer's z is drawn from its prior, by
                                                           noise as `noise` draws it, and its q is that prior; `views` are
                                                           p(view | z); there is no log_likelihood

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gvae import random
-from gvae.autodiff import Var, primitive
+from gvae.autodiff import primitive
 from gvae.errors import ConfigError
 from gvae.models.vae import VAE
 from gvae.ops import elementwise
@@ -54,7 +54,7 @@ class Denoising(VAE):
         """nu at a step."""
         first, last = self.levels
         done = step / self.anneal
-        done = elementwise.minimum(done, 1.0) if isinstance(done, Var) else min(done, 1.0)
+        done = min(done, 1.0) if isinstance(done, float) else np.minimum(done, 1.0)
         return first + (last - first) * done
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:

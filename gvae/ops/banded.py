@@ -80,7 +80,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
     return _deliver(factors, chol)
 
 
-@cholesky_banded.vjp(fresh=True)
+@cholesky_banded.vjp(owned=True)
 def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
     factors = flat(chol, 2)
@@ -114,7 +114,7 @@ def solve_triangular_banded(
     return _solve(chol, b, offsets, trans=trans, check=check, out=out, info=info, method=method)
 
 
-@solve_triangular_banded.vjp(fresh=True)
+@solve_triangular_banded.vjp(owned=True)
 def _(x_bar, x, chol, b, *, needs, offsets=None, trans=False, check=True, info=None, method=None):
     return _solve_vjp(x_bar, x, chol, b, offsets, trans=trans, needs=needs, method=method)
 
@@ -199,7 +199,7 @@ def multiply_triangular_banded(
     return _deliver(products, y)
 
 
-@multiply_triangular_banded.vjp(fresh=True)
+@multiply_triangular_banded.vjp(owned=True)
 def _(y_bar, y, chol, x, *, needs, offsets=None, trans=False):
     # y = L x:  x̄ = Lᵀ ȳ,  L̄ = ȳ xᵀ on the pattern.  For y = Lᵀ x the two vectors change places.
     chol_bar = x_bar = None
@@ -244,7 +244,7 @@ def inverse_banded(
     return (value, s) if save else value
 
 
-@inverse_banded.vjp(fresh=True)
+@inverse_banded.vjp(owned=True)
 def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None, method=None):
     offsets = _default(offsets, chol)
     s_bar = dispatch.zeros(saved.shape, saved.dtype, saved)
@@ -323,7 +323,7 @@ def _log_pivots(chol, *, check=True, info=None, name="chol"):
     return np.log(pivots)
 
 
-@_log_pivots.vjp(fresh=True)
+@_log_pivots.vjp(owned=True)
 def _(y_bar, y, chol, *, needs, **settings):
     chol_bar = dispatch.zeros(chol.shape, chol.dtype, chol)
     with np.errstate(divide="ignore", invalid="ignore"):  # a failed system is NaN or inf here, as its value was
@@ -345,7 +345,7 @@ def sample_banded(
     return _sample(mean, chol, eps, offsets, check, out)[0]
 
 
-@sample_banded.vjp(fresh=True)
+@sample_banded.vjp(owned=True)
 def _(z_bar, z, mean, chol, eps, *, needs, offsets=None, check=True):
     return _sample_vjp(z_bar, None, mean, chol, eps, _default(offsets, chol), needs)
 
@@ -365,7 +365,7 @@ def sample_and_log_prob_banded(
     return _sample(mean, chol, eps, offsets, check, density=True)
 
 
-@sample_and_log_prob_banded.vjp(fresh=True)
+@sample_and_log_prob_banded.vjp(owned=True)
 def _(bars, values, mean, chol, eps, *, needs, offsets=None, check=True):
     z_bar, log_q_bar = bars
     return _sample_vjp(z_bar, log_q_bar, mean, chol, eps, _default(offsets, chol), needs)
@@ -454,7 +454,7 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
     return value
 
 
-@log_prob_banded.vjp(fresh=True)
+@log_prob_banded.vjp(owned=True)
 def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
     inputs = _densities(x, mean, chol, _default(offsets, chol), y.shape)
     d_bar, chol_bar = dispatch.empty((*y.shape, x.shape[-1]), x.dtype, x), dispatch.empty(chol.shape, chol.dtype, chol)
@@ -477,7 +477,7 @@ def log_prob_of_draw_banded(chol: Any, eps: Any, *, check: bool = True) -> Any:
     return _log_prob_of_draw(chol, eps, check)
 
 
-@log_prob_of_draw_banded.vjp(fresh=True)
+@log_prob_of_draw_banded.vjp(owned=True)
 def _(y_bar, y, chol, eps, *, needs, check=True):
     return _log_prob_of_draw_vjp(y_bar, chol, eps, needs)
 
@@ -576,7 +576,7 @@ def _kl_standard(mean, chol, *, offsets, check, save=False):
     return (value, s) if save else value
 
 
-@_kl_standard.vjp(fresh=True)
+@_kl_standard.vjp(owned=True)
 def _(y_bar, y, mean, chol, *, needs, offsets, check, saved):
     # node = 1/2 (S_jj + mean_j² - 1) + log L_jj:  mean̄ = ȳ mean,  L̄ from S̄_jj = ȳ / 2, and ȳ / L_jj on the diagonal
     mean_bar = chol_bar = None

@@ -69,17 +69,17 @@ def _affine(x, weight, bias, *, activation):
     return y
 
 
-@_affine.vjp(fresh=True, into=True, mine=True)
-def _(y_bar, y, x, weight, bias, *, needs, into, mine, activation):
+@_affine.vjp(owned=True, out=True, may_overwrite=True)
+def _(y_bar, y, x, weight, bias, *, needs, out, may_overwrite, activation):
     # A = X W + b, Y = f(A):  Ā = Ȳ f'(A),  X̄ = Ā Wᵀ,  W̄ = Xᵀ Ā,  b̄ = column sums of Ā
     rows, weight, y = (dispatch.plain(v) for v in (rows_of(x), weight, rows_of(y)))
     a_bar = dispatch.plain(rows_of(y_bar))  # still Ȳ
-    if activation != "identity" and not mine:
+    if activation != "identity" and not may_overwrite:
         a_bar = dispatch.copy(a_bar)
     weight_bar, bias_bar = None, None
     if needs[1] or needs[2]:
-        weight_bar = dispatch.empty(weight.shape, y.dtype, y) if into[1] is None else into[1]
-        bias_bar = dispatch.empty(bias.shape, y.dtype, y) if into[2] is None else into[2]
+        weight_bar = dispatch.empty(weight.shape, y.dtype, y) if out[1] is None else out[1]
+        bias_bar = dispatch.empty(bias.shape, y.dtype, y) if out[2] is None else out[2]
         arrays = y, rows, a_bar, weight_bar, bias_bar, ACTIVATIONS.index(activation)
         launch_sums("affine", "affine_weight_vjp", *arrays, n=len(bias), work=rows.size * len(bias))
     else:

@@ -67,8 +67,8 @@ def bernoulli_affine_log_prob(x: Any, h: Any, weight: Any, bias: Any, *, save: b
     return (value, residual) if save else value
 
 
-@bernoulli_affine_log_prob.vjp(fresh=True, into=True)
-def _(y_bar, y, x, h, weight, bias, *, needs, into, saved):
+@bernoulli_affine_log_prob.vjp(owned=True, out=True)
+def _(y_bar, y, x, h, weight, bias, *, needs, out, saved):
     # with R = x - sigmoid(A), A = H W + b, and s the cotangents of the rows:
     # H̄ = diag(s) R Wᵀ,  W̄ = Hᵀ diag(s) R,  b̄ = Rᵀ s,  x̄ = diag(s) A
     batch, (I, N) = y.shape, weight.shape
@@ -81,8 +81,8 @@ def _(y_bar, y, x, h, weight, bias, *, needs, into, saved):
         launch_product("likelihoods", "bernoulli_affine_input_vjp", s, saved, weight, h_bar, out=h_bar, depth=N)
         h_bar = unbroadcast(h_bar.reshape(*batch, I), h.shape)
     if needs[2] or needs[3]:
-        weight_bar = dispatch.empty(weight.shape, y.dtype, y) if into[2] is None else into[2]
-        bias_bar = dispatch.empty(bias.shape, y.dtype, y) if into[3] is None else into[3]
+        weight_bar = dispatch.empty(weight.shape, y.dtype, y) if out[2] is None else out[2]
+        bias_bar = dispatch.empty(bias.shape, y.dtype, y) if out[3] is None else out[3]
         arrays = s, saved, rows, weight_bar, bias_bar
         launch_sums("likelihoods", "bernoulli_affine_weight_vjp", *arrays, n=N, work=rows.size * N)
     return x_bar, h_bar, weight_bar, bias_bar

@@ -45,18 +45,21 @@ def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
 
 def _factor(a):
     """The factors, NaN where there is none, and the order of each one's first failing minor, or 0."""
-    minors = np.zeros(a.shape[:-2], np.int32)
     try:
-        l = np.linalg.cholesky(a)
-        if (_diagonal(l) > 0).all():  # a LAPACK may let NaN pass
-            return l, minors
+        return dispatch.foreign(_good_factor, a), np.zeros(a.shape[:-2], np.int32)
     except np.linalg.LinAlgError:
-        pass
-    minors = _failing_minors(a)
+        minors = _failing_minors(a)
     failed = minors != 0
     l = np.linalg.cholesky(np.where(failed[..., None, None], np.eye(a.shape[-1], dtype=a.dtype), a))
     l[failed] = np.nan
     return l, minors
+
+
+def _good_factor(a):
+    l = np.linalg.cholesky(a)
+    if not (_diagonal(l) > 0).all():  # a LAPACK may let NaN pass
+        raise np.linalg.LinAlgError("not positive definite")
+    return l
 
 
 def _factor_as_band(a):

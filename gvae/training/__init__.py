@@ -5,9 +5,10 @@ All randomness is a pure function of the seed and of a position: the initial par
 binarization and the noise of step s. So a run is repeatable, what one step draws does not depend on any other, and a run
 continues from its checkpoint, at whatever step, with the bits it would have had.
 
-Parts: `trainer` (a step, and all state that it changes), `feed` (the steps of a pass; on a device as a CUDA graph), `rows`
-(per-datum parameters of rows not trained on), `loop` (epochs, early stopping, what is not finite), `checkpoint` (the file),
-`runs` (the folder), `files` (atomic writes and the lock).
+Parts: `step` (the Trainer: one step, and all state that it changes), `program` (how steps are executed: by Python, by
+launches, as a CUDA graph), `inputs` (what differs from step to step), `loop` (epochs, early stopping, what is not finite),
+`validation`, `failure` (which rows broke a step), `snapshot`, `rows` (per-datum parameters of rows not trained on),
+`checkpoint` (the file), `runs` (the folder), `files` (atomic writes and the lock).
 """
 
 from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint
@@ -15,7 +16,7 @@ from gvae.training.files import write_atomically
 from gvae.training.loop import POLICIES, History, train
 from gvae.training.rows import ascend, infer
 from gvae.training.runs import SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
-from gvae.training.trainer import Trainer
+from gvae.training.step import Trainer
 
 __all__ = [
     "POLICIES",

@@ -23,7 +23,7 @@ import numpy as np
 from gvae import dispatch
 from gvae.errors import RunError
 from gvae.training.files import write_atomically
-from gvae.training.trainer import Trainer
+from gvae.training.step import Trainer
 
 FORMAT = 2
 PREFIX = "gvae-checkpoint-"

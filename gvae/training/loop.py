@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from gvae import dispatch, random
+from gvae.checks import check_whole
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, StoppedError
-from gvae.training.feed import Pass
+from gvae.training.failure import ADVICE
+from gvae.training.inputs import BINARIZE
+from gvae.training.program import Pass
 from gvae.training.runs import RunFolder
-from gvae.training.trainer import ADVICE, BINARIZE, Epoch, Trainer, check_whole
+from gvae.training.snapshot import Epoch
+from gvae.training.step import Trainer
 
 POLICIES = ("stop", "skip", "rollback")
 ROLLBACKS = 10  # at most, until an epoch ends well
@@ -130,6 +134,8 @@ class _Loop:
     def finish_epoch(self) -> None:
         """The epoch from where it is to its end."""
         trainer, table = self.trainer, self.table
+        if trainer.epoch.batches == 0:
+            trainer.epoch = Epoch()  # without what steps outside of it have summed
         order, binarize = trainer.order(len(table)), random.fold_in(trainer.key, BINARIZE, trainer.epochs)
         clock = time.perf_counter()
         steps = Pass(trainer, table, binarize, self.batch_size, order)
@@ -154,7 +160,7 @@ class _Loop:
                 raise
             self.note(error)
             logger.warning("%s; skipped", error)
-            trainer.steps += 1  # what a step draws depends on its number
+            trainer.skip()
 
     def save_if_due(self) -> None:
         stopping = self.stop is not None and self.stop()

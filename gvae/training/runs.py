@@ -19,7 +19,7 @@ from typing import Any
 from gvae.errors import RunError
 from gvae.training import files
 from gvae.training.checkpoint import Checkpoint, encode, glance, load_checkpoint, restore, trainer_checkpoint
-from gvae.training.trainer import Trainer
+from gvae.training.step import Trainer
 
 CONFIG, LOG = "config.json", "log.jsonl"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"

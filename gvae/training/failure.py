@@ -1,0 +1,66 @@
+"""What is said when a bound or a gradient is not finite."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gvae.autodiff import vjp
+from gvae.data import Batch
+from gvae.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from gvae.training.step import Trainer
+
+__all__ = ["ADVICE", "failure"]
+
+NAMED = 20  # rows at most that a failure is traced to
+ADVICE = "a smaller learning rate, a bound on the gradient or data on a smaller scale often helps"
+
+
+def failure(trainer: Trainer, params: dict, batch: Batch, noise: dict, bound: float, gradient: dict) -> NonFiniteError:
+    """Which tensor is not finite, and which rows make it so on their own."""
+    index, rows = batch.index, []
+    broken = [name for name, value in params.items() if not np.isfinite(value).all()]
+    if broken:
+        tensor = f"parameter {broken[0]}"
+    else:  # the parameters are good: this step alone
+        gradients = [f"the gradient of {name}" for name, value in gradient.items() if not np.isfinite(value).all()]
+        tensor = "the bound" if not math.isfinite(bound) else next(iter(gradients), "the gradient's norm, squared,")
+        try:
+            with np.errstate(all="ignore"):
+                found = _rows_that_fail(trainer, params, batch, noise, np.arange(len(index)))
+        except Exception:  # a model that takes whole batches only: the search must not hide what it explains
+            found = []
+        rows = [int(index[i]) for i in found[:NAMED]]
+    which = "because of rows" if rows else "batch of rows"
+    first = ", ".join(str(i) for i in (rows or index.tolist())[:5])
+    return NonFiniteError(
+        f"training: {tensor} is not finite at step {trainer.steps} ({which} {first}, ...); {ADVICE}",
+        tensor,
+        trainer.steps,
+        rows,
+    )
+
+
+def _rows_that_fail(trainer: Trainer, params: dict, batch: Batch, noise: dict, among: np.ndarray) -> list[int]:
+    """Positions in the batch of rows that alone give no finite bound or gradient, by bisection; not many more than
+    NAMED. None are found where the model's noise does not have them on its second axis."""
+    n = len(batch)
+    if not all(getattr(draws, "shape", ())[1:2] == (n,) for draws in noise.values()):
+        return []
+    part = {name: draws[:, among] for name, draws in noise.items()}
+    own = params | {name: params[name][among] for name in trainer.rows}
+    inputs = trainer.arguments(batch[among], part, trainer.steps)
+    value, pull, (metrics, _) = vjp(lambda p: trainer.evaluate(p, inputs), own, has_aux=True)
+    minus = {g: v.dtype.type(-1) for g, v in value.items()} if isinstance(value, dict) else value.dtype.type(-1)
+    if math.isfinite(metrics["bound"]) and all(np.isfinite(bar).all() for bar in pull(minus).values()):
+        return []
+    if len(among) == 1:
+        return [int(among[0])]
+    found = _rows_that_fail(trainer, params, batch, noise, among[: len(among) // 2])
+    if len(found) < NAMED:
+        found += _rows_that_fail(trainer, params, batch, noise, among[len(among) // 2 :])
+    return found

@@ -1,0 +1,87 @@
+"""What differs from step to step: one record, on the host or on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gvae import dispatch, random
+
+if TYPE_CHECKING:
+    from gvae.training.step import Trainer
+
+__all__ = ["StepInputs", "records", "uploaded"]
+
+# what a key is folded with, once per use, for ever: streams of different purpose never meet
+INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS = range(6)
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What a step takes beside its batch: arrays on the host, or views of one record on the device.
+
+    index, data : of the table's rows, (B,), and the key of their binarization: by these the batch is chosen
+    noise       : the key of the step's draws                      step : its number, ()
+    rate        : the learning rate, a float (0 on a device)       adam : Adam's numbers at that rate (see Adam.numbers)
+    weight      : of the parameters in the running average, ()
+    """
+
+    index: Any
+    data: Any
+    noise: Any
+    step: Any
+    rate: float
+    adam: Any
+    weight: Any
+
+    @classmethod
+    def of(cls, record: np.void) -> StepInputs:
+        """From a record of `records`."""
+        step, weight = np.asarray(record["step"]), np.asarray(record["weight"])
+        rate = float(record["rate"])
+        return cls(record["index"], record["data"], record["noise"], step, rate, record["adam"], weight)
+
+
+def _layout(trainer: Trainer, batch_size: int) -> np.dtype:
+    dtype = trainer.parameters.flat.dtype
+    fields: list[Any] = [("index", np.int64, (batch_size,)), ("data", np.uint32, (4,)), ("noise", np.uint32, (4,))]
+    fields += [("step", dtype), ("rate", np.float64), ("taken", np.int64)]
+    fields += [("adam", dtype, (len(trainer.optimizer.numbers(1.0, 1)),)), ("weight", dtype)]
+    return np.dtype(fields, align=True)
+
+
+def records(
+    trainer: Trainer,
+    n: int,
+    first: int = 0,
+    order: np.ndarray | None = None,
+    key: np.ndarray | None = None,
+    batch_size: int = 0,
+) -> np.ndarray:
+    """n records, of which `first` and later ones are those of the steps to come. With the order of a pass and its key, they
+    have the rows of its batches as well."""
+    table = np.zeros(n, _layout(trainer, batch_size))
+    if order is not None and key is not None:
+        table["index"] = order[: n * batch_size].reshape(n, batch_size)
+        table["data"] = random.fold_in_each(key, 0, n)
+    coming = table[first:]
+    steps = trainer.steps + np.arange(len(coming))
+    rates = [trainer.rate(int(step)) for step in steps]
+    coming["noise"] = random.fold_in_each(random.fold_in(trainer.key, NOISE), trainer.steps, len(coming))
+    coming["step"], coming["rate"], coming["taken"] = steps, rates, trainer.taken + np.arange(len(coming))
+    coming["adam"] = [trainer.optimizer.numbers(rate, trainer.taken + 1 + j) for j, rate in enumerate(rates)]
+    if trainer.average is not None:
+        coming["weight"] = [trainer.average.weight(trainer.taken + j) for j in range(len(coming))]
+    return table
+
+
+def uploaded(trainer: Trainer, batch_size: int) -> tuple[StepInputs, Any]:
+    """(inputs, words): a record on the trainer's device, and the words (1, W) it lies in, for one of `records` to be put."""
+    layout, xp = _layout(trainer, batch_size), dispatch.module(trainer.device)
+    words = xp.empty((1, layout.itemsize // 4), np.uint32)
+    entries: Any = layout.fields
+    parts = {name: xp.ndarray(kind.shape, kind.base, words.data + offset) for name, (kind, offset) in entries.items()}
+    parts = {name: part for name, part in parts.items() if name not in ("rate", "taken")}
+    return StepInputs(rate=0.0, **parts), words

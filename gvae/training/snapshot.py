@@ -1,0 +1,114 @@
+"""All that training changes, to be saved and brought back."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gvae import dispatch
+from gvae.errors import RunError
+
+if TYPE_CHECKING:
+    from gvae.training.step import Trainer
+
+__all__ = ["Epoch", "Snapshot", "Stopping", "restore", "snapshot"]
+
+Snapshot = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays by name, and plain values that JSON can hold
+
+
+@dataclass
+class Epoch:
+    """What the epoch under way has so far: batches seen, rows and their sums of metrics (of finite steps), seconds."""
+
+    batches: int = 0
+    rows: int = 0
+    sums: dict[str, Any] = field(default_factory=dict)  # floats, or scalars on the device
+    seconds: float = 0.0
+
+    def plus(self, metrics: dict[str, Any], n: int) -> dict[str, Any]:
+        """The sums after a step on n rows with these mean metrics."""
+        return {name: self.sums.get(name, 0.0) + np.float64(n) * x for name, x in metrics.items()}
+
+
+@dataclass
+class Stopping:
+    """The best validation bound, the epoch it was reached in, and the epochs since."""
+
+    best: float | None = None
+    epoch: int = 0
+    waited: int = 0
+
+
+def snapshot(trainer: Trainer) -> Snapshot:
+    """(arrays by name, counters): all that training changes. The arrays are the trainer's own, not copies."""
+    arrays = {f"parameters/{name}": value for name, value in trainer.parameters.items()}
+    arrays |= {"optimizer/m": trainer.optimizer.m, "optimizer/v": trainer.optimizer.v}
+    arrays |= {f"state/{name}": x if dispatch.is_cuda(x) else np.asarray(x) for name, x in trainer.state.items()}
+    for name, rows in trainer.rows.items():
+        arrays |= {f"rows/{name}/values": rows.values, f"rows/{name}/m": rows.m, f"rows/{name}/v": rows.v}
+        arrays[f"rows/{name}/steps"] = rows.steps
+    if trainer.average is not None:
+        arrays |= {f"average/{name}": value for name, value in trainer.average.values.items()}
+    if trainer.best is not None:
+        arrays |= {f"best/{name}": value for name, value in trainer.best.items()}
+    adam = 0 if hasattr(trainer.model, "update") else trainer.taken
+    counters: dict[str, Any] = {"steps": trainer.steps, "epochs": trainer.epochs, "optimizer_step": adam}
+    sums = {name: float(x) for name, x in trainer.epoch.sums.items()}  # a device is waited for here
+    counters |= {
+        "epoch": asdict(replace(trainer.epoch, sums=sums)),
+        "stopping": asdict(trainer.stopping),
+        "schedule": trainer.schedule.state,
+    }
+    terms = 0 if trainer.average is None else trainer.average.terms(trainer.taken)
+    counters |= {"average": terms, "scale": trainer.scale, "rollbacks": trainer.rollbacks}
+    return arrays, counters
+
+
+def restore(trainer: Trainer, saved: Snapshot) -> None:
+    """Become what a trainer with these settings was when it made the snapshot. RunError if they do not fit; then
+    nothing is changed."""
+    arrays, counters = saved
+    mine, own = trainer.snapshot()
+    if not _alike(own, counters):
+        raise RunError("the counters do not fit the settings of training")
+    best = {f"best/{name}": value for name, value in trainer.parameters.items()}
+    mine = {name: array for name, array in mine.items() if name not in best}
+    if counters["stopping"]["best"] is not None:
+        mine |= best
+    if _kinds(arrays) != _kinds(mine):
+        raise RunError("the arrays do not fit the model and the settings of training")
+    # all memory first, so that where there is not enough nothing is changed
+    there = {name: dispatch.to_device(array, trainer.device) for name, array in arrays.items()}
+    state = {name: there[f"state/{name}"].copy() for name in trainer.state}
+    trainer.best = None if counters["stopping"]["best"] is None else trainer.parameters.zeros()
+    for name, array in trainer.snapshot()[0].items():
+        if not name.startswith("state/"):
+            array[...] = there[name]
+    trainer.state = state
+    trainer.graph = None  # it knows the state's arrays
+    trainer.steps, trainer.epochs = counters["steps"], counters["epochs"]
+    trainer.skipped = 0 if hasattr(trainer.model, "update") else counters["steps"] - counters["optimizer_step"]
+    trainer.epoch, trainer.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])
+    trainer.schedule.state = dict(counters["schedule"])
+    trainer.scale, trainer.rollbacks = counters["scale"], counters["rollbacks"]
+    if trainer.average is not None:
+        trainer.average.epochs = counters["average"]
+
+
+def _alike(mine: Any, theirs: Any, name: str = "") -> bool:
+    """Whether counters, which may come from a file, have the structure and the kinds of numbers of the trainer's own."""
+    if name == "sums":  # empty at the start of an epoch
+        return isinstance(theirs, dict) and all(type(x) is float for x in theirs.values())
+    if isinstance(mine, dict):
+        same = isinstance(theirs, dict) and mine.keys() == theirs.keys()
+        return same and all(_alike(x, theirs[key], key) for key, x in mine.items())
+    if type(mine) is int:
+        return type(theirs) is int and 0 <= theirs < 2**62
+    return type(theirs) is float or (theirs is None and name == "best")
+
+
+def _kinds(arrays: dict[str, np.ndarray]) -> dict[str, tuple]:
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}

@@ -1,0 +1,37 @@
+"""The objective on rows that no step is taken on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gvae import random
+from gvae.data import Table
+from gvae.training.inputs import VALIDATE
+from gvae.training.rows import infer
+
+if TYPE_CHECKING:
+    from gvae.training.step import Trainer
+
+__all__ = ["validate"]
+
+INFERENCE: dict[str, Any] = {"steps": 50, "draws": 2, "learning_rate": 0.4}  # cheap, and still a bound
+
+
+def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float]:
+    """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time. The rows
+    need not be those of training: per-datum parameters are inferred."""
+    totals: dict[str, Any] = {}
+    weights: Any = 0.0
+    key = random.fold_in(trainer.key, VALIDATE)
+    for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
+        noise = trainer.model.noise(random.fold_in(key, 1, i), batch, trainer.samples)
+        own = infer(trainer.model, trainer.weights, trainer.state, batch, random.fold_in(key, 2), **INFERENCE)
+        terms = trainer.model.terms(dict(trainer.weights) | own, trainer.state, batch, noise, trainer.steps)
+        _, metrics = trainer.objective(terms, trainer.steps, batch.weight)
+        weight = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum()))
+        weights += weight
+        for name, x in metrics.items():
+            totals[name] = totals.get(name, 0.0) + weight * x
+    return {name: float(x / weights) for name, x in totals.items()}
