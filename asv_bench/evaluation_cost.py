@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gvae import blas, threads
+from gvae import blas
+from gvae.runtime import pool
 
 BATCH, SAMPLE = 1000, 4e8  # rows of a product; rows x units of products that are timed
 
@@ -53,17 +54,17 @@ def main() -> None:
 
     model = gvae.load(options.run).model_
     sizes = list(model.decoder.network.sizes)
-    before, alone = products(sizes, threads.cpus()), products(sizes, 1)
+    before, alone = products(sizes, pool.cpus()), products(sizes, 1)
     command = ["evaluate", str(options.run), "--samples", str(options.samples), "--memory", str(options.memory), "--json"]
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "gvae", *command], check=True, stdout=subprocess.PIPE)
     seconds = time.perf_counter() - start
     rows = json.loads(done.stdout)["rows"] * options.samples
-    many = (before + products(sizes, threads.cpus())) / 2 * rows
+    many = (before + products(sizes, pool.cpus())) / 2 * rows
     print(f"gvae {' '.join(command)}: {seconds:.1f} s")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3:.0f} MB")
     print(f"its products, {' - '.join(map(str, sizes))}:")
-    for n, total in ((threads.cpus(), many), (1, alone * rows)):
+    for n, total in ((pool.cpus(), many), (1, alone * rows)):
         print(f"    with {n} BLAS thread{'s'[: n - 1]} {total:.1f} s, a ratio of {seconds / total:.2f}")
 
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from gvae import capture, dispatch, models, random
+from gvae import models, random
 from gvae.data import Table
+from gvae.runtime import device, launches
 from gvae.training import Trainer
 
-HERE = Path(dispatch.__file__).parent
+HERE = Path(device.__file__).parent
 
 
 def frames(steps: int) -> list[list[str]]:
@@ -40,13 +41,13 @@ def frames(steps: int) -> list[list[str]]:
 
             return call
 
-        launch, again = dispatch.launch, capture.Graph.launch
-        dispatch.launch = noted(launch, lambda arguments: arguments[:2] == ("affine", "affine"))
-        capture.Graph.launch = noted(again, lambda arguments: len(found) > 1)  # type: ignore[method-assign]
+        launch, again = device.launch, launches.Graph.launch
+        device.launch = noted(launch, lambda arguments: arguments[:2] == ("affine", "affine"))
+        launches.Graph.launch = noted(again, lambda arguments: len(found) > 1)  # type: ignore[method-assign]
         try:
             trainer.step(table.batch(np.arange(100), random.key(step)))
         finally:
-            dispatch.launch, capture.Graph.launch = launch, again  # type: ignore[method-assign]
+            device.launch, launches.Graph.launch = launch, again  # type: ignore[method-assign]
         found.append(stacks[0] if stacks else [])
     return found
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from run import machine  # beside this file
 
-from gvae import ops, threads
+from gvae import ops
+from gvae.runtime import pool
 
 TARGET = Path(__file__).resolve().parents[1] / "gvae" / "kernels" / "methods.json"
 SYSTEMS = (1, 2, 4, 8, 16, 32, 128)
@@ -59,7 +60,7 @@ def main() -> None:
                         print(rows[-1], flush=True)
     facts = {"command": "python asv_bench/methods.py", "date": datetime.date.today().isoformat(), "machine": machine()}
     lines = ",\n".join("  " + json.dumps(row) for row in rows)
-    head = json.dumps(facts | {"threads": threads.count()}, indent=1)[:-2]
+    head = json.dumps(facts | {"threads": pool.count()}, indent=1)[:-2]
     TARGET.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
 
 

@@ -225,20 +225,20 @@ def kl() -> Iterator[Row]:
 
 def kernels_of(call: Callable[[], Any]) -> Callable[[], Any]:
     """The launches of kernels that `call` makes, on the same arrays and by this thread alone."""
-    from gvae import threads
+    from gvae.runtime import pool
 
     calls: list[tuple[Callable, tuple]] = []
-    over = threads.over
+    over = pool.over
 
     def recorded(kernel: Callable, *arguments: Any, n: int, **how: Any) -> None:
         calls.append((kernel, (*arguments, 0, n)))
         over(kernel, *arguments, n=n, **how)
 
-    threads.over = recorded
+    pool.over = recorded
     try:
         call()
     finally:
-        threads.over = over
+        pool.over = over
     if not calls:
         raise SystemExit("peers_table.py: found no kernel in the public call")
 

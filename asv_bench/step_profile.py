@@ -3,9 +3,9 @@
     python asv_bench/step_profile.py                  # the rows of peers/training.py, about a minute
     python asv_bench/step_profile.py diagonal --kernels
 
-The step is the one of peers/training.py, from its list of launches (gvae.capture). Its parts are timed inside of it; in
-turn with steps, for a second each, come NumPy's matrix products of the same shapes alone, the floor: medians of
-both, in milliseconds. `--kernels` also runs the launches one by one and adds them up by kernel, each of which contains its
+The step is the one of peers/training.py, from its list of launches. Its parts are timed inside of it; in turn with steps,
+for a second each, come NumPy's matrix products of the same shapes alone, the floor: medians of both, in milliseconds.
+`--kernels` also runs the launches one by one and adds them up by kernel, each of which contains its
 products.
 """
 
@@ -26,8 +26,9 @@ import peers_table  # noqa: E402, F401  before NumPy: it sets what BLAS reads
 from steps_gvae import Gvae, Products  # noqa: E402
 from training_cases import CASES, Case  # noqa: E402
 
-from gvae import blas, threads  # noqa: E402
-from gvae.training import trainer as training  # noqa: E402
+from gvae import blas  # noqa: E402
+from gvae.runtime import pool  # noqa: E402
+from gvae.training import step as training  # noqa: E402
 
 PARTS = ("kernels", "NumPy's functions", "noise", "norm and Adam")
 TURN = 1.0  # seconds
@@ -60,14 +61,14 @@ def profile(case: Case, seconds: float) -> tuple[dict[str, float], dict[str, flo
         return call
 
     names: dict[int, str] = {}  # of kernels, by the address of a launch's arguments
-    pack, norm = threads.pack, training.norm
+    pack, norm = pool.pack, training.norm
 
     def named(kernel: Any, *arguments: Any, **how: Any) -> Any:
         row, memory = pack(kernel, *arguments, **how)
         names[row[2]] = kernel.py_func.__name__
         return row, memory
 
-    threads.pack, training.norm = named, timed("norm and Adam", norm)
+    pool.pack, training.norm = named, timed("norm and Adam", norm)
     try:
         step, products = Gvae(case), Products(case)
         for _ in range(8):  # captured, compared
@@ -75,9 +76,9 @@ def profile(case: Case, seconds: float) -> tuple[dict[str, float], dict[str, flo
         (known,) = step.trainer.programs.known.values()
         if not known.verified:
             raise SystemExit(f"step_profile.py: {case} is not captured: {known.why_not}")
-        launches = [call.args[0] for call in known.graph._calls if getattr(call, "func", None) is threads.run]
+        launches = [call.args[0] for call in known.graph._calls if getattr(call, "func", None) is pool.run]
         known.graph._calls = [
-            timed(PARTS[0] if getattr(call, "func", None) is threads.run else PARTS[1], call) for call in known.graph._calls
+            timed(PARTS[0] if getattr(call, "func", None) is pool.run else PARTS[1], call) for call in known.graph._calls
         ]
         step.trainer.model.noise = timed("noise", step.trainer.model.noise)
         step.trainer.optimizer.update = timed("norm and Adam", step.trainer.optimizer.update)
@@ -101,11 +102,11 @@ def profile(case: Case, seconds: float) -> tuple[dict[str, float], dict[str, flo
                 alone = []
                 for _ in range(min(len(took["step"]), 50)):
                     started = time.perf_counter()
-                    threads.run(row[None], int(row[-1]))
+                    pool.run(row[None], int(row[-1]))
                     alone.append(time.perf_counter() - started)
                 by_kernel[names[int(row[2])]] += 1e3 * statistics.median(alone)
     finally:
-        threads.pack, training.norm = pack, norm
+        pool.pack, training.norm = pack, norm
     return {name: 1e3 * statistics.median(times) for name, times in took.items()}, by_kernel
 
 

@@ -10,9 +10,8 @@ import time
 
 import numpy as np
 
-from gvae import nn, ops, optim, random
+from gvae import captured, nn, ops, optim, random
 from gvae.autodiff import value_and_gradient
-from gvae.capture import captured
 
 N, DRAWS, WALK = 500, 8, 0.2
 

@@ -1,6 +1,6 @@
 """A training step in plain sight: NumPy, the tape, the ops, random numbers and Adam.
 
-A VAE of binary images, encoder 64-32-(8), decoder 8-32-64, whose posterior is a Gaussian chain: its precision is L L', where
+A VAE of binary images (bars of 8 x 8 pixels), encoder 64-32-(8), decoder 8-32-64, whose posterior is a Gaussian chain: its precision is L L', where
 L has a diagonal and one off-diagonal, and a network emits both. `gvae.training.Trainer` does the same, with the same bits.
 
     python examples/plain_step.py
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from gvae import data, ops, optim, random
+from gvae import ops, optim, random
 from gvae.autodiff import value_and_gradient
 
 LATENT, ROWS, RATIO = 8, 100, 10.0  # RATIO: 1e8 ** (1 / LATENT), the bound on a ratio L_(j+1)j / L_jj
@@ -61,13 +61,19 @@ def elbo(p, x, eps):
     return ops.mean(likelihood) - ops.mean(kl)
 
 
+def images(step):
+    """(ROWS, 64): each row and each column of an image is a bar with probability 1/8."""
+    rows, columns = np.random.default_rng(step).random((2, ROWS, 8)) < 1 / 8
+    return (rows[:, :, None] | columns[:, None, :]).reshape(ROWS, 64).astype(np.float32)
+
+
 def train(steps, seed=1):
     """Yields the bound of each step, and the parameters after it."""
-    digits, key = data.load("digits").train, random.key(seed)
+    key = random.key(seed)
     p = initial(random.fold_in(key, 0))
     adam = optim.Adam(p, 1e-3)
     for step in range(steps):
-        x = (digits[step * ROWS % 1400 :][:ROWS] > 0.5).astype(np.float32)
+        x = images(step)
         eps = random.normal(random.fold_in(key, 3, step), (1, ROWS, LATENT), np.float32)
         bound, up = value_and_gradient(partial(elbo, x=x, eps=eps), dict(p))
         adam.update(Parameters({name: -bar for name, bar in up.items()}))

@@ -24,13 +24,13 @@ _HOME = {
     "evaluate": "evaluation",
     "train": "training",
     "GvaeError": "errors",
+    "captured": "runtime.launches",
+    "clear_memory": "runtime.memory",
 }
 _MODULES = (
     "autodiff",
-    "capture",
     "checks",
     "data",
-    "dispatch",
     "distributions",
     "errors",
     "estimator",
@@ -45,8 +45,11 @@ _MODULES = (
     "optim",
     "plots",
     "random",
+    "runtime",
     "training",
 )
+
+_MOVED = ("capture", "dispatch")  # into runtime; these names go with the next release
 
 __all__ = [*_HOME, *_MODULES]
 
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
     from gvae.errors import GvaeError
     from gvae.estimator import VAE, load
     from gvae.evaluation import evaluate
+    from gvae.runtime.launches import captured
+    from gvae.runtime.memory import clear_memory
     from gvae.training import train
 
 
@@ -63,7 +68,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"gvae.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    if name in _MODULES:
+    if name in _MODULES or name in _MOVED:
         return importlib.import_module(f"gvae.{name}")
     raise AttributeError(f"module 'gvae' has no attribute {name!r}")
 

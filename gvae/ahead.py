@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import capture, threads
+from gvae.runtime import launches, pool
 
 __all__ = ["asked", "compile_calls", "is_wanted", "rehearsed"]
 
@@ -58,7 +58,7 @@ def _started(most: int = MOST) -> list[subprocess.Popen]:
     settings: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
     settings |= {"stdin": subprocess.PIPE, "start_new_session": True}  # a session of its own, which Ctrl-C does not reach
     command = [sys.executable, "-m", "gvae.ahead"]
-    return [subprocess.Popen(command, **settings) for _ in range(min(threads.count(), threads.cpus(), most) - 1)]
+    return [subprocess.Popen(command, **settings) for _ in range(min(pool.count(), pool.cpus(), most) - 1)]
 
 
 def _end(others: list[subprocess.Popen]) -> None:
@@ -67,12 +67,12 @@ def _end(others: list[subprocess.Popen]) -> None:
         other.communicate()
 
 
-class _Rehearsal(capture.Graph):
+class _Rehearsal(launches.Graph):
     """Kernels are called by nobody: what they would write has arbitrary values, so nothing else may rely on these."""
 
     def __init__(self, run: Callable[[Callable], Any], calls: list[Call]):
         self.calls = calls
-        super().__init__(run, capture.Workspace())
+        super().__init__(run, launches.Workspace())
 
     def over(self, kernel: Any, *arguments: Any, n: int, work: int, step: int = 1) -> None:
         if not hasattr(type(kernel), "signatures"):
@@ -86,7 +86,7 @@ class _Rehearsal(capture.Graph):
 
 def rehearsed(*runs: Callable[[Callable[[np.ndarray], Any]], Any]) -> list[Call]:
     """The launches that each `run(traced)` makes, one of each kind, as far as it comes without the values that kernels
-    compute; traced as for `capture.Graph`."""
+    compute; traced as for `launches.Graph`."""
     calls: list[Call] = []
     for run in runs:
         with np.errstate(all="ignore"), contextlib.suppress(Exception):
@@ -138,7 +138,7 @@ def _alike(x: Any, y: Any) -> bool:
 
 def _help() -> None:
     """What another process does."""
-    threads.prepare()
+    pool.prepare()
     folder, calls = pickle.load(sys.stdin.buffer)
     _compile_unclaimed(calls, reversed(range(len(calls))), folder)
 

@@ -22,14 +22,15 @@ of first order: `gradient` may run inside a function that is itself being differ
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.checks import FLOATS, caller_name, check_device
 from gvae.errors import ConfigError, DTypeError, ShapeError
+from gvae.runtime import device
 
 __all__ = ["Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "value_of", "vjp"]
 
@@ -267,7 +268,7 @@ class _Cotangents:
         total, buffer = self.bars.get(key), self.buffers.get(key)
         if total is not None:  # the sum is written into either of them that nothing else sees
             into = None if bar.ndim == 0 else total if key in self.owned else bar if owned else None
-            bar, owned = dispatch.apply(np.add, total, bar, out=into), bar.ndim > 0
+            bar, owned = device.apply(np.add, total, bar, out=into), bar.ndim > 0
         elif buffer is not None:
             if bar is not buffer:
                 buffer[...] = bar
@@ -297,7 +298,7 @@ class _Cotangents:
             buffer = np.empty_like(leaf.value) if buffer is None else buffer
             buffer[...] = 0
         elif buffer is None:
-            return bar if key in self.owned else dispatch.copy(bar)  # it may be a view, or stand for several leaves
+            return bar if key in self.owned else device.copy(bar)  # it may be a view, or stand for several leaves
         elif bar is not buffer:
             buffer[...] = bar
         return buffer
@@ -355,11 +356,11 @@ def _seed(var: Var, seed: Any) -> Any:
         raise ShapeError(f"vjp: cotangent has shape {getattr(seed, 'shape', ())}, expected {var.shape} as the value")
     if type(seed) is np.ndarray is type(var.value):
         return seed
-    if isinstance(seed, np.ndarray) or dispatch.is_cuda(seed):
+    if isinstance(seed, np.ndarray) or device.is_cuda(seed):
         check_device(where="vjp", value=var.value, cotangent=seed)
         return seed
     number = var.dtype.type(1 if seed is None else seed)
-    return dispatch.namespace(var.value).full((), number) if dispatch.is_cuda(var.value) else number
+    return device.namespace(var.value).full((), number) if device.is_cuda(var.value) else number
 
 
 def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:
@@ -417,6 +418,15 @@ def _leaves_beside(structure: Any, other: Any) -> list[tuple[Any, Any]]:
 
 def _plain(structure: Any) -> Any:
     return mapped(lambda leaf: leaf.value if isinstance(leaf, Var) else leaf, structure)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Recording":
+        from gvae._moved import Recording
+
+        warnings.warn("autodiff.Recording goes with the next release: use autodiff.vjp", DeprecationWarning, stacklevel=2)
+        return Recording
+    raise AttributeError(f"module 'gvae.autodiff' has no attribute {name!r}")
 
 
 # The one deliberate upward import: these modules attach Var's operators, so that `Var` alone is complete.

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gvae.dispatch import is_cuda
 from gvae.errors import ConfigError, DeviceError, DTypeError, ShapeError
+from gvae.runtime.device import is_cuda
 
 FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))  # a set: `np.dtype(float) == None` holds, hashes differ
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import gvae
-from gvae import blas, threads
+from gvae import blas
+from gvae.runtime import pool
 
 __all__ = ["examine"]
 
@@ -87,7 +88,7 @@ def _kernels() -> dict[str, Any]:
     return {
         "cache": str(folder),
         "compiled versions in it": compiled,
-        "threads": threads.count(),
+        "threads": pool.count(),
         "segments from n": ", ".join(f"{operation}: {N}" for operation, N in segments.items()),
     }
 

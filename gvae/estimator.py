@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import data, dispatch, evaluation, families, models, objectives, optim, random, training
+from gvae import data, evaluation, families, models, objectives, optim, random, training
 from gvae.distributions import Support
 from gvae.errors import ConfigError, DataError, DTypeError, RunError, ShapeError
 from gvae.nn import Parameters
+from gvae.runtime import device
 
 __all__ = ["VAE", "data_support", "load"]
 
@@ -233,7 +234,7 @@ class VAE:
             written = training.read_config(run)
             begun = _stored(written, run)
             settings = _asked_of(written, settings)
-        dispatch.module(settings["device"])
+        device.module(settings["device"])
         dtype = np.dtype(settings["dtype"])
         raw = _numbers(X, "X")
         x, grey = _matrix(raw, dtype, "X", grey=_grey(settings, raw), exact=settings["standardize"])
@@ -581,7 +582,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(settings["standardize"], (bool, np.bool_)):
         raise ConfigError(f"standardize is {settings['standardize']!r}, expected True or False")
     checked["standardize"] = bool(settings["standardize"])
-    if not isinstance(settings["device"], str) or settings["device"] not in dispatch.DEVICES:
+    if not isinstance(settings["device"], str) or settings["device"] not in device.DEVICES:
         raise ConfigError(f"device is {settings['device']!r}, expected 'cpu' or 'cuda'")
     return checked
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, random
+from gvae import random
 from gvae.errors import ConfigError
 from gvae.ops import dense
+from gvae.runtime import device
+from gvae.runtime.device import to_device
 
 __all__ = ["MLP", "Parameters"]
 
@@ -69,9 +71,9 @@ class Parameters(Mapping[str, np.ndarray]):
         if len(dtypes) > 1:
             raise ConfigError(f"parameters have several dtypes: {', '.join(sorted(map(str, dtypes)))}; expected one")
         size = sum(arrays[name].size for name in order)
-        dispatch.namespace(*arrays.values())  # all on one device
+        device.namespace(*arrays.values())  # all on one device
         like = next(iter(arrays.values()), np.empty(0, np.float32))
-        self.flat = dispatch.empty((size,), like.dtype, like)
+        self.flat = device.empty((size,), like.dtype, like)
         self.groups: dict[str, slice] = {}
         self._views: dict[str, np.ndarray] = {}
         start = 0
@@ -104,7 +106,7 @@ class Parameters(Mapping[str, np.ndarray]):
 
     def to(self, device: str) -> Parameters:
         """The same on a device, "cpu" or "cuda"; itself if it is there. Raises DeviceError."""
-        moved = {name: dispatch.to_device(value, device) for name, value in self.items()}
+        moved = {name: to_device(value, device) for name, value in self.items()}
         return self if all(moved[name] is value for name, value in self.items()) else Parameters(moved)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.checks import check_floating
 from gvae.errors import ConfigError, ShapeError
 from gvae.nn import Parameters
+from gvae.runtime import device
 
 __all__ = [
     "AVERAGES",
@@ -87,7 +87,7 @@ class Adam:
                 arrays = (a[part] for a in (gradient.flat, flat, self.m, self.v))
                 scalars = numbers[i], dtype(self.beta1), dtype(self.beta2), numbers[-1]
                 n = part.stop - part.start
-                dispatch.launch("optim", "adam", *arrays, *scalars, n=n, work=7 * n, step=1024)
+                device.launch("optim", "adam", *arrays, *scalars, n=n, work=7 * n, step=1024)
         self.step += counted
 
 
@@ -99,7 +99,7 @@ class RowAdam:
         self.values, self.learning_rate = values, learning_rate
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.m, self.v = np.zeros_like(values), np.zeros_like(values)
-        self.steps = dispatch.zeros((len(values),), np.int64, values)
+        self.steps = device.zeros((len(values),), np.int64, values)
 
     def update(self, index: np.ndarray, gradient: np.ndarray) -> None:
         """One step down the gradient (B, ...) of the rows `index` (B,), which are distinct."""
@@ -122,7 +122,7 @@ class RowAdam:
 def norm(*arrays: Any) -> Any:
     """The Euclidean norm of all their numbers together; not finite if one of them is not. Of arrays on a device a scalar
     there, which waits for nothing."""
-    if dispatch.is_cuda(arrays[0]):
+    if device.is_cuda(arrays[0]):
         return np.sqrt(sum(np.square(array.astype(np.float64)).sum() for array in arrays))
     with np.errstate(all="ignore"):
         total = sum(_square(array.reshape(-1)) for array in arrays)
@@ -133,7 +133,7 @@ def norm(*arrays: Any) -> Any:
 
 def shorten(arrays: Sequence[Any], length: Any, limit: float) -> None:
     """Scale arrays of the norm `length`, in place, so that it is at most `limit`."""
-    if dispatch.is_cuda(length) or length > limit:
+    if device.is_cuda(length) or length > limit:
         factor = np.minimum(limit / length, 1.0)
         for array in arrays:
             array *= factor.astype(array.dtype)
@@ -142,7 +142,7 @@ def shorten(arrays: Sequence[Any], length: Any, limit: float) -> None:
 def _square(flat: np.ndarray) -> float:
     """The sum of squares, of pieces, so that the bits depend on the numbers alone."""
     sums = np.empty(-(-len(flat) // PIECE), flat.dtype)
-    dispatch.launch("optim", "square_sums", dispatch.plain(flat), PIECE, sums, n=len(sums), work=len(flat))
+    device.launch("optim", "square_sums", device.plain(flat), PIECE, sums, n=len(sums), work=len(flat))
     return float(sums.sum(dtype=np.float64))
 
 
@@ -268,7 +268,7 @@ class Average:
     def _add(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
         mean, flat = self.values.flat, parameters.flat
         difference = np.subtract(flat, mean, out=scratch)
-        difference *= weight if dispatch.is_cuda(weight) else mean.dtype.type(weight)
+        difference *= weight if device.is_cuda(weight) else mean.dtype.type(weight)
         mean += difference
 
 

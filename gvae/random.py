@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gvae.checks import FLOATS, check_floating
-from gvae.dispatch import empty, is_cuda, kernels_for, namespace, plain
 from gvae.errors import ConfigError, DeviceError, DTypeError, ShapeError
+from gvae.runtime.device import empty, is_cuda, kernels_for, namespace, plain
 
 __all__ = ["bernoulli", "bits", "fold_in", "fold_in_each", "key", "normal", "permutation", "rademacher", "uniform"]
 

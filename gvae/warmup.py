@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import ahead, capture, dispatch, nn, ops, optim, random, threads
+from gvae import ahead, nn, ops, optim, random
 from gvae.autodiff import gradient
 from gvae.errors import ConfigError, GvaeError
 from gvae.ops import dense
+from gvae.runtime import device, launches, pool
 
 __all__ = ["compile_kernels", "is_cold"]
 
@@ -39,21 +40,21 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
     """
     started = time.perf_counter()
-    kernels = {name: kernel for name, kernel in _kernels() if threads.count() > 1 or name not in BETWEEN_THREADS}
+    kernels = {name: kernel for name, kernel in _kernels() if pool.count() > 1 or name not in BETWEEN_THREADS}
     before = _versions(kernels)
     uses = [use for dtype in PRECISIONS for use in _uses(np.dtype(dtype))]
-    share, threads.SHARE = threads.SHARE, 1  # whatever can be shared is: shares are compiled too, per kernel
+    share, pool.SHARE = pool.SHARE, 1  # whatever can be shared is: shares are compiled too, per kernel
     try:
         ahead.compile_calls(ahead.rehearsed(*uses), most=PROCESSES, watch=partial(_watched, progress, "compiling"))
         for use in _watched(progress, "using", uses):
             try:
-                capture.Graph(use, capture.Workspace()).launch()  # kernels are compiled for lists of launches as well
-            except capture.NotCaptured:
+                launches.Graph(use, launches.Workspace()).launch()  # kernels are compiled for lists of launches as well
+            except launches.NotCaptured:
                 use(np.asarray)
         for dtype in PRECISIONS:
             _one_system_functions(np.dtype(dtype))
     finally:
-        threads.SHARE = share
+        pool.SHARE = share
     versions = _versions(kernels)
     if versions == 0:
         raise ConfigError("compiled kernels cannot be kept: no folder for them can be written; set NUMBA_CACHE_DIR")
@@ -114,7 +115,7 @@ def _watched(progress: bool, doing: str, items: Sequence[Any]) -> Iterable[Any]:
     return tqdm(items, dynamic_ncols=True, desc=doing, disable=None)  # None: not on a terminal
 
 
-Use = Callable[[Callable[[np.ndarray], Any]], Any]  # use(traced), as `capture.Graph` calls it
+Use = Callable[[Callable[[np.ndarray], Any]], Any]  # use(traced), as `launches.Graph` calls it
 
 
 def _uses(dtype: np.dtype) -> Iterator[Use]:
@@ -208,7 +209,7 @@ def _one_system_functions(dtype):
         "offsets": np.arange(M),
         **dict.fromkeys(("first", "k"), np.int64(0)),
         **dict.fromkeys(("n", "systems", "N", "K"), np.int64(1)),
-        **dict.fromkeys(("owners", "starts", "row"), np.zeros(dispatch.LANES, np.int64)),
+        **dict.fromkeys(("owners", "starts", "row"), np.zeros(device.LANES, np.int64)),
         "rows": np.zeros((1, 1), np.int64),
     }
     for _, kernel in _kernels():

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gvae import ahead, cli, demo, dispatch, models, objectives, optim, random, threads, warmup
+from gvae import ahead, cli, demo, models, objectives, optim, random, warmup
 from gvae.autodiff import value_of
 from gvae.data import Table
 from gvae.kernels.cpu import _share
+from gvae.runtime import device, pool
 from gvae.training import Trainer
 
 ROWS = np.random.default_rng(0).random((20, 12), np.float32)
@@ -47,7 +48,7 @@ def step(monkeypatch):
 
     def step(trainer):
         compiled, launched = [], []
-        launch = dispatch.launch
+        launch = device.launch
 
         def noted(family, name, *arguments, **how):
             if compiled:
@@ -57,7 +58,7 @@ def step(monkeypatch):
 
         with monkeypatch.context() as patched:
             patched.setattr(ahead, "compile_calls", compiled.extend)
-            patched.setattr(dispatch, "launch", noted)
+            patched.setattr(device, "launch", noted)
             with ahead.asked(True):
                 metrics = trainer.step(batch())
         return {kinds(call) for call in compiled}, {kinds(call) for call in launched}, metrics
@@ -71,7 +72,7 @@ def check(step, make):
     assert launched
     assert launched <= compiled
     assert {"adam", "square_sums"} <= {name for (_, name), _ in compiled}
-    assert {name for (_, name), _ in compiled - launched} <= {"log_mean_exp"}  # which is called past `dispatch.launch`
+    assert {name for (_, name), _ in compiled - launched} <= {"log_mean_exp"}  # which is called past `device.launch`
     assert metrics == other.step(batch())  # and its parameters, moments and count are those of a step
     for name in ("m", "v", "step"):
         np.testing.assert_array_equal(getattr(trainer.optimizer, name), getattr(other.optimizer, name))
@@ -143,7 +144,7 @@ def test_no_kernel_runs_in_a_rehearsal(monkeypatch):
             optim.norm(array)
         return np.exp(own)
 
-    monkeypatch.setattr(threads, "over", None)
+    monkeypatch.setattr(pool, "over", None)
     calls = ahead.rehearsed(run)
     sums = ("gvae.kernels.cpu.optim", "square_sums")
     assert [kinds(call) for call in calls] == [(sums, ((np.dtype(d), 1), int, (np.dtype(d), 1))) for d in ("f8", "f4")]
@@ -186,7 +187,7 @@ def python(code, folder, **variables):
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(threads.cpus() < 2, reason="one process compiles alone on one CPU")
+@pytest.mark.skipif(pool.cpus() < 2, reason="one process compiles alone on one CPU")
 @pytest.mark.parametrize("asked", [True, False])
 def test_two_processes_share_the_work(tmp_path, asked):
     work = WORK.replace("(here", "(time.sleep(1.5), here").replace("(True)", f"({asked})")
@@ -232,7 +233,7 @@ def test_an_interrupt_ends_the_others(monkeypatch, tmp_path, error):
     assert not list(Path(tmp_path).iterdir())
 
 
-@pytest.mark.skipif(threads.cpus() < 2, reason="there is nobody on one CPU")
+@pytest.mark.skipif(pool.cpus() < 2, reason="there is nobody on one CPU")
 def test_who_waits_for_calls_goes_with_the_block(monkeypatch):
     begun, Popen = [], subprocess.Popen
     monkeypatch.setattr(ahead.subprocess, "Popen", lambda *a, **k: begun.append(Popen(*a, **k)) or begun[-1])
@@ -252,7 +253,7 @@ def test_who_waits_for_calls_goes_with_the_block(monkeypatch):
         assert len(begun) == 3
 
 
-@pytest.mark.skipif(threads.cpus() < 2, reason="there is nobody on one CPU")
+@pytest.mark.skipif(pool.cpus() < 2, reason="there is nobody on one CPU")
 def test_who_waits_for_calls_goes_with_who_asked(tmp_path):
     code = """
 import json, os

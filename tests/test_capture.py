@@ -19,11 +19,14 @@ from cases import CASES
 from hypothesis import given
 from strategies import seeds, sizes
 
-from gvae import capture, dispatch, families, memory, models, nn, objectives, ops, random, threads
+import gvae
+from gvae import families, models, nn, objectives, ops, random
 from gvae.autodiff import primitive, vjp
-from gvae.capture import Graph, NotCaptured, Traced, Workspace
 from gvae.data import Table
 from gvae.errors import BoundsError, DTypeError, ShapeError
+from gvae.runtime import device, launches, memory, pool
+from gvae.runtime.context import context
+from gvae.runtime.launches import Graph, NotCaptured, Traced, Workspace
 from gvae.training import Trainer
 from gvae.training.program import Python
 
@@ -96,14 +99,14 @@ FUNCTIONS = {
     "write": lambda x, y: written(x, y),
     "scatter": lambda x, y: scattered(x, y),
     "like": lambda x, y: (np.zeros_like(x) + x, np.ones_like(y) * y, np.full_like(x, 3) - x, np.flip(x, 1), np.sort(y)),
-    "device's": lambda x, y: dispatch.apply(np.add, dispatch.zeros(x.shape, x.dtype, x), dispatch.copy(y)),
+    "device's": lambda x, y: device.apply(np.add, device.zeros(x.shape, x.dtype, x), device.copy(y)),
     "row by row": lambda x, y: sum(row * i for i, row in enumerate(x)) + sum(entry * i for i, entry in enumerate(y[0])),
     "quiet": lambda x, y: quiet(x, y),
 }
 
 
 def written(x, y):
-    z = dispatch.zeros((4, 6), np.float64, x)
+    z = device.zeros((4, 6), np.float64, x)
     z[1:, ::2] = x[1:, ::2]
     z[0] = y[0]
     z += y
@@ -112,7 +115,7 @@ def written(x, y):
 
 def scattered(x, y):
     z = np.zeros_like(x)
-    dispatch.scatter_add(z, (slice(None), np.array([1, 1, 0])), y[:, :3])
+    device.scatter_add(z, (slice(None), np.array([1, 1, 0])), y[:, :3])
     return z
 
 
@@ -158,7 +161,7 @@ REFUSED = {
 def test_what_a_list_cannot_hold_is_refused(f):
     with pytest.raises(NotCaptured):
         captured(f, X)
-    assert capture.here.graph is None
+    assert context.backend is None
 
 
 @pytest.mark.parametrize("f", [lambda x: x[x > 0], np.unique, lambda x: np.compress(x[0] > 0, x, axis=1)], ids=str)
@@ -178,7 +181,7 @@ def test_an_error_is_its_own():
 
     with pytest.raises(KeyError, match="mine"):
         captured(f, X)
-    assert capture.here.graph is None
+    assert context.backend is None
 
 
 def test_outside_a_capture_a_traced_array_is_an_array():
@@ -249,7 +252,7 @@ def test_every_op_and_its_derivative_are_made_again(case, s, seed):
 
 def layers(x, w):
     for _ in range(12):
-        x = dispatch.apply(np.multiply, ops.affine(x, w, w[0], activation="tanh"), x)
+        x = device.apply(np.multiply, ops.affine(x, w, w[0], activation="tanh"), x)
     return x.sum()
 
 
@@ -305,13 +308,13 @@ def test_any_number_of_threads(n, monkeypatch):
     x, w = RNG.normal(size=(2000, 64)), RNG.normal(size=(64, 64)) / 8
     graph, arguments = captured(layers, x, w)
     expected = layers(2 * x, w)
-    monkeypatch.setenv(threads.VARIABLE, str(n))
+    monkeypatch.setenv(pool.VARIABLE, str(n))
     same(launched(graph, arguments, 2 * x, w), expected)
 
 
 def test_a_kernel_without_memory_for_its_scratch(monkeypatch):
     graph, _ = captured(layers, RNG.normal(size=(50, 64)), np.eye(64))
-    monkeypatch.setattr(threads, "_together", lambda workers, call: 1)
+    monkeypatch.setattr(pool, "_together", lambda workers, call: 1)
     with pytest.raises(MemoryError, match="no memory for its scratch"):
         graph.launch()
 
@@ -320,7 +323,7 @@ def test_a_kernel_without_memory_for_its_scratch(monkeypatch):
 
 
 def test_a_function_of_arrays():
-    step = capture.captured(
+    step = launches.captured(
         lambda mean, chol: (ops.kl_divergence_banded(mean, chol, check=False), mean * 2), X, np.stack([Y, X / 9], 1)
     )
     for scale in (1, 2, 3):
@@ -337,6 +340,25 @@ def test_a_function_of_arrays():
     ]:
         with pytest.raises(kind, match=message):
             step(*arrays)
+
+
+def test_captured_compares_at_once():
+    """At other numbers, its own or given ones, and says where they differ."""
+    seen = []
+
+    def past_it(x, y):
+        seen.append(x)
+        return {"sum": (x + y).sum(), "parts": [np.asarray(x) * 2, frozen(x)]}
+
+    with pytest.raises(NotCaptured, match=r"captured: past_it gives other numbers .* in its result\['parts'\]\[0\]"):
+        gvae.captured(past_it, X, X)
+    assert len(seen) == 2
+    gvae.captured(past_it, X, X, verify=(X, X))  # where it does not show
+    seen.clear()
+    gvae.captured(past_it, X, X, verify=False)
+    assert len(seen) == 1
+    whole = gvae.captured(lambda x, n: np.take(x, n, axis=0), X, np.array([1, 2]))  # whole numbers stay as they are
+    np.testing.assert_array_equal(whole(X, np.array([0, 3])), X[[0, 3]])
 
 
 # ---- training
@@ -532,7 +554,7 @@ def large_steps(trainer, n=8):
 
 
 def test_trainers_in_several_threads(monkeypatch):
-    monkeypatch.setenv(threads.VARIABLE, "3")
+    monkeypatch.setenv(pool.VARIABLE, "3")
     make = partial(Trainer, models.VAE(300, 4, hidden=(64,)), seed=1)
     expected = large_steps(make(programs=False), 12)
     found = {}
@@ -574,7 +596,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_launches_its_own():
-    env = os.environ | {threads.VARIABLE: "2"}
+    env = os.environ | {pool.VARIABLE: "2"}
     assert subprocess.run([sys.executable, "-c", FORK], env=env, timeout=120).returncode == 0
 
 

@@ -8,10 +8,11 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from gvae import ops, threads
+from gvae import ops
 from gvae.errors import ConfigError, DTypeError, NotPositiveDefiniteError
 from gvae.kernels.cpu import chain
 from gvae.ops import _chain
+from gvae.runtime import pool
 
 LENGTHS = [1, 2, 3, 1023, 1024, 1025, 1026, 80 * 1024 + 7]
 
@@ -142,7 +143,7 @@ def test_a_long_product_shares_its_columns(offsets, trans, monkeypatch):
     chol, x = rng.normal(size=(2, len(offsets), 3001)), rng.normal(size=(3, 2, 3001))
     expected = ops.multiply_triangular_banded(chol, x, offsets=offsets, trans=trans)
     monkeypatch.setattr(ops.banded, "LONG", 1)
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
     shared = ops.multiply_triangular_banded(chol, x, offsets=offsets, trans=trans)
     np.testing.assert_allclose(shared, expected, rtol=1e-14, atol=1e-14)

@@ -16,10 +16,11 @@ from cases import CASES
 from emulator import cupy_emulated
 from strategies import Sizes
 
-from gvae import VAE, data, dispatch, families, models, nn, objectives, ops, optim, random, training
+from gvae import VAE, data, families, models, nn, objectives, ops, optim, random, training
 from gvae.autodiff import gradient, vjp
 from gvae.errors import ConfigError, DeviceError, GvaeError, NonFiniteError, NotPositiveDefiniteError, ShapeError
 from gvae.kernels.cuda import launch
+from gvae.runtime import device
 
 SIZES = {
     "alike": Sizes((2,), ((2,),) * 4, 3, (0, 1), 2, 2),
@@ -79,7 +80,7 @@ def test_sparse_matrices(anywhere, dtype):
     counts = scipy.sparse.random_array((5, 7), density=0.4, rng=np.random.default_rng(0)).tocsr()
     rng = np.random.default_rng(1)
     w, b = rng.normal(size=(7, 3)).astype(dtype), rng.normal(size=3).astype(dtype)
-    there = dispatch.to_device(counts, "cuda"), anywhere.asarray(w), anywhere.asarray(b)
+    there = device.to_device(counts, "cuda"), anywhere.asarray(w), anywhere.asarray(b)
     for op in (ops.affine, lambda x, w, b: ops.csr_matmul(x, w) + b):
         close(op(*there), op(counts, w, b), dtype)
         bars, expected = (gradient(lambda *p, x=x, op=op: ops.sum(op(x, *p)), *p) for x, *p in (there, (counts, w, b)))
@@ -290,12 +291,12 @@ def test_training_steps_of_other_roles(anywhere, posterior, observation):
 def test_every_registered_model_trains_on_a_device(anywhere, name):
     """Steps, validation and rows inferred: as on the CPU, by the defaults that the name has in gvae.VAE."""
     bounds = []
-    for device in ("cpu", "cuda"):
+    for place in ("cpu", "cuda"):
         settings = {"hidden": (8,)} | models.MODELS[name].defaults
         batch_size, objective = settings.pop("batch_size", 20) or len(X), objectives.parse(settings.pop("objective", "elbo"))
         model = models.MODELS[name](12, 4, n_rows=60, **settings)
-        trainer = training.Trainer(model, seed=1, objective=objective, device=device, n_rows=60)
-        table = data.Table(X).to(device)
+        trainer = training.Trainer(model, seed=1, objective=objective, device=place, n_rows=60)
+        table = data.Table(X).to(place)
         steps = [trainer.step(batch) for _ in range(2) for batch in table.batches(random.key(5), batch_size)]
         bounds.append([*(float(step["bound"]) for step in steps), trainer.validate(table)["bound"]])
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-4)
@@ -355,16 +356,16 @@ def test_families(anywhere, name):
 def test_an_epoch(anywhere, tmp_path):
     """train, validation, the log and the checkpoint: what the CPU's run has, within rounding, and on the host."""
     histories, tensors = [], []
-    for device in ("cpu", "cuda"):
+    for place in ("cpu", "cuda"):
         model = models.VAE(12, 6, posterior="chain", hidden=(8,))
-        run = training.RunFolder(tmp_path / device, {"model": "test"})
-        trainer = training.Trainer(model, seed=3, device=device)
+        run = training.RunFolder(tmp_path / place, {"model": "test"})
+        trainer = training.Trainer(model, seed=3, device=place)
         table, held_out = data.Table(X, binarize="dynamic"), data.Table(X[:20], binarize="threshold")
         trainer, history = training.train(
             model, table, epochs=2, batch_size=16, validation=held_out, run=run, trainer=trainer
         )
         histories.append(history.rows)
-        tensors.append(training.load_checkpoint(tmp_path / device / "checkpoint.safetensors")[0])
+        tensors.append(training.load_checkpoint(tmp_path / place / "checkpoint.safetensors")[0])
     for here, there in zip(*histories, strict=True):
         assert all(isinstance(x, (int, float)) for x in there.values())
         for name in ("train_bound", "train_kl", "validation_bound", "epoch", "step"):
@@ -376,7 +377,7 @@ def test_an_epoch(anywhere, tmp_path):
 
 def test_what_cupy_lacks_is_said(cupy):
     with pytest.raises(DeviceError, match=r"scipy\.special\.pdtrik, which CuPy does not have"):
-        dispatch.special(cupy.ones(2)).pdtrik  # noqa: B018
+        device.special(cupy.ones(2)).pdtrik  # noqa: B018
 
 
 @pytest.mark.parametrize("progress", [False, True])
@@ -414,7 +415,7 @@ def test_rows_of_parameters(anywhere):
         adam = optim.RowAdam(xp.asarray(values.copy()), 0.1)
         for index in ([0, 3], [3, 5]):
             adam.update(xp.asarray(index), xp.asarray(np.ones((2, 3))))
-        both.append(dispatch.to_host(adam.values))
+        both.append(device.to_host(adam.values))
     np.testing.assert_allclose(both[1], both[0], rtol=1e-12)
 
 
@@ -458,7 +459,7 @@ def test_the_command_line(cupy, tmp_path, capsys):
 def test_asking_for_cuda_without_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cupy", None)
     for ask in (
-        lambda: dispatch.module("cuda"),
+        lambda: device.module("cuda"),
         lambda: VAE(device="cuda").fit(X, run=tmp_path / "run"),
         lambda: training.Trainer(models.VAE(12, 4), device="cuda"),
         lambda: data.Table(X).to("cuda"),
@@ -466,7 +467,7 @@ def test_asking_for_cuda_without_it(monkeypatch, tmp_path):
         with pytest.raises(DeviceError, match=r"pip install 'gvae\[cuda13\]'"):
             ask()
     assert not (tmp_path / "run").exists()
-    for ask in (lambda: dispatch.module("gpu"), lambda: VAE(device="cuda:1").fit(X), lambda: VAE(device=None).fit(X)):
+    for ask in (lambda: device.module("gpu"), lambda: VAE(device="cuda:1").fit(X), lambda: VAE(device=None).fit(X)):
         with pytest.raises(ConfigError, match="cpu"):
             ask()
 
@@ -474,7 +475,7 @@ def test_asking_for_cuda_without_it(monkeypatch, tmp_path):
 def test_asking_for_cuda_without_a_driver(cupy, monkeypatch):
     monkeypatch.setattr(cupy.cuda, "is_available", lambda: False, raising=False)
     with pytest.raises(DeviceError, match="driver"):
-        dispatch.module("cuda")
+        device.module("cuda")
 
 
 def test_importing_and_training_on_the_cpu_does_not_import_cupy():

@@ -9,8 +9,8 @@ import scipy.sparse
 from gvae import ops
 from gvae.autodiff import Var, vjp
 from gvae.checks import check_shapes
-from gvae.dispatch import namespace
 from gvae.errors import BoundsError, DeviceError, DTypeError, GvaeError, ShapeError
+from gvae.runtime.device import namespace
 
 rng = np.random.default_rng(0)
 B, M, N = 4, 2, 5

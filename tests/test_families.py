@@ -10,10 +10,11 @@ import reference as ref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvae import dispatch, families, graphs, ops, random
+from gvae import families, graphs, ops, random
 from gvae.autodiff import gradient
 from gvae.distributions import AR1Gaussian, BandedGaussian
 from gvae.errors import ConfigError
+from gvae.runtime import device
 
 N = 12
 TEXTS = {
@@ -323,8 +324,8 @@ def test_a_dominant_precision_without_edges_has_a_derivative():
 def test_an_observation_graph_is_trained_by_a_multiplication(monkeypatch):
     """Density and derivatives: not one triangular system is solved, factorised or inverted; a draw solves one."""
     family, used = families.parse("logit:extended_grid:3x4", N), []
-    launch = dispatch.launch
-    monkeypatch.setattr(dispatch, "launch", lambda *args, **kw: (used.append(args[:2]), launch(*args, **kw)))
+    launch = device.launch
+    monkeypatch.setattr(device, "launch", lambda *args, **kw: (used.append(args[:2]), launch(*args, **kw)))
     r = np.random.default_rng(0)
     x, raw = r.uniform(0.1, 0.9, size=(5, N)), r.normal(size=(5, family.n_params))
     gradient(lambda raw: ops.sum(family(raw).log_prob(x)), raw)

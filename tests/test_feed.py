@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from emulator import cupy_emulated
 
-from gvae import data, dispatch, models, objectives, optim, random, training
+from gvae import data, models, objectives, optim, random, training
 from gvae.errors import DeviceError, StoppedError
 from gvae.kernels.cuda import graph, launch, product
+from gvae.runtime import device
 from gvae.training.program import CudaGraph, Pass
 
 X = np.random.default_rng(0).random((60, 12), np.float32)
@@ -35,7 +36,7 @@ def state(trainer):
     """All that training changes, as bytes."""
     arrays, counters = trainer.snapshot()
     counters["epoch"]["seconds"] = 0
-    return {name: dispatch.to_host(a).tobytes() for name, a in arrays.items()}, counters
+    return {name: device.to_host(a).tobytes() for name, a in arrays.items()}, counters
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_every_registered_model_trains_with_graphs(anywhere):
             given = {"objective": objectives.parse(objective), "device": "cuda", "n_rows": 60, "programs": programs}
             trainer = training.Trainer(model, seed=1, **given)
             training.train(model, data.Table(X), epochs=2, batch_size=batch_size, trainer=trainer)
-            flats.append(dispatch.to_host(trainer.parameters.flat))
+            flats.append(device.to_host(trainer.parameters.flat))
             fed.setdefault(name, trainer.graph and trainer.graph.why_not)  # of the first, with programs
         np.testing.assert_array_equal(*flats)
     alone = {name: why for name, why in fed.items() if why is None}  # with rows of their own, or a step of their own
@@ -141,7 +142,7 @@ def test_a_model_that_draws_on_the_host_stays_python(cupy):
 
         def noise(self, key, batch, samples=1):
             signs = random.rademacher(key, (samples, len(batch), 6), np.float32)
-            return {"z": dispatch.to_device(signs, "cuda" if dispatch.is_cuda(batch.x) else "cpu")}
+            return {"z": device.to_device(signs, "cuda" if device.is_cuda(batch.x) else "cpu")}
 
         def terms(self, params, state, batch, noise, step=0):
             return super().terms(params, state, batch, noise, step)
@@ -201,7 +202,7 @@ def test_in_the_long_run_a_step_takes_no_memory(cupy, posterior):
     """Nor does it copy, nor wait; a graph is all there is to a step."""
     trainer, _ = trained("graph", posterior=posterior, batch_size=20, average="ema")
     table = trainer.graph.table
-    with dispatch.stream("cuda"):
+    with device.stream("cuda"):
         steps = Pass(trainer, table, random.key(1), 20, np.arange(60))
         steps.step(0)
         pointers = trainer.graph.workspace.pool.total_bytes()
@@ -216,7 +217,7 @@ def test_in_the_long_run_a_step_takes_no_memory(cupy, posterior):
 
 def test_no_memory_is_taken_while_a_step_is_captured(cupy):
     trainer, _ = trained("graph")
-    with dispatch.stream("cuda"), cupy_emulated.counted() as n:
+    with device.stream("cuda"), cupy_emulated.counted() as n:
         graph.Graph(lambda: trainer.graph._run(trainer), trainer.graph.workspace)
     assert n.launches > 10
     assert (n.allocations, n.graphs) == (0, 0)
@@ -228,7 +229,7 @@ def test_others_memory_is_not_written_to(cupy):
     before = cupy.get_default_memory_pool().used_bytes()
     trainer, _ = trained("graph")
     others = [cupy.full(shape, 7.0, np.float32) for shape in [(16, 12), (16, 8), (16, 6), (1, 16), (12, 8), (8,), ()] * 4]
-    with dispatch.stream("cuda"):
+    with device.stream("cuda"):
         steps = Pass(trainer, trainer.graph.table, random.key(1), 16, np.arange(60))
         for i in range(3):
             steps.step(i)
@@ -248,7 +249,7 @@ def test_index_arrays_of_a_graph_stay(cupy, quick_collections):
     runs = []
     for crowded in (False, True):
         trainer, _ = trained("graph")
-        with dispatch.stream("cuda"):
+        with device.stream("cuda"):
             steps = Pass(trainer, trainer.graph.table, random.key(1), 16, np.arange(60))
             for i in range(3):
                 if crowded:
@@ -270,7 +271,7 @@ def test_stopping_and_going_on(anywhere, how):
         training.train(stopped.model, table, epochs=1, batch_size=16, trainer=stopped, stop=lambda: stopped.steps == 10)
     arrays, counters = stopped.snapshot()
     assert counters["epoch"]["rows"] == 32
-    resumed.restore(({name: dispatch.to_host(a).copy() for name, a in arrays.items()}, counters))
+    resumed.restore(({name: device.to_host(a).copy() for name, a in arrays.items()}, counters))
     training.train(resumed.model, table, steps=2, batch_size=16, trainer=resumed)
     assert state(resumed) == state(whole)
 
@@ -329,18 +330,18 @@ def test_the_callers_stream_waits_and_is_waited_for(cupy, monkeypatch):
     waits = []
     monkeypatch.setattr(cupy.cuda.Stream, "wait_event", lambda self, event: waits.append((self.ptr, event.stream)))
     monkeypatch.setattr(cupy.cuda.Stream, "record", lambda self: type("Event", (), {"stream": self.ptr})())
-    with dispatch.stream("cuda"):
+    with device.stream("cuda"):
         own = cupy.cuda.get_current_stream().ptr
     assert waits == [(own, 0), (0, own)]
     assert own != 0
-    with dispatch.stream("cuda"):
+    with device.stream("cuda"):
         assert cupy.cuda.get_current_stream().ptr == own  # the same next time
     mine = cupy.cuda.Stream(non_blocking=True)
-    with mine, dispatch.stream("cuda"):
+    with mine, device.stream("cuda"):
         assert cupy.cuda.get_current_stream() is mine  # one that can capture is used
-    with cupy.cuda.Stream(), dispatch.stream("cuda"):
+    with cupy.cuda.Stream(), device.stream("cuda"):
         assert cupy.cuda.get_current_stream().ptr == own  # what the null stream is given would break a capture
-    with dispatch.stream("cpu"):
+    with device.stream("cpu"):
         assert cupy.cuda.get_current_stream().ptr == 0
 
 
@@ -353,7 +354,7 @@ def test_a_failed_capture_leaves_the_stream_as_it_was(cupy):
         float(x.sum())
 
     assert gc.isenabled()
-    with dispatch.stream("cuda"):
+    with device.stream("cuda"):
         with pytest.raises(RuntimeError, match="operation not permitted when stream is capturing"):
             graph.Graph(run, workspace)
         assert not cupy.cuda.get_current_stream().is_capturing()
@@ -408,7 +409,7 @@ def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections,
             model = models.NonlinearFactorAnalysis(12, 6, observation="bernoulli", row_steps=0, **settings)
         trainer = training.Trainer(model, n_rows=60, seed=3, device="cuda", average="ema:0.9", clip=0.5)
         table = data.Table(X, binarize="dynamic").to("cuda")
-        with dispatch.stream("cuda"), cupy.cuda.using_allocator(limited):
+        with device.stream("cuda"), cupy.cuda.using_allocator(limited):
             for s in range(8):
                 if s % 4 == 0:
                     steps = Pass(trainer, table, random.key(s // 4), 16, trainer.order(60))
@@ -448,7 +449,7 @@ def test_a_snapshot_that_there_is_no_memory_for_changes_nothing(cupy):
     other, _ = trained("graph", epochs=2, average="ema")
     other.look(-1.0)
     arrays, counters = other.snapshot()
-    snapshot = {name: dispatch.to_host(array).copy() for name, array in arrays.items()}, counters
+    snapshot = {name: device.to_host(array).copy() for name, array in arrays.items()}, counters
     trainer, _ = trained("graph", epochs=1, average="ema")
     malloc, before, left = cupy.get_default_memory_pool().malloc, state(trainer), 0
 
@@ -476,7 +477,7 @@ def test_an_error_within_a_pass_leaves_the_next_step_its_numbers(cupy, monkeypat
     flats, run = [], CudaGraph._run
     for fails in (False, True):
         trainer, _ = trained("graph", posterior="full")  # cannot be captured: Python takes its steps from the records
-        with dispatch.stream("cuda"):
+        with device.stream("cuda"):
             steps = Pass(trainer, trainer.graph.table, random.key(1), 16, np.arange(60))
             for i in range(3):
                 if fails and i == 1:

@@ -62,8 +62,8 @@ import os, sys, warnings
 warnings.simplefilter("ignore", DeprecationWarning)   # Python's own of forking a process with threads
 import numpy, gvae
 from test_guest import digest
-from gvae import threads
-threads.SHARE = 1   # large and small work alike is shared
+from gvae.runtime import pool
+pool.SHARE = 1   # large and small work alike is shared
 before = digest(1) if "after" in sys.argv else None
 children = []
 for _ in range(3):

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import gvae
-from gvae import memory, ops
+from gvae import ops
 from gvae.autodiff import gradient
 from gvae.kernels import LANES
 from gvae.kernels.cpu import banded, likelihoods, optim, weights
+from gvae.runtime import memory
 
 rng = np.random.default_rng(0)
 F, K, N = 6, 3, 9
@@ -133,7 +134,7 @@ def test_memory_is_linear(name):
     f, args = linear_uses(100_000)[name]
     gradient(lambda *a: ops.sum(f(*a)), *linear_uses(4)[name][1])  # compile
     size = sum(a.nbytes for a in args)
-    memory.clear()  # what is used again is not counted again
+    memory.clear_memory()  # what is used again is not counted again
     tracemalloc.start()
     f(*args)
     forward = tracemalloc.get_traced_memory()[1]
@@ -152,7 +153,7 @@ def test_samples_share_a_factor_without_copies():
     chol[:, 0] = 1
     eps = np.ones((samples, 1, n))
     gradient(lambda c: ops.sum(ops.solve_triangular_banded(c, eps[:1], trans=True)), chol)
-    memory.clear()  # what is used again is not counted again
+    memory.clear_memory()  # what is used again is not counted again
     tracemalloc.start()
     gradient(lambda c: ops.sum(ops.solve_triangular_banded(c, eps, trans=True)), chol)
     peak = tracemalloc.get_traced_memory()[1]

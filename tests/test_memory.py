@@ -7,16 +7,17 @@ import threading
 import numpy as np
 import pytest
 
-from gvae import memory, ops
+from gvae import ops
+from gvae.runtime import memory
 
 SHAPE = (1024, 64)
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    memory.clear()
+    memory.clear_memory()
     yield
-    memory.clear()
+    memory.clear_memory()
 
 
 def test_freed_memory_is_used_again():

@@ -16,9 +16,10 @@ import gvae
 PACKAGE = Path(gvae.__file__).parent
 ROOT = Path(__file__).parents[1]
 
+MOVED = ("capture", "dispatch", "memory", "threads")  # old names of parts of the runtime
 # Arrows go down only: a module may import from its own line's right-hand side and below.
 LAYERS = [
-    {"cli", "demo", "doctor", "warmup", "plots", "estimator", "__main__"},
+    {"cli", "demo", "doctor", "warmup", "plots", "estimator", "__main__", "_moved"},
     {"models"},
     {"training", "evaluation", "data"},
     {"objectives"},
@@ -29,16 +30,15 @@ LAYERS = [
     {"ops"},
     {"autodiff"},
     {"random"},
-    {"dispatch", "graphs", "checks", "blas"},
+    {"graphs", "checks", "blas"},
     {"ahead"},
-    {"capture"},
-    {"threads", "memory", "kernels"},
+    {"runtime", *MOVED},
+    {"kernels"},
     {"errors"},
 ]
-# Besides: the tape ends by importing the modules that attach Var's operators; dispatch loads kernels when asked, and knows
-# LANES; doctor tells where compiled kernels lie, and warmup fills that place; graphs are plain data for anyone above.
-EXCEPTIONS = {("autodiff", "ops"), ("dispatch", "kernels"), ("doctor", "kernels"), ("warmup", "kernels")}
-EXCEPTIONS |= {("threads", "kernels")}  # how threads wait for each other is compiled too
+# Besides: the tape ends by importing the modules that attach Var's operators; doctor tells where compiled kernels lie, and
+# warmup fills that place; graphs are plain data for anyone above.
+EXCEPTIONS = {("autodiff", "ops"), ("runtime", "kernels"), ("doctor", "kernels"), ("warmup", "kernels")}
 EXCEPTIONS |= {("ahead", "kernels")}  # which it has compiled
 
 
@@ -76,7 +76,7 @@ def test_arrays_go_down_only():
                 below = target[1]
                 if (name, below) not in EXCEPTIONS and below != name:
                     if below == "kernels":
-                        pytest.fail(f"{path.name} imports kernels past dispatch")
+                        pytest.fail(f"{path.name} imports kernels past runtime.device")
                     assert level(below) >= level(name), f"{path.relative_to(PACKAGE)} imports gvae.{below}"
 
 
@@ -203,3 +203,23 @@ def test_examples_run_on_the_runtime_dependencies(example, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "__pycache__") == ["sitecustomize.py"]
+
+
+def test_old_names_still_work():
+    """For one release, with a warning; nothing of the package uses them."""
+    from gvae import autodiff
+
+    for module, name, now in [
+        ("capture", "captured", gvae.captured),
+        ("memory", "clear", gvae.clear_memory),
+        ("threads", "count", gvae.runtime.pool.count),
+        ("dispatch", "is_cuda", gvae.runtime.device.is_cuda),
+    ]:
+        with pytest.warns(DeprecationWarning, match=rf"gvae.{module}.{name} is now gvae.runtime"):
+            assert getattr(importlib.import_module(f"gvae.{module}"), name) is now
+        with pytest.raises(AttributeError):
+            importlib.import_module(f"gvae.{module}").nothing  # noqa: B018
+    with pytest.warns(DeprecationWarning, match="use autodiff.vjp"):
+        recording = autodiff.Recording(lambda x, y: (x * y).sum(), 2.0, inputs=3.0)
+    assert recording.replay(5.0, inputs=4.0)[1]() == 4.0
+    assert gvae.capture.__name__ == "gvae.capture"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gvae import dispatch, ops
+from gvae import ops
 from gvae.kernels.cpu import _products, _sparse, affine
 from gvae.ops import dense
+from gvae.runtime import device
 
 DTYPES = (np.float32, np.float64)
 N = 2 * _products.BYTES // 4  # columns of a panel in float32
@@ -172,8 +173,8 @@ def test_by_rows_and_by_columns_have_the_same_bits(activation):
 
 def test_few_rows_are_shared_by_columns_and_many_by_rows(monkeypatch):
     seen = []
-    launch = dispatch.launch
-    monkeypatch.setattr(dispatch, "launch", lambda *a, n, **k: seen.append(n) or launch(*a, n=n, **k))
+    launch = device.launch
+    monkeypatch.setattr(device, "launch", lambda *a, n, **k: seen.append(n) or launch(*a, n=n, **k))
     for rows in (dense.MANY_ROWS - 1, dense.MANY_ROWS):
         ops.affine(np.ones((rows, 3)), np.ones((3, 20)), np.ones(20))
     assert seen == [20, dense.MANY_ROWS]

@@ -14,9 +14,10 @@ import pytest
 from run_cases import SETTINGS, X, after, same
 
 import gvae
-from gvae import VAE, cli, models, threads
+from gvae import VAE, cli, models
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
+from gvae.runtime import pool
 from gvae.training import RunFolder, Trainer, load_checkpoint, train
 
 DATA = Path(__file__).parent / "data"
@@ -99,7 +100,7 @@ def test_a_run_stopped_after_every_step(tmp_path):
 
 
 def test_the_number_of_threads_may_change_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(threads, "SHARE", 1)  # so that work this small is shared at all
+    monkeypatch.setattr(pool, "SHARE", 1)  # so that work this small is shared at all
     settings = SETTINGS | EVERYTHING | {"epochs": 4}
     monkeypatch.setenv("GVAE_NUM_THREADS", "1")
     VAE(**settings).fit(X, run=tmp_path / "whole")

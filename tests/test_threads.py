@@ -15,12 +15,14 @@ import weakref
 import numpy as np
 import pytest
 
-from gvae import models, ops, threads, training
+from gvae import models, ops, training
 from gvae.autodiff import gradient
 from gvae.data import Table
 from gvae.errors import ConfigError
 from gvae.kernels.cpu import _share, _wait
 from gvae.kernels.cpu._jit import kernel
+from gvae.runtime import pool
+from gvae.runtime.context import context
 
 rng = np.random.default_rng(0)
 CHOL = 0.3 * rng.normal(size=(150, 3, 40)).astype(np.float32)
@@ -47,7 +49,7 @@ def everything():
 
 
 def test_the_same_bits_for_every_number_of_threads(monkeypatch):
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     results = []
     for n in ("1", "2", "3", "8"):
         monkeypatch.setenv("GVAE_NUM_THREADS", n)
@@ -58,7 +60,7 @@ def test_the_same_bits_for_every_number_of_threads(monkeypatch):
 
 
 def test_ranges_are_cut_at_multiples_and_cover_everything(monkeypatch):
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     for count in (1, 2, 3, 7):
         monkeypatch.setenv("GVAE_NUM_THREADS", str(count))
         for n in (0, 1, 31, 32, 33, 100, 1000):
@@ -68,7 +70,7 @@ def test_ranges_are_cut_at_multiples_and_cover_everything(monkeypatch):
                 with lock:
                     seen.append((lo, hi))
 
-            threads.over(note, n=n, work=10**6, step=32)
+            pool.over(note, n=n, work=10**6, step=32)
             seen.sort()
             assert seen[0][0] == 0
             assert seen[-1][1] == n
@@ -78,7 +80,7 @@ def test_ranges_are_cut_at_multiples_and_cover_everything(monkeypatch):
 
 
 def test_an_error_in_any_share_is_raised(monkeypatch):
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
 
     def fail(lo, hi):
@@ -86,11 +88,11 @@ def test_an_error_in_any_share_is_raised(monkeypatch):
             raise ValueError("share")
 
     with pytest.raises(ValueError, match="share"):
-        threads.over(fail, n=3, work=100)
+        pool.over(fail, n=3, work=100)
 
 
 def test_a_compiled_share_without_memory_is_an_error(monkeypatch):
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
 
     @kernel
     def fill(x, first, lo, hi):
@@ -100,16 +102,16 @@ def test_a_compiled_share_without_memory_is_an_error(monkeypatch):
     for n in ("2", "3"):
         monkeypatch.setenv("GVAE_NUM_THREADS", n)
         x = np.zeros(100)
-        threads.over(fill, x, 100, n=100, work=1000)
+        pool.over(fill, x, 100, n=100, work=1000)
         assert (x == 1).all()
         for first in (0, 10):
             with pytest.raises(MemoryError, match="fill: no memory"):
-                threads.over(fill, x, first, n=100, work=1000)
-        threads.over(fill, x, 100, n=100, work=1000)  # the pool has survived
+                pool.over(fill, x, first, n=100, work=1000)
+        pool.over(fill, x, 100, n=100, work=1000)  # the pool has survived
 
 
 def test_a_kernel_returns_nothing(monkeypatch):
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
 
     @kernel
@@ -118,12 +120,12 @@ def test_a_kernel_returns_nothing(monkeypatch):
         return x
 
     with pytest.raises(TypeError, match="double returns array"):
-        threads.over(double, np.ones(100), n=100, work=1000)
+        pool.over(double, np.ones(100), n=100, work=1000)
 
 
 def test_a_share_counts_no_references_and_keeps_arrays_alive(monkeypatch):
     """The arrays of a call are let go when it returns, and not before."""
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
 
     @kernel
@@ -134,7 +136,7 @@ def test_a_share_counts_no_references_and_keeps_arrays_alive(monkeypatch):
     for n in (1, 50, 1000):
         x, y = rng.normal(size=(n, 300)), np.empty(n)
         before = sys.getrefcount(x)
-        threads.over(rows, np.asarray(x), y, n=n, work=10**6)
+        pool.over(rows, np.asarray(x), y, n=n, work=10**6)
         np.testing.assert_allclose(y, x.sum(axis=1), atol=1e-12)
         assert sys.getrefcount(x) == before
 
@@ -143,16 +145,16 @@ def test_a_share_counts_no_references_and_keeps_arrays_alive(monkeypatch):
 def test_a_wrong_count_is_named(given, monkeypatch):
     monkeypatch.setenv("GVAE_NUM_THREADS", given)
     with pytest.raises(ConfigError, match=rf"GVAE_NUM_THREADS is '{given}', expected a positive integer"):
-        threads.count()
+        pool.count()
 
 
 def test_the_default_is_the_affinity(monkeypatch):
     monkeypatch.delenv("GVAE_NUM_THREADS", raising=False)
-    assert threads.count() == len(os.sched_getaffinity(0))
+    assert pool.count() == len(os.sched_getaffinity(0))
 
 
 def test_eight_python_threads_at_once(monkeypatch):
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
     expected = ops.solve_triangular_banded(CHOL, VECTOR, offsets=OFFSETS)
     wrong = []
@@ -175,15 +177,16 @@ def test_a_forked_child_makes_a_pool_of_its_own():
     code = """
 import os, sys, warnings
 import numpy as np
-from gvae import ops, threads
+from gvae import ops
+from gvae.runtime import pool
 warnings.simplefilter("ignore")   # Python warns of forking a process with threads
-threads.SHARE = 1
+pool.SHARE = 1
 chol = np.ones((200, 1, 40)); first = ops.inverse_banded(chol)
-assert threads._workers
+assert pool._workers
 pid = os.fork()
 if pid == 0:
-    assert not threads._workers
-    same = (ops.inverse_banded(chol) == first).all() and threads._workers
+    assert not pool._workers
+    same = (ops.inverse_banded(chol) == first).all() and pool._workers
     os._exit(0 if same else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
@@ -215,7 +218,7 @@ def test_training_has_the_same_bits_for_every_number_of_threads(tmp_path):
     """And in the process that compiles the kernels, the first one, as in those that load them."""
     found = set()
     for n in ("1", "2", "4"):
-        environment = os.environ | {threads.VARIABLE: n}
+        environment = os.environ | {pool.VARIABLE: n}
         if n == "1":
             environment["NUMBA_CACHE_DIR"] = str(tmp_path)
         done = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True)
@@ -225,42 +228,42 @@ def test_training_has_the_same_bits_for_every_number_of_threads(tmp_path):
 
 def test_a_share_that_nobody_began_is_taken_back_and_holds_no_arrays(monkeypatch):
     """A worker that nothing reaches sleeps on; its share must not keep memory, or a step's memory doubles."""
-    monkeypatch.setenv(threads.VARIABLE, "2")
-    threads.over(lambda lo, hi: None, n=2, work=1 << 30)  # there is a worker
-    while not all(worker.asleep or worker.numbers[_share.STATE] == _share.NAPPING for worker in threads._workers):
+    monkeypatch.setenv(pool.VARIABLE, "2")
+    pool.over(lambda lo, hi: None, n=2, work=1 << 30)  # there is a worker
+    while not all(worker.asleep or worker.numbers[_share.STATE] == _share.NAPPING for worker in pool._workers):
         time.sleep(0.01)
-    monkeypatch.setattr(threads._Worker, "ring", lambda self: None)
+    monkeypatch.setattr(pool._Worker, "ring", lambda self: None)
     monkeypatch.setattr(_share, "rouse", lambda numbers: None)
     array = np.zeros(10)
     gone = weakref.ref(array)
     seen = []
-    threads.over(lambda x, lo, hi: seen.append((lo, hi)), array, n=10, work=1 << 30)
+    pool.over(lambda x, lo, hi: seen.append((lo, hi)), array, n=10, work=1 << 30)
     assert sorted(seen) == [(0, 5), (5, 10)]
     del array
     assert gone() is None
     monkeypatch.undo()
-    monkeypatch.setenv(threads.VARIABLE, "2")
+    monkeypatch.setenv(pool.VARIABLE, "2")
     seen.clear()
-    threads.over(lambda lo, hi: seen.append((lo, hi)), n=10, work=1 << 30)  # and it wakes up when it hears
+    pool.over(lambda lo, hi: seen.append((lo, hi)), n=10, work=1 << 30)  # and it wakes up when it hears
     assert sorted(seen) == [(0, 5), (5, 10)]
 
 
 def test_a_caller_whose_workers_are_taken_does_all_itself(monkeypatch):
-    monkeypatch.setenv(threads.VARIABLE, "2")
+    monkeypatch.setenv(pool.VARIABLE, "2")
     begun, done = threading.Event(), threading.Event()
 
     def blocks(lo, hi):
         begun.set()
         assert done.wait(60)
 
-    other = threading.Thread(target=lambda: threads.over(blocks, n=2, work=1 << 30))
+    other = threading.Thread(target=lambda: pool.over(blocks, n=2, work=1 << 30))
     other.start()
     try:
         assert begun.wait(60)
-        idle, threads._idle[:] = list(threads._idle), []  # of earlier tests with more threads
+        idle, pool._idle[:] = list(pool._idle), []  # of earlier tests with more threads
         seen = []
-        threads.over(lambda lo, hi: seen.append((lo, hi)), n=10, work=1 << 30)
-        threads._idle.extend(idle)
+        pool.over(lambda lo, hi: seen.append((lo, hi)), n=10, work=1 << 30)
+        pool._idle.extend(idle)
         assert seen == [(0, 10)]
     finally:
         done.set()
@@ -269,9 +272,9 @@ def test_a_caller_whose_workers_are_taken_does_all_itself(monkeypatch):
 
 def test_a_share_runs_in_another_thread_and_is_waited_for(monkeypatch):
     """However long it takes: shorter and longer than the caller and the worker look out for each other."""
-    monkeypatch.setenv(threads.VARIABLE, "2")
-    for pause in (0.0, 1e-4, 3 * threads.SPIN, 5 * threads.DONE):
-        for rest in (0.0, 2 * threads.SPIN):
+    monkeypatch.setenv(pool.VARIABLE, "2")
+    for pause in (0.0, 1e-4, 3 * pool.SPIN, 5 * pool.DONE):
+        for rest in (0.0, 2 * pool.SPIN):
             seen = {}
 
             def kernel(lo, hi, seen=seen, pause=pause):
@@ -281,23 +284,23 @@ def test_a_share_runs_in_another_thread_and_is_waited_for(monkeypatch):
             time.sleep(rest)
             for _ in range(20):
                 seen.clear()
-                threads.over(kernel, n=2, work=1 << 30)
+                pool.over(kernel, n=2, work=1 << 30)
                 assert set(seen) == {0, 1}
                 assert seen[0] is threading.current_thread()
 
 
 def test_a_worker_that_was_given_nothing_is_not_waited_for(monkeypatch):
     """An interrupt may meet the caller between two workers, whatever the one left out has done before."""
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
-    threads.each(str, [0, 1])
+    pool.each(str, [0, 1])
     ops.solve_triangular_banded(CHOL, VECTOR[0], offsets=OFFSETS)  # shared in compiled code
-    (worker,) = threads._claim(1)
+    (worker,) = pool._claim(1)
     waiting = threading.Thread(target=worker.finish, daemon=True)
     waiting.start()
     waiting.join(10)
     assert not waiting.is_alive()
-    threads._idle.append(worker)
+    pool._idle.append(worker)
 
 
 @kernel
@@ -316,30 +319,30 @@ def meet(flags, limit, lo, hi):
 def numbers(monkeypatch):
     """Of the worker that a share goes to next."""
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
-    threads.each(str, [0, 1])  # there is one now
-    worker = threads._workers[0]  # one that looks out at all: tests may have made more than there are CPUs
-    threads._idle.remove(worker)
-    threads._idle.append(worker)
+    pool.each(str, [0, 1])  # there is one now
+    worker = pool._workers[0]  # one that looks out at all: tests may have made more than there are CPUs
+    pool._idle.remove(worker)
+    pool._idle.append(worker)
     yield worker.numbers
     worker.naps, worker.numbers[_share.NAPS] = False, 0
 
 
-needs_naps = pytest.mark.skipif(not _wait.CAN_NAP or threads.cpus() < 2, reason="no naps here, or no CPU for two threads")
+needs_naps = pytest.mark.skipif(not _wait.CAN_NAP or pool.cpus() < 2, reason="no naps here, or no CPU for two threads")
 
 
 @needs_naps
 def test_workers_nap_where_the_caller_says_so(numbers):
     """And look out again for the next caller who does not."""
-    flags, pace = np.zeros(4, np.int64), threads.Pace()
+    flags, pace = np.zeros(4, np.int64), pool.Pace()
 
     def state_after_a_share():
         for _ in range(100):  # it looks out for half a millisecond, which may be over before this one looks
             flags[:] = 0
-            threads.over(meet, flags, 10**7, n=2, work=1 << 20)
-            until = time.perf_counter() + threads.SPIN / 5
+            pool.over(meet, flags, 10**7, n=2, work=1 << 20)
+            until = time.perf_counter() + pool.SPIN / 5
             while numbers[_share.DONE] != numbers[_share.POSTED] or time.perf_counter() < until:
                 pass
-            if numbers[_share.STATE] == (_share.NAPPING if threads._here.naps else _share.LOOKING):
+            if numbers[_share.STATE] == (_share.NAPPING if context.parked else _share.LOOKING):
                 break
         return numbers[_share.STATE]
 
@@ -365,12 +368,12 @@ def test_a_worker_is_woken_from_its_nap(numbers):
 
     def compiled():
         flags[:] = 0
-        threads.over(meet, flags, 10**7, n=2, work=1 << 20)
+        pool.over(meet, flags, 10**7, n=2, work=1 << 20)
         assert flags[:2].tolist() == [1, 1]
 
     def python():
         began.clear()
-        threads.over(other, n=2, work=1 << 20)
+        pool.over(other, n=2, work=1 << 20)
         assert began.is_set()
 
     for share in (compiled, python):
@@ -396,10 +399,10 @@ class Work:
     """Times of a piece of work by how it is done, and how it was done."""
 
     def __init__(self, monkeypatch, **seconds):
-        self.now, self.ways, self.pace = 0.0, [], threads.Pace()
+        self.now, self.ways, self.pace = 0.0, [], pool.Pace()
         self.seconds, self.share, self.worked = seconds, 1.0, 0.0
         clocks = {"perf_counter": lambda: self.now, "thread_time": lambda: self.worked}
-        monkeypatch.setattr(threads, "time", type("time", (), clocks))
+        monkeypatch.setattr(pool, "time", type("time", (), clocks))
 
     def __call__(self, times, **seconds):
         """How many of so many times it is done alone."""
@@ -407,31 +410,31 @@ class Work:
         before = len(self.ways)
         for _ in range(times):
             with self.pace:
-                self.ways.append(threads._here.alone)
-                taken = self.seconds["alone" if threads._here.alone else "together"]
+                self.ways.append(context.alone)
+                taken = self.seconds["alone" if context.alone else "together"]
                 self.now, self.worked = self.now + taken, self.worked + self.share * taken
         return sum(self.ways[before:])
 
 
 def test_the_faster_way_is_taken(monkeypatch):
     work = Work(monkeypatch, together=2.0, alone=3.0)
-    assert work(1000) <= 5 * threads.TRIAL
-    assert 0 < work(1000) <= 5 * threads.TRIAL
+    assert work(1000) <= 5 * pool.TRIAL
+    assert 0 < work(1000) <= 5 * pool.TRIAL
     assert work(1, together=40.0) == 0  # a hiccup
-    assert work(100, together=2.0) <= threads.TRIAL
+    assert work(100, together=2.0) <= pool.TRIAL
     assert work(100, together=6.0) >= 80  # it shows at once
-    assert work(1000) >= 1000 - 6 * threads.TRIAL
+    assert work(1000) >= 1000 - 6 * pool.TRIAL
     assert work(3000, together=2.0) < 2500  # and that it is over, sooner or later
-    assert work(1000) <= 6 * threads.TRIAL
+    assert work(1000) <= 6 * pool.TRIAL
     work = Work(monkeypatch, together=2.0, alone=2.1)
-    assert work(1000) <= 1000 * (threads.TRIAL + 1) / threads.OFTEN
+    assert work(1000) <= 1000 * (pool.TRIAL + 1) / pool.OFTEN
 
 
 def test_what_comes_first_does_not_count(monkeypatch):
     """Kernels are compiled then."""
     work = Work(monkeypatch, together=2e4, alone=3.0)
     work(1)
-    assert work(500, together=2.0) <= 4 * threads.TRIAL
+    assert work(500, together=2.0) <= 4 * pool.TRIAL
 
 
 def test_workers_nap_where_the_caller_waits_for_a_cpu(monkeypatch):
@@ -454,9 +457,9 @@ def test_workers_nap_where_the_caller_waits_for_a_cpu(monkeypatch):
 def test_a_busy_machine_is_known_by_the_callers_clock():
     """One process more than there are CPUs, and this one."""
     code = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(10**5))"
-    busy = [subprocess.Popen([sys.executable, "-c", code, str(os.getpid())]) for _ in range(threads.cpus() + 1)]
+    busy = [subprocess.Popen([sys.executable, "-c", code, str(os.getpid())]) for _ in range(pool.cpus() + 1)]
     try:
-        pace, until = threads.Pace(), time.perf_counter() + 30
+        pace, until = pool.Pace(), time.perf_counter() + 30
         while not pace.naps and time.perf_counter() < until:
             with pace:
                 sum(range(10**5))
@@ -468,24 +471,24 @@ def test_a_busy_machine_is_known_by_the_callers_clock():
 
 
 def test_whoever_goes_alone_has_no_worker(numbers, monkeypatch):
-    pace, flags = threads.Pace(), np.zeros(4, np.int64)
+    pace, flags = pool.Pace(), np.zeros(4, np.int64)
     pace.alone = True
-    row, _memory = threads.pack(meet, (flags, 1000), 2, 1 << 20, 1)
+    row, _memory = pool.pack(meet, (flags, 1000), 2, 1 << 20, 1)
     posted = numbers[_share.POSTED]
     with contextlib.suppress(ZeroDivisionError), pace:
-        threads.over(meet, flags, 1000, n=2, work=1 << 20)
-        threads.run(np.array([row], np.int64), 2)
+        pool.over(meet, flags, 1000, n=2, work=1 << 20)
+        pool.run(np.array([row], np.int64), 2)
         raise ZeroDivisionError
     assert numbers[_share.POSTED] == posted
     assert not pace.seconds
-    threads.over(meet, flags, 1000, n=2, work=1 << 20)
+    pool.over(meet, flags, 1000, n=2, work=1 << 20)
     assert numbers[_share.POSTED] == posted + 1
 
 
 @pytest.mark.parametrize("overridden", [False, True])
 def test_training_takes_its_steps_by_the_faster_way(monkeypatch, overridden):
-    begun, enter = [], threads.Pace.__enter__
-    monkeypatch.setattr(threads.Pace, "__enter__", lambda self: begun.append(self) or enter(self))
+    begun, enter = [], pool.Pace.__enter__
+    monkeypatch.setattr(pool.Pace, "__enter__", lambda self: begun.append(self) or enter(self))
     x = np.random.default_rng(0).random((40, 6), np.float32)
     model = models.VAE(6, 2, hidden=(4,))
 
@@ -508,11 +511,11 @@ def test_each_runs_items_at_once_in_the_callers_context(monkeypatch):
         return threading.get_ident(), item**2, np.geterr()["over"]
 
     with np.errstate(over="raise"):
-        found = threads.each(compute, [1, 2, 3])
+        found = pool.each(compute, [1, 2, 3])
     assert [square for _, square, _ in found] == [1, 4, 9]
     assert len({thread for thread, _, _ in found}) == 3
     assert {over for _, _, over in found} == {"raise"}
-    assert threads.each(str, []) == []
+    assert pool.each(str, []) == []
 
 
 def test_each_raises_what_the_first_item_raises(monkeypatch):
@@ -523,7 +526,7 @@ def test_each_raises_what_the_first_item_raises(monkeypatch):
             raise ValueError(item)
 
     with pytest.raises(ValueError, match="1"):
-        threads.each(compute, [0, 1, 2])
+        pool.each(compute, [0, 1, 2])
 
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["at work", "waiting"])
@@ -538,7 +541,7 @@ def test_an_interrupt_ends_what_the_others_do_and_keeps_the_pool(waiting, monkey
         try:
             until = time.monotonic() + 30
             while time.monotonic() < until and not (item == 0 and waiting and began.is_set()):
-                threads.go_on()
+                pool.go_on()
                 time.sleep(1e-3)
         finally:
             ends.append(item)
@@ -551,17 +554,17 @@ def test_an_interrupt_ends_what_the_others_do_and_keeps_the_pool(waiting, monkey
     threading.Thread(target=interrupt).start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        threads.each(compute, [0, 1])
+        pool.each(compute, [0, 1])
     assert time.monotonic() - start < 20
     assert sorted(ends) == [0, 1]
-    assert len(threads._idle) == len(threads._workers)
-    threads.go_on()  # it stops nothing that comes later
-    assert threads.each(str, [0, 1]) == ["0", "1"]
+    assert len(pool._idle) == len(pool._workers)
+    pool.go_on()  # it stops nothing that comes later
+    assert pool.each(str, [0, 1]) == ["0", "1"]
 
 
 def test_stress_from_many_threads(monkeypatch):
     """Nothing is lost, nothing runs twice, whoever takes whose worker."""
-    monkeypatch.setenv(threads.VARIABLE, "4")
+    monkeypatch.setenv(pool.VARIABLE, "4")
     wrong = []
 
     def work(seed):
@@ -573,7 +576,7 @@ def test_stress_from_many_threads(monkeypatch):
         for i in range(300):
             n = 1 + (seed * 31 + i * 7) % 64
             counts[:] = 0
-            threads.over(kernel, counts, n=n, work=1 << 30)
+            pool.over(kernel, counts, n=n, work=1 << 30)
             if not (counts[:n] == 1).all() or counts[n:].any():
                 wrong.append((seed, i))
 
@@ -596,7 +599,7 @@ def test_what_packed_arguments_can_be():
     """For a list of launches there is place for arrays and numbers."""
     x = np.zeros(4)
     with pytest.raises(TypeError, match="add_pair: an argument is tuple, expected an array or a number"):
-        threads.pack(add_pair, (x, (1.0, 2.0)), n=4, work=4, step=1)
+        pool.pack(add_pair, (x, (1.0, 2.0)), n=4, work=4, step=1)
 
 
 @kernel
@@ -615,7 +618,7 @@ def test_packed_arguments_of_every_kind(numbers):
     add_numbers(expected[:1500], y, *numbers, 0, 1500)
     for work in (1, 1 << 20):
         x = np.zeros(1500, np.complex128)
-        row, memory = threads.pack(add_numbers, (x, y, *numbers), n=1500, work=work, step=4)
+        row, memory = pool.pack(add_numbers, (x, y, *numbers), n=1500, work=work, step=4)
         assert len(memory) == 7 + 9 + 8
-        threads.run(np.array([row, row], np.int64), row[-1])
+        pool.run(np.array([row, row], np.int64), row[-1])
         np.testing.assert_array_equal(x, 2 * expected[:1500])

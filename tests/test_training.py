@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gvae import data, memory, models, nn, random, threads
+from gvae import models, nn, random
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, ShapeError
 from gvae.evaluation import evaluate
 from gvae.kernels.cpu import _products
 from gvae.objectives import ELBO, ImportanceWeighted
 from gvae.optim import Adam, RowAdam
+from gvae.runtime import memory, pool
 from gvae.training import RunFolder, Trainer, load_checkpoint, save_checkpoint, train
 
 KEY = random.key(0)
@@ -392,7 +393,7 @@ def test_evaluation_keeps_to_its_memory():
     settings = {"samples": 300, "key": random.key(1)}
     expected = evaluate(model, params, Table(x), **settings)
     for budget in (2, 5):
-        memory.clear()
+        memory.clear_memory()
         tracemalloc.start()
         got = evaluate(model, params, Table(x), memory=budget, **settings)
         peak = tracemalloc.get_traced_memory()[1]
@@ -406,12 +407,12 @@ def test_evaluation_keeps_to_its_memory():
 
 def test_threads_share_the_memory_of_an_evaluation(monkeypatch):
     budget = 6  # with which each of them alone would take all of it
-    monkeypatch.setenv(threads.VARIABLE, "2")
+    monkeypatch.setenv(pool.VARIABLE, "2")
     model = models.VAE(784, 16, hidden=(100,))
     params = model.init(random.key(0))
     x = (np.random.default_rng(0).uniform(size=(400, 784)) < 0.2).astype(np.float32)
     evaluate(model, params, Table(x), samples=300, memory=budget)
-    memory.clear()
+    memory.clear_memory()
     tracemalloc.start()
     evaluate(model, params, Table(x), samples=300, memory=budget)
     peak = tracemalloc.get_traced_memory()[1]
@@ -423,13 +424,13 @@ def test_threads_share_the_memory_of_an_evaluation(monkeypatch):
 def test_a_step_allocates_nothing_large_in_the_long_run(how, monkeypatch):
     """All arrays of some size lie in memory that the steps before have used; kernels have some to work in, however large
     the batch."""
-    monkeypatch.setenv(threads.VARIABLE, "1")  # one kernel at a time
+    monkeypatch.setenv(pool.VARIABLE, "1")  # one kernel at a time
     model = models.VAE(784, 16, posterior="chain", hidden=(100,))
     trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, **how)
     batch = Table((np.random.default_rng(0).uniform(size=(50, 784)) < 0.2).astype(np.float32)).batch(np.arange(50), KEY)
     for _ in range(5):
         trainer.step(batch)
-    memory.clear()
+    memory.clear_memory()
     tracemalloc.start()
     peaks = []
     for _ in range(4):
@@ -451,7 +452,7 @@ def test_memory_of_a_step_is_near_what_must_exist(programs):
     trainer = Trainer(model, objective=ImportanceWeighted(), samples=50, programs=programs)
     batch = Table((np.random.default_rng(0).uniform(size=(100, 784)) < 0.2).astype(np.float32)).batch(np.arange(100), KEY)
     trainer.step(Table(np.zeros((2, 784), np.float32)).batch(np.arange(2), KEY))  # compiles
-    memory.clear()
+    memory.clear_memory()
     gc.collect()
     tracemalloc.start()
     peaks = []
@@ -474,7 +475,7 @@ def test_launches_need_no_more_memory_than_python():
         trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, programs=programs)
         trainer.step(table.batch(np.arange(70), KEY))  # compiles
         trainer = Trainer(model, objective=ImportanceWeighted(), samples=20, programs=programs)
-        memory.clear()
+        memory.clear_memory()
         gc.collect()
         tracemalloc.start()
         for i in range(8):
@@ -498,12 +499,11 @@ def test_evaluation_needs_samples():
 def test_the_plain_step_has_the_bits_of_the_trainers(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
     plain = importlib.import_module("plain_step")
-    digits = data.load("digits").train
     model = models.VAE(64, plain.LATENT, posterior="chain", observation="bernoulli", hidden=(32,))
     trainer = Trainer(model, seed=1)
     for step, (bound, parameters) in enumerate(plain.train(3)):
-        x = (digits[step * plain.ROWS :][: plain.ROWS] > 0.5).astype(np.float32)
-        assert trainer.step(Table(x).batch(np.arange(len(x)), KEY))["bound"] == bound
+        batch = Table(plain.images(step)).batch(np.arange(plain.ROWS), KEY)
+        assert trainer.step(batch)["bound"] == bound
         assert parameters.keys() == trainer.parameters.keys()
         for name, value in parameters.items():
             np.testing.assert_array_equal(value, trainer.parameters[name])

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import gvae
-from gvae import ahead, cli, threads, warmup
+from gvae import ahead, cli, warmup
 from gvae.errors import GvaeError
 from gvae.kernels.cpu import banded
+from gvae.runtime import pool
 
 FIRST_KL = """
 import time
@@ -70,7 +71,7 @@ def test_what_it_says(warm):
 
 def test_several_processes_share_nearly_all_kernels(monkeypatch):
     """Those of a rehearsal. It does not come to what one long system needs, which is known once its pivots are looked at."""
-    monkeypatch.setattr(threads, "SHARE", 1)
+    monkeypatch.setattr(pool, "SHARE", 1)
     for dtype in (np.float32, np.float64):
         calls = ahead.rehearsed(*warmup._uses(np.dtype(dtype)))
         rehearsed = {f"{module.rpartition('.')[2]}.{name}" for module, name, _ in calls}

@@ -240,7 +240,8 @@ def bits_and_memory(case: Any, n: int) -> dict[str, Any]:
 def gvae_pass(case: Any, programs: bool = True, batches: int = 50) -> Iterator[Callable[[], Any]]:
     """Steps as `train` makes them, on passes over a table on the device: each gathers its rows as well, and every 50th
     uploads the numbers of the next 50. Returns the trainer."""
-    from gvae import data, dispatch, random
+    from gvae import data, random
+    from gvae.runtime import device
     from gvae.training.program import Pass
 
     trainer = gvae_trainer(case, programs=programs)
@@ -253,7 +254,7 @@ def gvae_pass(case: Any, programs: bool = True, batches: int = 50) -> Iterator[C
                 passing.step(i)
                 yield trainer
 
-    with dispatch.stream("cuda"):
+    with device.stream("cuda"):
         step = partial(next, steps())
         for _ in range(6):
             step()

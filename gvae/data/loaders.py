@@ -15,16 +15,15 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from gvae import threads
 from gvae.distributions import Support
 from gvae.errors import DataError, DependencyError
+from gvae.runtime import pool
 
 __all__ = ["Dataset", "check_finite", "check_support", "dataset_names", "load"]
 
@@ -196,8 +195,7 @@ def _scaled(x, dtype):
         rows = slice(first, first + 1000)
         np.divide(x[rows], 255, out=out[rows], dtype=dtype)
 
-    with ThreadPoolExecutor(threads.cpus()) as pool:
-        list(pool.map(scale, range(0, len(x), 1000)))
+    pool.each(scale, range(0, len(x), 1000))
     return out
 
 

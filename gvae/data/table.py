@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, random
+from gvae import random
 from gvae.data.standardization import Standardization
 from gvae.errors import ConfigError, DataError
 from gvae.ops.sparse import is_csr
+from gvae.runtime import device
+from gvae.runtime.device import to_device
 
 __all__ = ["BINARIZATIONS", "Batch", "Table"]
 
@@ -88,7 +90,7 @@ class Table:
 
     def to(self, device: str) -> Table:
         """The same rows on a device, "cpu" or "cuda"; itself if they are there. Raises DeviceError."""
-        moved = {name: dispatch.to_device(column, device) for name, column in self.columns.items()}
+        moved = {name: to_device(column, device) for name, column in self.columns.items()}
         if all(moved[name] is column for name, column in self.columns.items()):
             return self
         table = Table(**moved)
@@ -106,13 +108,13 @@ class Table:
             u = random.uniform(key, x.shape, x.dtype, x)
             columns["x"] = (x * (self.dequantize - 1) + u) / x.dtype.type(self.dequantize)
             if self._drawn_units is not None:
-                location, scale = (dispatch.beside(a, x) for a in self._drawn_units)
+                location, scale = (device.beside(a, x) for a in self._drawn_units)
                 columns["x"] = (columns["x"] - location) / scale
         return Batch(columns, index, columns.get("weight"))
 
     def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
         """All rows once, in `order` (None: as they stand), in batches; the last may be smaller. Each batch's binarization
         has a key of its own, so that the pass is a function of (key, batch_size, order), and may begin at any batch."""
-        order = dispatch.beside(np.arange(len(self)) if order is None else order, self.columns["x"])
+        order = device.beside(np.arange(len(self)) if order is None else order, self.columns["x"])
         for i in range(first, -(-len(order) // batch_size)):
             yield self.batch(order[i * batch_size : (i + 1) * batch_size], random.fold_in(key, i))

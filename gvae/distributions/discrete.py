@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, random
+from gvae import random
 from gvae.autodiff import primitive, value_of
 from gvae.distributions.base import Distribution, Support
 from gvae.errors import BoundsError
 from gvae.ops import arrays, dense, elementwise, likelihoods
+from gvae.runtime import device
 
 __all__ = [
     "BernoulliDistribution",
@@ -44,7 +45,7 @@ class Independent(Distribution):
 
     def covariance(self):
         variance = value_of(self.variance())
-        return variance[..., None] * dispatch.namespace(variance).eye(self.n, dtype=variance.dtype)
+        return variance[..., None] * device.namespace(variance).eye(self.n, dtype=variance.dtype)
 
 
 class BernoulliDistribution(Independent):
@@ -102,7 +103,7 @@ class BernoulliDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        return BernoulliDistribution(dispatch.zeros(self.n, self.logits.dtype, self.logits))
+        return BernoulliDistribution(device.zeros(self.n, self.logits.dtype, self.logits))
 
     def kl(self, p=None):
         if p is None:
@@ -148,7 +149,7 @@ class CategoricalDistribution(Independent):
         return arrays.sum(p * elementwise.square(elementwise.subtract(c, self.mean[..., None])), axis=-1)
 
     def _classes(self) -> Any:
-        return dispatch.namespace(self.logits).arange(self.logits.shape[-1], dtype=self.logits.dtype)
+        return device.namespace(self.logits).arange(self.logits.shape[-1], dtype=self.logits.dtype)
 
     def _moment(self, values: np.ndarray) -> Any:
         return arrays.sum(elementwise.multiply(elementwise.exp(self.log_probabilities()), values), axis=-1)
@@ -168,7 +169,7 @@ class CategoricalDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        return CategoricalDistribution(dispatch.zeros(self.logits.shape[-2:], self.logits.dtype, self.logits))
+        return CategoricalDistribution(device.zeros(self.logits.shape[-2:], self.logits.dtype, self.logits))
 
     def kl(self, p=None):
         if p is None:
@@ -183,13 +184,13 @@ class CategoricalDistribution(Independent):
 @functools.partial(primitive, differentiable=False)
 def _one_hot(x, *, classes):
     """1 at place x of `classes`, along a new last axis; nothing is 1 for what is no class, so that is refused."""
-    return dispatch.foreign(_checked_one_hot, x, classes)  # which looks at values, in every launch as well
+    return device.foreign(_checked_one_hot, x, classes)  # which looks at values, in every launch as well
 
 
 def _checked_one_hot(x, classes):
     if x.size and not 0 <= x.min() <= x.max() < classes:
         raise BoundsError(f"categorical: x has values {x.min():g} .. {x.max():g}, expected 0 .. {classes - 1}")
-    return (x[..., None] == dispatch.namespace(x).arange(classes, dtype=x.dtype)).astype(x.dtype)
+    return (x[..., None] == device.namespace(x).arange(classes, dtype=x.dtype)).astype(x.dtype)
 
 
 class PoissonDistribution(Independent):
@@ -214,9 +215,9 @@ class PoissonDistribution(Independent):
 
     def sample(self, noise):
         rate, u = _on_host(self.mean, noise)
-        special = dispatch.special(u)
+        special = device.special(u)
         k = _count(special.pdtrik(u, rate), u, lambda k: special.pdtr(k, rate))
-        return dispatch.beside(k.astype(noise.dtype), noise)
+        return device.beside(k.astype(noise.dtype), noise)
 
     def _log_terms(self, x):
         log_joint = elementwise.subtract(elementwise.multiply(x, self.log_rate), elementwise.exp(self.log_rate))
@@ -227,7 +228,7 @@ class PoissonDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        return PoissonDistribution(dispatch.zeros(self.n, self.log_rate.dtype, self.log_rate))
+        return PoissonDistribution(device.zeros(self.n, self.log_rate.dtype, self.log_rate))
 
     def kl(self, p=None):
         p = self.standard if p is None else p
@@ -264,9 +265,9 @@ class NegativeBinomialDistribution(Independent):
     def sample(self, noise):
         log_m, log_r, u = _on_host(self.log_mean, self.log_r, noise)
         m, r = np.exp(log_m), np.exp(log_r)
-        special, p = dispatch.special(u), r / (r + m)
+        special, p = device.special(u), r / (r + m)
         k = _count(special.nbdtrik(u, r, p), u, lambda k: special.betainc(r, k + 1, p))
-        return dispatch.beside(k.astype(noise.dtype), noise)
+        return device.beside(k.astype(noise.dtype), noise)
 
     def _log_terms(self, x):
         r = elementwise.exp(self.log_r)
@@ -281,7 +282,7 @@ class NegativeBinomialDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        zero = dispatch.zeros(self.n, self.log_mean.dtype, self.log_mean)
+        zero = device.zeros(self.n, self.log_mean.dtype, self.log_mean)
         return NegativeBinomialDistribution(zero, zero)
 
     def kl(self, p=None):
@@ -290,7 +291,7 @@ class NegativeBinomialDistribution(Independent):
 
 def _on_host(*arrays: Any) -> tuple[np.ndarray, ...]:
     """In host memory and float64: CuPy does not have the inverses of these distribution functions."""
-    return tuple(dispatch.to_host(value_of(a)).astype(np.float64) for a in arrays)
+    return tuple(device.to_host(value_of(a)).astype(np.float64) for a in arrays)
 
 
 def _count(guess: Any, u: Any, cdf: Any) -> Any:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, random
+from gvae import random
 from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution
 from gvae.errors import ConfigError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank
+from gvae.runtime import device
 
 __all__ = ["AR1Gaussian", "BandedGaussian", "DenseGaussian", "DiagonalGaussian", "LowRankGaussian"]
 
@@ -27,7 +28,7 @@ class _Gaussian(Distribution):
 
     @property
     def standard(self) -> Distribution:
-        zero = dispatch.namespace(self.mean).zeros(self.n, self.mean.dtype)
+        zero = device.namespace(self.mean).zeros(self.n, self.mean.dtype)
         return DiagonalGaussian(zero, zero)
 
     def logdet_covariance(self) -> Any:
@@ -94,7 +95,7 @@ class DiagonalGaussian(_Gaussian):
         return elementwise.exp(2 * self.log_scale)
 
     def covariance(self):
-        return value_of(self.variance())[..., None] * dispatch.namespace(self.mean).eye(self.n, dtype=self.mean.dtype)
+        return value_of(self.variance())[..., None] * device.namespace(self.mean).eye(self.n, dtype=self.mean.dtype)
 
     def _kl_standard(self):
         return gaussian.kl_divergence_diagonal(self.mean, self.log_scale)
@@ -173,7 +174,7 @@ class AR1Gaussian(_Gaussian):
         return arrays.broadcast_to(self.ar1_variance[..., None], shape=(*self.ar1_variance.shape, self.n))
 
     def covariance(self):
-        i = dispatch.namespace(self.rho).arange(self.n)
+        i = device.namespace(self.rho).arange(self.n)
         lag = np.abs(i[:, None] - i)
         return value_of(self.ar1_variance)[..., None, None] * value_of(self.rho)[..., None, None] ** lag
 
@@ -209,7 +210,7 @@ class LowRankGaussian(_Gaussian):
 
     def covariance(self):
         d, u = value_of(self.d), value_of(self.u)
-        identity = dispatch.namespace(d).eye(self.n, dtype=d.dtype)
+        identity = device.namespace(d).eye(self.n, dtype=d.dtype)
         return np.linalg.inv(d[..., None] * identity + u.swapaxes(-1, -2) @ u)
 
     def _kl_standard(self):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution, Support
 from gvae.distributions.discrete import Independent
 from gvae.ops import arrays, elementwise
+from gvae.runtime import device
 
 __all__ = ["BetaDistribution", "ContinuousBernoulliDistribution", "LogitNormal"]
 
@@ -42,7 +42,7 @@ class BetaDistribution(Independent):
     def sample(self, noise):
         a, b = (np.exp(value_of(v).astype(np.float64)) for v in (self.log_a, self.log_b))
         info = np.finfo(noise.dtype)
-        x = dispatch.special(a).betaincinv(a, b, noise.astype(np.float64))
+        x = device.special(a).betaincinv(a, b, noise.astype(np.float64))
         return np.clip(x, info.tiny, 1 - info.epsneg).astype(noise.dtype)
 
     def _log_terms(self, x):
@@ -59,7 +59,7 @@ class BetaDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        zero = dispatch.zeros(self.n, self.log_a.dtype, self.log_a)
+        zero = device.zeros(self.n, self.log_a.dtype, self.log_a)
         return BetaDistribution(zero, zero)
 
     def kl(self, p=None):
@@ -123,7 +123,7 @@ class ContinuousBernoulliDistribution(Independent):
 
     @property
     def standard(self) -> Distribution:
-        return ContinuousBernoulliDistribution(dispatch.zeros(self.n, self.logits.dtype, self.logits))
+        return ContinuousBernoulliDistribution(device.zeros(self.n, self.logits.dtype, self.logits))
 
     def kl(self, p=None):
         p = self.standard if p is None else p

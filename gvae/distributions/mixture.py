@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, random
+from gvae import random
 from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution
 from gvae.distributions.gaussians import DiagonalGaussian
 from gvae.ops import arrays, elementwise
+from gvae.runtime import device
 
 __all__ = ["GaussianMixture"]
 
@@ -49,7 +50,7 @@ class GaussianMixture(Distribution):
     def sample(self, noise):
         mean, log_scale = value_of(self.components.mean), value_of(self.components.log_scale)
         edges = np.cumsum(np.exp(value_of(self.log_weights())), axis=-1)[..., :-1]
-        u = dispatch.special(noise).ndtr(noise[..., 0])
+        u = device.special(noise).ndtr(noise[..., 0])
         chosen = (u[..., None] >= edges).sum(axis=-1)[..., None, None]
 
         def pick(a: np.ndarray) -> np.ndarray:
@@ -77,11 +78,11 @@ class GaussianMixture(Distribution):
         weights, deviation = np.exp(value_of(self.log_weights())), value_of(self.components.mean - self.mean[..., None, :])
         between = np.einsum("...c,...ci,...cj->...ij", weights, deviation, deviation)
         within = value_of(self._average(self.components.variance()))
-        return between + within[..., None] * dispatch.namespace(within).eye(self.n, dtype=within.dtype)
+        return between + within[..., None] * device.namespace(within).eye(self.n, dtype=within.dtype)
 
     @property
     def standard(self) -> Distribution:
-        return DiagonalGaussian(*(dispatch.zeros(self.n, self.logits.dtype, self.logits) for _ in range(2)))
+        return DiagonalGaussian(*(device.zeros(self.n, self.logits.dtype, self.logits) for _ in range(2)))
 
     def kl(self, p=None):
         return None

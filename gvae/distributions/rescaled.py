@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution
 from gvae.ops import elementwise
+from gvae.runtime import device
 
 __all__ = ["Rescaled"]
 
@@ -43,7 +43,7 @@ class Rescaled(Distribution):
         if reduce:
             return elementwise.subtract(log_density, float(log_scale.sum()))
         log_scale = log_scale.astype(log_density.dtype)
-        return elementwise.subtract(log_density, dispatch.beside(log_scale, value_of(log_density)))
+        return elementwise.subtract(log_density, device.beside(log_scale, value_of(log_density)))
 
     def log_prob(self, y, reduce=True):
         return self._per_unit(self.base.log_prob(y, reduce), reduce)

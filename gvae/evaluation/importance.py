@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, random, threads
-from gvae import memory as memory_pool
+from gvae import random
 from gvae.data import Batch
 from gvae.errors import ConfigError, NonFiniteError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.pareto import UNRELIABLE, Tail
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import Terms
+from gvae.runtime import device, pool
+from gvae.runtime import memory as memory_pool
 
 __all__ = ["COLUMNS", "Evaluation", "Sampler", "Weights", "importance_sampling", "sampling_error", "standard_error"]
 
@@ -106,8 +107,8 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
     row with a weight that is NaN or infinite, or whose weights are all zero.
     """
     samples = whole("samples", samples)
-    on_device = any(dispatch.is_cuda(values) for values in subject.parameters.values())
-    at_once = 1 if on_device else min(threads.count(), -(-len(subject.table) // subject.batch_size))
+    on_device = any(device.is_cuda(values) for values in subject.parameters.values())
+    at_once = 1 if on_device else min(pool.count(), -(-len(subject.table) // subject.batch_size))
     sampler = Sampler(subject, samples, memory, streams.IMPORTANCE, at_once)
     settings = {"samples": samples, "rows_at_once": ROWS_AT_ONCE}
     columns: dict[str, Any] = subject.each("importance sampling", sampler, settings=settings, at_once=at_once)
@@ -138,7 +139,7 @@ class Sampler:
                 noise = self._noise(i, c, batch, k)
                 parts = -(-k // self.part)
                 if k != self.last:  # blocks that fit parts of another size would lie idle beside those of this one
-                    memory_pool.clear()
+                    memory_pool.clear_memory()
                     self.last = k
                 # large ones first: their memory serves again
                 cuts = [i * (k // parts) + min(i, k % parts) for i in range(parts + 1)]
@@ -164,7 +165,7 @@ class Sampler:
 
         def peak(samples: int) -> int:
             nonlocal floor
-            memory_pool.clear()  # so that what would be used again is counted
+            memory_pool.clear_memory()  # so that what would be used again is counted
             part = {name: draws[:samples] for name, draws in noise.items()}
             floor = min(floor, tracemalloc.get_traced_memory()[0])
             tracemalloc.reset_peak()
@@ -184,7 +185,7 @@ class Sampler:
             several = max(1, min(most, int(share / one / 2)))
             part = int(share * several / (max(peak(several), peak(several)) - floor))
         finally:
-            memory_pool.clear()
+            memory_pool.clear_memory()
             if not tracing:
                 tracemalloc.stop()
         if part < 1:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random, threads
+from gvae import random
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
+from gvae.runtime import pool
 from gvae.training import infer
 
 __all__ = ["Subject", "whole"]
@@ -71,7 +72,7 @@ class Subject:
 
     def terms(self, batch: Batch, noise: Mapping[str, Any], instead: Mapping[str, Any] | None = None) -> Any:
         """What the model says about a batch; `instead` goes before the parameters of the same names."""
-        threads.go_on()
+        pool.go_on()
         return self.model.terms(self.parameters | self.own(batch) | dict(instead or {}), self.state, batch, noise)
 
     def optional(self, method: str, measure: str) -> Callable:
@@ -125,7 +126,7 @@ class Subject:
         tasks = ((i, batch) for i, batch in batches if int(batch.index[-1]) >= done)
         try:
             while group := list(itertools.islice(tasks, at_once)):
-                for (_, batch), found in zip(group, threads.each(one, group), strict=True):
+                for (_, batch), found in zip(group, pool.each(one, group), strict=True):
                     for name, values in found.items():
                         columns.setdefault(name, []).append(values)
                     if bar is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, graphs, random
+from gvae import graphs, random
 from gvae.distributions import (
     AR1Gaussian,
     BandedGaussian,
@@ -20,6 +20,7 @@ from gvae.distributions import (
 from gvae.errors import ConfigError
 from gvae.families.base import LOG_SCALE, Family
 from gvae.ops import arrays, banded, elementwise
+from gvae.runtime import device
 
 __all__ = [
     "AR1",
@@ -145,7 +146,7 @@ class Dominant(Located):
     def at(self, mean, rest):
         n, offsets = self.n, self.graph.offsets
         a = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
-        zero = dispatch.zeros((*rest.shape[:-1], 1, n), rest.dtype, rest)
+        zero = device.zeros((*rest.shape[:-1], 1, n), rest.dtype, rest)
         diagonal, rows = 1.0, {}
         if len(offsets) > 1:
             w = arrays.place(elementwise.bounded(rest[..., n:], limit=EDGE), index=self._edges, size=(len(offsets) - 1) * n)
@@ -161,7 +162,7 @@ class Dominant(Located):
 
 
 def _constant(positions: np.ndarray) -> np.ndarray:
-    """Positions that never change: a device needs them once (see dispatch.beside)."""
+    """Positions that never change: a device needs them once (see device.beside)."""
     positions.flags.writeable = False
     return positions
 
@@ -170,7 +171,7 @@ def _shift(x: Any, o: int) -> Any:
     """y_j = x_(j - o), zero where there is none: moved o places up (o > 0) or down the last axis."""
     n = x.shape[-1]
     size = min(abs(o), n)
-    pad = dispatch.zeros((*x.shape[:-1], size), x.dtype, x)
+    pad = device.zeros((*x.shape[:-1], size), x.dtype, x)
     parts = [pad, x[..., : n - size]] if o > 0 else [x[..., size:], pad]
     return arrays.concatenate(parts, axis=-1)
 
@@ -207,12 +208,12 @@ class RandomWalk(Located):
     def at(self, mean, rest):
         n = self.n
         start, step = (elementwise.exp(2 * elementwise.bounded(rest[..., i : i + 1], limit=LOG_SCALE)) for i in (0, 1))
-        v = start + step * dispatch.namespace(rest).arange(n, dtype=rest.dtype)
+        v = start + step * device.namespace(rest).arange(n, dtype=rest.dtype)
         if n == 1:
             return BandedGaussian(mean, elementwise.power(v, -0.5)[..., None, :], (0,), check=False)
         kept = v[..., :-1] / v[..., 1:]
         pivots = arrays.concatenate([elementwise.power(kept * step, -0.5), elementwise.power(v[..., -1:], -0.5)], axis=-1)
-        zero = dispatch.zeros((*rest.shape[:-1], 1), rest.dtype, rest)
+        zero = device.zeros((*rest.shape[:-1], 1), rest.dtype, rest)
         below = arrays.concatenate([-(kept * pivots[..., :-1]), zero], axis=-1)
         return BandedGaussian(mean, arrays.stack([pivots, below], axis=-2), (0, 1), check=False)
 

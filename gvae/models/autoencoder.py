@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gvae import dispatch
 from gvae.models.parts import Penalty
 from gvae.models.vae import VAE
 from gvae.objectives import Terms
+from gvae.runtime import device
 
 __all__ = ["Autoencoder"]
 
@@ -25,4 +25,4 @@ class Autoencoder(VAE):
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
         z = self.encoder(params, batch.x).mean[None]
-        return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Penalty(dispatch.zeros(len(batch), self.dtype, z))])
+        return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Penalty(device.zeros(len(batch), self.dtype, z))])

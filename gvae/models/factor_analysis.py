@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gvae import dispatch, families, random
+from gvae import families, random
 from gvae.checks import check_shapes
 from gvae.distributions import DenseGaussian
 from gvae.errors import ConfigError, DataError
@@ -24,6 +24,7 @@ from gvae.families.gaussians import unbounded
 from gvae.models.vae import VAE
 from gvae.ops import elementwise
 from gvae.ops.banded import LOG_2PI
+from gvae.runtime import device
 
 __all__ = ["FactorAnalysis", "FactorAnalysisEM", "LinearVAE"]
 
@@ -184,14 +185,14 @@ class FactorAnalysisEM(LinearVAE):
         return self._with_encoder(_decoder(super().init(key)))
 
     def update(self, params, batch):
-        x = np.asarray(dispatch.to_host(batch.x), np.float64)
+        x = np.asarray(device.to_host(batch.x), np.float64)
         if len(x) != self.n_rows:
             raise ConfigError(f"FactorAnalysisEM: a batch of {len(x)} rows, expected all {self.n_rows}: EM takes no part")
         b = x.mean(axis=0)  # the best one, whatever W and psi
         e = x - b
-        model = _decoder({name: dispatch.to_host(value) for name, value in params.items()})
+        model = _decoder({name: device.to_host(value) for name, value in params.items()})
         moved = self._with_encoder(replace(model, b=b).step(e.T @ e / len(x), FLOOR))
-        return {name: dispatch.beside(value, batch.x) for name, value in moved.items()}
+        return {name: device.beside(value, batch.x) for name, value in moved.items()}
 
     def _with_encoder(self, model: FactorAnalysis) -> dict[str, np.ndarray]:
         params = {name: value.astype(self.dtype) for name, value in model.as_vae(str(self.posterior))[1].items()}

@@ -7,13 +7,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from gvae import dispatch
-from gvae.dispatch import LANES
+from gvae.runtime import device
+from gvae.runtime.device import LANES
 
 
 def flat(x, core: int):
     """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
-    lead, x = x.ndim - core, x if type(x) is np.ndarray and x.flags.carray else dispatch.plain(x)  # most need no call
+    lead, x = x.ndim - core, x if type(x) is np.ndarray and x.flags.carray else device.plain(x)  # most need no call
     return x if lead == 1 else x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 

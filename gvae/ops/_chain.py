@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.checks import caller_name
 from gvae.errors import ConfigError
+from gvae.runtime import device
 
 METHODS = ("systems", "segments")
 SHORTEST = 4096  # columns; below, no shape in the table gains
@@ -48,7 +48,7 @@ def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, like:
     if method is None:
         if not chain or N < SHORTEST:
             method = "systems"
-        elif dispatch.is_cuda(like):
+        elif device.is_cuda(like):
             method = "segments" if systems < MANY else "systems"
         else:
             method = _fastest(operation, like.dtype.name, systems, N)
@@ -59,8 +59,8 @@ def run(kind: str, chol: Any, b: Any, owner: Any, row: Any, b_row: Any, y: Any, 
     """Systems of chol (F, 2, N), b (Q, N), y (R, 1, N), or (R, 2, N) for the selected inverse, which does not read b:
     the t-th is y[row[t]] from b[b_row[t]] with the factor owner[t]. status (F,) receives the failing minors.
     """
-    kernels = dispatch.kernels_for("chain", chol, b)
-    if dispatch.is_cuda(chol):
+    kernels = device.kernels_for("chain", chol, b)
+    if device.is_cuda(chol):
         kernels.run(getattr(kernels, kind), chol, b, owner, row, b_row, y, status)
         return
     for f, r, q in zip(owner, row, b_row, strict=True):
@@ -79,7 +79,7 @@ def _one(kernels: Any, code: int, chol: Any, b: Any, y: Any) -> int:
     S = max(N - 1 - head, 0) // T
     end = head + S * T
     offset, gain, growth, incoming = np.empty((4, S), chol.dtype)
-    dispatch.launch("chain", "ends", chol, b, code, head, T, offset, gain, growth, n=S, work=S * T * 3, step=dispatch.LANES)
+    device.launch("chain", "ends", chol, b, code, head, T, offset, gain, growth, n=S, work=S * T * 3, step=device.LANES)
     limit = kernels.MAX_GROWTH_INVERSE if code == kernels.INVERSE else kernels.MAX_GROWTH
     if not np.max(growth, initial=0) <= limit:
         kernels.serial(chol, b, code, np.arange(2), y)
@@ -87,6 +87,6 @@ def _one(kernels: Any, code: int, chol: Any, b: Any, y: Any) -> int:
     before, after = ((0, head), (end, N)) if code == kernels.FORWARD else ((end, N), (0, head))
     kernels.rest(chol, b, code, *before, y)
     kernels.connect(offset, gain, code, y[0, head - 1 if code == kernels.FORWARD else end], incoming)
-    dispatch.launch("chain", "fill", chol, b, code, head, T, incoming, y, n=S, work=S * T * 4, step=dispatch.LANES)
+    device.launch("chain", "fill", chol, b, code, head, T, incoming, y, n=S, work=S * T * 4, step=device.LANES)
     kernels.rest(chol, b, code, *after, y)
     return 0

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gvae import dispatch
 from gvae.checks import caller_name, check_arrays
 from gvae.errors import ShapeError
 from gvae.ops import arrays
 from gvae.ops.banded import LOG_2PI, multiply_triangular_banded, solve_triangular_banded
 from gvae.ops.elementwise import add, exp, log, log1p, multiply, negative, square, subtract
+from gvae.runtime import device
 
 __all__ = ["kl_divergence_ar1", "log_prob_ar1", "logdet_ar1", "precision_factor_ar1", "sample_ar1"]
 
@@ -66,7 +66,7 @@ def precision_factor_ar1(variance: Any, rho: Any, N: int) -> Any:
     """
     check_arrays("variance: ..., rho: ...", variance=variance, rho=rho)
     _check_size(N)
-    earlier = (dispatch.namespace(rho).arange(N) < N - 1).astype(rho.dtype)
+    earlier = (device.namespace(rho).arange(N) < N - 1).astype(rho.dtype)
     log_ratio = 0.5 * (log1p(negative(rho)) + log1p(rho))
     pivots = exp(negative(add(0.5 * log(variance)[..., None], log_ratio[..., None] * earlier)))
     below = multiply(negative(rho)[..., None] * earlier, pivots)
@@ -81,11 +81,11 @@ def _check_size(N: Any) -> None:
 def _transition(rho: Any, N: int) -> Any:
     """The bidiagonal factor with 1 on the diagonal and -rho below, (..., 2, N)."""
     below = arrays.broadcast_to(negative(rho)[..., None], shape=(*rho.shape, N))
-    return arrays.stack([dispatch.namespace(rho).ones((*rho.shape, N), rho.dtype), below], axis=-2)
+    return arrays.stack([device.namespace(rho).ones((*rho.shape, N), rho.dtype), below], axis=-2)
 
 
 def _innovation_scales(variance: Any, rho: Any, N: int) -> Any:
     """sqrt(s) for the first variable, sqrt(s (1 - rho²)) for the others: (..., N)."""
     log_ratio = 0.5 * (log1p(negative(rho)) + log1p(rho))
-    later = (dispatch.namespace(rho).arange(N) > 0).astype(rho.dtype)
+    later = (device.namespace(rho).arange(N) > 0).astype(rho.dtype)
     return exp(0.5 * log(variance)[..., None] + log_ratio[..., None] * later)

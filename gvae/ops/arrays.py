@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.autodiff import Var, primitive
 from gvae.checks import caller_name, check_array, check_axes, check_axis, check_floating
 from gvae.errors import BoundsError, ShapeError
+from gvae.runtime import device
 
 __all__ = [
     "broadcast_to",
@@ -234,7 +234,7 @@ def _(y_bar, y, x, *, needs, index):
     x_bar, index = np.zeros_like(x), _where_it_is_used(index, x)
     parts = index if isinstance(index, tuple) else (index,)
     if any(isinstance(p, list) or getattr(p, "ndim", 0) > 0 for p in parts):
-        dispatch.scatter_add(x_bar, index, y_bar)  # an integer array may name an element twice
+        device.scatter_add(x_bar, index, y_bar)  # an integer array may name an element twice
     else:
         x_bar[index] = y_bar
     return (x_bar,)
@@ -243,17 +243,17 @@ def _(y_bar, y, x, *, needs, index):
 def _where_it_is_used(index: Any, x: Any) -> Any:
     """The index with its arrays on the device of x, where what is out of bounds would wrap around: here it raises, if the
     arrays come from the host."""
-    if not dispatch.is_cuda(x):
+    if not device.is_cuda(x):
         return index
     _check_bounds(index, x.shape)
-    return tuple(dispatch.beside(p, x) for p in index) if isinstance(index, tuple) else dispatch.beside(index, x)
+    return tuple(device.beside(p, x) for p in index) if isinstance(index, tuple) else device.beside(index, x)
 
 
 def _check_bounds(index: Any, shape: tuple[int, ...]) -> None:
     """What NumPy raises for the index. Arrays that are read-only are looked at once."""
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [p for p in parts if isinstance(p, (np.ndarray, list))]
-    if not arrays or any(dispatch.is_cuda(p) for p in parts):
+    if not arrays or any(device.is_cuda(p) for p in parts):
         return
     key = shape, *(id(p) if isinstance(p, np.ndarray) else repr(p) for p in parts)
     if key in _checked:
@@ -291,10 +291,10 @@ def place(x, *, index, size):
     if x.ndim == 0 or np.shape(index) != x.shape[-1:]:
         raise ShapeError(f"{caller_name()}: index has shape {np.shape(index)}, expected {x.shape[-1:]} as x's last axis")
     try:
-        y = dispatch.zeros((*x.shape[:-1], operator.index(size)), x.dtype, x)
-        if dispatch.is_cuda(x):
+        y = device.zeros((*x.shape[:-1], operator.index(size)), x.dtype, x)
+        if device.is_cuda(x):
             _check_bounds((..., index), (1,) * (x.ndim - 1) + y.shape[-1:])
-        y[..., dispatch.beside(index, x)] = x
+        y[..., device.beside(index, x)] = x
         return y
     except (IndexError, TypeError, ValueError) as error:
         reason = str(error)
@@ -303,7 +303,7 @@ def place(x, *, index, size):
 
 @place.vjp
 def _(y_bar, y, x, *, needs, index, size):
-    return (y_bar[..., dispatch.beside(index, y_bar)],)
+    return (y_bar[..., device.beside(index, y_bar)],)
 
 
 def _attach() -> None:

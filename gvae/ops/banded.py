@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import caller_name, check_arrays, check_floating, check_offsets, check_out
 from gvae.errors import ConfigError, NotPositiveDefiniteError, ShapeError
@@ -36,6 +35,7 @@ from gvae.ops._batching import (
     rows_of_factors,
     widened,
 )
+from gvae.runtime import device
 
 __all__ = [
     "band_to_dense",
@@ -74,7 +74,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
     check_arrays("ab: ... M N", ab=ab)
     chol = _result(out, ab.shape, ab)
     factors, systems = flat(chol, 2), flat(ab, 2)
-    status = dispatch.zeros((len(systems),), np.int32, ab)
+    status = device.zeros((len(systems),), np.int32, ab)
     _launch("cholesky", systems, factors, status, n=len(systems), work=2 * ab.size)
     _report(status, ab.shape[:-2], check, info, name="ab")
     return _deliver(factors, chol)
@@ -84,7 +84,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
 def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
     factors = flat(chol, 2)
-    work, ab_bar = dispatch.copy(flat(chol_bar, 2)), dispatch.empty(factors.shape, chol.dtype, chol)
+    work, ab_bar = device.copy(flat(chol_bar, 2)), device.empty(factors.shape, chol.dtype, chol)
     _launch("cholesky_vjp", factors, work, ab_bar, n=len(factors), work=3 * chol.size)
     return (ab_bar.reshape(ab.shape),)
 
@@ -123,10 +123,10 @@ def _solve(chol, b, offsets, *, trans, check, out=None, info=None, method=None):
     offsets = _default(offsets, chol)
     batch = broadcast(chol.shape[:-2], b.shape[:-1])
     x = _result(out, (*batch, b.shape[-1]), b)
-    if out is not None and out is not b and dispatch.overlap(out, b):
+    if out is not None and out is not b and device.overlap(out, b):
         b = b.copy()
     factors, vectors, solutions = flat(chol, 2), flat(b, 1), flat(x, 1)
-    status = dispatch.zeros((len(factors),), np.int32, chol)
+    status = device.zeros((len(factors),), np.int32, chol)
     owner, row = lane_order(chol.shape[:-2], batch)
     b_row = owners_in_order(b.shape[:-1], chol.shape[:-2], batch)
     if _chain.choose("solve", offsets, b.shape[-1], len(row), b, method) == "segments":
@@ -143,11 +143,11 @@ def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs, method=None):
     # L x = b:  b̄ = L⁻ᵀ x̄,  L̄ = -b̄ xᵀ on the pattern.  For Lᵀ x = b the two vectors change places.  Giles 2008, sec. 2.3.
     offsets, F, batch = _default(offsets, chol), math.prod(chol.shape[:-2]), x.shape[:-1]
     chosen = _chain.choose("solve", offsets, x.shape[-1], math.prod(batch), x, method)
-    if needs[0] and chosen == "systems" and 2 * F >= dispatch.LANES:  # factors fill the lanes: both in one pass
+    if needs[0] and chosen == "systems" and 2 * F >= device.LANES:  # factors fill the lanes: both in one pass
         factors, rows = flat(chol, 2), rows_of_factors(chol.shape[:-2], batch)
         b_bar, chol_bar = (
-            dispatch.empty(x.shape if needs[1] else (0, x.shape[-1]), x.dtype, x),
-            dispatch.empty(chol.shape, chol.dtype, chol),
+            device.empty(x.shape if needs[1] else (0, x.shape[-1]), x.dtype, x),
+            device.empty(chol.shape, chol.dtype, chol),
         )
         inputs = (_int64(offsets), rows, flat(x, 1), flat(widened(x_bar, x.shape), 1), trans)
         results = (flat(b_bar, 1), flat(chol_bar, 2))
@@ -184,15 +184,15 @@ def multiply_triangular_banded(
     offsets = _check_factor("chol: ... M N, x: ... N", offsets, chol=chol, x=x)
     batch = broadcast(chol.shape[:-2], x.shape[:-1])
     y = _result(out, (*batch, x.shape[-1]), x)
-    if out is not None and dispatch.overlap(out, x):
+    if out is not None and device.overlap(out, x):
         raise ShapeError("multiply_triangular_banded: out overlaps x, expected an array of its own")
     factors, vectors, products = flat(chol, 2), flat(widened(x, y.shape), 1), flat(y, 1)
     owner, row = lane_order(chol.shape[:-2], batch)
-    if len(row) < dispatch.LANES and y.shape[-1] >= LONG:  # too few systems to share: share their columns
+    if len(row) < device.LANES and y.shape[-1] >= LONG:  # too few systems to share: share their columns
         for f, r in zip(owner, row, strict=True):
             one = (factors[f], _int64(offsets), vectors[r], products[r], trans)
             work = factors[f].size + 2 * y.shape[-1]
-            dispatch.launch("banded", "multiply_columns", *one, n=y.shape[-1], work=work, step=1024)
+            device.launch("banded", "multiply_columns", *one, n=y.shape[-1], work=work, step=1024)
     else:
         settings = (_int64(offsets), owner, row, vectors, products, trans)
         _launch("multiply_triangular", factors, *settings, n=len(vectors), work=chol.size + 2 * y.size)
@@ -240,15 +240,15 @@ def inverse_banded(
     if out is not None and not whole:
         check_out(out, chol.shape, chol.dtype, like=chol)
     s = _closure(chol, offsets, check, info, method, out if whole else None)
-    value = s if whole else np.take(s, dispatch.beside(_rows(offsets), s), axis=-2, out=out)
+    value = s if whole else np.take(s, device.beside(_rows(offsets), s), axis=-2, out=out)
     return (value, s) if save else value
 
 
 @inverse_banded.vjp(owned=True)
 def _(y_bar, y, chol, *, needs, saved, offsets=None, fill=False, check=True, info=None, method=None):
     offsets = _default(offsets, chol)
-    s_bar = dispatch.zeros(saved.shape, saved.dtype, saved)
-    s_bar[..., slice(None) if fill else dispatch.beside(_rows(offsets), s_bar), :] = y_bar
+    s_bar = device.zeros(saved.shape, saved.dtype, saved)
+    s_bar[..., slice(None) if fill else device.beside(_rows(offsets), s_bar), :] = y_bar
     return (_closure_vjp(chol, offsets, saved, s_bar),)
 
 
@@ -256,7 +256,7 @@ def _closure(chol, offsets, check, info=None, method=None, out=None):
     """The inverse at every offset 0..offsets[-1], (..., W, N)."""
     result = _result(out, (*chol.shape[:-2], offsets[-1] + 1, chol.shape[-1]), chol)
     factors, s = flat(chol, 2), flat(result, 2)
-    status = dispatch.zeros((len(factors),), np.int32, chol)
+    status = device.zeros((len(factors),), np.int32, chol)
     if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol, method) == "segments":
         each = owners((len(factors),), (len(factors),))
         _chain.run("INVERSE", factors, factors.reshape(-1, chol.shape[-1]), each, each, each, s, status)
@@ -269,7 +269,7 @@ def _closure(chol, offsets, check, info=None, method=None, out=None):
 def _closure_vjp(chol, offsets, s, s_bar):
     """The recursion run backwards over its own closure: O(N W M), as the forward pass. s_bar is overwritten."""
     factors = flat(chol, 2)
-    chol_bar = dispatch.empty(factors.shape, chol.dtype, chol)
+    chol_bar = device.empty(factors.shape, chol.dtype, chol)
     settings = (_int64(offsets), flat(s, 2), flat(s_bar, 2), chol_bar)
     _launch("inverse_vjp", factors, *settings, n=len(factors), work=2 * len(offsets) * s.size)
     return chol_bar.reshape(chol.shape)
@@ -314,9 +314,9 @@ def _log_pivots(chol, *, check=True, info=None, name="chol"):
     """log L_jj, (..., N); all NaN in a system that has a pivot which is not positive."""
     pivots = chol[..., 0, :]
     bad = ~(pivots > 0)
-    status = dispatch.zeros(pivots.shape[:-1], np.int32, chol)
+    status = device.zeros(pivots.shape[:-1], np.int32, chol)
     failing = bad.any(axis=-1)
-    if dispatch.unseen(chol) or failing.any():
+    if device.unseen(chol) or failing.any():
         status[...] = np.where(failing, bad.argmax(axis=-1) + 1, 0) if bad.size else 0
         pivots = np.where(failing[..., None], pivots.dtype.type("nan"), pivots)
     _report(status.ravel(), status.shape, check, info, name=name)
@@ -325,7 +325,7 @@ def _log_pivots(chol, *, check=True, info=None, name="chol"):
 
 @_log_pivots.vjp(owned=True)
 def _(y_bar, y, chol, *, needs, **settings):
-    chol_bar = dispatch.zeros(chol.shape, chol.dtype, chol)
+    chol_bar = device.zeros(chol.shape, chol.dtype, chol)
     with np.errstate(divide="ignore", invalid="ignore"):  # a failed system is NaN or inf here, as its value was
         chol_bar[..., 0, :] = y_bar / chol[..., 0, :]
     return (chol_bar,)
@@ -376,18 +376,18 @@ def _sample(mean, chol, eps, offsets, check, out=None, density=False):
     leads = mean.shape[:-1], chol.shape[:-2], eps.shape[:-1]
     batch, N = broadcast(*leads), eps.shape[-1]
     z = _result(out, (*batch, N), eps)
-    log_q = dispatch.empty(batch if density else (0,), eps.dtype, eps)
+    log_q = device.empty(batch if density else (0,), eps.dtype, eps)
     if _chain.choose("solve", offsets, N, math.prod(batch), eps, None) == "segments":
         e = _solve(chol, eps, offsets, trans=True, check=check)
         if density:
             log_q[...] = _log_prob_of_draw(chol, eps, check)
-        return dispatch.apply(np.add, mean, e, out=z), log_q
-    if out is not None and dispatch.overlap(out, mean):
+        return device.apply(np.add, mean, e, out=z), log_q
+    if out is not None and device.overlap(out, mean):
         mean = mean.copy()
-    if out is not None and out is not eps and dispatch.overlap(out, eps):
+    if out is not None and out is not eps and device.overlap(out, eps):
         eps = eps.copy()
     factors, draws = flat(chol, 2), flat(z, 1)
-    status = dispatch.zeros((len(factors),), np.int32, chol)
+    status = device.zeros((len(factors),), np.int32, chol)
     inputs = (factors, _int64(offsets), *_rows_of_sample(*leads, batch), flat(mean, 1), flat(eps, 1))
     work = chol.size + mean.size + eps.size + z.size
     _launch("sample", *inputs, draws, log_q.reshape(-1), status, n=len(draws), work=work)
@@ -406,17 +406,17 @@ def _sample_vjp(z_bar, log_q_bar, mean, chol, eps, offsets, needs):
     factors, N = chol.shape[:-2], eps.shape[-1]
     batch, F = broadcast(mean.shape[:-1], factors, eps.shape[:-1]), math.prod(chol.shape[:-2])
     if z_bar is None:
-        z_bar = dispatch.zeros((*batch, N), eps.dtype, eps)
+        z_bar = device.zeros((*batch, N), eps.dtype, eps)
     chosen = _chain.choose("solve", offsets, N, math.prod(batch), eps, None)
-    if needs[1] and chosen == "systems" and 2 * F >= dispatch.LANES:  # factors fill the lanes: all in one pass
+    if needs[1] and chosen == "systems" and 2 * F >= device.LANES:  # factors fill the lanes: all in one pass
         own = needs[0] and mean.shape[:-1] == factors
         eps_bar, mean_bar, chol_bar = (
-            dispatch.empty((*batch, N) if needs[2] else (0, N), eps.dtype, eps),
-            dispatch.empty(mean.shape if own else (0, N), eps.dtype, eps),
-            dispatch.empty(chol.shape, chol.dtype, chol),
+            device.empty((*batch, N) if needs[2] else (0, N), eps.dtype, eps),
+            device.empty(mean.shape if own else (0, N), eps.dtype, eps),
+            device.empty(chol.shape, chol.dtype, chol),
         )
         rows = rows_of_factors(factors, batch), owners_by_factor(eps.shape[:-1], factors, batch)
-        bars = flat(z_bar, 1), dispatch.empty((0,), eps.dtype, eps) if log_q_bar is None else flat(log_q_bar, 0)
+        bars = flat(z_bar, 1), device.empty((0,), eps.dtype, eps) if log_q_bar is None else flat(log_q_bar, 0)
         inputs = (flat(chol, 2), _int64(offsets), *rows, flat(eps, 1), *bars)
         results = (flat(eps_bar, 1), flat(mean_bar, 1), flat(chol_bar, 2))
         _launch("sample_vjp", *inputs, *results, n=F, work=2 * chol.size + eps.size + z_bar.size)
@@ -438,7 +438,7 @@ def _sample_vjp(z_bar, log_q_bar, mean, chol, eps, offsets, needs):
 
 def _mean_bar(z_bar, mean):
     bar = elementwise.unbroadcast(z_bar, mean.shape)
-    return dispatch.copy(bar) if bar is z_bar else bar
+    return device.copy(bar) if bar is z_bar else bar
 
 
 @primitive
@@ -446,8 +446,8 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
     """log N(x; mean, (L Lᵀ)⁻¹), in nats.   x, mean : (..., N)   chol : (..., M, N)   Returns (...). Raises as logdet."""
     sizes = {"x": x, "mean": mean, "chol": chol}
     offsets = _check_factor("x: ... N, mean: ... N, chol: ... M N", offsets, **sizes)
-    value = dispatch.empty(broadcast(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype, x)
-    status = dispatch.zeros((math.prod(chol.shape[:-2]),), np.int32, chol)
+    value = device.empty(broadcast(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype, x)
+    status = device.zeros((math.prod(chol.shape[:-2]),), np.int32, chol)
     inputs = _densities(x, mean, chol, offsets, value.shape)
     _launch("log_prob", *inputs, flat(value, 0), status, n=len(status), work=_work(*sizes.values()))
     _report(status, chol.shape[:-2], check, None)
@@ -457,11 +457,11 @@ def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | No
 @log_prob_banded.vjp(owned=True)
 def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
     inputs = _densities(x, mean, chol, _default(offsets, chol), y.shape)
-    d_bar, chol_bar = dispatch.empty((*y.shape, x.shape[-1]), x.dtype, x), dispatch.empty(chol.shape, chol.dtype, chol)
+    d_bar, chol_bar = device.empty((*y.shape, x.shape[-1]), x.dtype, x), device.empty(chol.shape, chol.dtype, chol)
     results = (flat(y_bar, 0), flat(d_bar, 1), flat(chol_bar, 2))
     _launch("log_prob_vjp", *inputs, *results, n=len(results[2]), work=2 * _work(x, mean, chol))
     x_bar = elementwise.unbroadcast(d_bar, x.shape) if needs[0] else None
-    mean_bar = dispatch.apply(np.multiply, elementwise.unbroadcast(d_bar, mean.shape), -1) if needs[1] else None
+    mean_bar = device.apply(np.multiply, elementwise.unbroadcast(d_bar, mean.shape), -1) if needs[1] else None
     return x_bar, mean_bar, chol_bar
 
 
@@ -483,13 +483,13 @@ def _(y_bar, y, chol, eps, *, needs, check=True):
 
 
 def _log_prob_of_draw(chol, eps, check):
-    value = dispatch.empty(broadcast(chol.shape[:-2], eps.shape[:-1]), eps.dtype, eps)
-    status = dispatch.zeros((math.prod(chol.shape[:-2]),), np.int32, chol)
+    value = device.empty(broadcast(chol.shape[:-2], eps.shape[:-1]), eps.dtype, eps)
+    status = device.zeros((math.prod(chol.shape[:-2]),), np.int32, chol)
     rows = rows_of_factors(chol.shape[:-2], value.shape)
     own = owners_by_factor(eps.shape[:-1], chol.shape[:-2], value.shape)
     inputs = (flat(chol, 2), rows, own, flat(eps, 1))
     work = eps.size + chol.size // max(chol.shape[-2], 1)
-    dispatch.launch("banded", "log_prob_of_draw", *inputs, flat(value, 0), status, n=len(status), work=work)
+    device.launch("banded", "log_prob_of_draw", *inputs, flat(value, 0), status, n=len(status), work=work)
     _report(status, chol.shape[:-2], check, None)
     return value
 
@@ -497,7 +497,7 @@ def _log_prob_of_draw(chol, eps, check):
 def _log_prob_of_draw_vjp(y_bar, chol, eps, needs):
     chol_bar = eps_bar = None
     if needs[0]:
-        chol_bar = dispatch.empty(chol.shape, chol.dtype, chol)
+        chol_bar = device.empty(chol.shape, chol.dtype, chol)
         chol_bar[..., 1:, :] = 0
         with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's value is NaN already
             np.divide(elementwise.unbroadcast(y_bar, chol.shape[:-2])[..., None], chol[..., 0, :], out=chol_bar[..., 0, :])
@@ -584,7 +584,7 @@ def _(y_bar, y, mean, chol, *, needs, offsets, check, saved):
         mean_bar = elementwise.unbroadcast(y_bar[..., None] * mean, mean.shape)
     if needs[1]:
         own = elementwise.unbroadcast(y_bar, chol.shape[:-2])[..., None]
-        s_bar = dispatch.zeros(saved.shape, saved.dtype, saved)
+        s_bar = device.zeros(saved.shape, saved.dtype, saved)
         s_bar[..., 0, :] = 0.5 * own
         chol_bar = _closure_vjp(chol, offsets, saved, s_bar)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -616,7 +616,7 @@ def band_to_dense(
     """
     offsets = _check_factor("band: ... M N", offsets, band=band)
     N = band.shape[-1]
-    dense = dispatch.zeros((*band.shape[:-2], N, N), band.dtype, band)
+    dense = device.zeros((*band.shape[:-2], N, N), band.dtype, band)
     for below, above, entries in _entries(dense, band, offsets, upper):
         below[...] = entries
         if symmetric:
@@ -632,8 +632,8 @@ def dense_to_band(dense: Any, *, offsets: Sequence[int], upper: bool = False) ->
     check_arrays("dense: ... N N", dense=dense)
     offsets = check_offsets(offsets)
     N = dense.shape[-1]
-    band = dispatch.zeros((*dense.shape[:-2], len(offsets), N), dense.dtype, dense)
-    for below, _, entries in _entries(dispatch.plain(dense), band, offsets, upper):
+    band = device.zeros((*dense.shape[:-2], len(offsets), N), dense.dtype, dense)
+    for below, _, entries in _entries(device.plain(dense), band, offsets, upper):
         entries[...] = below
     return band
 
@@ -654,7 +654,7 @@ def _entries(dense, band, offsets, upper):
 
 def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[int, ...]]:
     """The same factor with one more diagonal, `last`, which is zero; its closure then reaches that far."""
-    zero = dispatch.zeros((*chol.shape[:-2], 1, chol.shape[-1]), chol.dtype, chol)
+    zero = device.zeros((*chol.shape[:-2], 1, chol.shape[-1]), chol.dtype, chol)
     return arrays.concatenate([chol, zero], axis=-2), (*offsets, last)
 
 
@@ -663,15 +663,15 @@ def _outer(u, v, chol, offsets, sign=1):
     offsets = _default(offsets, chol)
     shape = broadcast(u.shape, v.shape)
     u, v = widened(u, shape), widened(v, shape)
-    band = dispatch.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype, chol)
+    band = device.empty((math.prod(chol.shape[:-2]), *chol.shape[-2:]), chol.dtype, chol)
     rows = rows_of_factors(chol.shape[:-2], u.shape[:-1])
     settings = (rows, _int64(offsets), sign, band)
-    dispatch.launch("banded", "outer", flat(u, 1), flat(v, 1), *settings, n=len(band), work=2 * u.size + band.size)
+    device.launch("banded", "outer", flat(u, 1), flat(v, 1), *settings, n=len(band), work=2 * u.size + band.size)
     return band.reshape(chol.shape)
 
 
 def _launch(name, *arguments, n, work):
-    dispatch.launch("banded", name, *arguments, n=n, work=work, step=dispatch.LANES)
+    device.launch("banded", name, *arguments, n=n, work=work, step=device.LANES)
 
 
 def _default(offsets, chol) -> tuple[int, ...]:
@@ -687,14 +687,14 @@ def _check_factor(contract: str, offsets: Any, *, name: str = "offsets", **argum
 
 def _result(out, shape, like):
     if out is None:
-        return dispatch.empty(shape, like.dtype, like)
+        return device.empty(shape, like.dtype, like)
     check_out(out, shape, like.dtype, like=like)
     return out
 
 
 def _deliver(result, x):
     """The kernel wrote `result`: where that was a copy of x (x is the caller's, in another layout), write it back."""
-    if result is not x and not dispatch.overlap(result, x):
+    if result is not x and not device.overlap(result, x):
         x[...] = result.reshape(x.shape)
     return x
 
@@ -717,7 +717,7 @@ def _report(status, batch: tuple[int, ...], check: bool, info: Any, name: str = 
         check_out(info, batch, np.int32, name="info", like=status)
         info[...] = status.reshape(batch)
     if check and status.any():
-        status = dispatch.to_host(status)
+        status = device.to_host(status)
         failed = np.flatnonzero(status)
         rows = [tuple(int(i) for i in np.unravel_index(f, batch)) for f in failed]
         minors = [int(status[f]) for f in failed]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gvae import dispatch
 from gvae.autodiff import Var, primitive
 from gvae.checks import check_arrays, check_shapes
 from gvae.errors import ConfigError
 from gvae.ops import sparse
 from gvae.ops.elementwise import unbroadcast
+from gvae.runtime import device
 
 __all__ = ["ACTIVATIONS", "affine", "matmul"]
 
@@ -22,13 +22,13 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "soft
 def matmul(x, y):
     """Matrix product x (..., n, k) @ y (..., k, m) -> (..., n, m); batch axes broadcast. Also attached as `@`."""
     check_arrays("x: ... n k, y: ... k m", x=x, y=y)
-    return _on_device(x, y) if x.ndim == y.ndim == 2 and dispatch.is_cuda(x) else x @ y
+    return _on_device(x, y) if x.ndim == y.ndim == 2 and device.is_cuda(x) else x @ y
 
 
 @matmul.vjp
 def _(z_bar, z, x, y, *, needs):
     # Z = X Y:  X̄ = Z̄ Yᵀ,  Ȳ = Xᵀ Z̄
-    if x.ndim == y.ndim == 2 and dispatch.is_cuda(x):
+    if x.ndim == y.ndim == 2 and device.is_cuda(x):
         return _on_device(z_bar, y.T) if needs[0] else None, _on_device(x.T, z_bar) if needs[1] else None
     return (
         unbroadcast(z_bar @ y.swapaxes(-1, -2), x.shape) if needs[0] else None,
@@ -38,8 +38,8 @@ def _(z_bar, z, x, y, *, needs):
 
 def _on_device(x, y):
     """The product of two matrices by a kernel of ours, which a graph may hold, if it is small."""
-    out = dispatch.empty((len(x), y.shape[1]), x.dtype, x)
-    dispatch.kernels_for("product", x).multiply(x, y, out)
+    out = device.empty((len(x), y.shape[1]), x.dtype, x)
+    device.kernels_for("product", x).multiply(x, y, out)
     return out
 
 
@@ -63,8 +63,8 @@ def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> A
 @primitive
 def _affine(x, weight, bias, *, activation):
     check_arrays("x: ... I, weight: I O, bias: O", where="affine", x=x, weight=weight, bias=bias)
-    y = dispatch.empty((*x.shape[:-1], len(bias)), x.dtype, x)
-    arrays = *map(dispatch.plain, (rows_of(x), weight, bias)), rows_of(y)
+    y = device.empty((*x.shape[:-1], len(bias)), x.dtype, x)
+    arrays = *map(device.plain, (rows_of(x), weight, bias)), rows_of(y)
     launch_product("affine", "affine", *arrays, ACTIVATIONS.index(activation), out=arrays[-1], depth=len(weight))
     return y
 
@@ -72,21 +72,21 @@ def _affine(x, weight, bias, *, activation):
 @_affine.vjp(owned=True, out=True, may_overwrite=True)
 def _(y_bar, y, x, weight, bias, *, needs, out, may_overwrite, activation):
     # A = X W + b, Y = f(A):  Ā = Ȳ f'(A),  X̄ = Ā Wᵀ,  W̄ = Xᵀ Ā,  b̄ = column sums of Ā
-    rows, weight, y = (dispatch.plain(v) for v in (rows_of(x), weight, rows_of(y)))
-    a_bar = dispatch.plain(rows_of(y_bar))  # still Ȳ
+    rows, weight, y = (device.plain(v) for v in (rows_of(x), weight, rows_of(y)))
+    a_bar = device.plain(rows_of(y_bar))  # still Ȳ
     if activation != "identity" and not may_overwrite:
-        a_bar = dispatch.copy(a_bar)
+        a_bar = device.copy(a_bar)
     weight_bar, bias_bar = None, None
     if needs[1] or needs[2]:
-        weight_bar = dispatch.empty(weight.shape, y.dtype, y) if out[1] is None else out[1]
-        bias_bar = dispatch.empty(bias.shape, y.dtype, y) if out[2] is None else out[2]
+        weight_bar = device.empty(weight.shape, y.dtype, y) if out[1] is None else out[1]
+        bias_bar = device.empty(bias.shape, y.dtype, y) if out[2] is None else out[2]
         arrays = y, rows, a_bar, weight_bar, bias_bar, ACTIVATIONS.index(activation)
         launch_sums("affine", "affine_weight_vjp", *arrays, n=len(bias), work=rows.size * len(bias))
     else:
         _activation_vjp(y, activation, a_bar)
     x_bar = None
     if needs[0]:
-        x_bar = dispatch.empty(x.shape, y.dtype, y)
+        x_bar = device.empty(x.shape, y.dtype, y)
         rows = rows_of(x_bar)
         launch_product("affine", "affine_input_vjp", a_bar, weight, rows, out=rows, depth=weight.shape[1])
     return x_bar, weight_bar, bias_bar
@@ -101,25 +101,25 @@ def launch_product(family, name, *arguments, out, depth):
     """A kernel whose `out` is a product of rows and weights: shared by rows if there are many, else by columns."""
     by_rows = len(out) >= MANY_ROWS
     n, step = (len(out), 1) if by_rows else (out.shape[1], COLUMNS)
-    dispatch.launch(family, name, *arguments, by_rows, n=n, work=out.size * depth // FLOPS, step=step)
+    device.launch(family, name, *arguments, by_rows, n=n, work=out.size * depth // FLOPS, step=step)
 
 
 def launch_sums(family, name, *arguments, n, work):
     """A kernel whose result is a sum over rows: shared by columns."""
-    dispatch.launch(family, name, *arguments, n=n, work=work // FLOPS, step=COLUMNS)
+    device.launch(family, name, *arguments, n=n, work=work // FLOPS, step=COLUMNS)
 
 
 def _add_bias_and_activate(y, bias, activation):
     """y <- f(y + bias), rows (R, O)."""
-    settings = dispatch.plain(bias), ACTIVATIONS.index(activation)
-    dispatch.launch("affine", "bias_activation", y, *settings, n=len(y), work=8 * y.size)
+    settings = device.plain(bias), ACTIVATIONS.index(activation)
+    device.launch("affine", "bias_activation", y, *settings, n=len(y), work=8 * y.size)
 
 
 @primitive
 def bias_activation(x, bias, *, activation):
     """activation(x + bias): x (..., O), bias (O,). The part of `affine` after its product."""
     check_arrays("x: ... O, bias: O", where="affine", x=x, bias=bias)
-    y = dispatch.copy(x)
+    y = device.copy(x)
     _add_bias_and_activate(rows_of(y), bias, activation)
     return y
 
@@ -128,7 +128,7 @@ def bias_activation(x, bias, *, activation):
 def _(y_bar, y, x, bias, *, needs, activation):
     a_bar = y_bar
     if activation != "identity":
-        a_bar = dispatch.copy(y_bar)
+        a_bar = device.copy(y_bar)
         _activation_vjp(y, activation, a_bar)
     return a_bar, rows_of(a_bar).sum(axis=0) if needs[1] else None
 
@@ -141,8 +141,8 @@ def rows_of(x):
 def _activation_vjp(y, activation, a_bar):
     """Ā <- Ā f'(A) as a function of Y = f(A)."""
     if activation != "identity":
-        arrays = dispatch.plain(y).reshape(-1), a_bar.reshape(-1), ACTIVATIONS.index(activation)
-        dispatch.launch("affine", "activation_vjp", *arrays, n=y.size, work=3 * y.size, step=1024)
+        arrays = device.plain(y).reshape(-1), a_bar.reshape(-1), ACTIVATIONS.index(activation)
+        device.launch("affine", "activation_vjp", *arrays, n=y.size, work=3 * y.size, step=1024)
 
 
 def _attach() -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.autodiff import Var, primitive, value_of
 from gvae.checks import FLOATS, caller_name, check_device
-from gvae.dispatch import apply
 from gvae.errors import DTypeError, ShapeError
+from gvae.runtime import device
+from gvae.runtime.device import apply
 
 __all__ = [
     "abs",
@@ -189,7 +189,7 @@ def _(z_bar, z, x, y, *, needs):
 def where(mask: Any, x: Any, y: Any) -> Any:
     """x where the boolean `mask` holds, else y. The mask is a constant."""
     like = x if hasattr(x, "dtype") else y
-    return _where(x, y, mask=dispatch.beside(value_of(mask), getattr(like, "value", like)))
+    return _where(x, y, mask=device.beside(value_of(mask), getattr(like, "value", like)))
 
 
 @primitive
@@ -400,37 +400,37 @@ def _(y_bar, y, x, *, needs):
 def lgamma(x):
     """log |Gamma(x)|."""
     _check(x=x)
-    return dispatch.special(x).gammaln(x)
+    return device.special(x).gammaln(x)
 
 
 @lgamma.vjp
 def _(y_bar, y, x, *, needs):
-    return (y_bar * dispatch.special(x).digamma(x),)
+    return (y_bar * device.special(x).digamma(x),)
 
 
 @primitive
 def digamma(x):
     """The derivative of lgamma."""
     _check(x=x)
-    return dispatch.special(x).digamma(x)
+    return device.special(x).digamma(x)
 
 
 @digamma.vjp
 def _(y_bar, y, x, *, needs):
-    return (y_bar * dispatch.special(x).zeta(2, x),)  # sum over n of 1 / (x + n)^2
+    return (y_bar * device.special(x).zeta(2, x),)  # sum over n of 1 / (x + n)^2
 
 
 @primitive
 def log_beta(a, b):
     """log B(a, b) = log Gamma(a) + log Gamma(b) - log Gamma(a + b) for a, b > 0, without their cancellation."""
     _check(a=a, b=b)
-    return dispatch.special(a).betaln(a, b)
+    return device.special(a).betaln(a, b)
 
 
 @log_beta.vjp
 def _(y_bar, y, a, b, *, needs):
     # digamma(a) - digamma(a + b), which nearly cancel where b is small beside a: in float64
-    digamma_, wide = dispatch.special(a).digamma, [v.astype(np.float64) for v in (a, b)]
+    digamma_, wide = device.special(a).digamma, [v.astype(np.float64) for v in (a, b)]
     whole = digamma_(wide[0] + wide[1])
     bars = [lambda v=v: y_bar * (digamma_(v) - whole).astype(y.dtype) for v in wide]
     return _pair(needs, bars[0], a, bars[1], b)

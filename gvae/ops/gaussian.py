@@ -8,11 +8,11 @@ import numpy as np
 
 from gvae.autodiff import primitive
 from gvae.checks import check_arrays
-from gvae.dispatch import apply
 from gvae.ops import arrays, linalg
 from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import matmul
 from gvae.ops.elementwise import add, log, square, subtract, unbroadcast
+from gvae.runtime.device import apply
 
 __all__ = [
     "kl_divergence_dense",

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import check_arrays
 from gvae.ops._batching import flat, owners, widened
 from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import FLOPS, launch_product, launch_sums
 from gvae.ops.elementwise import unbroadcast
+from gvae.runtime import device
 
 __all__ = ["bernoulli_affine_log_prob", "bernoulli_log_prob", "normal_log_prob"]
 
@@ -29,9 +29,9 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
     batch, N = sizes["..."], sizes["N"]
     a, data = flat(widened(logits, (*batch, N)), 1), flat(x, 1)
     x_rows = owners(x.shape[:-1], batch)
-    log_prob = dispatch.empty((len(a),), a.dtype, a)
-    residual = dispatch.empty(a.shape if save else (0, N), a.dtype, a)
-    dispatch.launch("likelihoods", "bernoulli", data, x_rows, a, log_prob, residual, n=len(a), work=8 * a.size)
+    log_prob = device.empty((len(a),), a.dtype, a)
+    residual = device.empty(a.shape if save else (0, N), a.dtype, a)
+    device.launch("likelihoods", "bernoulli", data, x_rows, a, log_prob, residual, n=len(a), work=8 * a.size)
     value = log_prob.reshape(batch)
     return (value, residual.reshape(*batch, N)) if save else value
 
@@ -40,8 +40,8 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
 def _(y_bar, y, x, logits, *, needs, saved):
     # d/da = x - sigmoid(a),  d/dx = a
     return (
-        unbroadcast(dispatch.apply(np.multiply, logits, y_bar[..., None]), x.shape) if needs[0] else None,
-        unbroadcast(dispatch.apply(np.multiply, saved, y_bar[..., None]), logits.shape) if needs[1] else None,
+        unbroadcast(device.apply(np.multiply, logits, y_bar[..., None]), x.shape) if needs[0] else None,
+        unbroadcast(device.apply(np.multiply, saved, y_bar[..., None]), logits.shape) if needs[1] else None,
     )
 
 
@@ -58,11 +58,11 @@ def bernoulli_affine_log_prob(x: Any, h: Any, weight: Any, bias: Any, *, save: b
     )
     batch, I, N = sizes["..."], sizes["I"], sizes["N"]
     rows, data = flat(widened(h, (*batch, I)), 1), flat(x, 1)
-    log_prob = dispatch.empty((len(rows),), h.dtype, h)
-    residual = dispatch.empty((len(rows) if save else 0, N), h.dtype, h)
-    arrays = data, owners(x.shape[:-1], batch), rows, dispatch.plain(weight), dispatch.plain(bias), log_prob, residual
+    log_prob = device.empty((len(rows),), h.dtype, h)
+    residual = device.empty((len(rows) if save else 0, N), h.dtype, h)
+    arrays = data, owners(x.shape[:-1], batch), rows, device.plain(weight), device.plain(bias), log_prob, residual
     work = len(rows) * N * (8 + I // FLOPS)
-    dispatch.launch("likelihoods", "bernoulli_affine", *arrays, n=len(rows), work=work)
+    device.launch("likelihoods", "bernoulli_affine", *arrays, n=len(rows), work=work)
     value = log_prob.reshape(batch)
     return (value, residual) if save else value
 
@@ -72,17 +72,17 @@ def _(y_bar, y, x, h, weight, bias, *, needs, out, saved):
     # with R = x - sigmoid(A), A = H W + b, and s the cotangents of the rows:
     # H̄ = diag(s) R Wᵀ,  W̄ = Hᵀ diag(s) R,  b̄ = Rᵀ s,  x̄ = diag(s) A
     batch, (I, N) = y.shape, weight.shape
-    s, weight, rows = dispatch.plain(y_bar).reshape(-1), dispatch.plain(weight), flat(widened(h, (*batch, I)), 1)
+    s, weight, rows = device.plain(y_bar).reshape(-1), device.plain(weight), flat(widened(h, (*batch, I)), 1)
     x_bar = h_bar = weight_bar = bias_bar = None
     if needs[0]:
         x_bar = unbroadcast((rows @ weight + bias).reshape(*batch, N) * y_bar[..., None], x.shape)
     if needs[1]:
-        h_bar = dispatch.empty((len(rows), I), h.dtype, h)
+        h_bar = device.empty((len(rows), I), h.dtype, h)
         launch_product("likelihoods", "bernoulli_affine_input_vjp", s, saved, weight, h_bar, out=h_bar, depth=N)
         h_bar = unbroadcast(h_bar.reshape(*batch, I), h.shape)
     if needs[2] or needs[3]:
-        weight_bar = dispatch.empty(weight.shape, y.dtype, y) if out[2] is None else out[2]
-        bias_bar = dispatch.empty(bias.shape, y.dtype, y) if out[3] is None else out[3]
+        weight_bar = device.empty(weight.shape, y.dtype, y) if out[2] is None else out[2]
+        bias_bar = device.empty(bias.shape, y.dtype, y) if out[3] is None else out[3]
         arrays = s, saved, rows, weight_bar, bias_bar
         launch_sums("likelihoods", "bernoulli_affine_weight_vjp", *arrays, n=N, work=rows.size * N)
     return x_bar, h_bar, weight_bar, bias_bar

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import caller_name, check_arrays, check_out
 from gvae.errors import NotPositiveDefiniteError
 from gvae.ops import banded
 from gvae.ops.elementwise import unbroadcast
+from gvae.runtime import device
 
 __all__ = ["cholesky", "eigh", "solve_triangular"]
 
@@ -28,11 +28,11 @@ def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
     check_arrays("a: ... N N", a=a)
     if info is not None:
         check_out(info, a.shape[:-2], np.int32, name="info", like=a)
-    l, minors = _factor(a) if not dispatch.is_cuda(a) else _factor_as_band(a)
+    l, minors = _factor(a) if not device.is_cuda(a) else _factor_as_band(a)
     if info is not None:
         info[...] = minors
     if check and minors.any():
-        minors = dispatch.to_host(minors)
+        minors = device.to_host(minors)
         failed = minors != 0
         rows = [tuple(int(i) for i in row) for row in np.argwhere(failed)]
         first = f"row {rows[0]}, minor {minors[failed][0]}"
@@ -46,7 +46,7 @@ def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
 def _factor(a):
     """The factors, NaN where there is none, and the order of each one's first failing minor, or 0."""
     try:
-        return dispatch.foreign(_good_factor, a), np.zeros(a.shape[:-2], np.int32)
+        return device.foreign(_good_factor, a), np.zeros(a.shape[:-2], np.int32)
     except np.linalg.LinAlgError:
         minors = _failing_minors(a)
     failed = minors != 0
@@ -64,7 +64,7 @@ def _good_factor(a):
 
 def _factor_as_band(a):
     """The same by the kernel for bands: it finds the minors itself, and nobody waits for them."""
-    minors = dispatch.zeros(a.shape[:-2], np.int32, a)
+    minors = device.zeros(a.shape[:-2], np.int32, a)
     if a.size == 0:
         return a.copy(), minors
     ab = banded.dense_to_band(a, offsets=range(a.shape[-1]))
@@ -82,7 +82,7 @@ def _(l_bar, l, a, *, needs, check=True, info=None):
 
 
 def _phi(a):
-    return np.tril(a) * (1 - 0.5 * dispatch.namespace(a).eye(a.shape[-1], dtype=a.dtype))
+    return np.tril(a) * (1 - 0.5 * device.namespace(a).eye(a.shape[-1], dtype=a.dtype))
 
 
 def _diagonal(a):
@@ -161,7 +161,7 @@ def _(bars, value, a, *, needs):
     w, v = value
     w_bar, v_bar = bars
     vt = v.swapaxes(-1, -2)
-    xp = dispatch.namespace(a)
+    xp = device.namespace(a)
     inner = xp.zeros(a.shape, a.dtype)
     if v_bar is not None:
         gap = w[..., None, :] - w[..., :, None]

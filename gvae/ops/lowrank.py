@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gvae import dispatch
 from gvae.checks import check_arrays
 from gvae.ops import arrays, linalg
 from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import matmul
 from gvae.ops.elementwise import add, divide, log, multiply, sqrt, square, subtract
+from gvae.runtime import device
 
 __all__ = ["kl_divergence_lowrank", "log_prob_lowrank", "logdet_lowrank", "sample_lowrank", "variance_lowrank"]
 
@@ -31,7 +31,7 @@ def sample_lowrank(mean: Any, d: Any, u: Any, eps: Any) -> Any:
     check_arrays("mean: ... N, eps: ... N, d: ... N, u: ... R N", mean=mean, eps=eps, d=d, u=u)
     root = sqrt(d)
     v, a = _whiten(root, u)
-    identity = dispatch.namespace(u).eye(u.shape[-2], dtype=u.dtype)
+    identity = device.namespace(u).eye(u.shape[-2], dtype=u.dtype)
     t = matmul(v, eps[..., None])
     t = linalg.solve_triangular(a, linalg.solve_triangular(add(a, identity), t), trans=True)
     return mean + divide(subtract(eps, _apply_transposed(v, t)), root)
@@ -72,7 +72,7 @@ def logdet_lowrank(d: Any, u: Any) -> Any:
 def _whiten(root: Any, u: Any) -> tuple[Any, Any]:
     """V = U D^-1/2, and A with A Aᵀ = I + V Vᵀ, which only numbers that are not finite can keep from being definite."""
     v = divide(u, root[..., None, :])
-    identity = dispatch.namespace(u).eye(u.shape[-2], dtype=u.dtype)
+    identity = device.namespace(u).eye(u.shape[-2], dtype=u.dtype)
     return v, linalg.cholesky(add(matmul(v, arrays.swapaxes(v, axis1=-1, axis2=-2)), identity), check=False)
 
 

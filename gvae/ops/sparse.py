@@ -5,11 +5,11 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import check_floating
-from gvae.dispatch import is_cuda
 from gvae.errors import DeviceError, DTypeError, ShapeError
+from gvae.runtime import device
+from gvae.runtime.device import is_cuda
 
 __all__ = ["csr_matmul", "is_csr"]
 
@@ -39,10 +39,10 @@ def _csr_matmul(y, *, x):
         raise DeviceError(f"csr_matmul: x is a {kinds[0]} matrix and y a {kinds[1]} array, expected both on one device")
     if y.ndim != 2 or x.shape[1] != y.shape[0]:
         raise ShapeError(f"csr_matmul: y has shape {y.shape}, expected (k={x.shape[1]}, m)")
-    return dispatch.foreign(operator.matmul, x.astype(y.dtype, copy=False), y)
+    return device.foreign(operator.matmul, x.astype(y.dtype, copy=False), y)
 
 
 @_csr_matmul.vjp
 def _(z_bar, z, y, *, needs, x):
     # Z = X Y:  Ȳ = Xᵀ Z̄
-    return (dispatch.foreign(operator.matmul, x.astype(y.dtype, copy=False).T, z_bar),)
+    return (device.foreign(operator.matmul, x.astype(y.dtype, copy=False).T, z_bar),)

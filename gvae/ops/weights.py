@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.autodiff import primitive
 from gvae.checks import caller_name, check_axis, check_floating
 from gvae.errors import ShapeError
 from gvae.ops import arrays, elementwise
+from gvae.runtime import device
 
 __all__ = ["effective_sample_size", "log_mean_exp", "normalized_weights"]
 
@@ -67,8 +67,8 @@ def _pass(log_weights, axis, weights):
     if shape[a] == 0:
         raise ShapeError(f"{caller_name()}: log_weights has shape {shape}, expected at least one entry along axis {axis}")
     outer, K, inner = math.prod(shape[:a]), shape[a], math.prod(shape[a + 1 :])
-    block = dispatch.plain(log_weights).reshape(outer, K, inner)
-    result = dispatch.empty((outer, inner), block.dtype, block)
-    w = dispatch.empty(block.shape if weights else (outer, 0, inner), block.dtype, block)
-    dispatch.kernels_for("weights", log_weights).log_mean_exp(block, result, w, 0, outer)
+    block = device.plain(log_weights).reshape(outer, K, inner)
+    result = device.empty((outer, inner), block.dtype, block)
+    w = device.empty(block.shape if weights else (outer, 0, inner), block.dtype, block)
+    device.kernels_for("weights", log_weights).log_mean_exp(block, result, w, 0, outer)
     return result.reshape(shape[:a] + shape[a + 1 :]), w.reshape(shape) if weights else None

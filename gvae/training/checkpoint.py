@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.errors import RunError
+from gvae.runtime import device
 from gvae.training.files import write_atomically
 from gvae.training.step import Trainer
 
@@ -77,7 +77,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     """The content of the file."""
     from safetensors.numpy import save
 
-    tensors = {name: np.asarray(dispatch.to_host(x), order="C") for name, x in checkpoint.tensors.items()}
+    tensors = {name: np.asarray(device.to_host(x), order="C") for name, x in checkpoint.tensors.items()}
     texts = {"config": json.dumps(checkpoint.config), "counters": json.dumps(checkpoint.counters)}
     content = save(tensors, metadata={"format": f"{PREFIX}{FORMAT}", "checksum": "0" * DIGITS, **texts})
     at = _place_of_checksum(content)

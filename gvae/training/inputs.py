@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gvae import dispatch, random
+from gvae import random
+from gvae.runtime import device
 
 if TYPE_CHECKING:
     from gvae.training.step import Trainer
@@ -79,7 +80,7 @@ def records(
 
 def uploaded(trainer: Trainer, batch_size: int) -> tuple[StepInputs, Any]:
     """(inputs, words): a record on the trainer's device, and the words (1, W) it lies in, for one of `records` to be put."""
-    layout, xp = _layout(trainer, batch_size), dispatch.module(trainer.device)
+    layout, xp = _layout(trainer, batch_size), device.module(trainer.device)
     words = xp.empty((1, layout.itemsize // 4), np.uint32)
     entries: Any = layout.fields
     parts = {name: xp.ndarray(kind.shape, kind.base, words.data + offset) for name, (kind, offset) in entries.items()}

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, random
+from gvae import random
 from gvae.checks import check_whole
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, StoppedError
+from gvae.runtime import device
 from gvae.training.failure import ADVICE
 from gvae.training.inputs import BINARIZE
 from gvae.training.program import Pass
@@ -91,7 +92,7 @@ def train(
         done = trainer.steps - (loop.end - total)
         loop.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, desc="training", disable=None)
     try:
-        with dispatch.stream(trainer.device):
+        with device.stream(trainer.device):
             loop.run_epochs()
     finally:
         if loop.bar is not None:

@@ -4,9 +4,9 @@ A program stands for work on arrays of one set of shapes. It is made while Pytho
 compared once with Python's bits, at other numbers, and is used from then on. What cannot be captured stays Python, and says
 why; a launch that raises is taken by Python; a ragged last batch has a program of its own, replaced arrays have a new one.
 
-On a CPU the work is the value and gradient of a batch, and its program a list of launches (gvae.capture). On a device it is
-a whole step, `Trainer.step`, after the choice of its rows, and its program a CUDA graph: what differs from step to step (see
-`StepInputs`) is uploaded when a pass over the data begins, and every launch takes the next record.
+On a CPU the work is the value and gradient of a batch, and its program a list of launches (gvae.runtime.launches). On a
+device it is a whole step, `Trainer.step`, after the choice of its rows, and its program a CUDA graph: what differs from step
+to step (see `StepInputs`) is uploaded when a pass over the data begins, and every launch takes the next record.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gvae import capture, dispatch, memory, random
+from gvae import random
 from gvae.autodiff import leaves_of, mapped
 from gvae.data import Table
+from gvae.runtime import device, launches
+from gvae.runtime.context import entered
 from gvae.training.inputs import StepInputs, records, uploaded
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class Launches:
 
     why_not = ""
 
-    def __init__(self, work: Work, params: Any, out: Any, inputs: Any, workspace: capture.Workspace):
+    def __init__(self, work: Work, params: Any, out: Any, inputs: Any, workspace: launches.Workspace):
         self.places = leaves_of((params, out))
         self.inputs = mapped(np.copy, inputs)
         self.verified = False
@@ -63,7 +65,7 @@ class Launches:
         def run(traced: Callable[[np.ndarray], Any]) -> Any:
             return work(*(mapped(traced, part) for part in (params, out, self.inputs)))
 
-        self.graph = capture.Graph(run, workspace)
+        self.graph = launches.Graph(run, workspace)
         self.arguments = [self.graph.argument(array) for array in leaves_of(self.inputs)]
 
     @property
@@ -91,7 +93,7 @@ class Programs:
 
     def __init__(self) -> None:
         self.known: dict[Any, Launches | Python] = {}
-        self.workspace = capture.Workspace()
+        self.workspace = launches.Workspace()
 
     def __reduce__(self) -> tuple:
         return Programs, ()
@@ -130,7 +132,7 @@ class Programs:
 
     def _second(self, key: Any, program: Launches, work: Work, params: Any, out: Any, inputs: Any) -> Any:
         """By Python and by launches, whose bits are compared."""
-        with memory.using(self.workspace):
+        with entered(pool=self.workspace):
             expected = mapped(np.copy, (work(params, out, inputs), out))
         try:
             program.verified = _same(expected, (program(inputs), out))
@@ -163,7 +165,7 @@ class Pass:
     @cached_property
     def there(self) -> Any:
         """The order, where the table is."""
-        return dispatch.beside(self.order, self.table.columns["x"])
+        return device.beside(self.order, self.table.columns["x"])
 
     def step(self, i: int) -> None:
         """Raises as Trainer.step."""
@@ -217,11 +219,11 @@ class CudaGraph:
 
     def __init__(self, trainer: Trainer, table: Table, batch_size: int):
         self.table, self.columns, self.batch_size = table, dict(table.columns), batch_size
-        self.workspace = dispatch.graphs().Workspace()
+        self.workspace = device.graphs().Workspace()
         self.graph: Any = None
         self.why_not = ""
         self.warm, self.verified, self.refused = False, False, False  # warm: a step has run on this stream, in this memory
-        xp = dispatch.module(trainer.device)
+        xp = device.module(trainer.device)
         self.now, self.row = uploaded(trainer, batch_size)  # the record of the step under way, and the words it lies in
         self.rows = xp.empty((len(table) // batch_size, self.row.shape[1]), np.uint32)  # of a pass
         self.position = xp.zeros(1, np.int64)  # of the next one
@@ -278,13 +280,13 @@ class CudaGraph:
 
     def _capture(self, trainer: Trainer) -> None:
         try:
-            self.graph = dispatch.graphs().Graph(lambda: self._run(trainer), self.workspace)
+            self.graph = device.graphs().Graph(lambda: self._run(trainer), self.workspace)
         except Exception as error:  # Python shows it if it has other causes than the capture
             self._give_up(f"{type(error).__name__}: {error}")
 
     def _verify(self, trainer: Trainer) -> None:
         """A step by Python and by the graph, whose bits are compared."""
-        arrays = [array for array in trainer.snapshot()[0].values() if dispatch.is_cuda(array)]
+        arrays = [array for array in trainer.snapshot()[0].values() if device.is_cuda(array)]
         arrays += [self.position, *self.sums.values()]
         before, after = ([array.copy() for array in arrays] for _ in range(2))
         with self.workspace.used():
@@ -294,7 +296,7 @@ class CudaGraph:
             array[...] = was
         self.graph.launch()
         self.verified = all(
-            dispatch.to_host(a).tobytes() == dispatch.to_host(b).tobytes() for a, b in zip(arrays, after, strict=True)
+            device.to_host(a).tobytes() == device.to_host(b).tobytes() for a, b in zip(arrays, after, strict=True)
         )
         if not self.verified:
             for array, then in zip(arrays, after, strict=True):

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from gvae import dispatch, random
+from gvae import random
 from gvae.autodiff import gradient
 from gvae.data import Batch
 from gvae.nn import Parameters
 from gvae.objectives import ELBO
 from gvae.optim import Adam
+from gvae.runtime import device
 
 __all__ = ["ascend", "infer"]
 
@@ -72,12 +73,12 @@ def infer(
     parts = []
     for begin in range(0, len(batch), ROWS):
         part = batch[begin : begin + ROWS]
-        start = {name: dispatch.beside(values, batch.x) for name, values in model.init_rows(key, len(part)).items()}
+        start = {name: device.beside(values, batch.x) for name, values in model.init_rows(key, len(part)).items()}
 
         def noise(step: int, part: Batch = part) -> dict[str, Any]:
             one = model.noise(random.fold_in(key, step), part[:1], draws)
             return {name: values.repeat(len(part), axis=1) for name, values in one.items()}
 
         parts.append(ascend(model, parameters, state, part, start, noise, steps=steps, learning_rate=learning_rate))
-    join = dispatch.namespace(batch.x).concatenate
+    join = device.namespace(batch.x).concatenate
     return {name: join([part[name] for part in parts]) for name in parts[0]}

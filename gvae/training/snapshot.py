@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gvae import dispatch
 from gvae.errors import RunError
+from gvae.runtime import device
 
 if TYPE_CHECKING:
     from gvae.training.step import Trainer
@@ -46,7 +46,7 @@ def snapshot(trainer: Trainer) -> Snapshot:
     """(arrays by name, counters): all that training changes. The arrays are the trainer's own, not copies."""
     arrays = {f"parameters/{name}": value for name, value in trainer.parameters.items()}
     arrays |= {"optimizer/m": trainer.optimizer.m, "optimizer/v": trainer.optimizer.v}
-    arrays |= {f"state/{name}": x if dispatch.is_cuda(x) else np.asarray(x) for name, x in trainer.state.items()}
+    arrays |= {f"state/{name}": x if device.is_cuda(x) else np.asarray(x) for name, x in trainer.state.items()}
     for name, rows in trainer.rows.items():
         arrays |= {f"rows/{name}/values": rows.values, f"rows/{name}/m": rows.m, f"rows/{name}/v": rows.v}
         arrays[f"rows/{name}/steps"] = rows.steps
@@ -81,7 +81,7 @@ def restore(trainer: Trainer, saved: Snapshot) -> None:
     if _kinds(arrays) != _kinds(mine):
         raise RunError("the arrays do not fit the model and the settings of training")
     # all memory first, so that where there is not enough nothing is changed
-    there = {name: dispatch.to_device(array, trainer.device) for name, array in arrays.items()}
+    there = {name: device.to_device(array, trainer.device) for name, array in arrays.items()}
     state = {name: there[f"state/{name}"].copy() for name in trainer.state}
     trainer.best = None if counters["stopping"]["best"] is None else trainer.parameters.zeros()
     for name, array in trainer.snapshot()[0].items():

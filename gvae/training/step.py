@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import ahead, dispatch, random, threads
+from gvae import ahead, random
 from gvae.autodiff import mapped, vjp
 from gvae.checks import check_whole
 from gvae.data import Batch, Table
@@ -19,6 +19,8 @@ from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average, shorten
+from gvae.runtime import pool
+from gvae.runtime.device import empty, is_cuda, module, namespace, to_device
 from gvae.training.failure import failure
 from gvae.training.inputs import INIT, ORDER, ROWS, StepInputs, records
 from gvae.training.program import Programs
@@ -78,7 +80,7 @@ class Trainer:
         graphs: bool | None = None,
     ):
         check_whole(samples=samples)
-        dispatch.module(device)
+        module(device)
         if clip is not None and not (isinstance(clip, (int, float)) and 0 < clip < math.inf):
             raise ConfigError(f"clip is {clip!r}, expected a positive number")
         if replays is not None or graphs is not None:
@@ -92,9 +94,9 @@ class Trainer:
         self.gradient = self.parameters.zeros()
         self.optimizer = Adam(self.parameters, learning_rate)
         state = model.init_state(init_key) if hasattr(model, "init_state") else {}
-        self.state = {name: dispatch.to_device(value, device) for name, value in state.items()}
+        self.state = {name: to_device(value, device) for name, value in state.items()}
         rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
-        rows = {name: dispatch.to_device(values, device) for name, values in rows.items()}
+        rows = {name: to_device(values, device) for name, values in rows.items()}
         self.rows = {name: RowAdam(values, learning_rate) for name, values in rows.items()}
         self.learning_rate, self.schedule, self.clip = learning_rate, schedule or Schedule(), clip
         self.average = None if average is None else parse_average(average, self.parameters)
@@ -106,7 +108,7 @@ class Trainer:
         self.scale = 1.0  # of the learning rate: halved by every roll-back
         self.rollbacks = 0  # since an epoch last ended well
         self.mark: Snapshot | None = None  # where a roll-back leads to
-        self.pace = threads.Pace()
+        self.pace = pool.Pace()
         self.programs = Programs()
         self.graph: Any = None  # a CudaGraph, while there is one
         self.reported: tuple[str, ...] = ()  # the names of the last step's metrics
@@ -148,7 +150,7 @@ class Trainer:
     def placed(self, record: Any) -> StepInputs:
         """A record of `records` as the inputs of a step run by Python."""
         now, flat = StepInputs.of(record), self.parameters.flat
-        return replace(now, step=dispatch.namespace(flat).full((), float(now.step), flat.dtype))
+        return replace(now, step=namespace(flat).full((), float(now.step), flat.dtype))
 
     def skip(self) -> None:
         """Take no step, and go to the next: what a step draws depends on its number."""
@@ -177,7 +179,7 @@ class Trainer:
             else:
                 metrics, state = self._work(params, gradient, inputs)
         self.reported = tuple(metrics)
-        return {name: x if dispatch.is_cuda(x) else float(x) for name, x in metrics.items()}, state, gradient
+        return {name: x if is_cuda(x) else float(x) for name, x in metrics.items()}, state, gradient
 
     def look_and_clip(self, params: dict, batch: Batch, noise: dict, metrics: dict, gradient: dict) -> None:
         """Raise NonFiniteError, except on a device, and shorten the gradient in place."""
@@ -194,7 +196,7 @@ class Trainer:
         own = self.model.update(self.parameters, batch) if hasattr(self.model, "update") else {}
         rows = {name: optimizer.moved(batch.index, gradient[name]) for name, optimizer in self.rows.items()}
         flat = self.parameters.flat
-        scratch = dispatch.empty(flat.shape, flat.dtype, flat) if self.average is not None else None
+        scratch = empty(flat.shape, flat.dtype, flat) if self.average is not None else None
 
         def move() -> None:
             if gradient:
@@ -356,7 +358,7 @@ def _in_place(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """new; what lies on a device, in the arrays of the old."""
     for name, value in new.items():
         there: Any = old.get(name)
-        if dispatch.is_cuda(there) and dispatch.is_cuda(value) and (there.shape, there.dtype) == (value.shape, value.dtype):
+        if is_cuda(there) and is_cuda(value) and (there.shape, there.dtype) == (value.shape, value.dtype):
             there[...] = value
             new[name] = there
     return new

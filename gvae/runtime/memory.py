@@ -1,0 +1,121 @@
+"""Memory for large arrays that is used again: fresh pages from the system cost more than most kernels that fill them.
+
+`empty(shape, dtype)` is `numpy.empty`, except that memory of about the size which no array uses any more is handed out
+again. The arrays are ordinary ones; what tells that one is no longer used, nor any view of it, is its reference count. At
+most LIMIT bytes lie idle, those idle for longest go first, and `gvae.clear_memory()` gives all of them back to the system.
+
+They begin with a line of the caches, where NumPy's begin anywhere, and each with another one of its page: a kernel that
+stores whole lines takes up to a fifth less time, and a processor compares no more than places within a page to tell whether
+what it loads has just been stored.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+from collections import deque
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gvae.runtime.context import context
+
+__all__ = ["LIMIT", "Pool", "clear_memory", "empty"]
+
+LINE, PAGE = 64, 4096  # bytes
+SMALL = 1 << 16  # below this the C library itself keeps freed memory
+LIMIT = 1 << 28
+MOST = 64  # blocks: each call looks through them, while somebody may hold any number of results
+
+
+class Pool:
+    """Blocks of memory, handed out again when no array uses them.
+
+    blocks : (block, its size, where its first line begins), the least recently handed out first
+    limit, most : bytes and blocks that it keeps
+    """
+
+    def __init__(self, limit: float, most: float):
+        self.limit, self.most = limit, most
+        self.blocks: deque[tuple[np.ndarray, int, int]] = deque()
+        self.lock = threading.Lock()
+        self.made = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, size: int) -> np.ndarray:
+        """See `memory.empty`; size: what `_room` says."""
+        if size > self.limit or _IDLE is None:
+            return np.empty(shape, dtype)
+        blocks = self.blocks
+        with self.lock:
+            most = size + size // 4
+            for i in range(len(blocks) - 1, -1, -1):  # what was used last is in the caches still
+                block, there, start = blocks[i]
+                if size <= there <= most and sys.getrefcount(block) == _IDLE:
+                    size = there
+                    del blocks[i]
+                    break
+            else:
+                block = np.empty(size, np.uint8)
+                start = -block.ctypes.data % LINE + LINE * (self.made * 19 % (PAGE // LINE - 1))
+                self.made += 1
+                self.discard(self.limit - size)
+            blocks.append((block, size, start))
+            return np.ndarray(shape, dtype, block, start)
+
+    def discard(self, limit: float) -> None:
+        """Forget blocks, those handed out longest ago first, until one more has room; what is used lives on elsewhere."""
+        total = sum(size for _, size, _ in self.blocks)
+        while total > limit or len(self.blocks) >= self.most:
+            total -= self.blocks.popleft()[1]
+
+
+def _calibrated() -> int | None:
+    """The count of a block that no array uses, by this interpreter: versions differ in what they count. None where a use
+    does not count, or counts without the lock of the GIL."""
+    blocks = deque([(np.empty(8, np.uint8), 8, 0)])
+    block, _, _ = blocks[0]
+    idle = sys.getrefcount(block)
+    used = np.ndarray((2,), np.float32, block)
+    counts = sys.getrefcount(block) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
+    del used
+    return idle if counts else None
+
+
+_IDLE = _calibrated()
+_pool = Pool(LIMIT, MOST)  # of the process
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array with arbitrary content, C-contiguous, in the pool of the context."""
+    size = _room(shape, dtype)
+    return np.empty(shape, dtype) if size == 0 else (context.pool or _pool).empty(shape, dtype, size)
+
+
+def clear_memory() -> None:
+    """Forget all memory: what no array uses goes back to the system."""
+    with _pool.lock:
+        _pool.blocks.clear()
+
+
+def _unlock() -> None:
+    """In a forked child: the lock may have been held by a thread that does not exist there."""
+    _pool.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
+@lru_cache(maxsize=1024)  # a program makes arrays of few shapes, and each of them often
+def _room(shape: tuple[int, ...], dtype: Any) -> int:
+    """The size of a block for such an array, or 0 if it is too small for one. Up to the next of eight sizes per power of
+    two, so that a last smaller batch fits where a full one was."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if nbytes < SMALL:
+        return 0
+    nbytes += PAGE
+    step = 1 << max(nbytes.bit_length() - 4, 12)
+    return -(-nbytes // step) * step

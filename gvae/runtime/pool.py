@@ -1,0 +1,394 @@
+"""A small pool of threads over ranges of systems, for kernels that release the interpreter lock.
+
+How many threads: GVAE_NUM_THREADS, by default the number of CPUs this process may use. Every kernel runs over a half-open
+range [lo, hi) of independent systems, and the cuts fall between the groups that the kernel itself works in, so the results
+have the same bits for every number of threads. Work too small to share stays in the calling thread.
+
+The pool is made at its first use, never at import. A forked child makes a pool of its own. A thread that waits for a share
+which nobody has begun takes it back and does it itself, so any number of Python threads can call at once.
+
+The system takes longer to wake a thread than most kernels run. So a worker that is done looks out for its next share, for
+SPIN seconds and without the interpreter lock, before it sleeps. A compiled kernel's share it begins without the lock, too,
+within a few us: see gvae.kernels.cpu._share. A share in Python (a ufunc's) costs 20 us: whoever wants the lock while another
+has it sleeps, hence the caller publishes such a share in compiled code, and stays there until the worker has taken it and
+passed the arguments on.
+
+What comes again and again knows whether other processes keep the CPUs busy, and has its workers sleep between shares then,
+or none at all if that is faster: see `Pace`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gvae.errors import ConfigError
+from gvae.runtime.context import context, entered
+
+__all__ = ["Pace", "Stopped", "count", "cpus", "each", "go_on", "over", "pack", "prepare", "run", "worth"]
+
+VARIABLE = "GVAE_NUM_THREADS"
+SHARE = 1 << 16  # numbers read and written that are worth another thread
+SPIN = 5e-4  # seconds that a worker looks out for its next share: longer than Python takes between two kernels
+TAKE = 2e-5  # and a caller for a worker that looks out to take one
+ENTER = 5e-6  # that the worker then has the interpreter lock, to pass the arguments on
+DONE = 1e-3  # that a caller looks out for the end of a share, before it sleeps for moments in between
+
+FIRST, OFTEN, SELDOM, TRIAL = 20, 50, 200, 4  # of what keeps a `Pace`: times until and between trials, and of one
+RECENT = 0.2  # what the last time counts in its running averages
+CLEAR = 1.15  # what is slower by less may be as fast
+LATELY = 0.05  # what the last time counts in how busy the machine is
+BUSY = 0.1  # of its time a caller waits for a CPU, or more; at rest it is a thousandth
+
+_lock = threading.Lock()
+_workers: list[_Worker] = []
+_table = np.zeros((0, 0), np.int64)  # a row of numbers per worker
+_idle: list[_Worker] = []  # those that no caller has
+
+
+def count() -> int:
+    """How many threads large work is shared by, the caller's own included. Raises ConfigError."""
+    given = os.environ.get(VARIABLE)
+    if not given:
+        return cpus()
+    if not given.isdecimal() or int(given) == 0:
+        raise ConfigError(f"{VARIABLE} is {given!r}, expected a positive integer")
+    return int(given)
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def over(
+    kernel: Callable[..., None], *arguments: Any, n: int, work: int, step: int = 1, stop: threading.Event | None = None
+) -> None:
+    """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`; `work` is the numbers touched in all.
+
+    stop : set when the caller is interrupted. An interrupt is raised only when no thread works on the arguments any more.
+    """
+    shares = worth(n, work, step)
+    workers = _claim(min(count(), shares) - 1) if shares > 1 and not context.alone else []
+    if not workers:
+        kernel(*arguments, 0, n)
+        return
+    if hasattr(type(kernel), "signatures"):  # of Numba's: the instance would list them
+        compiled = workers[0].compiled
+
+        def call(crew: np.ndarray) -> int:
+            failed, _ = compiled.share(
+                _table, crew, compiled.address(kernel, arguments), arguments, n, step, compiled.NOWHERE
+            )
+            return failed
+
+        if _together(workers, call):
+            raise MemoryError(f"{kernel.__name__}: no memory for its scratch")
+        return
+    shares = len(workers) + 1
+    cuts = [i * -(-n // step) // shares * step for i in range(shares)] + [n]
+    try:
+        for worker, (lo, hi) in zip(workers, itertools.pairwise(cuts[1:]), strict=True):
+            worker.post(kernel, arguments, lo, hi)
+        kernel(*arguments, 0, cuts[1])
+    finally:
+        errors = _finish(workers, stop)
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def prepare() -> None:
+    """Have workers now, and what they and their callers wait by compiled, and not when first there is work."""
+    _idle.extend(_claim(count() - 1))
+
+
+class Pace:
+    """For work that comes again and again, as training steps do: by several threads or by the caller's alone, whichever has
+    been faster lately.
+
+        with pace:
+            step()
+
+    On a machine at rest several are faster. Where other processes keep the CPUs busy, threads that share small kernels wait
+    for each other's turns, and one may be done sooner; no rule tells beforehand. So now and then the other way is tried.
+
+    Workers look out for shares on a machine at rest, and sleep before each on a busy one. Who looks out uses up its part of
+    a busy CPU and is then absent when there is work, while who sleeps is woken at once, and where there is room. The caller
+    never sleeps: what it has not worked of its time, it has waited for a CPU.
+    """
+
+    def __init__(self) -> None:
+        self.alone = False  # the way that is taken, trials apart
+        self.naps = False  # whether workers sleep before their shares
+        self.lasted = self.waited = 0.0  # running averages: of a time's seconds, and of those without a CPU
+        self.seconds: dict[bool, float] = {}  # of the ways: running averages
+        self.left = FIRST  # times until the next trial, which goes down to -TRIAL
+        self.last = False
+
+    def __enter__(self) -> None:
+        self.before = context.alone, context.parked
+        context.alone, context.parked = self.alone != (self.left <= 0), self.naps
+        self.began, self.worked = time.perf_counter(), time.thread_time()
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        taken, way = time.perf_counter() - self.began, context.alone
+        waited = taken - (time.thread_time() - self.worked)
+        context.alone, context.parked = self.before
+        self.left -= 1
+        changed, self.last = way != self.last, way
+        if kind is not None or (not self.seconds and self.left > FIRST // 2):
+            return  # not what it takes as a rule: at first, kernels are compiled
+        self.lasted += LATELY * (taken - self.lasted)
+        self.waited += LATELY * (waited - self.waited)
+        self.naps = self.waited > BUSY * self.lasted
+        if changed:
+            return  # nor is this: workers have to wake up
+        average = self.seconds.get(way, taken)
+        self.seconds[way] = average + RECENT * (min(taken, 2 * average) - average)  # a single hiccup says little
+        if -TRIAL < self.left <= 0 or len(self.seconds) < 2:
+            return
+        faster, slower = sorted(self.seconds, key=lambda way: self.seconds[way])
+        ratio = self.seconds[slower] / self.seconds[faster]
+        if (faster != self.alone and ratio > CLEAR) or self.left <= 0:
+            self.alone = faster if ratio > CLEAR else self.alone
+            self.left = SELDOM if ratio > CLEAR else OFTEN
+
+
+def worth(n: int, work: int, step: int) -> int:
+    """How many shares a call of `over` is worth."""
+    return 1 if work < 2 * SHARE else min(work // SHARE, -(-n // step))
+
+
+def pack(kernel: Any, arguments: tuple, n: int, work: int, step: int) -> tuple[list[int], np.ndarray]:
+    """A call of `over` for `run`: its numbers, and the memory that has the arguments. Whoever has it run keeps that, and the
+    arrays."""
+    from gvae.kernels.cpu import _share
+
+    address, code, memory = _share.packed(kernel, arguments)
+    return [address, code, memory.ctypes.data, n, step, worth(n, work, step)], memory
+
+
+def run(launches: np.ndarray, most: int) -> None:
+    """One after the other, the calls whose numbers are the rows of launches, each as `over` does it. most: the shares that
+    any of them is worth."""
+    from gvae.kernels.cpu import _share
+
+    workers = _claim(min(count(), most) - 1) if most > 1 and not context.alone else []
+    if _together(workers, lambda crew: _share.run(_table, crew, launches)):
+        raise MemoryError("a kernel has no memory for its scratch")
+
+
+def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """[function(item) for item in items], by several threads; what they share further finds no thread left.
+
+    Each runs in a copy of the caller's context, of which NumPy's errstate is a part. Raises what function raises for the
+    first of the items for which it does. When the caller is interrupted, `go_on` makes the others end.
+    """
+    results = [None] * len(items)
+    contexts = [contextvars.copy_context() for _ in items]
+    stop = threading.Event()
+
+    def some(lo: int, hi: int) -> None:
+        try:
+            with entered(stop=stop):
+                for i in range(lo, hi):
+                    results[i] = contexts[i].run(function, items[i])
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+
+    over(some, n=len(items), work=len(items) * 2 * SHARE, stop=stop)
+    return results
+
+
+def go_on() -> None:
+    """Called now and then by what `each` runs for long: raises Stopped once the caller of `each` was interrupted."""
+    if context.stop is not None and context.stop.is_set():
+        raise Stopped
+
+
+class Stopped(Exception):
+    """An interrupt has reached the thread for which this one works."""
+
+
+POSTED, CODE, NAPS, TAKEN, DONE_WITH, STATE = 0, 1, 6, 16, 32, 34  # of a worker's numbers: see gvae.kernels.cpu._share
+NAPPING = 2  # a STATE
+WIDTH = 48
+MOST = 1024  # workers
+
+
+class _Worker:
+    """A thread that does what is posted, one share after the other. Shares are numbered: `numbers` has those of the last
+    one posted, of the last one taken, and of the last one that the worker is done with."""
+
+    def __init__(self, row: int, looks: Callable[[float], int], spins: bool):
+        from gvae.kernels.cpu import _share, _wait  # not before: importing gvae loads no compiler
+
+        self.wait, self.tell_and_wait, self.compiled = _wait.wait, _wait.tell_and_wait, _share
+        self.spin, self.take, self.enter, self.done = (looks(t) for t in (SPIN if spins else 0, TAKE, ENTER, DONE))
+        self.row, self.numbers = row, _table[row]
+        self.posted = 0
+        self.shares: dict[int, tuple] = {}  # the one that is posted and not taken, by its number
+        self.error: BaseException | None = None
+        self.asleep = self.naps = False
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        self.thread = threading.Thread(target=self._work, name="gvae", daemon=True)
+        self.thread.start()
+
+    def post(self, *share: Any) -> None:
+        """Have a share done: (kernel, arguments, lo, hi)."""
+        numbers, posted = self.numbers, int(self.numbers[POSTED]) + 1
+        self.shares = {posted: share}  # first: an interrupt in between leaves nothing to wait for
+        self.posted = posted
+        taken, numbers[CODE] = int(numbers[TAKEN]), 0
+        if self.asleep or numbers[STATE] == NAPPING:
+            numbers[POSTED] = self.posted
+        elif self.tell_and_wait(numbers, POSTED, self.posted, TAKEN, taken, self.take, self.enter) != taken:
+            return
+        self.compiled.rouse(numbers)
+        if self.asleep:
+            self.ring()
+
+    def ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has been rung already
+            self.bell.release()
+
+    def finish(self) -> BaseException | None:
+        """Wait for the share that was posted last, or do it if nobody has begun. Returns what it raised."""
+        try:
+            share = self.shares.pop(self.posted, None)  # whoever pops it has it
+            if share is not None:
+                return _do(share)
+        except KeyboardInterrupt as interrupt:  # in between
+            return interrupt
+        done = int(self.numbers[DONE_WITH])
+        while done < self.posted:  # compiled shares, which count as well, may have come after it
+            done = self.wait(self.numbers, DONE_WITH, done, self.done)
+            if done < self.posted:
+                time.sleep(5e-5)
+        error, self.error = self.error, None
+        return error
+
+    def _work(self) -> None:
+        numbers, posted = self.numbers, 0
+        while True:
+            posted = self.compiled.serve(numbers, posted, self.spin)
+            seen = int(numbers[POSTED])
+            if seen == posted:
+                self.asleep = True
+                if numbers[POSTED] == posted:  # else it was posted by somebody who had not seen that this is asleep
+                    self.bell.acquire()
+                self.asleep = False
+                continue
+            if numbers[CODE]:  # a compiled one, just now
+                continue
+            posted = seen
+            share = self.shares.pop(posted, None)
+            if share is not None:  # it may have been taken back
+                numbers[TAKEN] = posted
+                self.error = _do(share)
+            share = None  # whoever waits may look at once whether the arrays' memory is free (see gvae.runtime.memory)
+
+
+def _do(share: tuple) -> BaseException | None:
+    kernel, arguments, lo, hi = share
+    try:
+        kernel(*arguments, lo, hi)
+    except BaseException as error:
+        return error
+    return None
+
+
+def _together(workers: list[_Worker], call: Callable[[np.ndarray], int]) -> int:
+    """call(crew), which has these workers do something, for which they need no interpreter lock. Returns how many shares
+    failed."""
+    try:
+        for worker in workers:
+            if worker.naps != context.parked:
+                worker.naps = context.parked
+                worker.numbers[NAPS] = worker.naps
+            if worker.asleep:
+                worker.ring()
+        return call(_crew(*[worker.row for worker in workers]))
+    finally:
+        _idle.extend(workers)
+
+
+@lru_cache(maxsize=256)
+def _crew(*rows: int) -> np.ndarray:
+    return np.array(rows, np.int64)
+
+
+def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseException | None]:
+    """Wait until all are done. Returns what their shares raised."""
+    errors: list[BaseException | None] = []
+    interrupt = None
+    while len(errors) < len(workers):
+        try:
+            errors.append(workers[len(errors)].finish())
+        except KeyboardInterrupt as error:
+            interrupt = error
+            if stop is not None:
+                stop.set()
+    _idle.extend(workers)
+    if interrupt is not None:
+        raise interrupt
+    return errors
+
+
+def _claim(n: int) -> list[_Worker]:
+    """At most n workers that are nobody else's."""
+    n = min(n, MOST)
+    if len(_workers) < n:
+        _make_workers(n)
+    workers: list[_Worker] = []
+    while len(workers) < n and _idle:
+        try:
+            workers.append(_idle.pop())
+        except IndexError:  # somebody else was faster
+            break
+    return workers
+
+
+def _make_workers(n: int) -> None:
+    global _table
+    from gvae.kernels.cpu import _share, _wait
+
+    with _lock:
+        if not len(_table):
+            _table = np.zeros((MOST, WIDTH), np.int64)
+        numbers, times = np.zeros(1, np.int64), []
+        _wait.tell_and_wait(numbers, 0, 0, 0, 1, 1, 0)  # compiles, as the first of those below
+        _share.rouse(_table[-1])  # nobody: it is in this process from here on
+        for _ in range(6):
+            start = time.perf_counter()
+            _wait.wait(numbers, 0, 0, 1000)
+            times.append(time.perf_counter() - start)
+        while len(_workers) < n:
+            spins = len(_workers) + 1 < cpus()  # else the thread that one waits for has no CPU
+            _workers.append(_Worker(len(_workers), lambda seconds: int(seconds / min(times) * 1000), spins))
+            _idle.append(_workers[-1])
+
+
+def _forget() -> None:
+    """In a forked child the threads do not exist, and the lock may have been held by one of them."""
+    global _lock, _table
+    _lock = threading.Lock()
+    _table = np.zeros((0, 0), np.int64)
+    _workers.clear()
+    _idle.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
