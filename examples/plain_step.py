@@ -1,7 +1,8 @@
 """A training step in plain sight: NumPy, the tape, the ops, random numbers and Adam.
 
-A VAE of binary images (bars of 8 x 8 pixels), encoder 64-32-(8), decoder 8-32-64, whose posterior is a Gaussian chain: its precision is L L', where
-L has a diagonal and one off-diagonal, and a network emits both. `gvae.training.Trainer` does the same, with the same bits.
+A VAE of binary images (bars of 8 x 8 pixels), encoder 64-32-(8), decoder 8-32-64, whose posterior is a Gaussian chain: its
+precision is L L', where L has a diagonal and one off-diagonal, and a network emits both. `gvae.training.Trainer` does the
+same, with the same bits.
 
     python examples/plain_step.py
 """
