@@ -61,6 +61,7 @@ def test_skip_leaves_these_batches_out(tmp_path, caplog):
                 trainer.skip()
         trainer.epochs += 1
     np.testing.assert_array_equal(model.parameters_.flat, trainer.parameters.flat)
+    assert trainer.snapshot()[1]["optimizer_step"] == trainer.taken == trainer.steps - len(events)
 
 
 def test_skip_cannot_mend_parameters_nor_an_epoch_without_a_step():
