@@ -11,7 +11,7 @@ TORCH = ["torch>=2.4"]
 JAX = ["jax>=0.5"]
 INTEROP = TORCH + JAX
 DEMO = PLOT + SKLEARN
-TEST = ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", *DEMO, *DATA]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", *DEMO, *DATA]
 CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
     f"{package}; sys_platform == 'linux'" for package in ("cuda-bindings>=13,<14", "nvidia-cuda-nvrtc>=13,<14")
 ]

@@ -32,6 +32,19 @@ emulated: set[str] = set()
 on_device: set[str] = set()
 
 
+def seen_here() -> list:
+    """What this process has seen, in types that a worker of pytest-xdist can send."""
+    return [{name: sorted(found) for name, found in compiled.items()}, sorted(emulated), sorted(on_device)]
+
+
+def add_seen(seen: list) -> None:
+    """Add what another process has seen."""
+    for name, architectures in seen[0].items():
+        compiled.setdefault(name, set()).update(architectures)
+    emulated.update(seen[1])
+    on_device.update(seen[2])
+
+
 def digest(family: str) -> str:
     """Of the text that is compiled."""
     return hashlib.sha256(launch.source(family).encode()).hexdigest()[:16]

@@ -284,6 +284,7 @@ def table(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.exclusive
 def test_table_of_peers(tmp_path):
     done = table("kl", "entries", "--rounds", "3", "--seconds", "0.1", "--json", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr
@@ -447,6 +448,7 @@ def profiled(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.exclusive
 def test_a_steps_parts_are_the_step():
     done = profiled("chain", "--seconds", "1", "--kernels")
     assert done.returncode == 0, done.stderr

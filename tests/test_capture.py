@@ -164,7 +164,14 @@ def test_what_a_list_cannot_hold_is_refused(f):
     assert context.backend is None
 
 
-@pytest.mark.parametrize("f", [lambda x: x[x > 0], np.unique, lambda x: np.compress(x[0] > 0, x, axis=1)], ids=str)
+VALUE_SHAPED = {
+    "mask": lambda x: x[x > 0],
+    "unique": np.unique,
+    "compress": lambda x: np.compress(x[0] > 0, x, axis=1),
+}
+
+
+@pytest.mark.parametrize("f", VALUE_SHAPED.values(), ids=list(VALUE_SHAPED))
 def test_shapes_that_values_decide(f):
     x = np.array([[1.0, -1.0, 2.0, -2.0]])
     graph, (argument,) = captured(f, x)

@@ -128,6 +128,7 @@ def test_no_module_but_ops_and_families_knows_a_family():
         assert not words & names, name
 
 
+@pytest.mark.exclusive
 def test_import_is_light():
     """No Numba, CuPy, SciPy or other framework, and at most the promised 0.15 s beyond NumPy's own import (best of 3)."""
     code = (

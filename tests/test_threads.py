@@ -330,6 +330,7 @@ def numbers(monkeypatch):
 needs_naps = pytest.mark.skipif(not _wait.CAN_NAP or pool.cpus() < 2, reason="no naps here, or no CPU for two threads")
 
 
+@pytest.mark.exclusive
 @needs_naps
 def test_workers_nap_where_the_caller_says_so(numbers):
     """And look out again for the next caller who does not."""
@@ -355,6 +356,7 @@ def test_workers_nap_where_the_caller_says_so(numbers):
     assert numbers[_share.NAPS] == 0
 
 
+@pytest.mark.exclusive
 @needs_naps
 def test_a_worker_is_woken_from_its_nap(numbers):
     """For compiled shares and for others. A nap that nobody ends takes half a second."""

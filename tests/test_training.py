@@ -466,6 +466,7 @@ def test_memory_of_a_step_is_near_what_must_exist(programs):
     assert layers < peaks[-1] < 1.5 * layers
 
 
+@pytest.mark.exclusive
 def test_launches_need_no_more_memory_than_python():
     """But for the gradient and the batch that are kept to compare with, in the steps that they are captured in."""
     model = models.VAE(784, 16, posterior="chain", hidden=(100,))

@@ -108,6 +108,7 @@ def test_it_completes_what_use_has_begun(warm, tmp_path):
     assert 0 < report["new"] < report["compiled versions"]
 
 
+@pytest.mark.exclusive
 def test_the_first_call_in_a_new_process_is_quick(warm):
     """With a warm cache at most 0.5 s above `import numba`, where that takes 0.2 s, and in proportion on a slower machine.
     The quickest of five each, in turn: what else the machine does only adds. Half of it is Numba's, which imports
