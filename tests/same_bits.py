@@ -432,10 +432,13 @@ class Side:
             raise SystemExit(f"{self.label}: the list of cases could not be made")
         return json.loads((self.folder / "cases.json").read_text())
 
-    def take(self, i: int) -> dict[str, Any] | None:
-        """What a case gave, waited for. None: the process has died before it."""
-        path = self.folder / str(i)
+    def take(self, i: int, timeout: float) -> dict[str, Any] | None:
+        """What a case gave, waited for. None: the process has died before it, or was killed after `timeout` seconds."""
+        path, until = self.folder / str(i), time.monotonic() + timeout
         while not path.exists():
+            if time.monotonic() > until:
+                self.process.kill()
+                self.process.wait()
             if self.process.poll() is not None and not path.exists():
                 return None
             time.sleep(0.02)
@@ -449,7 +452,7 @@ class Side:
             self.process.wait()
 
 
-def compare(base: Side, other: Side, only: list[str], most: int) -> int:
+def compare(base: Side, other: Side, only: list[str], most: int, timeout: float) -> int:
     """Run and compare the cases; returns the exit status."""
     listed = [case for case in base.cases() if not only or any(text in case["name"] for text in only)]
     if not listed:
@@ -460,7 +463,7 @@ def compare(base: Side, other: Side, only: list[str], most: int) -> int:
         for side in (base, other):
             side.start(chosen, threads)
         for i, case in chosen:
-            found = [side.take(i) for side in (base, other)]
+            found = [side.take(i, timeout) for side in (base, other)]
             dead = [side for side, result in zip((base, other), found, strict=True) if result is None]
             for side in dead:
                 print(f"{case['name']}: the process of {side.label} died with status {side.process.returncode}", flush=True)
@@ -495,6 +498,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("other", metavar="OTHER", nargs="?", default=str(root), help="likewise [this working tree]")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="cases with it in their name")
     parser.add_argument("--most", type=int, default=5, metavar="N", help="lines per case at most [%(default)d]")
+    parser.add_argument("--timeout", type=float, default=600, metavar="S", help="for a case, kernels compiled [%(default)g]")
     parser.add_argument("--list", action="store_true", help="the names of all cases, and nothing else")
     options = parser.parse_args(arguments)
     try:
@@ -507,7 +511,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.list:
                 print(*(case["name"] for case in base.cases()), sep="\n")
                 return 0
-            return compare(base, other, options.only, options.most)
+            return compare(base, other, options.only, options.most, options.timeout)
         finally:
             base.end()
             other.end()

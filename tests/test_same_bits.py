@@ -79,12 +79,15 @@ def test_another_step_is_reported_where_it_shows(copy):
         assert re.search(rf"^{CASE}: {what}: .* ulp; .* differ, by up to", done.stdout, re.MULTILINE), what
 
 
-def test_a_process_that_dies_is_reported(copy):
+@pytest.mark.parametrize(
+    ("does", "status"), [("os._exit(7)", 7), ("__import__('time').sleep(600)", -9)], ids=["dies", "hangs"]
+)
+def test_a_process_that_dies_or_hangs_is_reported(copy, does, status):
     begins = "        settings, begun = _checked("
-    other = copy({"estimator.py": (begins, f"        os._exit(7)\n{begins}")})
-    done = run(str(ROOT), str(other), "--only", CASE)
+    other = copy({"estimator.py": (begins, f"        {does}\n{begins}")})
+    done = run(str(ROOT), str(other), "--only", CASE, "--timeout", "30" if status == 7 else "5")
     assert done.returncode == 1
-    assert f"{CASE}: the process of OTHER died with status 7\n" in done.stdout
+    assert f"{CASE}: the process of OTHER died with status {status}\n" in done.stdout
 
 
 def test_what_cannot_be_compared_is_a_mistake():
