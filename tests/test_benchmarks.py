@@ -470,6 +470,58 @@ def test_a_profile_of_what_there_is_not():
     assert "there is no row 'nothing': expected some of diagonal, " in done.stderr
 
 
+# --- two_checkouts.py
+
+two_checkouts = load("gvae_bench_two_checkouts", FOLDER / "two_checkouts.py")
+
+
+def two(*arguments):
+    command = [sys.executable, FOLDER / "two_checkouts.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_two_checkouts(tmp_path):
+    """Of this tree, so that everything but noise is the same."""
+    few = ["--small", "--rounds", "3", "--seconds", "0.02", "--starts", "1"]
+    tree = str(FOLDER.parent)
+    done = two(tree, tree, "--family", "diagonal", *few, "--json", tmp_path / "out.json")
+    assert done.returncode in (0, 1), done.stderr
+    lines = done.stdout.splitlines()
+    content = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert content["other"] == tree
+    of = {r["quantity"]: r for r in content["results"]}
+    assert list(of) == list(two_checkouts.QUANTITIES)
+    assert {line.count("|") for line in lines[: 2 + len(of)]} == {10}
+    for r, line in zip(of.values(), lines[2:], strict=False):
+        assert r["quantity"] in line
+        assert r["rounds"] == (3 if r["quantity"] == "step" else 1)
+        assert 0 < r["low"] <= r["ratio"] <= r["high"]
+        assert 0 < r["spread_low"] <= r["spread"] <= r["spread_high"]
+    assert of["import"]["base"] < of["start"]["base"]
+    assert 20 < of["memory"]["base"] < 1000
+    assert of["step"]["base"] < 1e3 * of["start"]["base"]
+
+
+def test_two_checkouts_judge_by_the_spread():
+    def of(other, again=(9.0, 11.0, 10.0)):
+        return two_checkouts.result("chain", "step", "ms", {"BASE": [10.0] * 3, "BASE again": again, "OTHER": other})
+
+    found = of([10.0, 30.0, 11.0])  # the spread: 10 to 90 % of 0.9, 1.1 and 1.0, and of their inverses
+    assert (found.base, found.other, found.ratio, found.spread) == (10, 11, 1.1, 1)
+    assert (found.spread_low, found.spread_high) == pytest.approx((0.92, 1.08))
+    assert found.is_worse
+    assert not of([10.85, 30.0, 1.0]).is_worse  # 1 / 0.92 is 1.087
+    assert not of([10.05] * 3, [10.0] * 3).is_worse
+    assert of([10.2] * 3, [10.0] * 3).is_worse
+    assert [line.split("|")[-2].strip() for line in two_checkouts.markdown([found])][2:] == ["slower"]
+
+
+def test_two_checkouts_of_nothing():
+    done = two("no-such-commit")
+    assert done.returncode == 2
+    assert "'no-such-commit' is neither a commit of" in done.stderr
+
+
 # --- run.py
 
 
