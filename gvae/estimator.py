@@ -29,7 +29,7 @@ from gvae import data, evaluation, families, models, objectives, optim, random, 
 from gvae.distributions import Support
 from gvae.errors import ConfigError, DataError, DTypeError, RunError, ShapeError
 from gvae.nn import Parameters
-from gvae.runtime import device
+from gvae.runtime import device, limits
 
 __all__ = ["VAE", "data_support", "load"]
 
@@ -752,12 +752,11 @@ def _widths(settings: dict[str, Any], n_inputs: int, observation: str) -> list[t
 
 
 def _check_room(n_bytes: int, what: str) -> None:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return
-    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if n_bytes > room > 0:
+    room = limits.memory()
+    if room is not None and n_bytes > room:
         least = min(n_bytes, 10**30) / 2**30  # an integer may be beyond floating point
-        raise ConfigError(f"{what} needs more than {least:.3g} GiB; this machine has {room / 2**30:.3g} GiB")
+        whose = "this machine has" if room == limits.machine_memory() else "the control group of this process allows"
+        raise ConfigError(f"{what} needs more than {least:.3g} GiB; {whose} {room / 2**30:.3g} GiB")
 
 
 def _json(notes: dict[str, Any]) -> dict[str, Any]:

@@ -148,11 +148,6 @@ def test_a_wrong_count_is_named(given, monkeypatch):
         pool.count()
 
 
-def test_the_default_is_the_affinity(monkeypatch):
-    monkeypatch.delenv("GVAE_NUM_THREADS", raising=False)
-    assert pool.count() == len(os.sched_getaffinity(0))
-
-
 def test_eight_python_threads_at_once(monkeypatch):
     monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")

@@ -1,8 +1,8 @@
 """A small pool of threads over ranges of systems, for kernels that release the interpreter lock.
 
-How many threads: GVAE_NUM_THREADS, by default the number of CPUs this process may use. Every kernel runs over a half-open
-range [lo, hi) of independent systems, and the cuts fall between the groups that the kernel itself works in, so the results
-have the same bits for every number of threads. Work too small to share stays in the calling thread.
+How many threads: GVAE_NUM_THREADS, by default the number of CPUs this process may use (gvae.runtime.limits). Every kernel runs over
+a half-open range [lo, hi) of independent systems, and the cuts fall between the groups that the kernel itself works in, so
+the results have the same bits for every number of threads. Work too small to share stays in the calling thread.
 
 The pool is made at its first use, never at import. A forked child makes a pool of its own. A thread that waits for a share
 which nobody has begun takes it back and does it itself, so any number of Python threads can call at once.
@@ -33,6 +33,7 @@ import numpy as np
 
 from gvae.errors import ConfigError
 from gvae.runtime.context import context, entered
+from gvae.runtime.limits import cpus
 
 __all__ = ["Pace", "Stopped", "count", "cpus", "each", "go_on", "over", "pack", "prepare", "run", "worth"]
 
@@ -63,11 +64,6 @@ def count() -> int:
     if not given.isdecimal() or int(given) == 0:
         raise ConfigError(f"{VARIABLE} is {given!r}, expected a positive integer")
     return int(given)
-
-
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def over(

@@ -1,0 +1,115 @@
+"""What this process may use of the machine: CPUs and memory.
+
+A container with 4 of 64 CPUs is a control group (cgroup) with a quota: its processes may run on each of the 64, but for no
+more than 400 ms of CPU time in 100 ms; once that is used up, all their threads stop. A group that needs more memory than its
+limit has a process killed. Both hold for everything below the group, so the tightest count of the process's own group and
+those above it, as far as they can be seen from here.
+
+All this is Linux's. What cannot be read is no limit. `root` is the folder in which /proc and the mount points lie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+__all__ = ["affinity", "cpu_quota", "cpus", "machine_memory", "memory", "memory_limit"]
+
+UNLIMITED = 1 << 62  # bytes: version 1 writes the largest number of whole pages where there is no limit
+GROUP = re.compile(r"^\d+:([^:\n]*):(.*)$", re.MULTILINE)  # controllers, path: see cgroups(7)
+MOUNT = re.compile(  # the folder of the file system that is mounted, where, type, options: see proc_pid_mountinfo(5)
+    r"^[^ \n]+ [^ \n]+ [^ \n]+ ([^ \n]+) ([^ \n]+) .*- (cgroup2?) [^ \n]+ ([^ \n]+)$", re.MULTILINE
+)
+
+
+def cpus(root: str = "/") -> int:
+    """How many CPUs this process may use: of its affinity, at most the quota, rounded up."""
+    quota = cpu_quota(root)
+    return affinity() if quota is None else min(affinity(), math.ceil(quota))
+
+
+def affinity() -> int:
+    """How many CPUs this process may be scheduled on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache  # every call of a shared kernel asks
+def cpu_quota(root: str = "/") -> float | None:
+    """CPU time per time of the control groups, in CPUs; None without a quota. Read once in a process."""
+    quotas = []
+    for group in _groups("cpu", root):
+        words = _text(group / "cpu.max").split() or [_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        with contextlib.suppress(ValueError):  # "max", or a file is missing
+            quota, period = map(int, words)
+            if quota > 0 and period > 0:  # version 1: a quota of -1 is none
+                quotas.append(quota / period)
+    return min(quotas, default=None)
+
+
+def memory(root: str = "/") -> int | None:
+    """How many bytes of memory this process may use: the machine's, at most the limit. None where neither is known."""
+    known = [n_bytes for n_bytes in (machine_memory(), memory_limit(root)) if n_bytes is not None]
+    return min(known, default=None)
+
+
+def machine_memory() -> int | None:
+    """Bytes of physical memory, or None where the system does not say."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    n_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return n_bytes if n_bytes > 0 else None
+
+
+def memory_limit(root: str = "/") -> int | None:
+    """Bytes of memory of the control groups; None without a limit. memory.high counts as well: nobody is killed for it, but
+    a process whose arrays need more is slowed down until it makes no progress."""
+    limits = []
+    for group in _groups("memory", root):
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            with contextlib.suppress(ValueError):  # "max", or no such file
+                limit = int(_text(group / name))
+                if limit < UNLIMITED:
+                    limits.append(limit)
+    return min(limits, default=None)
+
+
+def _groups(controller: str, root: str) -> list[Path]:
+    """The folders of this process's control groups, and of those above them: of version 2, which has one group for all
+    controllers, and of the hierarchy of version 1 that has this controller."""
+    paths = {}  # of the process's group, by the type of file system
+    for controllers, path in GROUP.findall(_text(Path(root, "proc/self/cgroup"))):
+        if not controllers or controller in controllers.split(","):
+            paths["cgroup" if controllers else "cgroup2"] = PurePosixPath(path)
+    mounts = [[_unescaped(word) for word in words] for words in MOUNT.findall(_text(Path(root, "proc/self/mountinfo")))]
+    folders: list[Path] = []
+    for version, path in paths.items():
+        seen: list[Path] = []
+        unseen: list[Path] = []
+        for top, mounted, system, options in mounts:
+            if system != version or (version == "cgroup" and controller not in options.split(",")):
+                continue
+            folder = Path(root, mounted.lstrip("/"))
+            below = path.relative_to(top).parts if path.is_relative_to(top) else ("..",)
+            if ".." in below:
+                unseen.append(folder)
+            else:
+                seen += [folder.joinpath(*below[:n]) for n in range(len(below) + 1)]
+        # A container may be told its path on the host, and see its own group only, as the mount point.
+        folders += seen or unseen
+    return folders
+
+
+def _text(path: Path) -> str:
+    try:
+        return os.fsdecode(path.read_bytes())
+    except OSError:  # not Linux, no such controller, or no permission
+        return ""
+
+
+def _unescaped(path: str) -> str:
+    """In mountinfo, blanks and backslashes are written as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
