@@ -1,4 +1,4 @@
-"""What this machine and installation offer gvae: versions, threads, the BLAS and its kernel type, CUDA or why not."""
+"""What this machine and installation offer gvae: versions, CPUs, memory, the BLAS and its kernel type, CUDA or why not."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 import gvae
 from gvae import blas
-from gvae.runtime import pool
+from gvae.runtime import limits, pool
 
 __all__ = ["examine"]
 
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "safetensors", "tqdm", "scikit-learn", "matplotlib", "pooch")
 WORTH_IT = 1.15  # how much faster another choice must be before it is worth a word
-ENVIRONMENT = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+ENVIRONMENT = (pool.VARIABLE, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def examine() -> dict[str, Any]:
@@ -26,9 +26,16 @@ def examine() -> dict[str, Any]:
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()} {platform.system()} {platform.machine()}",
         "packages": {"gvae": gvae.__version__} | {name: _version(name) for name in PACKAGES},
-        "threads": {
-            "usable cores": _usable_cores(),
+        "cpus": {
+            "of the machine": os.cpu_count(),
+            "by affinity": limits.affinity(),
+            "by quota": limits.cpu_quota() or "no quota",
+            "used": pool.count(),
             "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        },
+        "memory": {
+            "of the machine": _gib(limits.machine_memory(), "unknown"),
+            "limit": _gib(limits.memory_limit(), "no limit"),
         },
         "blas": _blas(),
         "kernels": _kernels(),
@@ -44,8 +51,8 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _gib(n_bytes: int | None, otherwise: str) -> str:
+    return otherwise if n_bytes is None else f"{n_bytes / 2**30:.3g} GiB"
 
 
 def _blas() -> dict[str, Any]:
@@ -88,7 +95,6 @@ def _kernels() -> dict[str, Any]:
     return {
         "cache": str(folder),
         "compiled versions in it": compiled,
-        "threads": pool.count(),
         "segments from n": ", ".join(f"{operation}: {N}" for operation, N in segments.items()),
     }
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 import gvae
 import gvae.demo
 from gvae import cli, data, evaluation, families, models
+from gvae.runtime import limits, pool
 
 rng = np.random.default_rng(0)
 
@@ -361,13 +362,37 @@ def test_doctor(gvae_):
     report = json.loads(out)
     assert report["packages"]["gvae"] == gvae.__version__
     assert report["packages"]["numpy"] == np.__version__
-    assert report["threads"]["usable cores"] >= 1
+    assert report["cpus"]["of the machine"] == os.cpu_count()
+    assert report["cpus"]["used"] == pool.count()
     assert {"library", "kernel type"} <= set(report["blas"])
     assert report["cuda"]
     code, out, err = gvae_("doctor")
     assert (code, err) == (0, "")
-    for word in ("python", "numba", "cores", "kernel type", "cuda", "cache"):
+    for word in ("python", "numba", "by affinity", "kernel type", "cuda", "cache"):
         assert word in out
+
+
+def test_doctor_shows_what_a_container_may_use(gvae_, monkeypatch):
+    for name, value in {"affinity": 64, "cpu_quota": 1.5, "machine_memory": 256 << 30, "memory_limit": 3 << 29}.items():
+        monkeypatch.setattr(limits, name, lambda root="/", value=value: value)
+    monkeypatch.setattr(os, "cpu_count", lambda: 96)
+    monkeypatch.delenv("GVAE_NUM_THREADS", raising=False)
+    report = json.loads(gvae_("doctor", "--json")[1])
+    assert report["cpus"] | {"environment": {}} == {
+        "of the machine": 96,
+        "by affinity": 64,
+        "by quota": 1.5,
+        "used": 2,
+        "environment": {},
+    }
+    assert report["memory"] == {"of the machine": "256 GiB", "limit": "1.5 GiB"}
+    monkeypatch.setenv("GVAE_NUM_THREADS", "3")
+    for name in ("cpu_quota", "machine_memory", "memory_limit"):
+        monkeypatch.setattr(limits, name, lambda root="/": None)
+    report = json.loads(gvae_("doctor", "--json")[1])
+    assert (report["cpus"]["by quota"], report["cpus"]["used"]) == ("no quota", 3)
+    assert report["cpus"]["environment"]["GVAE_NUM_THREADS"] == "3"
+    assert report["memory"] == {"of the machine": "unknown", "limit": "no limit"}
 
 
 def test_doctor_advises_where_the_blas_is_slow(monkeypatch):
