@@ -30,7 +30,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["gvae", "gvae.*"]),
     package_data={"gvae": ["py.typed", "kernels/*.json", "kernels/cuda/*.cu"]},
-    install_requires=["numpy>=2", "scipy>=1.13", "numba>=0.61", "tqdm>=4.66", "safetensors>=0.5"],
+    install_requires=["numpy>=2", "scipy>=1.13", "numba>=0.61", "tqdm>=4.66", "safetensors>=0.5", "threadpoolctl>=3.5"],
     extras_require={
         "demo": DEMO,
         "data": DATA,

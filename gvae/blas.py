@@ -1,74 +1,56 @@
-"""The OpenBLAS behind NumPy's matrix products: its kernels and its threads, in processes that gvae owns.
+"""The BLAS behind NumPy's products outside of layers: its threads and its kernels, in processes that gvae owns.
 
 Nothing here runs at import, and no library function of gvae changes a thread count or the environment: only its commands do.
+Which libraries are loaded and how their threads are counted is threadpoolctl's to know; it is imported when first needed,
+since it sets KMP_DUPLICATE_LIB_OK.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import contextvars
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 __all__ = [
     "AVX512",
     "KERNELS",
     "THREAD_VARIABLES",
-    "OpenBLAS",
+    "VARIABLES",
     "choose_kernels",
     "chosen_by_user",
-    "count",
-    "find_openblas",
     "has_avx512",
+    "inherited",
+    "libraries",
     "rate",
     "threads",
 ]
 
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "GOTO_NUM_THREADS")
+# Where a user chooses the number of threads, by the libraries' names in threadpoolctl.
+VARIABLES = {
+    "openblas": ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"),
+    "mkl": ("MKL_NUM_THREADS", "MKL_DOMAIN_NUM_THREADS", "OMP_NUM_THREADS"),
+    "blis": ("BLIS_NUM_THREADS", "OMP_NUM_THREADS"),
+    "flexiblas": ("FLEXIBLAS_NUM_THREADS", "OMP_NUM_THREADS"),
+}
+THREAD_VARIABLES = tuple(sorted({name for names in VARIABLES.values() for name in names}))
 KERNELS = "OPENBLAS_CORETYPE"  # the variable by which OpenBLAS is told for which processor to take its kernels
 AVX512 = "SkylakeX"  # the kernels that every processor with these flags can run
 FLAGS = frozenset(("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"))
 
+_n: contextvars.ContextVar[int | None] = contextvars.ContextVar("BLAS threads", default=None)  # of `threads`
 _ours = False  # whether KERNELS in the environment is this process's own choice
 
 
-class OpenBLAS(NamedTuple):
-    """Functions of the loaded library."""
-
-    kernel_type: Any
-    get_threads: Any
-    set_threads: Any
-
-
-@cache
-def find_openblas() -> OpenBLAS | None:
-    """The OpenBLAS that NumPy has loaded into this process, or None. Its symbols carry a prefix and a suffix per build."""
-    import numpy as np  # not before: see choose_kernels
-
-    np.ones((2, 2), np.float32) @ np.ones((2, 2), np.float32)  # make sure that it is loaded
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:  # not Linux
-        return None
-    paths = {line.split()[-1] for line in maps.splitlines() if "openblas" in line}
-    for path in sorted(paths, key=lambda p: "numpy" not in p):  # SciPy may have brought another one
-        try:
-            library = ctypes.CDLL(path)
-        except OSError:  # out of reach by now: another root, other permissions
-            continue
-        for prefix in ("scipy_", ""):
-            for suffix in ("64_", ""):
-                names = ("get_corename", "get_num_threads", "set_num_threads")
-                with contextlib.suppress(AttributeError):
-                    found = OpenBLAS(*(getattr(library, f"{prefix}openblas_{name}{suffix}") for name in names))
-                    found.kernel_type.restype = ctypes.c_char_p
-                    return found
-    return None
+def libraries() -> list[dict[str, Any]]:
+    """What threadpoolctl says of each BLAS in this process: internal_api, num_threads, filepath, architecture and more.
+    NumPy's comes first; SciPy may have brought another one. Empty if there is none that it knows (Accelerate is not)."""
+    controller = _controller(VARIABLES)
+    return [] if controller is None else sorted(controller.info(), key=lambda found: "numpy" not in found["filepath"])
 
 
 def has_avx512() -> bool:
@@ -84,8 +66,10 @@ def has_avx512() -> bool:
 def choose_kernels() -> None:
     """Have OpenBLAS take its AVX-512 kernels where the processor has them and the user has not chosen.
 
-    Releases of OpenBLAS older than a processor take it for one with AVX2, at half of the speed. The choice is read when
-    the library is loaded, so this must come before NumPy does.
+    It costs nothing where OpenBLAS takes them by itself, as with NumPy 2.1 to 2.4 on an AMD EPYC (Zen 4) and a Xeon. With
+    NumPy 2.0 it takes others on that EPYC, of the same speed but with other bits; releases older than a processor may take
+    it for one without AVX-512, or for one of 2004 (OpenBLAS issue 6029). The choice is read when the library is loaded, so
+    this must come before NumPy does.
     """
     global _ours
     if "numpy" not in sys.modules and KERNELS not in os.environ and has_avx512():
@@ -120,22 +104,31 @@ print(2e-9 * y.size * 784 / sorted(times)[len(times) // 2])
 """
 
 
-def count() -> int | None:
-    """How many threads the BLAS uses now; None where that cannot be told."""
-    library = find_openblas()
-    return None if library is None else library.get_threads()
-
-
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Run the block with n BLAS threads, unless the user has chosen a number in the environment."""
-    library = find_openblas()
-    if library is None or any(name in os.environ for name in THREAD_VARIABLES):
-        yield
-        return
-    before = library.get_threads()
-    library.set_threads(n)
+    """Run the block with n threads in each BLAS of this process whose number the user has not chosen in the environment."""
+    controller = _controller(name for name, variables in VARIABLES.items() if not any(v in os.environ for v in variables))
+    before = _n.set(n)
     try:
-        yield
+        with contextlib.nullcontext() if controller is None else controller.limit(limits=n):
+            yield
     finally:
-        library.set_threads(before)
+        _n.reset(before)
+
+
+def inherited() -> contextlib.AbstractContextManager[None]:
+    """`threads` as the caller of `gvae.runtime.pool.each` has it, for what that runs in other threads: the numbers of MKL, and of
+    an OpenBLAS on OpenMP, are those of the thread that sets them."""
+    n = _n.get()
+    return contextlib.nullcontext() if n is None else threads(n)
+
+
+def _controller(names: Iterable[str]) -> Any:
+    """threadpoolctl's of these libraries, as far as they are loaded. None if one cannot be opened once more."""
+    import numpy as np  # noqa: F401 - it loads its BLAS; not before: see choose_kernels
+    from threadpoolctl import ThreadpoolController
+
+    try:
+        return ThreadpoolController().select(internal_api=list(names))
+    except OSError:  # out of reach by now: another root, other permissions
+        return None

@@ -16,9 +16,20 @@ from gvae.runtime import limits, pool
 
 __all__ = ["examine"]
 
-PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "safetensors", "tqdm", "scikit-learn", "matplotlib", "pooch")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "safetensors",
+    "threadpoolctl",
+    "tqdm",
+    "scikit-learn",
+    "matplotlib",
+    "pooch",
+)
 WORTH_IT = 1.15  # how much faster another choice must be before it is worth a word
-ENVIRONMENT = (pool.VARIABLE, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+ENVIRONMENT = (pool.VARIABLE, *blas.THREAD_VARIABLES)
 
 
 def examine() -> dict[str, Any]:
@@ -58,10 +69,11 @@ def _gib(n_bytes: int | None, otherwise: str) -> str:
 def _blas() -> dict[str, Any]:
     built: Any = np.show_config(mode="dicts")
     used = built.get("Build Dependencies", {}).get("blas", {})
-    report = {"library": f"{used.get('name', 'unknown')} {used.get('version', '')}".strip()} | _openblas()
+    found = blas.libraries()
+    report = {"library": f"{used.get('name', 'unknown')} {used.get('version', '')}".strip()} | _loaded(found)
     if blas.chosen_by_user():
         report[blas.KERNELS] = os.environ[blas.KERNELS]
-    if blas.find_openblas() is not None and blas.has_avx512():
+    if any(library["internal_api"] == "openblas" for library in found[:1]) and blas.has_avx512():
         now = os.environ[blas.KERNELS] if blas.chosen_by_user() else None
         rates = {name: blas.rate(kernel) for name, kernel in (("as Python starts", now), ("with AVX-512", blas.AVX512))}
         report["GFLOP/s"] = {name: "fails" if x is None else round(x) for name, x in rates.items()}
@@ -74,11 +86,10 @@ def _blas() -> dict[str, Any]:
     return report
 
 
-def _openblas() -> dict[str, Any]:
-    library = blas.find_openblas()
-    if library is None:
-        return {"kernel type": "unknown: no OpenBLAS found in this process"}
-    return {"kernel type": library.kernel_type().decode(), "threads": library.get_threads()}
+def _loaded(found: list[dict[str, Any]]) -> dict[str, Any]:
+    if not found:
+        return {"kernel type": "unknown: threadpoolctl finds no BLAS that it knows in this process"}
+    return {"kernel type": found[0].get("architecture") or "unknown", "threads": found[0]["num_threads"]}
 
 
 def _kernels() -> dict[str, Any]:

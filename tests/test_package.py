@@ -134,7 +134,7 @@ def test_import_is_light():
     code = (
         "import time, numpy; t = time.perf_counter(); import gvae; t = time.perf_counter() - t\n"
         "import sys, gvae.interop\n"
-        "names = ('numba', 'cupy', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'torch', 'jax')\n"
+        "names = ('numba', 'cupy', 'scipy', 'sklearn', 'matplotlib', 'tqdm', 'threadpoolctl', 'torch', 'jax')\n"
         "print(t, *(m for m in names if m in sys.modules))"
     )
     outputs = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random
+from gvae import blas, random
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
@@ -105,7 +105,8 @@ class Subject:
 
         def one(task: tuple[int, Batch]) -> Mapping[str, np.ndarray]:
             try:
-                return compute(*task)
+                with blas.inherited():
+                    return compute(*task)
             except NotImplementedError as error:
                 raise ConfigError(f"{measure}: {type(self.model).__name__} lacks what it needs, {_where(error)}") from error
 
