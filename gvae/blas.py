@@ -117,8 +117,8 @@ def threads(n: int) -> Iterator[None]:
 
 
 def inherited() -> contextlib.AbstractContextManager[None]:
-    """`threads` as the caller of `gvae.runtime.pool.each` has it, for what that runs in other threads: the numbers of MKL, and of
-    an OpenBLAS on OpenMP, are those of the thread that sets them."""
+    """`threads` as the caller of `gvae.runtime.pool.each` has it, for what that runs in other threads: the numbers of MKL,
+    and of an OpenBLAS on OpenMP, are those of the thread that sets them."""
     n = _n.get()
     return contextlib.nullcontext() if n is None else threads(n)
 
