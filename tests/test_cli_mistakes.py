@@ -161,8 +161,8 @@ def test_a_run_that_diverges_later_keeps_its_last_epoch(gvae_, here, monkeypatch
     np.save("rows.npy", ROWS)
     step = Trainer.step
 
-    def breaking(self, batch):
-        metrics = step(self, batch)
+    def breaking(self, batch, inputs=None):
+        metrics = step(self, batch, inputs)
         if self.steps == 2:
             self.parameters["encoder.0.bias"][0] = np.nan
         return metrics

@@ -1,8 +1,8 @@
 """A small pool of threads over ranges of systems, for kernels that release the interpreter lock.
 
 How many threads: GVAE_NUM_THREADS, by default the number of CPUs this process may use (gvae.runtime.limits). Every kernel
-runs over a half-open range [lo, hi) of independent systems, and the cuts fall between the groups that the kernel itself works
-in, so the results have the same bits for every number of threads. Work too small to share stays in the calling thread.
+runs over a half-open range [lo, hi) of independent systems, and the cuts fall between the groups that the kernel itself
+works in, so the results have the same bits for every number of threads. Work too small to share stays in the calling thread.
 
 The pool is made at its first use, never at import. A forked child makes a pool of its own. A thread that waits for a share
 which nobody has begun takes it back and does it itself, so any number of Python threads can call at once.
