@@ -225,20 +225,18 @@ def kl() -> Iterator[Row]:
 
 def kernels_of(call: Callable[[], Any]) -> Callable[[], Any]:
     """The launches of kernels that `call` makes, on the same arrays and by this thread alone."""
-    from gvae.runtime import pool
+    from gvae.runtime.context import entered
+    from gvae.runtime.device import Cpu
 
     calls: list[tuple[Callable, tuple]] = []
-    over = pool.over
 
-    def recorded(kernel: Callable, *arguments: Any, n: int, **how: Any) -> None:
-        calls.append((kernel, (*arguments, 0, n)))
-        over(kernel, *arguments, n=n, **how)
+    class Noted(Cpu):
+        def over(self, kernel: Callable, *arguments: Any, n: int, **how: Any) -> None:
+            calls.append((kernel, (*arguments, 0, n)))
+            Cpu.over(kernel, *arguments, n=n, **how)
 
-    pool.over = recorded
-    try:
+    with entered(backend=Noted()):
         call()
-    finally:
-        pool.over = over
     if not calls:
         raise SystemExit("peers_table.py: found no kernel in the public call")
 

@@ -147,7 +147,7 @@ def test_no_kernel_runs_in_a_rehearsal(monkeypatch):
             optim.norm(array)
         return np.exp(own)
 
-    monkeypatch.setattr(pool, "over", None)
+    monkeypatch.setattr(device.Cpu, "over", None)
     calls = ahead.rehearsed(run)
     sums = ("gvae.kernels.cpu.optim", "square_sums")
     assert [kinds(call) for call in calls] == [(sums, ((np.dtype(d), 1), int, (np.dtype(d), 1))) for d in ("f8", "f4")]

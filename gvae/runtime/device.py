@@ -22,6 +22,7 @@ from gvae.runtime.context import context
 __all__ = [
     "DEVICES",
     "LANES",
+    "Cpu",
     "apply",
     "beside",
     "copy",
@@ -47,8 +48,13 @@ __all__ = [
 DEVICES = ("cpu", "cuda")
 
 
-class _Cpu:
-    """Work on NumPy arrays, done at once. Its twin is `launches.Graph`, which writes it down as well."""
+class Cpu:
+    """Work on NumPy arrays, done at once. Its twin is `launches.Graph`, which writes it down as well.
+
+    values : whether the values of arrays may be asked for, to decide by
+    """
+
+    values = True
 
     over = staticmethod(pool.over)
     empty = staticmethod(memory.empty)
@@ -65,7 +71,7 @@ class _Cpu:
     functions = kernels
 
 
-CPU = _Cpu()
+CPU = Cpu()
 
 
 def _backend() -> Any:
@@ -257,7 +263,7 @@ def foreign(function: Any, *arguments: Any) -> Any:
 def unseen(array: Any) -> bool:
     """Whether nobody may ask now what an array's values are: a device would be waited for, and a graph, which is being
     captured, will be launched for others."""
-    return is_cuda(array) or _backend() is not CPU
+    return is_cuda(array) or not _backend().values
 
 
 def special(array: Any) -> Any:

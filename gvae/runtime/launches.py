@@ -62,6 +62,8 @@ class Graph:
              workspace. Raises whatever run does.
     """
 
+    values = False  # those of a launch are not known while it is captured
+
     def __init__(self, run: Callable[[Callable[[np.ndarray], Traced]], Any], workspace: Workspace):
         self.workspace = workspace
         self._calls: list[Callable[[], Any]] = []
