@@ -189,6 +189,13 @@ def test_an_edited_kernel_file_never_runs_stale(tmp_path):
     helper.write_text(text + "\nEDITED = True\n")
     assert run() == pytest.approx(1.3132616875)
     assert len({p.parent.parent.name for p in (tmp_path / "cache").rglob("*.nbc")}) == 2  # another folder: nothing reused
+    folders = set()
+    for place in ("kernels/cpu/_math.py", "kernels/__init__.py", "runtime/abi.py"):  # all that kernels are made of
+        (package / place).write_text((package / place).read_text() + "\nEDITED = True\n")
+        code = "from gvae.kernels.cpu import _jit; print(_jit.cache_folder())"
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        folders.add(done.stdout)
+    assert len(folders) == 3
 
 
 def test_no_cache_folder_is_no_failure(tmp_path):

@@ -21,7 +21,7 @@ from gvae.data import Table
 from gvae.errors import ConfigError
 from gvae.kernels.cpu import _share, _wait
 from gvae.kernels.cpu._jit import kernel
-from gvae.runtime import pool
+from gvae.runtime import abi, pool
 from gvae.runtime.context import context
 
 rng = np.random.default_rng(0)
@@ -115,12 +115,30 @@ def test_a_kernel_returns_nothing(monkeypatch):
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
 
     @kernel
-    def double(x, lo, hi):
+    def twice(x, lo, hi):
         x[lo:hi] *= 2
         return x
 
-    with pytest.raises(TypeError, match="double returns array"):
-        pool.over(double, np.ones(100), n=100, work=1000)
+    with pytest.raises(TypeError, match="twice returns array"):
+        pool.over(twice, np.ones(100), n=100, work=1000)
+
+
+def test_types_are_told_apart_without_numbas_private_help(monkeypatch):
+    monkeypatch.setattr(pool, "SHARE", 1)
+    monkeypatch.setenv("GVAE_NUM_THREADS", "2")
+    monkeypatch.setattr(abi, "fingerprint", abi._types_of)
+    for dtype in (np.float32, np.float64):
+        for order in ("C", "F"):
+            x, y = np.ones((40, 30), dtype, order), np.zeros((40, 30), dtype)
+            pool.over(double, x, y, n=40, work=1000)
+            assert (y == 2).all()
+
+
+@kernel
+def double(x, y, lo, hi):
+    for i in range(lo, hi):
+        for j in range(x.shape[1]):
+            y[i, j] = 2 * x[i, j]
 
 
 def test_a_share_counts_no_references_and_keeps_arrays_alive(monkeypatch):

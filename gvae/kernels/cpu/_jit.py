@@ -9,7 +9,8 @@ forceinline  a kernel's code holds that of the kernels it calls. Otherwise LLVM 
              compiled both they go to another copy than in one that has loaded them: with other roundings.
 no_..._wrapper  code for callers that a kernel does not have takes as long to compile as a short kernel.
 cache        compiled code is kept on disk. Numba's cache notices a change of the kernel's own file only, so the folder's
-             name carries a hash of ALL kernel files: editing any of them never runs stale code.
+             name carries a hash of ALL files that kernels are made of, gvae/kernels/*.py and gvae/runtime/abi.py among
+             them: editing any of them never runs stale code.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import numba
 from numba import types
 from numba.extending import intrinsic
 
+from gvae.runtime import abi
+
 FASTMATH = {"reassoc", "contract", "nsz"}
 
 _config_lock = threading.Lock()
@@ -33,7 +36,8 @@ _config_lock = threading.Lock()
 @cache
 def cache_folder() -> str:
     """Where compiled kernels of this very source text are kept."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("*.py")), *sorted(here.parent.glob("*.py")), Path(abi.__file__)]
     digest = hashlib.sha256()
     for path in sources:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -68,9 +72,7 @@ def wide_vectors(typingctx):
     of a lower clock, which costs up to half the speed of loops that are all arithmetic."""
 
     def codegen(context, builder, sig, args):
-        set.add(
-            builder.function.attributes, '"prefer-vector-width"="512"'
-        )  # llvmlite's own `add` knows no attribute with a value
+        abi.prefer_vectors(builder, 512)
         return context.get_dummy_value()
 
     return types.void(), codegen

@@ -18,14 +18,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, models, overload, register_model
-from numba.np import arrayobj
 
 from gvae.kernels import LANES
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._math import scaled
+from gvae.runtime import abi
 
 FLAGS = ("contract", "nsz", "reassoc")  # as `_jit.FASTMATH`
 
@@ -95,8 +93,7 @@ def _square_root(typing, x):
     def codegen(context, builder, signature, arguments):
         vector = arguments[0].type
         name = f"llvm.sqrt.v{LANES}f{x.scalar.bitwidth}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
-        return builder.call(function, arguments)
+        return builder.call(abi.external(builder, name, ir.FunctionType(vector, [vector])), arguments)
 
     return x(x), codegen
 
@@ -222,18 +219,7 @@ def lanes(typing, array):
     view = types.Array(lane, array.ndim - 1, "C", aligned=False)  # to numbers, not to vectors
 
     def codegen(context, builder, signature, arguments):
-        source = arrayobj.make_array(array)(context, builder, arguments[0])
-        target = arrayobj.make_array(view)(context, builder)
-        data_type = context.get_data_type(lane).as_pointer()
-        arrayobj.populate_array(
-            target,
-            data=builder.bitcast(source.data, data_type),
-            shape=cgutils.unpack_tuple(builder, source.shape)[:-1],
-            strides=cgutils.unpack_tuple(builder, source.strides)[:-1],
-            itemsize=context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(lane))),
-            meminfo=source.meminfo,
-        )
-        return impl_ret_borrowed(context, builder, view, target._getvalue())
+        return abi.as_vectors(context, builder, array, arguments[0], view)
 
     return view(array), codegen
 
@@ -243,9 +229,7 @@ def borrowed(typing, array):
     """An argument without its reference count: views of its rows are then free. The caller keeps it alive, as it does."""
 
     def codegen(context, builder, signature, arguments):
-        view = arrayobj.make_array(array)(context, builder, arguments[0])
-        view.meminfo = ir.Constant(view.meminfo.type, None)
-        return view._getvalue()
+        return abi.uncounted(context, builder, array, arguments[0])
 
     return array(array), codegen
 
@@ -254,18 +238,18 @@ def _rows(context, builder, signature, arguments, i, place):
     """Where the rows of the square tile at place (j, l) begin: in a block, argument i, those of its entry [j, l]; outside,
     starts and flat being arguments i and i + 1, those of flat[starts[l] + j]."""
     (j, l), word = place, context.get_value_type(types.intp)
-    first = arrayobj.make_array(signature.args[i])(context, builder, arguments[i])
+    first = abi.start_of(context, builder, signature.args[i], arguments[i])
     block = signature.args[i].ndim == 2
     kind = signature.args[i if block else i + 1]
-    flat = first if block else arrayobj.make_array(kind)(context, builder, arguments[i + 1])
+    flat = first if block else abi.start_of(context, builder, kind, arguments[i + 1])
     vector = ir.VectorType(context.get_value_type(kind.dtype), 512 // kind.dtype.bitwidth)
 
     def row(n):
         if block:
             position = builder.add(builder.mul(builder.add(j, word(n)), word(LANES)), l)
         else:
-            position = builder.add(builder.load(builder.gep(first.data, [builder.add(l, word(n))])), j)
-        return builder.bitcast(builder.gep(flat.data, [position]), vector.as_pointer())
+            position = builder.add(builder.load(builder.gep(first, [builder.add(l, word(n))])), j)
+        return builder.bitcast(builder.gep(flat, [position]), vector.as_pointer())
 
     return row
 

@@ -8,18 +8,16 @@ is for: how C is shared among threads does not show in its bits.
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import borrowed
+from gvae.runtime import abi
 
-_features = llvm.get_host_cpu_features()
-BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16  # of a vector register
+BYTES = 64 if abi.has_feature("avx512f") else 32 if abi.has_feature("avx") else 16  # of a vector register
 ROWS = 12 if BYTES != 32 else 6  # of a tile, two vectors wide: 24 of 32 registers, or 12 of 16
 TALL = 13 if BYTES != 32 else 6  # of a tile where that leaves no rows over: 26 registers
 DEPTH, WIDTH = 512, 256  # of the part of B that is packed at a time, half a megabyte: a second-level cache holds it
@@ -35,7 +33,7 @@ def vector_of(array_type):
 
 def pointer_to(context, builder, array_type, array, at, vector):
     """To array[at : at + n], as one vector. Vectors are loaded and stored wherever a number may lie: `align` is 4."""
-    data = context.make_array(array_type)(context, builder, array).data
+    data = abi.start_of(context, builder, array_type, array)
     return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
 
@@ -57,7 +55,7 @@ def load(builder, pointer, mask=None):
         return builder.load(pointer, align=4)
     vector = pointer.type.pointee
     function = ir.FunctionType(vector, [pointer.type, ir.IntType(32), mask.type, vector])
-    load = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.load.{_name(vector)}.p0{_name(vector)}")
+    load = abi.external(builder, f"llvm.masked.load.{_name(vector)}.p0{_name(vector)}", function)
     return builder.call(load, [pointer, ir.IntType(32)(4), mask, ir.Constant(vector, None)])
 
 
@@ -67,8 +65,7 @@ def store(builder, value, pointer, mask=None):
         builder.store(value, pointer, align=4)
         return
     function = ir.FunctionType(ir.VoidType(), [value.type, pointer.type, ir.IntType(32), mask.type])
-    name = f"llvm.masked.store.{_name(value.type)}.p0{_name(value.type)}"
-    store = cgutils.get_or_insert_function(builder.module, function, name)
+    store = abi.external(builder, f"llvm.masked.store.{_name(value.type)}.p0{_name(value.type)}", function)
     builder.call(store, [value, pointer, ir.IntType(32)(4), mask])
 
 
@@ -117,7 +114,7 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
             builder.load(pointer_to(context, builder, sig.args[5], args[5], builder.add(b_at, int_(j * n)), vector), align=4)
             for j in range(nv)
         ]
-        a_data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        a_data = abi.start_of(context, builder, sig.args[0], args[0])
         for i in range(m):
             x = spread_over(
                 builder, vector, builder.load(builder.gep(a_data, [builder.add(a_at, builder.mul(int_(i), args[2]))]))

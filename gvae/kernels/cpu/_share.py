@@ -16,14 +16,11 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import typeof, types
-from numba._dispatcher import compute_fingerprint
-from numba.core import cgutils
-from numba.core.callconv import RETCODE_NONE, RETCODE_OK
 from numba.extending import intrinsic, register_jitable
-from numba.np import arrayobj
 
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._wait import CAN_NAP, fence, look, nap, pause, pointer, tell, wake
+from gvae.runtime import abi
 
 POSTED, CLAIMED, DONE = 0, 16, 32
 CODE, KERNEL, PLACE, LO, HI = 1, 2, 3, 4, 5  # beside POSTED: what a posted share is; CODE 0: one in Python
@@ -56,7 +53,7 @@ def begin(typingctx, code, kernel, place, lo, hi):
     """Do a share by its CODE. Returns whether it failed, which it does for want of memory."""
 
     def codegen(context, builder, sig, args):
-        return builder.call(builder.inttoptr(args[0], SHARE.as_pointer()), args[1:])
+        return abi.call_address(builder, args[0], SHARE, args[1:])
 
     return types.int32(*[types.int64] * 5), codegen
 
@@ -66,7 +63,7 @@ def room(typingctx, arguments):
     """Where on this function's stack there is place for these arguments."""
 
     def codegen(context, builder, sig, args):
-        return builder.ptrtoint(cgutils.alloca_once(builder, context.get_value_type(arguments)), WORD)
+        return builder.ptrtoint(abi.on_stack(builder, context.get_value_type(arguments)), WORD)
 
     return types.int64(arguments), codegen
 
@@ -80,29 +77,19 @@ def pack(typingctx, arguments, place):
     kinds = (*arguments, types.intp, types.intp)
 
     def codegen(context, builder, sig, args):
-        values = []
-        for kind, value in zip(arguments, cgutils.unpack_tuple(builder, args[0]), strict=True):
-            if isinstance(kind, types.Array):
-                view = arrayobj.make_array(kind)(context, builder, value)
-                view.meminfo = ir.Constant(view.meminfo.type, None)
-                view.parent = ir.Constant(view.parent.type, None)
-                value = view._getvalue()
-            values.append(value)
+        values = [
+            abi.uncounted(context, builder, kind, value) if isinstance(kind, types.Array) else value
+            for kind, value in zip(arguments, abi.parts(builder, args[0]), strict=True)
+        ]
         packed = context.make_tuple(builder, arguments, values)
         builder.store(packed, builder.inttoptr(args[1], packed.type.as_pointer()), align=8)
         code = ir.Function(builder.module, SHARE, builder.module.get_unique_name("share"))
         code.linkage = "internal"
         inner = ir.IRBuilder(code.append_basic_block("entry"))
         kernel, where, lo, hi = code.args
-        values = cgutils.unpack_tuple(inner, inner.load(inner.inttoptr(where, packed.type.as_pointer()), align=8))
-        convention = context.call_conv
-        function = convention.get_function_type(types.none, kinds)
-        result = cgutils.alloca_once(inner, function.args[0].pointee)
-        error = cgutils.alloca_once(inner, function.args[1].pointee, zfill=True)
-        words = context.get_arg_packer(kinds).as_arguments(inner, [*values, lo, hi])
-        status = inner.call(inner.inttoptr(kernel, function.as_pointer()), [result, error, *words])
-        good = inner.or_(*(inner.icmp_signed("==", status, code) for code in (RETCODE_OK, RETCODE_NONE)))
-        inner.ret(inner.zext(inner.not_(good), SHARE.return_type))
+        values = abi.parts(inner, inner.load(inner.inttoptr(where, packed.type.as_pointer()), align=8))
+        failed = abi.call_kernel(context, inner, kernel, kinds, [*values, lo, hi])
+        inner.ret(inner.zext(failed, SHARE.return_type))
         return builder.ptrtoint(code, WORD)
 
     return types.int64(arguments, types.int64), codegen
@@ -201,14 +188,12 @@ _addresses: dict[tuple[Any, bytes], int] = {}
 
 def address(function: Any, arguments: tuple) -> int:
     """Where a kernel's code for arguments of these types lies. TypeError if it returns something: `begin` has no place."""
-    key = (function, compute_fingerprint(arguments))
+    key = (function, abi.fingerprint(arguments))
     if key not in _addresses:
-        kinds = (*map(typeof, arguments), types.intp, types.intp)
-        function.compile(kinds)
-        compiled = function.overloads[kinds]
-        if compiled.signature.return_type != types.none:
-            raise TypeError(f"{function.__name__} returns {compiled.signature.return_type}, expected nothing of a kernel")
-        _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        place, result = abi.compiled(function, (*map(typeof, arguments), types.intp, types.intp))
+        if result != types.none:
+            raise TypeError(f"{function.__name__} returns {result}, expected nothing of a kernel")
+        _addresses[key] = place
     return _addresses[key]
 
 

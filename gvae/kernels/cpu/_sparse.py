@@ -17,6 +17,7 @@ from numba.extending import intrinsic, register_jitable
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._products import BYTES, copy, first_lanes, load, pointer_to, spread_over, store, vector_of
+from gvae.runtime import abi
 
 MOST = 1 / 3  # of A may be other than zero: with more, a dense product may take less time
 VECTORS = 8  # of a row of C at a time: enough for the adders, while few columns still fill them
@@ -55,7 +56,7 @@ def list_bits(typingctx, word, table, places):
     def codegen(context, builder, sig, args):
         word, t = args[0], ir.Constant(context.get_value_type(types.intp), 0)
         bytes_, numbers = ir.VectorType(ir.IntType(8), 8), ir.VectorType(ir.IntType(32), 8)
-        data, to = (context.make_array(sig.args[i])(context, builder, args[i]).data for i in (1, 2))
+        data, to = (abi.start_of(context, builder, sig.args[i], args[i]) for i in (1, 2))
         data = builder.bitcast(data, bytes_.as_pointer())
         for first in range(0, WORD, 8):
             byte = builder.and_(builder.lshr(word, word.type(first)), word.type(255))
@@ -83,7 +84,7 @@ def gather(typingctx, places, count, a, a0, a_k, b, b0, b_k, start, s0, c, c0, c
             return pointer_to(context, builder, sig.args[array], args[array], builder.add(at, int_(j * n)), vector)
 
         def number(array, at):
-            data = context.make_array(sig.args[array])(context, builder, args[array]).data
+            data = abi.start_of(context, builder, sig.args[array], args[array])
             return builder.load(builder.gep(data, [at]))
 
         first = [load(builder, part(8, args[9], j), masks[j]) for j in range(nv)]

@@ -11,10 +11,10 @@ import sys
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gvae.kernels.cpu._jit import kernel
+from gvae.runtime import abi
 
 _PAUSE = {  # LLVM's names, and arguments, of the instruction that processors have for loops that wait
     "x86_64": ("llvm.x86.sse2.pause", ()),
@@ -28,8 +28,7 @@ _WAIT, _WAKE = 128, 129  # futex's operations, among threads of one process
 
 
 def pointer(context, builder, sig, args):
-    array = context.make_array(sig.args[0])(context, builder, args[0])
-    return builder.gep(array.data, [args[1]])
+    return builder.gep(abi.start_of(context, builder, sig.args[0], args[0]), [args[1]])
 
 
 @intrinsic
@@ -62,7 +61,7 @@ def pause(typingctx):
             name, given = _PAUSE[platform.machine()]
             i32 = ir.IntType(32)
             function = ir.FunctionType(ir.VoidType(), [i32] * len(given))
-            builder.call(cgutils.get_or_insert_function(builder.module, function, name), [i32(x) for x in given])
+            builder.call(abi.external(builder, name, function), [i32(x) for x in given])
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -72,11 +71,11 @@ def _futex(context, builder, sig, args, operation, x, nanoseconds):
     if not CAN_NAP:
         return context.get_dummy_value()  # who asks for CAN_NAP first does not come here, but is compiled
     word = ir.IntType(64)
-    time = cgutils.alloca_once(builder, ir.ArrayType(word, 2))
+    time = abi.on_stack(builder, ir.ArrayType(word, 2))
     for i, part in enumerate((word(0), nanoseconds)):
         builder.store(part, builder.gep(time, [word(0), word(i)]))
     kind = ir.FunctionType(word, [word], var_arg=True)
-    call = cgutils.get_or_insert_function(builder.module, kind, "syscall")
+    call = abi.external(builder, "syscall", kind)
     where = pointer(context, builder, sig, args)  # of its lower half, as numbers lie in memory
     builder.call(call, [word(_FUTEX), where, word(operation), x, time, word(0), word(0)])
     return context.get_dummy_value()

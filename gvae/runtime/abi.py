@@ -1,0 +1,145 @@
+"""What gvae relies on of Numba's and llvmlite's private parts: all of it is here, and nothing of it elsewhere.
+
+Public, and used where it is needed, is what both document: `numba.njit`, `numba.types`, `numba.typeof`, `numba.extending`
+(whose intrinsics are handed a `context` and a `builder`) and `llvmlite.ir`. What stands here may change with any release.
+The tests have passed with the releases below.
+
+    private part                                            used for                                      seen with
+    ------------------------------------------------------  --------------------------------------------  ------------------
+    numba.np.arrayobj.make_array; an array's fields data,   addresses of elements; arrays without          Numba 0.61 to 0.68
+      shape, strides, meminfo, parent                         reference counts
+    numba.np.arrayobj.populate_array,                       an array (..., n) seen as one of vectors       Numba 0.61 to 0.68
+      numba.core.imputils.impl_ret_borrowed,
+      context.get_data_type, context.get_abi_sizeof
+    numba.core.cgutils.alloca_once, unpack_tuple            memory on the stack; the parts of a tuple      Numba 0.61 to 0.68
+    numba.core.callconv.RETCODE_OK, RETCODE_NONE;           calling a kernel by its address (threads):     Numba 0.61 to 0.68
+      context.call_conv.get_function_type, whose first        status = kernel(result, error, *arguments)
+      two parameters are where a result and an
+      error go, a pointer each (of nothing, too);
+      context.get_arg_packer
+    Dispatcher.overloads, and of its values                 that address (threads)                         Numba 0.61 to 0.68
+      library.get_pointer_to_function,
+      fndesc.llvm_func_name, signature
+    numba._dispatcher.compute_fingerprint                   types of arguments, told apart in a            Numba 0.61 to 0.68
+                                                              microsecond; without it numba.typeof does
+    llvmlite.binding.get_host_cpu_features                  the size of vector registers                llvmlite 0.44 to 0.50
+    builder.function.attributes is a set                    an attribute with a value, which its own    llvmlite 0.44 to 0.50
+                                                              `add` refuses: the preferred vector width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import typeof, types
+from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
+from numba.np import arrayobj
+
+
+def _types_of(arguments: tuple) -> tuple:
+    return tuple(map(typeof, arguments))
+
+
+fingerprint: Callable[[tuple], Any]  # what tells the types of arguments apart
+try:
+    from numba._dispatcher import compute_fingerprint
+
+    fingerprint = compute_fingerprint
+except ImportError:
+    fingerprint = _types_of
+
+# ---- memory
+
+
+def pointer_to(kind: ir.Type) -> ir.PointerType:
+    """LLVM's type of an address at which there is a `kind`."""
+    return kind.as_pointer()
+
+
+def on_stack(builder: Any, kind: ir.Type) -> Any:
+    """The address of room for a `kind`, as long as the function that is compiled runs; zeros at first."""
+    return cgutils.alloca_once(builder, kind)
+
+
+# ---- Numba's arrays and tuples
+
+
+def start_of(context: Any, builder: Any, array_type: types.Array, array: Any) -> Any:
+    """The address of an array's first number."""
+    return arrayobj.make_array(array_type)(context, builder, array).data
+
+
+def uncounted(context: Any, builder: Any, array_type: types.Array, array: Any) -> Any:
+    """The array without its reference count: the caller keeps it alive."""
+    view = arrayobj.make_array(array_type)(context, builder, array)
+    view.meminfo = ir.Constant(view.meminfo.type, None)
+    view.parent = ir.Constant(view.parent.type, None)
+    return view._getvalue()
+
+
+def as_vectors(context: Any, builder: Any, array_type: types.Array, array: Any, view_type: types.Array) -> Any:
+    """The array (..., n) seen as an array (...) of vectors of n numbers. It keeps the memory alive."""
+    source, view = arrayobj.make_array(array_type)(context, builder, array), arrayobj.make_array(view_type)(context, builder)
+    vector = context.get_data_type(view_type.dtype)
+    arrayobj.populate_array(
+        view,
+        data=builder.bitcast(source.data, pointer_to(vector)),
+        shape=parts(builder, source.shape)[:-1],
+        strides=parts(builder, source.strides)[:-1],
+        itemsize=context.get_constant(types.intp, context.get_abi_sizeof(vector)),
+        meminfo=source.meminfo,
+    )
+    return impl_ret_borrowed(context, builder, view_type, view._getvalue())
+
+
+def parts(builder: Any, group: Any) -> list[Any]:
+    """The values in a tuple, or another group of values."""
+    return list(cgutils.unpack_tuple(builder, group))
+
+
+# ---- functions
+
+
+def external(builder: Any, name: str, function: ir.FunctionType) -> Any:
+    """A function of LLVM's or the C library's, by its name."""
+    return builder.module.globals.get(name) or ir.Function(builder.module, function, name)
+
+
+def call_address(builder: Any, address: Any, function: ir.FunctionType, arguments: list[Any]) -> Any:
+    """What the function at an address, a number, returns."""
+    return builder.call(builder.inttoptr(address, pointer_to(function)), arguments)
+
+
+def call_kernel(context: Any, builder: Any, address: Any, argument_types: tuple, arguments: list[Any]) -> Any:
+    """Whether the kernel at an address (see `compiled`) has failed for these arguments, which it does for want of memory."""
+    from numba.core.callconv import RETCODE_NONE, RETCODE_OK
+
+    function = context.call_conv.get_function_type(types.none, argument_types)
+    slots = [builder.bitcast(on_stack(builder, pointer_to(ir.IntType(8))), kind) for kind in function.args[:2]]
+    words = context.get_arg_packer(argument_types).as_arguments(builder, arguments)
+    status = call_address(builder, address, function, [*slots, *words])
+    return builder.not_(builder.or_(*(builder.icmp_signed("==", status, code) for code in (RETCODE_OK, RETCODE_NONE))))
+
+
+def compiled(kernel: Any, argument_types: tuple) -> tuple[int, types.Type]:
+    """(address, type of the result) of a kernel's code for arguments of these types, compiled if it is not yet."""
+    kernel.compile(argument_types)
+    found = kernel.overloads[argument_types]
+    return found.library.get_pointer_to_function(found.fndesc.llvm_func_name), found.signature.return_type
+
+
+# ---- processors
+
+
+def prefer_vectors(builder: Any, bits: int) -> None:
+    """Have LLVM use vectors of so many bits in the function that is compiled."""
+    set.add(builder.function.attributes, f'"prefer-vector-width"="{bits}"')
+
+
+def has_feature(name: str) -> bool:
+    """Whether this machine's processor has something, by LLVM's name: "avx512f"."""
+    return bool(llvmlite.binding.get_host_cpu_features().get(name))
