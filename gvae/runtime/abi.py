@@ -25,6 +25,12 @@ The tests have passed with the releases below.
     llvmlite.binding.get_host_cpu_features                  the size of vector registers                llvmlite 0.44 to 0.50
     builder.function.attributes is a set                    an attribute with a value, which its own    llvmlite 0.44 to 0.50
                                                               `add` refuses: the preferred vector width
+    what a pointer points to is part of its type            accesses to memory, calls by address        llvmlite 0.44 to 0.50
+    names of LLVM's masked loads and stores, which repeat   edges of matrices                           llvmlite 0.44 to 0.50
+      what the pointer points to
+
+`pointer_to` alone makes types of pointers, and nothing reads from one what it points to: loads, stores and addresses are
+told. So where pointers lose that part of their type, as LLVM's have, functions here change, and no kernel does.
 """
 
 from __future__ import annotations
@@ -60,6 +66,52 @@ def pointer_to(kind: ir.Type) -> ir.PointerType:
     return kind.as_pointer()
 
 
+def load(builder: Any, pointer: Any, kind: ir.Type, align: int | None = None) -> Any:
+    """The `kind` that is there."""
+    return builder.load(builder.bitcast(pointer, pointer_to(kind)), align=align, typ=kind)
+
+
+def store(builder: Any, value: Any, pointer: Any, align: int | None = None) -> None:
+    """The value is there from now on."""
+    builder.store(value, builder.bitcast(pointer, pointer_to(value.type)), align=align)
+
+
+def load_atomic(builder: Any, pointer: Any, kind: ir.Type, order: str) -> Any:
+    """`load` of a number of eight bytes that other threads write."""
+    return builder.load_atomic(builder.bitcast(pointer, pointer_to(kind)), order, 8, typ=kind)
+
+
+def store_atomic(builder: Any, value: Any, pointer: Any, order: str) -> None:
+    """`store` of a number of eight bytes that other threads read."""
+    builder.store_atomic(value, builder.bitcast(pointer, pointer_to(value.type)), order, 8)
+
+
+def load_masked(builder: Any, pointer: Any, vector: ir.VectorType, mask: Any, align: int) -> Any:
+    """`load` of the vector's numbers that the mask has, and zero for the others, whose memory is left alone."""
+    pointer = builder.bitcast(pointer, pointer_to(vector))
+    function = ir.FunctionType(vector, [pointer.type, ir.IntType(32), mask.type, vector])
+    masked = external(builder, _masked("load", vector), function)
+    return builder.call(masked, [pointer, ir.IntType(32)(align), mask, ir.Constant(vector, None)])
+
+
+def store_masked(builder: Any, value: Any, pointer: Any, mask: Any, align: int) -> None:
+    """`store` of the numbers that the mask has."""
+    pointer = builder.bitcast(pointer, pointer_to(value.type))
+    function = ir.FunctionType(ir.VoidType(), [value.type, pointer.type, ir.IntType(32), mask.type])
+    builder.call(external(builder, _masked("store", value.type), function), [value, pointer, ir.IntType(32)(align), mask])
+
+
+def _masked(operation: str, vector: ir.VectorType) -> str:
+    """LLVM's name; where a pointer's type does not say what it points to, LLVM itself drops that from the name."""
+    name = f"v{vector.count}{vector.element.intrinsic_name}"
+    return f"llvm.masked.{operation}.{name}.p0{name}"
+
+
+def offset(builder: Any, pointer: Any, kind: ir.Type, *indices: Any) -> Any:
+    """The address of what follows a `kind` after so many of them; of a part of it, if there is more than one index."""
+    return builder.gep(builder.bitcast(pointer, pointer_to(kind)), list(indices), source_etype=kind)
+
+
 def on_stack(builder: Any, kind: ir.Type) -> Any:
     """The address of room for a `kind`, as long as the function that is compiled runs; zeros at first."""
     return cgutils.alloca_once(builder, kind)
@@ -71,6 +123,12 @@ def on_stack(builder: Any, kind: ir.Type) -> Any:
 def start_of(context: Any, builder: Any, array_type: types.Array, array: Any) -> Any:
     """The address of an array's first number."""
     return arrayobj.make_array(array_type)(context, builder, array).data
+
+
+def element(context: Any, builder: Any, array_type: types.Array, array: Any, i: Any) -> Any:
+    """The address of the i-th number of a contiguous array."""
+    kind = context.get_data_type(array_type.dtype)
+    return offset(builder, start_of(context, builder, array_type, array), kind, i)
 
 
 def uncounted(context: Any, builder: Any, array_type: types.Array, array: Any) -> Any:

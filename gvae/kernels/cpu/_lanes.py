@@ -242,16 +242,21 @@ def _rows(context, builder, signature, arguments, i, place):
     block = signature.args[i].ndim == 2
     kind = signature.args[i if block else i + 1]
     flat = first if block else abi.start_of(context, builder, kind, arguments[i + 1])
-    vector = ir.VectorType(context.get_value_type(kind.dtype), 512 // kind.dtype.bitwidth)
+    number = context.get_value_type(kind.dtype)
 
     def row(n):
         if block:
             position = builder.add(builder.mul(builder.add(j, word(n)), word(LANES)), l)
         else:
-            position = builder.add(builder.load(builder.gep(first, [builder.add(l, word(n))])), j)
-        return builder.bitcast(builder.gep(flat, [position]), vector.as_pointer())
+            position = builder.add(abi.load(builder, abi.offset(builder, first, word, builder.add(l, word(n))), word), j)
+        return abi.offset(builder, flat, number, position)
 
     return row
+
+
+def _row_type(context, array):
+    """LLVM's type of a row of a tile: 64 bytes."""
+    return ir.VectorType(context.get_value_type(array.dtype), 512 // array.dtype.bitwidth)
 
 
 @intrinsic
@@ -261,10 +266,10 @@ def _pack_tile(typing, starts, flat, block, j, l):
 
     def codegen(context, builder, signature, arguments):
         outside, inside = (_rows(context, builder, signature, arguments, i, arguments[3:]) for i in (0, 2))
-        width = flat.dtype.bitwidth // 8
-        rows = [builder.load(outside(i), align=width) for i in range(64 // width)]
+        width, vector = flat.dtype.bitwidth // 8, _row_type(context, flat)
+        rows = [abi.load(builder, outside(i), vector, align=width) for i in range(64 // width)]
         for i, row in enumerate(_transposed(builder, rows)):
-            builder.store(row, inside(i), align=width)
+            abi.store(builder, row, inside(i), align=width)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -277,13 +282,13 @@ def _unpack_tile(typing, block, starts, flat, other_starts, other, j, l):
 
     def codegen(context, builder, signature, arguments):
         inside, outside = (_rows(context, builder, signature, arguments, i, arguments[5:]) for i in (0, 1))
-        width = flat.dtype.bitwidth // 8
-        rows = _transposed(builder, [builder.load(inside(i), align=width) for i in range(64 // width)])
+        width, vector = flat.dtype.bitwidth // 8, _row_type(context, flat)
+        rows = _transposed(builder, [abi.load(builder, inside(i), vector, align=width) for i in range(64 // width)])
         if isinstance(other, types.Array):
             more = _rows(context, builder, signature, arguments, 3, arguments[5:])
-            rows = [builder.fadd(row, builder.load(more(i), align=width)) for i, row in enumerate(rows)]
+            rows = [builder.fadd(row, abi.load(builder, more(i), vector, align=width)) for i, row in enumerate(rows)]
         for i, row in enumerate(rows):
-            builder.store(row, outside(i), align=width)
+            abi.store(builder, row, outside(i), align=width)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -22,6 +22,7 @@ ROWS = 12 if BYTES != 32 else 6  # of a tile, two vectors wide: 24 of 32 registe
 TALL = 13 if BYTES != 32 else 6  # of a tile where that leaves no rows over: 26 registers
 DEPTH, WIDTH = 512, 256  # of the part of B that is packed at a time, half a megabyte: a second-level cache holds it
 CHUNK = 8 * TALL  # rows of A that take part at a time
+ALIGN = 4  # bytes: vectors are loaded and stored wherever a number may lie
 
 
 def vector_of(array_type):
@@ -29,12 +30,6 @@ def vector_of(array_type):
     scalar = ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
     n = BYTES // (array_type.dtype.bitwidth // 8)
     return ir.VectorType(scalar, n), n
-
-
-def pointer_to(context, builder, array_type, array, at, vector):
-    """To array[at : at + n], as one vector. Vectors are loaded and stored wherever a number may lie: `align` is 4."""
-    data = abi.start_of(context, builder, array_type, array)
-    return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
 
 def spread_over(builder, vector, x):
@@ -49,28 +44,19 @@ def first_lanes(builder, vector, count):
     return builder.icmp_signed("<", ir.Constant(words, list(range(vector.count))), spread_over(builder, words, count))
 
 
-def load(builder, pointer, mask=None):
+def load(builder, pointer, vector, mask=None):
     """The vector there, with zeros outside the mask."""
     if mask is None:
-        return builder.load(pointer, align=4)
-    vector = pointer.type.pointee
-    function = ir.FunctionType(vector, [pointer.type, ir.IntType(32), mask.type, vector])
-    load = abi.external(builder, f"llvm.masked.load.{_name(vector)}.p0{_name(vector)}", function)
-    return builder.call(load, [pointer, ir.IntType(32)(4), mask, ir.Constant(vector, None)])
+        return abi.load(builder, pointer, vector, align=ALIGN)
+    return abi.load_masked(builder, pointer, vector, mask, align=ALIGN)
 
 
 def store(builder, value, pointer, mask=None):
-    """pointer <- value, within the mask."""
+    """The vector is there from now on, within the mask."""
     if mask is None:
-        builder.store(value, pointer, align=4)
-        return
-    function = ir.FunctionType(ir.VoidType(), [value.type, pointer.type, ir.IntType(32), mask.type])
-    store = abi.external(builder, f"llvm.masked.store.{_name(value.type)}.p0{_name(value.type)}", function)
-    builder.call(store, [value, pointer, ir.IntType(32)(4), mask])
-
-
-def _name(vector):
-    return f"v{vector.count}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
+        abi.store(builder, value, pointer, align=ALIGN)
+    else:
+        abi.store_masked(builder, value, pointer, mask, align=ALIGN)
 
 
 @intrinsic(prefer_literal=True)
@@ -90,10 +76,10 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
         def part(array, i, j):
             """The j-th vector of row i of S or C: its arguments are (array, first, row) from this one on."""
             at = builder.add(args[array + 1], builder.add(builder.mul(int_(i), args[array + 2]), int_(j * n)))
-            return pointer_to(context, builder, sig.args[array], args[array], at, vector)
+            return abi.element(context, builder, sig.args[array], args[array], at)
 
         tiles = [(i, j) for i in range(m) for j in range(nv)]
-        first = [load(builder, part(7, i, j), masks[j]) for i, j in tiles]
+        first = [load(builder, part(7, i, j), vector, masks[j]) for i, j in tiles]
         before = builder.block
         head, body, after = (builder.append_basic_block(f"products.{name}") for name in ("k", "tile", "end"))
         builder.branch(head)
@@ -111,14 +97,13 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
         b_at = builder.add(args[6], builder.mul(k, int_(nv * n)))
         a_at = builder.add(args[1], builder.mul(k, args[3]))
         columns = [
-            builder.load(pointer_to(context, builder, sig.args[5], args[5], builder.add(b_at, int_(j * n)), vector), align=4)
+            load(builder, abi.element(context, builder, sig.args[5], args[5], builder.add(b_at, int_(j * n))), vector)
             for j in range(nv)
         ]
-        a_data = abi.start_of(context, builder, sig.args[0], args[0])
+        a_start = abi.start_of(context, builder, sig.args[0], args[0])
         for i in range(m):
-            x = spread_over(
-                builder, vector, builder.load(builder.gep(a_data, [builder.add(a_at, builder.mul(int_(i), args[2]))]))
-            )
+            at = abi.offset(builder, a_start, vector.element, builder.add(a_at, builder.mul(int_(i), args[2])))
+            x = spread_over(builder, vector, abi.load(builder, at, vector.element))
             for j in range(nv):
                 product = builder.fmul(x, columns[j], flags=("contract",))
                 sums[i, j].add_incoming(builder.fadd(sums[i, j], product, flags=("contract",)), body)
@@ -144,7 +129,7 @@ def transpose(typingctx, b, b0, b_row, rows, packed, p0, p_row):
 
         def line(array, i, first, row):
             at = builder.add(args[first], builder.mul(i, args[row]))
-            return pointer_to(context, builder, sig.args[array], args[array], at, vector)
+            return abi.element(context, builder, sig.args[array], args[array], at)
 
         def there(j):
             j, last = args[3].type(j), builder.sub(args[3], args[3].type(1))
@@ -153,7 +138,7 @@ def transpose(typingctx, b, b0, b_row, rows, packed, p0, p_row):
         def shuffled(x, y, places):
             return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), n), places))
 
-        v = [builder.load(line(0, there(j), 1, 2), align=4) for j in range(n)]
+        v = [load(builder, line(0, there(j), 1, 2), vector) for j in range(n)]
         d = n // 2
         while d:  # blocks of d x d change places across the diagonal of blocks of 2d x 2d
             for i in (i for i in range(n) if not i & d):
@@ -162,7 +147,7 @@ def transpose(typingctx, b, b0, b_row, rows, packed, p0, p_row):
                 v[i + d] = shuffled(x, y, [k + d if not k & d else n + k for k in range(n)])
             d //= 2
         for k in range(n):
-            builder.store(v[k], line(4, args[5].type(k), 5, 6), align=4)
+            store(builder, v[k], line(4, args[5].type(k), 5, 6))
         return context.get_dummy_value()
 
     return types.void(b, types.intp, types.intp, types.intp, packed, types.intp, types.intp), codegen
@@ -176,9 +161,9 @@ def copy(typingctx, a, a0, b, b0, numbers, vectors):
         vector, n = vector_of(sig.args[0])
         for j in range(sig.args[5].literal_value):
             at = builder.add(args[1], args[1].type(j * n)), builder.add(args[3], args[3].type(j * n))
-            source, to = (pointer_to(context, builder, sig.args[i], args[i], at[i // 2], vector) for i in (0, 2))
+            source, to = (abi.element(context, builder, sig.args[i], args[i], at[i // 2]) for i in (0, 2))
             mask = first_lanes(builder, vector, builder.sub(args[4], args[4].type(j * n)))
-            store(builder, load(builder, source, mask), to)
+            store(builder, load(builder, source, vector, mask), to)
         return context.get_dummy_value()
 
     return types.void(a, types.intp, b, types.intp, types.intp, vectors), codegen

@@ -19,7 +19,7 @@ from numba import typeof, types
 from numba.extending import intrinsic, register_jitable
 
 from gvae.kernels.cpu._jit import kernel
-from gvae.kernels.cpu._wait import CAN_NAP, fence, look, nap, pause, pointer, tell, wake
+from gvae.kernels.cpu._wait import CAN_NAP, WORD, fence, look, nap, pause, pointer, tell, wake
 from gvae.runtime import abi
 
 POSTED, CLAIMED, DONE = 0, 16, 32
@@ -32,7 +32,6 @@ NAP = 500_000_000  # nanoseconds at most; what is posted ends it
 
 NO_TABLE, NOWHERE = np.zeros((0, WIDTH), np.int64), np.zeros(0, np.int64)
 
-WORD = ir.IntType(64)
 SHARE = ir.FunctionType(ir.IntType(32), [WORD, WORD, WORD, WORD])  # kernel, place of the arguments, lo, hi -> failed
 
 
@@ -82,12 +81,13 @@ def pack(typingctx, arguments, place):
             for kind, value in zip(arguments, abi.parts(builder, args[0]), strict=True)
         ]
         packed = context.make_tuple(builder, arguments, values)
-        builder.store(packed, builder.inttoptr(args[1], packed.type.as_pointer()), align=8)
+        abi.store(builder, packed, builder.inttoptr(args[1], abi.pointer_to(packed.type)), align=8)
         code = ir.Function(builder.module, SHARE, builder.module.get_unique_name("share"))
         code.linkage = "internal"
         inner = ir.IRBuilder(code.append_basic_block("entry"))
         kernel, where, lo, hi = code.args
-        values = abi.parts(inner, inner.load(inner.inttoptr(where, packed.type.as_pointer()), align=8))
+        place = inner.inttoptr(where, abi.pointer_to(packed.type))
+        values = abi.parts(inner, abi.load(inner, place, packed.type, align=8))
         failed = abi.call_kernel(context, inner, kernel, kinds, [*values, lo, hi])
         inner.ret(inner.zext(failed, SHARE.return_type))
         return builder.ptrtoint(code, WORD)

@@ -16,7 +16,7 @@ from numba.extending import intrinsic, register_jitable
 
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import borrowed
-from gvae.kernels.cpu._products import BYTES, copy, first_lanes, load, pointer_to, spread_over, store, vector_of
+from gvae.kernels.cpu._products import BYTES, copy, first_lanes, load, spread_over, store, vector_of
 from gvae.runtime import abi
 
 MOST = 1 / 3  # of A may be other than zero: with more, a dense product may take less time
@@ -32,7 +32,7 @@ def differs(typingctx, a, at, numbers, x):
     def codegen(context, builder, sig, args):
         vector, n = vector_of(sig.args[0])
         mask = first_lanes(builder, vector, args[2])
-        here = load(builder, pointer_to(context, builder, sig.args[0], args[0], args[1], vector), mask)
+        here = load(builder, abi.element(context, builder, sig.args[0], args[0], args[1]), vector, mask)
         bits = builder.and_(mask, builder.fcmp_unordered("!=", here, spread_over(builder, vector, args[3])))
         return builder.zext(builder.bitcast(bits, ir.IntType(n)), ir.IntType(WORD))
 
@@ -57,12 +57,11 @@ def list_bits(typingctx, word, table, places):
         word, t = args[0], ir.Constant(context.get_value_type(types.intp), 0)
         bytes_, numbers = ir.VectorType(ir.IntType(8), 8), ir.VectorType(ir.IntType(32), 8)
         data, to = (abi.start_of(context, builder, sig.args[i], args[i]) for i in (1, 2))
-        data = builder.bitcast(data, bytes_.as_pointer())
         for first in range(0, WORD, 8):
             byte = builder.and_(builder.lshr(word, word.type(first)), word.type(255))
-            steps = builder.zext(builder.load(builder.gep(data, [byte]), align=8), numbers)
+            steps = builder.zext(abi.load(builder, abi.offset(builder, data, bytes_, byte), bytes_, align=8), numbers)
             steps = builder.add(steps, ir.Constant(numbers, [first] * 8))
-            builder.store(steps, builder.bitcast(builder.gep(to, [t]), numbers.as_pointer()), align=4)
+            abi.store(builder, steps, abi.offset(builder, to, numbers.element, t), align=4)
             t = builder.add(t, builder.ctpop(byte))
         return t
 
@@ -81,13 +80,13 @@ def gather(typingctx, places, count, a, a0, a_k, b, b0, b_k, start, s0, c, c0, c
         masks = [*[None] * (nv - 1), first_lanes(builder, vector, builder.sub(args[12], int_((nv - 1) * n)))]
 
         def part(array, at, j):
-            return pointer_to(context, builder, sig.args[array], args[array], builder.add(at, int_(j * n)), vector)
+            return abi.element(context, builder, sig.args[array], args[array], builder.add(at, int_(j * n)))
 
         def number(array, at):
-            data = abi.start_of(context, builder, sig.args[array], args[array])
-            return builder.load(builder.gep(data, [at]))
+            kind = context.get_data_type(sig.args[array].dtype)
+            return abi.load(builder, abi.element(context, builder, sig.args[array], args[array], at), kind)
 
-        first = [load(builder, part(8, args[9], j), masks[j]) for j in range(nv)]
+        first = [load(builder, part(8, args[9], j), vector, masks[j]) for j in range(nv)]
         before = builder.block
         head, body, after = (builder.append_basic_block(f"sparse.{name}") for name in ("t", "row", "end"))
         builder.branch(head)
@@ -105,7 +104,7 @@ def gather(typingctx, places, count, a, a0, a_k, b, b0, b_k, start, s0, c, c0, c
         x = spread_over(builder, vector, number(2, builder.add(args[3], builder.mul(k, args[4]))))
         row = builder.add(args[6], builder.mul(k, args[7]))
         for j, total in enumerate(sums):
-            product = builder.fmul(x, load(builder, part(5, row, j), masks[j]), flags=("contract",))
+            product = builder.fmul(x, load(builder, part(5, row, j), vector, masks[j]), flags=("contract",))
             total.add_incoming(builder.fadd(total, product, flags=("contract",)), body)
         t.add_incoming(builder.add(t, int_(1)), body)
         builder.branch(head)

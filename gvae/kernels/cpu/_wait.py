@@ -25,10 +25,12 @@ _PAUSE = {  # LLVM's names, and arguments, of the instruction that processors ha
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None  # of system calls
 CAN_NAP = _FUTEX is not None
 _WAIT, _WAKE = 128, 129  # futex's operations, among threads of one process
+WORD = ir.IntType(64)
 
 
 def pointer(context, builder, sig, args):
-    return builder.gep(abi.start_of(context, builder, sig.args[0], args[0]), [args[1]])
+    """The address of numbers[i], the first two arguments of these functions."""
+    return abi.element(context, builder, sig.args[0], args[0], args[1])
 
 
 @intrinsic
@@ -36,7 +38,7 @@ def look(typingctx, numbers, i):
     """numbers[i] as other threads have left it; what they wrote before that is seen from here on."""
 
     def codegen(context, builder, sig, args):
-        return builder.load_atomic(pointer(context, builder, sig, args), "acquire", 8)
+        return abi.load_atomic(builder, pointer(context, builder, sig, args), WORD, "acquire")
 
     return types.int64(numbers, types.intp), codegen
 
@@ -46,7 +48,7 @@ def tell(typingctx, numbers, i, x):
     """numbers[i] <- x, for other threads to see after all that was written before."""
 
     def codegen(context, builder, sig, args):
-        builder.store_atomic(args[2], pointer(context, builder, sig, args), "release", 8)
+        abi.store_atomic(builder, args[2], pointer(context, builder, sig, args), "release")
         return context.get_dummy_value()
 
     return types.void(numbers, types.intp, types.int64), codegen
@@ -70,14 +72,14 @@ def pause(typingctx):
 def _futex(context, builder, sig, args, operation, x, nanoseconds):
     if not CAN_NAP:
         return context.get_dummy_value()  # who asks for CAN_NAP first does not come here, but is compiled
-    word = ir.IntType(64)
-    time = abi.on_stack(builder, ir.ArrayType(word, 2))
-    for i, part in enumerate((word(0), nanoseconds)):
-        builder.store(part, builder.gep(time, [word(0), word(i)]))
-    kind = ir.FunctionType(word, [word], var_arg=True)
+    pair = ir.ArrayType(WORD, 2)
+    time = abi.on_stack(builder, pair)
+    for i, part in enumerate((WORD(0), nanoseconds)):
+        abi.store(builder, part, abi.offset(builder, time, pair, WORD(0), WORD(i)))
+    kind = ir.FunctionType(WORD, [WORD], var_arg=True)
     call = abi.external(builder, "syscall", kind)
     where = pointer(context, builder, sig, args)  # of its lower half, as numbers lie in memory
-    builder.call(call, [word(_FUTEX), where, word(operation), x, time, word(0), word(0)])
+    builder.call(call, [WORD(_FUTEX), where, WORD(operation), x, time, WORD(0), WORD(0)])
     return context.get_dummy_value()
 
 
@@ -96,7 +98,7 @@ def wake(typingctx, numbers, i):
     """End the `nap` of a thread that naps there."""
 
     def codegen(context, builder, sig, args):
-        one = ir.IntType(64)(1)
+        one = WORD(1)
         return _futex(context, builder, sig, args, _WAKE, one, one)
 
     return types.void(numbers, types.intp), codegen
