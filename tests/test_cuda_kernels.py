@@ -106,7 +106,9 @@ def test_sources(family):
         assert len(names) >= len(wanted) + len(kernel.sizes) + 2
 
 
-def test_sizes_of_blocks_are_the_same_on_both_sides():
+def test_kinds_and_sizes_of_blocks_are_the_same_on_both_sides():
+    kinds = re.search(r"enum Kind \{ (.*?) \};", launch.source("chain"))[1]
+    assert kinds == ", ".join(f"{name} = {getattr(gpu('chain'), name)}" for name in ("FORWARD", "BACKWARD", "INVERSE"))
     for family, name, value in (
         ("chain", "WIDTH", gpu("chain").SEGMENT),
         ("chain", "PIECES", gpu("chain").PIECES),

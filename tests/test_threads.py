@@ -19,7 +19,7 @@ from gvae import models, ops, training
 from gvae.autodiff import gradient
 from gvae.data import Table
 from gvae.errors import ConfigError
-from gvae.kernels.cpu import _share, _wait
+from gvae.kernels.cpu import _protocol, _share, _wait
 from gvae.kernels.cpu._jit import kernel
 from gvae.runtime import abi, pool
 from gvae.runtime.context import context
@@ -243,7 +243,7 @@ def test_a_share_that_nobody_began_is_taken_back_and_holds_no_arrays(monkeypatch
     """A worker that nothing reaches sleeps on; its share must not keep memory, or a step's memory doubles."""
     monkeypatch.setenv(pool.VARIABLE, "2")
     pool.over(lambda lo, hi: None, n=2, work=1 << 30)  # there is a worker
-    while not all(worker.asleep or worker.numbers[_share.STATE] == _share.NAPPING for worker in pool._workers):
+    while not all(worker.asleep or worker.numbers[_protocol.STATE] == _protocol.PARKED for worker in pool._workers):
         time.sleep(0.01)
     monkeypatch.setattr(pool._Worker, "ring", lambda self: None)
     monkeypatch.setattr(_share, "rouse", lambda numbers: None)
@@ -284,9 +284,9 @@ def test_a_caller_whose_workers_are_taken_does_all_itself(monkeypatch):
 
 
 def test_a_share_runs_in_another_thread_and_is_waited_for(monkeypatch):
-    """However long it takes: shorter and longer than the caller and the worker look out for each other."""
+    """However long it takes: shorter and longer than the caller and the worker spin for each other."""
     monkeypatch.setenv(pool.VARIABLE, "2")
-    for pause in (0.0, 1e-4, 3 * pool.SPIN, 5 * pool.DONE):
+    for pause in (0.0, 1e-4, 3 * pool.SPIN, 5 * pool.SPIN_DONE):
         for rest in (0.0, 2 * pool.SPIN):
             seen = {}
 
@@ -318,14 +318,14 @@ def test_a_worker_that_was_given_nothing_is_not_waited_for(monkeypatch):
 
 @kernel
 def meet(flags, limit, lo, hi):
-    """Each of two shares says that it has begun, and waits for the other one, at most so many looks."""
+    """Each of two shares says that it has begun, and waits for the other one, for at most so many spins."""
     mine = 1 if lo > 0 else 0
     _wait.tell(flags, mine, 1)
-    looks = 0
-    while _wait.look(flags, 1 - mine) == 0 and looks < limit:
+    spins = 0
+    while _wait.look(flags, 1 - mine) == 0 and spins < limit:
         _wait.pause()
-        looks += 1
-    flags[2 + mine] = looks
+        spins += 1
+    flags[2 + mine] = spins
 
 
 @pytest.fixture
@@ -333,46 +333,46 @@ def numbers(monkeypatch):
     """Of the worker that a share goes to next."""
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
     pool.each(str, [0, 1])  # there is one now
-    worker = pool._workers[0]  # one that looks out at all: tests may have made more than there are CPUs
+    worker = pool._workers[0]  # one that spins at all: tests may have made more than there are CPUs
     pool._idle.remove(worker)
     pool._idle.append(worker)
     yield worker.numbers
-    worker.naps, worker.numbers[_share.NAPS] = False, 0
+    worker.parks, worker.numbers[_protocol.PARKS] = False, 0
 
 
-needs_naps = pytest.mark.skipif(not _wait.CAN_NAP or pool.cpus() < 2, reason="no naps here, or no CPU for two threads")
+needs_parking = pytest.mark.skipif(not _wait.CAN_PARK or pool.cpus() < 2, reason="no futex, or no CPU for two threads")
 
 
 @pytest.mark.exclusive
-@needs_naps
-def test_workers_nap_where_the_caller_says_so(numbers):
-    """And look out again for the next caller who does not."""
+@needs_parking
+def test_workers_park_where_the_caller_says_so(numbers):
+    """And spin again for the next caller, who does not."""
     flags, pace = np.zeros(4, np.int64), pool.Pace()
 
     def state_after_a_share():
-        for _ in range(100):  # it looks out for half a millisecond, which may be over before this one looks
+        for _ in range(100):  # it spins for half a millisecond, which may be over before this thread asks
             flags[:] = 0
             pool.over(meet, flags, 10**7, n=2, work=1 << 20)
             until = time.perf_counter() + pool.SPIN / 5
-            while numbers[_share.DONE] != numbers[_share.POSTED] or time.perf_counter() < until:
+            while numbers[_protocol.DONE] != numbers[_protocol.POSTED] or time.perf_counter() < until:
                 pass
-            if numbers[_share.STATE] == (_share.NAPPING if context.parked else _share.LOOKING):
+            if numbers[_protocol.STATE] == (_protocol.PARKED if context.parked else _protocol.SPINNING):
                 break
-        return numbers[_share.STATE]
+        return numbers[_protocol.STATE]
 
-    for naps in (True, False, True):
-        pace.naps = naps
+    for parks in (True, False, True):
+        pace.parks = parks
         with pace:
-            assert state_after_a_share() == (_share.NAPPING if naps else _share.LOOKING)
-            assert numbers[_share.NAPS] == naps
-    assert state_after_a_share() == _share.LOOKING
-    assert numbers[_share.NAPS] == 0
+            assert state_after_a_share() == (_protocol.PARKED if parks else _protocol.SPINNING)
+            assert numbers[_protocol.PARKS] == parks
+    assert state_after_a_share() == _protocol.SPINNING
+    assert numbers[_protocol.PARKS] == 0
 
 
 @pytest.mark.exclusive
-@needs_naps
-def test_a_worker_is_woken_from_its_nap(numbers):
-    """For compiled shares and for others. A nap that nobody ends takes half a second."""
+@needs_parking
+def test_a_parked_worker_is_woken(numbers):
+    """For compiled shares and for others. Without that it parks for half a second."""
     flags, began = np.zeros(4, np.int64), threading.Event()
 
     def other(lo, hi):
@@ -393,18 +393,18 @@ def test_a_worker_is_woken_from_its_nap(numbers):
 
     for share in (compiled, python):
         for _ in range(400):
-            numbers[_share.NAPS] = 1
+            numbers[_protocol.PARKS] = 1
             compiled()
-            numbers[_share.NAPS] = 1
+            numbers[_protocol.PARKS] = 1
             until = time.perf_counter() + 1
-            while numbers[_share.STATE] != _share.NAPPING and time.perf_counter() < until:
+            while numbers[_protocol.STATE] != _protocol.PARKED and time.perf_counter() < until:
                 time.sleep(0)
             start = time.perf_counter()
             share()
-            if time.perf_counter() - start < 0.1:  # and not after the nap
+            if time.perf_counter() - start < 0.1:  # and not after half a second
                 break
         else:
-            pytest.fail("nobody ends its naps")
+            pytest.fail("it is never woken")
 
 
 # ---- together or alone
@@ -452,21 +452,21 @@ def test_what_comes_first_does_not_count(monkeypatch):
     assert work(500, together=2.0) <= 4 * pool.TRIAL
 
 
-def test_workers_nap_where_the_caller_waits_for_a_cpu(monkeypatch):
+def test_workers_park_where_the_caller_waits_for_a_cpu(monkeypatch):
     work = Work(monkeypatch, together=2.0, alone=3.0)
     work(100)
-    assert not work.pace.naps
+    assert not work.pace.parks
     work.share = 0.3  # somebody had the CPU for once
     work(1)
     work.share = 0.98  # what the system itself needs
     work(100)
-    assert not work.pace.naps
+    assert not work.pace.parks
     work.share = 0.6
     work(20)
-    assert work.pace.naps
+    assert work.pace.parks
     work.share = 1.0
     work(100)
-    assert not work.pace.naps
+    assert not work.pace.parks
 
 
 def test_a_busy_machine_is_known_by_the_callers_clock():
@@ -475,10 +475,10 @@ def test_a_busy_machine_is_known_by_the_callers_clock():
     busy = [subprocess.Popen([sys.executable, "-c", code, str(os.getpid())]) for _ in range(pool.cpus() + 1)]
     try:
         pace, until = pool.Pace(), time.perf_counter() + 30
-        while not pace.naps and time.perf_counter() < until:
+        while not pace.parks and time.perf_counter() < until:
             with pace:
                 sum(range(10**5))
-        assert pace.naps
+        assert pace.parks
     finally:
         for process in busy:
             process.kill()
@@ -489,15 +489,15 @@ def test_whoever_goes_alone_has_no_worker(numbers, monkeypatch):
     pace, flags = pool.Pace(), np.zeros(4, np.int64)
     pace.alone = True
     row, _memory = pool.pack(meet, (flags, 1000), 2, 1 << 20, 1)
-    posted = numbers[_share.POSTED]
+    posted = numbers[_protocol.POSTED]
     with contextlib.suppress(ZeroDivisionError), pace:
         pool.over(meet, flags, 1000, n=2, work=1 << 20)
         pool.run(np.array([row], np.int64), 2)
         raise ZeroDivisionError
-    assert numbers[_share.POSTED] == posted
+    assert numbers[_protocol.POSTED] == posted
     assert not pace.seconds
     pool.over(meet, flags, 1000, n=2, work=1 << 20)
-    assert numbers[_share.POSTED] == posted + 1
+    assert numbers[_protocol.POSTED] == posted + 1
 
 
 @pytest.mark.parametrize("overridden", [False, True])

@@ -6,7 +6,7 @@ backend : what `device` hands work on NumPy arrays to: the graph that is being c
 pool    : where `memory` takes large arrays from; None: the process's own
 stop    : an event that is set when the caller of `pool.each` is interrupted
 alone   : whether kernels are shared with no other thread
-parked  : whether workers park between shares, where else they spin first
+parked  : whether workers park between shares at once, without spinning first
 """
 
 from __future__ import annotations

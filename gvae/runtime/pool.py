@@ -7,14 +7,14 @@ works in, so the results have the same bits for every number of threads. Work to
 The pool is made at its first use, never at import. A forked child makes a pool of its own. A thread that waits for a share
 which nobody has begun takes it back and does it itself, so any number of Python threads can call at once.
 
-The system takes longer to wake a thread than most kernels run. So a worker that is done looks out for its next share, for
-SPIN seconds and without the interpreter lock, before it sleeps. A compiled kernel's share it begins without the lock, too,
-within a few us: see gvae.kernels.cpu._share. A share in Python (a ufunc's) costs 20 us: whoever wants the lock while another
-has it sleeps, hence the caller publishes such a share in compiled code, and stays there until the worker has taken it and
-passed the arguments on.
+The system takes longer to wake a thread than most kernels run. So a worker that is done spins for SPIN seconds, without the
+interpreter lock, and parks if no share comes. It begins a compiled kernel's share without the lock, too, within a few us:
+see gvae.kernels.cpu._share. A share in Python (a ufunc's) costs 20 us: a thread that wants the lock while another has it
+sleeps, hence the caller posts such a share in compiled code, and stays there until the worker has claimed it and passed the
+arguments on.
 
-What comes again and again knows whether other processes keep the CPUs busy, and has its workers sleep between shares then,
-or none at all if that is faster: see `Pace`.
+What comes again and again knows whether other processes keep the CPUs busy, and then has its workers park between shares, or
+uses none at all if that is faster: see `Pace`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from gvae.errors import ConfigError
+from gvae.kernels.cpu._protocol import CLAIMED, CODE, DONE, PARKED, PARKS, POSTED, STATE, WIDTH
 from gvae.runtime.context import context, entered
 from gvae.runtime.limits import cpus
 
@@ -39,10 +40,10 @@ __all__ = ["Pace", "Stopped", "count", "cpus", "each", "go_on", "over", "pack", 
 
 VARIABLE = "GVAE_NUM_THREADS"
 SHARE = 1 << 16  # numbers read and written that are worth another thread
-SPIN = 5e-4  # seconds that a worker looks out for its next share: longer than Python takes between two kernels
-TAKE = 2e-5  # and a caller for a worker that looks out to take one
+SPIN = 5e-4  # seconds that a worker spins before it parks: longer than Python takes between two kernels
+SPIN_CLAIMED = 2e-5  # that a caller spins until a worker that spins has claimed a share in Python
 ENTER = 5e-6  # that the worker then has the interpreter lock, to pass the arguments on
-DONE = 1e-3  # that a caller looks out for the end of a share, before it sleeps for moments in between
+SPIN_DONE = 1e-3  # that a caller spins for the end of a share, before it sleeps for moments in between
 
 FIRST, OFTEN, SELDOM, TRIAL = 20, 50, 200, 4  # of what keeps a `Pace`: times until and between trials, and of one
 RECENT = 0.2  # what the last time counts in its running averages
@@ -118,14 +119,14 @@ class Pace:
     On a machine at rest several are faster. Where other processes keep the CPUs busy, threads that share small kernels wait
     for each other's turns, and one may be done sooner; no rule tells beforehand. So now and then the other way is tried.
 
-    Workers look out for shares on a machine at rest, and sleep before each on a busy one. Who looks out uses up its part of
-    a busy CPU and is then absent when there is work, while who sleeps is woken at once, and where there is room. The caller
-    never sleeps: what it has not worked of its time, it has waited for a CPU.
+    Workers spin between shares on a machine at rest, and park at once on a busy one: a thread that spins uses up its part of
+    a busy CPU and is then absent when there is work, while one that is parked is woken at once, and where there is room. The
+    caller never sleeps: what it has not worked of its time, it has waited for a CPU.
     """
 
     def __init__(self) -> None:
         self.alone = False  # the way that is taken, trials apart
-        self.naps = False  # whether workers sleep before their shares
+        self.parks = False  # whether workers park between shares
         self.lasted = self.waited = 0.0  # running averages: of a time's seconds, and of those without a CPU
         self.seconds: dict[bool, float] = {}  # of the ways: running averages
         self.left = FIRST  # times until the next trial, which goes down to -TRIAL
@@ -133,7 +134,7 @@ class Pace:
 
     def __enter__(self) -> None:
         self.before = context.alone, context.parked
-        context.alone, context.parked = self.alone != (self.left <= 0), self.naps
+        context.alone, context.parked = self.alone != (self.left <= 0), self.parks
         self.began, self.worked = time.perf_counter(), time.thread_time()
 
     def __exit__(self, kind: Any, *_: Any) -> None:
@@ -146,7 +147,7 @@ class Pace:
             return  # not what it takes as a rule: at first, kernels are compiled
         self.lasted += LATELY * (taken - self.lasted)
         self.waited += LATELY * (waited - self.waited)
-        self.naps = self.waited > BUSY * self.lasted
+        self.parks = self.waited > BUSY * self.lasted
         if changed:
             return  # nor is this: workers have to wake up
         average = self.seconds.get(way, taken)
@@ -217,26 +218,26 @@ class Stopped(Exception):
     """An interrupt has reached the thread for which this one works."""
 
 
-POSTED, CODE, NAPS, TAKEN, DONE_WITH, STATE = 0, 1, 6, 16, 32, 34  # of a worker's numbers: see gvae.kernels.cpu._share
-NAPPING = 2  # a STATE
-WIDTH = 48
 MOST = 1024  # workers
 
 
 class _Worker:
-    """A thread that does what is posted, one share after the other. Shares are numbered: `numbers` has those of the last
-    one posted, of the last one taken, and of the last one that the worker is done with."""
+    """A thread that does what is posted, one share after the other: see gvae.kernels.cpu._protocol for its `numbers`.
 
-    def __init__(self, row: int, looks: Callable[[float], int], spins: bool):
+    spins(seconds) : how many spins take so long      may_spin : whether the thread spins before it parks
+    """
+
+    def __init__(self, row: int, spins: Callable[[float], int], may_spin: bool):
         from gvae.kernels.cpu import _share, _wait  # not before: importing gvae loads no compiler
 
         self.wait, self.tell_and_wait, self.compiled = _wait.wait, _wait.tell_and_wait, _share
-        self.spin, self.take, self.enter, self.done = (looks(t) for t in (SPIN if spins else 0, TAKE, ENTER, DONE))
+        times = SPIN if may_spin else 0, SPIN_CLAIMED, ENTER, SPIN_DONE
+        self.spin, self.spin_claimed, self.enter, self.spin_done = map(spins, times)
         self.row, self.numbers = row, _table[row]
         self.posted = 0
-        self.shares: dict[int, tuple] = {}  # the one that is posted and not taken, by its number
+        self.shares: dict[int, tuple] = {}  # the one that is posted and not claimed, by its number
         self.error: BaseException | None = None
-        self.asleep = self.naps = False
+        self.asleep = self.parks = False
         self.bell = threading.Lock()
         self.bell.acquire()
         self.thread = threading.Thread(target=self._work, name="gvae", daemon=True)
@@ -247,10 +248,10 @@ class _Worker:
         numbers, posted = self.numbers, int(self.numbers[POSTED]) + 1
         self.shares = {posted: share}  # first: an interrupt in between leaves nothing to wait for
         self.posted = posted
-        taken, numbers[CODE] = int(numbers[TAKEN]), 0
-        if self.asleep or numbers[STATE] == NAPPING:
+        claimed, numbers[CODE] = int(numbers[CLAIMED]), 0
+        if self.asleep or numbers[STATE] == PARKED:
             numbers[POSTED] = self.posted
-        elif self.tell_and_wait(numbers, POSTED, self.posted, TAKEN, taken, self.take, self.enter) != taken:
+        elif self.tell_and_wait(numbers, POSTED, posted, CLAIMED, claimed, self.spin_claimed, self.enter) != claimed:
             return
         self.compiled.rouse(numbers)
         if self.asleep:
@@ -268,9 +269,9 @@ class _Worker:
                 return _do(share)
         except KeyboardInterrupt as interrupt:  # in between
             return interrupt
-        done = int(self.numbers[DONE_WITH])
+        done = int(self.numbers[DONE])
         while done < self.posted:  # compiled shares, which count as well, may have come after it
-            done = self.wait(self.numbers, DONE_WITH, done, self.done)
+            done = self.wait(self.numbers, DONE, done, self.spin_done)
             if done < self.posted:
                 time.sleep(5e-5)
         error, self.error = self.error, None
@@ -283,7 +284,7 @@ class _Worker:
             seen = int(numbers[POSTED])
             if seen == posted:
                 self.asleep = True
-                if numbers[POSTED] == posted:  # else it was posted by somebody who had not seen that this is asleep
+                if numbers[POSTED] == posted:  # else it was posted by a caller that had not seen this asleep
                     self.bell.acquire()
                 self.asleep = False
                 continue
@@ -292,9 +293,9 @@ class _Worker:
             posted = seen
             share = self.shares.pop(posted, None)
             if share is not None:  # it may have been taken back
-                numbers[TAKEN] = posted
+                numbers[CLAIMED] = posted
                 self.error = _do(share)
-            share = None  # whoever waits may look at once whether the arrays' memory is free (see gvae.runtime.memory)
+            share = None  # the waiting caller may ask at once whether the arrays' memory is free (see gvae.runtime.memory)
 
 
 def _do(share: tuple) -> BaseException | None:
@@ -311,9 +312,9 @@ def _together(workers: list[_Worker], call: Callable[[np.ndarray], int]) -> int:
     failed."""
     try:
         for worker in workers:
-            if worker.naps != context.parked:
-                worker.naps = context.parked
-                worker.numbers[NAPS] = worker.naps
+            if worker.parks != context.parked:
+                worker.parks = context.parked
+                worker.numbers[PARKS] = worker.parks
             if worker.asleep:
                 worker.ring()
         return call(_crew(*[worker.row for worker in workers]))
@@ -366,14 +367,14 @@ def _make_workers(n: int) -> None:
             _table = np.zeros((MOST, WIDTH), np.int64)
         numbers, times = np.zeros(1, np.int64), []
         _wait.tell_and_wait(numbers, 0, 0, 0, 1, 1, 0)  # compiles, as the first of those below
-        _share.rouse(_table[-1])  # nobody: it is in this process from here on
+        _share.rouse(_table[-1])  # no worker has this row: the code is in this process from here on
         for _ in range(6):
             start = time.perf_counter()
             _wait.wait(numbers, 0, 0, 1000)
             times.append(time.perf_counter() - start)
         while len(_workers) < n:
-            spins = len(_workers) + 1 < cpus()  # else the thread that one waits for has no CPU
-            _workers.append(_Worker(len(_workers), lambda seconds: int(seconds / min(times) * 1000), spins))
+            may_spin = len(_workers) + 1 < cpus()  # else the thread that one waits for has no CPU
+            _workers.append(_Worker(len(_workers), lambda seconds: int(seconds / min(times) * 1000), may_spin))
             _idle.append(_workers[-1])
 
 

@@ -2,11 +2,10 @@
 
 Numba compiles a kernel into a function of machine words, at an address. `share` copies a call's arguments to its stack and
 tells each worker where they lie and what to call, does its own share, and stays until the others are done: that long the
-arrays live. A worker that looks out (`serve`) begins a microsecond later. Nobody needs the interpreter lock, which takes ten
+arrays live. A worker that spins (`serve`) begins a microsecond later. No thread needs the interpreter lock, which takes ten
 times as long to change hands. `run` does so for one kernel after the other, whose arguments lie ready in memory.
 
-Numbers of a worker, far apart since two threads write them: a share counts as POSTED, CLAIMED (by the worker, or by the
-caller, who takes back what no worker has begun), DONE. Each is the number of the last share that got so far.
+A worker's numbers, by which it and its callers agree, are those of `_protocol`.
 """
 
 from __future__ import annotations
@@ -19,16 +18,27 @@ from numba import typeof, types
 from numba.extending import intrinsic, register_jitable
 
 from gvae.kernels.cpu._jit import kernel
-from gvae.kernels.cpu._wait import CAN_NAP, WORD, fence, look, nap, pause, pointer, tell, wake
+from gvae.kernels.cpu._protocol import (
+    AWAY,
+    CLAIMED,
+    CODE,
+    DONE,
+    FAILED,
+    HI,
+    KERNEL,
+    LO,
+    PARKED,
+    PARKS,
+    PLACE,
+    POSTED,
+    SPINNING,
+    STATE,
+    WIDTH,
+)
+from gvae.kernels.cpu._wait import CAN_PARK, WORD, fence, look, park, pause, pointer, tell, wake
 from gvae.runtime import abi
 
-POSTED, CLAIMED, DONE = 0, 16, 32
-CODE, KERNEL, PLACE, LO, HI = 1, 2, 3, 4, 5  # beside POSTED: what a posted share is; CODE 0: one in Python
-NAPS = 6  # beside POSTED: whether the worker is to sleep before its shares, instead of looking out
-FAILED, STATE = 33, 34  # beside DONE
-AWAY, LOOKING, NAPPING = 0, 1, 2  # states of a worker: not in `serve`; there; asleep there
-WIDTH = 48
-NAP = 500_000_000  # nanoseconds at most; what is posted ends it
+PARK = 500_000_000  # nanoseconds that a worker parks at most; a share that is posted wakes it
 
 NO_TABLE, NOWHERE = np.zeros((0, WIDTH), np.int64), np.zeros(0, np.int64)
 
@@ -97,10 +107,10 @@ def pack(typingctx, arguments, place):
 
 @kernel
 def rouse(numbers):
-    """What has just been posted ends its worker's nap."""
-    if CAN_NAP:
+    """Wake the worker for what has just been posted, if it is parked."""
+    if CAN_PARK:
         fence()
-        if look(numbers, STATE) == NAPPING:
+        if look(numbers, STATE) == PARKED:
             wake(numbers, POSTED)
 
 
@@ -153,32 +163,32 @@ def run(table, crew, launches):
 
 
 @kernel
-def serve(numbers, posted, looks):
+def serve(numbers, posted, spins):
     """Tell that share `posted` is done, and do those that come, until one is in Python: the number of the last one done.
-    After so many looks that find none this sleeps, or, where it cannot, ends."""
+    After so many spins without one the thread parks, or, where it cannot, this ends."""
     tell(numbers, DONE, posted)
-    tell(numbers, STATE, LOOKING)
-    looked = 0
+    tell(numbers, STATE, SPINNING)
+    spun = 0
     while True:
         seen = look(numbers, POSTED)
         if seen != posted:
             if look(numbers, CODE) == 0:
                 break
-            posted, looked = seen, 0
+            posted, spun = seen, 0
             if claim(numbers, CLAIMED, posted):
                 numbers[FAILED] = begin(numbers[CODE], numbers[KERNEL], numbers[PLACE], numbers[LO], numbers[HI])
             tell(numbers, DONE, posted)  # one that was taken back as well
-        elif CAN_NAP and (looked >= looks or look(numbers, NAPS) > 0):
-            tell(numbers, STATE, NAPPING)
+        elif CAN_PARK and (spun >= spins or look(numbers, PARKS) > 0):
+            tell(numbers, STATE, PARKED)
             fence()
             if look(numbers, POSTED) == posted:
-                nap(numbers, POSTED, posted & 0xFFFFFFFF, NAP)
-            tell(numbers, STATE, LOOKING)
-        elif looked >= looks:
+                park(numbers, POSTED, posted & 0xFFFFFFFF, PARK)
+            tell(numbers, STATE, SPINNING)
+        elif spun >= spins:
             break
         else:
             pause()
-            looked += 1
+            spun += 1
     tell(numbers, STATE, AWAY)
     return posted
 

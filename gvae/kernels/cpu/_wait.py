@@ -1,7 +1,8 @@
-"""How one thread waits for another without the interpreter lock: it looks at a number, and the system is not asked.
+"""How one thread waits for another without the interpreter lock: it spins, reading a number that the other will write, and
+does not ask the system.
 
-To sleep and be woken takes 50 to 100 us on a virtual machine, longer than most kernels run; to look takes a tenth of one.
-Long waits sleep all the same: see gvae.kernels.cpu._share.
+To park and be woken takes 50 to 100 us on a virtual machine, longer than most kernels run; to read the number takes a tenth
+of one. So threads spin, and park where a wait is long: see gvae.kernels.cpu._share.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _PAUSE = {  # LLVM's names, and arguments, of the instruction that processors ha
     "arm64": ("llvm.aarch64.hint", (1,)),
 }
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None  # of system calls
-CAN_NAP = _FUTEX is not None
+CAN_PARK = _FUTEX is not None
 _WAIT, _WAKE = 128, 129  # futex's operations, among threads of one process
 WORD = ir.IntType(64)
 
@@ -56,7 +57,7 @@ def tell(typingctx, numbers, i, x):
 
 @intrinsic
 def pause(typingctx):
-    """A moment's rest for the processor's other work."""
+    """A moment's rest for the processor's other work, once per spin."""
 
     def codegen(context, builder, sig, args):
         if platform.machine() in _PAUSE:
@@ -70,8 +71,8 @@ def pause(typingctx):
 
 
 def _futex(context, builder, sig, args, operation, x, nanoseconds):
-    if not CAN_NAP:
-        return context.get_dummy_value()  # who asks for CAN_NAP first does not come here, but is compiled
+    if not CAN_PARK:
+        return context.get_dummy_value()  # callers ask for CAN_PARK first and do not come here, but are compiled
     pair = ir.ArrayType(WORD, 2)
     time = abi.on_stack(builder, pair)
     for i, part in enumerate((WORD(0), nanoseconds)):
@@ -84,8 +85,8 @@ def _futex(context, builder, sig, args, operation, x, nanoseconds):
 
 
 @intrinsic
-def nap(typingctx, numbers, i, x, nanoseconds):
-    """Sleep while numbers[i] is x, until `wake`, at most so long. For the system only."""
+def park(typingctx, numbers, i, x, nanoseconds):
+    """Sleep if numbers[i] is x, until `wake`, at most so long. It may also end for no reason."""
 
     def codegen(context, builder, sig, args):
         return _futex(context, builder, sig, args, _WAIT, args[2], args[3])
@@ -95,7 +96,7 @@ def nap(typingctx, numbers, i, x, nanoseconds):
 
 @intrinsic
 def wake(typingctx, numbers, i):
-    """End the `nap` of a thread that naps there."""
+    """Wake a thread that is parked there."""
 
     def codegen(context, builder, sig, args):
         one = WORD(1)
@@ -116,9 +117,9 @@ def fence(typingctx):
 
 
 @kernel
-def wait(numbers, i, x, looks):
-    """As long as numbers[i] is x, at most so many looks. Returns what it is then."""
-    for _ in range(looks):
+def wait(numbers, i, x, spins):
+    """Spin as long as numbers[i] is x, at most so many times. Returns what it is then."""
+    for _ in range(spins):
         if look(numbers, i) != x:
             break
         pause()
@@ -126,10 +127,10 @@ def wait(numbers, i, x, looks):
 
 
 @kernel
-def tell_and_wait(numbers, i, x, j, y, looks, rest):
+def tell_and_wait(numbers, i, x, j, y, spins, rest):
     """numbers[i] <- x, then `wait` as long as numbers[j] is y, and `rest` pauses more once it is not."""
     tell(numbers, i, x)
-    seen = wait(numbers, j, y, looks)
+    seen = wait(numbers, j, y, spins)
     if seen != y:
         for _ in range(rest):
             pause()

@@ -24,14 +24,12 @@ import math
 
 import numpy as np
 
+from gvae.kernels._chain import BACKWARD, FORWARD, INVERSE, MAX_GROWTH, MAX_GROWTH_INVERSE  # noqa: F401 (ops read them)
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import LANES, borrowed, flushed, lanes, larger, neighbours, pack, unpack, zero
 from gvae.kernels.cpu.banded import first_bad_pivot, inverse_one, move, solve_triangular_one, solve_triangular_transposed_one
 
-FORWARD, BACKWARD, INVERSE = 0, 1, 2
 SEGMENT = 1024  # columns: the blocks of LANES segments fit in the second-level cache
-MAX_GROWTH = 4.0  # the residual of a solve grows with it
-MAX_GROWTH_INVERSE = 1e30
 
 
 @kernel

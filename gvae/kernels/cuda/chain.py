@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from gvae.kernels import LANES
+from gvae.kernels._chain import BACKWARD, FORWARD, INVERSE, MAX_GROWTH, MAX_GROWTH_INVERSE  # noqa: F401 (ops read them)
 from gvae.kernels.cuda.launch import Launch, elements, kernel
 
-FORWARD, BACKWARD, INVERSE = 0, 1, 2
 SEGMENT = 32  # columns, WIDTH in chain.cu
 PIECES = 256  # threads of a block that connects a system's segments, as in chain.cu
-MAX_GROWTH = 4.0  # the residual of a solve grows with it
-MAX_GROWTH_INVERSE = 1e30
 
 
 def _segments(sizes: dict[str, int], n: int) -> Launch:
