@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 
 import numpy as np
@@ -83,8 +85,35 @@ def test_many_results_that_are_held_cost_no_time():
 
 
 def test_what_cannot_be_counted_is_not_used_again(monkeypatch):
-    monkeypatch.setattr(memory, "_IDLE", None)
+    monkeypatch.setattr(memory.Pool, "idle", None)
     assert memory.empty(SHAPE, np.float32).base is None
+
+
+def interpreter(monkeypatch, count):
+    """Calibrate for one in which sys.getrefcount(block), called in a function of that name, is count(block, name)."""
+    counting = type("sys", (), {"getrefcount": lambda block: count(block, sys._getframe(1).f_code.co_name)})
+    monkeypatch.setattr(memory, "sys", counting)
+    monkeypatch.setattr(memory.Pool, "idle", memory._calibrated())
+
+
+@pytest.mark.parametrize("difference", [-2, -1, 1])
+def test_functions_may_count_differently(monkeypatch, difference):
+    """A count that was taken elsewhere than in `Pool.empty` would be that of an array in use."""
+    interpreter(monkeypatch, lambda block, name: sys.getrefcount(block) + difference * (name == "empty"))
+    test_memory_in_use_is_never_handed_out()
+    test_freed_memory_is_used_again()
+
+
+def test_an_interpreter_that_counts_in_no_known_way_uses_nothing_again(monkeypatch):
+    calls = itertools.count()
+    for count in (
+        lambda block, name: 3,
+        lambda block, name: -sys.getrefcount(block),
+        lambda block, name: sys.getrefcount(block) - (next(calls) > 30),  # from some time on
+    ):
+        interpreter(monkeypatch, count)
+        assert memory.Pool.idle is None
+        assert memory.empty(SHAPE, np.float32).base is None
 
 
 def test_threads_never_share_a_block():

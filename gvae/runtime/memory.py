@@ -29,6 +29,7 @@ LINE, PAGE = 64, 4096  # bytes
 SMALL = 1 << 16  # below this the C library itself keeps freed memory
 LIMIT = 1 << 28
 MOST = 64  # blocks: each call looks through them, while somebody may hold any number of results
+ROUNDS = 20  # of the calibration: an interpreter rewrites bytecodes that run often, and those have to count alike
 
 
 class Pool:
@@ -36,7 +37,10 @@ class Pool:
 
     blocks : (block, its size, where its first line begins), the least recently handed out first
     limit, most : bytes and blocks that it keeps
+    idle : what `empty` counts of a block that no array uses; None if it cannot tell
     """
+
+    idle: Any = None
 
     def __init__(self, limit: float, most: float):
         self.limit, self.most = limit, most
@@ -46,14 +50,14 @@ class Pool:
 
     def empty(self, shape: tuple[int, ...], dtype: Any, size: int) -> np.ndarray:
         """See `memory.empty`; size: what `_room` says."""
-        if size > self.limit or _IDLE is None:
+        if size > self.limit or self.idle is None:
             return np.empty(shape, dtype)
         blocks = self.blocks
         with self.lock:
             most = size + size // 4
             for i in range(len(blocks) - 1, -1, -1):  # what was used last is in the caches still
                 block, there, start = blocks[i]
-                if size <= there <= most and sys.getrefcount(block) == _IDLE:
+                if size <= there <= most and sys.getrefcount(block) == self.idle:
                     size = there
                     del blocks[i]
                     break
@@ -72,19 +76,44 @@ class Pool:
             total -= self.blocks.popleft()[1]
 
 
+class _Counts:
+    """Stands for `Pool.idle`: equals no count, and keeps those that it is compared with."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __eq__(self, count: object) -> bool:
+        self.seen.append(count)  # type: ignore[arg-type]
+        return False
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _count_of_first(pool: Pool) -> int:
+    """What `Pool.empty` counts of the first block; it goes through them from the last one on."""
+    pool.empty((2,), np.float32, PAGE)
+    return pool.idle.seen[-1]
+
+
 def _calibrated() -> int | None:
-    """The count of a block that no array uses, by this interpreter: versions differ in what they count. None where a use
-    does not count, or counts without the lock of the GIL."""
-    blocks = deque([(np.empty(8, np.uint8), 8, 0)])
-    block, _, _ = blocks[0]
-    idle = sys.getrefcount(block)
-    used = np.ndarray((2,), np.float32, block)
-    counts = sys.getrefcount(block) == idle + 1 and getattr(sys, "_is_gil_enabled", lambda: True)()
-    del used
-    return idle if counts else None
+    """`Pool.idle` by this interpreter, as `Pool.empty` itself counts: versions differ in which bytecodes hold references.
+    None where a use does not count, or counts without the lock of the GIL."""
+    idle, used = set(), set()
+    for _ in range(ROUNDS):
+        pool = Pool(math.inf, math.inf)
+        pool.idle = _Counts()
+        array = pool.empty((2,), np.float32, PAGE)
+        used.add(_count_of_first(pool))
+        view = array[1:]
+        del array
+        used.add(_count_of_first(pool))
+        del view
+        idle.add(_count_of_first(pool))
+    counts = len(idle) == 1 and min(used) > max(idle) and getattr(sys, "_is_gil_enabled", lambda: True)()
+    return idle.pop() if counts else None
 
 
-_IDLE = _calibrated()
+Pool.idle = _calibrated()
 _pool = Pool(LIMIT, MOST)  # of the process
 
 
