@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ import numpy as np
 from gvae.checks import FLOATS, caller_name, check_device
 from gvae.errors import ConfigError, DTypeError, ShapeError
 from gvae.runtime import device
+from gvae.runtime.compile import registered, uses_of
 
 __all__ = ["Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "value_of", "vjp"]
 
@@ -134,9 +135,10 @@ class Primitive:
 
     __name__: str
 
-    def __init__(self, forward: Callable, saves: bool, differentiable: bool):
+    def __init__(self, forward: Callable, saves: bool, differentiable: bool, contract: str):
         functools.update_wrapper(self, forward)
         self.forward = forward
+        self.contract = contract
         self.saves = saves
         self.differentiable = differentiable
         self.rule: Callable | None = None
@@ -184,15 +186,33 @@ class Primitive:
         return Var(value, node)
 
 
-def primitive(forward: Callable | None = None, *, saves: bool = False, differentiable: bool = True) -> Any:
+def primitive(
+    forward: Callable | None = None,
+    *,
+    saves: bool = False,
+    differentiable: bool = True,
+    contract: str = "",
+    settings: Mapping[str, Sequence[Any]] | None = None,
+) -> Any:
     """Make a primitive of a function on plain arrays.
 
     saves          : the forward takes `save=`; with save=True it returns (value, saved), and the rule gets `saved=`
     differentiable : False cuts the tape here: no cotangent passes
+    contract       : shapes of its arguments, "chol: ... M N, b: ... N". Declared where compiled kernels are launched, which
+                     can then be compiled ahead (gvae.runtime.compile): those of each combination of
+    settings       : the values of settings on which it depends what is launched
     """
     if forward is None:
-        return lambda f: Primitive(f, saves, differentiable)
-    return Primitive(forward, saves, differentiable)
+        return functools.partial(primitive, saves=saves, differentiable=differentiable, contract=contract, settings=settings)
+    made = Primitive(forward, saves, differentiable, contract)
+    if contract:
+        registered(functools.partial(uses_of, functools.partial(_there_and_back, made), contract, settings or {}))
+    return made
+
+
+def _there_and_back(made: Primitive, *args: Any, **settings: Any) -> Any:
+    value, pull = vjp(lambda *lifted: made(*lifted, **settings), *args)
+    return pull(value)
 
 
 @functools.partial(primitive, differentiable=False)

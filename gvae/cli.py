@@ -349,16 +349,18 @@ def _on_one_blas_thread(command: Callable[[argparse.Namespace], None]) -> Callab
 
 @_on_one_blas_thread
 def _demo(options: argparse.Namespace) -> None:
-    from gvae import ahead, demo, warmup
+    from gvae import demo
+    from gvae.runtime import compile as compiling
 
-    with ahead.asked(warmup.is_cold()):
+    with compiling.asked(compiling.is_cold()):
         demo.run(options.out, epochs=options.epochs, seed=options.seed, quiet=options.quiet)
 
 
 @_on_one_blas_thread
 def _train(options: argparse.Namespace) -> None:
-    from gvae import ahead, data, training, warmup
+    from gvae import data, training
     from gvae.estimator import VAE, data_support
+    from gvae.runtime import compile as compiling
 
     run = options.out if options.resume is None else options.resume
     given = {name: value for name, value in vars(options).items() if name in VAE().get_params()}
@@ -376,10 +378,10 @@ def _train(options: argparse.Namespace) -> None:
     if "steps" in given and given["steps"] != begun.get("steps") and options.resume:
         raise ConfigError(f"{run} was begun with another length; only --epochs can be raised")
     model = VAE(**begun | given | {"verbose": not options.quiet})
-    cold = warmup.is_cold()
+    cold = compiling.is_cold()
     if not options.quiet and cold:
         print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
-    with ahead.asked(cold):
+    with compiling.asked(cold):
         source, data_dir = _source(options, run, notes)
         dataset = data.load(source, data_dir=data_dir)
         support = data_support(model.observation, model.binarize, dataset.train.shape[1])
@@ -592,9 +594,9 @@ def _runs(options: argparse.Namespace) -> None:
 
 
 def _warmup(options: argparse.Namespace) -> None:
-    from gvae import warmup
+    from gvae.runtime.compile import compile_kernels
 
-    report = warmup.compile_kernels(progress=True)
+    report = compile_kernels(progress=True)
     if options.json:
         print(json.dumps(report, indent=2))
         return

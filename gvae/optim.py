@@ -6,7 +6,7 @@ The optimisers are the only functions of gvae that change their arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from gvae.checks import check_floating
 from gvae.errors import ConfigError, ShapeError
 from gvae.nn import Parameters
 from gvae.runtime import device
+from gvae.runtime.compile import Use, registered
 
 __all__ = [
     "AVERAGES",
@@ -147,6 +148,13 @@ def _square(flat: np.ndarray) -> float:
 
 
 PIECE = 4096
+
+
+@registered
+def _(dtype: np.dtype) -> Iterator[Use]:
+    slope = Parameters({"weight": np.ones(3, dtype)})
+    yield lambda _: Adam(slope.zeros()).update(slope)
+    yield lambda _: norm(slope.flat)
 
 
 # ---- learning rates ------------------------------------------------------------------------------

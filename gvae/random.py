@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gvae.checks import FLOATS, check_floating
 from gvae.errors import ConfigError, DeviceError, DTypeError, ShapeError
+from gvae.runtime.compile import Use, registered
 from gvae.runtime.device import empty, is_cuda, kernels_for, namespace, plain
 
 __all__ = ["bernoulli", "bits", "fold_in", "fold_in_each", "key", "normal", "permutation", "rademacher", "uniform"]
@@ -176,3 +178,11 @@ def _floating(dtype: DTypeLike, where: str) -> np.dtype[Any]:
     if given is None or given not in FLOATS:
         raise DTypeError(f"{where}: dtype is {dtype!r}, expected float32 or float64")
     return given
+
+
+@registered
+def _(dtype: np.dtype) -> Iterator[Use]:
+    k = key(0)
+    yield lambda _: (uniform(k, 3, dtype), normal(k, 3, dtype))
+    yield lambda traced: bernoulli(k, traced(np.full(3, 0.5, dtype)))
+    yield lambda _: bits(k, 3)

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gvae import ahead, cli, demo, models, objectives, optim, random, warmup
+from gvae import cli, demo, models, objectives, optim, random
 from gvae.autodiff import value_of
 from gvae.data import Table
 from gvae.kernels.cpu import _share
+from gvae.runtime import compile as compiling
 from gvae.runtime import device, limits, pool
 from gvae.training import Trainer
 
@@ -60,9 +61,9 @@ def step(monkeypatch):
             launch(family, name, *arguments, **how)
 
         with monkeypatch.context() as patched:
-            patched.setattr(ahead, "compile_calls", compiled.extend)
+            patched.setattr(compiling, "compile_calls", compiled.extend)
             patched.setattr(device, "launch", noted)
-            with ahead.asked(True):
+            with compiling.asked(True):
                 metrics = trainer.step(batch())
         return {kinds(call) for call in compiled}, {kinds(call) for call in launched}, metrics
 
@@ -114,9 +115,9 @@ def test_only_the_first_step_and_only_if_asked(step, monkeypatch):
     trainer = trainer_of("vae")
     assert step(trainer)[0]
     assert not step(trainer)[0]
-    monkeypatch.setattr(ahead, "compile_calls", None)
+    monkeypatch.setattr(compiling, "compile_calls", None)
     trainer_of("vae").step(batch())
-    with ahead.asked(False):
+    with compiling.asked(False):
         trainer_of("vae").step(batch())
 
 
@@ -124,8 +125,8 @@ def test_only_the_first_step_and_only_if_asked(step, monkeypatch):
 @pytest.mark.parametrize("command", ["train", "demo"])
 def test_commands_ask_for_it_where_nothing_is_compiled_yet(monkeypatch, tmp_path, capsys, command, cold):
     asked = []
-    monkeypatch.setattr(warmup, "is_cold", lambda: cold)
-    monkeypatch.setattr(ahead, "compile_calls", lambda calls: asked.append({name for _, name, _ in calls}))
+    monkeypatch.setattr(compiling, "is_cold", lambda: cold)
+    monkeypatch.setattr(compiling, "compile_calls", lambda calls: asked.append({name for _, name, _ in calls}))
     if command == "train":
         given = ["train", "digits", "--out", str(tmp_path / "run"), "--epochs", "1", "--hidden", "8", "--latent", "2"]
         assert cli.main(given) == 0
@@ -135,7 +136,7 @@ def test_commands_ask_for_it_where_nothing_is_compiled_yet(monkeypatch, tmp_path
         assert cli.main(["demo", "--out", str(tmp_path / "run")]) == 0
     assert len(asked) == cold
     assert all({"affine", "affine_weight_vjp", "adam", "square_sums"} <= names for names in asked)
-    assert not ahead.is_wanted()
+    assert not compiling.is_asked()
 
 
 def test_no_kernel_runs_in_a_rehearsal(monkeypatch):
@@ -148,11 +149,11 @@ def test_no_kernel_runs_in_a_rehearsal(monkeypatch):
         return np.exp(own)
 
     monkeypatch.setattr(device.Cpu, "over", None)
-    calls = ahead.rehearsed(run)
+    calls = compiling.rehearsed(run)
     sums = ("gvae.kernels.cpu.optim", "square_sums")
     assert [kinds(call) for call in calls] == [(sums, ((np.dtype(d), 1), int, (np.dtype(d), 1))) for d in ("f8", "f4")]
     assert calls[0][2][0].size == 0
-    assert ahead.rehearsed(lambda traced: 1 / 0) == []
+    assert compiling.rehearsed(lambda traced: 1 / 0) == []
 
 
 # ---- compiling
@@ -160,7 +161,7 @@ def test_no_kernel_runs_in_a_rehearsal(monkeypatch):
 CALLS = """
 import json, sys, time
 import numpy as np
-from gvae import ahead
+from gvae.runtime import compile as compiling
 from gvae.kernels.cpu import _share, optim, weights
 f = np.zeros(0, np.float32)
 s = np.float32(1)
@@ -171,8 +172,8 @@ calls = [("gvae.kernels.cpu.optim", "adam", (f, f, f, f, s, s, s, s)), ("gvae.ke
 WORK = """
 packed, here = _share.packed, []
 _share.packed = lambda kernel, arguments: (here.append(kernel.__name__), packed(kernel, arguments))
-with ahead.asked(True):
-    ahead.compile_calls(calls)
+with compiling.asked(True):
+    compiling.compile_calls(calls)
 _share.packed = packed
 """
 LOOK = """
@@ -190,7 +191,7 @@ def python(code, folder, **variables):
     return json.loads(done.stdout)
 
 
-alone = pool.cpus() < 2 or (limits.memory() or ahead.MEMORY * 2) < ahead.MEMORY * 2
+alone = pool.cpus() < 2 or (limits.memory() or compiling.MEMORY * 2) < compiling.MEMORY * 2
 needs_two = pytest.mark.skipif(alone, reason="one process compiles alone here")
 
 
@@ -213,7 +214,7 @@ def away(order):
     return order
 packed, here = _share.packed, []
 _share.packed = lambda kernel, arguments: here.append(kernel.__name__)
-ahead.compile_calls(calls, watch=away)
+compiling.compile_calls(calls, watch=away)
 _share.packed = packed
 """
 
@@ -244,7 +245,7 @@ def test_where_nothing_can_be_kept_nobody_helps(monkeypatch):
     monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", None)
     stats = type("stats", (), {"cache_path": None})
     monkeypatch.setattr(_share, "share", type("share", (), {"stats": stats}))
-    ahead.compile_calls([("gvae.kernels.cpu.optim", "adam", ())])
+    compiling.compile_calls([("gvae.kernels.cpu.optim", "adam", ())])
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_so_many_as_there_are_cpus_and_memory_for(monkeypatch, cpus, gib, n):
     monkeypatch.setattr(pool, "cpus", lambda: cpus)
     monkeypatch.setattr(limits, "memory", lambda: None if gib is None else int(gib * 2**30))
     monkeypatch.delenv("GVAE_NUM_THREADS", raising=False)
-    with ahead.asked(True):
+    with compiling.asked(True):
         assert len(multiprocessing.active_children()) == n
 
 
@@ -270,7 +271,7 @@ def test_an_interrupt_ends_the_others(monkeypatch, error):
     monkeypatch.setattr(limits, "memory", lambda: None)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
     with pytest.raises(error):
-        ahead.compile_calls([("a", "b", ()), ("c", "d", ()), ("e", "f", ())], watch=interrupted)
+        compiling.compile_calls([("a", "b", ()), ("c", "d", ()), ("e", "f", ())], watch=interrupted)
     assert len(begun) == 2
     assert not multiprocessing.active_children()
 
@@ -278,31 +279,31 @@ def test_an_interrupt_ends_the_others(monkeypatch, error):
 @needs_two
 def test_who_waits_for_calls_goes_with_the_block(monkeypatch):
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
-    with contextlib.suppress(ZeroDivisionError), ahead.asked(True):
+    with contextlib.suppress(ZeroDivisionError), compiling.asked(True):
         assert len(multiprocessing.active_children()) == 1
         raise ZeroDivisionError
     assert not multiprocessing.active_children()
-    with ahead.asked(True):
+    with compiling.asked(True):
         (worker,) = multiprocessing.active_children()
         worker.kill()
         worker.join()
-        ahead.compile_calls([("gvae.kernels.cpu.no_such", "kernel", ())] * 3)  # it is done by this process
-        ahead.compile_calls([])  # and those of a second model have processes of their own
+        compiling.compile_calls([("gvae.kernels.cpu.no_such", "kernel", ())] * 3)  # it is done by this process
+        compiling.compile_calls([])  # and those of a second model have processes of their own
         assert not multiprocessing.active_children()
-    with ahead.asked(False):
+    with compiling.asked(False):
         assert not multiprocessing.active_children()
 
 
 START = """
 import json, multiprocessing, os, signal, threading, time
-from gvae import ahead
-block = ahead.asked(True)
+from gvae.runtime import compile as compiling
+block = compiling.asked(True)
 block.__enter__()
 print(json.dumps([process.pid for process in multiprocessing.active_children()]), flush=True)
 """
 COMPILE = """
 _share.packed = lambda *_: time.sleep(60)
-threading.Thread(target=ahead.compile_calls, args=(calls * 9,), daemon=True).start()
+threading.Thread(target=compiling.compile_calls, args=(calls * 9,), daemon=True).start()
 while not any(name.startswith("optim") for _, _, names in os.walk(os.environ["NUMBA_CACHE_DIR"]) for name in names):
     time.sleep(0.01)
 """

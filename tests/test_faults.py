@@ -176,10 +176,11 @@ UNPRIVILEGED = """
 import os, sys
 import numpy as np
 import gvae, gvae.plots, safetensors.numpy
-from gvae import blas, cli, warmup
+from gvae import blas, cli
+from gvae.runtime import compile as compiling
 model = gvae.VAE(latent=2, hidden=(5,), epochs=1, batch_size=16, random_state=1).fit(np.load(sys.argv[1]))  # loads it all
 model.sample(2), model.score(np.load(sys.argv[1])), blas.libraries()
-warmup.is_cold = lambda: False  # the folder of compiled kernels may be the superuser's
+compiling.is_cold = lambda: False  # the folder of compiled kernels may be the superuser's
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)  # the superuser may write everywhere
 sys.exit(cli.main(sys.argv[2:]))

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 import gvae
-from gvae import ahead, cli, warmup
+from gvae import cli
+from gvae.autodiff import primitive
 from gvae.errors import GvaeError
 from gvae.kernels.cpu import banded
+from gvae.runtime import compile as compiling
 from gvae.runtime import pool
 
 FIRST_KL = """
@@ -64,7 +66,7 @@ def test_what_it_says(warm):
     report = json.loads(printed)
     compiled = [path for path in files(folder) if path.suffix == ".nbc"]
     assert report["compiled versions"] == report["new"] == len(compiled)
-    assert report["kernels"] == len(dict(warmup._kernels())) > 20
+    assert report["kernels"] == len(dict(compiling._kernels())) > 20
     assert {str(path.parent) for path in compiled} == {report["cache"]}
     assert report["seconds"] > 0
 
@@ -73,9 +75,9 @@ def test_several_processes_share_nearly_all_kernels(monkeypatch):
     """Those of a rehearsal. It does not come to what one long system needs, which is known once its pivots are looked at."""
     monkeypatch.setattr(pool, "SHARE", 1)
     for dtype in (np.float32, np.float64):
-        calls = ahead.rehearsed(*warmup._uses(np.dtype(dtype)))
+        calls = compiling.rehearsed(*compiling._uses(np.dtype(dtype)))
         rehearsed = {f"{module.rpartition('.')[2]}.{name}" for module, name, _ in calls}
-        whole = {name for name, kernel in warmup._kernels() if parameters(kernel)[-2:] == ("lo", "hi")}
+        whole = {name for name, kernel in compiling._kernels() if parameters(kernel)[-2:] == ("lo", "hi")}
         assert whole - rehearsed == {"chain.ends", "chain.fill"}
 
 
@@ -119,6 +121,39 @@ def test_the_first_call_in_a_new_process_is_quick(warm):
     assert first_call < importing + 0.5 * max(1, importing / 0.2)
 
 
+def test_a_primitive_enters_itself_by_its_contract(monkeypatch):
+    """Every combination of its settings, forward and backward, and arrays of all the sizes that kernels differ by."""
+    monkeypatch.setattr(compiling, "REGISTRY", [])
+    seen = []
+
+    @primitive(contract="chol: ... M N, x: ... N, weight: N O", settings={"offsets": ((0, 1), (0, 3, 4)), "trans": (True,)})
+    def made(chol, x, weight, *, offsets, trans):
+        assert chol.dtype == x.dtype == weight.dtype == np.float32
+        assert (chol[..., 0, :] == 1).all()
+        assert (chol[..., 1:, :] < 1).all()
+        assert trans
+        return x.sum()
+
+    @made.vjp
+    def _(y_bar, y, chol, x, weight, *, needs, **settings):
+        seen.append((chol.shape, x.shape, weight.shape))
+        return None, None, None
+
+    @primitive
+    def without(x):
+        return x
+
+    (entry,) = compiling.REGISTRY
+    for use in entry(np.dtype(np.float32)):
+        use(np.asarray)
+    assert set(seen) == {
+        ((B, M, N), (*repeats, B, N), (N, compiling.SMALL))
+        for B, N in compiling.SIZES
+        for M in (2, 3)
+        for repeats in ((), (2,))
+    }
+
+
 def forgotten(unheard_of):
     return unheard_of
 
@@ -132,14 +167,14 @@ def test_a_forgotten_kernel_is_named(monkeypatch, called_with):
     for argument in called_with:
         kernel(argument)
     if called_with == [2]:
-        warmup.compile_kernels()
+        compiling.compile_kernels()
     else:
-        with pytest.raises(GvaeError, match=r"no call of the warm-up compiles banded\.forgotten in both precisions"):
-            warmup.compile_kernels()
+        with pytest.raises(GvaeError, match=r"no entry of the registry compiles banded\.forgotten in both precisions"):
+            compiling.compile_kernels()
 
 
 def test_no_folder_for_the_cache_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(warmup, "_files", lambda kernel: iter(()))
+    monkeypatch.setattr(compiling, "_files", lambda kernel: iter(()))
     assert cli.main(["warmup"]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

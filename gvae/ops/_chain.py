@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from functools import cache, lru_cache
+from collections.abc import Iterator
+from functools import cache, lru_cache, partial
 from importlib import resources
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from gvae.checks import caller_name
 from gvae.errors import ConfigError
 from gvae.runtime import device
+from gvae.runtime.compile import Use, registered
 
 METHODS = ("systems", "segments")
 SHORTEST = 4096  # columns; below, no shape in the table gains
@@ -90,3 +92,18 @@ def _one(kernels: Any, code: int, chol: Any, b: Any, y: Any) -> int:
     device.launch("chain", "fill", chol, b, code, head, T, incoming, y, n=S, work=S * T * 4, step=device.LANES)
     kernels.rest(chol, b, code, *after, y)
     return 0
+
+
+@registered
+def _(dtype: np.dtype) -> Iterator[Use]:
+    """Both ends of a step: in segments, and by the serial loop, where rounding errors would grow."""
+    for kind in ("FORWARD", "BACKWARD", "INVERSE"):
+        for below in (0.1, 5):
+            chol = np.full((2, 2 * SHORTEST), below, dtype)
+            chol[0] = 1
+            yield partial(_one_of, kind, chol)
+
+
+def _one_of(kind: str, chol: np.ndarray, _: Any) -> None:
+    kernels = device.kernels_for("chain", chol)
+    _one(kernels, getattr(kernels, kind), chol, chol[0].copy(), np.empty_like(chol[: 2 if kind == "INVERSE" else 1]))

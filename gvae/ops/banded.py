@@ -58,10 +58,14 @@ __all__ = [
 ]
 
 LOG_2PI = math.log(2 * math.pi)
+# What kernels are compiled for before they are used: a chain, a band, a lattice
+OFFSETS: dict[str, Sequence[Any]] = {"offsets": ((0, 1), (0, 1, 2, 3), (0, 1, 4))}
+FACTOR = OFFSETS | {"check": (False,)}  # a rehearsal ends where values are looked at
+BOTH_WAYS: dict[str, Sequence[Any]] = {"trans": (False, True)}
 LONG = 1 << 16  # columns from which one product is shared by threads
 
 
-@primitive
+@primitive(contract="ab: ... M N", settings={"check": (False,)})
 def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any = None) -> Any:
     """The factor L of a symmetric positive definite band A = L Lᵀ, on all diagonals 0 .. M-1.
 
@@ -71,7 +75,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
     Cost O(N M²). Backward stable: |A - L Lᵀ| is of order M eps |A| (Higham 2002, thm 10.3). Twin of SciPy's function.
     """
-    check_arrays("ab: ... M N", ab=ab)
+    check_arrays(cholesky_banded.contract, ab=ab)
     chol = _result(out, ab.shape, ab)
     factors, systems = flat(chol, 2), flat(ab, 2)
     status = device.zeros((len(systems),), np.int32, ab)
@@ -89,7 +93,7 @@ def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     return (ab_bar.reshape(ab.shape),)
 
 
-@primitive
+@primitive(contract="chol: ... M N, b: ... N", settings=FACTOR | BOTH_WAYS)
 def solve_triangular_banded(
     chol: Any,
     b: Any,
@@ -110,7 +114,7 @@ def solve_triangular_banded(
     Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5), where
     every 1 / L_jj is a normal number.
     """
-    offsets = _check_factor("chol: ... M N, b: ... N", offsets, chol=chol, b=b)
+    offsets = _check_factor(solve_triangular_banded.contract, offsets, chol=chol, b=b)
     return _solve(chol, b, offsets, trans=trans, check=check, out=out, info=info, method=method)
 
 
@@ -166,12 +170,12 @@ def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None,
 
     out : buffer for x (may be b itself)
     """
-    _check_factor("chol: ... M N, b: ... N", offsets, chol=chol, b=b)
+    _check_factor(solve_triangular_banded.contract, offsets, chol=chol, b=b)
     y = solve_triangular_banded(chol, b, offsets=offsets, check=check)
     return solve_triangular_banded(chol, y, offsets=offsets, trans=True, check=check, out=out)
 
 
-@primitive
+@primitive(contract="chol: ... M N, x: ... N", settings=OFFSETS | BOTH_WAYS)
 def multiply_triangular_banded(
     chol: Any, x: Any, *, offsets: Sequence[int] | None = None, trans: bool = False, out: Any = None
 ) -> Any:
@@ -181,7 +185,7 @@ def multiply_triangular_banded(
     out  : buffer for the result; it may not overlap x
     Raises ShapeError, DTypeError. Any L will do: the diagonal is not checked.
     """
-    offsets = _check_factor("chol: ... M N, x: ... N", offsets, chol=chol, x=x)
+    offsets = _check_factor(multiply_triangular_banded.contract, offsets, chol=chol, x=x)
     batch = broadcast(chol.shape[:-2], x.shape[:-1])
     y = _result(out, (*batch, x.shape[-1]), x)
     if out is not None and device.overlap(out, x):
@@ -212,7 +216,7 @@ def _(y_bar, y, chol, x, *, needs, offsets=None, trans=False):
     return chol_bar, x_bar
 
 
-@primitive(saves=True)
+@primitive(saves=True, contract="chol: ... M N", settings=FACTOR)
 def inverse_banded(
     chol: Any,
     *,
@@ -235,7 +239,7 @@ def inverse_banded(
     Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
     Cost O(N * offsets[-1] * (M - 1)), memory O(N * offsets[-1]); never N x N. Source: Takahashi et al. (1973).
     """
-    offsets = _check_factor("chol: ... M N", offsets, chol=chol)
+    offsets = _check_factor(inverse_banded.contract, offsets, chol=chol)
     whole = fill or len(offsets) == offsets[-1] + 1
     if out is not None and not whole:
         check_out(out, chol.shape, chol.dtype, like=chol)
@@ -331,7 +335,7 @@ def _(y_bar, y, chol, *, needs, **settings):
     return (chol_bar,)
 
 
-@primitive
+@primitive(contract="mean: ... N, chol: ... M N, eps: ... N", settings=FACTOR)
 def sample_banded(
     mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True, out: Any = None
 ) -> Any:
@@ -341,7 +345,7 @@ def sample_banded(
     out : buffer for the result (may be mean or eps itself)      Raises as the solve.
     """
     sizes = {"mean": mean, "chol": chol, "eps": eps}
-    offsets = _check_factor("mean: ... N, chol: ... M N, eps: ... N", offsets, **sizes)
+    offsets = _check_factor(sample_banded.contract, offsets, **sizes)
     return _sample(mean, chol, eps, offsets, check, out)[0]
 
 
@@ -350,7 +354,7 @@ def _(z_bar, z, mean, chol, eps, *, needs, offsets=None, check=True):
     return _sample_vjp(z_bar, None, mean, chol, eps, _default(offsets, chol), needs)
 
 
-@primitive
+@primitive(contract=sample_banded.contract, settings=FACTOR)
 def sample_and_log_prob_banded(
     mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True
 ) -> tuple[Any, Any]:
@@ -361,7 +365,7 @@ def sample_and_log_prob_banded(
     Raises as they do.
     """
     sizes = {"mean": mean, "chol": chol, "eps": eps}
-    offsets = _check_factor("mean: ... N, chol: ... M N, eps: ... N", offsets, **sizes)
+    offsets = _check_factor(sample_banded.contract, offsets, **sizes)
     return _sample(mean, chol, eps, offsets, check, density=True)
 
 
@@ -441,11 +445,11 @@ def _mean_bar(z_bar, mean):
     return device.copy(bar) if bar is z_bar else bar
 
 
-@primitive
+@primitive(contract="x: ... N, mean: ... N, chol: ... M N", settings=FACTOR)
 def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
     """log N(x; mean, (L Lᵀ)⁻¹), in nats.   x, mean : (..., N)   chol : (..., M, N)   Returns (...). Raises as logdet."""
     sizes = {"x": x, "mean": mean, "chol": chol}
-    offsets = _check_factor("x: ... N, mean: ... N, chol: ... M N", offsets, **sizes)
+    offsets = _check_factor(log_prob_banded.contract, offsets, **sizes)
     value = device.empty(broadcast(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype, x)
     status = device.zeros((math.prod(chol.shape[:-2]),), np.int32, chol)
     inputs = _densities(x, mean, chol, offsets, value.shape)
@@ -465,7 +469,7 @@ def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
     return x_bar, mean_bar, chol_bar
 
 
-@primitive
+@primitive(contract="chol: ... M N, eps: ... N", settings={"check": (False,)})
 def log_prob_of_draw_banded(chol: Any, eps: Any, *, check: bool = True) -> Any:
     """log q(z) of the draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹): sum log L_jj - |eps|²/2 - N/2 log 2π, in nats.
 
@@ -473,7 +477,7 @@ def log_prob_of_draw_banded(chol: Any, eps: Any, *, check: bool = True) -> Any:
     without a solve, a product or any other rounding of z. The off-diagonal entries of L and the mean do not matter.
     Source: Peste and Malagò, whose sampler has it at hand.
     """
-    check_arrays("chol: ... M N, eps: ... N", chol=chol, eps=eps)
+    check_arrays(log_prob_of_draw_banded.contract, chol=chol, eps=eps)
     return _log_prob_of_draw(chol, eps, check)
 
 
@@ -566,7 +570,7 @@ def kl_divergence_banded(
     return total + 0.5 * arrays.sum(elementwise.square(w), axis=-1)
 
 
-@primitive(saves=True)
+@primitive(saves=True, contract="mean: ... N, chol: ... M N", settings=FACTOR)
 def _kl_standard(mean, chol, *, offsets, check, save=False):
     """KL to N(0, I) in one pass over the nodes; every training step of a structured posterior comes through here."""
     s = _closure(chol, offsets, check)

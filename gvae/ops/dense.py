@@ -60,9 +60,9 @@ def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> A
     return _affine(x, weight, bias, activation=activation)
 
 
-@primitive
+@primitive(contract="x: ... I, weight: I O, bias: O", settings={"activation": ACTIVATIONS[:2]})
 def _affine(x, weight, bias, *, activation):
-    check_arrays("x: ... I, weight: I O, bias: O", where="affine", x=x, weight=weight, bias=bias)
+    check_arrays(_affine.contract, where="affine", x=x, weight=weight, bias=bias)
     y = device.empty((*x.shape[:-1], len(bias)), x.dtype, x)
     arrays = *map(device.plain, (rows_of(x), weight, bias)), rows_of(y)
     launch_product("affine", "affine", *arrays, ACTIVATIONS.index(activation), out=arrays[-1], depth=len(weight))
@@ -115,10 +115,10 @@ def _add_bias_and_activate(y, bias, activation):
     device.launch("affine", "bias_activation", y, *settings, n=len(y), work=8 * y.size)
 
 
-@primitive
+@primitive(contract="x: ... O, bias: O", settings={"activation": ACTIVATIONS[:2]})
 def bias_activation(x, bias, *, activation):
     """activation(x + bias): x (..., O), bias (O,). The part of `affine` after its product."""
-    check_arrays("x: ... O, bias: O", where="affine", x=x, bias=bias)
+    check_arrays(bias_activation.contract, where="affine", x=x, bias=bias)
     y = device.copy(x)
     _add_bias_and_activate(rows_of(y), bias, activation)
     return y

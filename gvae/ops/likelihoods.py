@@ -17,7 +17,7 @@ from gvae.runtime import device
 __all__ = ["bernoulli_affine_log_prob", "bernoulli_log_prob", "normal_log_prob"]
 
 
-@primitive(saves=True)
+@primitive(saves=True, contract="x: ... N, logits: ... N")
 def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
     """sum_j x_j a_j - softplus(a_j), the Bernoulli log-likelihood of x under logits a; x in [0, 1] need not be binary.
 
@@ -25,7 +25,7 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
     One pass gives the value and, when a gradient is wanted, x - sigmoid(a). Never log(0): exact for any finite logits.
     Raises ShapeError, DTypeError. Not checked: that x lies in [0, 1] (gvae.data does, once).
     """
-    sizes = check_arrays("x: ... N, logits: ... N", where="bernoulli_log_prob", x=x, logits=logits)
+    sizes = check_arrays(bernoulli_log_prob.contract, where="bernoulli_log_prob", x=x, logits=logits)
     batch, N = sizes["..."], sizes["N"]
     a, data = flat(widened(logits, (*batch, N)), 1), flat(x, 1)
     x_rows = owners(x.shape[:-1], batch)
@@ -45,7 +45,7 @@ def _(y_bar, y, x, logits, *, needs, saved):
     )
 
 
-@primitive(saves=True)
+@primitive(saves=True, contract="x: ... N, h: ... I, weight: I N, bias: N")
 def bernoulli_affine_log_prob(x: Any, h: Any, weight: Any, bias: Any, *, save: bool = False) -> Any:
     """`bernoulli_log_prob` of x under logits h @ weight + bias, which are not kept: what a decoder ends in.
 
@@ -53,9 +53,8 @@ def bernoulli_affine_log_prob(x: Any, h: Any, weight: Any, bias: Any, *, save: b
     Rows go from the product to their log-likelihood while they are in the caches; for a gradient, x - sigmoid(a) is kept.
     Raises ShapeError, DTypeError.
     """
-    sizes = check_arrays(
-        "x: ... N, h: ... I, weight: I N, bias: N", where="bernoulli_affine_log_prob", x=x, h=h, weight=weight, bias=bias
-    )
+    given = {"x": x, "h": h, "weight": weight, "bias": bias}
+    sizes = check_arrays(bernoulli_affine_log_prob.contract, where="bernoulli_affine_log_prob", **given)
     batch, I, N = sizes["..."], sizes["I"], sizes["N"]
     rows, data = flat(widened(h, (*batch, I)), 1), flat(x, 1)
     log_prob = device.empty((len(rows),), h.dtype, h)

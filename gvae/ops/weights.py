@@ -25,7 +25,7 @@ def log_mean_exp(log_weights: Any, axis: int = 0) -> Any:
     return _log_mean_exp(log_weights, axis=axis)
 
 
-@primitive(saves=True)
+@primitive(saves=True, contract="log_weights: ...", settings={"axis": (0,)})
 def _log_mean_exp(log_weights, *, axis, save=False):
     result, weights = _pass(log_weights, axis, weights=save)
     return (result, weights) if save else result
@@ -44,7 +44,7 @@ def normalized_weights(log_weights: Any, axis: int = 0) -> Any:
     return _normalized_weights(log_weights, axis=axis)
 
 
-@primitive
+@primitive(contract="log_weights: ...", settings={"axis": (0,)})
 def _normalized_weights(log_weights, *, axis):
     return _pass(log_weights, axis, weights=True)[1]
 

@@ -6,7 +6,9 @@ backend : what `device` hands work on NumPy arrays to: the graph that is being c
 pool    : where `memory` takes large arrays from; None: the process's own
 stop    : an event that is set when the caller of `pool.each` is interrupted
 alone   : whether kernels are shared with no other thread
+share   : the numbers that are worth another thread; None: pool.SHARE
 parked  : whether workers park between shares at once, without spinning first
+compilers : processes that wait for kernels to compile, until they are given some; None: no kernels are compiled ahead
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class _Context(threading.local):
     pool: Pool | None = None
     stop: threading.Event | None = None
     alone = False
+    share: int | None = None
     parked = False
+    compilers: list[Any] | None = None
 
 
 context = _Context()

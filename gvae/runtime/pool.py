@@ -163,7 +163,8 @@ class Pace:
 
 def worth(n: int, work: int, step: int) -> int:
     """How many shares a call of `over` is worth."""
-    return 1 if work < 2 * SHARE else min(work // SHARE, -(-n // step))
+    share = SHARE if context.share is None else context.share
+    return 1 if work < 2 * share else min(work // share, -(-n // step))
 
 
 def pack(kernel: Any, arguments: tuple, n: int, work: int, step: int) -> tuple[list[int], np.ndarray]:

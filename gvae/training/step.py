@@ -7,11 +7,12 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from gvae import ahead, random
+from gvae import random
 from gvae.autodiff import mapped, vjp
 from gvae.checks import check_whole
 from gvae.data import Batch, Table
@@ -19,6 +20,7 @@ from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average, shorten
+from gvae.runtime import compile as compiling
 from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device
 from gvae.training.failure import failure
@@ -173,8 +175,9 @@ class Trainer:
             own = {name: np.empty_like(params[name]) for name in self.rows}
             gradient = dict(self.gradient) | own
             if self.device == "cpu" and not self.why_not:
-                if ahead.is_wanted() and not self.programs.known:
-                    ahead.compile_calls(ahead.rehearsed(lambda traced: self._rehearse(params, gradient, inputs, traced)))
+                if compiling.is_asked() and not self.programs.known:
+                    run = partial(self._rehearse, params, gradient, inputs)
+                    compiling.compile_calls(compiling.rehearsed(run))
                 metrics, state = self.programs(self._work, params, gradient, inputs)
             else:
                 metrics, state = self._work(params, gradient, inputs)
