@@ -18,6 +18,7 @@ import gvae.kernels.cpu
 from gvae.kernels import LANES
 from gvae.kernels.cuda import launch
 from gvae.ops._batching import lane_order, rows_of_factors
+from gvae.runtime.context import context, entered
 
 FLOATS = (np.float32, np.float64)
 every_family = pytest.mark.parametrize("family", devices.FAMILIES)
@@ -765,10 +766,10 @@ def test_what_is_kept_does_not_lie_in_memory_that_is_used_again(cupy):
     from gvae.kernels.cuda.graph import Workspace
 
     workspace, index = Workspace(), np.arange(7)
-    with workspace.used(), launch.holding() as held:
+    with workspace.used(), entered(uploads=[]):
         there = launch.resident(index)
         x = cupy.ones(3)
-        assert held[0] is there
+        assert context.uploads[0] is there
     assert workspace.pool.used_bytes() == 512  # x alone
     del workspace, x
     assert there.get().tolist() == index.tolist()

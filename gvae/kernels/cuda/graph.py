@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gvae.kernels.cuda import launch
+from gvae.runtime.context import entered
 
 __all__ = ["Graph", "Workspace", "own_stream"]
 
@@ -39,7 +39,7 @@ class Workspace:
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         cupy: Any = sys.modules["cupy"]
-        with cupy.cuda.using_allocator(self.pool.malloc), launch.keeping(self.allocator):
+        with cupy.cuda.using_allocator(self.pool.malloc), entered(allocator=self.allocator):
             yield
 
     def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -63,7 +63,8 @@ class Graph:
         gc.collect()
         gc.disable()  # what a collection frees may be modules or events, whose ends are no part of a capture
         try:
-            with launch.holding() as self.held, workspace.used():
+            self.held: list[Any] = []
+            with entered(uploads=self.held), workspace.used():
                 stream.begin_capture()
                 try:
                     run()

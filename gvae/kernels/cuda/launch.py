@@ -19,12 +19,11 @@ launch. Launches go to the caller's current stream and device; nothing here wait
 
 from __future__ import annotations
 
-import contextlib
 import math
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gvae.kernels import LANES
+from gvae.runtime.context import context
 
 __all__ = [
     "KERNELS",
@@ -39,8 +39,6 @@ __all__ = [
     "Kernel",
     "counts",
     "elements",
-    "holding",
-    "keeping",
     "kernel",
     "name_expressions",
     "resident",
@@ -204,39 +202,19 @@ def warps(letter: str) -> Geometry:
 RESIDENT, RESIDENT_BYTES = 256, 1 << 28  # at most; those not used for longest go first
 _uploads: OrderedDict[tuple[int, int, int, int], tuple[np.ndarray, Any]] = OrderedDict()
 _lock = threading.Lock()
-_thread = threading.local()  # .held: see `holding`; .allocator: see `keeping`
-
-
-@contextlib.contextmanager
-def holding() -> Iterator[list[Any]]:
-    """What `resident` returns in the block, for somebody who will use it for longer than it may stay."""
-    before, _thread.held = getattr(_thread, "held", None), []
-    try:
-        yield _thread.held
-    finally:
-        _thread.held = before
-
-
-@contextlib.contextmanager
-def keeping(allocator: Any) -> Iterator[None]:
-    """In the block, where other arrays lie in memory that will be used again, `resident` takes memory from here."""
-    before, _thread.allocator = getattr(_thread, "allocator", None), allocator
-    try:
-        yield
-    finally:
-        _thread.allocator = before
 
 
 def resident(array: Any) -> Any:
     """The copy of a host array on the current device. The host array is held with it, so that its identity stays its own;
-    each stream has copies of its own, so that nothing has to wait for another's upload."""
+    each stream has copies of its own, so that nothing has to wait for another's upload. Who captures a graph holds what is
+    returned (context.uploads), and where arrays lie in memory that will be used again, this does not (context.allocator)."""
     cupy: Any = sys.modules["cupy"]
     if not isinstance(array, np.ndarray):
         return array
     key = id(cupy), cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr, id(array)
     with _lock:
         if key not in _uploads:
-            with cupy.cuda.using_allocator(getattr(_thread, "allocator", None) or cupy.cuda.get_allocator()):
+            with cupy.cuda.using_allocator(context.allocator or cupy.cuda.get_allocator()):
                 _uploads[key] = array, cupy.asarray(array)
             while len(_uploads) > RESIDENT or sum(host.nbytes for host, _ in _uploads.values()) > RESIDENT_BYTES:
                 if len(_uploads) == 1:
@@ -244,6 +222,6 @@ def resident(array: Any) -> Any:
                 _uploads.popitem(last=False)
         _uploads.move_to_end(key)
         there = _uploads[key][1]
-    if getattr(_thread, "held", None) is not None:
-        _thread.held.append(there)
+    if context.uploads is not None:
+        context.uploads.append(there)
     return there
