@@ -32,6 +32,7 @@ from gvae.checks import FLOATS, caller_name, check_device
 from gvae.errors import ConfigError, DTypeError, ShapeError
 from gvae.runtime import device
 from gvae.runtime.compile import registered, uses_of
+from gvae.structures import leaves_beside, leaves_of, mapped
 
 __all__ = ["Var", "gradient", "primitive", "stop_gradient", "value_and_gradient", "value_of", "vjp"]
 
@@ -353,7 +354,7 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
     value, aux = result if has_aux else (result, None)
 
     def pull(cotangent: Any = None, only: Iterable[str] | None = None) -> Any:
-        pairs = _leaves_beside(value, cotangent) if cotangent is not None else [(v, None) for v in leaves_of(value)]
+        pairs = leaves_beside(value, cotangent) if cotangent is not None else [(v, None) for v in leaves_of(value)]
         pairs = [pair for pair in pairs if isinstance(pair[0], Var)]
         wanted = lifted if only is None else ({name: lifted[0][name] for name in only},)
         targets = leaves if only is None else leaves_of(wanted)
@@ -396,44 +397,6 @@ def gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) ->
     """The gradient of a scalar function at the arguments: one array (or structure), or a tuple of them for several."""
     result, grad = value_and_gradient(f, *args, has_aux=has_aux, out=out)
     return (grad, result[1]) if has_aux else grad
-
-
-_ARRAYS = (np.ndarray, Var)  # what most leaves are: known at once
-
-
-def mapped(f: Callable, structure: Any) -> Any:
-    """Apply f to each leaf of nested dicts, lists and tuples; None stays None."""
-    if structure is None or isinstance(structure, _ARRAYS):
-        return None if structure is None else f(structure)
-    if isinstance(structure, dict):
-        return {k: f(v) if isinstance(v, _ARRAYS) else mapped(f, v) for k, v in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return type(structure)([f(v) if isinstance(v, _ARRAYS) else mapped(f, v) for v in structure])
-    return f(structure)
-
-
-def leaves_of(structure: Any) -> list[Any]:
-    if structure is None:
-        return []
-    if not isinstance(structure, (dict, list, tuple)):
-        return [structure]
-    found = []
-    for part in structure.values() if isinstance(structure, dict) else structure:
-        if isinstance(part, _ARRAYS):
-            found.append(part)
-        else:
-            found += leaves_of(part)
-    return found
-
-
-def _leaves_beside(structure: Any, other: Any) -> list[tuple[Any, Any]]:
-    """(leaf, its counterpart in another structure of the same form), without those whose counterpart is None."""
-    if other is None or structure is None:
-        return []
-    if isinstance(structure, _ARRAYS) or not isinstance(structure, (dict, list, tuple)):
-        return [(structure, other)]
-    keys = structure.keys() if isinstance(structure, dict) else range(len(structure))
-    return [pair for key in keys for pair in _leaves_beside(structure[key], other[key])]
 
 
 def _plain(structure: Any) -> Any:

@@ -33,7 +33,7 @@ LAYERS = [
     {"graphs", "checks", "blas"},
     {"runtime", *MOVED},
     {"kernels"},
-    {"errors"},
+    {"errors", "structures"},
 ]
 # Besides: the tape ends by importing the modules that attach Var's operators; doctor tells where compiled kernels lie.
 EXCEPTIONS = {("autodiff", "ops"), ("runtime", "kernels"), ("doctor", "kernels")}

@@ -25,6 +25,7 @@ import numpy as np
 from gvae.errors import DTypeError, ShapeError
 from gvae.runtime import memory, pool
 from gvae.runtime.context import context, entered
+from gvae.structures import leaves_of, mapped
 
 __all__ = ["Argument", "Graph", "NotCaptured", "Traced", "Workspace", "captured"]
 
@@ -99,7 +100,7 @@ class Graph:
 
     def bare(self, structure: Any) -> Any:
         """NumPy's own arrays for Traced ones, as a graph keeps them."""
-        return _mapped(self.workspace.bare, structure)
+        return _without_traced(self.workspace.bare, structure)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Traced:
         return self.traced(memory.empty(shape, dtype))
@@ -325,10 +326,7 @@ def _under(errors: Any, call: Callable[[], Any]) -> None:
 
 
 def _arrays(structure: Any) -> list[np.ndarray]:
-    if isinstance(structure, np.ndarray):
-        return [structure]
-    parts = structure.values() if isinstance(structure, dict) else structure if isinstance(structure, (list, tuple)) else ()
-    return [array for part in parts for array in _arrays(part)]
+    return [leaf for leaf in leaves_of(structure) if isinstance(leaf, np.ndarray)]
 
 
 def _is_view(result: Any, structure: Any) -> bool:
@@ -384,18 +382,11 @@ def _do(function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
 
 def _plain(structure: Any) -> Any:
     """NumPy's own arrays for Traced ones, to compute with now."""
-    return _mapped(lambda array: array.view(np.ndarray), structure)
+    return _without_traced(lambda array: array.view(np.ndarray), structure)
 
 
-def _mapped(f: Callable[[Traced], np.ndarray], structure: Any) -> Any:
-    """With f of each Traced array in its place."""
-    if isinstance(structure, Traced):
-        return f(structure)
-    if isinstance(structure, dict):
-        return {name: _mapped(f, part) for name, part in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return type(structure)([_mapped(f, part) for part in structure])
-    return structure
+def _without_traced(f: Callable[[Traced], np.ndarray], structure: Any) -> Any:
+    return mapped(lambda leaf: f(leaf) if isinstance(leaf, Traced) else leaf, structure)
 
 
 def _method(name: str) -> Callable[..., Any]:

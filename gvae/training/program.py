@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gvae import random
-from gvae.autodiff import leaves_of, mapped
 from gvae.data import Table
 from gvae.runtime import device, launches
 from gvae.runtime.context import entered
+from gvae.structures import leaves_of, mapped
 from gvae.training.inputs import StepInputs, records, uploaded
 
 if TYPE_CHECKING:

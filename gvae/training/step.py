@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gvae import random
-from gvae.autodiff import mapped, vjp
+from gvae.autodiff import vjp
 from gvae.checks import check_whole
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError
@@ -23,6 +23,7 @@ from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average, shorten
 from gvae.runtime import compile as compiling
 from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device
+from gvae.structures import mapped
 from gvae.training.failure import failure
 from gvae.training.inputs import INIT, ORDER, ROWS, StepInputs, records
 from gvae.training.program import Programs
