@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +14,12 @@ import threading
 import time
 import weakref
 
+import llvmlite
+import numba
 import numpy as np
 import pytest
 
-from gvae import models, ops, training
+from gvae import captured, models, ops, training
 from gvae.autodiff import gradient
 from gvae.data import Table
 from gvae.errors import ConfigError
@@ -59,6 +63,7 @@ def test_the_same_bits_for_every_number_of_threads(monkeypatch):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.sharing
 def test_ranges_are_cut_at_multiples_and_cover_everything(monkeypatch):
     monkeypatch.setattr(pool, "SHARE", 1)
     for count in (1, 2, 3, 7):
@@ -79,6 +84,7 @@ def test_ranges_are_cut_at_multiples_and_cover_everything(monkeypatch):
             assert len(seen) == max(1, min(count, -(-n // 32)))
 
 
+@pytest.mark.sharing
 def test_an_error_in_any_share_is_raised(monkeypatch):
     monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
@@ -91,6 +97,7 @@ def test_an_error_in_any_share_is_raised(monkeypatch):
         pool.over(fail, n=3, work=100)
 
 
+@pytest.mark.sharing
 def test_a_compiled_share_without_memory_is_an_error(monkeypatch):
     monkeypatch.setattr(pool, "SHARE", 1)
 
@@ -110,6 +117,7 @@ def test_a_compiled_share_without_memory_is_an_error(monkeypatch):
         pool.over(fill, x, 100, n=100, work=1000)  # the pool has survived
 
 
+@pytest.mark.sharing
 def test_a_kernel_returns_nothing(monkeypatch):
     monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
@@ -185,6 +193,7 @@ def test_eight_python_threads_at_once(monkeypatch):
     assert not wrong
 
 
+@pytest.mark.sharing
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_makes_a_pool_of_its_own():
     code = """
@@ -228,17 +237,21 @@ print(digest.hexdigest())
 
 
 def test_training_has_the_same_bits_for_every_number_of_threads(tmp_path):
-    """And in the process that compiles the kernels, the first one, as in those that load them."""
+    """And in the process that compiles the kernels, the first one, as in those that load them. Where the self-test fails, too,
+    with one warning."""
     found = set()
-    for n in ("1", "2", "4"):
-        environment = os.environ | {pool.VARIABLE: n}
+    for n in ("1", "2", "4", "fail"):
+        environment = os.environ | ({pool.SELF_TEST: n} if n == "fail" else {pool.VARIABLE: n})
         if n == "1":
             environment["NUMBA_CACHE_DIR"] = str(tmp_path)
         done = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True)
         found.add(done.stdout)
+        if n == "fail":
+            assert done.stderr == "everything runs in one thread: the self-test of threads fails: GVAE_SELF_TEST is 'fail'\n"
     assert len(found) == 1
 
 
+@pytest.mark.sharing
 def test_a_share_that_nobody_began_is_taken_back_and_holds_no_arrays(monkeypatch):
     """A worker that nothing reaches sleeps on; its share must not keep memory, or a step's memory doubles."""
     monkeypatch.setenv(pool.VARIABLE, "2")
@@ -283,6 +296,7 @@ def test_a_caller_whose_workers_are_taken_does_all_itself(monkeypatch):
         other.join()
 
 
+@pytest.mark.sharing
 def test_a_share_runs_in_another_thread_and_is_waited_for(monkeypatch):
     """However long it takes: shorter and longer than the caller and the worker spin for each other."""
     monkeypatch.setenv(pool.VARIABLE, "2")
@@ -302,6 +316,7 @@ def test_a_share_runs_in_another_thread_and_is_waited_for(monkeypatch):
                 assert seen[0] is threading.current_thread()
 
 
+@pytest.mark.sharing
 def test_a_worker_that_was_given_nothing_is_not_waited_for(monkeypatch):
     """An interrupt may meet the caller between two workers, whatever the one left out has done before."""
     monkeypatch.setattr(pool, "SHARE", 1)
@@ -344,6 +359,7 @@ needs_parking = pytest.mark.skipif(not _wait.CAN_PARK or pool.cpus() < 2, reason
 
 
 @pytest.mark.exclusive
+@pytest.mark.sharing
 @needs_parking
 def test_workers_park_where_the_caller_says_so(numbers):
     """And spin again for the next caller, who does not."""
@@ -370,6 +386,7 @@ def test_workers_park_where_the_caller_says_so(numbers):
 
 
 @pytest.mark.exclusive
+@pytest.mark.sharing
 @needs_parking
 def test_a_parked_worker_is_woken(numbers):
     """For compiled shares and for others. Without that it parks for half a second."""
@@ -405,6 +422,134 @@ def test_a_parked_worker_is_woken(numbers):
                 break
         else:
             pytest.fail("it is never woken")
+
+
+# ---- the self-test
+
+
+@pytest.fixture
+def warnings(monkeypatch, caplog):
+    """Warnings of a pool that has made no self-test yet."""
+    monkeypatch.setattr(pool, "_works", None)
+    monkeypatch.setattr(pool, "SHARE", 1)
+    monkeypatch.setenv(pool.VARIABLE, "3")
+    monkeypatch.delenv(pool.SELF_TEST, raising=False)
+    return lambda: [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def check_capture():
+    kl = functools.partial(ops.kl_divergence_banded, offsets=OFFSETS, check=False)
+    np.testing.assert_array_equal(captured(kl, VECTOR[0], CHOL)(VECTOR[1], CHOL), kl(VECTOR[1], CHOL))
+
+
+def check_one_thread():
+    """Nothing is shared, nothing is called by its address, and results are as ever."""
+    seen = []
+    pool.over(lambda lo, hi: seen.append((threading.current_thread(), lo, hi)), n=10, work=1 << 30)
+    assert seen == [(threading.current_thread(), 0, 10)]
+    assert pool.each(lambda item: threading.get_ident(), [0, 1]) == [threading.get_ident()] * 2
+    assert pool.count() == 1
+    x, y = rng.normal(size=(40, 30)), np.zeros((40, 30))
+    pool.over(double, x, y, n=40, work=1 << 30)
+    np.testing.assert_array_equal(y, 2 * x)
+    check_capture()
+
+
+def wrong(*arguments):
+    """Stands for a way to call kernels that calls none."""
+    return (0, 0) if len(arguments) == 7 else 0
+
+
+def raising(*_):
+    raise AttributeError("no get_arg_packer")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value", "words"),
+    [
+        (os.environ, "GVAE_SELF_TEST", "fail", "GVAE_SELF_TEST is 'fail'"),
+        (abi, "SEEN", {"numba": ("0.1", "0.2")}, rf"numba is {numba.__version__}, seen were 0\.1 to 0\.2"),
+        (_share, "share", wrong, r"sums by 3 threads are \[0\.0, 0\.0, 0\.0\], 0 calls failed, in `share`"),
+        (_share, "run", wrong, r"sums by 3 threads are \[0\.0, 0\.0, 0\.0\], 0 calls failed, in `run`"),
+        (_share, "run", lambda *_: 2, r"sums by 3 threads are .*, 2 calls failed, in `run`"),
+        (_share, "packed", raising, "no get_arg_packer"),
+        (pool, "_make_workers", raising, "no get_arg_packer"),
+    ],
+    ids=["asked for", "version", "share", "run", "failures", "raises", "no workers"],
+)
+def test_where_the_self_test_fails_everything_runs_in_one_thread(monkeypatch, warnings, where, name, value, words):
+    """With one warning; and what was wrong is not called again."""
+    if name == "_make_workers":
+        for made, empty in (("_workers", []), ("_idle", []), ("_table", np.zeros((0, 0), np.int64))):
+            monkeypatch.setattr(pool, made, empty)
+    with monkeypatch.context() as patched:
+        patched.setitem(where, name, value) if where is os.environ else patched.setattr(where, name, value)
+        check_one_thread()
+        check_one_thread()
+        (warning,) = warnings()
+        assert re.fullmatch(rf"everything runs in one thread: the self-test of threads fails: {words}", warning)
+    assert not pool.works()
+    monkeypatch.setattr(pool, "_works", None)
+    assert pool.works()  # and it was that
+
+
+@pytest.mark.sharing
+def test_the_self_test_is_made_once_and_by_two_workers(monkeypatch, warnings):
+    made, test = [], pool._self_test
+    monkeypatch.setattr(pool, "_self_test", lambda: made.append(1) or test())
+    pool._free_workers(2)
+    workers = pool._workers[:2]
+    monkeypatch.setattr(pool, "_idle", [*workers])
+    before = [int(worker.numbers[_protocol.POSTED]) for worker in workers]
+    callers = [threading.Thread(target=everything) for _ in range(4)]
+    monkeypatch.setattr(pool, "_claim", lambda n: pool.works() and [])
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert made == [1]
+    assert [int(worker.numbers[_protocol.POSTED]) for worker in workers] == [n + 2 for n in before]
+    assert not warnings()
+
+
+def test_a_capture_makes_the_self_test(monkeypatch, warnings):
+    """Kernels of a list are called by their addresses by one thread as well."""
+    monkeypatch.setenv(pool.VARIABLE, "1")
+    check_capture()
+    assert pool._works
+
+
+def test_a_self_test_without_memory_is_made_again(monkeypatch, warnings):
+    """It says nothing about Numba."""
+
+    def full():
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "_self_test", full)
+        with pytest.raises(MemoryError):
+            pool.works()
+    assert pool.works()
+    assert not warnings()
+
+
+@pytest.mark.parametrize(
+    ("module", "version", "seen"),
+    [
+        (numba, "0.60.0", False),
+        (numba, "0.61.0rc1", True),
+        (numba, "0.68.9", True),
+        (numba, "0.69.0dev0+19.gabc", False),
+        (numba, "1.0.0", False),
+        (llvmlite, "0.43.0", False),
+        (llvmlite, "0.50.1", True),
+        (llvmlite, "0.51.0", False),
+    ],
+)
+def test_releases_that_gvae_was_seen_with(monkeypatch, module, version, seen):
+    assert abi.unseen() is None
+    monkeypatch.setattr(module, "__version__", version)
+    assert (abi.unseen() is None) == seen
 
 
 # ---- together or alone
@@ -485,6 +630,7 @@ def test_a_busy_machine_is_known_by_the_callers_clock():
             process.wait()
 
 
+@pytest.mark.sharing
 def test_whoever_goes_alone_has_no_worker(numbers, monkeypatch):
     pace, flags = pool.Pace(), np.zeros(4, np.int64)
     pace.alone = True
@@ -517,6 +663,7 @@ def test_training_takes_its_steps_by_the_faster_way(monkeypatch, overridden):
     assert set(trainer.pace.seconds) == {False, True}
 
 
+@pytest.mark.sharing
 def test_each_runs_items_at_once_in_the_callers_context(monkeypatch):
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
     together = threading.Barrier(3, timeout=30)
@@ -544,6 +691,7 @@ def test_each_raises_what_the_first_item_raises(monkeypatch):
         pool.each(compute, [0, 1, 2])
 
 
+@pytest.mark.sharing
 @pytest.mark.parametrize("waiting", [False, True], ids=["at work", "waiting"])
 def test_an_interrupt_ends_what_the_others_do_and_keeps_the_pool(waiting, monkeypatch):
     """Wherever the signal meets the caller: nobody works for it any more when it is raised, and no worker is lost."""

@@ -2,12 +2,13 @@
 
 Public, and used where it is needed, is what both document: `numba.njit`, `numba.types`, `numba.typeof`, `numba.extending`
 (whose intrinsics are handed a `context` and a `builder`) and `llvmlite.ir`. What stands here may change with any release.
-The tests have passed with the releases below.
+The tests have passed with the releases of `SEEN`. With others no kernel is called by its address: everything runs in one
+thread, with a warning, as it does where the pool's self-test fails (see gvae.runtime.pool).
 
     private part                                            used for                                      seen with
     ------------------------------------------------------  --------------------------------------------  ------------------
     numba.np.arrayobj.make_array; an array's fields data,   addresses of elements; arrays without          Numba 0.61 to 0.68
-      shape, strides, meminfo, parent                         reference counts
+      shape, strides, meminfo, parent, and two more           reference counts; memory for packed ones
     numba.np.arrayobj.populate_array,                       an array (..., n) seen as one of vectors       Numba 0.61 to 0.68
       numba.core.imputils.impl_ret_borrowed,
       context.get_data_type, context.get_abi_sizeof
@@ -35,15 +36,30 @@ told. So where pointers lose that part of their type, as LLVM's have, functions 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba import typeof, types
 from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
 from numba.np import arrayobj
+
+SEEN = {"numba": ("0.61", "0.68"), "llvmlite": ("0.44", "0.50")}  # the first and the last release; setup.py asks for them
+
+
+def unseen() -> str | None:
+    """Which of Numba and llvmlite has a release that gvae has not been seen with, in words; None if neither has."""
+    for name, version in (("numba", numba.__version__), ("llvmlite", llvmlite.__version__)):
+        first, release, last = (
+            tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (SEEN[name][0], version, SEEN[name][1])
+        )
+        if not first <= release <= last:
+            return f"{name} is {version}, seen were {SEEN[name][0]} to {SEEN[name][1]}"
+    return None
 
 
 def _types_of(arguments: tuple) -> tuple:
@@ -152,6 +168,11 @@ def as_vectors(context: Any, builder: Any, array_type: types.Array, array: Any, 
         meminfo=source.meminfo,
     )
     return impl_ret_borrowed(context, builder, view_type, view._getvalue())
+
+
+def words(ndim: int | None) -> int:
+    """How many words of eight bytes an argument takes at most: an array of so many axes, or, for None, a number."""
+    return 2 if ndim is None else 5 + 2 * ndim
 
 
 def parts(builder: Any, group: Any) -> list[Any]:

@@ -108,7 +108,7 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
     """
     started = time.perf_counter()
-    kernels = {name: kernel for name, kernel in _kernels() if pool.count() > 1 or name not in BETWEEN_THREADS}
+    kernels = {name: kernel for name, kernel in _kernels() if not name.startswith(_unused())}
     before = _versions(kernels)
     uses = [use for dtype in PRECISIONS for use in _uses(np.dtype(dtype))]
     with entered(share=1):  # whatever can be shared is: shares are compiled too, per kernel
@@ -137,6 +137,13 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
 
 
 BETWEEN_THREADS = ("_share.rouse", "_share.serve", "_wait.wait", "_wait.tell_and_wait")
+
+
+def _unused() -> tuple[str, ...]:
+    """Kernels, or modules of them, that this process does not need."""
+    if not pool.works():
+        return ("_share.", "_wait.")
+    return BETWEEN_THREADS if pool.count() == 1 else ()
 
 
 def is_cold() -> bool:

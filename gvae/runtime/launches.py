@@ -194,13 +194,16 @@ class Graph:
         """The pending launches as one call."""
         if not self._pending:
             return
-        rows = []
-        for kernel, arguments, how in self._pending:
-            row, memory = pool.pack(kernel, arguments, **how)
-            rows.append(row)
-            self._held.append(arguments)
-            self._packs.append(memory)
-        self._calls.append(functools.partial(pool.run, np.array(rows, np.int64), max(row[-1] for row in rows)))
+        if pool.works():
+            rows = []
+            for kernel, arguments, how in self._pending:
+                row, memory = pool.pack(kernel, arguments, **how)
+                rows.append(row)
+                self._held.append(arguments)
+                self._packs.append(memory)
+            self._calls.append(functools.partial(pool.run, np.array(rows, np.int64), max(row[-1] for row in rows)))
+        else:  # by their names, one by one
+            self._calls += [functools.partial(pool.over, kernel, *given, **how) for kernel, given, how in self._pending]
         self._pending = []
 
 

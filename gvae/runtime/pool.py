@@ -13,6 +13,11 @@ see gvae.kernels.cpu._share. A share in Python (a ufunc's) costs 20 us: a thread
 sleeps, hence the caller posts such a share in compiled code, and stays there until the worker has claimed it and passed the
 arguments on.
 
+A kernel's share is begun by the address of the kernel's code, which Numba does not promise to be possible. So the first call
+of a process that would do so makes a self-test, a known sum by two workers. Where that fails, or gvae has not been seen with
+this release of Numba (gvae.runtime.abi), everything runs in the calling thread, with one warning. GVAE_SELF_TEST=fail in the
+environment shows what that is like.
+
 What comes again and again knows whether other processes keep the CPUs busy, and then has its workers park between shares, or
 uses none at all if that is faster: see `Pace`.
 """
@@ -22,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import itertools
+import logging
 import os
 import threading
 import time
@@ -32,13 +38,16 @@ from typing import Any
 import numpy as np
 
 from gvae.errors import ConfigError
-from gvae.kernels.cpu._protocol import CLAIMED, CODE, DONE, PARKED, PARKS, POSTED, STATE, WIDTH
+from gvae.kernels.cpu._protocol import AWAY, CLAIMED, CODE, DONE, PARKED, PARKS, POSTED, STATE, WIDTH
 from gvae.runtime.context import context, entered
 from gvae.runtime.limits import cpus
 
-__all__ = ["Pace", "Stopped", "count", "cpus", "each", "go_on", "over", "pack", "prepare", "run", "worth"]
+__all__ = ["Pace", "Stopped", "count", "cpus", "each", "go_on", "over", "pack", "prepare", "run", "works", "worth"]
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "GVAE_NUM_THREADS"
+SELF_TEST = "GVAE_SELF_TEST"
 SHARE = 1 << 16  # numbers read and written that are worth another thread
 SPIN = 5e-4  # seconds that a worker spins before it parks: longer than Python takes between two kernels
 SPIN_CLAIMED = 2e-5  # that a caller spins until a worker that spins has claimed a share in Python
@@ -55,16 +64,69 @@ _lock = threading.Lock()
 _workers: list[_Worker] = []
 _table = np.zeros((0, 0), np.int64)  # a row of numbers per worker
 _idle: list[_Worker] = []  # those that no caller has
+_testing = threading.Lock()
+_works: bool | None = None  # how the self-test ended
 
 
 def count() -> int:
-    """How many threads large work is shared by, the caller's own included. Raises ConfigError."""
-    given = os.environ.get(VARIABLE)
-    if not given:
-        return cpus()
+    """How many threads large work is shared by, the caller's own included: GVAE_NUM_THREADS, or as many as there are CPUs; 1
+    where the self-test has failed. Raises ConfigError."""
+    given = os.environ.get(VARIABLE) or str(cpus())
     if not given.isdecimal() or int(given) == 0:
         raise ConfigError(f"{VARIABLE} is {given!r}, expected a positive integer")
-    return int(given)
+    return 1 if _works is False else int(given)
+
+
+def works() -> bool:
+    """Whether kernels may be called by their addresses, and workers have shares. The first call of a process makes the
+    self-test, and logs one warning if that fails. Raises MemoryError."""
+    global _works
+    if _works is None:
+        with _testing:
+            if _works is None:
+                try:
+                    _self_test()
+                    _works = True
+                except MemoryError:  # which is no fault of Numba's
+                    raise
+                except Exception as error:
+                    _works = False
+                    logger.warning("everything runs in one thread: the self-test of threads fails: %s", error)
+    return _works
+
+
+def _self_test() -> None:
+    """A known sum by two workers and the caller, in both ways that kernels are called by their addresses: alone (`over`) and
+    in a list (`run`). Raises RuntimeError where it is wrong, or whatever the attempt raises. The kernel is one that every
+    training step needs, so it is not compiled for this."""
+    from gvae.kernels.cpu import _share, optim
+    from gvae.runtime import abi
+
+    unseen = abi.unseen()
+    if unseen is not None:
+        raise RuntimeError(unseen)
+    if os.environ.get(SELF_TEST) == "fail":
+        raise RuntimeError(f"{SELF_TEST} is 'fail'")
+    workers = _free_workers(min(count() - 1, 2))
+    pieces, size = len(workers) + 1, 4096
+    numbers = np.resize(np.arange(8, dtype=np.float32), pieces * size)
+
+    def call(crew: np.ndarray) -> int:
+        for worker in workers:  # it may have just been started, and the caller would do its share
+            worker.wait(worker.numbers, STATE, AWAY, worker.spin_done)
+        for way in ("share", "run"):
+            sums = np.zeros(pieces, np.float32)
+            arguments = numbers, size, sums
+            address, code, memory = _share.packed(optim.square_sums, arguments)
+            if way == "share":
+                failed, _ = _share.share(_table, crew, address, arguments, pieces, 1, _share.NOWHERE)
+            else:
+                failed = _share.run(_table, crew, np.array([[address, code, memory.ctypes.data, pieces, 1, pieces]]))
+            if failed or (sums != 140 * size / 8).any():  # 0 + 1 + 4 + ... + 49, exact in any order
+                raise RuntimeError(f"sums by {pieces} threads are {sums.tolist()}, {failed} calls failed, in `{way}`")
+        return 0
+
+    _together(workers, call)
 
 
 def over(
@@ -168,8 +230,8 @@ def worth(n: int, work: int, step: int) -> int:
 
 
 def pack(kernel: Any, arguments: tuple, n: int, work: int, step: int) -> tuple[list[int], np.ndarray]:
-    """A call of `over` for `run`: its numbers, and the memory that has the arguments. Whoever has it run keeps that, and the
-    arrays."""
+    """A call of `over` for `run`, where kernels can be called by their addresses (`works`): its numbers, and the memory that
+    has the arguments. The caller keeps that, and the arrays, as long as it has them run."""
     from gvae.kernels.cpu import _share
 
     address, code, memory = _share.packed(kernel, arguments)
@@ -346,7 +408,11 @@ def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseEx
 
 
 def _claim(n: int) -> list[_Worker]:
-    """At most n workers that are nobody else's."""
+    """At most n workers that no other caller has; none where the self-test fails."""
+    return _free_workers(n) if n > 0 and works() else []
+
+
+def _free_workers(n: int) -> list[_Worker]:
     n = min(n, MOST)
     if len(_workers) < n:
         _make_workers(n)
@@ -354,7 +420,7 @@ def _claim(n: int) -> list[_Worker]:
     while len(workers) < n and _idle:
         try:
             workers.append(_idle.pop())
-        except IndexError:  # somebody else was faster
+        except IndexError:  # another caller was faster
             break
     return workers
 
@@ -366,9 +432,10 @@ def _make_workers(n: int) -> None:
     with _lock:
         if not len(_table):
             _table = np.zeros((MOST, WIDTH), np.int64)
-        numbers, times = np.zeros(1, np.int64), []
+        numbers, times = np.zeros(WIDTH, np.int64), []  # of no worker
         _wait.tell_and_wait(numbers, 0, 0, 0, 1, 1, 0)  # compiles, as the first of those below
-        _share.rouse(_table[-1])  # no worker has this row: the code is in this process from here on
+        _share.rouse(numbers)  # the code is in this process from here on
+        _share.serve(numbers, -1, 0)  # ends at once: 0 is posted, and in Python
         for _ in range(6):
             start = time.perf_counter()
             _wait.wait(numbers, 0, 0, 1000)
@@ -381,8 +448,8 @@ def _make_workers(n: int) -> None:
 
 def _forget() -> None:
     """In a forked child the threads do not exist, and the lock may have been held by one of them."""
-    global _lock, _table
-    _lock = threading.Lock()
+    global _lock, _testing, _table
+    _lock, _testing = threading.Lock(), threading.Lock()
     _table = np.zeros((0, 0), np.int64)
     _workers.clear()
     _idle.clear()

@@ -91,6 +91,9 @@ def pack(typingctx, arguments, place):
             for kind, value in zip(arguments, abi.parts(builder, args[0]), strict=True)
         ]
         packed = context.make_tuple(builder, arguments, values)
+        words = sum(abi.words(kind.ndim if isinstance(kind, types.Array) else None) for kind in arguments)
+        if context.get_abi_sizeof(packed.type) > 8 * words:
+            raise RuntimeError(f"arguments take {context.get_abi_sizeof(packed.type)} bytes, expected at most {8 * words}")
         abi.store(builder, packed, builder.inttoptr(args[1], abi.pointer_to(packed.type)), align=8)
         code = ir.Function(builder.module, SHARE, builder.module.get_unique_name("share"))
         code.linkage = "internal"
@@ -214,7 +217,7 @@ def packed(function: Any, arguments: tuple) -> tuple[int, int, np.ndarray]:
     for x in arguments:
         if not isinstance(x, (np.ndarray, np.generic, int, float, complex)):
             raise TypeError(f"{function.__name__}: an argument is {type(x).__name__}, expected an array or a number")
-        words += 5 + 2 * x.ndim if isinstance(x, np.ndarray) else 2  # Numba's array; a number of at most 16 bytes
+        words += abi.words(x.ndim if isinstance(x, np.ndarray) else None)
     memory, where = np.zeros(words, np.int64), address(function, arguments)
     _, code = share(NO_TABLE, NOWHERE, where, arguments, 0, 1, memory)
     return where, code, memory
