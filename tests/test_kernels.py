@@ -161,41 +161,58 @@ def test_samples_share_a_factor_without_copies():
     assert peak < 6 * eps.nbytes < samples * chol.nbytes / 3
 
 
-def test_an_edited_kernel_file_never_runs_stale(tmp_path):
+OWN = """
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from gvae import kernels
+from gvae.kernels.cpu import _math
+from gvae.kernels.cpu._jit import kernel
+from gvae.runtime import abi
+
+LANES = kernels.LANES
+
+@intrinsic
+def words(typingctx):
+    return types.int64(), lambda context, builder, sig, args: context.get_constant(types.int64, abi.words(None))
+
+@kernel
+def use(out):
+    out[0], out[1], out[2] = _math.exp(out[0]), LANES, words()
+
+out = np.zeros(3)
+use(out)
+print(*out, sum(use.stats.cache_hits.values()))
+"""
+
+
+def test_an_edited_file_never_runs_stale(tmp_path):
     """Change a helper that another file's kernel inlines: the next process must see it, cached code or not."""
     package = tmp_path / "site" / "gvae"
     shutil.copytree(Path(gvae.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     env = os.environ | {"PYTHONPATH": str(package.parent), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    code = (
-        "import numpy as np; from gvae import ops\n"
-        "print(float(ops.affine(np.ones((1, 1)), np.ones((1, 1)), np.zeros(1), activation='softplus')[0, 0]))"
-    )
+    (tmp_path / "own.py").write_text(OWN)
 
     def run():
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, cwd=tmp_path
-        )
-        return float(done.stdout)
+        command = [sys.executable, str(tmp_path / "own.py")]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
 
-    assert run() == pytest.approx(1.3132616875)
-    compiled = list((tmp_path / "cache").rglob("*.nbc"))
-    assert compiled
-    assert run() == pytest.approx(1.3132616875)
-    assert sorted((tmp_path / "cache").rglob("*.nbc")) == sorted(compiled)  # the second run found them
-    helper = package / "kernels" / "cpu" / "_math.py"
-    text = helper.read_text()
-    marker = "def exp(x):"
-    assert marker in text
-    helper.write_text(text + "\nEDITED = True\n")
-    assert run() == pytest.approx(1.3132616875)
-    assert len({p.parent.parent.name for p in (tmp_path / "cache").rglob("*.nbc")}) == 2  # another folder: nothing reused
-    folders = set()
-    for place in ("kernels/cpu/_math.py", "kernels/__init__.py", "runtime/abi.py"):  # all that kernels are made of
-        (package / place).write_text((package / place).read_text() + "\nEDITED = True\n")
-        code = "from gvae.kernels.cpu import _jit; print(_jit.cache_folder())"
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-        folders.add(done.stdout)
-    assert len(folders) == 3
+    assert run() == ["1.0", f"{float(LANES)}", "2.0", "0"]
+    assert run() == ["1.0", f"{float(LANES)}", "2.0", "1"]  # loaded
+    for place, edit, found in [
+        (
+            "kernels/cpu/_math.py",
+            "@register_jitable(**OPTIONS)\ndef exp(x):\n    return x + 7",
+            ["7.0", f"{float(LANES)}", "2.0"],
+        ),
+        ("kernels/__init__.py", "LANES = 16", ["7.0", "16.0", "2.0"]),
+        ("runtime/abi.py", "def words(ndim):\n    return 3", ["7.0", "16.0", "3.0"]),
+    ]:
+        with open(package / place, "a") as file:
+            file.write(f"\n\n{edit}\n")
+        assert run() == [*found, "0"]
+        assert run() == [*found, "1"]
 
 
 def test_no_cache_folder_is_no_failure(tmp_path):

@@ -237,8 +237,8 @@ print(digest.hexdigest())
 
 
 def test_training_has_the_same_bits_for_every_number_of_threads(tmp_path):
-    """And in the process that compiles the kernels, the first one, as in those that load them. Where the self-test fails, too,
-    with one warning."""
+    """And in the process that compiles the kernels, the first one, as in those that load them. Where the self-test fails,
+    too, with one warning."""
     found = set()
     for n in ("1", "2", "4", "fail"):
         environment = os.environ | ({pool.SELF_TEST: n} if n == "fail" else {pool.VARIABLE: n})
