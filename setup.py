@@ -1,5 +1,7 @@
 """Package metadata lives here; the build backend and the tools' settings in pyproject.toml."""
 
+import ast
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -19,6 +21,15 @@ BENCH = ["asv>=0.6.4", "virtualenv>=20"]
 FUZZ = ["atheris>=3; platform_system == 'Linux'"]
 LINT = ["ruff>=0.12", "mypy>=1.16"]
 
+
+def seen():
+    """The releases that Numba's and llvmlite's private parts were seen with: see gvae/runtime/abi.py."""
+    text = Path("gvae/runtime/abi.py").read_text(encoding="utf-8")
+    for name, (first, last) in ast.literal_eval(re.search(r"^SEEN = (\{.*\})", text, re.MULTILINE)[1]).items():
+        major, minor = map(int, last.split("."))
+        yield f"{name}>={first},<{major}.{minor + 1}"
+
+
 setup(
     name="gvae",
     version="0.1.0",
@@ -30,7 +41,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["gvae", "gvae.*"]),
     package_data={"gvae": ["py.typed", "kernels/*.json", "kernels/cuda/*.cu"]},
-    install_requires=["numpy>=2", "scipy>=1.13", "numba>=0.61", "tqdm>=4.66", "safetensors>=0.5", "threadpoolctl>=3.5"],
+    install_requires=["numpy>=2", "scipy>=1.13", *seen(), "tqdm>=4.66", "safetensors>=0.5", "threadpoolctl>=3.5"],
     extras_require={
         "demo": DEMO,
         "data": DATA,

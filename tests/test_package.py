@@ -5,11 +5,16 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import llvmlite
+import numba
 import pytest
+from packaging.requirements import Requirement
 
 import gvae
 
@@ -84,6 +89,50 @@ def test_kernels_import_nothing_of_the_house_but_a_part_of_the_runtime():
                 assert target[0] != "gvae" or any(target[: len(way)] == way for way in allowed), (relative, target)
         elif relative == "runtime/abi.py":
             assert "gvae" not in {target[0] for target in imports(path)}
+
+
+def names(path):
+    """The parts of every dotted name in a file: ["numba", "core", "types"]."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        parts = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if parts and isinstance(node, ast.Name):
+            yield [node.id, *reversed(parts)]
+
+
+PUBLIC = {"numba": {"config", "extending", "njit", "typeof", "types"}, "llvmlite": {"ir"}}
+
+
+def test_private_parts_of_numba_are_in_abi_alone():
+    """No numba.core, numba.np, numba._dispatcher, ... and no llvmlite.binding anywhere else."""
+    private = []
+    for _, path in modules():
+        relative = path.relative_to(PACKAGE).as_posix()
+        for first, *rest in [*imports(path), *names(path)]:
+            if first in PUBLIC and rest and rest[0] not in PUBLIC[first]:
+                private.append((relative, first, rest[0]))
+    assert {place for place, *_ in private} == {"runtime/abi.py"}, private
+    assert {("runtime/abi.py", "numba", "np"), ("runtime/abi.py", "llvmlite", "binding")} <= set(private)  # they are seen
+
+
+def test_pip_installs_the_releases_that_abi_was_seen_with(monkeypatch):
+    from gvae.runtime import abi
+
+    given = {}
+    monkeypatch.setitem(sys.modules, "setuptools", SimpleNamespace(setup=given.update, find_packages=lambda **_: []))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    asked = {requirement.name: requirement.specifier for requirement in map(Requirement, given["install_requires"])}
+    for module in (numba, llvmlite):
+        found = set()
+        for minor in range(100):
+            with monkeypatch.context() as patched:
+                patched.setattr(module, "__version__", f"0.{minor}.1")
+                found.add(asked[module.__name__].contains(module.__version__))
+                assert asked[module.__name__].contains(module.__version__) == (abi.unseen() is None), module.__version__
+        assert found == {False, True}
 
 
 def test_numba_and_cupy_are_imported_in_their_places_only():
