@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-RENAMED = {("memory", "clear"): "clear_memory", ("ahead", "is_wanted"): "is_asked"}
+RENAMED = {("memory", "clear"): "clear_memory", ("ahead", "is_wanted"): "is_asked", ("threads", "go_on"): "check_stop"}
 
 
 def moved(old: str, new: str, name: str) -> Any:

@@ -72,7 +72,7 @@ class Subject:
 
     def terms(self, batch: Batch, noise: Mapping[str, Any], instead: Mapping[str, Any] | None = None) -> Any:
         """What the model says about a batch; `instead` goes before the parameters of the same names."""
-        pool.go_on()
+        pool.check_stop()
         return self.model.terms(self.parameters | self.own(batch) | dict(instead or {}), self.state, batch, noise)
 
     def optional(self, method: str, measure: str) -> Callable:

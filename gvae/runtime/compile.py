@@ -326,7 +326,7 @@ def _begin(held: Any) -> None:
 
 
 class _Rehearsal(launches.Graph):
-    """Kernels are called by nobody: what they would write has arbitrary values, so nothing else may rely on these."""
+    """No kernel is called: what they would write has arbitrary values, so nothing else may rely on these."""
 
     def __init__(self, run: Callable[[Callable], Any], calls: list[Call]):
         self.calls = calls

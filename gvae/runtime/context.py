@@ -8,7 +8,7 @@ stop    : an event that is set when the caller of `pool.each` is interrupted
 alone   : whether kernels are shared with no other thread
 share   : the numbers that are worth another thread; None: pool.SHARE
 parked  : whether workers park between shares at once, without spinning first
-uploads : index arrays on a device that somebody holds who will use them for longer than they may stay there; or None
+uploads : where index arrays on a device are kept, for a graph that uses them for longer than they stay there; or None
 allocator : of the memory on a device in which index arrays lie; None: CuPy's current one
 compilers : processes that wait for kernels to compile, until they are given some; None: no kernels are compiled ahead
 """

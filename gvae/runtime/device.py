@@ -173,7 +173,7 @@ def stream(device: str) -> AbstractContextManager[None]:
 
 
 def graphs() -> ModuleType:
-    """gvae.kernels.cuda.graph: there is CuPy if somebody asks."""
+    """gvae.kernels.cuda.graph: only called where there is CuPy."""
     return importlib.import_module("gvae.kernels.cuda.graph")
 
 
@@ -261,7 +261,7 @@ def foreign(function: Any, *arguments: Any) -> Any:
 
 
 def unseen(array: Any) -> bool:
-    """Whether nobody may ask now what an array's values are: a device would be waited for, and a graph, which is being
+    """Whether the values of an array may not be asked for now: a device would be waited for, and a graph, which is being
     captured, will be launched for others."""
     return is_cuda(array) or not _backend().values
 

@@ -1,8 +1,8 @@
-"""Work on NumPy arrays as a list of launches, which can be made again without the Python that led to them.
+"""Work on NumPy arrays as a list of launches, which can be replayed without the Python that led to them.
 
 What a CUDA graph is on a device, this is on a CPU: `Graph(run, workspace)` calls `run` once, and from then on `launch()`
 does to the same memory what that did: the compiled kernels, as many as follow each other in one call without the
-interpreter, and NumPy's own functions between them. Whoever wants other numbers writes them into the arrays that `run` read.
+interpreter, and NumPy's own functions between them. For other numbers, the caller writes them into the arrays that `run` read.
 
 A stream sees what a device is asked to do. Here, arrays see it: `run` gets its arrays as `Traced` ones, which write down
 what NumPy's operators, methods and functions do to them, and so are all results. What a list cannot hold raises NotCaptured,
@@ -210,7 +210,7 @@ class Graph:
 def captured(f: Callable[..., Any], *arrays: np.ndarray, verify: Any = True) -> Callable[..., Any]:
     """f, a function of arrays, as launches for arrays of the shapes and dtypes of these.
 
-    verify : compare a launch with f at once, bit for bit: at other numbers of one's own, a tuple of arrays; True, at these
+    verify : compare a launch with f at once, bit for bit: at other numbers, a tuple of arrays; True, at these
              with floats changed by a few thousandths; False, not at all. A launch repeats what NumPy and gvae's ops did to
              the arrays; it does not repeat what f did past them, as `np.asarray(x)` in compiled code of others
     What it returns lies in the same memory every time: it holds until the next call. Not for two threads at once. Raises

@@ -65,7 +65,7 @@ def machine_memory() -> int | None:
 
 
 def memory_limit(root: str = "/") -> int | None:
-    """Bytes of memory of the control groups; None without a limit. memory.high counts as well: nobody is killed for it, but
+    """Bytes of memory of the control groups; None without a limit. memory.high counts as well: it kills no process, but
     a process whose arrays need more is slowed down until it makes no progress."""
     limits = []
     for group in _groups("memory", root):

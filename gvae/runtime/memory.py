@@ -28,7 +28,7 @@ __all__ = ["LIMIT", "Pool", "clear_memory", "empty"]
 LINE, PAGE = 64, 4096  # bytes
 SMALL = 1 << 16  # below this the C library itself keeps freed memory
 LIMIT = 1 << 28
-MOST = 64  # blocks: each call looks through them, while somebody may hold any number of results
+MOST = 64  # blocks: each call looks through them, while callers may hold any number of results
 ROUNDS = 20  # of the calibration: an interpreter rewrites bytecodes that run often, and those have to count alike
 
 

@@ -5,7 +5,7 @@ runs over a half-open range [lo, hi) of independent systems, and the cuts fall b
 works in, so the results have the same bits for every number of threads. Work too small to share stays in the calling thread.
 
 The pool is made at its first use, never at import. A forked child makes a pool of its own. A thread that waits for a share
-which nobody has begun takes it back and does it itself, so any number of Python threads can call at once.
+that no worker has begun takes it back and does it itself, so any number of Python threads can call at once.
 
 The system takes longer to wake a thread than most kernels run. So a worker that is done spins for SPIN seconds, without the
 interpreter lock, and parks if no share comes. It begins a compiled kernel's share without the lock, too, within a few us:
@@ -42,7 +42,7 @@ from gvae.kernels.cpu._protocol import AWAY, CLAIMED, CODE, DONE, PARKED, PARKS,
 from gvae.runtime.context import context, entered
 from gvae.runtime.limits import cpus
 
-__all__ = ["Pace", "Stopped", "count", "cpus", "each", "go_on", "over", "pack", "prepare", "run", "works", "worth"]
+__all__ = ["Pace", "Stopped", "check_stop", "count", "cpus", "each", "over", "pack", "prepare", "run", "works", "worth"]
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """[function(item) for item in items], by several threads; what they share further finds no thread left.
 
     Each runs in a copy of the caller's context, of which NumPy's errstate is a part. Raises what function raises for the
-    first of the items for which it does. When the caller is interrupted, `go_on` makes the others end.
+    first of the items for which it does. When the caller is interrupted, `check_stop` makes the others end.
     """
     results = [None] * len(items)
     contexts = [contextvars.copy_context() for _ in items]
@@ -271,7 +271,7 @@ def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     return results
 
 
-def go_on() -> None:
+def check_stop() -> None:
     """Called now and then by what `each` runs for long: raises Stopped once the caller of `each` was interrupted."""
     if context.stop is not None and context.stop.is_set():
         raise Stopped
@@ -325,9 +325,9 @@ class _Worker:
             self.bell.release()
 
     def finish(self) -> BaseException | None:
-        """Wait for the share that was posted last, or do it if nobody has begun. Returns what it raised."""
+        """Wait for the share that was posted last, or do it if it has not begun. Returns what it raised."""
         try:
-            share = self.shares.pop(self.posted, None)  # whoever pops it has it
+            share = self.shares.pop(self.posted, None)  # the thread that pops it does it
             if share is not None:
                 return _do(share)
         except KeyboardInterrupt as interrupt:  # in between

@@ -190,7 +190,7 @@ def _is_checked(content: bytes) -> bool:
 
 def _from_1(old: Checkpoint) -> Checkpoint:
     """Format 1 had no checksum, was written at the ends of epochs only, and knew no schedules, averages or early stopping:
-    what settings it lacks have the values under which training went on as it did then."""
+    what settings it lacks have the values under which training continued as it did then."""
     steps, epochs, optimizer_step = (old.counters[name] for name in ("steps", "epochs", "optimizer_step"))
     counters = {
         "steps": steps,

@@ -1,4 +1,4 @@
-"""Files that are whole whenever somebody looks, and a lock that dies with its process."""
+"""Files that are whole at any moment, and a lock that dies with its process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def lock(descriptor: int) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock of a file, as far as can be told."""
+    """Whether a process holds the lock of a file, as far as can be told."""
     if fcntl is None:
         return False
     try:

@@ -88,7 +88,7 @@ class Launches:
 class Programs:
     """Programs of one piece of work on a CPU, by the shapes of its inputs.
 
-    It keeps nothing of the work's owner, so that both go when nobody needs them; a copy begins anew.
+    It keeps nothing of the work's owner, so that both are freed when neither is used; a copy begins anew.
     """
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ class CudaGraph:
     refused : whether the step needs something on the host, as to draw there; Python takes it then, from the host's numbers
     The first step runs as Python, in the graph's memory; the second is captured, and taken both ways, whose bits are
     compared; from then on the graph is launched. Where it cannot be captured, Python takes the steps from the records.
-    It belongs to the trainer it was made for, and holds no reference to it, so that both go when nobody needs them.
+    It belongs to the trainer it was made for, and holds no reference to it, so that both are freed when neither is used.
     """
 
     def __init__(self, trainer: Trainer, table: Table, batch_size: int):

@@ -97,7 +97,7 @@ class RunFolder:
             files.write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
     def restore(self, trainer: Trainer, config: dict[str, Any]) -> None:
-        """Bring the trainer to where the run stands, which goes on under a configuration with perhaps more epochs.
+        """Bring the trainer to where the run stands, which is continued under a configuration with perhaps more epochs.
         RunError if the checkpoint does not fit the trainer."""
         if self.checkpoint is not None:
             try:

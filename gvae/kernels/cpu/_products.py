@@ -39,7 +39,7 @@ def spread_over(builder, vector, x):
 
 
 def first_lanes(builder, vector, count):
-    """The mask of the first `count` lanes, for the edge of a matrix: what lies beside it is somebody else's memory."""
+    """The mask of the first `count` lanes, for the edge of a matrix: what lies beside it is not the matrix's memory."""
     words = ir.VectorType(count.type, vector.count)
     return builder.icmp_signed("<", ir.Constant(words, list(range(vector.count))), spread_over(builder, words, count))
 

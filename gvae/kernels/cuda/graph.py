@@ -1,4 +1,4 @@
-"""What the same launches, made again and again, need: memory of their own, a stream of their own, and the graph of them.
+"""What launches that are replayed need: memory of their own, a stream of their own, and the graph of them.
 
 A graph holds addresses and numbers as they were when it was captured. So nothing that it reads or writes may be given to
 others while it lives: what is computed on the way lies in a `Workspace`, and everything else is held by the graph's owner.
@@ -27,7 +27,7 @@ class Workspace:
     """Memory that is used again: within `used()`, arrays lie in a pool of this workspace alone.
 
     The pool takes what it needs from the allocator that is current when the workspace is made, so that whatever limits hold
-    there hold here, and keeps it as long as it lives: launches that are made again find memory of every size they ask for.
+    there hold here, and keeps it as long as it lives: replayed launches find memory of every size they ask for.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Workspace:
             yield
 
     def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        # an array does not keep its pool alive, and without the pool its memory would be somebody else's
+        # an array does not keep its pool alive, and without the pool its memory would be given to others
         if not ending() and self.pool.used_bytes():
             _outlived.add(self.pool)
 
