@@ -2,7 +2,7 @@
 
 What a CUDA graph is on a device, this is on a CPU: `Graph(run, workspace)` calls `run` once, and from then on `launch()`
 does to the same memory what that did: the compiled kernels, as many as follow each other in one call without the
-interpreter, and NumPy's own functions between them. For other numbers, the caller writes them into the arrays that `run` read.
+interpreter, and NumPy's own functions between them. Other numbers are written into the arrays that `run` read.
 
 A stream sees what a device is asked to do. Here, arrays see it: `run` gets its arrays as `Traced` ones, which write down
 what NumPy's operators, methods and functions do to them, and so are all results. What a list cannot hold raises NotCaptured,

@@ -211,8 +211,8 @@ def address(function: Any, arguments: tuple) -> int:
 
 
 def packed(function: Any, arguments: tuple) -> tuple[int, int, np.ndarray]:
-    """(address, code, memory) of a kernel for these arguments, which lie packed in the memory: the caller keeps that, and their
-    arrays, can have it run as often as they like. TypeError for what is neither an array nor a number."""
+    """(address, code, memory) of a kernel for these arguments, which lie packed in the memory. As long as the caller keeps
+    that, and their arrays, the kernel can be run for them. TypeError for what is neither an array nor a number."""
     words = 0
     for x in arguments:
         if not isinstance(x, (np.ndarray, np.generic, int, float, complex)):
