@@ -497,7 +497,7 @@ def test_where_the_self_test_fails_everything_runs_in_one_thread(monkeypatch, wa
 def test_the_self_test_is_made_once_and_by_two_workers(monkeypatch, warnings):
     made, test = [], pool._self_test
     monkeypatch.setattr(pool, "_self_test", lambda: made.append(1) or test())
-    pool._free_workers(2)
+    pool._idle.extend(pool._free_workers(2))  # so there are two
     workers = pool._workers[:2]
     monkeypatch.setattr(pool, "_idle", [*workers])
     before = [int(worker.numbers[_protocol.POSTED]) for worker in workers]
