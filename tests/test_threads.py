@@ -497,7 +497,7 @@ def test_where_the_self_test_fails_everything_runs_in_one_thread(monkeypatch, wa
 def test_the_self_test_is_made_once_and_by_two_workers(monkeypatch, warnings):
     made, test = [], pool._self_test
     monkeypatch.setattr(pool, "_self_test", lambda: made.append(1) or test())
-    pool._idle.extend(pool._free_workers(2))  # so there are two
+    pool._make_workers(2)
     workers = pool._workers[:2]
     monkeypatch.setattr(pool, "_idle", [*workers])
     before = [int(worker.numbers[_protocol.POSTED]) for worker in workers]
@@ -704,7 +704,7 @@ def test_an_interrupt_ends_what_the_others_do_and_keeps_the_pool(waiting, monkey
         try:
             until = time.monotonic() + 30
             while time.monotonic() < until and not (item == 0 and waiting and began.is_set()):
-                pool.check_stop()
+                pool.go_on()
                 time.sleep(1e-3)
         finally:
             ends.append(item)
@@ -721,7 +721,7 @@ def test_an_interrupt_ends_what_the_others_do_and_keeps_the_pool(waiting, monkey
     assert time.monotonic() - start < 20
     assert sorted(ends) == [0, 1]
     assert len(pool._idle) == len(pool._workers)
-    pool.check_stop()  # it stops nothing that comes later
+    pool.go_on()  # it stops nothing that comes later
     assert pool.each(str, [0, 1]) == ["0", "1"]
 
 

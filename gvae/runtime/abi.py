@@ -123,9 +123,9 @@ def _masked(operation: str, vector: ir.VectorType) -> str:
     return f"llvm.masked.{operation}.{name}.p0{name}"
 
 
-def offset(builder: Any, pointer: Any, kind: ir.Type, *indices: Any) -> Any:
-    """The address of what follows a `kind` after so many of them; of a part of it, if there is more than one index."""
-    return builder.gep(builder.bitcast(pointer, pointer_to(kind)), list(indices), source_etype=kind)
+def offset(builder: Any, pointer: Any, kind: ir.Type, index: Any) -> Any:
+    """The address of the `kind` that comes after so many others. With more indices, llvmlite would type it as the first."""
+    return builder.gep(builder.bitcast(pointer, pointer_to(kind)), [index], source_etype=kind)
 
 
 def on_stack(builder: Any, kind: ir.Type) -> Any:

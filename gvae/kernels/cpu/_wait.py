@@ -73,10 +73,9 @@ def pause(typingctx):
 def _futex(context, builder, sig, args, operation, x, nanoseconds):
     if not CAN_PARK:
         return context.get_dummy_value()  # callers ask for CAN_PARK first and do not come here, but are compiled
-    pair = ir.ArrayType(WORD, 2)
-    time = abi.on_stack(builder, pair)
+    time = abi.on_stack(builder, ir.ArrayType(WORD, 2))
     for i, part in enumerate((WORD(0), nanoseconds)):
-        abi.store(builder, part, abi.offset(builder, time, pair, WORD(0), WORD(i)))
+        abi.store(builder, part, abi.offset(builder, time, WORD, WORD(i)))
     kind = ir.FunctionType(WORD, [WORD], var_arg=True)
     call = abi.external(builder, "syscall", kind)
     where = pointer(context, builder, sig, args)  # of its lower half, as numbers lie in memory
