@@ -283,6 +283,7 @@ def test_memory_is_used_again_within_a_launch():
         same(launched(second, others, y), (np.exp(y), y @ y.T))
 
 
+@pytest.mark.sharing
 def test_what_kernels_alone_read_is_read_where_it_is():
     x, w, y = RNG.normal(size=(500, 64)), RNG.normal(size=(64, 128)) / 8, RNG.normal(size=(500, 128))
 
@@ -319,6 +320,7 @@ def test_any_number_of_threads(n, monkeypatch):
     same(launched(graph, arguments, 2 * x, w), expected)
 
 
+@pytest.mark.sharing
 def test_a_kernel_without_memory_for_its_scratch(monkeypatch):
     graph, _ = captured(layers, RNG.normal(size=(50, 64)), np.eye(64))
     monkeypatch.setattr(pool, "_together", lambda workers, call: 1)

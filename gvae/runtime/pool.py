@@ -432,10 +432,11 @@ def _make_workers(n: int) -> None:
     with _lock:
         if not len(_table):
             _table = np.zeros((MOST, WIDTH), np.int64)
-        numbers, times = np.zeros(WIDTH, np.int64), []  # of no worker
+        nobody = np.zeros(WIDTH, np.int64)  # numbers of no worker: the code is in this process from here on
+        _share.rouse(nobody)
+        _share.serve(nobody, -1, 0)  # ends at once: 0 is posted, and in Python
+        numbers, times = np.zeros(1, np.int64), []
         _wait.tell_and_wait(numbers, 0, 0, 0, 1, 1, 0)  # compiles, as the first of those below
-        _share.rouse(numbers)  # the code is in this process from here on
-        _share.serve(numbers, -1, 0)  # ends at once: 0 is posted, and in Python
         for _ in range(6):
             start = time.perf_counter()
             _wait.wait(numbers, 0, 0, 1000)
