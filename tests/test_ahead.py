@@ -248,6 +248,7 @@ def test_where_nothing_can_be_kept_nobody_helps(monkeypatch):
     compiling.compile_calls([("gvae.kernels.cpu.optim", "adam", ())])
 
 
+@pytest.mark.sharing
 @pytest.mark.parametrize(
     ("cpus", "gib", "n"), [(64, None, 3), (64, 2.5, 1), (64, 1.5, 0), (64, 0.5, 0), (2, 9, 1), (1, 9, 0)]
 )
@@ -259,6 +260,7 @@ def test_so_many_as_there_are_cpus_and_memory_for(monkeypatch, cpus, gib, n):
         assert len(multiprocessing.active_children()) == n
 
 
+@pytest.mark.sharing
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_interrupt_ends_the_others(monkeypatch, error):
     begun = []
@@ -276,6 +278,7 @@ def test_an_interrupt_ends_the_others(monkeypatch, error):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.sharing
 @needs_two
 def test_who_waits_for_calls_goes_with_the_block(monkeypatch):
     monkeypatch.setenv("GVAE_NUM_THREADS", "2")
