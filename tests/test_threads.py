@@ -704,7 +704,7 @@ def test_an_interrupt_ends_what_the_others_do_and_keeps_the_pool(waiting, monkey
         try:
             until = time.monotonic() + 30
             while time.monotonic() < until and not (item == 0 and waiting and began.is_set()):
-                pool.go_on()
+                pool.check_stop()
                 time.sleep(1e-3)
         finally:
             ends.append(item)
@@ -721,7 +721,7 @@ def test_an_interrupt_ends_what_the_others_do_and_keeps_the_pool(waiting, monkey
     assert time.monotonic() - start < 20
     assert sorted(ends) == [0, 1]
     assert len(pool._idle) == len(pool._workers)
-    pool.go_on()  # it stops nothing that comes later
+    pool.check_stop()  # it stops nothing that comes later
     assert pool.each(str, [0, 1]) == ["0", "1"]
 
 
