@@ -21,9 +21,17 @@ def mapped(f: Callable[[Any], Any], structure: Any) -> Any:
 
 def leaves_of(structure: Any) -> list[Any]:
     """The leaves, in order; None is none."""
-    if not isinstance(structure, NESTS):
-        return [] if structure is None else [structure]
-    return [leaf for part in (structure.values() if isinstance(structure, dict) else structure) for leaf in leaves_of(part)]
+    found: list[Any] = []
+    _collect([structure], found)
+    return found
+
+
+def _collect(structure: Any, found: list[Any]) -> None:
+    for part in structure.values() if isinstance(structure, dict) else structure:
+        if isinstance(part, NESTS):
+            _collect(part, found)
+        elif part is not None:
+            found.append(part)
 
 
 def leaves_beside(structure: Any, other: Any) -> list[tuple[Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,10 +47,14 @@ class StepInputs:
 
 
 def _layout(trainer: Trainer, batch_size: int) -> np.dtype:
-    dtype = trainer.parameters.flat.dtype
+    return _record(trainer.parameters.flat.dtype, len(trainer.optimizer.numbers(1.0, 1)), batch_size)
+
+
+@cache
+def _record(dtype: np.dtype, n_numbers: int, batch_size: int) -> np.dtype:
     fields: list[Any] = [("index", np.int64, (batch_size,)), ("data", np.uint32, (4,)), ("noise", np.uint32, (4,))]
     fields += [("step", dtype), ("rate", np.float64), ("taken", np.int64)]
-    fields += [("adam", dtype, (len(trainer.optimizer.numbers(1.0, 1)),)), ("weight", dtype)]
+    fields += [("adam", dtype, (n_numbers,)), ("weight", dtype)]
     return np.dtype(fields, align=True)
 
 

@@ -23,7 +23,7 @@ from gvae.data import Table
 from gvae.runtime import device, launches
 from gvae.runtime.context import entered
 from gvae.structures import leaves_of, mapped
-from gvae.training.inputs import StepInputs, records, uploaded
+from gvae.training.inputs import records, uploaded
 
 if TYPE_CHECKING:
     from gvae.training.step import Trainer
@@ -157,7 +157,6 @@ class Pass:
     def __init__(self, trainer: Trainer, table: Table, key: np.ndarray, batch_size: int, order: np.ndarray):
         self.trainer, self.table, self.key, self.batch_size, self.order = trainer, table, key, batch_size, order
         self.graph: CudaGraph | None = None  # the trainer's, while it takes the steps of this pass
-        self.ahead: tuple[int, np.ndarray] = 0, np.zeros(0)  # records of steps to come, and the number of the first one
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
@@ -174,7 +173,7 @@ class Pass:
         try:
             if not (trainer.device != "cpu" and n == self.batch_size and self._launched(i)):
                 self.graph = None  # it begins anew after this
-                trainer.step(self.table.batch(self.there[rows], random.fold_in(self.key, i)), self._inputs(i))
+                trainer.step(self.table.batch(self.there[rows], random.fold_in(self.key, i)))
         except MemoryError:
             trainer.graph = self.graph = None  # with the memory that it keeps
             raise
@@ -182,14 +181,6 @@ class Pass:
             self.graph = None  # it begins anew with the next step
             raise
         trainer.epoch.rows += n
-
-    def _inputs(self, i: int) -> StepInputs:
-        """Those of the step to come."""
-        first, ahead = self.ahead
-        number = self.trainer.steps
-        if not first <= number < first + len(ahead) or ahead["taken"][number - first] != self.trainer.taken:
-            first, ahead = self.ahead = number, records(self.trainer, len(self) - i)
-        return self.trainer.placed(ahead[number - first])
 
     def _launched(self, i: int) -> bool:
         """Whether the trainer's graph has taken step i."""

@@ -32,6 +32,8 @@ from gvae.training.validation import validate
 
 __all__ = ["Trainer"]
 
+COMING = 64  # records that are made at once, which takes as long as making a few of them
+
 
 class Trainer:
     """A model, its parameters and an optimiser; `step` is one step. All that changes is in `snapshot`.
@@ -111,6 +113,7 @@ class Trainer:
         self.scale = 1.0  # of the learning rate: halved by every roll-back
         self.rollbacks = 0  # since an epoch last ended well
         self.mark: Snapshot | None = None  # where a roll-back leads to
+        self._coming: tuple[int, np.ndarray] = 0, np.zeros(0)  # the number of a step, and the records from there on
         self.pace = pool.Pace()
         self.programs = Programs()
         self.graph: Any = None  # a CudaGraph, while there is one
@@ -148,11 +151,15 @@ class Trainer:
 
     def inputs(self) -> StepInputs:
         """What step `steps` takes beside its batch."""
-        return self.placed(records(self, 1)[0])
-
-    def placed(self, record: Any) -> StepInputs:
-        """A record of `records` as the inputs of a step run by Python."""
-        now, flat = StepInputs.of(record), self.parameters.flat
+        first, coming = self._coming
+        i = self.steps - first
+        known = 0 <= i < len(coming) and (coming["taken"][i], coming["rate"][i]) == (self.taken, self.rate(self.steps))
+        if not known:
+            i, coming = 0, records(self, COMING)
+            self._coming = self.steps, coming
+        now, flat = StepInputs.of(coming[i]), self.parameters.flat
+        if self.device == "cpu":
+            return now
         return replace(now, step=namespace(flat).full((), float(now.step), flat.dtype))
 
     def skip(self) -> None:
