@@ -108,8 +108,9 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
     """
     started = time.perf_counter()
-    kernels = {name: kernel for name, kernel in _kernels() if not name.startswith(_unused())}
-    before = _versions(kernels)
+    found = dict(_kernels())
+    before = _versions(found)  # first: the self-test of threads compiles some
+    kernels = {name: kernel for name, kernel in found.items() if not name.startswith(_unused())}
     uses = [use for dtype in PRECISIONS for use in _uses(np.dtype(dtype))]
     with entered(share=1):  # whatever can be shared is: shares are compiled too, per kernel
         compile_calls(rehearsed(*uses), most=ALL, watch=partial(_watched, progress, "compiling"))
