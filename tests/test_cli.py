@@ -21,6 +21,7 @@ from gvae.runtime import limits, pool
 rng = np.random.default_rng(0)
 
 
+@pytest.mark.sharing
 def test_train_leaves_a_run_folder(trained):
     run, out, err = trained
     assert err == ""  # no progress bar where there is no terminal
@@ -372,6 +373,7 @@ def test_doctor(gvae_):
         assert word in out
 
 
+@pytest.mark.sharing
 def test_doctor_shows_what_a_container_may_use(gvae_, monkeypatch):
     for name, value in {"affinity": 64, "cpu_quota": 1.5, "machine_memory": 256 << 30, "memory_limit": 3 << 29}.items():
         monkeypatch.setattr(limits, name, lambda root="/", value=value: value)
@@ -448,6 +450,7 @@ def test_version(gvae_):
     assert gvae_("--version") == (0, f"gvae {gvae.__version__}\n", "")
 
 
+@pytest.mark.sharing
 def test_demo(here):
     assert gvae.demo.POSTERIORS == {"diagonal": "diagonal", "chain": "chain", "extended grid": "extended_grid:4x4"}
     code, out, err = command("demo", "--epochs", "2", "--out", "pictures", cwd=here)

@@ -151,6 +151,7 @@ class Stops:
         return self.model.terms(*arguments)
 
 
+@pytest.mark.sharing
 def test_batches_are_evaluated_by_threads_with_the_same_bits(monkeypatch):
     model, parameters = linear_gaussian()
     results, seen = [], set()
