@@ -104,6 +104,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.sharing
 def test_other_libraries_and_other_threads(tmp_path):
     """MKL and BLIS run on one thread, too, in each thread of an evaluation. The user's choice for one is for that one."""
     compiler = shutil.which("cc")

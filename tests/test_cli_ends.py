@@ -41,6 +41,7 @@ def interrupt(folder, ready, *flags, number=signal.SIGINT, arguments=("train", "
     return process.returncode, err
 
 
+@pytest.mark.sharing
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_go_on(here, number, expected):

@@ -19,6 +19,7 @@ from gvae import data, families, training
 from gvae.training import Trainer
 
 
+@pytest.mark.sharing
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -187,6 +187,7 @@ sys.exit(cli.main(sys.argv[2:]))
 """
 
 
+@pytest.mark.sharing
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="permissions of POSIX")
 def test_a_folder_that_cannot_be_written(in_memory):
     rows, run = in_memory / "rows.npy", in_memory / "run"

@@ -108,6 +108,7 @@ assert logging.getLogger("gvae").level == logging.NOTSET
 """
 
 
+@pytest.mark.sharing
 def test_silent_and_clean_under_w_error(tmp_path):
     before = dict(os.environ)
     done = python(SILENT, tmp_path / "run", flags=("-W", "error", "-X", "dev"))

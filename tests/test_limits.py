@@ -208,6 +208,7 @@ def test_this_machine():
 # ---- who asks
 
 
+@pytest.mark.sharing
 @pytest.mark.parametrize(("quota", "n"), [(4.0, 4), (1.5, 2), (None, 64)])
 def test_threads_heed_the_quota_unless_the_user_has_chosen(monkeypatch, quota, n):
     monkeypatch.setattr(limits, "affinity", lambda: 64)
