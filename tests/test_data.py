@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import gvae.data.loaders
+import gvae.data.readers
 from gvae import random
 from gvae.data import Dataset, Table, check_finite, check_support, dataset_names, load
 from gvae.distributions import Support
@@ -662,7 +663,7 @@ def test_unreadable_file(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = put(tmp_path, "x.npy", npy(EYE))
-    monkeypatch.setattr(gvae.data.loaders, "_open", refuse)
+    monkeypatch.setattr(gvae.data.readers, "opened", refuse)
     fails(path, str(path), "Permission denied")
 
 
@@ -692,7 +693,7 @@ def test_a_header_alone_allocates_nothing(tmp_path, name, shape):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 1.5 * gvae.data.loaders.CHUNK  # one read's buffer; 2500 x 2500 would be 6.25 MB
+    assert peak < 1.5 * gvae.data.readers.CHUNK  # one read's buffer; 2500 x 2500 would be 6.25 MB
 
 
 # ---- whatever bytes a file holds, the answer is a Dataset or a DataError -------------------------

@@ -1,6 +1,8 @@
 """Data: loading it (`load`), checking it, and handing it to a model in batches (`Table`)."""
 
-from gvae.data.loaders import Dataset, check_finite, check_support, dataset_names, load
+from gvae.data.checks import check_finite, check_support, check_weight, column_names
+from gvae.data.dataset import Dataset
+from gvae.data.loaders import dataset_names, load
 from gvae.data.standardization import Standardization
 from gvae.data.table import BINARIZATIONS, Batch, Table
 
@@ -12,6 +14,8 @@ __all__ = [
     "Table",
     "check_finite",
     "check_support",
+    "check_weight",
+    "column_names",
     "dataset_names",
     "load",
 ]

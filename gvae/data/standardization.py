@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae.data.loaders import check_finite
+from gvae.data.checks import check_finite
 from gvae.errors import DataError
 
 __all__ = ["Standardization"]

@@ -1,0 +1,130 @@
+"""What may be told of data without a model: numbers, finite, within a support; weights; the names of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gvae.distributions import Support
+from gvae.errors import DataError, DTypeError
+from gvae.ops.sparse import is_csr
+from gvae.runtime.device import to_host
+
+__all__ = ["check_finite", "check_support", "check_weight", "column_names", "real"]
+
+
+def check_finite(x: Any, name: str = "data", names: Sequence[str] | None = None) -> None:
+    """Raise DataError if x, an array (N, ...) or CSR (N, D), holds a NaN or infinity.
+
+    The message begins with `name` and has the first row and column (from 0) and the count; where `names` (D of them) are
+    given it has the column's name instead of its number.
+    """
+    x = real(x, name)
+    values = x.data if is_csr(x) else x
+    with np.errstate(invalid="ignore"):
+        if values.dtype.kind != "f" or values.size == 0 or (np.isfinite(values.min()) and np.isfinite(values.max())):
+            return  # a NaN or infinity shows in min or max; no temporary of the size of x
+    _refuse(~np.isfinite(values), x, f"{name}: NaN or infinite values", names)
+
+
+def check_support(x: Any, support: Support, name: str = "data", names: Sequence[str] | None = None) -> None:
+    """Raise DataError if x, an array (N, ...) or CSR (N, D), leaves the support of an observation model's distribution.
+
+    The message has the first row and column (from 0, or by `names`), the value there and the count. A NaN is outside. Of CSR
+    the stored values are looked at, and 0 if there is an entry that is not stored; no dense copy is made.
+
+        check_support(counts, Support(0, whole=True), "counts")
+    """
+    x = real(x, name)
+    complaint = f"{name}: values outside {support}"
+    if not is_csr(x):
+        with np.errstate(invalid="ignore"):
+            if not support.holds(x):
+                _refuse(~support.contains(x), x, complaint, names)
+        return
+    if not x.has_canonical_format:  # an entry in several parts is their sum
+        x = x.copy()
+        x.sum_duplicates()
+    missing = 0 if support.contains(np.zeros(1))[0] else x.shape[0] * x.shape[1] - x.nnz
+    with np.errstate(invalid="ignore"):
+        if missing or not support.holds(x.data):
+            _refuse(~support.contains(x.data), x, complaint, names, missing)
+
+
+def check_weight(weight: Any, n: int, name: str = "weight") -> None:
+    """Raise DataError unless weight are n real numbers (n,), finite and at least 0; it names the first row at fault."""
+    weight = real(to_host(weight), name)
+    if weight.shape != (n,):
+        raise DataError(f"{name}: shape {weight.shape}; expected ({n},), a number for each row of x")
+    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if bad.size:
+        where = f"the first, {weight[bad[0]]}, at row {bad[0]} (counted from 0)"
+        raise DataError(f"{name}: weights that are negative, NaN or infinite: {bad.size} in all, {where}")
+
+
+def column_names(X: Any) -> np.ndarray | None:
+    """The names of a data frame's columns (D,), as objects; None if X has no columns, or names that are not all strings.
+
+    X : anything; pandas and polars data frames have names. Neither is imported.
+    Raises DTypeError where some names are strings and others are not, as scikit-learn does.
+
+        column_names(pandas.DataFrame({"age": [31], "height": [1.7]}))     # array(['age', 'height'], dtype=object)
+    """
+    columns = getattr(X, "columns", None)
+    if columns is None or len(getattr(X, "shape", ())) != 2:
+        return None
+    names = list(columns)
+    if not names or not any(isinstance(name, str) for name in names):
+        return None
+    if others := [name for name in names if not isinstance(name, str)]:
+        raise DTypeError(
+            f"column_names: the columns of X have names of mixed types, such as {names[0]!r} and {others[0]!r}; "
+            "expected strings alone: X.columns = X.columns.astype(str)"
+        )
+    return np.array(names, dtype=object)
+
+
+def real(x: Any, where: str) -> Any:
+    """x as an array of real numbers, of any rank, or as CSR if it is sparse. Raises DataError."""
+    if hasattr(x, "tocsr"):
+        x = x.tocsr()
+    else:
+        if np.ma.is_masked(x):
+            raise DataError(f"{where}: masked entries; gvae takes complete rows only")
+        try:
+            x = np.asarray(x)
+        except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, arrays on a device
+            raise DataError(f"{where}: not an array of numbers ({error})") from error
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{where}: dtype {x.dtype} is not real numbers")
+    return x
+
+
+def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Sequence[str] | None, missing: int = 0) -> None:
+    """Raise for the entries of x where bad is true; of CSR, bad is about what is stored, and `missing` zeros are bad too."""
+    first = int(bad.argmax()) if bad.size else 0  # in C order, whatever the memory layout
+    if is_csr(x):
+        row, column, value = _first_of_csr(first if bad.any() else None, x, bool(missing))
+    else:
+        row, column = divmod(first, x.size // x.shape[0] if x.ndim else 1)
+        value = x.flat[first]
+    where = f"row {row}, column {column} (counted from 0)"
+    if names is not None:
+        where = f"row {row} (counted from 0), column {str(names[column])!r}"
+    raise DataError(f"{complaint}: {np.count_nonzero(bad) + missing} in all, the first, {value}, at {where}")
+
+
+def _first_of_csr(stored: int | None, x: Any, zeros: bool) -> tuple[int, int, Any]:
+    """Row, column and value of the first of two: the stored value of this number, and an entry that is not stored."""
+    places = []
+    if stored is not None:
+        row = int(np.searchsorted(x.indptr, stored, side="right")) - 1
+        places.append((row, int(x.indices[stored]), x.data[stored]))
+    if zeros:
+        row = int((np.diff(x.indptr) < x.shape[1]).argmax())
+        there = x.indices[x.indptr[row] : x.indptr[row + 1]]
+        gaps = np.flatnonzero(there != np.arange(len(there)))  # sorted and without duplicates
+        places.append((row, int(gaps[0]) if gaps.size else len(there), x.dtype.type(0)))
+    return min(places, key=lambda place: place[:2])

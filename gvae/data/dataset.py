@@ -1,0 +1,176 @@
+"""Raw arrays to a `Dataset`: checked, parted into train and test, scaled and converted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gvae.data.checks import check_finite, check_weight, real
+from gvae.data.sparse import as_csr
+from gvae.errors import DataError
+from gvae.ops.sparse import is_csr
+from gvae.runtime import pool
+
+__all__ = ["COLUMNS", "Dataset", "assemble", "split"]
+
+COLUMNS = ("y", "weight")  # what a .npz may have beside x, as train_y and test_y, or as y where it has no test part
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: comparing arrays field by field has no truth value
+class Dataset:
+    """Rows to train on and rows to test on, of the same width and dtype, finite; dense ones are C-contiguous.
+
+    train : (N, D) float32, or float64 where the source is a float64 array       test : (M, D)
+            counts that came sparse are a scipy.sparse.csr_array with sorted indices and without duplicates
+    train_labels : (N,) int64 or None        test_labels : (M,) int64 or None
+    image_shape : (rows, columns) with rows * columns = D, if a row is an image
+    columns : further columns by name, each a pair (of train, of test):
+              "y"       labels (N,) int64, targets (N,) or a second view (N, E) as train is; if the source has no y of
+                        its own, the labels, where both parts have some
+              "weight"  (N,) of the rows, at least 0 and not all 0
+    """
+
+    name: str
+    train: Any
+    test: Any
+    train_labels: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
+    image_shape: tuple[int, int] | None = None
+    columns: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+
+def assemble(
+    name: str,
+    where: str,
+    train: Any,
+    test: Any = None,
+    train_labels: Any = None,
+    test_labels: Any = None,
+    **columns: Any,
+) -> Dataset:
+    """Check raw arrays, hold out rows if there is no test part, then scale and convert: no copy before the split.
+
+    columns : further ones under the keys of a .npz, such as train_y and test_y
+    Raises DataError that begins with `where`.
+    """
+    train, image_shape = _as_rows(train, where)
+    n = train.shape[0]
+    train_labels = _as_labels(train_labels, n, f"{where}, train")
+    if test is not None:
+        test, test_shape = _as_rows(test, f"{where}, test")
+        test_labels = _as_labels(test_labels, len(test), f"{where}, test")
+        if (train.shape[1], image_shape) != (test.shape[1], test_shape):
+            sizes = [shape or x.shape[1] for x, shape in ((train, image_shape), (test, test_shape))]
+            raise DataError(f"{where}: a row of train has size {sizes[0]}, of test {sizes[1]}")
+        further = {column: _column(column, columns, (n, len(test)), where) for column in COLUMNS}
+    else:
+        parted = split(n)
+        (train, test), (train_labels, test_labels) = parted(train), parted(train_labels)
+        further = {column: parted(_column(column, columns, (n,), where)[0]) for column in COLUMNS}
+    found = {column: _converted(parts[0], parts[1], column) for column, parts in further.items() if parts[0] is not None}
+    if "y" not in found and train_labels is not None and test_labels is not None:
+        found = {"y": (train_labels, test_labels)} | found
+    train, test = _converted(train, test)
+    return Dataset(name, train, test, train_labels, test_labels, image_shape, found)
+
+
+def split(n: int, every: int = 10) -> Callable[[Any], tuple[Any, Any]]:
+    """What parts n rows of anything: every so many are the test set; too few are both parts.
+
+    By position, so that the split depends on no draw. None is parted into Nones.
+    """
+    held = np.arange(n) % every == every - 1
+    return lambda x: (x, x) if x is None or n < every else (x[np.flatnonzero(~held)], x[np.flatnonzero(held)])
+
+
+def _as_rows(x, where):
+    """Raw x as (N, D), finite, not yet scaled or converted, and the shape of an image or None; canonical CSR if sparse."""
+    if hasattr(x, "tocsr"):
+        return as_csr(x, where), None
+    x = real(x, where)
+    if x.ndim not in (2, 3):
+        raise DataError(f"{where}: shape {x.shape}; expected (N, D), or (N, rows, columns) for images")
+    if x.size == 0:
+        raise DataError(f"{where}: shape {x.shape}; no {'columns' if x.shape[0] else 'rows'}")
+    x = _finite(x, where)
+    return x.reshape(len(x), -1), ((x.shape[1], x.shape[2]) if x.ndim == 3 else None)
+
+
+def _finite(x, where):
+    """Real numbers, no wider than float64, all finite."""
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is then refused
+            x = x.astype(np.float64)
+    check_finite(x, where)
+    return x
+
+
+def _as_labels(labels, n, where):
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "biu" or labels.shape != (n,):
+        raise DataError(f"{where}: labels are {labels.dtype} {labels.shape}, expected integers ({n},)")
+    return labels.astype(np.int64)
+
+
+def _column(name: str, given: Mapping[str, Any], rows: Sequence[int], where: str) -> tuple[Any, ...]:
+    """A further column, checked but raw, of parts with so many rows: train and test, or all at once. Nones if not given."""
+    keys = (next((key for key in (f"train_{name}", name) if key in given), f"train_{name}"), f"test_{name}")[: len(rows)]
+    there, missing = ([key for key in keys if (key in given) is wanted] for wanted in (True, False))
+    if not there:
+        return (None,) * len(rows)
+    if missing:
+        raise DataError(f"{where}: {there[0]!r} without {missing[0]!r}, though x has a train and a test part")
+    check = _as_weight if name == "weight" else _as_y
+    parts = tuple(check(given[key], n, f"{where}, {key!r}") for key, n in zip(keys, rows, strict=True))
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise DataError(f"{where}: a row of {keys[0]!r} has shape {parts[0].shape[1:]}, of {keys[1]!r} {parts[1].shape[1:]}")
+    return parts
+
+
+def _as_y(y, n, where):
+    """Labels or targets (N,), or a second view, which is flattened if it is images."""
+    y = real(y, where)
+    if y.ndim not in (1, 2, 3) or len(y) != n:
+        raise DataError(f"{where}: shape {y.shape}; expected ({n},), or ({n}, E) for a second view: as many rows as x has")
+    if y.ndim > 1:
+        return _as_rows(y, where)[0]
+    if y.dtype.kind == "u" and y.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{where}: the label {y.max()} at row {y.argmax()} (counted from 0) is beyond int64")
+    return _finite(y, where)
+
+
+def _as_weight(weight, n, where):
+    check_weight(weight, n, where)
+    if not np.any(weight):
+        raise DataError(f"{where}: all {n} weights are 0")
+    return _finite(np.asarray(weight), where)
+
+
+def _converted(train: Any, test: Any, column: str = "x") -> tuple[Any, Any]:
+    """Both as C-contiguous float32, or float64 if either is; grey levels / 255; labels of y as int64; CSR as it is."""
+    parts = (train, test)
+    if is_csr(train):
+        return parts
+    if column == "y" and train.ndim == 1 and all(x.dtype.kind in "biu" for x in parts):
+        return train.astype(np.int64), test.astype(np.int64)
+    dtype = np.float64 if any(x.dtype.str[1:] == "f8" for x in parts) else np.float32
+    if train.ndim > 1 and any(x.dtype == np.uint8 and x.max() > 1 for x in parts):
+        train, test = (_scaled(x, dtype) if x.dtype == np.uint8 else x for x in parts)
+    return np.ascontiguousarray(train, dtype=dtype), np.ascontiguousarray(test, dtype=dtype)
+
+
+def _scaled(x, dtype):
+    """x / 255 as C-contiguous rows; by all CPUs, because to a virtual machine new memory takes longer than dividing."""
+    out = np.empty(x.shape, dtype)
+
+    def scale(first):
+        rows = slice(first, first + 1000)
+        np.divide(x[rows], 255, out=out[rows], dtype=dtype)
+
+    pool.each(scale, range(0, len(x), 1000))
+    return out

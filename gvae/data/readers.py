@@ -1,0 +1,166 @@
+"""Files as arrays: .npy, .npz, idx, text, packed by gzip or not.
+
+What is missing, damaged or not real numbers is refused with a `DataError` of one line, and nothing is unpickled.
+Memory grows with what a file holds, not with what its header announces.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import re
+import zipfile
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from gvae.errors import DataError
+
+__all__ = ["READERS", "opened", "packed", "read_exactly", "read_idx", "read_npy", "read_npz", "reading"]
+
+IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+CHUNK = 1 << 22  # bytes read at a time
+NUMBERS, TEXT = r"[<>=|]?(b1|[iu][1248]|f[248])", r"[<>=|]?[SU][1-9][0-9]?"  # dtypes
+
+
+def packed(path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def opened(path):
+    return gzip.open(path, "rb") if packed(path) else open(path, "rb")
+
+
+@contextmanager
+def reading(path) -> Iterator[None]:
+    """Turn whatever a missing, damaged or unreadable file makes the readers raise into a DataError."""
+    try:
+        if not os.path.getsize(path):
+            raise DataError(f"{path}: empty file (0 bytes)")
+        yield
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        # RuntimeError: an encrypted member of a zip file, or (NotImplementedError) one of a newer kind
+        raise DataError(f"{path}: damaged or not readable ({error})") from error
+
+
+def read_exactly(stream, n: int, path) -> bytearray:
+    """The n bytes that the header announced, read a chunk at a time; DataError if the stream holds fewer or more."""
+    data = bytearray()
+    while len(data) < n and (chunk := stream.read(min(n - len(data), CHUNK))):
+        data += chunk
+    if len(data) < n:
+        raise DataError(f"{path}: truncated; {n} bytes announced, {len(data)} found")
+    if stream.read(1):  # the read that meets the end is also the one that checks a packed file's checksum
+        raise DataError(f"{path}: damaged; {n} bytes announced, more found")
+    return data
+
+
+def read_idx(path, magic: int | None = None) -> np.ndarray:
+    """LeCun's format: two zero bytes, type, number of axes; the sizes (big-endian uint32); the values in C order."""
+    with reading(path), opened(path) as stream:
+        head = stream.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or head[3] == 0:
+            raise DataError(f"{path}: not an idx file; begins with {head.hex(' ')}")
+        if magic is not None and int.from_bytes(head, "big") != magic:
+            raise DataError(f"{path}: magic number is 0x{head.hex()}, expected {magic:#010x}")
+        sizes = stream.read(4 * head[3])
+        if len(sizes) < 4 * head[3]:
+            raise DataError(f"{path}: truncated within its header")
+        shape = np.frombuffer(sizes, ">u4").tolist()
+        dtype = np.dtype(IDX_TYPES[head[2]])
+        return np.frombuffer(read_exactly(stream, math.prod(shape) * dtype.itemsize, path), dtype).reshape(shape)
+
+
+def read_npy(path) -> np.ndarray:
+    with reading(path), opened(path) as stream:
+        return _parse_npy(stream, path)
+
+
+def _parse_npy(stream, path, where: str | None = None, kinds: str = NUMBERS) -> np.ndarray:
+    """One array in NumPy's format, whose header is a Python literal; `kinds` is a pattern for its dtype.
+
+    Read by pattern, because `numpy.load` evaluates the header and allocates what it asks for before it sees the rest.
+    """
+    where = where or str(path)
+    magic = stream.read(8)
+    if magic[:1] == b"\x80":
+        raise DataError(f"{where}: a pickle; pickled arrays are refused, because loading one can run any code")
+    if len(magic) < 8 or magic[:6] != b"\x93NUMPY":
+        raise DataError(f"{where}: not a .npy file")
+    length = int.from_bytes(stream.read(2 if magic[6] == 1 else 4), "little")
+    header = stream.read(min(length, 10_000)).decode("latin1")  # plain arrays need about 100
+    descr = re.search(r"""['"]descr['"]\s*:\s*['"]([^'"]*)['"]""", header)
+    order = re.search(r"""['"]fortran_order['"]\s*:\s*(True|False)""", header)
+    shape = re.search(r"""['"]shape['"]\s*:\s*\(([0-9L,\s]*)\)""", header)
+    if not (descr and order and shape):
+        raise DataError(f"{where}: damaged .npy header, or not a plain array")
+    if "O" in descr[1]:
+        raise DataError(f"{where}: dtype object; pickled arrays are refused, because loading one can run any code")
+    if not re.fullmatch(kinds, descr[1]):
+        raise DataError(f"{where}: dtype {descr[1]!r} is not {'real numbers' if kinds == NUMBERS else 'a short text'}")
+    dtype, sizes = np.dtype(descr[1]), [int(size) for size in re.findall("[0-9]+", shape[1])]
+    data = read_exactly(stream, math.prod(sizes) * dtype.itemsize, path)
+    return np.frombuffer(data, dtype).reshape(sizes, order="F" if order[1] == "True" else "C")
+
+
+def read_npz(path, choose: Callable[[list[str]], dict[str, str]]) -> dict[str, np.ndarray]:
+    """The arrays of a .npz that choose(keys) asks for as {role: key}; no other is touched. "format" alone may be text."""
+    with reading(path), zipfile.ZipFile(path) as archive:
+        members = {m.filename[:-4]: m for m in archive.infolist() if m.filename.endswith(".npy")}
+        roles = choose(list(members))
+        if not roles or not members.keys() >= set(roles.values()):
+            raise DataError(f"{path}: no array to take among the keys {', '.join(map(repr, members)) or '(none)'}")
+        arrays = {}
+        for role, key in roles.items():
+            if members[key].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataError(f"{path}: {key!r} is packed in a way that NumPy does not write")
+            with archive.open(members[key]) as stream:
+                kinds = TEXT if role == "format" else NUMBERS
+                arrays[role] = _parse_npy(stream, path, f"{path}, {key!r}", kinds)
+        return arrays
+
+
+def read_text(path) -> np.ndarray:
+    """(N, D) float32; a line is split at its commas, else at blanks. Messages count lines and columns from 1."""
+    values, width, blank = array("f"), 0, 0  # array: four bytes a number while the number of rows is unknown
+    with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            cells = line.split("," if "," in line else None)
+            if not cells:
+                blank = blank or number
+                continue
+            if blank:  # a missing row, or the missing value of a single column: only the end may be blank
+                raise DataError(f"{path}: line {blank} is empty")
+            row = _numbers(cells, line)
+            if row is None:
+                bad = [cell.strip() for cell in cells if _numbers([cell], cell) is None]
+                if number == 1 and (line.startswith("#") or (len(bad) == len(cells) and all(bad))):
+                    continue
+                column = [cell.strip() for cell in cells].index(bad[0]) + 1
+                what = f"{bad[0][:40]!r} is not a number" if bad[0] else "empty cell"
+                raise DataError(f"{path}: line {number}, column {column}: {what}")
+            width = width or len(row)
+            if len(row) != width:
+                raise DataError(f"{path}: line {number} has {len(row)} numbers, the lines before it have {width}")
+            values.extend(row)
+    if not width:
+        raise DataError(f"{path}: no rows of numbers")
+    return np.frombuffer(values, np.float32).reshape(-1, width)
+
+
+def _numbers(cells: list[str], text: str) -> list[float] | None:
+    """The cells of a text as numbers, or None if one is not; 1_000, which Python takes, is not."""
+    try:
+        return None if "_" in text else [float(cell) for cell in cells]
+    except ValueError:
+        return None
+
+
+READERS = {".npy": read_npy, ".csv": read_text, ".txt": read_text, ".idx": read_idx}
