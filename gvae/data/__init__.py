@@ -2,14 +2,17 @@
 
 from gvae.data.checks import check_finite, check_support, check_weight, column_names
 from gvae.data.dataset import Dataset
+from gvae.data.kinds import kind
 from gvae.data.loaders import dataset_names, load
+from gvae.data.presentation import BINARIZATIONS, Presentation
 from gvae.data.standardization import Standardization
-from gvae.data.table import BINARIZATIONS, Batch, Table
+from gvae.data.table import Batch, Table
 
 __all__ = [
     "BINARIZATIONS",
     "Batch",
     "Dataset",
+    "Presentation",
     "Standardization",
     "Table",
     "check_finite",
@@ -17,5 +20,6 @@ __all__ = [
     "check_weight",
     "column_names",
     "dataset_names",
+    "kind",
     "load",
 ]

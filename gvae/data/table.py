@@ -1,22 +1,22 @@
-"""Rows on their way into a model: named columns, minibatches, binarization."""
+"""Rows on their way into a model: named columns, each presented in its way, in minibatches."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from gvae import random
+from gvae.data.checks import check_weight
+from gvae.data.presentation import Presentation
 from gvae.data.standardization import Standardization
 from gvae.errors import ConfigError, DataError
-from gvae.ops.sparse import is_csr
 from gvae.runtime import device
 from gvae.runtime.device import to_device
 
-__all__ = ["BINARIZATIONS", "Batch", "Table"]
-
-BINARIZATIONS = ("none", "dynamic", "fixed", "threshold")
+__all__ = ["Batch", "Table"]
 
 
 class Batch:
@@ -39,15 +39,18 @@ class Batch:
 
 
 class Table:
-    """Columns of equal length, dense or CSR, and how `x` becomes binary.
+    """Columns of equal length, dense or CSR, and how they are presented to a model.
 
-    binarize   : "none"; "dynamic" (x ~ Bernoulli(x) anew whenever a row is presented); "fixed" (drawn once, from `key`);
-                 "threshold" (x > 1/2)
-    dequantize : number of grey levels L: x = k / (L - 1) becomes (k + u) / L with u ~ U(0, 1) anew whenever a row is
-                 presented, so that x has a density; its log is at most that of P(k), plus D log L
-    standardization : of x, dense, after its dequantization if there is one: x is presented as (x - location) / scale
-    dtype      : of x where it is standardized; None: that of x
-    weight     : a column (N,) that weighs rows, under its own name "weight"
+    binarize, dequantize, standardization, dtype : how x is presented, see Presentation
+    views      : how further columns are, by name; a column that is not named is presented as it is
+    key        : draws what is drawn once, at binarize="fixed"
+    weight     : a column (N,) that weighs rows, under its own name "weight": finite and at least 0
+
+        Table(x, binarize="dynamic", y=y, views={"y": Presentation(binarize="dynamic")}, weight=w)
+
+    Draws of x are those of the keys given here and to `batch`; those of a further view have keys of their own, derived by
+    its place among the columns. Raises ConfigError for a presentation that does not suit its column, DataError for columns
+    of different lengths, and for weights, with the row.
     """
 
     def __init__(
@@ -59,31 +62,32 @@ class Table:
         standardization: Standardization | None = None,
         dtype: Any = None,
         key: np.ndarray | None = None,
+        views: Mapping[str, Presentation] | None = None,
         **columns: Any,
     ):
-        if binarize not in BINARIZATIONS:
-            raise ConfigError(f"unknown binarization {binarize!r}; known are {', '.join(BINARIZATIONS)}")
-        if binarize != "none" and is_csr(x):
-            raise ConfigError("binarization needs a dense x, got a CSR matrix")
-        if dequantize is not None and (binarize != "none" or is_csr(x)):
-            raise ConfigError("dequantization needs a dense x of grey levels that are not binarized")
-        if standardization is not None and (binarize != "none" or is_csr(x)):
-            raise ConfigError("standardization needs a dense x that is not binarized")
-        if standardization is not None:
-            dtype = x.dtype if dtype is None else np.dtype(dtype)
-            x = standardization(x, dtype) if dequantize is None else x.astype(dtype)
-        self.columns = {"x": x, **columns}
-        lengths = {name: column.shape[0] for name, column in self.columns.items()}
+        of_x, further = Presentation(binarize, dequantize, standardization, dtype), dict(views or {})
+        columns = {"x": x, **columns}
+        known = columns.keys() - {"weight"}
+        if odd := sorted(further.keys() - known):
+            raise ConfigError(f"Table: views has {odd[0]!r}; expected columns of the table but weight: {', '.join(sorted(known))}")
+        if "x" in further and (binarize, dequantize, standardization, dtype) != ("none", None, None, None):
+            raise ConfigError("Table: the presentation of 'x' is given twice, in views and by keywords of its own")
+        shown = {"x": of_x} | further
+        lengths = {name: column.shape[0] for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"columns have different lengths: {lengths}")
-        self.binarize, self.dequantize = binarize, dequantize
-        self._drawn_units: tuple[np.ndarray, np.ndarray] | None = None  # location and scale of what is yet to be drawn
-        if standardization is not None and dequantize is not None:
-            self._drawn_units = standardization.location.astype(dtype), standardization.scale.astype(dtype)
-        if binarize == "threshold":
-            self.columns["x"] = (x > 0.5).astype(x.dtype)
-        elif binarize == "fixed":
-            self.columns["x"] = random.bernoulli(random.key(0) if key is None else key, x)
+        if "weight" in columns:
+            check_weight(columns["weight"], lengths["x"])
+        self.views = {name: shown[name].of(column, name) for name, column in columns.items() if name in shown}
+        self.columns = dict(columns)
+        key = random.key(0) if key is None else key
+        for name, view in self.views.items():
+            self.columns[name] = view.stored(columns[name], self._key(key, name))
+
+    @property
+    def binarize(self) -> str:
+        """How x is."""
+        return self.views["x"].binarize
 
     def __len__(self) -> int:
         return self.columns["x"].shape[0]
@@ -93,24 +97,21 @@ class Table:
         moved = {name: to_device(column, device) for name, column in self.columns.items()}
         if all(moved[name] is column for name, column in self.columns.items()):
             return self
-        table = Table(**moved)
-        table.binarize = self.binarize  # what was fixed or cut by a threshold is so already
-        table.dequantize, table._drawn_units = self.dequantize, self._drawn_units
+        table = copy.copy(self)  # what was fixed, cut by a threshold or checked is so already
+        table.columns = moved
         return table
 
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
         """The rows `index`; `key` draws their binarization, if it is dynamic, or their dequantization."""
         columns = {name: column[index] for name, column in self.columns.items()}
-        if self.binarize == "dynamic":
-            columns["x"] = random.bernoulli(key, columns["x"])
-        elif self.dequantize is not None:
-            x = columns["x"]
-            u = random.uniform(key, x.shape, x.dtype, x)
-            columns["x"] = (x * (self.dequantize - 1) + u) / x.dtype.type(self.dequantize)
-            if self._drawn_units is not None:
-                location, scale = (device.beside(a, x) for a in self._drawn_units)
-                columns["x"] = (columns["x"] - location) / scale
+        for name, view in self.views.items():
+            columns[name] = view.drawn(columns[name], self._key(key, name) if view.draws else key)
         return Batch(columns, index, columns.get("weight"))
+
+    def _key(self, key: np.ndarray, name: str) -> np.ndarray:
+        """The key of a view's draws: x's is the table's or batch's own, from which nothing else is derived."""
+        place = [column for column in self.columns if column != "weight"].index(name)
+        return random.fold_in(key, place) if place else key
 
     def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
         """All rows once, in `order` (None: as they stand), in batches; the last may be smaller. Each batch's binarization
