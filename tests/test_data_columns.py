@@ -33,8 +33,8 @@ from gvae.ops.sparse import is_csr
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(20, 3)), rng.normal(size=(20, 4)).astype(np.float32)
 HELD = np.arange(20) % 10 == 9
-COUNTS = scipy.sparse.random_array(
-    (25, 7), density=0.3, rng=rng, data_sampler=lambda size: rng.integers(1, 9, size).astype(np.int64)
+COUNTS = scipy.sparse.random_array((25, 7), density=0.3, rng=rng, data_sampler=lambda size: rng.integers(1, 9, size)).astype(
+    np.int64
 )
 DENSE = COUNTS.toarray()
 
@@ -288,9 +288,9 @@ def damaged(draw):
         array = np.array(whole[name])
         change = draw(st.integers(0, 2))
         if change == 0 and array.size:
-            array[draw(st.integers(0, array.size - 1))] = draw(
-                st.sampled_from([-1, 0, 1, 2, 3, 4, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63)])
-            )
+            numbers = [-1, 0, 1, 2, 3, 4, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63)]
+            number = np.array(draw(st.sampled_from(numbers))).astype(array.dtype)
+            array[draw(st.integers(0, array.size - 1))] = number
         elif change == 1:
             array = array[: draw(st.integers(0, 3))]
         else:
@@ -308,9 +308,11 @@ def test_whatever_a_sparse_file_holds(content):
         try:
             d = load(path)
         except DataError as error:
-            assert str(path) in str(error)
-            assert "\n" not in str(error)
-            return
+            d = error
+    if isinstance(d, DataError):
+        assert str(path) in str(d)
+        assert "\n" not in str(d)
+        return
     assert d.train.has_canonical_format
     d.train.check_format(full_check=True)
     assert np.isfinite(d.train.data).all()
@@ -456,7 +458,7 @@ def test_x_may_be_presented_by_views():
         Table(P, views=how).batch(INDEX, random.key(0)).x, Table(P, binarize="dynamic").batch(INDEX, random.key(0)).x
     )
     assert Table(P, views=how).binarize == "dynamic"
-    with pytest.raises(ConfigError, match="'x' .* twice"):
+    with pytest.raises(ConfigError, match=r"'x' .* twice"):
         Table(P, binarize="fixed", views=how)
 
 
@@ -465,7 +467,11 @@ def test_a_csr_view_stays_csr():
     batch = table.batch(INDEX, random.key(0))
     assert is_csr(batch.y)
     assert_array_equal(batch.y.toarray(), DENSE[INDEX])
-    for how, word in (({"binarize": "fixed"}, "binari"), ({"dequantize": 3}, "dequanti"), ({"standardization": 0}, "standardi")):
+    for how, word in (
+        ({"binarize": "fixed"}, "binari"),
+        ({"dequantize": 3}, "dequanti"),
+        ({"standardization": 0}, "standardi"),
+    ):
         with pytest.raises(ConfigError, match=f"{word}zation needs a dense y"):
             Table(DENSE, y=COUNTS.tocsr(), views={"y": Presentation(**how)})
 

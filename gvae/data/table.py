@@ -69,8 +69,10 @@ class Table:
         columns = {"x": x, **columns}
         known = columns.keys() - {"weight"}
         if odd := sorted(further.keys() - known):
-            raise ConfigError(f"Table: views has {odd[0]!r}; expected columns of the table but weight: {', '.join(sorted(known))}")
-        if "x" in further and (binarize, dequantize, standardization, dtype) != ("none", None, None, None):
+            raise ConfigError(
+                f"Table: views has {odd[0]!r}; expected columns of the table but weight: {', '.join(sorted(known))}"
+            )
+        if "x" in further and (binarize != "none" or any(part is not None for part in (dequantize, standardization, dtype))):
             raise ConfigError("Table: the presentation of 'x' is given twice, in views and by keywords of its own")
         shown = {"x": of_x} | further
         lengths = {name: column.shape[0] for name, column in columns.items()}
