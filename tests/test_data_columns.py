@@ -289,12 +289,12 @@ def damaged(draw):
         change = draw(st.integers(0, 2))
         if change == 0 and array.size:
             numbers = [-1, 0, 1, 2, 3, 4, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63)]
-            number = np.array(draw(st.sampled_from(numbers))).astype(array.dtype)
-            array[draw(st.integers(0, array.size - 1))] = number
+            array[draw(st.integers(0, array.size - 1))] = np.array(draw(st.sampled_from(numbers))).astype(array.dtype)
         elif change == 1:
             array = array[: draw(st.integers(0, 3))]
         else:
-            array = array.astype(draw(st.sampled_from(["i1", "u1", ">i4", "f4", "f8", "u8", "?"])), casting="unsafe")
+            with np.errstate(invalid="ignore"):
+                array = array.astype(draw(st.sampled_from(["i1", "u1", ">i4", "f4", "f8", "u8", "?"])))
         whole[name] = array
     return archive(**whole | {"format": draw(st.sampled_from([whole["format"], "csc", b"csr", "coo", ""]))})
 
@@ -302,7 +302,7 @@ def damaged(draw):
 @settings(max_examples=400, deadline=None)
 @given(damaged())
 def test_whatever_a_sparse_file_holds(content):
-    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npz"
         path.write_bytes(content)
         try:
