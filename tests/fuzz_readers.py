@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of what reads files, by atheris (extra `fuzz`).
 
-    python tests/fuzz_readers.py npy|npz|csv|idx|gz|checkpoint|run [options of libFuzzer, such as -runs=1000000]
+    python tests/fuzz_readers.py npy|npz|sparse|csv|idx|gz|checkpoint|run [options of libFuzzer, such as -runs=1000000]
 
 Any exception but a GvaeError, and more than 256 MB in one allocation or 2 GB in all, is a finding: atheris prints it, keeps
 the input and exits with another code than 0. Without -runs or -max_total_time it goes on for ever.
@@ -26,9 +26,10 @@ with atheris.instrument_imports(include=["gvae.data", "gvae.training", "gvae.est
     from gvae.errors import GvaeError
 
 import numpy as np
+import scipy.sparse
 from run_cases import SETTINGS, X
 
-SUFFIXES = {"npy": ".npy", "npz": ".npz", "csv": ".csv", "idx": ".idx", "gz": ".npy.gz"}
+SUFFIXES = {"npy": ".npy", "npz": ".npz", "sparse": ".npz", "csv": ".csv", "idx": ".idx", "gz": ".npy.gz"}
 
 
 def seeds(kind: str, folder: Path) -> None:
@@ -40,7 +41,14 @@ def seeds(kind: str, folder: Path) -> None:
     if kind in ("npy", "gz"):
         np.save(buffer, X[:3])
     elif kind == "npz":
-        np.savez(buffer, train=X[:3], labels=np.arange(3))
+        parts = {"train": X[:3], "test": X[:2], "train_y": X[:3, :2], "test_y": X[:2, :2]}
+        np.savez(buffer, **parts, train_weight=np.ones(3), test_weight=np.ones(2), labels=np.arange(3))
+    elif kind == "sparse":
+        for form in ("csr", "csc", "coo"):
+            counts = scipy.sparse.coo_array((np.arange(1, 4), ([0, 0, 2], [0, 2, 1])), shape=(3, 3)).asformat(form)
+            with open(folder / form, "wb") as file:
+                scipy.sparse.save_npz(file, counts, compressed=False)
+        return
     elif kind == "csv":
         buffer.write(b"a,b\n1,2\n3,4\n")
     elif kind == "idx":

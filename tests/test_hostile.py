@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from run_cases import SETTINGS, X, after
@@ -33,6 +34,7 @@ from run_cases import SETTINGS, X, after
 import gvae
 from gvae import VAE, cli, data, families, objectives
 from gvae.errors import GvaeError
+from gvae.ops.sparse import is_csr
 from gvae.training import Checkpoint, encode, load_checkpoint
 from gvae.training.checkpoint import decode
 
@@ -248,9 +250,18 @@ def npz(**arrays):
     return buffer.getvalue()
 
 
+def sparse(form):
+    buffer = io.BytesIO()
+    scipy.sparse.save_npz(buffer, scipy.sparse.coo_array(np.rint(3 * X)).asformat(form), compressed=False)
+    return buffer.getvalue()
+
+
+COLUMNS = {"train_y": X[:, :2], "test_y": X[:3, :2], "train_weight": np.ones(40), "test_weight": np.ones(3)}
 GOOD = {
     ".npy": npy(X),
-    ".npz": npz(train=X, test=X[:3], labels=np.arange(40)),
+    ".npz": npz(train=X, test=X[:3], labels=np.arange(40), **COLUMNS),
+    ".csr.npz": sparse("csr"),
+    ".coo.npz": sparse("coo"),
     ".csv": b"a,b,c\n1,2,3\n4,5,6\n7,8,9\n",
     ".txt": b"1 2 3\n4 5 6\n",
     ".idx": b"\0\0\x08\x03" + struct.pack(">III", 4, 2, 3) + bytes(range(24)),
@@ -284,7 +295,7 @@ def mutated(draw, content):
 def files(draw):
     suffix = draw(st.sampled_from(sorted(GOOD)))
     content = draw(st.one_of(mutated(GOOD[suffix]), st.binary(max_size=60)))
-    if suffix != ".npz" and draw(st.booleans()):
+    if not suffix.endswith(".npz") and draw(st.booleans()):
         packed = gzip.compress(content, mtime=0)
         return f"{suffix}.gz", draw(mutated(packed)) if draw(st.booleans()) else packed
     return suffix, content
@@ -299,8 +310,9 @@ def test_data_files(folder, file):
     with little_memory(), contextlib.suppress(GvaeError):
         dataset = data.load(path)
         assert dataset.train.ndim == dataset.test.ndim == 2
-        assert np.isfinite(dataset.train).all()
-        assert np.isfinite(dataset.test).all()
+        for part in (dataset.train, dataset.test):
+            assert np.isfinite(part.data if is_csr(part) else part).all()
+        assert all(len(part) for parts in dataset.columns.values() for part in parts)
     path.unlink()
 
 
@@ -331,7 +343,7 @@ def test_headers_that_announce_much(folder, sizes):
         path.unlink()
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "idx", "gz", "checkpoint", "run"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "sparse", "csv", "idx", "gz", "checkpoint", "run"])
 def test_readers_under_a_coverage_guided_fuzzer(kind, tmp_path):
     """Shortly, where atheris is there (extra `fuzz`)."""
     pytest.importorskip("atheris")

@@ -32,11 +32,12 @@ def kind(parts: Sequence[Any], images: bool = False, grey: bool = False) -> tupl
         kind([MinMaxScaler().fit_transform(table)])  # ("gaussian", "real numbers: 0.31831 is no multiple of 1/255")
     """
     arrays = [real(part, "kind") for part in parts]
-    bytes_above_1 = [x.dtype == np.uint8 and x.size > 0 and x.max() > 1 for x in arrays if not is_csr(x)]
-    if grey or (arrays and len(bytes_above_1) == len(arrays) and any(bytes_above_1)):
+    are_bytes = [x.dtype == np.uint8 and not is_csr(x) for x in arrays]
+    above_1 = any(x.size and x.max() > 1 for x, is_bytes in zip(arrays, are_bytes, strict=True) if is_bytes)
+    if grey or (above_1 and all(are_bytes)):
         return "bernoulli", "grey levels: bytes with a value above 1"
     levels = 1  # the least L so far of which all values are multiples; any other that is one is a multiple of it
-    for block in (block for x in arrays for block in _blocks(x, divided=any(bytes_above_1))):
+    for block in (block for x in arrays for block in _blocks(x, divided=above_1)):
         outside = ~((block >= 0) & (block <= 1))
         if outside.any():
             return "gaussian", f"real numbers: {block[outside.argmax()]} is not in [0, 1]"
