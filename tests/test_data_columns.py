@@ -207,6 +207,9 @@ def test_sparse_matrices_are_made_canonical_and_left_alone():
     assert_array_equal(x.data, before[1])
     assert load(x.astype(np.float64)).train.dtype == np.float64
     assert load(scipy.sparse.csr_array((3, 4))).train.nnz == 0
+    x.indices, x.indptr = x.indices.astype(np.int64), x.indptr.astype(np.int64)
+    d = load(x)
+    assert {d.train.indices.dtype, d.train.indptr.dtype} == {np.dtype(np.int32)}  # as CuPy needs them
 
 
 CSR = {
@@ -489,3 +492,27 @@ def test_what_a_table_refuses():
         Table(P, weight=np.ones((20, 1)))
     with pytest.raises(DataError, match="different lengths"):
         Table(P, weight=np.ones(19))
+
+
+def test_views_on_a_device_are_the_cpus(cupy):
+    levels = (rng.integers(0, 17, (20, 3)) / 16).astype(np.float32)
+    views = {
+        "y": Presentation("dynamic"),
+        "z": Presentation(dequantize=17, standardization=Standardization.of(levels, levels=17)),
+        "c": Presentation("fixed"),
+    }
+    table = Table(
+        P, binarize="dynamic", y=P, z=levels, c=P, counts=COUNTS.tocsr()[:20].astype("f4"), weight=np.ones(20), views=views
+    )
+    there = table.to("cuda")
+    assert there.views is table.views
+    here, moved = table.batch(INDEX, random.key(1)), there.batch(cupy.asarray(INDEX), random.key(1))
+    for name in ("x", "y", "c", "weight"):
+        assert_array_equal(getattr(moved, name).get(), getattr(here, name))
+    np.testing.assert_allclose(moved.z.get(), here.z, rtol=1e-6, atol=1e-6)
+    assert_array_equal(moved.counts.get().toarray(), here.counts.toarray())
+    by_key = there.batch(cupy.asarray(INDEX), cupy.asarray(random.key(1)))  # as a captured step has it
+    assert_array_equal(by_key.y.get(), here.y)
+    check_weight(there.columns["weight"], 20)
+    with pytest.raises(DataError, match="at row 4"):
+        Table(there.columns["x"], weight=-(cupy.arange(20) == 4).astype(np.float32))

@@ -51,15 +51,17 @@ def csr_of(parts: Mapping[str, np.ndarray], where: str) -> Any:
     if form == "coo":
         _check_indices(first, n, len(data), f"{where}, 'row'")
         _check_indices(second, d, len(data), f"{where}, 'col'")
-        parts_of_it: Any = (data, (first, second))
     else:
         _check_pointers(second, n if form == "csr" else d, len(data), f"{where}, 'indptr'")
         _check_indices(first, d if form == "csr" else n, len(data), f"{where}, 'indices'")
-        parts_of_it = (data, first, second)
     dtype = np.float64 if data.dtype.kind == "f" and data.dtype.itemsize > 4 else np.float32
+    index = np.int32 if max(n, d, len(data)) < 1 << 31 else np.int64  # CuPy takes no other than int32
+    first, second = first.astype(index), second.astype(index)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is then refused
-        parts_of_it = (data.astype(dtype), *parts_of_it[1:])
-        x = getattr(sparse, f"{form}_array")(parts_of_it, shape=(n, d)).tocsr(copy=True)
+        data = data.astype(dtype)
+        x = getattr(sparse, f"{form}_array")(
+            (data, (first, second)) if form == "coo" else (data, first, second), shape=(n, d)
+        ).tocsr()
         x.sum_duplicates()  # it sorts, too; after the conversion, for small integers would wrap
     check_finite(x, where)
     return x
