@@ -119,6 +119,12 @@ def test_grey_levels_of_a_second_view_are_scaled(tmp_path):
     assert_array_equal(d.columns["y"][1], np.full((20, 6), np.float32(1) / np.float32(255)))
 
 
+def test_keys_that_play_no_part_are_not_read(tmp_path):
+    unread = np.array([None])
+    assert load(npz(tmp_path, train=X, test=X, y=unread, weight=unread, z=unread)).columns == {}
+    assert load(npz(tmp_path, x=X, test_y=unread, test_weight=unread)).columns == {}
+
+
 def test_y_alone_is_the_data_as_any_other_key(tmp_path):
     assert_array_equal(load(npz(tmp_path, y=X)).train, X[~HELD])
 

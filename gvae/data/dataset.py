@@ -71,7 +71,7 @@ def assemble(
         (train, test), (train_labels, test_labels) = parted(train), parted(train_labels)
         further = {column: parted(_column(column, columns, (n,), where)[0]) for column in COLUMNS}
     found = {column: _converted(parts[0], parts[1], column) for column, parts in further.items() if parts[0] is not None}
-    if "y" not in found and train_labels is not None and test_labels is not None:
+    if train_labels is not None and test_labels is not None:
         found = {"y": (train_labels, test_labels)} | found
     train, test = _converted(train, test)
     return Dataset(name, train, test, train_labels, test_labels, image_shape, found)
