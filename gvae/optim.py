@@ -7,41 +7,115 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from gvae import texts
 from gvae.checks import check_floating
 from gvae.errors import ConfigError, ShapeError
 from gvae.nn import Parameters
 from gvae.runtime import device
 from gvae.runtime.compile import Use, registered
+from gvae.texts import NOT_NEGATIVE, POSITIVE, SHARE
 
 __all__ = [
     "AVERAGES",
     "EMA",
     "IWAE",
+    "OPTIMIZERS",
     "SCHEDULES",
+    "SGD",
     "SWA",
     "Adam",
+    "AdamW",
     "Average",
     "Cosine",
+    "Optimizer",
     "Plateau",
     "RowAdam",
     "Schedule",
+    "check_optimizer",
     "norm",
     "parse_average",
+    "parse_optimizer",
     "parse_schedule",
     "shorten",
 ]
 
 
-class Adam:
-    """Adam, maximising or minimising by the sign of the gradient it is given; here it descends.
+class Optimizer:
+    """What optimisers share: they go down the gradient they are given, in one pass over each group of parameters.
 
-    rates maps parameter groups to multiples of the learning rate; 0 freezes a group. State: `m`, `v` (flat), `step`.
+    rates   : multiples of the learning rate by group; 0 freezes a group
+    name    : its name in a text (see `parse_optimizer`)
+    moments : the names of its arrays, flat as the parameters are, which with `step` are its state
+    """
+
+    name: str
+    moments: tuple[str, ...]
+
+    def __init__(self, parameters: Parameters, learning_rate: float, rates: Mapping[str, float] | None):
+        _positive(learning_rate=learning_rate)
+        unknown = set(rates or {}) - set(parameters.groups)
+        if unknown:
+            known = ", ".join(parameters.groups)
+            raise ConfigError(f"{self}: unknown parameter group {sorted(unknown)[0]!r}; known are {known}")
+        self.parameters, self.learning_rate, self.rates = parameters, learning_rate, dict(rates or {})
+        for name in self.moments:
+            setattr(self, name, parameters.zeros().flat)
+        self.step = 0
+
+    def _check(self, **shares: Any) -> None:
+        for name, x in shares.items():
+            if not SHARE.accepts(x):
+                raise ConfigError(f"{self}: {name} is {x!r}, expected {SHARE.expected}")
+
+    def numbers(self, learning_rate: float, step: int) -> list[float]:
+        """What the step of this number takes besides the gradient: the rate of each group, and what a class adds."""
+        return [self.rates.get(group, 1.0) * learning_rate for group in self.parameters.groups]
+
+    def update(self, gradient: Parameters, numbers: Any = None) -> None:
+        """One step down the gradient, in one pass over each group.
+
+        numbers : those of the step (see `numbers`), by default of the next one, which `step` then counts
+        """
+        flat, dtype = self.parameters.flat, self.parameters.flat.dtype.type
+        check_floating(where=f"{self}.update", parameters=flat, gradient=gradient.flat)
+        if gradient.flat.shape != flat.shape:
+            raise ShapeError(f"{self}.update: gradient has {gradient.flat.size} entries, expected {flat.size}")
+        counted = numbers is None
+        if counted:
+            numbers = [dtype(number) for number in self.numbers(self.learning_rate, self.step + 1)]
+        for i, (group, part) in enumerate(self.parameters.groups.items()):
+            if self.rates.get(group, 1.0):
+                self._move(i, part, gradient.flat, numbers)
+        self.step += counted
+
+    def _move(self, i: int, part: slice, gradient: Any, numbers: Any) -> None:
+        """Take the step of the i-th group, a part of the flat arrays."""
+        raise NotImplementedError
+
+    def _launch(self, kernel: str, part: slice, arrays: tuple, *scalars: Any) -> None:
+        """work: reads of all arrays, and writes of all but the first, the gradient."""
+        n = part.stop - part.start
+        work = (2 * len(arrays) - 1) * n
+        device.launch("optim", kernel, *(a[part] for a in arrays), *scalars, n=n, work=work, step=1024)
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+
+class Adam(Optimizer):
+    """Adam. State: `m`, `v` (flat), `step`.
+
     Source: Kingma and Ba (2015), algorithm 1, in its bias-corrected form with rate and eps rescaled (their section 2).
     """
+
+    name, moments = "adam", ("m", "v")
+    m: Any
+    v: Any
 
     def __init__(
         self,
@@ -53,43 +127,103 @@ class Adam:
         eps: float = 1e-8,
         rates: Mapping[str, float] | None = None,
     ):
-        _positive(learning_rate=learning_rate, eps=eps)
-        for name, beta in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= beta < 1:
-                raise ConfigError(f"Adam: {name} is {beta!r}, expected a number in [0, 1)")
-        unknown = set(rates or {}) - set(parameters.groups)
-        if unknown:
-            known = ", ".join(parameters.groups)
-            raise ConfigError(f"Adam: unknown parameter group {sorted(unknown)[0]!r}; known are {known}")
-        self.parameters, self.learning_rate = parameters, learning_rate
-        self.beta1, self.beta2, self.eps, self.rates = beta1, beta2, eps, dict(rates or {})
-        self.m, self.v = parameters.zeros().flat, parameters.zeros().flat
-        self.step = 0
+        _positive(eps=eps)
+        self._check(beta1=beta1, beta2=beta2)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        super().__init__(parameters, learning_rate, rates)
 
     def numbers(self, learning_rate: float, step: int) -> list[float]:
-        """What the step of this number takes besides the gradient: the rate of each group, and eps."""
+        """The rate of each group, and eps, both with the bias corrections of the step."""
         rate, eps = _corrected(learning_rate, self.beta1, self.beta2, self.eps, step)
-        return [*(self.rates.get(group, 1.0) * rate for group in self.parameters.groups), eps]
+        return [*super().numbers(rate, step), eps]
 
-    def update(self, gradient: Parameters, numbers: Any = None) -> None:
-        """One step down the gradient, in one pass over each group.
+    def _move(self, i, part, gradient, numbers):
+        arrays, dtype = (gradient, self.parameters.flat, self.m, self.v), self.m.dtype.type
+        eps = numbers[len(self.parameters.groups)]
+        self._launch("adam", part, arrays, numbers[i], dtype(self.beta1), dtype(self.beta2), eps)
 
-        numbers : those of the step (see `numbers`), by default of the next one, which `step` then counts
-        """
-        flat, dtype = self.parameters.flat, self.parameters.flat.dtype.type
-        check_floating(where="Adam.update", parameters=flat, gradient=gradient.flat)
-        if gradient.flat.shape != flat.shape:
-            raise ShapeError(f"Adam.update: gradient has {gradient.flat.size} entries, expected {flat.size}")
-        counted = numbers is None
-        if counted:
-            numbers = [dtype(number) for number in self.numbers(self.learning_rate, self.step + 1)]
-        for i, (group, part) in enumerate(self.parameters.groups.items()):
-            if self.rates.get(group, 1.0):
-                arrays = (a[part] for a in (gradient.flat, flat, self.m, self.v))
-                scalars = numbers[i], dtype(self.beta1), dtype(self.beta2), numbers[-1]
-                n = part.stop - part.start
-                device.launch("optim", "adam", *arrays, *scalars, n=n, work=7 * n, step=1024)
-        self.step += counted
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: each step first takes learning rate * decay of every weight away from it.
+
+    Weights are the parameters whose names end in ".weight"; biases and the shared numbers of distributions do not decay.
+    A schedule, and the rate of a group, scale the decay as they scale the step. Source: Loshchilov and Hutter (2019),
+    algorithm 2, with their lambda written as learning rate * decay, as PyTorch and Optax have it.
+    """
+
+    name = "adamw"
+
+    def __init__(self, parameters: Parameters, learning_rate: float = 1e-3, *, decay: float = 0.01, **settings: Any):
+        if not NOT_NEGATIVE.accepts(decay):
+            raise ConfigError(f"{self}: decay is {decay!r}, expected {NOT_NEGATIVE.expected}")
+        super().__init__(parameters, learning_rate, **settings)
+        self.decay, weights = decay, parameters.zeros()
+        for name, values in weights.items():
+            values[...] = name.endswith(".weight")
+        self._is_weight = weights.flat  # 1 or 0
+
+    def numbers(self, learning_rate: float, step: int) -> list[float]:
+        """Adam's, and the share that each group's weights lose."""
+        return [*super().numbers(learning_rate, step), *Optimizer.numbers(self, learning_rate * self.decay, step)]
+
+    def _move(self, i, part, gradient, numbers):
+        arrays, dtype = (gradient, self._is_weight, self.parameters.flat, self.m, self.v), self.m.dtype.type
+        n_groups = len(self.parameters.groups)
+        eps, decay = numbers[n_groups], numbers[n_groups + 1 + i]
+        self._launch("adamw", part, arrays, numbers[i], dtype(self.beta1), dtype(self.beta2), eps, decay)
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum m <- momentum m + g and a step of learning rate * m; without, m is g and is not kept.
+
+    Source: Polyak (1964), as PyTorch writes it.
+    """
+
+    name = "sgd"
+    m: Any
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        learning_rate: float = 1e-3,
+        *,
+        momentum: float = 0.0,
+        rates: Mapping[str, float] | None = None,
+    ):
+        self._check(momentum=momentum)
+        self.momentum, self.moments = momentum, ("m",) if momentum else ()
+        super().__init__(parameters, learning_rate, rates)
+
+    def _move(self, i, part, gradient, numbers):
+        flat = self.parameters.flat
+        if self.momentum:
+            self._launch("momentum", part, (gradient, flat, self.m), numbers[i], flat.dtype.type(self.momentum))
+        else:
+            self._launch("sgd", part, (gradient, flat), numbers[i])
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+_ADAM = {"beta1": SHARE, "beta2": SHARE, "eps": POSITIVE}
+_TAKEN = {"adam": _ADAM, "adamw": {"decay": NOT_NEGATIVE, **_ADAM}, "sgd": {"momentum": SHARE}}
+_LONE = {"adamw": "decay", "sgd": "momentum"}
+
+
+def check_optimizer(text: str) -> None:
+    """Raise ConfigError unless `parse_optimizer` takes this text."""
+    texts.parse("optimizer", text, _TAKEN, _LONE)
+
+
+def parse_optimizer(text: str, parameters: Parameters, learning_rate: float = 1e-3) -> Optimizer:
+    """The optimiser of a text: "adam" or "adam:beta1=0.5,beta2=0.999,eps=1e-4"; "adamw", "adamw:0.05" (its decay) or
+    "adamw:decay=0.05,beta1=0.5"; "sgd", "sgd:0.9" or "sgd:momentum=0.9". What is left out is as the class has it.
+
+    Raises ConfigError: an unknown optimiser or setting, what is no number, a number out of range.
+
+        >>> parse_optimizer("sgd:0.9", Parameters({"network.weight": np.ones((2, 3))}), 0.1).momentum
+        0.9
+    """
+    name, settings = texts.parse("optimizer", text, _TAKEN, _LONE)
+    return OPTIMIZERS[name](parameters, learning_rate, **settings)
 
 
 class RowAdam:
@@ -150,10 +284,15 @@ def _square(flat: np.ndarray) -> float:
 PIECE = 4096
 
 
+def _step(text: str, slope: Parameters, _: Any) -> None:
+    parse_optimizer(text, slope.zeros()).update(slope)
+
+
 @registered
 def _(dtype: np.dtype) -> Iterator[Use]:
-    slope = Parameters({"weight": np.ones(3, dtype)})
-    yield lambda _: Adam(slope.zeros()).update(slope)
+    slope = Parameters({"network.weight": np.ones(3, dtype)})
+    for text in (*OPTIMIZERS, "sgd:0.9"):
+        yield partial(_step, text, slope)
     yield lambda _: norm(slope.flat)
 
 
@@ -355,5 +494,5 @@ def _corrected(rate: float, beta1: float, beta2: float, eps: float, step: int) -
 
 def _positive(**numbers: Any) -> None:
     for name, x in numbers.items():
-        if isinstance(x, bool) or not isinstance(x, (int, float)) or not x > 0 or not math.isfinite(x):
+        if not POSITIVE.accepts(x):
             raise ConfigError(f"{name} is {x!r}, expected a positive number")

@@ -338,8 +338,14 @@ def likelihood_problems(name, dtype, rng):
 
 
 def optim_problems(name, dtype, rng):
-    arrays = [rng.normal(size=700).astype(dtype) for _ in range(3)] + [rng.random(700).astype(dtype)]
-    yield (*arrays, *map(dtype, (0.1, 0.9, 0.99, 1e-8))), (1, 2, 3), 700
+    g, p, m = (rng.normal(size=700).astype(dtype) for _ in range(3))
+    v, is_weight = rng.random(700).astype(dtype), (rng.random(700) < 0.5).astype(dtype)
+    yield {
+        "adam": ((g, p, m, v, *map(dtype, (0.1, 0.9, 0.99, 1e-8))), (1, 2, 3), 700),
+        "adamw": ((g, is_weight, p, m, v, *map(dtype, (0.1, 0.9, 0.99, 1e-8, 0.3))), (2, 3, 4), 700),
+        "sgd": ((g, p, dtype(0.1)), (1,), 700),
+        "momentum": ((g, p, m, dtype(0.1), dtype(0.9)), (1, 2), 700),
+    }[name]
 
 
 def weights_problems(name, dtype, rng):
@@ -370,7 +376,7 @@ OTHERS = {
         likelihood_problems,
         ("bernoulli", "bernoulli_affine", "bernoulli_affine_input_vjp", "bernoulli_affine_weight_vjp"),
     ),
-    "optim": (optim_problems, ("adam",)),
+    "optim": (optim_problems, ("adam", "adamw", "sgd", "momentum")),
     "weights": (weights_problems, ("log_mean_exp",)),
     "random": (random_problems, ("philox", "uniform", "normal", "bernoulli")),
 }

@@ -58,6 +58,9 @@ CASES = {
         "schedule": optim.Cosine(30),
     },
     "band, float64 and average of epochs": {"posterior": "band:2", "dtype": np.float64, "average": "swa"},
+    "AdamW and schedule": {"optimizer": "adamw:0.3", "schedule": optim.Cosine(30)},
+    "momentum, float64": {"optimizer": "sgd:0.9", "dtype": np.float64, "learning_rate": 1e-2},
+    "SGD and average": {"optimizer": "sgd", "schedule": optim.Cosine(30), "average": "ema:0.9"},
     "AR(1) and a prior": {"posterior": "ar1", "model": {"prior": "ar1"}},
     "grey levels": {
         "model": {"observation": "gaussian"},

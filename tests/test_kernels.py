@@ -54,7 +54,24 @@ def run_adam(lo, hi, x, info):
     optim.adam(g, flat, np.zeros(x.size), np.zeros(x.size), 0.1, 0.9, 0.99, 1e-8, lo * K * N, hi * K * N)
 
 
-@pytest.mark.parametrize("run", [run_solve, run_inverse, run_bernoulli, run_weights, run_adam])
+def run_adamw(lo, hi, x, info):
+    g, is_weight, flat = np.linspace(-1, 1, x.size), (np.arange(x.size) % 3 == 0).astype(float), x.reshape(-1)
+    m, v = np.zeros(x.size), np.zeros(x.size)
+    optim.adamw(g, is_weight, flat, m, v, 0.1, 0.9, 0.99, 1e-8, 0.3, lo * K * N, hi * K * N)
+
+
+def run_sgd(lo, hi, x, info):
+    optim.sgd(np.linspace(-1, 1, x.size), x.reshape(-1), 0.1, lo * K * N, hi * K * N)
+
+
+def run_momentum(lo, hi, x, info):
+    optim.momentum(np.linspace(-1, 1, x.size), x.reshape(-1), np.ones(x.size), 0.1, 0.9, lo * K * N, hi * K * N)
+
+
+RUNS = [run_solve, run_inverse, run_bernoulli, run_weights, run_adam, run_adamw, run_sgd, run_momentum]
+
+
+@pytest.mark.parametrize("run", RUNS)
 def test_any_split_of_the_range_gives_the_same_bits(run):
     start = rng.normal(size=(4 * F * LANES, N))
     whole, info = start.copy(), np.zeros(F * LANES, np.int32)

@@ -35,7 +35,7 @@ LAYERS = [
     {"ops"},
     {"autodiff"},
     {"random"},
-    {"graphs", "checks", "blas"},
+    {"graphs", "checks", "texts", "blas"},
     {"runtime", *MOVED},
     {"kernels"},
     {"errors", "structures"},

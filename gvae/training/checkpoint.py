@@ -3,7 +3,7 @@
 The header's metadata has four texts: `format`; `config` and `counters`, as JSON; and `checksum`, the SHA-256 of the whole
 file with zeros in the place of its digits, so that no bit of the file can change unnoticed. The arrays, by name:
 
-    parameters/...        optimizer/m, optimizer/v        state/...        rows/NAME/{values, m, v, steps}
+    parameters/...        optimizer/{m, v}: its moments        state/...        rows/NAME/{values, m, v, steps}
     average/...           best/...                        mark/...: all of these once more, where a roll-back would lead
 
 and `counters["use"]` says which of parameters, average and best are the ones to use.

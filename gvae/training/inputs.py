@@ -26,7 +26,8 @@ class StepInputs:
 
     index, data : of the table's rows, (B,), and the key of their binarization: by these the batch is chosen
     noise       : the key of the step's draws                      step : its number, ()
-    rate        : the learning rate, a float (0 on a device)       adam : Adam's numbers at that rate (see Adam.numbers)
+    rate        : the learning rate, a float (0 on a device)
+    numbers     : the optimiser's at that rate (see gvae.optim.Optimizer.numbers)
     weight      : of the parameters in the running average, ()
     """
 
@@ -35,7 +36,7 @@ class StepInputs:
     noise: Any
     step: Any
     rate: float
-    adam: Any
+    numbers: Any
     weight: Any
 
     @classmethod
@@ -43,7 +44,7 @@ class StepInputs:
         """From a record of `records`."""
         step, weight = np.asarray(record["step"]), np.asarray(record["weight"])
         rate = float(record["rate"])
-        return cls(record["index"], record["data"], record["noise"], step, rate, record["adam"], weight)
+        return cls(record["index"], record["data"], record["noise"], step, rate, record["numbers"], weight)
 
 
 def _layout(trainer: Trainer, batch_size: int) -> np.dtype:
@@ -54,7 +55,7 @@ def _layout(trainer: Trainer, batch_size: int) -> np.dtype:
 def _record(dtype: np.dtype, n_numbers: int, batch_size: int) -> np.dtype:
     fields: list[Any] = [("index", np.int64, (batch_size,)), ("data", np.uint32, (4,)), ("noise", np.uint32, (4,))]
     fields += [("step", dtype), ("rate", np.float64), ("taken", np.int64)]
-    fields += [("adam", dtype, (n_numbers,)), ("weight", dtype)]
+    fields += [("numbers", dtype, (n_numbers,)), ("weight", dtype)]
     return np.dtype(fields, align=True)
 
 
@@ -77,7 +78,7 @@ def records(
     rates = [trainer.rate(int(step)) for step in steps]
     coming["noise"] = random.fold_in_each(random.fold_in(trainer.key, NOISE), trainer.steps, len(coming))
     coming["step"], coming["rate"], coming["taken"] = steps, rates, trainer.taken + np.arange(len(coming))
-    coming["adam"] = [trainer.optimizer.numbers(rate, trainer.taken + 1 + j) for j, rate in enumerate(rates)]
+    coming["numbers"] = [trainer.optimizer.numbers(rate, trainer.taken + 1 + j) for j, rate in enumerate(rates)]
     if trainer.average is not None:
         coming["weight"] = [trainer.average.weight(trainer.taken + j) for j in range(len(coming))]
     return table

@@ -45,7 +45,7 @@ class Stopping:
 def snapshot(trainer: Trainer) -> Snapshot:
     """(arrays by name, counters): all that training changes. The arrays are the trainer's own, not copies."""
     arrays = {f"parameters/{name}": value for name, value in trainer.parameters.items()}
-    arrays |= {"optimizer/m": trainer.optimizer.m, "optimizer/v": trainer.optimizer.v}
+    arrays |= {f"optimizer/{name}": getattr(trainer.optimizer, name) for name in trainer.optimizer.moments}
     arrays |= {f"state/{name}": x if device.is_cuda(x) else np.asarray(x) for name, x in trainer.state.items()}
     for name, rows in trainer.rows.items():
         arrays |= {f"rows/{name}/values": rows.values, f"rows/{name}/m": rows.m, f"rows/{name}/v": rows.v}
@@ -54,8 +54,10 @@ def snapshot(trainer: Trainer) -> Snapshot:
         arrays |= {f"average/{name}": value for name, value in trainer.average.values.items()}
     if trainer.best is not None:
         arrays |= {f"best/{name}": value for name, value in trainer.best.items()}
-    adam = 0 if hasattr(trainer.model, "update") else trainer.taken
-    counters: dict[str, Any] = {"steps": trainer.steps, "epochs": trainer.epochs, "optimizer_step": adam}
+    taken = 0 if hasattr(trainer.model, "update") else trainer.taken
+    counters: dict[str, Any] = {"steps": trainer.steps, "epochs": trainer.epochs, "optimizer_step": taken}
+    if trainer.optimizer.name != "adam":  # of which a checkpoint says nothing, as those before there was a choice
+        counters["optimizer"] = trainer.optimizer.name
     sums = {name: float(x) for name, x in trainer.epoch.sums.items()}  # a device is waited for here
     counters |= {
         "epoch": asdict(replace(trainer.epoch, sums=sums)),
@@ -105,6 +107,8 @@ def _alike(mine: Any, theirs: Any, name: str = "") -> bool:
     if isinstance(mine, dict):
         same = isinstance(theirs, dict) and mine.keys() == theirs.keys()
         return same and all(_alike(x, theirs[key], key) for key, x in mine.items())
+    if isinstance(mine, str):
+        return theirs == mine
     if type(mine) is int:
         return type(theirs) is int and 0 <= theirs < 2**62
     return type(theirs) is float or (theirs is None and name == "best")

@@ -19,7 +19,7 @@ from gvae.data import Batch, Table
 from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
-from gvae.optim import Adam, RowAdam, Schedule, norm, parse_average, shorten
+from gvae.optim import RowAdam, Schedule, norm, parse_average, parse_optimizer, shorten
 from gvae.runtime import compile as compiling
 from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device
@@ -43,6 +43,8 @@ class Trainer:
     chosen     : the parameters to keep: those of the best epoch under early stopping, else `weights`
     steps      : the number of the next step, advanced by `step` and by `skip`; `taken` are those that were not skipped
 
+    optimizer  : "adam", "adam:beta1=0.5,eps=1e-4", "adamw:0.01", "sgd:0.9", ... (see gvae.optim.parse_optimizer); of
+                 `parameters`: `rows` have an Adam of their own, of its default settings
     schedule   : of the learning rate (see gvae.optim)
     average    : "ema:0.999", "swa:10", ... (see gvae.optim.parse_average); of `parameters`, not of `rows` and `state`
     clip       : the largest Euclidean norm of the gradient of all parameters together; a longer one is shortened to it
@@ -72,6 +74,7 @@ class Trainer:
         *,
         objective: Objective | None = None,
         samples: int = 1,
+        optimizer: str = "adam",
         learning_rate: float = 1e-3,
         schedule: Schedule | None = None,
         average: str | None = None,
@@ -97,7 +100,7 @@ class Trainer:
         self.device = device
         self.parameters = Parameters(model.init(init_key) if parameters is None else parameters).to(device)
         self.gradient = self.parameters.zeros()
-        self.optimizer = Adam(self.parameters, learning_rate)
+        self.optimizer = parse_optimizer(optimizer, self.parameters, learning_rate)
         state = model.init_state(init_key) if hasattr(model, "init_state") else {}
         self.state = {name: to_device(value, device) for name, value in state.items()}
         rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
@@ -124,7 +127,7 @@ class Trainer:
 
     @property
     def taken(self) -> int:
-        """How many steps have been taken: those of Adam, and of an average after every step."""
+        """How many steps have been taken: those of the optimiser, and of an average after every step."""
         return self.steps - self.skipped
 
     def step(self, batch: Batch, inputs: StepInputs | None = None) -> dict[str, Any]:
@@ -196,7 +199,7 @@ class Trainer:
         """Raise NonFiniteError, except on a device, and shorten the gradient in place."""
         arrays = [self.gradient.flat, *(gradient[name] for name in self.rows)] if gradient else []
         length = norm(*arrays) if arrays and (self.device == "cpu" or self.clip is not None) else 0.0
-        most = math.inf if self.clip is not None else float(np.finfo(self.gradient.flat.dtype).max) ** 0.5  # Adam squares it
+        most = math.inf if self.clip is not None else float(np.finfo(self.gradient.flat.dtype).max) ** 0.5  # it is squared
         if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and length < most):
             raise failure(self, params, batch, noise, metrics["bound"], gradient)
         if self.clip is not None and arrays:
@@ -211,7 +214,7 @@ class Trainer:
 
         def move() -> None:
             if gradient:
-                self.optimizer.update(self.gradient, now.adam)
+                self.optimizer.update(self.gradient, now.numbers)
             for name, value in own.items():
                 self.parameters[name][...] = value
             for name, optimizer in self.rows.items():

@@ -1,0 +1,69 @@
+"""Choices written as text: "name", "name:key=value,key=value", or "name:value" where one setting needs no key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from gvae.errors import ConfigError
+
+__all__ = ["NOT_NEGATIVE", "POSITIVE", "SHARE", "Number", "parse"]
+
+
+class Number(NamedTuple):
+    """What numbers a setting takes: in words, and as a test of a finite one.   kind : float, or int for whole numbers"""
+
+    expected: str
+    holds: Callable[[Any], bool]
+    kind: type = float
+
+    def accepts(self, x: Any) -> bool:
+        """Whether x is such a number; a bool is none."""
+        kinds = int if self.kind is int else (int, float)
+        return isinstance(x, kinds) and not isinstance(x, bool) and -math.inf < x < math.inf and self.holds(x)
+
+
+SHARE = Number("a number in [0, 1)", lambda x: 0 <= x < 1)
+POSITIVE = Number("a positive number", lambda x: x > 0)
+NOT_NEGATIVE = Number("a number of at least 0", lambda x: x >= 0)
+
+
+def parse(
+    what: str, text: Any, known: Mapping[str, Mapping[str, Number]], lone: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """(name, settings) of a text.
+
+    what  : the kind of choice, for messages         known : by name the settings it takes, by key
+    lone  : by name the key of a value that stands alone, "sgd:0.9"
+    Raises ConfigError: an unknown name or key, a key given twice, a value that is no number or not one that is expected.
+
+        >>> parse("optimizer", "sgd:0.9", {"sgd": {"momentum": SHARE}}, {"sgd": "momentum"})
+        ('sgd', {'momentum': 0.9})
+    """
+    name, colon, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if name not in known:
+        raise ConfigError(f"unknown {what} {text!r}; known are {', '.join(known)}")
+    settings: dict[str, Any] = {}
+    parts = rest.split(",") if colon else []
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals and len(parts) == 1 and lone and name in lone:
+            key, value = lone[name], part
+        elif not equals or key not in known[name]:
+            takes = ", ".join(f"{k}=" for k in known[name]) or "no settings"
+            raise ConfigError(f"{what} {text!r}: unknown setting {part!r}; {name} takes {takes}")
+        if key in settings:
+            raise ConfigError(f"{what} {text!r}: {key} is given twice")
+        settings[key] = _number(f"{what} {text!r}: {key}", value, known[name][key])
+    return name, settings
+
+
+def _number(where: str, text: str, expected: Number) -> Any:
+    try:
+        value = expected.kind(text)
+    except ValueError:
+        value = None
+    if value is None or "_" in text or text != text.strip() or not expected.accepts(value):
+        raise ConfigError(f"{where} is {text!r}, expected {expected.expected}")
+    return value
