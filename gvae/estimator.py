@@ -84,7 +84,7 @@ class VAE:
 
     Data are rows (N, D) or images (N, rows, columns): dense, finite real numbers, converted to dtype once. uint8 with a
     value above 1 are grey levels and divided by 255, unless the observation model is one of whole numbers (poisson,
-    negative_binomial, categorical); if fit saw uint8, its X decides for all later uint8.
+    negative_binomial, zero_inflated, categorical); if fit saw uint8, its X decides for all later uint8.
 
     After fit: `history_` (a row per epoch), `events_` (see on_nonfinite), `parameters_`, `model_`, `seed_`, `binarize_`,
     `observation_`, `standardization_` (None where X is not standardized), `config_`, `n_features_in_`. Settings are checked

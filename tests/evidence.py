@@ -158,6 +158,7 @@ CODES = {  # values and their probabilities under the standard prior; what is co
     "categorical:3": (np.arange(3.0), np.ones(3)),
     "poisson": (_COUNTS, stats.poisson(1).pmf(_COUNTS)),
     "negative_binomial": (_COUNTS, 0.5 ** (_COUNTS + 1)),
+    "zero_inflated:negative_binomial": (_COUNTS, 0.5 * (0.5 ** (_COUNTS + 1) + (_COUNTS == 0))),
     "beta": (_U, np.ones(60)),
     "continuous_bernoulli": (_U, np.ones(60)),
     "logit:diagonal": ((special.expit(stats.norm.ppf(_U)) - 0.01) / 0.98, np.ones(60)),
@@ -200,6 +201,12 @@ def seen(text: str) -> Evidence:
         return split(
             lambda r, n: (r.uniform(size=(n, 6, 1)) > edges).sum(axis=2).astype(float),
             lambda x: np.log(probabilities[np.arange(6), x.astype(int)]).sum(axis=1),
+        )
+    if text.startswith("zero_inflated"):
+        base, pi = stats.nbinom(1 + 3 * p, 0.3), p[::-1]
+        return split(
+            lambda r, n: (r.uniform(size=(n, 6)) > pi) * base.rvs(size=(n, 6), random_state=r).astype(float),
+            lambda x: np.log((1 - pi) * base.pmf(x) + pi * (x == 0)).sum(axis=1),
         )
     if text == "continuous_bernoulli":  # density a e^(a x) / (e^a - 1)
         a = 8 * p - 4
@@ -320,7 +327,8 @@ POSTERIORS = ("diagonal", "independent", "chain", "band:2", "grid", "extended_gr
 POSTERIORS += ("gaussian", "random_walk", "shared:chain")
 OBSERVATIONS = ("diagonal", "independent", "chain", "band:2", "grid:3x4", "extended_grid:3x4", "ar1", "lowrank:1", "full")
 OBSERVATIONS += ("gaussian", "random_walk", "mixture:3", "shared:chain", "bernoulli", "categorical:4", "poisson")
-OBSERVATIONS += ("negative_binomial", "beta", "continuous_bernoulli", "logit:shared:chain")
+OBSERVATIONS += ("negative_binomial", "zero_inflated:negative_binomial", "beta", "continuous_bernoulli")
+OBSERVATIONS += ("logit:shared:chain",)
 GRADIENTS = ("reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg")
 BOUNDS = ("elbo", "elbo_a", "elbo_b", "iwae", "vr_iwae:0.5", "renyi:-0.5", "ciwae:0.05", "miwae:2", "piwae:2")
 LINEAR = {"model": "linear", "observation": "gaussian"}
@@ -381,12 +389,12 @@ def cases() -> list[Case]:
     add("factors, mlp, mixture:2", lambda: factors(4, 2), SMALL | {"posterior": "mixture:2"}, 0.2, "log_likelihood")
     for kind in CODES:
         evidence = lambda kind=kind: codes(kind)  # noqa: E731
-        settings = SMALL | {"posterior": kind} | ({"epochs": 60} if kind == "negative_binomial" else {})
+        settings = SMALL | {"posterior": kind} | ({"epochs": 60} if "negative_binomial" in kind else {})
         add(f"codes, {kind}", evidence, settings, 0.2, "log_likelihood", daily=kind == "bernoulli")
         add(f"prior, {kind}", evidence, settings | {"prior": kind}, 0.2, "log_likelihood")
     for observation in OBSERVATIONS:  # the observation's role
         settings = {"model": "linear", "latent": 1, "posterior": "diagonal", "observation": observation}
-        slow = observation in ("mixture:3", "poisson", "negative_binomial")
+        slow = observation.endswith(("mixture:3", "poisson", "negative_binomial"))
         settings |= {} if slow else {"epochs": 15}
         add(f"seen, {observation}", lambda text=observation: seen(text), settings, 0.05, daily=True)
     for prior in POSTERIORS:  # the prior's role

@@ -43,7 +43,7 @@ DRAWS = (1, 5)  # K
 SEED = 20240607
 
 TEXTS = {"lowrank": "lowrank:2", "categorical": "categorical:3", "mixture": "mixture:3"}  # else a family's default size
-TEXTS |= {"shared": "shared:chain", "logit": "logit:chain"}
+TEXTS |= {"shared": "shared:chain", "logit": "logit:chain", "zero_inflated": "zero_inflated:negative_binomial"}
 GROUPED = {"miwae": "miwae:{K}", "piwae": "piwae:{K}"}  # their number of groups has to divide K
 
 

@@ -415,6 +415,7 @@ def test_steps_of_every_objective(objective):
 
 
 DISCRETE = ("bernoulli", "categorical", "poisson", "negative_binomial", "beta", "continuous_bernoulli", "mixture")
+DISCRETE += ("zero_inflated",)
 SIZED = {"grid": "grid:2x2", "extended_grid": "extended_grid:2x2", "lowrank": "lowrank:2", "shared": "shared:chain"}
 
 

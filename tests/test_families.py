@@ -35,12 +35,14 @@ TEXTS = {
     "categorical": ["categorical:5", "categorical:2"],
     "poisson": ["poisson"],
     "negative_binomial": ["negative_binomial"],
+    "zero_inflated": ["zero_inflated:negative_binomial", "zero_inflated:poisson", "zero_inflated"],
     "beta": ["beta"],
     "continuous_bernoulli": ["continuous_bernoulli"],
     "logit": ["logit", "logit:extended_grid:3x4", "logit:shared:chain", "logit:ar1"],
 }
 ALL = [text for texts in TEXTS.values() for text in texts]
-OTHERS = ("bernoulli", "categorical", "poisson", "negative_binomial", "beta", "continuous_bernoulli", "logit")
+OTHERS = ("bernoulli", "categorical", "poisson", "negative_binomial", "zero_inflated", "beta", "continuous_bernoulli")
+OTHERS += ("logit",)
 GAUSSIAN = [text for text in ALL if text.split(":")[0] not in (*OTHERS, "random_walk", "mixture")]
 
 
@@ -151,6 +153,11 @@ def test_others_start_as_the_standard_one():
     np.testing.assert_array_equal(mixture.components.log_scale, 0)
     assert mixture.components.mean.std(axis=0).min() > 0.01  # by input
     assert mixture.components.mean.std(axis=1).min() > 0.01  # by component
+    inflated, _ = begun("zero_inflated:negative_binomial", "calm")
+    np.testing.assert_array_equal(inflated.logits, 0)
+    np.testing.assert_array_equal(inflated.base.log_mean, begun("zero_inflated", "glorot")[0].base.log_mean)
+    assert inflated.base.log_mean.std() > 0.1
+    assert begun("zero_inflated", "glorot")[0].logits.std() > 0.1
     logit, _ = begun("logit:chain", "calm")
     np.testing.assert_allclose(logit.base.covariance(), np.broadcast_to(np.eye(N), (6, N, N)), atol=1e-12)
     for text in ("bernoulli", "categorical:3", "poisson", "continuous_bernoulli", "negative_binomial"):
@@ -402,6 +409,9 @@ def test_shared_numbers_are_the_last():
         ("shared:bernoulli", 4, "bernoulli has no mean beside its other numbers"),
         ("shared:shared:chain", 4, "shared:chain has no mean beside its other numbers"),
         ("logit:beta", 4, "expected a family of Gaussians"),
+        ("zero_inflated:bernoulli", 4, "zero_inflated: the family is bernoulli, expected negative_binomial or poisson"),
+        ("zero_inflated:zero_inflated:poisson", 4, "the family is zero_inflated:poisson, expected negative_binomial"),
+        ("zero_inflated:nope", 4, "unknown family 'nope'"),
         ("logit:grid:2x3", 4, "2 x 3 = 6 variables, expected 4"),
         ("chain", 0, "expected an integer of at least 1"),
         ("chain", -2, "expected an integer of at least 1"),

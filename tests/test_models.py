@@ -44,6 +44,8 @@ NO_CLOSED_FORM = {
     ("prior", "mixture"),
     ("posterior", "negative_binomial"),
     ("prior", "negative_binomial"),
+    ("posterior", "zero_inflated"),
+    ("prior", "zero_inflated"),
     ("prior", "lowrank"),
     ("prior", "full"),
 }

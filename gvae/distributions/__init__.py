@@ -12,6 +12,7 @@ from gvae.distributions.discrete import (
     CategoricalDistribution,
     NegativeBinomialDistribution,
     PoissonDistribution,
+    ZeroInflatedDistribution,
 )
 from gvae.distributions.gaussians import (
     AR1Gaussian,
@@ -41,4 +42,5 @@ __all__ = [
     "PoissonDistribution",
     "Rescaled",
     "Support",
+    "ZeroInflatedDistribution",
 ]

@@ -43,6 +43,7 @@ from gvae.families.others import (
     Logit,
     NegativeBinomial,
     Poisson,
+    ZeroInflated,
 )
 from gvae.families.rescaled import Rescaled
 from gvae.nn import MLP
@@ -72,6 +73,7 @@ __all__ = [
     "RandomWalk",
     "Rescaled",
     "Shared",
+    "ZeroInflated",
     "parse",
 ]
 
@@ -116,9 +118,9 @@ def _plain(make: Callable[[int], Family]) -> Callable[[int, str | None], Family]
     return build
 
 
-def _of(make: Callable[[Any], Family]) -> Callable[[int, str | None], Family]:
-    """A family made of another, whose text follows: by default of independent Gaussians."""
-    return lambda n, setting: make(parse(setting or "diagonal", n))
+def _of(make: Callable[[Any], Family], default: str = "diagonal") -> Callable[[int, str | None], Family]:
+    """A family made of another, whose text follows."""
+    return lambda n, setting: make(parse(setting or default, n))
 
 
 def _full(n: int, setting: str | None) -> Family:
@@ -147,6 +149,7 @@ FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
     "categorical": _counted("categorical", Categorical, 2, 2),
     "poisson": _plain(Poisson),
     "negative_binomial": _plain(NegativeBinomial),
+    "zero_inflated": _of(ZeroInflated, "negative_binomial"),
     "beta": _plain(Beta),
     "continuous_bernoulli": _plain(ContinuousBernoulli),
     "logit": _of(Logit),

@@ -16,12 +16,13 @@ from gvae.distributions import (
     NegativeBinomialDistribution,
     PoissonDistribution,
     Support,
+    ZeroInflatedDistribution,
 )
 from gvae.errors import ConfigError
 from gvae.families.base import LOG_SCALE, Family
 from gvae.ops import arrays, elementwise, sparse
 
-__all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Logit", "NegativeBinomial", "Poisson"]
+__all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Logit", "NegativeBinomial", "Poisson", "ZeroInflated"]
 
 LOG_RATE = math.log(1e6)
 LOG_CONCENTRATION = math.log(1e4)
@@ -92,6 +93,29 @@ class NegativeBinomial(Family):
         return NegativeBinomialDistribution(
             elementwise.bounded(raw, limit=LOG_RATE), elementwise.bounded(shared, limit=LOG_SCALE)
         )
+
+
+class ZeroInflated(Family):
+    """Counts with more zeros than their family has: each variable is 0 with a probability of its own, and otherwise as the
+    family, negative_binomial or poisson, says.
+
+    raw: those that the family has per data point; logits of the zeros (n); those that it shares
+    """
+
+    distribution = ZeroInflatedDistribution
+
+    def __init__(self, family: Family):
+        if not isinstance(family, (NegativeBinomial, Poisson)):
+            raise ConfigError(f"zero_inflated: the family is {family}, expected negative_binomial or poisson")
+        super().__init__(family.n, family.n_params + family.n)
+        self.family, self.n_shared, self.name = family, family.n_shared, f"zero_inflated:{family}"
+
+    def _make(self, raw, shared=None):
+        return ZeroInflatedDistribution(self.family(raw[..., : -self.n], shared), raw[..., -self.n :])
+
+    def start_weight(self, weight):
+        own = self.family.start_weight(weight[:, : -self.n])
+        return np.concatenate([own, np.zeros_like(weight[:, -self.n :])], axis=1)
 
 
 class Beta(Family):
