@@ -348,6 +348,8 @@ def test_zero_inflated_far_out():
                 rtol = 1e-12 if dtype == np.float64 else 3e-6
                 np.testing.assert_allclose(zero, expected, rtol=rtol, atol=10 * rtol)
                 np.testing.assert_allclose(one, base_one - np.logaddexp(0, a), rtol=rtol)
+                if a >= 0:  # an excess of zeros by half at least, though the base may draw none
+                    np.testing.assert_array_equal(d.sample(np.full(4, 0.25, dtype)), 0)
 
 
 def test_continuous_bernoulli_where_it_turns():
