@@ -401,7 +401,7 @@ class VAE:
         kept = None if partial is None else evaluation.Partial(partial, about)
         settings: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
         settings |= {"chains": chains, "temperatures": temperatures, "progress": progress, "partial": kept}
-        result = evaluation.evaluate(self.model_.scoring(), self.parameters_, table, **settings)
+        result = evaluation.evaluate(self.model_, self.parameters_, table, **settings)
         if kept is not None:
             kept.remove()
         return result

@@ -18,6 +18,7 @@ from gvae.evaluation import evaluate
 from gvae.models import MAP, MODELS, VAE, Autoencoder, Bayes, Denoising
 from gvae.objectives import ELBO
 from gvae.training import Trainer, train
+from gvae.training.inputs import VALIDATE
 
 D, k, B = 12, 3, 5
 SETTINGS = {"hidden": (7,), "activation": "tanh", "dtype": np.float64}
@@ -42,7 +43,7 @@ def made(cls, **settings):
     return model, params | {name: 0.1 * r.normal(size=params[name].shape) for name in moved}
 
 
-def likelihood(model, params, step=0):
+def likelihood(model, params, step=0):  # of a training step, or of scored rows: None
     noise = model.noise(random.key(1), BATCH, 4)
     return model.terms(params, {}, BATCH, noise, step).total_log_likelihood
 
@@ -89,11 +90,10 @@ def test_map_adds_the_prior_of_the_weights():
     weights = np.concatenate([v.ravel() for n, v in params.items() if n.startswith("decoder.")])
     expected = -ref.gaussian_log_prob(weights, 0 * weights, 0.49 * np.eye(len(weights)))
     assert model.cost(params) == pytest.approx(expected, rel=1e-12)
-    value = {}
-    for weighs in (True, False):
-        terms = model.with_(weighs=weighs).terms(params, {}, BATCH, model.noise(random.key(1), BATCH, 4))
-        value[weighs] = ELBO()(terms)[0]
-    assert value[True] == pytest.approx(value[False] - expected / 40, rel=1e-12)
+    trained, scored = (
+        ELBO()(model.terms(params, {}, BATCH, model.noise(random.key(1), BATCH, 4), step))[0] for step in (0, None)
+    )
+    assert trained == pytest.approx(scored - expected / 40, rel=1e-12)
     decay = gradient(lambda w: model.cost(params | {"decoder.0.weight": w}) / 40, params["decoder.0.weight"])
     np.testing.assert_allclose(decay, params["decoder.0.weight"] / 0.49 / 40, rtol=1e-12)  # 1 / 2N of each square
     np.testing.assert_array_equal(likelihood(model, params), likelihood(made(VAE)[0], params))
@@ -108,7 +108,7 @@ def test_minibatches_add_up_to_the_objective_of_all_data(cls):
     def bound(index):
         batch = TABLE.batch(index, random.key(0))
         noise = {name: 0 * draws for name, draws in model.noise(random.key(1), batch, 1).items()}
-        return ELBO()(model.terms(params, {}, batch, noise))[0]
+        return ELBO()(model.terms(params, {}, batch, noise, 0))[0]
 
     batches = [bound(np.arange(40)[i::4]) for i in range(4)]
     assert np.mean(batches) == pytest.approx(bound(np.arange(40)), rel=1e-12)
@@ -125,7 +125,7 @@ def test_bayes_without_spread_is_map():
         def bound(*values):
             given = params | dict(zip(shared, values, strict=True))
             noise = model.noise(random.key(1), BATCH, 4)
-            return ELBO()(model.with_(weighs=False).terms(given, {}, BATCH, noise))[0]
+            return ELBO()(model.terms(given, {}, BATCH, noise))[0]
 
         return gradient(bound, *(params[n] for n in shared))
 
@@ -201,10 +201,24 @@ def test_bayesian_linear_regression():
             assert bound(params | {name: params[name] + sign * 0.02}) < bound(params)
 
 
-def test_rows_are_scored_without_the_price_of_the_weights():
-    model, params = made(Bayes, n_rows=4)
-    priced, scored = (evaluate(m, params, TABLE, samples=3) for m in (model, model.scoring()))
-    np.testing.assert_allclose(scored.elbo - priced.elbo, model.cost(params) / 4, rtol=1e-9)
+@pytest.mark.parametrize("cls", [MAP, Bayes])
+def test_rows_are_scored_without_the_price_of_the_weights(cls):
+    """In evaluation and in validation; a training step pays."""
+    model, params = made(cls, n_rows=4)
+    log_w = []
+    for batch in TABLE.batches(random.fold_in(random.key(0), 0), 100):  # as the evaluation has them
+        noise = model.noise(random.fold_in(random.key(0), 1, len(log_w), 0), batch, 3)
+        layer = (terms := VAE.terms(model, params, {}, batch, noise)).layers[0]
+        log_w.append((terms.total_log_likelihood - (layer.log_q - layer.log_p)).mean(axis=0))
+    np.testing.assert_allclose(evaluate(model, params, TABLE, samples=3).elbo, np.concatenate(log_w), rtol=1e-12)
+    trainer = Trainer(model, parameters=params)
+    batch = TABLE.batch(np.arange(len(X)), random.fold_in(random.fold_in(trainer.key, VALIDATE), 0, 0))
+    noise = model.noise(random.fold_in(trainer.key, VALIDATE, 1, 0), batch)
+    free = ELBO()(VAE.terms(model, params, {}, batch, noise))[1]
+    assert trainer.validate(TABLE) == pytest.approx(free, rel=1e-12)
+    paid = ELBO()(model.terms(params, {}, batch, trainer.model.noise(trainer.inputs().noise, batch), 0))[1]
+    assert trainer.step(batch) == pytest.approx(paid, rel=1e-12)
+    assert paid["kl"] > free["kl"] + 0.5 * model.cost(params) / 4
 
 
 # ---- denoising
@@ -217,7 +231,11 @@ def test_no_corruption_is_the_vae(corruption):
     np.testing.assert_array_equal(likelihood(model, params), likelihood(plain, params))
     corrupt, _ = made(Denoising, corruption=corruption, levels=(0.5, 0.1))
     assert (likelihood(corrupt, params) != likelihood(plain, params)).any()
-    np.testing.assert_array_equal(likelihood(corrupt.scoring(), params), likelihood(plain, params))
+    np.testing.assert_array_equal(likelihood(corrupt, params, None), likelihood(plain, params))
+    np.testing.assert_array_equal(
+        evaluate(corrupt, params, TABLE, samples=3).log_likelihood, evaluate(plain, params, TABLE, samples=3).log_likelihood
+    )
+    assert Trainer(corrupt, parameters=params).validate(TABLE) == Trainer(plain, parameters=params).validate(TABLE)
 
 
 def test_the_level_falls_and_is_that_of_the_data():
@@ -241,12 +259,13 @@ def test_the_denoising_bound_is_a_bound():
     """E_c E_q(z|x~) [log p(x, z) - log q(z|x~)] is at most log p(x), here by importance sampling with many draws."""
     plain, _ = made(VAE)
     trainer, _ = train(plain, TABLE, steps=300, learning_rate=1e-2, batch_size=50)
-    exact = evaluate(plain, trainer.parameters, TABLE, samples=2000).log_likelihood
-    model, _ = made(Denoising, levels=(0.5, 0.5))
-    corrupted = evaluate(model, trainer.parameters, TABLE, samples=2000)
     clean = evaluate(plain, trainer.parameters, TABLE, samples=2000)
-    assert (corrupted.elbo < exact).mean() > 0.98
-    assert corrupted.elbo.mean() < clean.elbo.mean() < exact.mean()
+    model, _ = made(Denoising, levels=(0.5, 0.5))
+    batch = TABLE.batch(np.arange(len(X)), random.key(0))
+    terms = model.terms(trainer.parameters, {}, batch, model.noise(random.key(1), batch, 2000), 0)
+    corrupted = (terms.total_log_likelihood - (terms.layers[0].log_q - terms.layers[0].log_p)).mean(axis=0)
+    assert (corrupted < clean.log_likelihood).mean() > 0.98
+    assert corrupted.mean() < clean.elbo.mean() < clean.log_likelihood.mean()
 
 
 # ---- the autoencoder

@@ -22,7 +22,7 @@ from gvae import data, models, objectives, ops, random, training
 class Published(models.VAE):
     """A VAE whose rows pay 1/B of the KL's part that does not depend on the mean."""
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> objectives.Terms:
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> objectives.Terms:
         terms = super().terms(params, state, batch, noise, step)
         layer = terms.layers[0]
         of_mean = 0.5 * ops.sum(ops.square(layer.q.mean), axis=-1)

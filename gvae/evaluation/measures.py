@@ -97,6 +97,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate every row of a table with K = samples draws each, and what else `measures` names.
 
+    state                : the model's state (running statistics), where it has one: `Trainer.chosen_state`
     memory               : MB that the arrays of one chunk of samples may take, see importance_sampling
     measures             : of MEASURES, or "all"
     first                : how many rows the costly ones look at
@@ -104,8 +105,8 @@ def evaluate(
     partial              : a file that keeps finished rows, see gvae.evaluation.Partial
     The table's binarization (if dynamic: one fixed draw) and all noise follow from `key`; results depend on batch_size
     (which decides who gets which noise).
-    Raises ConfigError for settings that are none, a model without the method that a measure needs, and parameters of
-    another model; DataError for an empty table; NonFiniteError for a row whose weights are NaN, infinite, or all zero.
+    Raises ConfigError for settings that are none, a model without the method that a measure needs, and parameters or a state
+    of another model; DataError for an empty table; NonFiniteError for a row whose weights are NaN, infinite, or all zero.
     """
     settings = {"samples": whole("samples", samples), "memory": memory, "first": whole("first", first)}
     settings |= {"chains": whole("chains", chains), "temperatures": whole("temperatures", temperatures)}

@@ -25,12 +25,12 @@ class Subject:
     """A model, its parameters and the rows of a table.
 
     key        : the table's binarization (if dynamic: one fixed draw) and all noise follow from it
-    state      : the model's state (running statistics), if it has one
+    state      : the model's state (running statistics), if it has one: that of training, `Trainer.chosen_state`
     batch_size : rows at once; it decides which row gets which noise
     progress   : show a bar per measure
     partial    : keeps results on their way; see gvae.evaluation.partial
     rows       : per-datum parameters (N, ..) by name, where the model has such: inferred for these rows, see training.infer
-    Raises DataError for a table without rows, ConfigError for parameters that are not this model's.
+    Raises DataError for a table without rows, ConfigError for parameters or a state that are not this model's.
     """
 
     def __init__(
@@ -51,14 +51,8 @@ class Subject:
         self.progress, self.partial = progress, partial
         if len(table) == 0:
             raise DataError("evaluate: the table has no rows")
-        for name, expected in model.init(random.key(0)).items():
-            given = self.parameters.get(name)
-            if given is None or given.shape != expected.shape or given.dtype != expected.dtype:
-                what = "missing" if given is None else f"{given.dtype} of shape {given.shape}"
-                raise ConfigError(
-                    f"evaluate: the parameters are of another model: {name} is {what}, "
-                    f"expected {expected.dtype} of shape {expected.shape}"
-                )
+        _check("parameters are", self.parameters, model.init(random.key(0)))
+        _check("state is", self.state, model.init_state(random.key(0)) if hasattr(model, "init_state") else {})
         self.rows: dict[str, np.ndarray] = {}
         if hasattr(model, "init_rows"):
             self.rows = self.each("inference", self._infer, settings={})
@@ -71,9 +65,10 @@ class Subject:
         return {name: values[batch.index] for name, values in self.rows.items()}
 
     def terms(self, batch: Batch, noise: Mapping[str, Any], instead: Mapping[str, Any] | None = None) -> Any:
-        """What the model says about a batch; `instead` goes before the parameters of the same names."""
+        """What the model says about a batch, which it scores; `instead` goes before the parameters of the same names."""
         pool.check_stop()
-        return self.model.terms(self.parameters | self.own(batch) | dict(instead or {}), self.state, batch, noise)
+        parameters = self.parameters | self.own(batch) | dict(instead or {})
+        return self.model.terms(parameters, self.state, batch, noise, None)
 
     def optional(self, method: str, measure: str) -> Callable:
         """An optional method of the model; ConfigError if it has none."""
@@ -151,6 +146,17 @@ class Subject:
         what = {"model": type(self.model).__qualname__, "parameters": self.parameters, "state": self.state}
         how = {"key": self.key, "rows": rows, "batch_size": self.batch_size, "gvae": __version__}
         return fingerprint(measure=measure, about=partial.about, settings=settings, **what, **how, **table)
+
+
+def _check(what: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """ConfigError unless all that is expected is given, with its shape and dtype."""
+    for name, array in expected.items():
+        mine = given.get(name)
+        if mine is None or (mine.shape, mine.dtype) != (array.shape, array.dtype):
+            found = "missing" if mine is None else f"{mine.dtype} of shape {mine.shape}"
+            raise ConfigError(
+                f"evaluate: the {what} of another model: {name} is {found}, expected {array.dtype} of shape {array.shape}"
+            )
 
 
 def _where(error: BaseException) -> str:

@@ -2,7 +2,12 @@
 
     init(key) -> params                                   dict of named arrays; the name up to the first dot is the group
     noise(key, batch, samples=1) -> dict of arrays        all randomness of one evaluation, drawn ahead
-    terms(params, state, batch, noise, step=0) -> Terms   see gvae.objectives
+    terms(params, state, batch, noise, step=None)         -> Terms, see gvae.objectives. `step` is the number of a training
+                                                          step, and None where rows are scored: in validation, evaluation
+                                                          and the inference of per-datum parameters. Then dropout and
+                                                          corruption are off, running statistics take the place of the
+                                                          batch's, no row pays for the weights, and the state that the
+                                                          Terms carry is ignored
 
     optionally
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors

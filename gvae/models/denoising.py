@@ -2,7 +2,8 @@
 
 x~ ~ c_nu(x~ | x), z ~ q(z | x~): the bound is E_c E_q [log p(x, z) - log q(z | x~)], with the clean x to be explained. It is
 a lower bound of log p(x): with the posterior q~(z | x) = E_c q(z | x~), the entropy's concavity makes it at most the ELBO of
-q~. At level 0 it is the VAE. Source: Geras and Sutton (2015), scheduled denoising autoencoders, carried over to the VAE.
+q~. At level 0 it is the VAE, as it is where rows are scored: the encoder then sees the clean x. Source: Geras and Sutton
+(2015), scheduled denoising autoencoders, carried over to the VAE.
 """
 
 from __future__ import annotations
@@ -46,10 +47,6 @@ class Denoising(VAE):
             raise ConfigError(f"Denoising: levels are {levels!r}, anneal {anneal!r}; expected levels in [0, 1], anneal >= 1")
         self.corruption, self.levels, self.anneal = corruption, levels, anneal
 
-    def scoring(self) -> Denoising:
-        """The model by which rows are scored after training: it sees them as they are."""
-        return self.with_(levels=(0.0, 0.0))
-
     def level(self, step: Any) -> Any:
         """nu at a step."""
         first, last = self.levels
@@ -71,7 +68,8 @@ class Denoising(VAE):
         return elementwise.multiply(x, _at_least(noise, nu))
 
     def encode(self, params, x, noise, step):
-        return super().encode(params, self.corrupted(x, noise["corruption"], step), noise, step)
+        seen = x if step is None else self.corrupted(x, noise["corruption"], step)
+        return super().encode(params, seen, noise, step)
 
 
 @functools.partial(primitive, differentiable=False)

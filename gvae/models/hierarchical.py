@@ -106,9 +106,6 @@ class Hierarchical:
         p = None if self.prior is None else self.prior(np.zeros(self.prior.n_params, self.dtype))
         return len(self.posteriors) == 1 and q.kl(p) is not None
 
-    def scoring(self) -> Hierarchical:
-        return self
-
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         shape = (samples, len(batch))
         return {
@@ -116,7 +113,7 @@ class Hierarchical:
             for i, family in enumerate(self.posteriors)
         }
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> Terms:
         z: list[Any] = [batch.x]  # z[l] is z_l, and z_0 is x
         q = []
         for i, encoder in enumerate(self.encoders):

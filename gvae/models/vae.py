@@ -6,7 +6,6 @@ Source: Kingma and Welling (2014); with structured posteriors, Peste and Malagò
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -87,16 +86,6 @@ class VAE:
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype, vars(batch).get("x"))}
 
-    def scoring(self) -> VAE:
-        """The model by which single rows are scored after training: this one, unless training added something of its own."""
-        return self
-
-    def with_(self, **changes: Any) -> Any:
-        """A copy with other attributes."""
-        other = copy.copy(self)
-        other.__dict__.update(changes)
-        return other
-
     def encode(self, params: Any, x: Any, noise: Any, step: Any) -> Distribution:
         """q(z | x)."""
         return self.encoder(params, x)
@@ -105,7 +94,7 @@ class VAE:
         """p(x | z)."""
         return self.decoder(params, z)
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> Terms:
         q = self.encode(params, batch.x, noise, step)
         z = q.sample(noise["z"])
         p = None if self.prior is None else self.prior(params["prior.raw"])

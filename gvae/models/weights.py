@@ -38,19 +38,15 @@ class _Weighed(VAE):
             raise ConfigError(
                 f"{type(self).__name__}: n_rows is {self.n_rows!r}, alpha {alpha!r}; expected positive numbers"
             )
-        self.alpha, self.weighs = alpha, True
-
-    def scoring(self) -> VAE:
-        """The model by which single rows are scored after training: what the weights cost is not theirs."""
-        return self.with_(weighs=False)
+        self.alpha = alpha
 
     def cost(self, params: Any) -> Any:
         """Nats that all rows together pay for the weights: -log p(theta), or KL(q(theta) ‖ p(theta))."""
         raise NotImplementedError
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int = 0) -> Terms:
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
-        if self.weighs:
+        if step is not None:  # a scored row owes nothing for the weights, which all rows share
             terms.layers.append(Penalty(self.cost(params) * (1 / self.n_rows)))
         return terms
 
@@ -59,7 +55,7 @@ class _Weighed(VAE):
 
 
 class MAP(_Weighed):
-    """The decoder's most probable weights. The reported bound includes log p(theta) / N."""
+    """The decoder's most probable weights. The bound of training steps includes log p(theta) / N."""
 
     pure = True
 

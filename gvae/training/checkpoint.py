@@ -4,9 +4,10 @@ The header's metadata has four texts: `format`; `config` and `counters`, as JSON
 file with zeros in the place of its digits, so that no bit of the file can change unnoticed. The arrays, by name:
 
     parameters/...        optimizer/{m, v}: its moments        state/...        rows/NAME/{values, m, v, steps}
-    average/...           best/...                        mark/...: all of these once more, where a roll-back would lead
+    average/...           best/..., best_state/...        mark/...: all of these once more, where a roll-back would lead
 
-and `counters["use"]` says which of parameters, average and best are the ones to use.
+and `counters["use"]` says which of parameters, average and best are the ones to use. `best_state` is the model's state that
+belongs to `best`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ class Checkpoint(NamedTuple):
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Those to use, by their own names."""
-        prefix = f"{self.counters['use']}/"
+        return self._under(self.counters["use"])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The model's state that goes with `parameters()`, by its own names; {} for a model without one."""
+        return self._under("best_state" if self.counters["use"] == "best" else "state")
+
+    def _under(self, part: str) -> dict[str, np.ndarray]:
+        prefix = f"{part}/"
         return {name.removeprefix(prefix): x for name, x in self.tensors.items() if name.startswith(prefix)}
 
 

@@ -39,13 +39,14 @@ def ascend(
     """Numbers of each row of a batch, arrays (B, ..) by name, moved from `start` up the ELBO, each row its own: so many
     steps of Adam with the draws noise(step), at a rate that falls from learning_rate to 0 along half a cosine.
 
-    Where `parameters` have arrays of the same names, the model sees these numbers instead.
+    Where `parameters` have arrays of the same names, the model sees these numbers instead. It scores (`step` is None), so
+    that dropout, corruption and the like are off.
     """
     best = Parameters(start)
     slope, optimizer = best.zeros(), Adam(best, learning_rate)
 
     def loss(numbers: Any, draws: Any) -> Any:
-        return -len(batch) * ELBO()(model.terms(dict(parameters) | numbers, state, batch, draws))[0]
+        return -len(batch) * ELBO()(model.terms(dict(parameters) | numbers, state, batch, draws, None))[0]
 
     for step in range(steps):
         draws = noise(step)

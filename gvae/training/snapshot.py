@@ -46,14 +46,14 @@ def snapshot(trainer: Trainer) -> Snapshot:
     """(arrays by name, counters): all that training changes. The arrays are the trainer's own, not copies."""
     arrays = {f"parameters/{name}": value for name, value in trainer.parameters.items()}
     arrays |= {f"optimizer/{name}": getattr(trainer.optimizer, name) for name in trainer.optimizer.moments}
-    arrays |= {f"state/{name}": x if device.is_cuda(x) else np.asarray(x) for name, x in trainer.state.items()}
+    arrays |= _arrays("state", trainer.state)
     for name, rows in trainer.rows.items():
         arrays |= {f"rows/{name}/values": rows.values, f"rows/{name}/m": rows.m, f"rows/{name}/v": rows.v}
         arrays[f"rows/{name}/steps"] = rows.steps
     if trainer.average is not None:
         arrays |= {f"average/{name}": value for name, value in trainer.average.values.items()}
     if trainer.best is not None:
-        arrays |= {f"best/{name}": value for name, value in trainer.best.items()}
+        arrays |= {f"best/{name}": value for name, value in trainer.best.items()} | _arrays("best_state", trainer.best_state)
     taken = 0 if hasattr(trainer.model, "update") else trainer.taken
     counters: dict[str, Any] = {"steps": trainer.steps, "epochs": trainer.epochs, "optimizer_step": taken}
     if trainer.optimizer.name != "adam":  # of which a checkpoint says nothing, as those before there was a choice
@@ -76,7 +76,7 @@ def restore(trainer: Trainer, saved: Snapshot) -> None:
     mine, own = trainer.snapshot()
     if not _alike(own, counters):
         raise RunError("the counters do not fit the settings of training")
-    best = {f"best/{name}": value for name, value in trainer.parameters.items()}
+    best = {f"best/{name}": value for name, value in trainer.parameters.items()} | _arrays("best_state", trainer.state)
     mine = {name: array for name, array in mine.items() if name not in best}
     if counters["stopping"]["best"] is not None:
         mine |= best
@@ -84,12 +84,15 @@ def restore(trainer: Trainer, saved: Snapshot) -> None:
         raise RunError("the arrays do not fit the model and the settings of training")
     # all memory first, so that where there is not enough nothing is changed
     there = {name: device.to_device(array, trainer.device) for name, array in arrays.items()}
-    state = {name: there[f"state/{name}"].copy() for name in trainer.state}
+    state, best_state = (
+        {name: there[f"{part}/{name}"].copy() for name in trainer.state if f"{part}/{name}" in there}
+        for part in ("state", "best_state")
+    )
     trainer.best = None if counters["stopping"]["best"] is None else trainer.parameters.zeros()
     for name, array in trainer.snapshot()[0].items():
-        if not name.startswith("state/"):
+        if not name.startswith(("state/", "best_state/")):
             array[...] = there[name]
-    trainer.state = state
+    trainer.state, trainer.best_state = state, best_state
     trainer.graph = None  # it knows the state's arrays
     trainer.steps, trainer.epochs = counters["steps"], counters["epochs"]
     trainer.skipped = 0 if hasattr(trainer.model, "update") else counters["steps"] - counters["optimizer_step"]
@@ -98,6 +101,11 @@ def restore(trainer: Trainer, saved: Snapshot) -> None:
     trainer.scale, trainer.rollbacks = counters["scale"], counters["rollbacks"]
     if trainer.average is not None:
         trainer.average.epochs = counters["average"]
+
+
+def _arrays(part: str, state: dict[str, Any]) -> dict[str, Any]:
+    """A model's state as arrays, by their names in a snapshot."""
+    return {f"{part}/{name}": x if device.is_cuda(x) else np.asarray(x) for name, x in state.items()}
 
 
 def _alike(mine: Any, theirs: Any, name: str = "") -> bool:

@@ -22,7 +22,7 @@ from gvae.objectives import ELBO, REST, Objective
 from gvae.optim import RowAdam, Schedule, norm, parse_average, parse_optimizer, shorten
 from gvae.runtime import compile as compiling
 from gvae.runtime import pool
-from gvae.runtime.device import empty, is_cuda, module, namespace, to_device
+from gvae.runtime.device import empty, is_cuda, module, namespace, to_device, to_host
 from gvae.structures import mapped
 from gvae.training.failure import failure
 from gvae.training.inputs import INIT, ORDER, ROWS, StepInputs, records
@@ -40,7 +40,8 @@ class Trainer:
 
     parameters : Parameters         state : the model's state         rows : per-datum parameters with their optimisers
     weights    : the parameters to look at: the running average if there is one, else the last
-    chosen     : the parameters to keep: those of the best epoch under early stopping, else `weights`
+    chosen     : the parameters to keep: those of the best epoch under early stopping, else `weights`; `chosen_state` is the
+                 model's state that goes with them, on the host
     steps      : the number of the next step, advanced by `step` and by `skip`; `taken` are those that were not skipped
 
     optimizer  : "adam", "adam:beta1=0.5,eps=1e-4", "adamw:0.01", "sgd:0.9", ... (see gvae.optim.parse_optimizer); of
@@ -109,6 +110,7 @@ class Trainer:
         self.learning_rate, self.schedule, self.clip = learning_rate, schedule or Schedule(), clip
         self.average = None if average is None else parse_average(average, self.parameters)
         self.best: Parameters | None = None
+        self.best_state: dict[str, Any] = {}  # of the epoch of `best`
         self.stopping = Stopping()
         self.steps = self.skipped = 0
         self.epochs = 0
@@ -328,13 +330,19 @@ class Trainer:
     def chosen(self) -> Parameters:
         return self.weights if self.best is None else self.best
 
+    @property
+    def chosen_state(self) -> dict[str, np.ndarray]:
+        state = self.state if self.best is None else self.best_state
+        return {name: np.asarray(to_host(value)) for name, value in state.items()}
+
     def look(self, bound: float) -> None:
-        """An epoch has ended with this validation bound: keep the weights if it is the best so far, count if not."""
+        """An epoch has ended with this validation bound: keep weights and state if it is the best so far, else count."""
         if self.stopping.best is not None and not bound > self.stopping.best:
             self.stopping.waited += 1
             return
         self.best = self.parameters.zeros() if self.best is None else self.best
         self.best.flat[:] = self.weights.flat
+        self.best_state = {name: value.copy() for name, value in self.state.items()}  # a step may write to its arrays
         self.stopping = Stopping(bound, self.epochs)
 
     def snapshot(self) -> Snapshot:

@@ -20,15 +20,19 @@ INFERENCE: dict[str, Any] = {"steps": 50, "draws": 2, "learning_rate": 0.4}  # c
 
 
 def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float]:
-    """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time. The rows
-    need not be those of training: per-datum parameters are inferred."""
+    """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time.
+
+    The model scores the rows (its `step` is None): without dropout, corruption or a price of the weights, and with the
+    trainer's state. The objective has the trainer's step, for its warm-up. The rows need not be those of training:
+    per-datum parameters are inferred.
+    """
     totals: dict[str, Any] = {}
     weights: Any = 0.0
     key = random.fold_in(trainer.key, VALIDATE)
     for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
         noise = trainer.model.noise(random.fold_in(key, 1, i), batch, trainer.samples)
         own = infer(trainer.model, trainer.weights, trainer.state, batch, random.fold_in(key, 2), **INFERENCE)
-        terms = trainer.model.terms(dict(trainer.weights) | own, trainer.state, batch, noise, trainer.steps)
+        terms = trainer.model.terms(dict(trainer.weights) | own, trainer.state, batch, noise, None)
         _, metrics = trainer.objective(terms, trainer.steps, batch.weight)
         weight = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum()))
         weights += weight
