@@ -13,7 +13,7 @@ launches, as a CUDA graph), `inputs` (what differs from step to step), `loop` (e
 
 from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint
 from gvae.training.files import write_atomically
-from gvae.training.loop import POLICIES, History, train
+from gvae.training.loop import POLICIES, History, Until, train
 from gvae.training.rows import ascend, infer
 from gvae.training.runs import SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
 from gvae.training.step import Trainer
@@ -25,6 +25,7 @@ __all__ = [
     "History",
     "RunFolder",
     "Trainer",
+    "Until",
     "ascend",
     "check_free",
     "encode",

@@ -26,12 +26,53 @@ from gvae.training.step import Trainer
 POLICIES = ("stop", "skip", "rollback")
 ROLLBACKS = 10  # at most, until an epoch ends well
 
+# The rule of Until.of, in steps: measured on tables of 140 to 1,440 rows by examples/reproduce/length.py
+EVERY, PATIENCE, LEAST, MOST = 50, 2000, 2000, 10_000
+PATIENCE_EPOCHS, MOST_EPOCHS = 10, 20  # and no fewer epochs than these, where an epoch has many steps
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Until:
+    """How long to train: until the bound on validation rows has stopped growing. All are whole numbers of at least 1.
+
+    every    : a look at that bound at the end of the first epoch after each multiple of so many steps, and at the last step
+    patience : end when so many looks in a row have not found a better bound; the weights of the best one are kept
+    least    : steps before which training does not end
+    most     : steps after which it ends in any case
+
+    On a small table, where an epoch is a step or two, training needs a number of steps rather than of epochs, and to look
+    after every epoch would cost more than the steps.
+
+        train(model, table, validation=held_out, until=Until.of(len(table), batch_size=100))
+    """
+
+    every: int
+    patience: int
+    least: int
+    most: int
+
+    def __post_init__(self) -> None:
+        check_whole(**vars(self))
+        if self.least > self.most:
+            raise ConfigError(f"Until: least is {self.least}, expected at most most={self.most}")
+
+    @classmethod
+    def of(cls, n_rows: int, batch_size: int) -> Until:
+        """The default for so many training rows: a look every 50 steps or every epoch, whichever is longer; a patience of
+        2,000 steps, and of 10 epochs at least where looks are epochs; 2,000 steps at least; 10,000 steps or 20 epochs,
+        whichever is longer, at most."""
+        check_whole(n_rows=n_rows, batch_size=batch_size)
+        per_epoch = -(-n_rows // batch_size)
+        between = max(EVERY, per_epoch)  # two looks
+        patience = max(-(-PATIENCE // between), PATIENCE_EPOCHS)
+        return cls(every=EVERY, patience=patience, least=LEAST, most=max(MOST, MOST_EPOCHS * per_epoch))
 
 
 @dataclass
 class History:
-    """`rows`, one per epoch, and `events` between them, as written to log.jsonl."""
+    """`rows`, one per epoch (under Until one per look), and `events` between them, as written to log.jsonl."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -43,6 +84,7 @@ def train(
     *,
     epochs: int | None = None,
     steps: int | None = None,
+    until: Until | None = None,
     batch_size: int = 100,
     validation: Table | None = None,
     patience: int | None = None,
@@ -53,43 +95,55 @@ def train(
     trainer: Trainer | None = None,
     **settings: Any,
 ) -> tuple[Trainer, History]:
-    """Train for a number of epochs or of steps; `settings` go to Trainer (objective, samples, learning_rate, seed, ...).
+    """Train for a number of epochs, of steps, or until a bound stops growing; `settings` go to Trainer (objective, samples,
+    learning_rate, seed, ...).
 
-    validation   : rows on which the objective is reported after each epoch
+    until        : see Until; it needs validation rows. A row of the history then has the means over the steps since the
+                   look before; a plateau schedule counts looks, and a roll-back returns to the last one
+    validation   : rows on which the objective is reported after each epoch, or at each look
     patience     : end when the validation bound has not grown for so many epochs; `trainer.chosen` are those of its best
     on_nonfinite : what follows a bound or gradient that is not finite. "stop" raises; "skip" takes the next batch without an
                    update, if the parameters are finite; "rollback" returns to the start of the epoch with half of the
                    learning rate, 10 times at most until an epoch ends well. Each is an event in the history and the log.
                    Of a device, numbers are looked at when an epoch ends; there is no "skip"
     progress     : a progress bar with the bound
-    run          : a folder that receives the log, and the checkpoint after every epoch and now and then within long ones. In
-                   one that was reopened, `epochs` and `steps` count from the run's beginning
+    run          : a folder that receives the log, and the checkpoint after every epoch, or at each look, and now and then
+                   in between. In one that was reopened, `epochs`, `steps` and `until` count from the run's beginning
     stop         : asked after every step; at True training saves and raises StoppedError
     Returns the trainer and the history. Raises NonFiniteError, StoppedError; RunError if the run folder cannot be written.
     """
-    if (epochs is None) == (steps is None):
-        raise ConfigError(f"train: give epochs or steps, one of them; got epochs={epochs}, steps={steps}")
-    check_whole(batch_size=batch_size, **({"epochs": epochs} if epochs is not None else {"steps": steps}))
+    lengths = {name: x for name, x in (("epochs", epochs), ("steps", steps), ("until", until)) if x is not None}
+    if len(lengths) != 1:
+        got = ", ".join(f"{name}={x}" for name, x in lengths.items()) or "none of them"
+        raise ConfigError(f"train: give epochs or steps or until, one of them; got {got}")
+    if until is not None and not isinstance(until, Until):
+        raise ConfigError(f"train: until is {until!r}, expected a training.Until")
+    check_whole(batch_size=batch_size, **({} if until is not None else lengths))
+    if patience is not None and until is not None:
+        raise ConfigError(f"train: until has a patience of its own, {until.patience} looks; got patience={patience} as well")
     if patience is not None:
         check_whole(patience=patience)
-        if validation is None:
-            raise ConfigError("train: patience needs validation rows to look at")
+    if validation is None and (patience is not None or until is not None):
+        raise ConfigError(f"train: {'patience' if until is None else 'until'} needs validation rows to look at")
     if on_nonfinite not in POLICIES:
         raise ConfigError(f"on_nonfinite is {on_nonfinite!r}; known are {', '.join(POLICIES)}")
     if len(table) == 0:
         raise DataError("train: the table has no rows")
     trainer = trainer or Trainer(model, n_rows=len(table), **settings)
-    total = epochs * -(-len(table) // batch_size) if epochs is not None else int(steps or 0)
+    total = until.most if until is not None else int(steps or 0)
+    if epochs is not None:
+        total = epochs * -(-len(table) // batch_size)
     if trainer.device != "cpu" and on_nonfinite == "skip":
         raise ConfigError("train: on_nonfinite 'skip' looks at every step, for which a device would have to be waited for")
     table = table.to(trainer.device)
     validation = None if validation is None else validation.to(trainer.device)
-    loop = _Loop(trainer, table, batch_size, validation, patience, on_nonfinite, run, stop)
-    loop.end = total if run is not None and run.reopened else trainer.steps + total
+    loop = _Loop(trainer, table, batch_size, validation, until or patience, on_nonfinite, run, stop, total)
+    if until is not None and validation is not None:
+        logger.info("training until the bound on %d validation rows has stopped growing: %s", len(validation), until)
     if progress:
         from tqdm import tqdm
 
-        done = trainer.steps - (loop.end - total)
+        done = trainer.steps - loop.begin
         loop.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, desc="training", disable=None)
     try:
         with device.stream(trainer.device):
@@ -106,23 +160,25 @@ class _Loop:
     table: Table
     batch_size: int
     validation: Table | None
-    patience: int | None
+    until: Until | int | None  # a number: of epochs without a better bound
     on_nonfinite: str
     run: RunFolder | None
     stop: Callable[[], bool] | None
-    end: int = 0  # the step before which training ends
+    total: int  # steps
     bar: Any = None
 
     def __post_init__(self) -> None:
+        self.begin = 0 if self.run is not None and self.run.reopened else self.trainer.steps
+        self.end = self.begin + self.total  # the step before which training ends
         self.history = History() if self.run is None else History(list(self.run.rows), list(self.run.events))
+        rows, epoch = self.history.rows, self.trainer.epoch
+        self.reported = rows[-1]["step"] if rows else self.trainer.steps - epoch.batches  # the step of the last row
 
     def run_epochs(self) -> None:
         trainer = self.trainer
         if self.on_nonfinite == "rollback" and trainer.mark is None:
             trainer.set_mark()
-        while trainer.steps < self.end or trainer.epoch.batches:  # the latter: an epoch whose end is still to come
-            if self.patience is not None and trainer.stopping.waited >= self.patience:
-                return
+        while (trainer.steps < self.end or trainer.epoch.batches) and not self.has_stopped_growing():  # or: an epoch to end
             try:
                 self.finish_epoch()
             except NonFiniteError as error:
@@ -131,11 +187,33 @@ class _Loop:
                     raise
                 trainer.roll_back()
                 logger.warning("%s; back to step %d with %g of the learning rate", error, trainer.steps, trainer.scale)
+        if isinstance(self.until, Until):
+            best, grew = trainer.stopping, not self.has_stopped_growing()
+            why = "no more are allowed" if grew else f"no better bound in {best.waited} looks"
+            logger.info("trained for %d steps: %s; kept is epoch %d, of bound %s", trainer.steps, why, best.epoch, best.best)
+
+    def has_stopped_growing(self) -> bool:
+        """Whether as many looks as the patience allows, the last of them just now, have found no better bound."""
+        trainer, until = self.trainer, self.until
+        if until is None or trainer.epoch.batches or trainer.epoch.rows:  # steps have been taken since the last look
+            return False
+        if not isinstance(until, Until):
+            return trainer.stopping.waited >= until
+        return trainer.stopping.waited >= until.patience and trainer.steps >= self.begin + until.least
+
+    def is_look(self) -> bool:
+        """Whether the epoch that ends here is reported. It depends on its steps alone, so that a run may be continued
+        anywhere."""
+        trainer, until = self.trainer, self.until
+        if not isinstance(until, Until) or trainer.steps == self.end:
+            return True
+        first, last = trainer.steps - trainer.epoch.batches - self.begin, trainer.steps - self.begin
+        return first // until.every < last // until.every
 
     def finish_epoch(self) -> None:
         """The epoch from where it is to its end."""
         trainer, table = self.trainer, self.table
-        if trainer.epoch.batches == 0:
+        if trainer.epoch.batches == trainer.epoch.rows == 0:
             trainer.epoch = Epoch()  # without what steps outside of it have summed
         order, binarize = trainer.order(len(table)), random.fold_in(trainer.key, BINARIZE, trainer.epochs)
         clock = time.perf_counter()
@@ -171,10 +249,18 @@ class _Loop:
             raise StoppedError(f"training stopped at step {self.trainer.steps}, in epoch {self.trainer.epochs + 1}")
 
     def end_epoch(self) -> None:
+        trainer = self.trainer
+        if trainer.average is not None:
+            trainer.average.after_epoch(trainer.parameters, trainer.epochs + 1)
+        if self.is_look():
+            self.look()
+        else:  # what it has summed is reported with the epochs to come
+            trainer.epoch.batches, trainer.epochs = 0, trainer.epochs + 1
+
+    def look(self) -> None:
+        """The row of the epochs since the last one, and what follows from it."""
         trainer, validation = self.trainer, self.validation
         done, number = trainer.epoch, trainer.epochs + 1
-        if trainer.average is not None:
-            trainer.average.after_epoch(trainer.parameters, number)
         row: dict[str, Any] = {"epoch": number, "step": trainer.steps}
         clock = time.perf_counter()
         row |= {f"train_{name}": float(x) / done.rows for name, x in done.sums.items()}  # a device is waited for here, once
@@ -185,12 +271,13 @@ class _Loop:
         trainer.epoch, trainer.epochs = Epoch(), number
         bound = row["train_bound" if validation is None else "validation_bound"]
         trainer.schedule.observe(bound)
-        if self.patience is not None:
+        if self.until is not None:
             trainer.look(bound)
         trainer.rollbacks = 0
         if self.on_nonfinite == "rollback":
             trainer.set_mark()
-        row |= {"seconds": done.seconds, "steps_per_second": done.batches / done.seconds}
+        row |= {"seconds": done.seconds, "steps_per_second": (trainer.steps - self.reported) / done.seconds}
+        self.reported = trainer.steps
         logger.info("epoch %d: %s", number, row)
         self.history.rows.append(row)
         if self.run is not None:
@@ -207,7 +294,7 @@ class _Loop:
 
     def show(self) -> None:
         trainer = self.trainer
-        self.bar.update(trainer.steps - (self.end - self.bar.total) - self.bar.n)
+        self.bar.update(trainer.steps - self.begin - self.bar.n)
         if (self.bar.n % 50 == 0 or trainer.steps == self.end) and trainer.epoch.rows:
             bound = float(trainer.epoch.sums["bound"]) / trainer.epoch.rows
             self.bar.set_postfix_str(f"epoch {trainer.epochs + 1}, bound {bound:.2f} nats")

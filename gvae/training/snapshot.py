@@ -35,7 +35,7 @@ class Epoch:
 
 @dataclass
 class Stopping:
-    """The best validation bound, the epoch it was reached in, and the epochs since."""
+    """The best validation bound, the epoch it was reached in, and the looks since, one an epoch or as Until says."""
 
     best: float | None = None
     epoch: int = 0

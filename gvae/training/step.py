@@ -336,7 +336,8 @@ class Trainer:
         return {name: np.asarray(to_host(value)) for name, value in state.items()}
 
     def look(self, bound: float) -> None:
-        """An epoch has ended with this validation bound: keep weights and state if it is the best so far, else count."""
+        """An epoch, or some of them, ended with this validation bound: keep weights and state if it is the best so far, else
+        count."""
         if self.stopping.best is not None and not bound > self.stopping.best:
             self.stopping.waited += 1
             return
