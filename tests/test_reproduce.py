@@ -167,3 +167,23 @@ def test_parametrisations(monkeypatch):
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([line for line in done.stdout.splitlines() if "+-" in line]) == 4
+
+
+@pytest.mark.parametrize(("score", "seconds", "good"), [(-19.9, 29.0, True), (-20.1, 29.0, False), (-19.9, 31.0, False)])
+def test_the_rule_of_length_is_held_to_its_targets(score, seconds, good, monkeypatch, capsys):
+    """In the mean over seeds, against the best fixed length of the same seeds."""
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    length = importlib.import_module("length")
+    fixed = [("wine", 200, 0, -19.5), ("wine", 200, 1, -20.5), ("wine", 500, 0, -19.0), ("wine", 500, 1, -19.0)]
+    records = [
+        {"data": d, "length": k, "seed": s, "score": x, "seconds": 99.0} for d, k, s, x in [*fixed, ("wine", 500, 7, 0.0)]
+    ]
+    rule = {"data": "wine", "length": "auto", "steps": 3000, "kept": 1000}
+    records += [rule | {"seed": s, "score": score + d, "seconds": t} for s, d, t in [(0, 0.5, seconds), (1, -0.5, 1.0)]]
+    try:
+        assert length.show(records) is good
+        assert f"{score + 19:+.2f}" in capsys.readouterr().out
+    finally:
+        for name in ("length", "tables"):
+            sys.modules.pop(name, None)
