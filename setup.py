@@ -13,7 +13,8 @@ TORCH = ["torch>=2.4"]
 JAX = ["jax>=0.5"]
 INTEROP = TORCH + JAX
 DEMO = PLOT + SKLEARN
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", *DEMO, *DATA]
+COMPLETION = ["shtab>=1.7"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "pandas>=2.2", *DEMO, *DATA, *COMPLETION]
 CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
     f"{package}; sys_platform == 'linux'" for package in ("cuda-bindings>=13,<14", "nvidia-cuda-nvrtc>=13,<14")
 ]
@@ -32,7 +33,7 @@ def seen():
 
 setup(
     name="gvae",
-    version="0.1.0",
+    version="0.2.0.dev0",
     description="Variational latent-variable models whose Gaussians have structure: a NumPy-native engine",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -46,6 +47,7 @@ setup(
         "demo": DEMO,
         "data": DATA,
         "plot": PLOT,
+        "completion": COMPLETION,
         "sklearn": SKLEARN,
         "cuda12": ["cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"],
         "cuda13": ["cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14", "nvidia-cuda-runtime>=13,<14"],

@@ -49,7 +49,7 @@ def main() -> None:
     RunFolder.save, os.fsync = timed(save, saves), timed(fsync, waits)
     try:
         with blas.threads(1):
-            model = gvae.VAE(latent=16, posterior="chain", epochs=options.epochs, random_state=0)
+            model = gvae.VAE(16, "chain", "bernoulli", epochs=options.epochs, random_state=0)
             model.fit(dataset.train, run=folder / "run")
         size = (folder / "run" / "checkpoint.safetensors").stat().st_size
     finally:

@@ -12,7 +12,7 @@ x = rng.normal(size=(1000, 3)) @ W.T + b + 0.5 * rng.normal(size=(1000, 10))
 
 fa = models.FactorAnalysis.fit(x, 3)
 print(f"factor analysis by EM       log p(x) {fa.log_prob(x).mean():8.3f} nats per row, {len(fa.history)} iterations")
-by_name = gvae.VAE(model="factor_analysis", latent=3, epochs=len(fa.history), dtype="float64", random_state=0).fit(x)
+by_name = gvae.FactorAnalysis(latent=3, epochs=len(fa.history), dtype="float64", random_state=0).fit(x)
 print(f"EM, as gvae train does      log p(x) {by_name.score(x):8.3f}   (transform, sample, save, run folders: as any model)")
 vae, params = fa.as_vae()
 result = gvae.evaluate(vae, params, Table(x), samples=10)
@@ -33,6 +33,6 @@ parts = f"{gaps.approximation.mean():.3f} approximation + {gaps.amortization.mea
 print(f"amortized, curved data          ELBO {gaps.elbo.mean():8.3f}   below log p(x) by {parts}")
 
 settings = {"latent": 2, "hidden": (20,), "posterior": "diagonal", "dtype": "float64", "epochs": 40, "random_state": 0}
-free = gvae.VAE(model="nlfa", **settings, learning_rate=5e-3).fit(curved[100:])
+free = gvae.NonlinearFactorAnalysis(**settings, learning_rate=5e-3).fit(curved[100:])
 held = free.evaluate(curved[:100], samples=300).summary()
 print(f"a posterior per datum (EM)      ELBO {held['elbo']:8.3f}   of new rows, inferred afresh")

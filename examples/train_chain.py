@@ -9,7 +9,7 @@ rows, columns = rng.random((2, 2000, 8)) < 0.2  # each picture: some full rows a
 images = (rows[:, :, None] | columns[:, None, :]).astype(float)
 
 for posterior in ("diagonal", "chain"):
-    model = gvae.VAE(latent=16, posterior=posterior, hidden=(64,), epochs=20, random_state=1)
+    model = gvae.VAE(16, posterior, "bernoulli", hidden=(64,), epochs=20, random_state=1)
     model.fit(images[:1800])
     result = model.evaluate(images[1800:], samples=100).summary()
     print(f"{posterior:>9}: ELBO {result['elbo']:.2f}, log p(x) {result['log_likelihood']:.2f} nats per image")

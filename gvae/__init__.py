@@ -12,10 +12,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOME = {
     "VAE": "estimator",
+    "MAPVAE": "estimator",
+    "BayesianVAE": "estimator",
+    "DenoisingVAE": "estimator",
+    "Autoencoder": "estimator",
+    "LinearVAE": "estimator",
+    "FactorAnalysis": "estimator",
+    "NonlinearFactorAnalysis": "estimator",
+    "HierarchicalVAE": "estimator",
+    "estimators": "estimator",
     "load": "estimator",
     "Var": "autodiff",
     "gradient": "autodiff",
@@ -46,6 +55,7 @@ _MODULES = (
     "plots",
     "random",
     "runtime",
+    "settings",
     "training",
 )
 
@@ -56,7 +66,19 @@ __all__ = [*_HOME, *_MODULES]
 if TYPE_CHECKING:
     from gvae.autodiff import Var, gradient, stop_gradient, value_and_gradient
     from gvae.errors import GvaeError
-    from gvae.estimator import VAE, load
+    from gvae.estimator import (
+        MAPVAE,
+        VAE,
+        Autoencoder,
+        BayesianVAE,
+        DenoisingVAE,
+        FactorAnalysis,
+        HierarchicalVAE,
+        LinearVAE,
+        NonlinearFactorAnalysis,
+        estimators,
+        load,
+    )
     from gvae.evaluation import evaluate
     from gvae.runtime.launches import captured
     from gvae.runtime.memory import clear_memory

@@ -19,15 +19,27 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import gvae
-from gvae import blas
-from gvae.errors import ConfigError, DataError, GvaeError, RunError, StoppedError
+from gvae import blas, flags
+from gvae.errors import ConfigError, DataError, DependencyError, GvaeError, RunError, StoppedError
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0; 2 for bad input, as for wrong usage; 130 after Ctrl-C, 143 after TERM."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        parser = _parser(*flags.chosen(arguments))
+    except (GvaeError, OSError) as error:
+        return _complain(argparse.Namespace(command="train"), str(error), 2)
+    if not arguments:
+        parser.print_help()
+        return 0
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        whose = f" --model {options.estimator.name}" if options.command == "train" else ""
+        said = f"unrecognized arguments: {' '.join(unknown)}; see gvae {options.command}{whose} --help"
+        return _complain(options, said, 2)
     try:
         with _warnings_on_stderr(options):
             options.run(options)
@@ -71,8 +83,10 @@ def _warnings_on_stderr(options: argparse.Namespace) -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
+    whose = ""  # the flags that --help needs for the same usage
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog}{self.whose} --help\n")
 
 
 class _Help(argparse.HelpFormatter):
@@ -87,8 +101,10 @@ class _Help(argparse.HelpFormatter):
         return f"{action.help} (default: {shown.replace('%', '%%')})"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argparse.ArgumentParser:
+    """The command line; estimator: that whose flags `gvae train` has, None for those of all."""
     from gvae import evaluation
+    from gvae.estimator import estimators
 
     parser = _Parser(
         prog="gvae",
@@ -98,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gvae {gvae.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable, text: str) -> _Parser:
         sub = commands.add_parser(name, help=text, description=text, formatter_class=_Help, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
@@ -122,133 +138,17 @@ def _parser() -> argparse.ArgumentParser:
         "--save-every", type=_positive, default=300, metavar="S", help="seconds between checkpoints within an epoch"
     )
     train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
-    group = train.add_argument_group("model")
-
-    def setting(flag: str, default: Any, help: str, **details: Any) -> None:
-        """A setting of gvae.VAE, which has the default: only what is given shows in the options."""
-        shown = (
-            "" if default is None else f" (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
-        )
-        group.add_argument(flag, default=argparse.SUPPRESS, help=help + shown, **details)
-
-    setting(
-        "--model",
-        "vae",
-        "vae, map, bayes, denoising, autoencoder, linear, factor_analysis, nlfa, hierarchical",
-        metavar="NAME",
+    train.add_argument(
+        "--config",
+        metavar="FILE",
+        help="take data and settings from a .toml file, such as the run.toml of a run; flags go before it",
     )
-    setting(
-        "--latent",
-        16,
-        "latent variables; hierarchical: of each layer, from the data up",
-        type=_count,
-        nargs="+",
-        metavar="N",
-    )
-    setting(
-        "--posterior",
-        "chain",
-        "of q(z|x): diagonal, chain, band:3, grid:4x4, extended_grid:4x4, ar1, lowrank:2, full, ...",
-        metavar="FAMILY",
-    )
-    setting(
-        "--observation",
-        "auto",
-        "of p(x|z): bernoulli, gaussian, poisson, categorical:17, logit:chain, ...; auto looks at the data",
-        metavar="FAMILY",
-    )
-    setting("--prior", None, "of p(z), learned: random_walk, ar1, mixture:10, ... (default: N(0, I))", metavar="FAMILY")
-    setting("--hidden", [200, 200], "widths of the encoder's hidden layers", type=_count, nargs="+", metavar="N")
-    setting(
-        "--decoder-hidden",
-        None,
-        "widths of the decoder's hidden layers (default: the encoder's, mirrored)",
-        type=_count,
-        nargs="+",
-        metavar="N",
-    )
-    setting("--activation", "elu", "elu, tanh, relu, leaky_relu, softplus, sigmoid, identity", metavar="NAME")
-    setting("--dtype", "float32", "precision of all arithmetic", choices=["float32", "float64"])
-    setting(
-        "--start",
-        "calm",
-        "scales and edges start as in the standard distribution, or as random as the rest: glorot",
-        choices=["calm", "glorot"],
-    )
-    group.add_argument(
-        "--standardize",
-        action=argparse.BooleanOptionalAction,
-        default=argparse.SUPPRESS,
-        help="give the model real columns of mean 0 and deviation 1; densities stay those of the data as is (default: yes)",
-    )
-    group = train.add_argument_group("training")
-    setting(
-        "--objective",
-        "elbo",
-        "elbo, elbo_a, elbo_b, iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8",
-        metavar="NAME",
-    )
-    setting(
-        "--gradient",
-        "reparameterized",
-        "estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg",
-        metavar="NAME",
-    )
-    setting("--samples", 1, "draws per row and step", type=_count, metavar="K")
-    setting("--warmup", 0, "epochs of KL warm-up", type=_natural, metavar="E")
-    setting(
-        "--binarize",
-        None,
-        "how grey levels become black and white (default: dynamic for grey levels under bernoulli)",
-        choices=["dynamic", "fixed", "threshold", "none"],
-    )
-    setting(
-        "--dequantize",
-        None,
-        "give grey levels in [0, 1] a density: their number, 256 for bytes",
-        type=_count,
-        metavar="LEVELS",
-    )
-    length = group.add_mutually_exclusive_group()
-    length.add_argument(
-        "--epochs", type=_count, default=argparse.SUPPRESS, metavar="N", help="passes over the data (default: 20)"
-    )
-    length.add_argument(
-        "--steps", type=_count, default=argparse.SUPPRESS, metavar="N", help="steps of one batch each, instead of epochs"
-    )
-    setting("--batch-size", 100, "rows per step (factor_analysis: all)", type=_count, metavar="N")
-    setting("--learning-rate", 1e-3, "of Adam", type=_positive, metavar="RATE")
-    setting(
-        "--schedule",
-        "constant",
-        "of the learning rate: constant; cosine, to 0 at the end; plateau:E, halved after E epochs without a better bound; "
-        "iwae, 10^(-i/7) for 3^i epochs, or iwae:S, S times as short",
-        metavar="NAME",
-    )
-    setting(
-        "--average",
-        None,
-        "evaluate and keep a running average of the weights: ema:0.999 over steps, swa:E over epochs from the E-th on",
-        metavar="NAME",
-    )
-    setting("--clip", None, "shorten a gradient whose norm is larger", type=_positive, metavar="NORM")
-    setting(
-        "--on-nonfinite",
-        "stop",
-        "after a loss or gradient that is NaN or infinite: stop; skip the step; or rollback, to the start of the epoch with "
-        "half of the learning rate",
-        choices=["stop", "skip", "rollback"],
-    )
-    setting(
-        "--patience",
-        None,
-        "early stopping: end after N epochs without a better bound on rows held out from training; keep the best weights",
-        type=_count,
-        metavar="N",
-    )
-    setting("--validation-fraction", 0.1, "share of the training rows held out for it", type=_positive, metavar="F")
-    setting("--seed", 0, "everything random follows from it", type=_seed, metavar="N", dest="random_state")
-    setting("--device", "cpu", "where the training runs", choices=["cpu", "cuda"])
+    train.add_argument("--model", metavar="NAME", help=f"{', '.join(estimators())}: see gvae models (default: vae)")
+    train.epilog = "The settings above are those of one model; for another's: gvae train --model NAME --help"
+    train.set_defaults(estimator=estimator, tables=tables or {})
+    if estimator is not None and estimator.name != "vae":
+        train.whose = f" --model {estimator.name}"
+    flags.add_settings(train, list(estimators().values()) if estimator is None else [estimator])
 
     evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
@@ -276,10 +176,18 @@ def _parser() -> argparse.ArgumentParser:
 
     sample = command("sample", _sample, "Draw from a trained model: the observation model's means at draws of the prior.")
     sample.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
-    sample.add_argument("--out", default="samples.png", metavar="FILE", help=".png (a sheet of images) or .npy; must be new")
+    sample.add_argument(
+        "--out",
+        default="samples.png",
+        metavar="FILE",
+        help=".png (a sheet of images), .npy, or .npz for several views; must be new",
+    )
     sample.add_argument("-n", type=_count, default=100, metavar="N", help="how many")
     sample.add_argument("--draw", action="store_true", help="draw x itself instead of showing means")
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws")
+
+    listed = command("models", _models, "List the models: their names, what they read, what they are.")
+    listed.add_argument("--json", action="store_true", help="print JSON")
 
     runs = command("runs", _runs, "List run folders: how far they are, what they were trained on, their last bound.")
     runs.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="where they lie, or one run (default: here)")
@@ -288,13 +196,16 @@ def _parser() -> argparse.ArgumentParser:
     warmup = command("warmup", _warmup, "Compile every kernel in both precisions into the cache, for all later processes.")
     warmup.add_argument("--json", action="store_true", help="print JSON")
 
+    completion = command("completion", _completion, "Print a script that completes gvae's words in a shell.")
+    completion.add_argument("shell", choices=["bash", "zsh"], help='as in: eval "$(gvae completion bash)"')
+
     doctor = command("doctor", _doctor, "Versions, threads, the BLAS and its kernel type, CUDA or why not.")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def _data_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    what = "digits, mnist, binarized_mnist, omniglot, frey_faces, or a .npy, .npz, .csv or idx file"
+    what = "digits, mnist, binarized_mnist, omniglot, frey_faces, or a .npy, .npz (of scipy.sparse too), .csv or idx file"
     parser.add_argument("data", metavar="DATA", nargs="?", help=f"{what} (default: {default})")
     parser.add_argument("--data-dir", metavar="FOLDER", help="where named data sets lie (or GVAE_DATA_DIR)")
 
@@ -359,42 +270,47 @@ def _demo(options: argparse.Namespace) -> None:
 @_on_one_blas_thread
 def _train(options: argparse.Namespace) -> None:
     from gvae import data, training
-    from gvae.estimator import VAE, data_support
     from gvae.runtime import compile as compiling
+    from gvae.settings import native
 
-    run = options.out if options.resume is None else options.resume
-    given = {name: value for name, value in vars(options).items() if name in VAE().get_params()}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    if len(given.get("latent", ())) == 1:
-        given["latent"] = given["latent"][0]
-    if options.resume is None:
-        if options.data is None:
+    run, estimator = (options.out if options.resume is None else options.resume), options.estimator
+    given = {name: native(value) for name, value in vars(options).items() if name in estimator().get_params()}
+    if "epochs" in given and "steps" in given:
+        raise ConfigError("argument --steps: not allowed with argument --epochs")
+    from_file = options.tables.get("data", {})
+    begun: dict[str, Any] = dict(flags.DEFAULTS)
+    notes: dict[str, Any] = {"data": from_file.get("source"), "data_dir": from_file.get("dir")}
+    if options.resume is not None:
+        if options.config is not None:
+            raise ConfigError("argument --config: not allowed with argument --resume, whose settings are those of the run")
+        begun, notes = _begun(run, estimator)
+    else:
+        if options.data is None and notes["data"] is None:
             raise ConfigError("name the data to train on: gvae train DATA --out RUN; see gvae train --help")
         training.check_free(run)
-        begun: dict[str, Any] = {"random_state": 0}
-        notes: dict[str, Any] = {}
-    else:
-        begun, notes = _begun(run)
-    if "steps" in given and given["steps"] != begun.get("steps") and options.resume:
-        raise ConfigError(f"{run} was begun with another length; only --epochs can be raised")
-    model = VAE(**begun | given | {"verbose": not options.quiet})
+        begun |= flags.settings_of(options.config, options.tables.get("settings", {}), estimator)
+    if "steps" in given and options.resume is None:
+        begun.pop("epochs", None)
+    if "epochs" in given and options.resume is None:
+        begun.pop("steps", None)
+    model = estimator(**begun | given | {"verbose": not options.quiet})
     cold = compiling.is_cold()
     if not options.quiet and cold:
         print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
     with compiling.asked(cold):
         source, data_dir = _source(options, run, notes)
         dataset = data.load(source, data_dir=data_dir)
-        support = data_support(model.observation, model.binarize, dataset.train.shape[1])
-        for split, rows in (("training", dataset.train), ("test", dataset.test)):
-            data.check_support(rows, support, f"{dataset.name}, {split} rows")
+        columns = _columns(dataset, estimator, model.get_params())
         source = source if source in data.dataset_names() else _absolute(source)
         folder = None if data_dir is None else _absolute(data_dir)
         notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
-        validation = dataset.test if model.patience is None else None  # early stopping must not look at the test rows
+        train, test, weight = columns
+        # early stopping must not look at the test rows
+        validation = None if model.holds_out else test if len(test) > 1 else test[0]
         settings = {"run": run, "resume": options.resume is not None, "save_every": options.save_every, "notes": notes}
         with _Interruptible() as interrupted:
             try:
-                model.fit(dataset.train, validation=validation, stop=interrupted, **settings)
+                model.fit(*train, sample_weight=weight, validation=validation, stop=interrupted, **settings)
             except StoppedError as stopped:
                 raise _Signalled(interrupted.number, f"{stopped}; {_how_to_resume(run)}") from None
             except KeyboardInterrupt:
@@ -404,32 +320,60 @@ def _train(options: argparse.Namespace) -> None:
         _summarize(run, model)
 
 
-def _begun(run: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tuple, tuple, Any]:
+    """(training columns, test columns, weights of the training rows or None) that the estimator's model reads."""
+    from gvae import data
+    from gvae.estimator import data_support
+
+    kinds = estimator.model.columns
+    observation = settings.get("observation", "auto")
+    if kinds["x"] == "matrix" and isinstance(observation, str) and not hasattr(dataset.train, "tocsr"):
+        support = data_support(observation, settings.get("binarize"), dataset.train.shape[1])
+        for split, rows in (("training", dataset.train), ("test", dataset.test)):
+            data.check_support(rows, support, f"{dataset.name}, {split} rows")
+    shape = dataset.image_shape
+
+    def images(x: Any) -> Any:
+        return x if shape is None else x.reshape(-1, *shape)
+
+    weight = dataset.columns["weight"][0] if "weight" in dataset.columns else None
+    if "y" not in kinds:
+        return (images(dataset.train),), (images(dataset.test),), weight
+    if "y" not in dataset.columns:
+        what = "labels" if kinds["y"] == "labels" else "second view"
+        raise DataError(f"{dataset.name} has no {what}, which model {estimator.name} reads: a .npz file has it as train_y")
+    train, test = dataset.columns["y"]
+    return (images(dataset.train), train), (images(dataset.test), test), weight
+
+
+def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """(settings, notes) of a run folder, as far as they are settings at all; `fit` compares them with the checkpoint's."""
     from gvae import training
-    from gvae.estimator import VAE
+    from gvae.settings import native
 
     config = training.read_config(run)
     settings, notes = config.get("settings"), config.get("notes")
-    if config.get("model") != "vae" or not isinstance(settings, dict) or not isinstance(notes, dict):
-        raise RunError(f"{run}: its config.json is not that of a VAE")
-    if unknown := settings.keys() - VAE().get_params().keys():
+    if not isinstance(settings, dict) or not isinstance(notes, dict):
+        raise RunError(f"{run}: its config.json is not that of a run of gvae train")
+    if config.get("model") != estimator.name:
+        raise RunError(f"{run} was begun with model {config.get('model')!r:.80}, not {estimator.name!r}")
+    if unknown := settings.keys() - estimator().get_params().keys():
         raise RunError(f"{run}: its config.json has the unknown setting {sorted(unknown)[0]!r}")
-    return settings, notes
+    return {name: native(value) for name, value in settings.items()}, notes
 
 
 def _summarize(run: str, model: Any) -> None:
     if not model.history_:  # continued when nothing was left to do, and its log is lost
         print(f"{run}: nothing left to train")
         return
-    last, held_out = model.history_[-1], "test" if model.patience is None else "validation"
+    last, held_out = model.history_[-1], "validation" if model.holds_out else "test"
     bounds = [(last.get("train_bound"), "train"), (last.get("validation_bound"), held_out)]
     shown = ", ".join(f"{bound:.2f} ({which})" for bound, which in bounds if bound is not None)
     seconds = sum(row.get("seconds", 0) for row in model.history_)
     print(f"{run}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; bound {shown} nats per row")
     if not model.model_.has_closed_kl:
         print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: by sampling")
-    if model.patience is not None:
+    if model.holds_out:
         best = max(model.history_, key=lambda row: row.get("validation_bound", -math.inf))
         print(f"kept: the weights of epoch {best['epoch']}, the best on the validation rows")
     if model.events_:
@@ -493,24 +437,26 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.rows is not None:
         _check_new(options.rows)
     model = estimator.load(options.folder)
-    if hasattr(model.model_, "caution"):
+    if model.model_.caution:
         print(f"gvae evaluate: {model.model_.caution}", file=sys.stderr)
     source, data_dir = _source(options, options.folder, model.notes_)
     dataset = data.load(source, data_dir=data_dir)
-    rows = dataset.test if options.split == "test" else dataset.train
+    part = 1 if options.split == "test" else 0
+    rows, further = (dataset.train, dataset.test)[part], {name: c[part] for name, c in dataset.columns.items()}
     where = f"{dataset.name}, {options.split} rows"
     if rows.shape[1] != model.n_features_in_:
         raise DataError(f"{where}: {rows.shape[1]} columns, but the model was trained on {model.n_features_in_}")
-    data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
+    if not hasattr(rows, "tocsr"):
+        data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
     names = ("samples", "seed", "memory", "first", "chains", "temperatures")
     folder = Path(options.folder)
     partial = folder / "evaluation.partial" if folder.is_dir() else None
     settings = {name: getattr(options, name) for name in names} | {"measures": options.measures or ()}
     try:
-        result = model.evaluate(rows, **settings, progress=sys.stderr.isatty(), partial=partial)
+        result = model.evaluate(rows, further.get("y"), **settings, progress=sys.stderr.isatty(), partial=partial)
     except KeyboardInterrupt:
         kept = partial is not None and partial.exists()
-        raise KeyboardInterrupt("; the same command goes on from here" if kept else "") from None
+        raise KeyboardInterrupt("; the same command continues from here" if kept else "") from None
     if options.rows is not None:
         table = zip(*(getattr(result, name).tolist() for name in COLUMNS), strict=True)
         lines = [",".join(("row", *COLUMNS)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]
@@ -520,7 +466,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(about | {"binarize": model.binarize_} | _finite(result.summary()), indent=2))
         return
     drawn = ", binarized by one random draw" if model.binarize_ in ("dynamic", "fixed") else ""
-    print(f"{dataset.name}, {options.split}: {len(rows)} rows{drawn}; nats per row")
+    print(f"{dataset.name}, {options.split}: {rows.shape[0]} rows{drawn}; nats per row")
     print(evaluation.table(result))
 
 
@@ -540,21 +486,30 @@ def _sample(options: argparse.Namespace) -> None:
     from gvae import estimator, plots
 
     out = Path(options.out)
-    if out.suffix not in (".png", ".npy"):
-        raise ConfigError(f"{out}: expected a name that ends in .png or .npy")
+    if out.suffix not in (".png", ".npy", ".npz"):
+        raise ConfigError(f"{out}: expected a name that ends in .png, .npy or .npz")
     _check_new(out)
     model = estimator.load(options.folder)
     shape = _image_shape(model)
     count = f"{options.n} sample{'s' if options.n > 1 else ''}"
-    if out.suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, model.sample(options.n, seed=options.seed, draw=options.draw))
+    views = list(model.model.views)
+    if out.suffix == ".npy" and len(views) > 1:
+        raise ConfigError(
+            f"{options.folder} has the views {', '.join(views)}: write a .npz file, which keeps each by its name"
+        )
+    if out.suffix != ".png":
+        drawn, buffer = model.sample(options.n, seed=options.seed, draw=options.draw), io.BytesIO()
+        if out.suffix == ".npy":
+            np.save(buffer, drawn)
+        else:
+            np.savez(buffer, **(drawn if isinstance(drawn, dict) else {views[0]: drawn}))
         _write_new(out, buffer.getvalue())
     elif shape is None:
         raise ConfigError(f"{options.folder} was not trained on images: write a .npy file instead")
     else:
         plots.check_sheet(options.n, shape)
-        plots.samples(out, {count: model.sample(options.n, seed=options.seed, draw=options.draw)}, shape)
+        drawn = model.sample(options.n, seed=options.seed, draw=options.draw)
+        plots.samples(out, {count: drawn["x"] if isinstance(drawn, dict) else drawn}, shape)
     print(f"{out}: {count}")
 
 
@@ -585,12 +540,41 @@ def _runs(options: argparse.Namespace) -> None:
             return f"step {show(run.get('step'))}/{show(run['steps'])}"
         return f"{show(run.get('epoch'))}/{show(run.get('epochs'))}"
 
-    columns = ("state", "bound", "data", "posterior", "objective")
+    columns = ("state", "bound", "data", "model", "posterior", "objective")
     table: list[tuple[str, ...]] = [("run", "epoch", *columns)]
     table += [(Path(r["run"]).name or r["run"], progress(r), *(show(r.get(name)) for name in columns)) for r in found]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _models(options: argparse.Namespace) -> None:
+    from gvae.estimator import estimators
+
+    found = [
+        {
+            "model": name,
+            "estimator": f"gvae.{cls.__name__}",
+            "reads": ", ".join(f"{column}: {kind}" for column, kind in cls.model.columns.items()),
+            "what": " ".join((cls.__doc__ or "").split("\n\n")[0].split()).split(". ")[0].rstrip("."),
+        }
+        for name, cls in estimators().items()
+    ]
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    table = [tuple(found[0]), *(tuple(row.values()) for row in found)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)][:-1]
+    for *cells, what in table:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), what]))
+
+
+def _completion(options: argparse.Namespace) -> None:
+    try:
+        import shtab
+    except ImportError as error:
+        raise DependencyError("completion needs shtab: pip install 'gvae[completion]'") from error
+    print(shtab.complete(_parser(), shell=options.shell))
 
 
 def _warmup(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What tests of runs share: a small run, how to stop it, and all that it ends with."""
+"""What tests of runs share: the models, a small run, how to stop it, and all that it ends with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ import json
 
 import numpy as np
 
+import gvae
+from gvae import objectives
 from gvae.training import load_checkpoint
 
 X = np.random.default_rng(0).random((40, 6)).astype(np.float32)
-SETTINGS = {"latent": 2, "hidden": (5,), "epochs": 3, "batch_size": 16, "random_state": 1}  # 3 steps an epoch
+SETTINGS = {"observation": "bernoulli", "latent": 2, "hidden": (5,), "epochs": 3, "batch_size": 16, "random_state": 1}
+# that is 3 steps an epoch
+
+# by name, those that read rows of numbers alone
+MODELS = {name: cls.model for name, cls in gvae.estimators().items() if cls.model.columns == {"x": "matrix"}}
+
+
+def small(name):
+    """(settings, objective, rows of a batch or None for all) of a small model of 12 columns and 4 codes."""
+    fixed = gvae.estimators()[name].fixed
+    hidden = {"hidden": (8,)} if hasattr(MODELS[name].Settings, "hidden") else {}
+    return hidden, objectives.parse(fixed.get("objective", "elbo")), fixed.get("batch_size", 20)
 
 
 def after(n):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_cases import MODELS, small
 
 from gvae import cli, demo, models, objectives, optim, random
 from gvae.autodiff import value_of
@@ -25,16 +26,13 @@ from gvae.runtime import device, limits, pool
 from gvae.training import Trainer
 
 ROWS = np.random.default_rng(0).random((20, 12), np.float32)
-NAMES = [name for name in models.MODELS if name not in ("nlfa", "factor_analysis")]  # rows, or a step, of their own
+NAMES = [name for name in MODELS if name not in ("nlfa", "factor_analysis")]  # rows, or a step, of their own
 POSTERIORS = ["diagonal", "chain", "band:2", "grid:2x2", "extended_grid:2x2", "ar1", "full", "lowrank:2"]
 
 
 def trainer_of(name, objective="elbo", optimizer="adam", **settings):
-    kind = models.MODELS[name]
-    settings = {"hidden": (8,)} | kind.defaults | settings
-    settings.pop("batch_size", None)
-    objective = objectives.parse(settings.pop("objective", objective))
-    model = kind(12, (5, 3) if name == "hierarchical" else 4, n_rows=20, **settings)
+    settings, objective = small(name)[0] | settings, objectives.parse(objective)
+    model = MODELS[name](12, (5, 3) if name == "hierarchical" else 4, n_rows=20, **settings)
     return Trainer(model, objective=objective, samples=2, optimizer=optimizer, n_rows=20, seed=1)
 
 

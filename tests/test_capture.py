@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from cases import CASES
 from hypothesis import given
+from run_cases import MODELS, small
 from strategies import seeds, sizes
 
 import gvae
@@ -384,15 +385,13 @@ def steps(trainer, rows=20, n=7):
     return [trainer.step(table.batch(chosen, random.key(i))) for i, chosen in enumerate(index)]
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_steps_of_every_model(name):
     """By launches from the third on, with the bits of Python."""
-    kind = models.MODELS[name]
-    settings = {"hidden": (8,)} | kind.defaults
-    rows, objective = settings.pop("batch_size", 20), objectives.parse(settings.pop("objective", "elbo"))
+    settings, objective, rows = small(name)
     runs = []
     for programs in (True, False):
-        model = kind(12, (5, 3) if name == "hierarchical" else 4, n_rows=70, **settings)
+        model = MODELS[name](12, (5, 3) if name == "hierarchical" else 4, n_rows=70, **settings)
         trainer = Trainer(model, objective=objective, samples=2, n_rows=70, seed=1, programs=programs)
         runs.append((steps(trainer, rows), trainer.parameters.flat.tobytes()))
         if name in ("nlfa", "factor_analysis"):  # they have rows of their own, or a step of their own

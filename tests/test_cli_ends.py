@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from command_line import ROWS, TRAIN, command, environment
+from command_line import CHOSEN, ROWS, TRAIN, command, environment
 
 import gvae
 from gvae import data, training
@@ -76,7 +76,7 @@ def test_control_c_before_the_first_step_leaves_nothing(gvae_, here, monkeypatch
 
     np.save("rows.npy", ROWS)
     monkeypatch.setattr(Trainer, "step", interrupted)
-    assert gvae_(*TRAIN) == (130, "", "gvae train: interrupted; nothing was kept\n")
+    assert gvae_(*TRAIN, "--epochs", "20") == (130, CHOSEN, "gvae train: interrupted; nothing was kept\n")
     assert [p.name for p in here.iterdir()] == ["rows.npy"]
 
 
@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_is_one_line(gvae_, here, monkeypatch):
 
     np.save("rows.npy", ROWS)
     monkeypatch.setattr(training.RunFolder, "log", full)
-    assert gvae_(*TRAIN) == (2, "", "gvae train: run/log.jsonl: No space left on device\n")
+    assert gvae_(*TRAIN, "--epochs", "20") == (2, CHOSEN, "gvae train: run/log.jsonl: No space left on device\n")
 
 
 def test_a_full_disk_is_one_line(refused, run, here, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_full_disk_is_one_line(refused, run, here, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     np.save("rows.npy", ROWS)
-    refused(TRAIN, "No space left on device")
+    refused([*TRAIN, "--epochs", "20"], "No space left on device")
     refused(["evaluate", run, "--samples", "1", "--rows", "rows.csv"], "rows.csv", "No space left on device")
     refused(["sample", run, "--out", "s.npy"], "s.npy", "No space left on device")
     refused(["sample", run, "--out", "s.png"], "s.png", "No space left on device")

@@ -14,8 +14,10 @@ import scipy.sparse
 import test_awkward as awkward
 from cases import CASES
 from emulator import cupy_emulated
+from run_cases import MODELS, small
 from strategies import Sizes
 
+import gvae
 from gvae import VAE, data, families, models, nn, objectives, ops, optim, random, training
 from gvae.autodiff import gradient, vjp
 from gvae.errors import ConfigError, DeviceError, GvaeError, NonFiniteError, NotPositiveDefiniteError, ShapeError
@@ -287,17 +289,16 @@ def test_training_steps_of_other_roles(anywhere, posterior, observation):
     np.testing.assert_allclose(there[0], here[0], rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", list(models.MODELS))
+@pytest.mark.parametrize("name", MODELS)
 def test_every_registered_model_trains_on_a_device(anywhere, name):
-    """Steps, validation and rows inferred: as on the CPU, by the defaults that the name has in gvae.VAE."""
+    """Steps, validation and rows inferred: as on the CPU, with what is fixed for the model of the name."""
     bounds = []
     for place in ("cpu", "cuda"):
-        settings = {"hidden": (8,)} | models.MODELS[name].defaults
-        batch_size, objective = settings.pop("batch_size", 20) or len(X), objectives.parse(settings.pop("objective", "elbo"))
-        model = models.MODELS[name](12, 4, n_rows=60, **settings)
+        settings, objective, batch_size = small(name)
+        model = MODELS[name](12, 4, n_rows=60, **settings)
         trainer = training.Trainer(model, seed=1, objective=objective, device=place, n_rows=60)
         table = data.Table(X).to(place)
-        steps = [trainer.step(batch) for _ in range(2) for batch in table.batches(random.key(5), batch_size)]
+        steps = [trainer.step(batch) for _ in range(2) for batch in table.batches(random.key(5), batch_size or len(X))]
         bounds.append([*(float(step["bound"]) for step in steps), trainer.validate(table)["bound"]])
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-4)
 
@@ -310,10 +311,9 @@ def test_a_step_stays_on_the_device(cupy, posterior):
     assert counts.launches > 5
 
 
-@pytest.mark.parametrize("name", [name for name in models.MODELS if name != "factor_analysis"])  # EM is done on the host
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "factor_analysis"])  # EM is done on the host
 def test_a_step_of_every_model_stays_on_the_device(cupy, name):
-    settings = {"hidden": (8,)} | models.MODELS[name].defaults
-    trainer = training.Trainer(models.MODELS[name](12, 4, n_rows=60, **settings), seed=1, device="cuda", n_rows=60)
+    trainer = training.Trainer(MODELS[name](12, 4, n_rows=60, **small(name)[0]), seed=1, device="cuda", n_rows=60)
     for i, batch in enumerate(data.Table(X).to("cuda").batches(random.key(5), 20)):
         with cupy_emulated.counted() as counts:
             trainer.step(batch)
@@ -425,7 +425,7 @@ def test_a_bound_that_is_not_finite(cupy):
         training.train(trainer.model, data.Table(X), epochs=3, batch_size=20, trainer=trainer)
 
 
-@pytest.mark.parametrize("name", list(models.MODELS))
+@pytest.mark.parametrize("name", MODELS)
 def test_the_estimator(anywhere, name):
     settings = {
         "latent": 4,
@@ -435,8 +435,10 @@ def test_the_estimator(anywhere, name):
         "epochs": 2,
         "random_state": 1,
     }
-    settings |= {"model": name} | models.MODELS[name].defaults
-    here, there = (VAE(**settings, device=device).fit(X, validation=X[:10]) for device in ("cpu", "cuda"))
+    make = gvae.estimators()[name]
+    own = {"posterior": "full"} if name == "factor_analysis" else {"observation": "bernoulli"} if name == "vae" else {}
+    settings = {name: value for name, value in (settings | own).items() if name in make().get_params()}
+    here, there = (make(**settings, device=device).fit(X, validation=X[:10]) for device in ("cpu", "cuda"))
     assert all(type(value) is np.ndarray for value in there.parameters_.values())
     np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-2, atol=1e-4)
     np.testing.assert_allclose(there.history_[-1]["train_bound"], here.history_[-1]["train_bound"], rtol=1e-4)

@@ -850,7 +850,8 @@ def test_a_module_is_built_once_per_precision(cupy, monkeypatch):
     for _ in range(3):
         for dtype in FLOATS:
             gpu("optim").adam(*(cupy.ones(5, dtype) for _ in range(4)), 0.1, 0.9, 1, 0.5, 0, 5)
-    assert built == [("adam<float>",), ("adam<double>",)]
+    kernels = ("adam", "adamw", "sgd", "momentum")
+    assert built == [tuple(f"{kernel}<{kind}>" for kernel in kernels) for kind in ("float", "double")]
 
 
 def test_threads_launch_side_by_side(cupy):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import reference as ref
+from sklearn.base import clone
 from sklearn.decomposition import FactorAnalysis as ScikitLearns
 
 import gvae
@@ -205,12 +206,13 @@ def test_wider_families_miss_less():
 
 def test_nlfa_goes_on_where_it_stopped(tmp_path):
     """Bit for bit, rows and their optimiser included; its validation is of other rows than it trains on."""
-    settings = {"model": "nlfa", "latent": 2, "hidden": (6,), "posterior": "diagonal", "epochs": 3, "random_state": 1}
-    straight = gvae.VAE(**settings).fit(X[:300], validation=X[300:])
+    model = gvae.NonlinearFactorAnalysis(latent=2, hidden=(6,), epochs=3, random_state=1)
+    given = {"validation": X[300:], "run": tmp_path / "run"}
+    straight = clone(model).fit(X[:300], validation=X[300:])
     asked = iter(range(100))
     with pytest.raises(StoppedError):
-        gvae.VAE(**settings).fit(X[:300], validation=X[300:], run=tmp_path / "run", stop=lambda: next(asked) == 4)
-    resumed = gvae.VAE(**settings).fit(X[:300], validation=X[300:], run=tmp_path / "run", resume=True)
+        model.fit(X[:300], **given, stop=lambda: next(asked) == 4)
+    resumed = clone(model).fit(X[:300], **given, resume=True)
     np.testing.assert_array_equal(resumed.parameters_.flat, straight.parameters_.flat)
     assert resumed.history_[-1]["validation_bound"] == straight.history_[-1]["validation_bound"]
     loaded = gvae.load(tmp_path / "run")
@@ -226,16 +228,20 @@ def test_rows_that_are_not_finite_are_named_within_an_e_step():
         trainer.step(Table(bad).batch(np.arange(20), random.key(0)))
     assert caught.value.rows == [7]
     assert (trainer.rows["encoder.raw"].steps == 0).all()
-    for wrong in ({"row_steps": -1}, {"row_steps": 1.5}, {"row_rate": 0}):
-        with pytest.raises(ConfigError, match="row_steps is"):
-            NonlinearFactorAnalysis(D, k, **wrong)
+    for name, value, expected in (
+        ("row_steps", -1, "a whole number of at least 0"),
+        ("row_steps", 1.5, "a whole number of at least 0"),
+        ("row_rate", 0, "a positive number"),
+    ):
+        with pytest.raises(ConfigError, match=f"{name} is {value}, expected {expected}"):
+            NonlinearFactorAnalysis(D, k, **{name: value})
 
 
 def test_exact_em_by_name(fitted):
     """As a model that trains: the reported bounds are log p(x) of all rows, they never fall, and end where `fit` ends; rows
     are scored without error by a single draw."""
     settings = {"latent": k, "epochs": 300, "dtype": "float64", "random_state": 0, "standardize": False}
-    model = gvae.VAE(model="factor_analysis", **settings).fit(X)
+    model = gvae.FactorAnalysis(**settings).fit(X)
     bounds = [row["train_bound"] for row in model.history_]
     assert (np.diff(bounds) > -1e-12).all()
     assert bounds[-1] == pytest.approx(fitted.history[-1], abs=1e-3)
@@ -252,13 +258,13 @@ def test_exact_em_by_name(fitted):
 
 def test_data_beyond_the_families_range_are_named():
     with np.errstate(invalid="ignore"), pytest.raises(DataError, match=r"outside \(1e-3, 1e3\): scale the data"):
-        gvae.VAE(model="factor_analysis", latent=2, epochs=5, random_state=0, standardize=False).fit(X * 1e5)
+        gvae.FactorAnalysis(latent=2, epochs=5, random_state=0, standardize=False).fit(X * 1e5)
 
 
 def test_the_linear_vae_climbs_to_it(fitted):
     """By gradients, from `gvae train --model linear`: within 0.1 nats of EM's optimum."""
-    model = gvae.VAE(model="linear", latent=k, posterior="full", observation="gaussian", dtype="float64",
-                     epochs=150, learning_rate=2e-2, random_state=0).fit(X)  # fmt: skip
+    settings = {"latent": k, "epochs": 150, "learning_rate": 2e-2, "dtype": "float64", "random_state": 0}
+    model = gvae.LinearVAE(**settings).fit(X)  # whose posterior is full, and its observation gaussian
     assert model.model_.decoder.network.sizes == (k, D)
     score = model.score_samples(X, samples=50).mean()
     assert fitted.history[-1] - 0.1 < score < fitted.history[-1] + 0.02

@@ -27,7 +27,7 @@ from gvae.training import Checkpoint, RunFolder, encode, load_checkpoint
 from gvae.training.checkpoint import decode
 
 ROOT = Path(gvae.__file__).parents[1]
-FILES = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl"]
+FILES = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "run.toml"]
 
 
 def python(*arguments, **settings):
@@ -178,7 +178,8 @@ import numpy as np
 import gvae, gvae.plots, safetensors.numpy
 from gvae import blas, cli
 from gvae.runtime import compile as compiling
-model = gvae.VAE(latent=2, hidden=(5,), epochs=1, batch_size=16, random_state=1).fit(np.load(sys.argv[1]))  # loads it all
+model = gvae.VAE(observation="bernoulli", latent=2, hidden=(5,), epochs=1, batch_size=16, random_state=1)
+model.fit(np.load(sys.argv[1]))  # loads it all
 model.sample(2), model.score(np.load(sys.argv[1])), blas.libraries()
 compiling.is_cold = lambda: False  # the folder of compiled kernels may be the superuser's
 if os.getuid() == 0:

@@ -9,6 +9,7 @@ import weakref
 import numpy as np
 import pytest
 from emulator import cupy_emulated
+from run_cases import MODELS, small
 
 from gvae import data, models, objectives, optim, random, training
 from gvae.errors import DeviceError, StoppedError
@@ -82,15 +83,14 @@ def test_a_graph_has_the_bits_of_steps_in_python(anywhere, case):
 def test_every_registered_model_trains_with_graphs(anywhere):
     """What can be captured is, what cannot says why; either way the numbers are those without."""
     fed = {}
-    for name, kind in models.MODELS.items():
+    for name, kind in MODELS.items():
         flats = []
         for programs in (True, False):
-            settings = {"hidden": (8,)} | kind.defaults
-            batch_size, objective = settings.pop("batch_size", 20) or 60, settings.pop("objective", "elbo")
+            settings, objective, batch_size = small(name)
             model = kind(12, (5, 3) if name == "hierarchical" else 4, n_rows=60, **settings)
-            given = {"objective": objectives.parse(objective), "device": "cuda", "n_rows": 60, "programs": programs}
+            given = {"objective": objective, "device": "cuda", "n_rows": 60, "programs": programs}
             trainer = training.Trainer(model, seed=1, **given)
-            training.train(model, data.Table(X), epochs=2, batch_size=batch_size, trainer=trainer)
+            training.train(model, data.Table(X), epochs=2, batch_size=batch_size or 60, trainer=trainer)
             flats.append(device.to_host(trainer.parameters.flat))
             fed.setdefault(name, trainer.graph and trainer.graph.why_not)  # of the first, with programs
         np.testing.assert_array_equal(*flats)

@@ -25,7 +25,7 @@ def binary(rows=200, seed=0):
 
 
 def small(**settings):
-    return models.Hierarchical(N_DATA, (6, 3), hidden=((16,), (8,)), dtype=np.float64, **settings)
+    return models.Hierarchical(N_DATA, (6, 3), hidden=((16,), (8,)), activation="tanh", dtype=np.float64, **settings)
 
 
 def linear(seed=0):
@@ -114,9 +114,9 @@ def test_structure_in_one_layer_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"latent": ()}, "latent is empty"),
+        ({"latent": ()}, r"latent is \(\), expected a whole number of at least 1, or one for each layer"),
         ({"latent": (6,)}, "hidden has 2 entries, expected one for each of 1"),
-        ({"posterior": ["chain"]}, "posterior has 1 entries, expected one for each of 2"),
+        ({"posterior": ["chain"] * 3}, "posterior has 3 entries, expected one for each of 2"),
         ({"between": ["chain", "chain"]}, "between has 2 entries, expected one for each of 1"),
         ({"posterior": "grid:2x2"}, "grid:2x2 has 2 x 2 = 4 variables, expected 6"),
     ],
@@ -140,14 +140,14 @@ def test_draws_from_the_model_have_its_covariance():
     W2 = params["decoder1.0.weight"][:, :3].T
     of_z = W2 @ W2.T + np.eye(3)
     spread = np.sqrt((np.outer(np.diag(of_z), np.diag(of_z)) + of_z**2) / n)
-    assert (np.abs(np.cov(model.sample_prior(params, random.key(5), n).T) - of_z) < 5 * spread).all()
+    assert (np.abs(np.cov(model.sample_prior(params, random.key(5), n)["z1"].T) - of_z) < 5 * spread).all()
 
 
 def test_by_name(tmp_path):
-    settings = {"model": "hierarchical", "latent": (5, 3), "posterior": "diagonal", "hidden": (16,), "prior": "mixture:2"}
+    settings = {"latent": (5, 3), "posterior": "diagonal", "hidden": (16,), "prior": "mixture:2"}
     x = binary()
-    model = gvae.VAE(**settings, objective="iwae", samples=4, gradient="dreg", epochs=40, batch_size=50, learning_rate=1e-2,
-                     random_state=0).fit(x)  # fmt: skip
+    training = {"objective": "iwae", "samples": 4, "gradient": "dreg", "epochs": 40, "batch_size": 50, "learning_rate": 1e-2}
+    model = gvae.HierarchicalVAE(**settings, **training, random_state=0).fit(x)
     assert model.history_[-1]["train_bound"] > model.history_[0]["train_bound"] + 1.5
     assert [encoder.network.sizes for encoder in model.model_.encoders] == [(12, 16, 10), (5, 16, 6)]
     assert model.transform(x[:7]).shape == (7, 5)
@@ -157,7 +157,9 @@ def test_by_name(tmp_path):
     assert again.get_params()["latent"] == (5, 3)
     np.testing.assert_array_equal(again.score_samples(x[:5]), model.score_samples(x[:5]))
     assert models.Hierarchical(4, 3, "chain", hidden=(5,)).has_closed_kl
+    alone = models.Hierarchical(4, (3, 2), ["chain"], hidden=(5,))  # a list of one, as from the shell, is for all layers
+    assert [str(family) for family in alone.posteriors] == ["chain", "chain"]
     assert not model.model_.has_closed_kl
     for wrong in ((), (5, 0), (5, "x"), [5, True]):
         with pytest.raises(ConfigError, match="latent is"):
-            gvae.VAE(model="hierarchical", latent=wrong).fit(x)
+            gvae.HierarchicalVAE(latent=wrong).fit(x)

@@ -80,7 +80,8 @@ def test_a_prior_is_sampled_and_reports_its_estimator():
         model = models.VAE(N_DATA, 4, "chain", prior=prior, hidden=(8,))
         assert model.has_closed_kl is closed
         params = model.init(random.key(0))
-        z = model.sample_prior(params, random.key(1), 20_000)
+        (z,) = (drawn := model.sample_prior(params, random.key(1), 20_000)).values()
+        assert list(drawn) == list(model.codes)
         assert (z.shape, z.dtype) == ((20_000, 4), np.float32)
         p = Diagonal(4)(np.zeros(8)) if prior is None else model.prior(params["prior.raw"])
         np.testing.assert_allclose(np.cov(z.T), p.covariance(), atol=0.12)  # variances up to 4: error 0.04

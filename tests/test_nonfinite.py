@@ -321,7 +321,7 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path):
 def test_early_stopping_needs_rows():
     from gvae.errors import DataError
 
-    with pytest.raises(DataError, match="too few to hold out 1"):
+    with pytest.raises(DataError, match=r"X has 1 rows: too few \(n_samples = 1\) to hold out 1 from training"):
         gaussian(patience=1).fit(X[:1])
     with pytest.raises(ConfigError, match="patience needs validation rows"):
         train(models.VAE(6, 2), Table(X), epochs=1, patience=1)

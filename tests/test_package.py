@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[1]
 MOVED = ("ahead", "capture", "dispatch", "memory", "threads", "warmup")  # old names of parts of the runtime
 # Arrows go down only: a module may import from its own line's right-hand side and below.
 LAYERS = [
-    {"cli", "demo", "doctor", "plots", "estimator", "__main__", "_moved"},
+    {"cli", "flags", "demo", "doctor", "plots", "estimator", "__main__", "_moved"},
     {"models"},
+    {"settings"},
     {"training", "evaluation", "data"},
     {"objectives"},
     {"bounds"},
@@ -38,7 +39,7 @@ LAYERS = [
     {"graphs", "checks", "texts", "blas"},
     {"runtime", *MOVED},
     {"kernels"},
-    {"errors", "structures"},
+    {"errors", "structures", "earlier"},
 ]
 # Besides: the tape ends by importing the modules that attach Var's operators; doctor tells where compiled kernels lie.
 EXCEPTIONS = {("autodiff", "ops"), ("runtime", "kernels"), ("doctor", "kernels")}
@@ -143,7 +144,7 @@ def test_numba_and_cupy_are_imported_in_their_places_only():
             relative
         )
         assert not tops & {"cupy", "cupyx"} or relative.startswith("kernels/cuda/") or relative == "doctor.py", relative
-        assert "sklearn" not in tops or relative in ("data/loaders.py", "estimator.py"), relative
+        assert "sklearn" not in tops or relative in ("data/loaders.py", "estimator/protocol.py"), relative
 
 
 def test_other_frameworks_are_imported_in_interop_only_and_interop_by_nobody():
@@ -176,6 +177,20 @@ def test_no_module_but_ops_and_families_knows_a_family():
         constants = (n.value for n in nodes if isinstance(n, ast.Constant))
         words |= {c for c in constants if isinstance(c, str)}  # a docstring is one long word, and never a name
         assert not words & names, name
+
+
+def test_what_estimators_share_knows_no_model():
+    """Nor do training, evaluation and the objectives: they use the protocol of models only."""
+    classes = {name for cls in gvae.estimators().values() for name in (cls.__name__, cls.model.__name__)}
+    for name, path in modules():
+        shared = name in ("training", "evaluation", "objectives", "settings", "data")
+        if shared or (name == "estimator" and path.name not in ("__init__.py", "classes.py")):
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            words = {n.id for n in nodes if isinstance(n, ast.Name)}
+            words |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+            texts = {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            assert not words & classes, path
+            assert not texts & gvae.estimators().keys(), path
 
 
 @pytest.mark.exclusive

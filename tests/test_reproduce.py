@@ -64,7 +64,8 @@ def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, cap
     """Three epochs on digits: interrupted within the second one it continues to the same parameters; the record holds, and
     does not once it is altered."""
     tables = scripts["tables"]
-    settings = {"posterior": "chain", "latent": 4, "hidden": (8,), "epochs": 3, "schedule": "cosine", "random_state": 1}
+    settings = {"posterior": "chain", "observation": "bernoulli", "latent": 4, "hidden": (8,), "epochs": 3}
+    settings |= {"schedule": "cosine", "random_state": 1}
     row = tables.Row("small-1", settings, (-1.0, None))
     monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
     table = tables.Table("toy", "A toy", "digits", (row,))

@@ -151,16 +151,21 @@ def test_state_and_rows_are_part_of_a_run(tmp_path, policy):
     assert {"state/level", "rows/rows.shift/values", "rows/rows.shift/steps"} <= set(names)
 
 
-def test_epochs_may_be_more(tmp_path):
-    VAE(**SETTINGS | {"epochs": 5}).fit(X, run=tmp_path / "whole")
-    VAE(**SETTINGS).fit(X, run=tmp_path / "run")
+@pytest.mark.parametrize("length", [({}, {"epochs": 5}), ({"steps": 9}, {"steps": 15})], ids=["epochs", "steps"])
+def test_the_length_may_be_more(tmp_path, length):
+    first, more = (SETTINGS | settings for settings in length)
+    VAE(**more).fit(X, run=tmp_path / "whole")
+    VAE(**first).fit(X, run=tmp_path / "run")
     with pytest.raises(StoppedError):
-        VAE(**SETTINGS | {"epochs": 5}).fit(X, run=tmp_path / "run", resume=True, stop=after(1))
-    VAE(**SETTINGS | {"epochs": 5}).fit(X, run=tmp_path / "run", resume=True)
+        VAE(**more).fit(X, run=tmp_path / "run", resume=True, stop=after(1))
+    VAE(**more).fit(X, run=tmp_path / "run", resume=True)
     same(tmp_path / "run", tmp_path / "whole")
-    assert (tmp_path / "run" / "config.json").read_bytes() == (tmp_path / "whole" / "config.json").read_bytes()
-    model = VAE(**SETTINGS | {"epochs": 5}).fit(X, run=tmp_path / "run", resume=True)  # nothing is left to do
+    for name in ("config.json", "run.toml"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    model = VAE(**more).fit(X, run=tmp_path / "run", resume=True)  # nothing is left to do
     assert [row["epoch"] for row in model.history_] == [1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match="it can be extended, not shortened"):
+        VAE(**first).fit(X, run=tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +247,7 @@ def test_the_command_takes_all_from_the_run(tmp_path, monkeypatch, capsys):
         (["--hidden", "5"], "was begun with hidden [5, 4], not [5]"),
         (["--seed", "0"], "was begun with random_state 5, not 0"),
         (["--epochs", "2"], "extended, not shortened"),
-        (["--steps", "7"], "only --epochs can be raised"),
+        (["--steps", "7"], "was begun with steps None, not 7"),
         (["other.npy"], "not the rows that run was begun with"),
         (["missing.npy"], "missing.npy: no such file"),
         (["--resume", ""], "is not a run folder"),
@@ -272,11 +277,12 @@ def test_a_run_of_format_1_loads_and_goes_on(tmp_path):
     shutil.copytree(DATA / "format-1", tmp_path / "run")
     loaded = gvae.load(tmp_path / "run")
     assert [row["epoch"] for row in loaded.history_] == [1, 2, 3]
+    assert (loaded.observation, loaded.observation_, loaded.binarize_) == ("auto", "bernoulli", "dynamic")  # of then
     assert (loaded.schedule, loaded.average, loaded.on_nonfinite, loaded.warmup) == ("constant", None, "stop", 4)
     np.testing.assert_array_equal(gvae.load(DATA / "format-1-saved.safetensors").parameters_.flat, loaded.parameters_.flat)
     resumed = VAE(**FORMAT_1, epochs=5).fit(rows, validation=rows[:10], run=tmp_path / "run", resume=True)
     np.testing.assert_allclose(resumed.parameters_.flat, np.load(DATA / "format-1-after-5-epochs.npy"), rtol=1e-4, atol=1e-6)
-    whole = VAE(**FORMAT_1, **THEN, epochs=5).fit(rows, validation=rows[:10])
+    whole = VAE(**FORMAT_1, **THEN, observation="bernoulli", epochs=5).fit(rows, validation=rows[:10])
     np.testing.assert_allclose(resumed.parameters_.flat, whole.parameters_.flat, rtol=1e-4, atol=1e-6)
     assert [row["epoch"] for row in resumed.history_] == [1, 2, 3, 4, 5]
     np.testing.assert_array_equal(gvae.load(tmp_path / "run").parameters_.flat, resumed.parameters_.flat)
@@ -298,7 +304,9 @@ def test_loggers(tmp_path, caplog, capsys):
     caplog.set_level(logging.DEBUG, logger="gvae")
     VAE(**SETTINGS).fit(X, run=tmp_path / "run")
     records = [(r.name, r.levelname) for r in caplog.records]
-    assert records == [("gvae.training.loop", "INFO"), ("gvae.training.runs", "DEBUG")] * 3
+    each_epoch = [("gvae.training.loop", "INFO"), ("gvae.training.runs", "DEBUG")]
+    assert records == [("gvae.estimator", "INFO"), *each_epoch * 3]
+    assert caplog.records[0].getMessage() == "fit: observation bernoulli, dynamic binarization"
     assert capsys.readouterr() == ("", "")
 
 
@@ -345,12 +353,13 @@ def test_a_table_of_runs(tmp_path, monkeypatch, capsys):
         found = {run["run"]: run for run in json.loads(capsys.readouterr().out)}
     assert err == ""
     heading, *lines = out.splitlines()
-    assert heading.split() == ["run", "epoch", "state", "bound", "data", "posterior", "objective"]
+    assert heading.split() == ["run", "epoch", "state", "bound", "data", "model", "posterior", "objective"]
     assert len(lines) == len(found) == 8
     for line, (name, run) in zip(lines, found.items(), strict=True):
         assert line.startswith(name)
         assert run["state"] == ("finished" if name in ("d by steps", "h of format 1") else name[2:])
         assert run["state"] in line
+        assert (run["model"], " vae " in line) == ("vae", True)
         if name in last and name[0] not in "ef":
             bound = last[name].get("validation_bound", last[name]["train_bound"])
             assert run["bound"] == bound

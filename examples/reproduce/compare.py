@@ -1,4 +1,4 @@
-"""One setting of gvae.VAE varied, all else equal: held-out ELBO and log p(x), mean and spread over seeds.
+"""One setting varied, or the model, all else equal: held-out ELBO and log p(x), mean and spread over seeds.
 
     python examples/reproduce/compare.py digits --vary posterior diagonal ar1 chain
     python examples/reproduce/compare.py digits --vary activation tanh sigmoid relu leaky_relu softplus elu
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import gvae
-from gvae import data, models, random
+from gvae import data, random
 
 
 def reconstruction(model: gvae.VAE, x: np.ndarray) -> tuple[float, float, float]:
@@ -71,7 +71,8 @@ def main() -> None:
     dataset = data.load(options.data, data_dir=options.data_dir)
     setting, *values = options.vary
     train, test = dataset.train[: options.rows], dataset.test[:2000]
-    common = {"latent": options.latent, "hidden": options.hidden, "posterior": "diagonal"}
+    common = {"latent": options.latent, "hidden": options.hidden, "posterior": "diagonal", "observation": "bernoulli"}
+    gaussian = {"factor_analysis": ("posterior", "observation"), "nlfa": ("observation",)}  # what they are by themselves
     fixed: dict[str, Any] = {name: parsed(name, text) for name, text in (pair.split("=", 1) for pair in options.set)}
     print(f"{dataset.name}, {len(train)} + {len(test)} rows, {options.epochs} epochs, seeds {options.seeds}: nats per row")
     print(f"{setting:<18}{'ELBO':>18}{'log p(x)':>18}{'rec. at mean':>16}{'rec. of a draw':>16}{'squared error':>16}")
@@ -81,9 +82,11 @@ def main() -> None:
         for seed in options.seeds:
             started = time.perf_counter()
             chosen = fixed | {setting: parsed(setting, value)}
-            own = models.MODELS[chosen.get("model", "vae")].defaults  # linear models have no hidden layers, say
-            chosen = {name: x for name, x in common.items() if name not in own} | chosen
-            model = gvae.VAE(**chosen, epochs=options.epochs, random_state=seed).fit(train)
+            name = chosen.pop("model", "vae")
+            make = gvae.estimators()[name]
+            known = make().get_params().keys() - {*gaussian.get(name, ())}  # linear models have no hidden layers
+            chosen = {name: x for name, x in common.items() if name in known} | chosen
+            model = make(**chosen, epochs=options.epochs, random_state=seed).fit(train)
             summary = model.evaluate(test, samples=200).summary()
             at_mean, of_draw, error = reconstruction(model, test)
             rows.append((summary["elbo"], summary["log_likelihood"], at_mean, of_draw, error))

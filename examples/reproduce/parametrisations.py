@@ -114,8 +114,8 @@ SMALL = {"model": "linear", "observation": "gaussian", "learning_rate": 5e-3}
 SETTINGS: dict[str, dict[str, Any]] = {  # a data set, its models' settings, and the candidates, which role they take
     "series": SMALL | {"latent": 12},
     "factors": SMALL | {"latent": 3},
-    "digits": {"latent": 16, "hidden": (200,)},
-    "mnist": {"latent": 16, "hidden": (200, 200)},
+    "digits": {"latent": 16, "observation": "bernoulli", "hidden": (200,)},
+    "mnist": {"latent": 16, "observation": "bernoulli", "hidden": (200, 200)},
     "frey_faces": {"latent": 16, "hidden": (200,), "dequantize": 256, "posterior": "diagonal"},
 }
 CANDIDATES = {
@@ -158,7 +158,7 @@ def main() -> None:
                 bounds = []
                 for seed in options.seeds:
                     settings = SETTINGS[name] | {role: candidate, "epochs": max(epochs), "random_state": seed}
-                    model = gvae.VAE(**settings).fit(train, validation=test)
+                    model = gvae.estimators()[settings.pop("model", "vae")](**settings).fit(train, validation=test)
                     bounds.append([model.history_[epoch - 1]["validation_bound"] for epoch in epochs])
                     if options.out is not None:
                         line = {"data": name, role: candidate, "seed": seed} | dict(zip(epochs, bounds[-1], strict=True))

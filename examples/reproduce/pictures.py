@@ -29,15 +29,16 @@ ROWS, EPOCHS, SEED = 20_000, 10, 1
 Images = dict[str, np.ndarray]
 
 
-def fitted(x: np.ndarray, test: np.ndarray, samples: int = 100, **settings: Any) -> gvae.VAE:
-    """A trained model; its settings and held-out bounds are printed."""
+def fitted(x: np.ndarray, test: np.ndarray, samples: int = 100, model: str = "vae", **settings: Any) -> Any:
+    """A trained estimator of a model, by name; its settings and held-out bounds are printed."""
     started = time.perf_counter()
-    model = gvae.VAE(**{"epochs": EPOCHS, "random_state": SEED} | settings).fit(x)
+    common = {"observation": "bernoulli", "epochs": EPOCHS, "random_state": SEED}
+    made = gvae.estimators()[model](**common | settings).fit(x)
     seconds = time.perf_counter() - started
-    summary = model.evaluate(test, samples=samples).summary()
-    named = " ".join(f"{name}={value}" for name, value in settings.items())
+    summary = made.evaluate(test, samples=samples).summary()
+    named = " ".join([model, *(f"{name}={value}" for name, value in settings.items())])
     print(f"{named}\n    ELBO {summary['elbo']:.2f}, log p(x) {summary['log_likelihood']:.2f}; {seconds:.0f} s", flush=True)
-    return model
+    return made
 
 
 def mnist(data_dir: str | None) -> tuple[data.Dataset, np.ndarray, np.ndarray]:
@@ -96,7 +97,7 @@ def denoising(out: Path, data_dir: str | None) -> None:
 
 def layers(out: Path, data_dir: str | None) -> None:
     dataset, train, test = mnist(data_dir)
-    settings = {"model": "hierarchical", "latent": (50, 10), "posterior": "diagonal", "learning_rate": 3e-3}
+    settings = {"model": "hierarchical", "latent": (50, 10), "learning_rate": 3e-3}
     fitted(train, test, **settings)
     model = fitted(train, test, **settings, warmup=5)
     top, params = model.model_.prior_of(model.parameters_), model.parameters_

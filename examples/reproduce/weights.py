@@ -28,12 +28,12 @@ def ignoring_z(train: np.ndarray, test: np.ndarray) -> float:
     return float((test * np.log(p) + (1 - test) * np.log(1 - p)).sum(axis=1).mean())
 
 
-def spread(model: gvae.VAE, images: np.ndarray, draws: int = 100) -> dict[str, np.ndarray]:
+def spread(model: gvae.BayesianVAE, images: np.ndarray, draws: int = 100) -> dict[str, np.ndarray]:
     """Predictions at the posterior's mean code under `draws` draws of the weights."""
     bayes, params = model.model_, model.parameters_
     z = np.broadcast_to(bayes.encoder(params, images).mean, (draws, len(images), bayes.posterior.n))
     batch = data.Batch({"x": images}, np.arange(len(images)))
-    p = bayes.decode(params, z, bayes.noise(random.key(5), batch, draws)).mean
+    p = bayes.decode(params, model.state_, {"z": z}, bayes.noise(random.key(5), batch, draws))["x"].mean
     return {"images": images, "mean": p.mean(axis=0), "standard deviation": p.std(axis=0)}
 
 
@@ -52,9 +52,9 @@ def main() -> None:
     print(f"a decoder that ignores z: {ignoring_z(train, test):.2f} nats per test image")
     for name in options.models:
         started = time.perf_counter()
-        model = gvae.VAE(
-            model=name, latent=16, posterior="diagonal", hidden=(100,), epochs=options.epochs, random_state=options.seed
-        ).fit(train)
+        settings = {"latent": 16, "posterior": "diagonal", "observation": "bernoulli", "hidden": (100,)}
+        make = gvae.estimators()[name]
+        model = make(**settings, epochs=options.epochs, random_state=options.seed).fit(train)
         first, last = model.history_[0], model.history_[-1]
         summary = model.evaluate(test, samples=100).summary()
         row = {"model": name, "rows": len(train), "epochs": options.epochs, "seed": options.seed}

@@ -5,6 +5,7 @@ from gvae.data.dataset import Dataset
 from gvae.data.kinds import kind
 from gvae.data.loaders import dataset_names, load
 from gvae.data.presentation import BINARIZATIONS, Presentation
+from gvae.data.sparse import as_csr
 from gvae.data.standardization import Standardization
 from gvae.data.table import Batch, Table
 
@@ -15,6 +16,7 @@ __all__ = [
     "Presentation",
     "Standardization",
     "Table",
+    "as_csr",
     "check_finite",
     "check_support",
     "check_weight",

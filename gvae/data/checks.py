@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from gvae.runtime.device import to_host
 __all__ = ["check_finite", "check_support", "check_weight", "column_names", "real"]
 
 
-def check_finite(x: Any, name: str = "data", names: Sequence[str] | None = None) -> None:
+def check_finite(x: Any, name: str = "data", names: Any = None) -> None:
     """Raise DataError if x, an array (N, ...) or CSR (N, D), holds a NaN or infinity.
 
     The message begins with `name` and has the first row and column (from 0) and the count; where `names` (D of them) are
@@ -29,7 +28,7 @@ def check_finite(x: Any, name: str = "data", names: Sequence[str] | None = None)
     _refuse(~np.isfinite(values), x, f"{name}: NaN or infinite values", names)
 
 
-def check_support(x: Any, support: Support, name: str = "data", names: Sequence[str] | None = None) -> None:
+def check_support(x: Any, support: Support, name: str = "data", names: Any = None) -> None:
     """Raise DataError if x, an array (N, ...) or CSR (N, D), leaves the support of an observation model's distribution.
 
     The message has the first row and column (from 0, or by `names`), the value there and the count. A NaN is outside. Of CSR
@@ -102,7 +101,7 @@ def real(x: Any, where: str) -> Any:
     return x
 
 
-def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Sequence[str] | None, missing: int = 0) -> None:
+def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Any, missing: int = 0) -> None:
     """Raise for the entries of x where bad is true; of CSR, bad is about what is stored, and `missing` zeros are bad too."""
     first = int(bad.argmax()) if bad.size else 0  # in C order, whatever the memory layout
     if is_csr(x):

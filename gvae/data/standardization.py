@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +32,20 @@ class Standardization:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, *, levels: int | None = None, one_scale: bool = False, name: str = "x") -> Standardization:
+    def of(
+        cls, x: np.ndarray, *, levels: int | None = None, one_scale: bool = False, weight: Any = None, name: str = "x"
+    ) -> Standardization:
         """Mean and standard deviation of each column of rows x (N, D); the scale of a constant column is 1.
 
         levels    : x are L grey levels in [0, 1] that are dequantized before they are standardized: see Table
         one_scale : the same scale for all columns, the root of their mean variance
+        weight    : (N,), how much each row counts; None: all alike
         Raises DataError, about `name`, where a column is too large for its deviation to be a number.
         """
         first = x[0].astype(np.float64)  # sums of differences to it do not cancel, and are 0 in a constant column
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = sum((block - first).sum(axis=0) for block in _blocks(x)) / len(x)
-            square = sum(np.square(block - first - mean).sum(axis=0) for block in _blocks(x)) / len(x)
+            mean = _mean(x, weight, lambda block: block - first)
+            square = _mean(x, weight, lambda block: np.square(block - first - mean))
         bad = np.flatnonzero(~np.isfinite(first + mean) | ~np.isfinite(square))
         if len(bad):
             row = int(np.abs(x[:, bad[0]]).argmax())
@@ -89,6 +92,17 @@ class Standardization:
     def inverse(self, x: Any) -> np.ndarray:
         """Standardized values (..., D) in raw units, in float64: float32 may not tell them apart."""
         return self.location + self.scale * np.asarray(x, np.float64)
+
+
+def _mean(x: np.ndarray, weight: Any, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The mean over rows of what is computed of each."""
+    if weight is None:
+        return sum(of(block).sum(axis=0) for block in _blocks(x)) / len(x)
+    w, total, start = np.asarray(weight, np.float64), np.zeros(x.shape[1]), 0
+    for block in _blocks(x):
+        total += w[start : start + len(block)] @ of(block)
+        start += len(block)
+    return total / w.sum()
 
 
 def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:

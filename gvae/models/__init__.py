@@ -1,13 +1,13 @@
-"""Models, one file per system of the papers. Each follows the model protocol and nothing else:
+"""Models, one file per system of the papers, each with the dataclass of its settings. A model follows the protocol
+`gvae.models.base.Model`, by which training, evaluation, estimators and the command line use it, and nothing else:
 
+    columns, views, codes                                 what it reads, what of that it explains, its codes
     init(key) -> params                                   dict of named arrays; the name up to the first dot is the group
     noise(key, batch, samples=1) -> dict of arrays        all randomness of one evaluation, drawn ahead
-    terms(params, state, batch, noise, step=None)         -> Terms, see gvae.objectives. `step` is the number of a training
-                                                          step, and None where rows are scored: in validation, evaluation
-                                                          and the inference of per-datum parameters. Then dropout and
-                                                          corruption are off, running statistics take the place of the
-                                                          batch's, no row pays for the weights, and the state that the
-                                                          Terms carry is ignored
+    terms(params, state, batch, noise, step=None) -> Terms    see gvae.objectives; step: None where rows are scored
+    code(params, state, batch) -> dict of distributions   q(code | x), by code
+    decode(params, state, z, noise=None) -> dict of distributions     p(view | codes z), by view
+    sample_prior(params, key, n) -> dict of arrays        n draws of the codes
 
     optionally
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
@@ -16,7 +16,7 @@
     row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of
                                                           all (0); their learning rate, in learning rates (1)
     update(params, batch) -> dict of arrays               the parameters after a step of the model's own, not a gradient's
-    caution                                               text to be said where figures of the model are reported
+    predict(params, state, batch, noise) -> array         p(y | x) of classifiers: probabilities (B, classes)
     pure = True                                           terms depends on its arguments only and has no other effect, so
                                                           that a step can be captured, and launched without calling it; a
                                                           subclass with terms of its own has to say so itself
@@ -28,9 +28,11 @@
 
 `params` maps names to plain arrays (evaluation) or Vars (training); a model cannot tell the difference. `batch` has the
 columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.
+Which estimator stands for which model: gvae.estimators().
 """
 
 from gvae.models.autoencoder import Autoencoder
+from gvae.models.base import Base, Model
 from gvae.models.denoising import Denoising
 from gvae.models.factor_analysis import FactorAnalysis, FactorAnalysisEM, LinearVAE
 from gvae.models.hierarchical import Hierarchical
@@ -38,28 +40,17 @@ from gvae.models.nlfa import NonlinearFactorAnalysis
 from gvae.models.vae import VAE
 from gvae.models.weights import MAP, Bayes
 
-MODELS: dict[str, type[VAE] | type[Hierarchical]] = {  # what `gvae train --model` and gvae.VAE(model=) know
-    "vae": VAE,
-    "map": MAP,
-    "bayes": Bayes,
-    "denoising": Denoising,
-    "autoencoder": Autoencoder,
-    "linear": LinearVAE,
-    "factor_analysis": FactorAnalysisEM,
-    "nlfa": NonlinearFactorAnalysis,
-    "hierarchical": Hierarchical,
-}
-
 __all__ = [
     "MAP",
-    "MODELS",
     "VAE",
     "Autoencoder",
+    "Base",
     "Bayes",
     "Denoising",
     "FactorAnalysis",
     "FactorAnalysisEM",
     "Hierarchical",
     "LinearVAE",
+    "Model",
     "NonlinearFactorAnalysis",
 ]

@@ -23,6 +23,6 @@ class Autoencoder(VAE):
     pure = True
     caution = "an autoencoder's reconstruction term bounds nothing: what stands for the ELBO and for log p(x) is neither"
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> Terms:
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         z = self.encoder(params, batch.x).mean[None]
         return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Penalty(device.zeros(len(batch), self.dtype, z))])

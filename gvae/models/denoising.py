@@ -13,39 +13,43 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random
+from gvae import random, settings
 from gvae.autodiff import primitive
-from gvae.errors import ConfigError
+from gvae.models import vae
 from gvae.models.vae import VAE
 from gvae.ops import elementwise
+from gvae.settings import Choice, Number, Numbers, Whole, setting
 
 __all__ = ["Denoising"]
 
-CORRUPTIONS = ("masking", "gaussian")
+
+@settings.group("model")
+class Settings(vae.Settings):
+    """Those of a denoising VAE."""
+
+    corruption: str = setting(
+        default="masking",
+        help="masking: each input is 0 with probability nu; gaussian: noise of standard deviation nu is added",
+        kind=Choice("masking", "gaussian"),
+    )
+    levels: tuple[float, float] = setting(
+        default=(0.5, 0.1),
+        help="nu at the first step, and from step anneal on; linear in between",
+        kind=Numbers(Number(most=1, zero=True), 2),
+    )
+    anneal: int = setting(default=5000, help="steps over which nu goes from its first level to its last", kind=Whole())
 
 
 class Denoising(VAE):
-    """corruption : "masking" (each input is 0 with probability nu) or "gaussian" (standard deviation nu is added)
+    """A VAE whose encoder sees corrupted rows in training, and rows as they are where they are scored. Settings: see
+    gvae.DenoisingVAE."""
 
-    levels : nu at the first step and from step `anneal` on, linear in between      other settings: VAE's
-    """
-
+    Settings = Settings
     pure = True
 
-    def __init__(
-        self,
-        *args: Any,
-        corruption: str = "masking",
-        levels: tuple[float, float] = (0.5, 0.1),
-        anneal: int = 5000,
-        **settings: Any,
-    ):
-        super().__init__(*args, **settings)
-        if corruption not in CORRUPTIONS:
-            raise ConfigError(f"unknown corruption {corruption!r}; known are {', '.join(CORRUPTIONS)}")
-        if any(not 0 <= level <= 1 for level in levels) or anneal < 1:
-            raise ConfigError(f"Denoising: levels are {levels!r}, anneal {anneal!r}; expected levels in [0, 1], anneal >= 1")
-        self.corruption, self.levels, self.anneal = corruption, levels, anneal
+    def build(self, settings):
+        super().build(settings)
+        self.corruption, self.levels, self.anneal = settings.corruption, settings.levels, settings.anneal
 
     def level(self, step: Any) -> Any:
         """nu at a step."""

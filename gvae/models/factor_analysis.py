@@ -15,16 +15,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gvae import families, random
+from gvae import families, random, settings
 from gvae.checks import check_shapes
 from gvae.distributions import DenseGaussian
 from gvae.errors import ConfigError, DataError
-from gvae.families import LOG_SCALE
+from gvae.families import LOG_SCALE, Family
 from gvae.families.gaussians import unbounded
+from gvae.models import vae
 from gvae.models.vae import VAE
 from gvae.ops import elementwise
 from gvae.ops.banded import LOG_2PI
 from gvae.runtime import device
+from gvae.settings import Families, fields, restated, setting
 
 __all__ = ["FactorAnalysis", "FactorAnalysisEM", "LinearVAE"]
 
@@ -145,41 +147,53 @@ class FactorAnalysis:
         }
 
 
+@settings.group("model")
+class Settings(settings.Settings):
+    """Those of a linear VAE."""
+
+    latent: int = restated(vae.Settings, "latent", default=16, kw_only=False)
+    posterior: str | Family = restated(vae.Settings, "posterior", default="full", kw_only=False)
+    observation: str | Family = restated(vae.Settings, "observation", default="gaussian", kw_only=False)
+    prior: str | Family | None = restated(vae.Settings, "prior", default=None)
+    start: str = restated(vae.Settings, "start", default="calm")
+
+
 class LinearVAE(VAE):
     """A VAE without hidden layers: with a Gaussian observation it is factor analysis by gradients, with the exact posterior
-    where its family is "full". Settings as VAE's; ConfigError for hidden layers."""
+    where its family is "full". Settings: see gvae.LinearVAE."""
 
-    defaults: ClassVar[Mapping[str, Any]] = {"hidden": ()}
+    Settings: ClassVar[Any] = Settings
 
-    def __init__(self, n_inputs, latent=16, posterior="full", observation="gaussian", hidden=(), *args, **settings):
-        for name, widths in (("hidden", hidden), ("decoder_hidden", settings.get("decoder_hidden") or ())):
-            if len(widths):
-                raise ConfigError(f"{type(self).__name__}: {name} is {tuple(widths)}, expected none: the model is linear")
-        super().__init__(n_inputs, latent, posterior, observation, (), *args, **settings)
+    def build(self, settings):
+        chosen = {f.name: getattr(settings, f.name) for f in fields(type(settings))}
+        super().build(vae.Settings(**chosen, hidden=()))
+
+    @classmethod
+    def layers(cls, settings, sizes):
+        return [(sizes["x"], settings.latent), (settings.latent, sizes["x"])]
+
+
+@settings.group("model")
+class ExactSettings(settings.Settings):
+    """Those of factor analysis."""
+
+    latent: int = restated(vae.Settings, "latent", default=16, kw_only=False)
+    posterior: str | Family = setting(
+        default="full",
+        help="family of p(z|x), which is exact; full:absolute is how older files write it",
+        kind=Families("full", "full:absolute"),
+    )
+    observation: str | Family = setting(default="gaussian", help="family of p(x|z)", kind=Families("gaussian"))
 
 
 class FactorAnalysisEM(LinearVAE):
     """Factor analysis whose training step is an iteration of exact EM on all rows, without gradients.
 
     Its encoder is the exact posterior of its decoder after every step, so that each draw of estimator A is log p(x), and the
-    bounds that training reports are exact. psi is kept from falling below 1e-5. Settings as VAE's; ConfigError for another
-    observation, posterior or prior than "gaussian", "full" and None.
+    bounds that training reports are exact. psi is kept from falling below 1e-5. Settings: see gvae.FactorAnalysis.
     """
 
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **LinearVAE.defaults,
-        "posterior": "full",
-        "observation": "gaussian",
-        "objective": "elbo_a",
-        "batch_size": None,
-    }
-
-    def __init__(self, *args, **settings):
-        super().__init__(*args, **settings)
-        given = {"posterior": self.posterior, "observation": self.observation, "prior": self.prior}
-        for (name, family), expected in zip(given.items(), ("full", "gaussian", None), strict=True):
-            if (None if family is None else str(family).removesuffix(":absolute")) != expected:
-                raise ConfigError(f"FactorAnalysisEM: {name} is {family}, expected {expected}; a linear VAE takes others")
+    Settings: ClassVar[Any] = ExactSettings
 
     def init(self, key):
         return self._with_encoder(_decoder(super().init(key)))
@@ -188,10 +202,12 @@ class FactorAnalysisEM(LinearVAE):
         x = np.asarray(device.to_host(batch.x), np.float64)
         if len(x) != self.n_rows:
             raise ConfigError(f"FactorAnalysisEM: a batch of {len(x)} rows, expected all {self.n_rows}: EM takes no part")
-        b = x.mean(axis=0)  # the best one, whatever W and psi
+        weight = None if batch.weight is None else np.asarray(device.to_host(batch.weight), np.float64)
+        b = np.average(x, axis=0, weights=weight)  # the best one, whatever W and psi
         e = x - b
+        S = e.T @ e / len(x) if weight is None else (e * weight[:, None]).T @ e / weight.sum()
         model = _decoder({name: device.to_host(value) for name, value in params.items()})
-        moved = self._with_encoder(replace(model, b=b).step(e.T @ e / len(x), FLOOR))
+        moved = self._with_encoder(replace(model, b=b).step(S, FLOOR))
         return {name: device.beside(value, batch.x) for name, value in moved.items()}
 
     def _with_encoder(self, model: FactorAnalysis) -> dict[str, np.ndarray]:

@@ -9,58 +9,73 @@ Source: Burda, Grosse and Salakhutdinov (2016), section 3 (two layers of diagona
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from gvae import families, random
+from gvae import families, random, settings
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
+from gvae.models import vae
+from gvae.models.base import Base
+from gvae.models.parts import known_observation, network_widths
 from gvae.objectives import Layer, Terms
+from gvae.settings import Families, Layers, Maybe, Widths, restated, setting
 
 __all__ = ["Hierarchical"]
 
 
-class Hierarchical:
-    """n_inputs    : variables of x
-    latent         : variables of z_1 .. z_L, from the data upwards
-    hidden         : widths of each encoder's hidden layers, the same for all or one sequence a layer
-    decoder_hidden : those of the decoders; None: each mirrors its encoder
-    posterior      : families of q(z_l | .): one for all, or one a layer
-    between        : families of p(z_l | z_(l+1)): one for all, or one for each l < L
-    prior          : None for the standard p(z_L), else a family whose parameters are learned
-    n_rows         : as in VAE, and of no use here
-    start          : as in VAE
-    """
+@settings.group("model")
+class Settings(settings.Settings):
+    """Those of a hierarchy of codes."""
 
+    latent: int | tuple[int, ...] = setting(
+        default=(100, 50), help="variables of each layer, from the data upwards", kind=Layers(), kw_only=False
+    )
+    posterior: str | Family = setting(
+        default="diagonal",
+        help="family of q(z_l | .), one for all layers or one for each: diagonal, chain, band:3, ...",
+        kind=Families(several=True),
+        kw_only=False,
+    )
+    observation: str | Family = restated(vae.Settings, "observation", default="auto", kw_only=False)
+    hidden: tuple[Any, ...] = setting(
+        default=(200, 200),
+        help="widths of each encoder's hidden layers: flat for all layers, or nested, one for each",
+        kind=Widths(nested=True),
+        kw_only=False,
+    )
+    activation: str = restated(vae.Settings, "activation", default="elu", kw_only=False)
+    prior: str | Family | None = restated(vae.Settings, "prior", default=None)
+    decoder_hidden: tuple[Any, ...] | None = setting(
+        default=None, help="those of the decoders; None: each mirrors its encoder", kind=Maybe(Widths(nested=True))
+    )
+    between: Any = setting(
+        default="diagonal",
+        help="family of p(z_l | z_(l+1)), one for all or one for each but the last layer",
+        kind=Families(several=True),
+    )
+    start: str = restated(vae.Settings, "start", default="calm")
+
+
+class Hierarchical(Base):
+    """Layers of codes. Settings: see gvae.HierarchicalVAE."""
+
+    Settings = Settings
     pure = True
-    defaults: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(
-        self,
-        n_inputs: int,
-        latent: int | Sequence[int] = (100, 50),
-        posterior: str | Family | Sequence[str | Family] = "diagonal",
-        observation: str | Family = "bernoulli",
-        hidden: Sequence[int] | Sequence[Sequence[int]] = ((200, 200), (100, 100)),
-        activation: str = "tanh",
-        prior: str | Family | None = None,
-        dtype: Any = np.float32,
-        n_rows: int = 0,
-        decoder_hidden: Sequence[int] | Sequence[Sequence[int]] | None = None,
-        between: str | Family | Sequence[str | Family] = "diagonal",
-        start: str = "calm",
-    ):
-        self.dtype, self.n_rows = np.dtype(dtype), n_rows
-        latents = [latent] if isinstance(latent, (int, np.integer)) else list(latent)
+    def build(self, settings):
+        n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
+        latents = list(settings.latent) if isinstance(settings.latent, tuple) else [settings.latent]
+        posterior, prior = settings.posterior, settings.prior
         L = len(latents)
-        if not L:
-            raise ConfigError("Hierarchical: latent is empty, expected at least one layer")
-        widths = _each("hidden", hidden, L)
-        mirrored = [tuple(w)[::-1] for w in widths] if decoder_hidden is None else _each("decoder_hidden", decoder_hidden, L)
-        emitted = [families.parse(observation, n_inputs)]
-        emitted += [families.parse(family, n) for family, n in zip(_each("between", between, L - 1), latents, strict=False)]
+        widths = _each("hidden", settings.hidden, L)
+        down = settings.decoder_hidden
+        mirrored = [tuple(w)[::-1] for w in widths] if down is None else _each("decoder_hidden", down, L)
+        between = zip(_each("between", settings.between, L - 1), latents, strict=False)
+        emitted = [families.parse(known_observation(settings.observation), n_inputs)]
+        emitted += [families.parse(family, n) for family, n in between]
         self.posteriors = [families.parse(f, n) for f, n in zip(_each("posterior", posterior, L), latents, strict=True)]
         self.prior = None if prior is None else families.parse(prior, latents[-1])
         self.encoders = [
@@ -73,6 +88,16 @@ class Hierarchical:
         ]
         # what is next to the data: codes are those of z_1
         self.encoder, self.decoder, self.posterior = self.encoders[0], self.decoders[0], self.posteriors[0]
+
+    @classmethod
+    def layers(cls, settings, sizes):
+        latent = settings.latent
+        return network_widths(settings, latent if isinstance(latent, (list, tuple)) else [latent], sizes["x"])
+
+    @property
+    def codes(self) -> Mapping[str, int]:
+        """Those next to the data."""
+        return {"z1": self.posterior.n}
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
         params: dict[str, np.ndarray] = {}
@@ -90,14 +115,14 @@ class Hierarchical:
         last = self.posteriors[-1]
         return last(np.zeros(last.n_params, self.dtype)).standard
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> Any:
+    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
         """n draws of z_1, (n, latent[0]), from the top down."""
         p = self.prior_of(params)
         z = p.sample(p.noise(random.fold_in(key, 0), (n,)))
         for i in reversed(range(1, len(self.decoders))):
             p = self.decoders[i](params, z)
             z = p.sample(p.noise(random.fold_in(key, i)))
-        return z
+        return {"z1": z}
 
     @property
     def has_closed_kl(self) -> bool:
@@ -113,7 +138,19 @@ class Hierarchical:
             for i, family in enumerate(self.posteriors)
         }
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> Terms:
+    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+        """q(z_1 | x), and q(z_(l+1) | z_l) at the mean of the layer below."""
+        found: dict[str, Distribution] = {}
+        below = batch.x
+        for i, encoder in enumerate(self.encoders):
+            found[f"z{i + 1}"] = encoder(params, below)
+            below = found[f"z{i + 1}"].mean
+        return found
+
+    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+        return {"x": self.decoder(params, z["z1"])}
+
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         z: list[Any] = [batch.x]  # z[l] is z_l, and z_0 is x
         q = []
         for i, encoder in enumerate(self.encoders):

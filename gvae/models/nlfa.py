@@ -8,43 +8,41 @@ encoder costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import numpy as np
 
-from gvae.errors import ConfigError
+from gvae import settings
 from gvae.families import Family
+from gvae.models import vae
 from gvae.models.vae import VAE
+from gvae.settings import Number, Whole, restated, setting
 
 __all__ = ["NonlinearFactorAnalysis"]
 
 
+@settings.group("model")
+class Settings(vae.Settings):
+    """Those of non-linear factor analysis. `hidden` are the decoder's widths, mirrored."""
+
+    posterior: str | Family = restated(vae.Settings, "posterior", default="diagonal", kw_only=False)
+    observation: str | Family = restated(vae.Settings, "observation", default="gaussian", kw_only=False)
+    row_steps: int = setting(default=5, help="gradient steps of an E step", kind=Whole(0))
+    row_rate: float = setting(
+        default=20.0,
+        help="learning rate of the E step, in learning rates of the decoder: a row moves row_steps + 1 times in an "
+        "epoch, the decoder with each batch",
+        kind=Number(),
+    )
+
+
 class NonlinearFactorAnalysis(VAE):
-    """row_steps : gradient steps of an E step      row_rate : their rate, in learning rates of the decoder
+    """A VAE without an encoder: each row has the numbers of its own posterior. Settings: see
+    gvae.NonlinearFactorAnalysis."""
 
-    Other settings as VAE's; `hidden` are the decoder's, mirrored. A row moves row_steps + 1 times in an epoch, the
-    decoder with each batch: hence the larger rate.
-    """
+    Settings = Settings
 
-    defaults: ClassVar[Mapping[str, Any]] = {"observation": "gaussian"}
-
-    def __init__(
-        self,
-        n_inputs: int,
-        latent: int = 16,
-        posterior: str | Family = "diagonal",
-        observation: str | Family = "gaussian",
-        *args: Any,
-        row_steps: int = 5,
-        row_rate: float = 20.0,
-        **settings: Any,
-    ):
-        super().__init__(n_inputs, latent, posterior, observation, *args, **settings)
-        if not isinstance(row_steps, int) or row_steps < 0 or not row_rate > 0:
-            given = f"row_steps is {row_steps!r}, row_rate {row_rate!r}"
-            raise ConfigError(f"NonlinearFactorAnalysis: {given}; expected a number of steps and a positive number")
-        self.row_steps, self.row_rate = row_steps, row_rate
+    def build(self, settings):
+        super().build(settings)
+        self.row_steps, self.row_rate = settings.row_steps, settings.row_rate
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
         return {name: value for name, value in super().init(key).items() if not name.startswith("encoder.")}

@@ -6,57 +6,88 @@ Source: Kingma and Welling (2014); with structured posteriors, Peste and Malagò
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from gvae import families, random
+from gvae import families, random, settings
 from gvae.distributions import Distribution
-from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
+from gvae.models.base import Base
+from gvae.models.parts import known_observation, network_widths
 from gvae.objectives import Layer, Terms
+from gvae.settings import Choice, Families, Layers, Maybe, Widths, setting
 
 __all__ = ["VAE"]
 
+ACTIVATIONS = ("elu", "tanh", "relu", "leaky_relu", "softplus", "sigmoid", "identity")
 
-class VAE:
-    """n_inputs, latent : variables of x and z      hidden : widths of the encoder's layers, mirrored in the decoder
 
-    posterior, observation : families, as objects or text
-    prior                  : None for the standard prior, else a family whose parameters are learned
-    decoder_hidden         : widths of the decoder's layers, where they are not to mirror the encoder's
-    n_rows                 : rows of the training data, for those of its kin whose bound or step depends on it
-    start                  : of the networks' last layers: "calm" or "glorot", see Conditional
-    defaults               : settings of gvae.VAE that a model of the kin has, where they are left as they are
-    """
+@settings.group("model")
+class Settings(settings.Settings):
+    """Those of a VAE."""
 
+    latent: int = setting(default=16, help="number of latent variables", kind=Layers(several=False), kw_only=False)
+    posterior: str | Family = setting(
+        default="chain",
+        help="family of q(z|x): diagonal, chain, band:3, grid:4x4, extended_grid:4x4, ar1, lowrank:2, full, ...",
+        kind=Families(),
+        kw_only=False,
+    )
+    observation: str | Family = setting(
+        default="auto",
+        help="family of p(x|z): bernoulli, gaussian, poisson, categorical:17, logit:chain, ...; auto: bernoulli for "
+        "bits and for images of grey levels, gaussian for all other numbers",
+        kind=Families(),
+        kw_only=False,
+    )
+    hidden: tuple[int, ...] = setting(
+        default=(200, 200), help="widths of the encoder's hidden layers", kind=Widths(), kw_only=False
+    )
+    activation: str = setting(default="elu", help="of the hidden layers", kind=Choice(*ACTIVATIONS), kw_only=False)
+    prior: str | Family | None = setting(
+        default=None,
+        help="family of p(z), whose parameters are learned: random_walk, ar1, mixture:10, ...; None: N(0, I)",
+        kind=Maybe(Families()),
+    )
+    decoder_hidden: tuple[int, ...] | None = setting(
+        default=None,
+        help="widths of the decoder's hidden layers; None: those of the encoder, mirrored",
+        kind=Maybe(Widths()),
+    )
+    start: str = setting(
+        default="calm",
+        help="calm: scales, edges and the like of every distribution that a network emits start as in the standard "
+        "one, whatever the input; glorot: as random as the rest of the network",
+        kind=Choice(*families.STARTS),
+    )
+
+
+class VAE(Base):
+    """A VAE of n_inputs variables x. Settings: see gvae.VAE; families may be given as objects too, and observation "auto"
+    is bernoulli, for there are no data to look at."""
+
+    Settings: ClassVar[Any] = Settings
     pure = True
-    defaults: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(
-        self,
-        n_inputs: int,
-        latent: int = 16,
-        posterior: str | Family = "chain",
-        observation: str | Family = "bernoulli",
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "elu",
-        prior: str | Family | None = None,
-        dtype: Any = np.float32,
-        n_rows: int = 0,
-        decoder_hidden: Sequence[int] | None = None,
-        start: str = "calm",
-    ):
-        if not isinstance(latent, (int, np.integer)):
-            raise ConfigError(f"{type(self).__name__}: latent is {latent!r}, expected a whole number; see hierarchical")
-        self.dtype, self.n_rows = np.dtype(dtype), n_rows
-        self.posterior = families.parse(posterior, latent)
-        self.observation = families.parse(observation, n_inputs)
-        self.prior = None if prior is None else families.parse(prior, latent)
-        self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, activation, start)
-        decoder_hidden = tuple(hidden)[::-1] if decoder_hidden is None else decoder_hidden
-        self.decoder = Conditional("decoder", latent, self.observation, decoder_hidden, activation, start)
+    def build(self, settings):
+        n_inputs, latent, hidden = self.sizes["x"], settings.latent, settings.hidden
+        shared = settings.activation, settings.start
+        self.posterior = families.parse(settings.posterior, latent)
+        self.observation = families.parse(known_observation(settings.observation), n_inputs)
+        self.prior = None if settings.prior is None else families.parse(settings.prior, latent)
+        self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, *shared)
+        mirrored = hidden[::-1] if settings.decoder_hidden is None else settings.decoder_hidden
+        self.decoder = Conditional("decoder", latent, self.observation, mirrored, *shared)
+
+    @classmethod
+    def layers(cls, settings, sizes):
+        return network_widths(settings, [settings.latent], sizes["x"])
+
+    @property
+    def codes(self) -> Mapping[str, int]:
+        return {"z": self.posterior.n}
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
         params = self.encoder.init(random.fold_in(key, 0), self.dtype)
@@ -71,10 +102,10 @@ class VAE:
             return self.prior(params["prior.raw"])
         return self.posterior(np.zeros(self.posterior.n_params, self.dtype)).standard
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> Any:
+    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
         """n draws of z, (n, latent)."""
         p = self.prior_of(params)
-        return p.sample(p.noise(key, (n,)))
+        return {"z": p.sample(p.noise(key, (n,)))}
 
     @property
     def has_closed_kl(self) -> bool:
@@ -90,21 +121,23 @@ class VAE:
         """q(z | x)."""
         return self.encoder(params, x)
 
-    def decode(self, params: Any, z: Any, noise: Any) -> Distribution:
-        """p(x | z)."""
-        return self.decoder(params, z)
+    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+        return {"z": self.encoder(params, batch.x)}
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> Terms:
+    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+        return {"x": self.decoder(params, z["z"])}
+
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         q = self.encode(params, batch.x, noise, step)
         z = q.sample(noise["z"])
         p = None if self.prior is None else self.prior(params["prior.raw"])
-        x = self.decode(params, z, noise)
-        return Terms({"x": x.log_prob(batch.x)}, [Layer(q, p, z, noise["z"])], views={"x": x})
+        views = self.decode(params, state, {"z": z}, noise)
+        return Terms({"x": views["x"].log_prob(batch.x)}, [Layer(q, p, z, noise["z"])], views=views)
 
     def generate(self, params: Any, state: Any, noise: Any) -> Terms:
         p = self.prior_of(params)
         z = p.sample(noise["z"])
-        return Terms({}, [Layer(p, p, z, noise["z"])], views={"x": self.decode(params, z, noise)})
+        return Terms({}, [Layer(p, p, z, noise["z"])], views=self.decode(params, state, {"z": z}, noise))
 
     def raw(self, params: Any, state: Any, batch: Any) -> dict[str, np.ndarray]:
         return {"encoder.raw": self.encoder.raw(params, batch.x)}

@@ -14,39 +14,59 @@ place of the intractable log p(X); Kingma, Salimans and Welling (2015).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from gvae import random
+from gvae import random, settings
 from gvae.errors import ConfigError
+from gvae.models import vae
 from gvae.models.parts import Penalty
 from gvae.models.vae import VAE
 from gvae.objectives import Terms
 from gvae.ops import arrays, dense, elementwise, gaussian
 from gvae.ops.banded import LOG_2PI
+from gvae.settings import Number, setting
 
 __all__ = ["MAP", "Bayes"]
 
 
-class _Weighed(VAE):
-    """n_rows N: how many rows share the weights      alpha: the prior's standard deviation      other settings: VAE's"""
+@settings.group("model")
+class Settings(vae.Settings):
+    """Those of a VAE whose decoder's weights have a prior."""
 
-    def __init__(self, *args: Any, alpha: float = 1.0, **settings: Any):
-        super().__init__(*args, **settings)
-        if not isinstance(self.n_rows, int) or self.n_rows < 1 or not alpha > 0:
-            raise ConfigError(
-                f"{type(self).__name__}: n_rows is {self.n_rows!r}, alpha {alpha!r}; expected positive numbers"
-            )
-        self.alpha = alpha
+    alpha: float = setting(
+        default=1.0, help="standard deviation of the prior of the decoder's weights and biases", kind=Number()
+    )
+
+
+@settings.group("model")
+class BayesSettings(Settings):
+    """Those of a VAE whose decoder's weights have a posterior."""
+
+    initial_scale: float = setting(
+        default=1e-2, help="standard deviation of the weights' posterior at the start", kind=Number()
+    )
+
+
+class _Weighed(VAE):
+    """A VAE whose n_rows rows share the cost of the decoder's weights. Settings: see gvae.MAPVAE."""
+
+    Settings: ClassVar[Any] = Settings
+
+    def build(self, settings):
+        super().build(settings)
+        if not isinstance(self.n_rows, (int, np.integer)) or self.n_rows < 1:
+            raise ConfigError(f"{type(self).__name__}: n_rows is {self.n_rows!r}, expected how many rows share the weights")
+        self.alpha = settings.alpha
 
     def cost(self, params: Any) -> Any:
         """Nats that all rows together pay for the weights: -log p(theta), or KL(q(theta) ‖ p(theta))."""
         raise NotImplementedError
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> Terms:
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
-        if step is not None:  # a scored row owes nothing for the weights, which all rows share
+        if step is not None:  # what the weights cost is no single row's
             terms.layers.append(Penalty(self.cost(params) * (1 / self.n_rows)))
         return terms
 
@@ -69,18 +89,14 @@ class MAP(_Weighed):
 
 
 class Bayes(_Weighed):
-    """A Gaussian for each of the decoder's weights: its mean under the weight's own name, log s under decoder_log_scale.
+    """A Gaussian for each of the decoder's weights: its mean under the weight's own name, log s under decoder_log_scale."""
 
-    initial_scale : s at the start
-    """
-
+    Settings = BayesSettings
     pure = True
 
-    def __init__(self, *args: Any, initial_scale: float = 1e-2, **settings: Any):
-        super().__init__(*args, **settings)
-        if not initial_scale > 0:
-            raise ConfigError(f"Bayes: initial_scale is {initial_scale!r}, expected a positive number")
-        self.initial_scale = initial_scale
+    def build(self, settings):
+        super().build(settings)
+        self.initial_scale = settings.initial_scale
 
     def init(self, key):
         params = super().init(key)
@@ -96,9 +112,11 @@ class Bayes(_Weighed):
             draws[f"decoder.{i}"] = random.normal(random.fold_in(key, 1, i), shape, self.dtype, like)
         return draws
 
-    def decode(self, params, z, noise):
+    def decode(self, params, state, z, noise=None):
+        if noise is None:  # the weights' means
+            return super().decode(params, state, z)
         network = self.decoder.network
-        h, last = z, len(network.sizes) - 2
+        h, last = z["z"], len(network.sizes) - 2
         for i in range(last + 1):
             weight, bias = f"decoder.{i}.weight", f"decoder.{i}.bias"
             mean = dense.affine(h, params[weight], params[bias])
@@ -106,7 +124,7 @@ class Bayes(_Weighed):
             spread = elementwise.sqrt(dense.affine(elementwise.square(h), *variances))
             a = elementwise.add(mean, elementwise.multiply(spread, noise[f"decoder.{i}"]))
             h = a if i == last else _activate(a, network.activation)
-        return self.observation(h, params.get("decoder.shared"))
+        return {"x": self.observation(h, params.get("decoder.shared"))}
 
     def cost(self, params):
         # KL(N(m, s²) ‖ N(0, alpha²)) = KL(N(m / alpha, (s / alpha)²) ‖ N(0, 1))

@@ -6,19 +6,21 @@ binarization and the noise of step s. So a run is repeatable, what one step draw
 continues from its checkpoint, at whatever step, with the bits it would have had.
 
 Parts: `step` (the Trainer: one step, and all state that it changes), `program` (how steps are executed: by Python, by
-launches, as a CUDA graph), `inputs` (what differs from step to step), `loop` (epochs, early stopping, what is not finite),
-`validation`, `failure` (which rows broke a step), `snapshot`, `rows` (per-datum parameters of rows not trained on),
-`checkpoint` (the file), `runs` (the folder), `files` (atomic writes and the lock).
+launches, as a CUDA graph), `inputs` (what differs from step to step), `loop` (epochs, early stopping, what is not
+finite), `until` (the default length), `validation`, `failure` (which rows broke a step), `snapshot`, `rows` (per-datum
+parameters of rows not trained on), `checkpoint` (the file), `runs` (the folder), `files` (atomic writes and the lock).
 """
 
 from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint
 from gvae.training.files import write_atomically
-from gvae.training.loop import POLICIES, History, Until, train
+from gvae.training.loop import POLICIES, History, train
 from gvae.training.rows import ascend, infer
-from gvae.training.runs import SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
+from gvae.training.runs import BEGUN, SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
 from gvae.training.step import Trainer
+from gvae.training.until import Until
 
 __all__ = [
+    "BEGUN",
     "POLICIES",
     "SAVE_EVERY",
     "Checkpoint",

@@ -15,18 +15,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gvae.earlier import upgraded
 from gvae.errors import RunError
 from gvae.runtime import device
 from gvae.training.files import write_atomically
 from gvae.training.step import Trainer
 
-FORMAT = 2
+FORMAT = 3
 PREFIX = "gvae-checkpoint-"
 DIGITS = 64
 MARK = '"checksum":"'  # as safetensors writes it; inside a JSON text of the metadata its quotes would be escaped
@@ -128,6 +130,9 @@ def glance(path: Path) -> Checkpoint:
 def _interpret(header: Mapping[str, str], tensors: Callable[[], dict[str, np.ndarray]]) -> Checkpoint:
     """The checkpoint of a header, in today's format."""
     version = header.get("format", "")
+    newer = re.fullmatch(rf"{PREFIX}([1-9][0-9]{{0,5}})", version)
+    if newer and int(newer[1]) > FORMAT:
+        raise _Foreign(f"of a newer version of gvae (format {newer[1]}, this one reads up to {FORMAT}): install that")
     if version not in (f"{PREFIX}{n}" for n in range(1, FORMAT + 1)):
         raise _Foreign(f"not a gvae checkpoint (format {version!r}, expected {PREFIX}{FORMAT} or before)")
     checkpoint = Checkpoint(tensors(), json.loads(header["config"]), json.loads(header["counters"]))
@@ -216,4 +221,9 @@ def _from_1(old: Checkpoint) -> Checkpoint:
     return old._replace(counters=counters)
 
 
-MIGRATIONS: dict[int, Callable[[Checkpoint], Checkpoint]] = {1: _from_1}  # from each earlier format to the next
+def _from_2(old: Checkpoint) -> Checkpoint:
+    """Format 2 had one class for all models: see gvae.earlier."""
+    return old._replace(config=upgraded(old.config))
+
+
+MIGRATIONS: dict[int, Callable[[Checkpoint], Checkpoint]] = {1: _from_1, 2: _from_2}  # from each earlier format to the next

@@ -22,52 +22,12 @@ from gvae.training.program import Pass
 from gvae.training.runs import RunFolder
 from gvae.training.snapshot import Epoch
 from gvae.training.step import Trainer
+from gvae.training.until import Until
 
 POLICIES = ("stop", "skip", "rollback")
 ROLLBACKS = 10  # at most, until an epoch ends well
 
-# The rule of Until.of, in steps: measured on tables of 140 to 1,440 rows by examples/reproduce/length.py
-EVERY, PATIENCE, LEAST, MOST = 50, 2000, 2000, 10_000
-PATIENCE_EPOCHS, MOST_EPOCHS = 10, 20  # and no fewer epochs than these, where an epoch has many steps
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Until:
-    """How long to train: until the bound on validation rows has stopped growing. All are whole numbers of at least 1.
-
-    every    : a look at that bound at the end of the first epoch after each multiple of so many steps, and at the last step
-    patience : end when so many looks in a row have not found a better bound; the weights of the best one are kept
-    least    : steps before which training does not end
-    most     : steps after which it ends in any case
-
-    On a small table, where an epoch is a step or two, training needs a number of steps rather than of epochs, and to look
-    after every epoch would cost more than the steps.
-
-        train(model, table, validation=held_out, until=Until.of(len(table), batch_size=100))
-    """
-
-    every: int
-    patience: int
-    least: int
-    most: int
-
-    def __post_init__(self) -> None:
-        check_whole(**vars(self))
-        if self.least > self.most:
-            raise ConfigError(f"Until: least is {self.least}, expected at most most={self.most}")
-
-    @classmethod
-    def of(cls, n_rows: int, batch_size: int) -> Until:
-        """The default for so many training rows: a look every 50 steps or every epoch, whichever is longer; a patience of
-        2,000 steps, and of 10 epochs at least where looks are epochs; 2,000 steps at least; 10,000 steps or 20 epochs,
-        whichever is longer, at most."""
-        check_whole(n_rows=n_rows, batch_size=batch_size)
-        per_epoch = -(-n_rows // batch_size)
-        between = max(EVERY, per_epoch)  # two looks
-        patience = max(-(-PATIENCE // between), PATIENCE_EPOCHS)
-        return cls(every=EVERY, patience=patience, least=LEAST, most=max(MOST, MOST_EPOCHS * per_epoch))
 
 
 @dataclass
@@ -92,6 +52,7 @@ def train(
     progress: bool = False,
     run: RunFolder | None = None,
     stop: Callable[[], bool] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
     trainer: Trainer | None = None,
     **settings: Any,
 ) -> tuple[Trainer, History]:
@@ -110,6 +71,7 @@ def train(
     run          : a folder that receives the log, and the checkpoint after every epoch, or at each look, and now and then
                    in between. In one that was reopened, `epochs`, `steps` and `until` count from the run's beginning
     stop         : asked after every step; at True training saves and raises StoppedError
+    callback     : called with the row of the log after every epoch; a true result ends the training normally
     Returns the trainer and the history. Raises NonFiniteError, StoppedError; RunError if the run folder cannot be written.
     """
     lengths = {name: x for name, x in (("epochs", epochs), ("steps", steps), ("until", until)) if x is not None}
@@ -137,7 +99,7 @@ def train(
         raise ConfigError("train: on_nonfinite 'skip' looks at every step, for which a device would have to be waited for")
     table = table.to(trainer.device)
     validation = None if validation is None else validation.to(trainer.device)
-    loop = _Loop(trainer, table, batch_size, validation, until or patience, on_nonfinite, run, stop, total)
+    loop = _Loop(trainer, table, batch_size, validation, until or patience, on_nonfinite, run, stop, callback, total)
     if until is not None and validation is not None:
         logger.info("training until the bound on %d validation rows has stopped growing: %s", len(validation), until)
     if progress:
@@ -164,6 +126,7 @@ class _Loop:
     on_nonfinite: str
     run: RunFolder | None
     stop: Callable[[], bool] | None
+    callback: Callable[[dict[str, Any]], Any] | None
     total: int  # steps
     bar: Any = None
 
@@ -180,7 +143,8 @@ class _Loop:
             trainer.set_mark()
         while (trainer.steps < self.end or trainer.epoch.batches) and not self.has_stopped_growing():  # or: an epoch to end
             try:
-                self.finish_epoch()
+                if self.finish_epoch():
+                    return
             except NonFiniteError as error:
                 self.note(error)
                 if self.on_nonfinite != "rollback" or trainer.rollbacks == ROLLBACKS:
@@ -210,8 +174,8 @@ class _Loop:
         first, last = trainer.steps - trainer.epoch.batches - self.begin, trainer.steps - self.begin
         return first // until.every < last // until.every
 
-    def finish_epoch(self) -> None:
-        """The epoch from where it is to its end."""
+    def finish_epoch(self) -> bool:
+        """The epoch from where it is to its end. Whether the callback asks for the end of training."""
         trainer, table = self.trainer, self.table
         if trainer.epoch.batches == trainer.epoch.rows == 0:
             trainer.epoch = Epoch()  # without what steps outside of it have summed
@@ -228,7 +192,7 @@ class _Loop:
             trainer.epoch.seconds += time.perf_counter() - clock
             self.save_if_due()
             clock = time.perf_counter()
-        self.end_epoch()
+        return self.end_epoch()
 
     def step(self, steps: Pass, i: int) -> None:
         trainer = self.trainer
@@ -248,16 +212,18 @@ class _Loop:
         if stopping:
             raise StoppedError(f"training stopped at step {self.trainer.steps}, in epoch {self.trainer.epochs + 1}")
 
-    def end_epoch(self) -> None:
+    def end_epoch(self) -> bool:
+        """Whether the callback asks for the end of training."""
         trainer = self.trainer
         if trainer.average is not None:
             trainer.average.after_epoch(trainer.parameters, trainer.epochs + 1)
         if self.is_look():
-            self.look()
-        else:  # what it has summed is reported with the epochs to come
-            trainer.epoch.batches, trainer.epochs = 0, trainer.epochs + 1
+            row = self.look()
+            return self.callback is not None and bool(self.callback(row))
+        trainer.epoch.batches, trainer.epochs = 0, trainer.epochs + 1  # what it has summed is reported with epochs to come
+        return False
 
-    def look(self) -> None:
+    def look(self) -> dict[str, Any]:
         """The row of the epochs since the last one, and what follows from it."""
         trainer, validation = self.trainer, self.validation
         done, number = trainer.epoch, trainer.epochs + 1
@@ -283,6 +249,7 @@ class _Loop:
         if self.run is not None:
             self.run.log(row)
             self.run.save(trainer)
+        return row
 
     def note(self, error: NonFiniteError) -> None:
         trainer = self.trainer

@@ -1,4 +1,4 @@
-"""Run folders: config.json, log.jsonl, checkpoint.safetensors and the checkpoint before it.
+"""Run folders: config.json, run.toml, log.jsonl, checkpoint.safetensors and the checkpoint before it.
 
 The checkpoint alone says what a run is and where it stands. config.json repeats its configuration, for people and for a run
 that has no checkpoint yet. log.jsonl has a line for every epoch and event; who trains holds the lock of this file.
@@ -11,17 +11,20 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gvae.earlier import upgraded
 from gvae.errors import RunError
 from gvae.training import files
 from gvae.training.checkpoint import Checkpoint, encode, glance, load_checkpoint, restore, trainer_checkpoint
 from gvae.training.step import Trainer
+from gvae.training.until import Until
 
-CONFIG, LOG = "config.json", "log.jsonl"
+CONFIG, TOML, LOG = "config.json", "run.toml", "log.jsonl"
+BEGUN = (CONFIG, TOML, LOG)  # what a run holds before its first checkpoint
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 DAMAGED = "checkpoint.damaged.safetensors"
 SAVE_EVERY = 300.0
@@ -33,14 +36,22 @@ class RunFolder:
     """A run folder that only this process writes to, until `close` or its end. A new one must not exist yet, or be empty.
 
     save_every   : seconds after which `is_due` asks for a checkpoint within an epoch
+    toml         : makes of the configuration the text of run.toml, by which `gvae train --config` repeats the run
     rows, events : of the log so far          reopened : whether it was begun before          checkpoint : its state then
     """
 
-    def __init__(self, path: str | os.PathLike, config: dict[str, Any], *, save_every: float = SAVE_EVERY):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: dict[str, Any],
+        *,
+        save_every: float = SAVE_EVERY,
+        toml: Callable[[dict[str, Any]], str] | None = None,
+    ):
         check_free(path)
         with _writing(Path(path)):
             Path(path).mkdir(parents=True, exist_ok=True)
-        self._take(Path(path), save_every)
+        self._take(Path(path), save_every, toml)
         try:
             check_free(path)  # once more: another process may have been here before us
             self._write_config(config)
@@ -51,7 +62,13 @@ class RunFolder:
             raise
 
     @classmethod
-    def reopen(cls, path: str | os.PathLike, *, save_every: float = SAVE_EVERY) -> RunFolder:
+    def reopen(
+        cls,
+        path: str | os.PathLike,
+        *,
+        save_every: float = SAVE_EVERY,
+        toml: Callable[[dict[str, Any]], str] | None = None,
+    ) -> RunFolder:
         """A run folder that is there, to continue it; its `checkpoint` is None if it has none yet.
 
         Raises RunError: not a run, in use by another process, no good checkpoint where there should be one. The older one
@@ -60,7 +77,7 @@ class RunFolder:
         run, path = cls.__new__(cls), Path(path)
         if not (path / CONFIG).is_file():
             raise RunError(f"{path} is not a run folder: it holds no {CONFIG}")
-        run._take(path, save_every)
+        run._take(path, save_every, toml)
         try:
             run.reopened = True
             run.config, run.checkpoint, source = read(path)
@@ -76,8 +93,8 @@ class RunFolder:
             raise
         return run
 
-    def _take(self, path: Path, save_every: float) -> None:
-        self.path, self.save_every, self.reopened = path, save_every, False
+    def _take(self, path: Path, save_every: float, toml: Callable[[dict[str, Any]], str] | None) -> None:
+        self.path, self.save_every, self.toml, self.reopened = path, save_every, toml, False
         self.checkpoint: Checkpoint | None = None
         self.rows: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
@@ -95,6 +112,8 @@ class RunFolder:
         with _writing(self.path):
             files.remove_leftovers(self.path)
             files.write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+            if self.toml is not None:
+                files.write_atomically(self.path / TOML, self.toml(config).encode())
 
     def restore(self, trainer: Trainer, config: dict[str, Any]) -> None:
         """Bring the trainer to where the run stands, which is continued under a configuration with perhaps more epochs.
@@ -266,6 +285,7 @@ def survey(folder: str | os.PathLike) -> list[dict[str, Any]]:
 def _describe(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"run": str(run), "state": "not begun"}
     config, counters = _read_config(run) or {}, None
+    found["model"] = config.get("model")
     saved = next((run / name for name in (CHECKPOINT, PREVIOUS) if (run / name).is_file()), None)
     try:
         if saved is not None:
@@ -273,14 +293,20 @@ def _describe(run: Path) -> dict[str, Any]:
             checkpoint = glance(saved)
             config, counters = checkpoint.config, checkpoint.counters
         settings, notes = config["settings"], config["notes"]
-        found |= {name: settings[name] for name in ("epochs", "steps", "posterior", "objective")} | {
-            "data": notes.get("data")
-        }
+        found |= {name: settings.get(name) for name in ("epochs", "steps", "posterior", "objective")}
+        found["data"] = notes.get("data")
         if counters is not None:
             epochs, steps, waited = counters["epochs"], counters["steps"], counters["stopping"]["waited"]
             found |= {"epoch": epochs, "step": steps}
-            done = epochs >= settings["epochs"] if settings["steps"] is None else steps >= settings["steps"]
             early = settings.get("patience") is not None and waited >= settings["patience"]
+            if settings["steps"] is not None:
+                done = steps >= settings["steps"]
+            elif settings["epochs"] == "auto":
+                n_rows = config["fitted"]["n_rows"]
+                until = Until.of(n_rows, settings.get("batch_size") or n_rows)
+                done = steps >= until.most or (waited >= until.patience and steps >= until.least)
+            else:
+                done = epochs >= settings["epochs"]
             found["state"] = "stopped early" if early else "finished" if done else "interrupted"
         rows, _ = _parse(_log_of(run, None if counters is None else Checkpoint({}, config, counters)))
         if rows:
@@ -305,12 +331,12 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return config if isinstance(config, dict) else None
+    return upgraded(config) if isinstance(config, dict) else None
 
 
 def _agree(written: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Whether config.json says what the checkpoint says, but for the number of epochs, which may have been raised since, and
-    settings that the version which wrote the checkpoint did not know."""
+    """Whether config.json says what the checkpoint says, but for the number of epochs or steps, which may have been raised
+    since, and settings that the version which wrote the checkpoint did not know."""
     parts = {"settings", "fitted"}
     if any(written.get(name) != config.get(name) for name in (written.keys() | config.keys()) - parts):
         return False
@@ -318,6 +344,6 @@ def _agree(written: dict[str, Any], config: dict[str, Any]) -> bool:
         mine, other = written.get(name), config.get(name)
         if not (isinstance(mine, dict) and isinstance(other, dict)):
             return mine == other
-        if any(mine[key] != other[key] for key in mine.keys() & other.keys() - {"epochs"}):
+        if any(mine[key] != other[key] for key in mine.keys() & other.keys() - {"epochs", "steps"}):
             return False
     return True

@@ -1,0 +1,45 @@
+"""Estimators: scikit-learn's protocol around every model. `classes` has one for each; what
+they share: `protocol` (scikit-learn's), `fitting`, `base` (use), `views` and `inputs` (how data reach a model), `stored`
+(files and run folders).
+
+    model = gvae.VAE(latent=16, posterior="chain", random_state=1).fit(images)
+    model.score_samples(images)                      # importance-sampled log p(x), nats per row
+    model.save("digits.gvae"); model = gvae.load("digits.gvae")
+"""
+
+from gvae.estimator.base import Classifier, Estimator
+from gvae.estimator.classes import (
+    MAPVAE,
+    REGISTRY,
+    VAE,
+    Autoencoder,
+    BayesianVAE,
+    DenoisingVAE,
+    FactorAnalysis,
+    HierarchicalVAE,
+    LinearVAE,
+    NonlinearFactorAnalysis,
+    estimators,
+)
+from gvae.estimator.protocol import declared
+from gvae.estimator.stored import load
+from gvae.estimator.views import data_support
+
+__all__ = [
+    "MAPVAE",
+    "REGISTRY",
+    "VAE",
+    "Autoencoder",
+    "BayesianVAE",
+    "Classifier",
+    "DenoisingVAE",
+    "Estimator",
+    "FactorAnalysis",
+    "HierarchicalVAE",
+    "LinearVAE",
+    "NonlinearFactorAnalysis",
+    "data_support",
+    "declared",
+    "estimators",
+    "load",
+]

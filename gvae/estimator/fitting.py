@@ -1,0 +1,451 @@
+"""How an estimator is fitted: from what a caller hands over to a trained model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from gvae import data, objectives, optim, random, settings, training
+from gvae.errors import ConfigError, DataError
+from gvae.estimator import inputs, stored
+from gvae.estimator.protocol import Protocol
+from gvae.estimator.views import View, units_of
+from gvae.nn import Parameters
+from gvae.runtime import device, limits
+from gvae.settings import fields, native
+
+__all__ = ["READS", "Fitting", "as_table", "check_lengths", "check_room"]
+
+READS = {"labels": "labels as y", "matrix": "a second view as y", "counts": "counts as y"}
+GROUPS = (settings.Presentation, settings.Objective, settings.Length, settings.Ascent, settings.Machine)
+
+logger = logging.getLogger("gvae.estimator")
+
+
+@dataclass
+class _Ready:
+    """What training begins with: the configuration that is kept, and what follows from it and the data.
+
+    rows, held : columns by name, to train on and held out (or None)          root : the key of everything random
+    """
+
+    config: dict[str, Any]
+    model: Any
+    views: dict[str, View]
+    rows: dict[str, Any]
+    held: dict[str, Any] | None
+    root: np.ndarray
+
+
+class Fitting(Protocol):
+    """What an estimator does with its settings and with data until it is fitted."""
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether training ends by rows that are held out from it, where no validation rows are given."""
+        return self._watches(self._filled(self.checked()))
+
+    @staticmethod
+    def _watches(values: Mapping[str, Any]) -> bool:
+        return values["patience"] is not None or (values["steps"] is None and values["epochs"] == "auto")
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        validation: Any = None,
+        run: str | os.PathLike | None = None,
+        resume: bool = False,
+        save_every: float = training.SAVE_EVERY,
+        stop: Callable[[], bool] | None = None,
+        callback: Callable[[dict[str, Any], Any], Any] | None = None,
+        notes: dict[str, Any] | None = None,
+    ) -> Self:
+        """Train on rows X (N, D), or on images (N, rows, columns). Returns self.
+
+        y             : labels (N,) or a second view (N, D2) for models that read them; else ignored
+        sample_weight : how much each row counts, (N,)
+        validation    : further rows, on which the objective is reported after each epoch; a pair (X, y) for models with y
+        run           : a new folder that receives configuration, log and checkpoint; it does not stay if training fails
+                        before the first checkpoint
+        resume        : run is there already, and is continued as if it had never stopped. Settings and rows must be those it
+                        was begun with; epochs or steps may be more (an epoch that steps have cut short stays so)
+        save_every    : seconds after which a checkpoint is written within an epoch
+        stop          : asked after every step; at True the checkpoint is written and StoppedError raised
+        callback      : called as callback(row, model) with each row of the log, after every epoch, and this estimator as it
+                        is then fitted; a true result ends the training normally
+        notes         : what else the configuration should keep, as JSON; "image_shape" is added if X are images
+        Raises DataError (what is missing, NaN, infinite, or outside the observation's support: view, row and column are
+        named), ShapeError, ConfigError, DeviceError, RunError before anything is written; NonFiniteError when the bound
+        stops being finite, StoppedError. A failed fit leaves an earlier one as it was.
+        """
+        asked, begun = self.checked(), None
+        if run is not None and resume:
+            begun = stored.begun(run, self.name)
+            asked = stored.asked_of(begun, asked, self._defaults())
+        elif resume:
+            raise ConfigError("fit: resume needs the folder of the run to continue, as run")
+        device.module(self._filled(asked)["device"])
+        ready = self._ready(asked, X, y, sample_weight, validation, begun, run, notes or {})
+        self._train(ready, begun, run, save_every, stop, callback)
+        return self
+
+    def _ready(
+        self,
+        asked: dict[str, Any],
+        X: Any,
+        y: Any,
+        weight: Any,
+        validation: Any,
+        begun: Mapping[str, Any] | None,
+        run: str | os.PathLike | None,
+        notes: dict[str, Any],
+    ) -> _Ready:
+        """All that is checked and chosen before anything is written: the settings asked for, on these data."""
+        values = self._filled(asked)
+        views, rows, held, classes = self._columns(X, y, weight, validation, values, begun)
+        sizes = {name: view.columns for name, view in views.items()} | ({} if classes is None else {"y": len(classes)})
+        self._check_memory(asked, values, rows["x"].shape[0], sizes)
+        digest = _digest(*rows.values(), *(() if held is None else held.values())) if run is not None else None
+        if asked["random_state"] is None:
+            kept = None if begun is None else begun["settings"].get("random_state")
+            asked["random_state"] = int.from_bytes(os.urandom(8), "little") if kept is None else kept
+        root = random.key(asked["random_state"])
+        if held is None and (share := self._held_out(values, rows["x"].shape[0])):
+            chosen = np.zeros(rows["x"].shape[0], bool)
+            chosen[random.permutation(random.fold_in(root, 3), len(chosen))[:share]] = True
+            rows, held = ({name: column[part] for name, column in rows.items()} for part in (~chosen, chosen))
+        for name, view in views.items():
+            known = _units_of_run(begun, name, view, run)
+            view.measure(rows[name], None if held is None else held[name], known, rows.get("weight"))
+            view.name_constant(rows[name])
+        fitted: dict[str, Any] = {"n_rows": rows["x"].shape[0], **views["x"].as_config()}
+        if others := {name: view.as_config() for name, view in views.items() if name != "x"}:
+            fitted["columns"] = others
+        if classes is not None:
+            fitted["classes"] = classes.tolist()
+        if digest is not None:
+            fitted["data_sha256"] = digest
+        shape = views["x"].image_shape
+        notes = _json(({} if shape is None else {"image_shape": shape}) | notes)
+        model = self._build(asked, views, sizes, n_rows=rows["x"].shape[0])
+        config = {"model": self.name, "settings": asked, "fitted": fitted, "notes": notes}
+        return _Ready(config, model, views, rows, held, root)
+
+    def _train(
+        self,
+        ready: _Ready,
+        begun: Mapping[str, Any] | None,
+        run: str | os.PathLike | None,
+        save_every: float,
+        stop: Callable[[], bool] | None,
+        callback: Callable[[dict[str, Any], Any], Any] | None,
+    ) -> None:
+        """Train, in a run folder or without, and become what the model is then."""
+        config, model, views, values = ready.config, ready.model, ready.views, self._filled(ready.config["settings"])
+        existed, folder = run is not None and os.path.exists(run), None
+        try:
+            if begun is not None and run is not None:
+                folder = training.RunFolder.reopen(run, save_every=save_every, toml=self._toml)
+                config = stored.continued(folder, config)
+                values = self._filled(config["settings"])
+            table = as_table(ready.rows, views, random.fold_in(ready.root, 1))
+            held_out = None if ready.held is None else as_table(ready.held, views, random.fold_in(ready.root, 2))
+            length = _length(values, len(table))
+            trainer = _trainer(values, model, len(table), length)
+            if folder is not None:
+                folder.restore(trainer, config)
+            elif run is not None:
+                folder = training.RunFolder(run, config, save_every=save_every, toml=self._toml)
+            self._announce(views, length, held_out)
+
+            def report(row: dict[str, Any]) -> bool:
+                now = type(self)(**self.get_params())
+                history.append(row)
+                now._adopt(config, model, views, trainer.weights.to("cpu"), trainer.state, list(history), [], row["step"])
+                return callback is not None and bool(callback(dict(row), now))
+
+            history = [] if folder is None else list(folder.rows)
+            with np.errstate(all="ignore"):  # the trainer watches the bound, and says more than NumPy's warnings
+                _, log = training.train(
+                    model,
+                    table,
+                    **length,
+                    batch_size=values["batch_size"] or len(table),
+                    validation=held_out,
+                    on_nonfinite=values["on_nonfinite"],
+                    progress=bool(self.verbose),
+                    run=folder,
+                    stop=stop,
+                    callback=None if callback is None else report,
+                    trainer=trainer,
+                )
+        except BaseException:
+            if run is not None and begun is None:
+                _discard_unstarted(Path(run), files_are_ours=folder is not None, folder_is_ours=not existed)
+            raise
+        finally:
+            if folder is not None:
+                folder.close()
+        self._adopt(
+            config, model, views, trainer.chosen.to("cpu"), trainer.chosen_state, log.rows, log.events, _kept(trainer, log)
+        )
+
+    # ---- parts
+
+    def _filled(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings of the shared groups: those that this estimator lacks are fixed, or as they are by default."""
+        shared = {f.name: settings.plain(f.default) for group in GROUPS for f in fields(group)}
+        return shared | {"observation": None} | dict(self.fixed) | dict(asked)
+
+    def _columns(
+        self, X: Any, y: Any, weight: Any, validation: Any, values: Mapping[str, Any], begun: Mapping[str, Any] | None
+    ) -> tuple[dict[str, View], dict[str, Any], dict[str, Any] | None, np.ndarray | None]:
+        """(views, training columns, validation columns or None, classes or None), all checked."""
+        kinds, model = self.model.columns, type(self).__name__
+        further = "y" in kinds
+        if further and y is None:
+            raise DataError(f"{model}.fit requires y to be passed, but the target y is None: it reads {READS[kinds['y']]}")
+        V, vy = validation, None
+        if validation is not None and further:
+            if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+                raise DataError(f"{model}.fit: validation is {type(validation).__name__}, expected a pair (X, y)")
+            V, vy = validation
+        observations = self._observations(values["observation"])
+        views: dict[str, View] = {}
+        rows: dict[str, Any] = {}
+        held: dict[str, Any] = {}
+        classes = None
+        for name, kind in kinds.items():
+            given, other, said = (X, V, "X") if name == "x" else (y, vy, name)
+            if kind == "labels":
+                n = rows["x"].shape[0]
+                rows[name], classes = inputs.encoded(given, n, said)
+                if len(classes) < 2:
+                    raise DataError(f"{model}: y has 1 class, {classes[0]!s}; expected at least two")
+                if other is not None:
+                    held[name], _ = inputs.encoded(other, held["x"].shape[0], f"validation {said}", classes)
+                continue
+            known = stored.columns_of(begun, name)
+            view, rows[name], v = View.of(said, kind, given, other, values, observations.get(name), known, model)
+            views[name] = view
+            if v is not None:
+                held[name] = v
+        check_lengths(rows, "X")
+        check_lengths(held, "validation")
+        if weight is not None:
+            w = inputs.as_weight(weight, rows["x"].shape[0], views["x"].dtype)
+            counted = w > 0  # a row of weight 0 is as if it were not there
+            rows = {name: column if counted.all() else column[counted] for name, column in (rows | {"weight": w}).items()}
+            if held:
+                held["weight"] = np.ones(held["x"].shape[0], views["x"].dtype)
+        return views, rows, held or None, classes
+
+    def _observations(self, given: Any) -> dict[str, str | None]:
+        """The observation of each view that the model explains."""
+        names = self.model.views
+        several = isinstance(given, (list, tuple))
+        if several and len(given) != len(names):
+            raise ConfigError(f"observation has {len(given)} entries, expected one for each of {', '.join(names)}")
+        return dict(zip(names, given if several else [given] * len(names), strict=True))
+
+    def _build(self, values: Mapping[str, Any], views: Mapping[str, View], sizes: Mapping[str, int], n_rows: int) -> Any:
+        """The model of settings, for the columns as they are presented."""
+        own = self._own(values)
+        explained = [views[name].family() for name in self.model.views]
+        if "observation" in own and explained:
+            own["observation"] = explained[0] if len(explained) == 1 else tuple(explained)
+        return self.model(sizes, self.model.Settings(**own), dtype=values["dtype"], n_rows=n_rows)
+
+    def _own(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of the model."""
+        return {f.name: native(values[f.name]) for f in fields(self.model.Settings)}
+
+    def _networks(self, values: Mapping[str, Any], sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+        """The widths of all of the model's networks."""
+        return self.model.layers(self.model.Settings(**self._own(values)), sizes)
+
+    def _held_out(self, values: Mapping[str, Any], n: int) -> int:
+        """How many of n rows are held out for early stopping."""
+        if not self._watches(values):
+            return 0
+        held = max(1, round(values["validation_fraction"] * n))
+        if held >= n:
+            hint = "" if values["patience"] is not None else "; name the epochs"
+            raise DataError(f"X has {n} rows: too few (n_samples = {n}) to hold out {held} from training{hint}")
+        return held
+
+    def _announce(self, views: Mapping[str, View], length: Mapping[str, Any], held: data.Table | None) -> None:
+        """Say what was chosen, and why, in one line."""
+        alone = len(views) == 1
+        said = "; ".join(str(view) if alone else f"{view.name}: {view}" for view in views.values())
+        if held is not None and (until := length.get("until")) is not None:
+            said += f"; {until.least} to {until.most} steps, until the bound on {len(held)} rows held out stops growing"
+        logger.info("fit: %s", said)
+        if self.verbose and ("until" in length or any(view.why for view in views.values())):
+            print(f"{self.name}: {said}", flush=True)
+
+    def _toml(self, config: Mapping[str, Any]) -> str:
+        """The configuration as a file that `gvae train --config` reads."""
+        notes, named = config["notes"], {f.name: f for f in fields(type(self))}
+        kept = {n: value for n, value in config["settings"].items() if named[n].metadata["flag"] != ""}
+        return settings.to_toml(
+            {
+                "data": {"source": notes.get("data"), "dir": notes.get("data_dir")},
+                "settings": {"model": self.name} | {n: settings.spelled(named[n], value) for n, value in kept.items()},
+            }
+        )
+
+    def _check_memory(
+        self, asked: Mapping[str, Any], values: Mapping[str, Any], n_rows: int, sizes: Mapping[str, int]
+    ) -> None:
+        """Refuse what cannot fit before it is allocated: weights, their gradient and Adam's two moments, and the layers of
+        one batch. An under-estimate."""
+        networks = self._networks(asked, sizes)
+        weights = sum(a * b for widths in networks for a, b in itertools.pairwise(widths))
+        layers = values["samples"] * min(values["batch_size"] or n_rows, n_rows) * sum(map(sum, networks))
+        names = ("latent", "posterior", "hidden", "batch_size", "samples")
+        said = ", ".join(f"{name} {asked[name]}" for name in names if name in asked)
+        check_room((4 * weights + layers) * np.dtype(values["dtype"]).itemsize, f"a model of {said}")
+
+    def _adopt(
+        self,
+        config: dict[str, Any],
+        model: Any,
+        views: Mapping[str, View],
+        parameters: Parameters,
+        state: Mapping[str, Any],
+        history: list[dict],
+        events: list[dict],
+        steps: int,
+    ) -> None:
+        """Become the fitted model that config describes."""
+        fitted, x = config["fitted"], views["x"]
+        self.config_, self.notes_, self.seed_ = config, config["notes"], config["settings"]["random_state"]
+        self.views_, self.binarize_, self.observation_ = dict(views), x.binarize, x.observation
+        self.n_features_in_, self.grey_levels_, self.standardization_ = x.columns, x.grey, x.units
+        if x.names is not None:
+            self.feature_names_in_ = x.names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        if "classes" in fitted:
+            self.classes_ = np.array(fitted["classes"])
+        self.model_, self.parameters_, self.state_ = model, parameters, dict(state)
+        self.history_, self.events_ = history, events
+        self.n_iter_ = steps
+
+
+def _length(values: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
+    """How long to train, as `training.train` takes it."""
+    if values["steps"] is not None:
+        return {"steps": values["steps"], "patience": values["patience"]}
+    if values["epochs"] != "auto":
+        return {"epochs": values["epochs"], "patience": values["patience"]}
+    until = _until(values, n_rows)
+    if values["schedule"] == "cosine":
+        raise ConfigError("fit: schedule 'cosine' falls to 0 at the end of the run, which epochs='auto' leaves open")
+    if values["patience"] is None:
+        return {"until": until}
+    return {"epochs": -(-until.most // _per_epoch(values, n_rows)), "patience": values["patience"]}
+
+
+def _kept(trainer: training.Trainer, log: training.History) -> int:
+    """The steps after which the weights were what is kept of them."""
+    rows = {row["epoch"]: row["step"] for row in log.rows}
+    return trainer.steps if trainer.best is None else rows.get(trainer.stopping.epoch, trainer.steps)
+
+
+def _until(values: Mapping[str, Any], n_rows: int) -> training.Until:
+    return training.Until.of(n_rows, values["batch_size"] or n_rows)
+
+
+def _per_epoch(values: Mapping[str, Any], n_rows: int) -> int:
+    return -(-n_rows // (values["batch_size"] or n_rows))
+
+
+def _trainer(values: Mapping[str, Any], model: Any, n_rows: int, length: Mapping[str, Any]) -> training.Trainer:
+    per_epoch = _per_epoch(values, n_rows)
+    steps = length["until"].most if "until" in length else length.get("steps") or per_epoch * length["epochs"]
+    return training.Trainer(
+        model,
+        objective=objectives.parse(values["objective"], values["warmup"] * per_epoch, values["gradient"]),
+        samples=values["samples"],
+        optimizer=values["optimizer"],
+        learning_rate=values["learning_rate"],
+        schedule=optim.parse_schedule(values["schedule"], per_epoch, steps),
+        average=values["average"],
+        clip=values["clip"],
+        seed=values["random_state"],
+        n_rows=n_rows,
+        device=values["device"],
+    )
+
+
+def as_table(rows: Mapping[str, Any], views: Mapping[str, View], key: np.ndarray) -> data.Table:
+    """Columns on their way into a model."""
+    shown = {name: view.presentation for name, view in views.items()}
+    further = {name: data.Presentation(**how) for name, how in shown.items() if name != "x"}
+    return data.Table(key=key, views=further, **shown["x"], **rows)
+
+
+def _units_of_run(begun: Mapping[str, Any] | None, name: str, view: View, run: object) -> Any:
+    """The standardization that a run which is continued has found, if it is of as many columns."""
+    known = stored.columns_of(begun, name)
+    if known is None or known.get("n_features_in") != view.columns:  # the latter is refused later
+        return None
+    return units_of(known, run)
+
+
+def check_lengths(rows: Mapping[str, Any], what: str) -> None:
+    lengths = {name: column.shape[0] for name, column in rows.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{n} rows of {name}" for name, n in lengths.items())
+        raise DataError(f"{what} has views of different lengths: {said} (inconsistent numbers of samples)")
+
+
+def check_room(n_bytes: int, what: str) -> None:
+    room = limits.memory()
+    if room is not None and n_bytes > room:
+        least = min(n_bytes, 10**30) / 2**30  # an integer may be beyond floating point
+        whose = "this machine has" if room == limits.machine_memory() else "the control group of this process allows"
+        raise ConfigError(f"{what} needs more than {least:.3g} GiB; {whose} {room / 2**30:.3g} GiB")
+
+
+def _json(notes: dict[str, Any]) -> dict[str, Any]:
+    """As JSON will give them back."""
+    try:
+        return json.loads(json.dumps(notes, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"notes cannot be written as JSON: {error}") from None
+
+
+def _digest(*columns: Any) -> str:
+    """By which a run knows its rows again."""
+    digest = hashlib.sha256()
+    for column in columns:
+        for x in (column.data, column.indices, column.indptr) if hasattr(column, "indptr") else (column,):
+            digest.update(f"{x.shape}{x.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(x))
+    return digest.hexdigest()
+
+
+def _discard_unstarted(folder: Path, *, files_are_ours: bool, folder_is_ours: bool) -> None:
+    """Take back a run folder that holds no checkpoint yet, so that the same command can be given again."""
+    with contextlib.suppress(OSError):
+        if files_are_ours and not (folder / "checkpoint.safetensors").exists():
+            for name in training.BEGUN:
+                (folder / name).unlink(missing_ok=True)
+        if folder_is_ours:
+            folder.rmdir()  # refuses unless empty

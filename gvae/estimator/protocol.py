@@ -1,0 +1,157 @@
+"""scikit-learn's protocol, without importing scikit-learn: settings, tags, names of columns, DataFrames out."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+
+import numpy as np
+
+from gvae import settings
+from gvae.errors import DataError, ShapeError
+from gvae.estimator.stored import not_fitted
+from gvae.models.base import Base, check_known
+from gvae.settings import fields, restated, setting
+
+__all__ = ["Protocol", "declared"]
+
+_Class = TypeVar("_Class", bound=type)
+
+
+@dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(setting, restated))
+def declared(name: str) -> Callable[[_Class], _Class]:
+    """Make an estimator of a class: its constructor from the settings of its groups, and the section on them in its
+    docstring. name: for `gvae train --model` and for files."""
+
+    def decorate(cls: Any) -> Any:
+        cls = settings.group(cls.title)(cls)
+        initialize = cls.__init__
+
+        def __init__(self: Any, *args: Any, **given: Any) -> None:
+            check_known(cls.__name__, cls, given)
+            initialize(self, *args, **given)
+
+        __init__.__signature__ = cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
+        cls.__init__, cls.name = __init__, name
+        cls.__doc__ = f"{inspect.cleandoc(cls.__doc__)}\n\n{settings.described(cls)}\n"
+        return cls
+
+    return decorate
+
+
+def _signature(cls: Any) -> inspect.Signature:
+    """Of the constructor, without self, as inspect and help show it."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return inspect.Signature(parameters)
+
+
+class Protocol(settings.Settings):
+    """What scikit-learn asks of an estimator, whose settings are those of the groups that it inherits from.
+
+    model : the class of the model          fixed : settings of the shared groups that are no choice of this model's
+    """
+
+    title: ClassVar[str] = "model"
+    name: ClassVar[str]
+    model: ClassVar[type[Base]]
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    estimator_type: ClassVar[str] = "transformer"
+    verbose: bool
+    model_: Any
+    n_features_in_: int
+    views_: dict[str, Any]
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        return {f.name: f.default for f in fields(cls)}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's settings."""
+        return {f.name: getattr(self, f.name) for f in fields(type(self))}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change settings; returns self. Raises ConfigError for an unknown name, and then changes nothing."""
+        check_known(type(self).__name__, type(self), params)
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of transform's columns: "vae0", "vae1", ...; of several codes "z1_0", "z1_1", ..."""
+        self._check_fitted()
+        if input_features is not None:
+            names, n, known = np.asarray(input_features, object), self.n_features_in_, self.views_["x"].names
+            if len(names) != n:
+                raise ShapeError(f"input_features should have length equal to number of features ({n}), got {len(names)}")
+            if known is not None and (names != known).any():
+                raise DataError("input_features is not equal to feature_names_in_")
+        codes = self.model_.codes
+        alone = len(codes) == 1
+        out = [f"{type(self).__name__.lower() if alone else f'{c}_'}{i}" for c, n in codes.items() for i in range(n)]
+        return np.array(out, dtype=object)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """What `transform` returns: "default" (an array), "pandas" or "polars" (a DataFrame); None changes nothing."""
+        if transform is not None:
+            settings.Choice("default", "pandas", "polars").check("set_output: transform", transform)
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "parameters_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import (  # scikit-learn alone comes here
+            ClassifierTags,
+            InputTags,
+            Tags,
+            TargetTags,
+            TransformerTags,
+        )
+
+        kinds = self.model.columns
+        counts = kinds["x"] == "counts"
+        return Tags(
+            estimator_type=self.estimator_type,
+            target_tags=TargetTags(required="y" in kinds, multi_output=kinds.get("y") == "matrix"),
+            transformer_tags=TransformerTags(preserves_dtype=[]),  # the setting dtype decides, not the input's
+            classifier_tags=ClassifierTags() if self.estimator_type == "classifier" else None,
+            input_tags=InputTags(three_d_array=not counts, sparse=counts, positive_only=counts),
+        )
+
+    def __repr__(self) -> str:
+        default = self._defaults()
+        shown = ", ".join(f"{n}={v!r}" for n, v in self.get_params().items() if repr(v) != repr(default[n]))
+        return f"{type(self).__name__}({shown})"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """In notebooks: scikit-learn's diagram, if the caller uses scikit-learn."""
+        shown = {"text/plain": repr(self)}
+        if "sklearn" in sys.modules:
+            from sklearn.utils import estimator_html_repr
+
+            shown["text/html"] = estimator_html_repr(self)
+        return shown
+
+    def _framed(self, Z: np.ndarray, X: Any) -> Any:
+        """Z as `set_output`, or scikit-learn's own configuration, asks for it."""
+        config = getattr(self, "_sklearn_output_config", {})
+        package = sys.modules.get("sklearn")
+        kind = config.get("transform") or (package.get_config()["transform_output"] if package else "default")
+        if kind == "pandas":
+            import pandas  # type: ignore[import-untyped]
+
+            return pandas.DataFrame(Z, index=getattr(X, "index", None), columns=self.get_feature_names_out())
+        if kind == "polars":
+            import polars  # type: ignore[import-not-found]
+
+            return polars.DataFrame(Z, schema=list(self.get_feature_names_out()))
+        return Z
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "parameters_"):
+            raise not_fitted(
+                f"this {type(self).__name__} is not fitted yet: call fit(X) first, or load a saved one with gvae.load"
+            )

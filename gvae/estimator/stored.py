@@ -1,0 +1,213 @@
+"""Estimators in files and run folders: what is written, and what is read back, whichever version wrote it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gvae import random, training
+from gvae.earlier import same_family
+from gvae.errors import ConfigError, DataError, RunError
+from gvae.nn import Parameters
+from gvae.settings import native
+
+if TYPE_CHECKING:
+    from gvae.estimator.base import Estimator
+
+__all__ = ["asked_of", "begun", "columns_of", "continued", "load", "not_fitted", "save"]
+
+PARTS = ("settings", "fitted", "notes")
+
+
+def begun(run: str | os.PathLike, name: str) -> dict[str, Any]:
+    """The configuration of a run that an estimator of this name is to continue. Raises RunError for another one's."""
+    config = training.read_config(run)
+    for part in PARTS:
+        if not isinstance(config.get(part), dict):
+            raise RunError(f"{run} is damaged: its configuration has {part} {config.get(part)!r:.80}, expected an object")
+    if config.get("model") != name:
+        raise RunError(f"{run} was begun with model {config.get('model')!r:.80}, not {name!r}")
+    return config
+
+
+def asked_of(begun: Mapping[str, Any], asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings asked of a run that is to be continued: what is left as it is by default is as it was begun where that was a
+    length, or where the run's version did not know the setting."""
+    unknown = {"epochs", *begun.get("earlier", ())}
+    settings = dict(asked)
+    for name, value in asked.items():
+        was = begun["settings"].get(name)
+        left = name in unknown and native(value) == defaults[name]
+        if name in begun["settings"] and (left or ("earlier" in begun and same_family(was, value))):
+            settings[name] = was
+    return settings
+
+
+def columns_of(begun: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+    """What a run that is continued has found about a column of its data."""
+    if begun is None:
+        return None
+    return begun["fitted"] if name == "x" else begun["fitted"].get("columns", {}).get(name)
+
+
+def continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration under which a run is resumed, from the one it was begun with and the one asked for now.
+
+    ConfigError for a setting that contradicts it, DataError for other rows.
+    """
+    begun, asked = folder.config, config["settings"]
+    try:
+        settings, fitted = {n: begun["settings"].get(n, value) for n, value in asked.items()}, dict(begun["fitted"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder.path} is damaged: its configuration lacks or has {error}") from None
+    raised = {}
+    for name, value in asked.items():
+        was = settings[name]
+        free = name == "verbose" or (name == "random_state" and value is None)
+        is_length = name == "steps" or (name == "epochs" and asked.get("steps") is None)
+        if is_length and _is_whole(was) and _is_whole(value) and value > was:
+            if settings.get("schedule") == "cosine":
+                end = f"epoch {was}" if name == "epochs" else f"step {was}"
+                raise ConfigError(f"{folder.path}: schedule 'cosine' ends with {end}, so the run cannot be extended")
+            raised[name] = value
+        elif not free and value != was:
+            shorter = is_length and _is_whole(was) and _is_whole(value)
+            but = "; it can be extended, not shortened" if shorter else ""
+            raise ConfigError(f"{folder.path} was begun with {name} {was!r}, not {value!r}{but}")
+    for name, value in config["fitted"].items():
+        if name in fitted and fitted[name] != value:  # format 1 does not have them all
+            raise DataError(
+                f"these are not the rows that {folder.path} was begun with: {name} was {_shown(fitted[name])}, "
+                f"is {_shown(value)}"
+            )
+    return begun | {"settings": settings | raised, "fitted": config["fitted"]}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+def save(
+    path: str | os.PathLike, parameters: Parameters, state: Mapping[str, Any], config: dict[str, Any], steps: int
+) -> None:
+    """One file, written atomically. RunError if it cannot be written."""
+    tensors = {f"parameters/{name}": value for name, value in parameters.items()}
+    tensors |= {f"state/{name}": np.asarray(value) for name, value in state.items()}
+    saved = training.Checkpoint(tensors, config, {"use": "parameters", "steps": steps})
+    try:
+        training.write_atomically(Path(path), training.encode(saved))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def load(path: str | os.PathLike) -> Estimator:
+    """An estimator from a file written by its `save`, or from a run folder of `fit(run=...)` or `gvae train`.
+
+    Raises RunError for what is missing, damaged, altered, of another kind or of a newer version. Of a run whose last
+    checkpoint is damaged, the one before it is taken, and a warning logged.
+    """
+    from gvae.estimator import estimators
+
+    path = Path(path)
+    rows: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    if path.is_dir():
+        _, saved, _ = training.read(path)
+        if saved is None:
+            raise RunError(f"{path} holds no checkpoint.safetensors: it was stopped before the first one")
+        rows, events = training.read_history(path, saved)
+    elif path.is_file():
+        saved = training.load_checkpoint(path)
+    else:
+        raise RunError(f"{path}: no such run folder or saved model")
+    config, known = saved.config, estimators()
+    if not isinstance(config.get("model"), str) or config["model"] not in known:
+        raise RunError(f"{path} holds a model of kind {config.get('model')!r:.80}; known are {', '.join(known)}")
+    try:
+        return _restored(known[config["model"]], saved, path, rows, events)
+    except KeyError as error:
+        raise RunError(f"{path} is damaged: its configuration lacks {error}") from None
+    except (TypeError, AttributeError, ValueError, MemoryError, OverflowError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+
+
+def _restored(
+    cls: type[Estimator], saved: training.Checkpoint, path: Path, rows: list[dict[str, Any]], events: list[dict[str, Any]]
+) -> Estimator:
+    from gvae.estimator.views import View
+
+    config = saved.config
+    settings, fitted = config["settings"], config["fitted"]
+    unknown = [name for name in settings if name not in cls._defaults()]
+    if unknown:
+        raise RunError(
+            f"{path} has the setting {unknown[0]!r}, which {cls.__name__} does not have: is it of a newer version?"
+        )
+    estimator = cls(**{name: native(value) for name, value in settings.items()})
+    values = estimator._filled(estimator.checked())
+    for part in PARTS:
+        if not isinstance(config[part], dict):
+            raise RunError(f"{path} is damaged: its {part} are {config[part]!r}")
+    views = {}
+    for name, kind in cls.model.columns.items():
+        if kind != "labels":
+            kept = columns_of(config, name)
+            if kept is None:
+                raise KeyError(name)
+            views[name] = View.from_config(kept, "X" if name == "x" else name, kind, values, path)
+    sizes = {name: view.columns for name, view in views.items()}
+    if "labels" in cls.model.columns.values():
+        sizes["y"] = len(fitted["classes"])
+    named = saved.parameters()
+    _check_widths(estimator._networks(values, sizes), sum(v.size for v in named.values()))
+    n_rows = fitted.get("n_rows", 1)
+    if not _is_whole(n_rows) or n_rows < 1:
+        raise ConfigError(f"n_rows is {n_rows!r}, expected a whole number of at least 1")
+    model = estimator._build(values, views, sizes, n_rows=n_rows)
+    wanted = model.init(random.key(0))
+    if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
+        raise RunError(f"{path} is damaged: its parameters do not fit its configuration")
+    if not all(np.isfinite(v).all() for v in named.values()):
+        raise RunError(f"{path}: some parameters are not finite")
+    state = saved.state()
+    expected = model.init_state(random.key(0)) if hasattr(model, "init_state") else {}
+    if {n: v.shape for n, v in state.items()} != {n: np.shape(v) for n, v in expected.items()}:
+        raise RunError(f"{path} is damaged: its state does not fit its configuration")
+    estimator._adopt(
+        config, model, views, Parameters({n: named[n] for n in wanted}), state, rows, events, _steps(saved, rows)
+    )
+    return estimator
+
+
+def _steps(saved: training.Checkpoint, rows: list[dict[str, Any]]) -> int:
+    """The steps after which the weights were those that are kept."""
+    stopping, steps = saved.counters.get("stopping", {}), saved.counters.get("steps", 0)
+    if saved.counters["use"] == "best":
+        steps = {row["epoch"]: row["step"] for row in rows}.get(stopping.get("epoch"), steps)
+    return steps if _is_whole(steps) else 0
+
+
+def _check_widths(networks: list[tuple[int, ...]], n_parameters: int) -> None:
+    """Refuse a configuration that needs more parameters than its file holds, before anything of that size is made: every
+    unit of a layer has one at least."""
+    least = max((width for network in networks for width in network), default=0)
+    if least > n_parameters:
+        raise ValueError(f"its configuration needs {least} parameters or more, and it holds {n_parameters}")
+
+
+def not_fitted(message: str) -> ConfigError:
+    """A ConfigError that is scikit-learn's NotFittedError as well, if the caller uses scikit-learn."""
+    exceptions = sys.modules.get("sklearn.exceptions")
+    if exceptions is None:
+        return ConfigError(message)
+    return type("NotFittedError", (ConfigError, exceptions.NotFittedError), {})(message)

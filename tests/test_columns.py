@@ -1,0 +1,558 @@
+"""Labels, second views, counts, weights, names of columns: from the caller, or a file, to the model and back."""
+
+from __future__ import annotations
+
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from three_models import LabelClassifier, PairVAE, TopicModel
+
+import gvae
+from gvae import ops
+from gvae.errors import ConfigError, DataError, ShapeError
+from gvae.estimator import REGISTRY, Estimator, declared
+from gvae.models import vae
+from gvae.objectives import Layer, Terms
+from gvae.settings import Ascent, Length, Machine, Objective, Presentation
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(120, 5))
+Y = X[:, :2] @ rng.normal(size=(2, 3)) + 0.1 * rng.normal(size=(120, 3))  # the second view
+LABELS = np.where(X[:, 0] + X[:, 1] > 0, "yes", "no")
+COUNTS = sparse.csr_array(rng.poisson(0.2, size=(80, 30)))
+SMALL = {"epochs": 2, "batch_size": 32, "random_state": 1}
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """The three models among those that `load` and the command line know."""
+    for cls in (LabelClassifier, PairVAE, TopicModel):
+        monkeypatch.setitem(REGISTRY, cls.name, cls)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return LabelClassifier(epochs=40, batch_size=32, learning_rate=1e-2, random_state=1).fit(X, LABELS)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return PairVAE(epochs=30, batch_size=32, learning_rate=1e-2, random_state=1).fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def topics():
+    return TopicModel(**SMALL).fit(COUNTS)
+
+
+# ---- scikit-learn's checks, for each kind of estimator -------------------------------------------
+
+
+def whole(X):
+    return np.rint(X) if isinstance(X, np.ndarray) and X.dtype.kind == "f" else X
+
+
+class WholeTopics(TopicModel):
+    """Takes what scikit-learn's checks hand over, which are no whole numbers, for counts."""
+
+    def _columns(self, X, *rest):
+        return super()._columns(self._rounded(X), *rest)
+
+    def _read(self, X, *rest, **named):
+        return super()._read(self._rounded(X), *rest, **named)
+
+    def _rounded(self, X):
+        if hasattr(X, "tocsr"):
+            return X.tocsr().astype(np.float64).rint() if np.isrealobj(X) else X
+        X = np.asarray(X)
+        if X.dtype == object:
+            try:
+                X = X.astype(np.float64)
+            except (TypeError, ValueError):
+                return X
+        return whole(X)
+
+
+WEIGHTS = "minibatches and their noise belong to rows' positions: a row twice is not a row of weight 2, but in expectation"
+POSITION = "the noise of score_samples belongs to a row's position, not to its content"
+TARGET = "this check calls score_samples(X), which here needs y as well"
+POSITIONS = ("check_methods_sample_order_invariance", "check_methods_subset_invariance")
+EXPECTED = {
+    LabelClassifier: dict.fromkeys(POSITIONS, TARGET) | {"check_sample_weight_equivalence_on_dense_data": WEIGHTS},
+    PairVAE: dict.fromkeys(POSITIONS, TARGET) | {"check_sample_weight_equivalence_on_dense_data": WEIGHTS},
+    WholeTopics: dict.fromkeys(POSITIONS, POSITION)
+    | {f"check_sample_weight_equivalence_on_{kind}_data": WEIGHTS for kind in ("dense", "sparse")},
+    gvae.FactorAnalysis: {},  # EM takes all rows at once, so that nothing depends on their places
+}
+CHECKED = (
+    LabelClassifier(latent=2, epochs=30, learning_rate=1e-2, random_state=0),
+    PairVAE(latent=2, hidden=(8,), epochs=1, random_state=0),
+    WholeTopics(latent=2, epochs=1, random_state=0),
+    gvae.FactorAnalysis(latent=2, epochs=20, dtype="float64", random_state=0),
+)
+
+
+def checks():
+    for estimator in CHECKED:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that they do not inherit from BaseEstimator: on purpose
+            for one, check in estimator_checks_generator(estimator):
+                name = getattr(check, "func", check).__name__
+                expected = EXPECTED[type(estimator)].get(name)
+                marks = () if expected is None else pytest.mark.xfail(reason=expected, strict=True)
+                yield pytest.param(one, check, id=f"{type(estimator).__name__}-{name}", marks=marks)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("estimator", "check"), list(checks()))
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+# ---- labels --------------------------------------------------------------------------------------
+
+
+def test_a_classifier(classifier, registered, tmp_path):
+    assert list(classifier.classes_) == ["no", "yes"]
+    p = classifier.predict_proba(X)
+    assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    assert_array_equal(classifier.predict(X), classifier.classes_[p.argmax(axis=1)])
+    assert classifier.score(X, LABELS) == np.mean(classifier.predict(X) == LABELS) > 0.9
+    drawn = classifier.predict_proba(X, samples=100)
+    assert_allclose(classifier.score_samples(X, LABELS), np.log(drawn[np.arange(120), (LABELS == "yes") * 1]), rtol=1e-6)
+    assert classifier.transform(X).shape == (120, 4)
+    classifier.save(tmp_path / "model")
+    again = gvae.load(tmp_path / "model")
+    assert_array_equal(again.predict(X), classifier.predict(X))
+    assert again.classes_.tolist() == ["no", "yes"]
+
+
+def test_one_row_does_not_depend_on_others(classifier):
+    assert_allclose(classifier.predict_proba(X[7:9]), classifier.predict_proba(X)[7:9], rtol=1e-5)
+
+
+def test_what_a_classifier_only_reads():
+    """Real numbers in standardized units, bits as they are; neither has a density."""
+    assert LabelClassifier(**SMALL).fit(X, LABELS).views_["x"].units is not None
+    bits = LabelClassifier(**SMALL).fit(X > 0, LABELS)
+    assert bits.views_["x"].units is None
+    assert (bits.observation_, bits.binarize_) == (None, "none")
+
+
+def test_a_classifier_among_others():
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LabelClassifier(**SMALL)), {"labelclassifier__beta": [1e-3, 1.0]}, cv=2
+    )
+    assert np.isfinite(search.fit(X, LABELS).cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.parametrize("kind", [int, float, bool, np.uint8, object])
+def test_kinds_of_labels(kind):
+    y = (LABELS == "yes").astype(kind)
+    model = LabelClassifier(**SMALL).fit(X, y)
+    assert set(model.predict(X).tolist()) <= {0, 1}
+    assert_array_equal(model.transform(X), LabelClassifier(**SMALL).fit(X, LABELS).transform(X))
+
+
+BAD_LABELS = {
+    "missing": (None, DataError, "requires y to be passed, but the target y is None: it reads labels as y"),
+    "another length": (LABELS[:5], DataError, "y has 5 labels, but X has 120 rows"),
+    "fractional": (X[:, 0], DataError, r"fractional labels, 120 in all, the first, .*, at row 0"),
+    "NaN": (np.where(LABELS == "yes", 1, np.nan), DataError, "y: NaN or infinite"),
+    "None among them": (np.array([None, *LABELS[1:]], object), DataError, "the label of row 0 .* is missing"),
+    "one class": (np.zeros(120), DataError, "y has 1 class, 0.0; expected at least two"),
+    "two axes": (Y, ShapeError, r"y has shape \(120, 3\), expected labels of shape \(120,\)"),
+    "complex": (X[:, 0] * 1j, DataError, "Complex data not supported"),
+}
+
+
+@pytest.mark.parametrize(("y", "error", "words"), list(BAD_LABELS.values()), ids=list(BAD_LABELS))
+def test_labels_that_are_refused(y, error, words, tmp_path):
+    with pytest.raises(error, match=words) as caught:
+        LabelClassifier(**SMALL).fit(X, y, run=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_unseen_by_the_fit(classifier):
+    for y in (np.full(120, "maybe"), np.where(np.arange(120) == 3, "maybe", LABELS)):
+        with pytest.raises(DataError, match=r"the label maybe of row [03] .* was not seen by fit; known are no, yes"):
+            classifier.score_samples(X, y)
+    with pytest.raises(DataError, match=r"validation y: the label maybe"):
+        LabelClassifier(**SMALL).fit(X, LABELS, validation=(X, np.full(120, "maybe")))
+    with pytest.raises(DataError, match="y is missing"):
+        classifier.evaluate(X)
+    with pytest.raises(DataError, match="accuracy needs labels"):
+        classifier.score(X)
+
+
+# ---- two views -----------------------------------------------------------------------------------
+
+
+def test_two_views(pair, registered, tmp_path):
+    assert pair.transform(X).shape == (120, 4)
+    shown = pair.reconstruct(X)
+    assert set(shown) == {"x", "y"}
+    assert np.corrcoef(shown["y"].ravel(), Y.ravel())[0, 1] > 0.9  # inferred from the first view alone
+    assert {name: v.shape for name, v in pair.sample(2, draw=True).items()} == {"x": (2, 5), "y": (2, 3)}
+    assert set(pair.inverse_transform(pair.transform(X))) == {"x", "y"}
+    assert np.isfinite(pair.score_samples(X, Y)).all()
+    pair.save(tmp_path / "model")
+    again = gvae.load(tmp_path / "model")
+    assert_array_equal(again.score_samples(X, Y, samples=3), pair.score_samples(X, Y, samples=3))
+    assert again.views_["y"].units.scale.shape == (3,)
+
+
+def test_the_units_of_a_second_view():
+    """Densities are those of the data: a view in other units has the same model, and the Jacobian in its density."""
+    settings = SMALL | {"dtype": "float64"}
+    one, other = (PairVAE(**settings).fit(X, scale * Y + 7) for scale in (1, 1000))
+    assert_allclose(other.transform(X), one.transform(X), rtol=1e-6)
+    assert_allclose(other.reconstruct(X)["y"], 1000 * (one.reconstruct(X)["y"] - 7) + 7, rtol=1e-5)
+    difference = one.score_samples(X, Y + 7, samples=3) - other.score_samples(X, 1000 * Y + 7, samples=3)
+    assert_allclose(difference, 3 * np.log(1000), rtol=1e-6)
+
+
+def test_each_view_has_its_observation():
+    bits = Y > 0
+    model = PairVAE(**SMALL).fit(X, bits)
+    assert (model.observation_, model.views_["y"].observation) == ("gaussian", "bernoulli")
+    named = PairVAE(observation=("gaussian", "bernoulli"), hidden=((16,), (16,)), **SMALL).fit(X, bits)
+    assert_array_equal(named.transform(X), model.transform(X))
+    with pytest.raises(ConfigError, match="observation has 3 entries, expected one for each of x, y"):
+        PairVAE(observation=("gaussian",) * 3, **SMALL).fit(X, bits)
+
+
+BAD_VIEWS = {
+    "missing": (None, DataError, "requires y to be passed.* it reads a second view as y"),
+    "another length": (Y[:5], DataError, "X has views of different lengths: 120 rows of x, 5 rows of y"),
+    "NaN": (np.where(np.arange(3) == 1, np.nan, Y), DataError, "y: NaN or infinite values: 120 in all, .* row 0, column 1"),
+    "text": (LABELS, DataError, "y is an array of"),
+    "sparse": (COUNTS, DataError, "y is a sparse matrix, which PairVAE does not take"),
+    "four axes": (np.zeros((120, 1, 1, 1)), ShapeError, "y has shape"),
+}
+
+
+@pytest.mark.parametrize(("y", "error", "words"), list(BAD_VIEWS.values()), ids=list(BAD_VIEWS))
+def test_second_views_that_are_refused(y, error, words, pair, tmp_path):
+    with pytest.raises(error, match=words):
+        PairVAE(**SMALL).fit(X, y, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    if y is not None and len(np.shape(y)) != 4:
+        with pytest.raises(GVAE_ERRORS):
+            pair.score_samples(X, y)
+    with pytest.raises(DataError, match=r"validation is ndarray, expected a pair \(X, y\)"):
+        PairVAE(**SMALL).fit(X, Y, validation=X)
+
+
+GVAE_ERRORS = gvae.GvaeError
+
+
+def test_a_run_with_two_views_is_resumed_with_its_rows(tmp_path):
+    whole = PairVAE(**SMALL | {"epochs": 4}).fit(X, Y)
+    PairVAE(**SMALL).fit(X, Y, run=tmp_path / "run")
+    with pytest.raises(DataError, match=r"these are not the rows .*data_sha256"):
+        PairVAE(**SMALL | {"epochs": 4}).fit(X, Y[::-1], run=tmp_path / "run", resume=True)
+    more = PairVAE(**SMALL | {"epochs": 4}).fit(X, Y, run=tmp_path / "run", resume=True)
+    assert_array_equal(more.transform(X), whole.transform(X))
+
+
+# ---- counts --------------------------------------------------------------------------------------
+
+
+def test_counts_stay_sparse(topics, registered, tmp_path, monkeypatch):
+    dense = COUNTS.toarray()
+    assert_array_equal(topics.transform(COUNTS), topics.transform(dense))
+    for form in (sparse.coo_array, sparse.csc_matrix, sparse.csr_matrix, sparse.lil_array):
+        assert_array_equal(topics.transform(form(COUNTS)), topics.transform(COUNTS))
+    assert topics.reconstruct(COUNTS).shape == (80, 30)
+    assert np.isfinite(topics.score_samples(COUNTS, samples=3)).all()
+    topics.save(tmp_path / "model")
+    assert_array_equal(gvae.load(tmp_path / "model").transform(COUNTS), topics.transform(COUNTS))
+    monkeypatch.setattr(sparse.csr_array, "toarray", None)  # all but the likelihood, which is the model's own
+    topics.transform(COUNTS)
+    topics._columns(COUNTS, None, None, None, topics._filled(topics.checked()), None)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (-COUNTS, r"Negative values in data passed to TopicModel: X are counts; the least, -\d, at row \d+, column \d+"),
+        (COUNTS * 0.5, r"X: values outside 0, 1, ..: .* at row \d+, column \d+"),
+        (COUNTS * np.nan, "X: NaN or infinite"),
+        (COUNTS.astype(complex), "real numbers"),
+        (COUNTS[:0], r"0 sample\(s\)"),
+    ],
+)
+def test_counts_that_are_refused(x, words, tmp_path):
+    with pytest.raises(GVAE_ERRORS, match=words):
+        TopicModel(**SMALL).fit(x, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_matrices_names_those_of_counts(registered):
+    with pytest.raises(DataError, match=r"give X.toarray\(\); models of sparse counts are gvae.TopicModel"):
+        gvae.VAE().fit(COUNTS)
+
+
+# ---- weights of rows -----------------------------------------------------------------------------
+
+
+def test_a_weight_of_two_is_a_row_twice():
+    """For EM, which takes all rows at once; for stochastic gradients it is so in expectation."""
+    w = rng.integers(0, 3, len(X))
+    settings = {"latent": 2, "epochs": 30, "dtype": "float64", "random_state": 0}
+    weighted = gvae.FactorAnalysis(**settings).fit(X, sample_weight=w)
+    repeated = gvae.FactorAnalysis(**settings).fit(np.repeat(X, w, axis=0))
+    assert_allclose(weighted.score_samples(X, samples=2), repeated.score_samples(X, samples=2), rtol=1e-8)
+    alike = gvae.FactorAnalysis(**settings).fit(X)
+    assert abs(alike.score(X) - weighted.score(X)) > 1e-3
+
+
+def test_weights_reach_the_objective():
+    """Rows of weight 0 are as if they were not there, and those of a larger one are explained better."""
+    w = (np.arange(len(X)) % 2).astype(float)
+    settings = SMALL | {"batch_size": None, "epochs": 200, "hidden": (8,), "latent": 3, "observation": "gaussian"}
+    one, other = gvae.VAE(**settings).fit(X, sample_weight=w), gvae.VAE(**settings).fit(X[w > 0])
+    assert_array_equal(one.transform(X), other.transform(X))
+    heavy = gvae.VAE(**settings).fit(X, sample_weight=1 + 9 * w)
+    plain = gvae.VAE(**settings).fit(X)
+    gain = heavy.score_samples(X, samples=50) - plain.score_samples(X, samples=50)
+    assert gain[w > 0].mean() > gain[w == 0].mean()  # what counts more is explained better
+    assert_array_equal(gvae.VAE(**settings).fit(X, sample_weight=1.0).transform(X).shape, (120, 3))
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (np.ones(5), r"sample_weight: shape \(5,\); expected \(120,\)"),
+        (-np.ones(120), "at row 0"),
+        (np.where(np.arange(120) == 7, np.nan, 1.0), "at row 7"),
+        (np.zeros(120), "sample_weight is zero for all rows"),
+        (LABELS, "sample_weight is an array of"),
+    ],
+)
+def test_weights_that_are_refused(weight, words, tmp_path):
+    with pytest.raises(GVAE_ERRORS, match=words):
+        gvae.VAE(**SMALL).fit(X, sample_weight=weight, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# ---- names of columns ----------------------------------------------------------------------------
+
+
+def frame(x=X, names="abcde"):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame(x, columns=list(names), index=np.arange(len(x)) + 1000)
+
+
+def test_names_in_and_names_out(tmp_path):
+    model = gvae.VAE(latent=2, hidden=(8,), **SMALL).fit(frame())
+    assert list(model.feature_names_in_) == list("abcde")
+    assert isinstance(model.transform(frame()), np.ndarray)
+    out = clone(model).set_output(transform="pandas").fit(frame()).transform(frame())
+    assert list(out.columns) == ["vae0", "vae1"]
+    assert out.index[0] == 1000
+    assert_array_equal(out.to_numpy(), model.transform(frame()))
+    both = make_column_transformer((gvae.VAE(latent=2, hidden=(8,), **SMALL), ["a", "b", "c"]), remainder="passthrough")
+    assert list(both.set_output(transform="pandas").fit_transform(frame()).columns)[:2] == ["vae__vae0", "vae__vae1"]
+    model.save(tmp_path / "model")
+    assert list(gvae.load(tmp_path / "model").feature_names_in_) == list("abcde")
+    with pytest.raises(DataError, match="must be in the same order as they were in fit"):
+        model.transform(frame(names="bacde"))
+    with pytest.warns(UserWarning, match="X does not have valid feature names, but VAE was fitted with"):
+        model.transform(X)
+    with pytest.warns(UserWarning, match="X has feature names, but VAE was fitted without"):
+        gvae.VAE(latent=2, hidden=(8,), **SMALL).fit(X).transform(frame())
+    assert not hasattr(model.fit(X), "feature_names_in_")
+    with pytest.raises(ConfigError, match="set_output: transform is 'excel'; known are default, pandas, polars"):
+        model.set_output(transform="excel")
+
+
+def test_errors_name_the_column():
+    broken = frame(np.where(np.arange(5) == 2, np.inf, X))
+    with pytest.raises(DataError, match=r"X: NaN or infinite values: 120 in all.*row 0 \(counted from 0\), column 'c'"):
+        gvae.VAE(**SMALL).fit(broken)
+    with pytest.raises(DataError, match=r"row 0 \(counted from 0\), column 'b'"):
+        gvae.VAE(observation="bernoulli", **SMALL).fit(frame())
+
+
+def test_a_picture_in_notebooks():
+    shown = gvae.VAE(latent=3)._repr_mimebundle_()
+    assert shown["text/plain"] == "VAE(latent=3)"
+    assert "VAE" in shown["text/html"]
+    assert "latent" in make_pipeline(StandardScaler(), gvae.VAE(latent=3))._repr_html_()
+
+
+# ---- state, and many rows ------------------------------------------------------------------------
+
+
+class Centred(gvae.models.VAE):
+    """A VAE that sees rows less the batch's mean while it is trained, and less a running mean where rows are scored."""
+
+    pure = True
+
+    def init_state(self, key):
+        return {"mean": np.zeros(self.sizes["x"], self.dtype)}
+
+    def code(self, params, state, batch):
+        return {"z": self.encoder(params, batch.x - state["mean"])}
+
+    def terms(self, params, state, batch, noise, step=None):
+        mean = batch.x.mean(axis=0) if step is not None else state["mean"]
+        q = self.encoder(params, ops.subtract(batch.x, mean))
+        z = q.sample(noise["z"])
+        p = self.decode(params, state, {"z": z})["x"]
+        running = {} if step is None else {"mean": (0.9 * state["mean"] + 0.1 * mean).astype(self.dtype)}
+        return Terms({"x": p.log_prob(batch.x)}, [Layer(q, None, z, noise["z"])], views={"x": p}, state=running)
+
+
+@declared("centred")
+class CentredVAE(Estimator, Machine, Ascent, Length, Objective, Presentation, vae.Settings):
+    """A VAE with a state."""
+
+    model = Centred
+
+
+def test_the_state_of_a_model(tmp_path, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "centred", CentredVAE)
+    settings = {"latent": 2, "hidden": (8,), "standardize": False, "observation": "gaussian"}
+    model = CentredVAE(**SMALL | settings | {"epochs": 12, "patience": 3}).fit(X + 1, run=tmp_path / "run")
+    mean = model.state_["mean"]
+    assert 0.3 < mean.mean() < 1.3
+    assert_allclose(
+        model.transform(X), model.model_.encoder(model.parameters_, (X - mean).astype(np.float32)).mean, rtol=1e-4
+    )
+    model.save(tmp_path / "model")
+    for path in ("model", "run"):
+        again = gvae.load(tmp_path / path)
+        assert_array_equal(again.state_["mean"], mean)
+        assert_array_equal(again.score_samples(X, samples=3), model.score_samples(X, samples=3))
+    model.state_["mean"] = mean + 1
+    assert (model.score_samples(X, samples=3) != again.score_samples(X, samples=3)).all()
+
+
+def test_many_rows_go_through_in_chunks():
+    model = gvae.VAE(latent=2, hidden=(200,), **SMALL).fit(X)
+    many = np.tile(X.astype(np.float32), (500, 1))  # 60,000 rows, whose hidden layers take 48 MB at once
+    for use, most in ((model.transform, 20e6), (model.reconstruct, 20e6), (lambda x: model.posterior_of(x).mean, 20e6)):
+        use(many[:5])
+        tracemalloc.start()
+        found = use(many)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < most, peak
+        assert_allclose(found[-120:], use(X), rtol=1e-4, atol=1e-5)
+
+
+# ---- what auto chooses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "observation", "binarize"),
+    [
+        (MinMaxScaler().fit_transform(X), "gaussian", "none"),
+        (rng.random((50, 20, 3)), "gaussian", "none"),
+        (rng.random((50, 4)), "gaussian", "none"),
+        (rng.random((50, 4)).astype(np.float32), "gaussian", "none"),
+        (rng.random((50, 4)) > 0.5, "bernoulli", "none"),
+        ((rng.random((50, 4)) > 0.5) * 1.0, "bernoulli", "none"),
+        (rng.integers(0, 256, (50, 4), np.uint8), "bernoulli", "dynamic"),
+        (rng.integers(0, 2, (50, 4), np.uint8), "bernoulli", "none"),
+        (rng.integers(0, 256, (50, 4)) / 255, "bernoulli", "dynamic"),
+        ((rng.integers(0, 256, (50, 4)) / 255).astype(np.float32), "bernoulli", "dynamic"),
+        (rng.integers(0, 17, (50, 4)) / 16, "gaussian", "none"),  # a table, that is
+        (rng.integers(0, 17, (50, 2, 2)) / 16, "bernoulli", "dynamic"),
+        (rng.integers(0, 17, (50, 4)), "gaussian", "none"),
+    ],
+)
+def test_what_auto_chooses(x, observation, binarize, capsys):
+    model = gvae.VAE(latent=2, hidden=(4,), verbose=True, **SMALL).fit(x)
+    assert (model.observation_, model.binarize_) == (observation, binarize)
+    assert (model.standardization_ is None) == (observation == "bernoulli")
+    out = capsys.readouterr().out
+    assert out.startswith(f"vae: observation {observation} (")
+    assert out.count("\n") == 1
+
+
+def test_a_scaler_in_a_pipeline():
+    search = GridSearchCV(
+        make_pipeline(MinMaxScaler(), gvae.VAE(latent=2, hidden=(8,), **SMALL)), {"vae__latent": [1, 2]}, cv=3
+    ).fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def put(**arrays):
+    np.savez("data.npz", **{name: np.asarray(a) for name, a in arrays.items()})
+
+
+def test_labels_from_a_file(gvae_, here, registered):
+    y = (LABELS == "yes") * 3 + 1
+    put(train=X[:90], train_y=y[:90], test=X[90:], test_y=y[90:], train_weight=np.ones(90), test_weight=np.ones(30))
+    flags = ["--model", "labels", "--epochs", 3, "--beta", 1e-4, "--quiet"]
+    assert gvae_("train", "data.npz", *flags, "--out", "run") == (0, "", "")
+    model = gvae.load("run")
+    assert list(model.classes_) == [1, 4]
+    code, out, _ = gvae_("evaluate", "run", "--samples", 3)
+    assert code == 0
+    assert "data, test: 30 rows" in out
+    direct = LabelClassifier(epochs=3, beta=1e-4, random_state=0).fit(X[:90], y[:90], sample_weight=np.ones(90))
+    assert_array_equal(direct.predict_proba(X), model.predict_proba(X))
+
+
+def test_two_views_from_a_file(gvae_, here, registered):
+    put(train=X[:90], train_y=Y[:90], test=X[90:], test_y=Y[90:])
+    flags = ["--model", "pair", "--epochs", 2, "--observation", "gaussian", "gaussian", "--hidden", "8,6", "7", "--quiet"]
+    code, _, err = gvae_("train", "data.npz", *flags, "--out", "run")
+    assert code == 2
+    assert "hidden is" in err
+    flags[flags.index("7")] = "7,5"
+    assert gvae_("train", "data.npz", *flags, "--out", "run") == (0, "", "")
+    assert gvae.load("run").hidden == ((8, 6), (7, 5))
+    assert gvae_("evaluate", "run", "--samples", 3)[0] == 0
+    assert gvae_("train", "--resume", "run", "--epochs", 3, "--quiet") == (0, "", "")
+    assert gvae_("sample", "run", "--out", "both.npz", "-n", 3)[0] == 0
+    assert {name: v.shape for name, v in np.load("both.npz").items()} == {"x": (3, 5), "y": (3, 3)}
+    assert "the views x, y: write a .npz file" in gvae_("sample", "run", "--out", "both.npy")[2]
+
+
+def test_counts_from_a_file(gvae_, here, registered):
+    sparse.save_npz("counts.npz", sparse.csr_matrix(COUNTS))
+    assert gvae_("train", "counts.npz", "--model", "topics", "--epochs", 2, "--quiet", "--out", "run") == (0, "", "")
+    assert gvae_("evaluate", "run", "--samples", 3)[0] == 0
+    assert gvae_("sample", "run", "--out", "s.npy", "-n", 3)[0] == 0
+
+
+def test_files_without_what_a_model_reads(refused, here, registered):
+    put(train=X, test=X)
+    refused(["train", "data.npz", "--model", "labels", "--out", "run"], "data has no labels", "train_y")
+    refused(["train", "data.npz", "--model", "pair", "--out", "run"], "data has no second view", "train_y")
+    sparse.save_npz("counts.npz", sparse.csr_matrix(COUNTS))
+    refused(["train", "counts.npz", "--out", "run"], "sparse", "gvae.TopicModel")
+    sparse.save_npz("negative.npz", sparse.csr_matrix(-COUNTS))
+    refused(["train", "negative.npz", "--model", "topics", "--out", "run"], "Negative values", "row", "column")
+    sparse.save_npz("halves.npz", sparse.csr_matrix(COUNTS * 0.5))
+    refused(["train", "halves.npz", "--model", "topics", "--out", "run"], "values outside 0, 1, ..")
+    put(train=X, test=X, train_y=X[:, 0], test_y=X[:, 0])
+    refused(["train", "data.npz", "--model", "labels", "--out", "run"], "y has fractional labels", "row 0")
+    put(train=X, test=X, train_y=np.arange(120) % 2, test_y=np.arange(120) % 3)
+    refused(
+        ["train", "data.npz", "--model", "labels", "--epochs", 1, "--out", "run"], "the label 2 of row 2", "not seen by fit"
+    )
+    put(train=X, test=X, train_y=Y[:7], test_y=Y)
+    refused(["train", "data.npz", "--model", "pair", "--out", "run"], "train_y")
+    put(train=X, test=X, train_y=np.where(Y > 0, np.nan, 1.0), test_y=Y)
+    refused(["train", "data.npz", "--model", "pair", "--out", "run"], "train_y", "row 1, column 0")
