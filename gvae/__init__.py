@@ -24,6 +24,7 @@ _HOME = {
     "FactorAnalysis": "estimator",
     "NonlinearFactorAnalysis": "estimator",
     "HierarchicalVAE": "estimator",
+    "VIB": "estimator",
     "estimators": "estimator",
     "load": "estimator",
     "Var": "autodiff",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from gvae.estimator import (
         MAPVAE,
         VAE,
+        VIB,
         Autoencoder,
         BayesianVAE,
         DenoisingVAE,

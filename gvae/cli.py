@@ -374,11 +374,15 @@ def _summarize(run: str, model: Any) -> None:
     if not model.model_.has_closed_kl:
         print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: by sampling")
     if model.holds_out:
-        best = max(model.history_, key=lambda row: row.get("validation_bound", -math.inf))
+        best = next((row for row in model.history_ if row["step"] == model.n_iter_), last)
         print(f"kept: the weights of epoch {best['epoch']}, the best on the validation rows")
-    if model.events_:
-        rows = sorted({row for event in model.events_ for row in event.get("rows", [])})
-        print(f"not finite: {len(model.events_)} times (see log.jsonl); rows {', '.join(map(str, rows[:10])) or 'unknown'}")
+    for event in model.events_:
+        if event["event"] == "off target":
+            print(f"rate {event['rate']:.2f}, off its target of {event['target']:g}: see gvae.costs.Target")
+    events = [event for event in model.events_ if event["event"] == "not finite"]
+    if events:
+        rows = sorted({row for event in events for row in event.get("rows", [])})
+        print(f"not finite: {len(events)} times (see log.jsonl); rows {', '.join(map(str, rows[:10])) or 'unknown'}")
 
 
 def _source(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> tuple[str, str | None]:

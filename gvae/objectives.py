@@ -22,9 +22,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from gvae import bounds
+from gvae import bounds, costs, texts
 from gvae.autodiff import stop_gradient
 from gvae.bounds import Bound
+from gvae.costs import Cost
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.ops import arrays, elementwise
@@ -92,6 +93,9 @@ class Terms:
     state          : the model's new state (running statistics, baselines)
     inference      : the parameter groups of q, which gradient estimators treat apart from those of the model itself
     views          : p(view | z) by view, where a model has it as a distribution
+    conditional    : whether it explains y given x: q is then a part of the model and no posterior, the log-weight of a draw
+                     is log p(y|z) alone, and what is bounded is log p(y|x)
+    cost           : what the model itself makes its codes cost, see gvae.costs; None: their KL
     """
 
     log_likelihood: Mapping[str, Any]
@@ -100,6 +104,18 @@ class Terms:
     state: dict[str, np.ndarray] = field(default_factory=dict)
     inference: tuple[str, ...] = ("encoder",)
     views: Mapping[str, Distribution] = field(default_factory=dict)
+    conditional: bool = False
+    cost: Cost | None = None
+
+    @cached_property
+    def log_weights(self) -> Any:
+        """log p(views, z) - log q(z | x) of each draw, (K, B), whose weights have p(x) as their mean; log p(y|z) where the
+        model explains y given x."""
+        if self.conditional:
+            return self.total_log_likelihood
+        return elementwise.subtract(
+            self.total_log_likelihood, _total([elementwise.subtract(layer.log_q, layer.log_p) for layer in self.layers])
+        )
 
     @cached_property
     def total_log_likelihood(self) -> Any:
@@ -146,6 +162,14 @@ def _mean_draws(values: Any, weight: Any) -> Any:
     return _mean_rows(arrays.mean(values, axis=0) if len(values.shape) == 2 else values, weight)
 
 
+def _mean_units(values: Any, weight: Any) -> Any:
+    """Mean over rows, and draws, of each variable: (n,) of (B, n) or (K, B, n)."""
+    if weight is None:
+        return arrays.mean(values, axis=tuple(range(len(values.shape) - 1)))
+    rows = arrays.mean(values, axis=0) if len(values.shape) == 3 else values
+    return elementwise.divide(arrays.sum(elementwise.multiply(rows, weight[:, None]), axis=0), arrays.sum(weight))
+
+
 def _score_function(terms: Terms, signal: Callable[[], Any]) -> Any:
     """A term of value zero whose gradient is that of the draws which are not reparameterized, (K, B).
 
@@ -173,17 +197,27 @@ class ELBO:
     estimator "B" : E log p(x|z) - KL, with the closed-form KL; ConfigError if a layer has none
     estimator "A" : E [log p(x, z) - log q(z)], all of it by sampling
     "auto"        : B for each layer that has a closed form, A for the others
-    warmup        : steps over which the weight of the KL grows from 0 to 1
+    warmup        : steps over which the weight of the KL, or of its cost, grows from 0 to 1
+    cost          : what the codes pay in place of their KL, see gvae.costs; what is ascended is then reported as "objective"
+                    beside the bound
     Source: Kingma and Welling (2014), eqs. 6 (A) and 7 (B).
     """
 
     pure: ClassVar[bool] = True
     estimator: str = "auto"
     warmup: int = 0
+    cost: Cost | None = None
 
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
-        penalty = _total([self._divergence(layer) for layer in terms.layers])  # (B,) or (K, B)
         beta = _warm(self.warmup, step)
+        if self.cost is not None and terms.cost is not None:
+            raise ConfigError(
+                f"elbo: the codes of this model have a cost of their own, {terms.cost}; got {self.cost} as well"
+            )
+        cost = terms.cost if self.cost is None else self.cost
+        if cost is not None:
+            return self._at_a_cost(cost, terms, beta, weight)
+        penalty = _total([self._divergence(layer) for layer in terms.layers])  # (B,) or (K, B)
         likelihood = _mean_draws(terms.total_log_likelihood, weight)
         kl = _mean_draws(penalty, weight)
         bound = elementwise.subtract(likelihood, kl)
@@ -192,6 +226,31 @@ class ELBO:
         if score is not None:
             value = value + _mean_draws(score, weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
+
+    def _at_a_cost(self, cost: Cost, terms: Terms, beta: Any, weight: Any) -> tuple[Any, dict[str, Any]]:
+        drawn = [layer for layer in terms.layers if layer.z is not None]
+        if not drawn:
+            raise ConfigError("elbo: a cost is paid for codes that are drawn, and this model draws none")
+        penalty = _total([self._divergence(layer) for layer in drawn])
+        fixed = [self._divergence(layer) for layer in terms.layers if layer.z is None]  # what weights cost stays
+
+        def mean(values: Any, by_unit: bool = False) -> Any:
+            return _mean_units(values, weight) if by_unit else _mean_draws(values, weight)
+
+        paid, rows = cost(drawn, penalty, mean)
+        likelihood, kl = mean(terms.total_log_likelihood), mean(penalty)
+        others: Any = mean(_total(fixed)) if fixed else 0.0
+        bound = likelihood - others if terms.conditional else likelihood - kl - others
+        value = objective = likelihood - beta * paid - others
+        score = _score_function(terms, lambda: _less_the_others(terms.total_log_likelihood - beta * rows()))
+        if score is not None:
+            value = value + mean(score)
+        return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl, "objective": objective}
+
+    def remark(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An event that the last row of a training's log is worth, or None."""
+        look = getattr(self.cost, "remark", None)
+        return None if look is None else look(row)
 
     def _divergence(self, layer: Layer) -> Any:
         closed = layer.kl if self.estimator != "A" else None
@@ -236,6 +295,10 @@ class ImportanceWeighted:
 
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
         self._check(terms)
+        if terms.cost is not None:
+            raise ConfigError(
+                f"the codes of this model have a cost, {terms.cost}, which the ELBO alone takes: objective='elbo'"
+            )
         path = self.gradient in ("stl", "dreg", "rws_dreg")
         layers = [(layer.log_q_along_path if path else layer.log_q, layer.log_p) for layer in terms.layers]
         penalty = _total([elementwise.subtract(log_q, log_p) for log_q, log_p in layers])
@@ -317,8 +380,61 @@ def _renyi(name: str, least: float, below: float) -> Callable[..., Objective]:
     return make
 
 
+class _Codes:
+    """Numbers of codes, counted from 0: "0+3"."""
+
+    expected = "different whole numbers of codes such as 0+3"
+
+    @staticmethod
+    def kind(text: str) -> tuple[int, ...]:
+        return tuple(int(part) if part.isdecimal() else -1 for part in text.split("+"))
+
+    @staticmethod
+    def accepts(codes: tuple[int, ...]) -> bool:
+        return min(codes) >= 0 and len(set(codes)) == len(codes)
+
+
+COSTS: dict[str, Any] = {
+    "beta": texts.NOT_NEGATIVE,
+    "rate": texts.NOT_NEGATIVE,
+    "free": texts.NOT_NEGATIVE,
+    "anchor": _Codes,
+}
+WEIGHTED = ("rate", "anchor")
+
+
+def _cost(name: str, setting: str) -> Cost:
+    """That of "beta=0.5", "rate=16,weight=4", "free=0.1", "anchor=0+3,weight=0.9"."""
+    text = f"{name}:{setting}"
+    _, given = texts.parse("objective", text, {name: COSTS | {"weight": texts.POSITIVE}})
+    weight = given.pop("weight", None)
+    if len(given) != 1 or (weight is not None and not given.keys() & set(WEIGHTED)):
+        kinds = f"one of {', '.join(COSTS)}, and weight beside {' or '.join(WEIGHTED)} alone"
+        raise ConfigError(f"objective {text!r}: expected {kinds}")
+    if "beta" in given:
+        return costs.Beta(given["beta"])
+    if "free" in given:
+        return costs.FreeBits(given["free"])
+    if "rate" in given:
+        return costs.Target(given["rate"], 1.0 if weight is None else weight)
+    if weight is None or weight > 1:
+        raise ConfigError(f"objective {text!r}: weight is {weight}, expected a number in (0, 1]: above 1 nothing is bounded")
+    return costs.Anchor(given["anchor"], weight)
+
+
+def keys(text: str) -> set[str]:
+    """The settings that an objective's text has by name."""
+    return {part.partition("=")[0] for part in text.partition(":")[2].split(",") if "=" in part}
+
+
 def _elbo(estimator: str) -> Callable[..., Objective]:
     def make(setting: str | None, gradient: str, warmup: int) -> Objective:
+        if setting is not None:
+            if gradient != "reparameterized":
+                raise ConfigError(
+                    f"objective 'elbo:{setting}': a cost takes the gradient 'reparameterized', not {gradient!r}"
+                )
+            return ELBO(estimator, warmup, _cost("elbo", setting))
         if gradient == "reparameterized":
             return ELBO(estimator, warmup)
         if estimator == "B":
@@ -356,18 +472,24 @@ OBJECTIVES: dict[str, Callable[[str | None, str, int], Objective]] = {
     "miwae": _grouped("miwae", None),
     "piwae": _grouped("piwae", bounds.IWAE),
 }
-PLAIN = ("elbo", "elbo_a", "elbo_b", "iwae")  # these take no setting
+PLAIN = ("iwae",)  # these take no setting
+COSTLY = ("elbo", "elbo_a", "elbo_b")  # these take costs
 
 
 def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameterized") -> Objective:
-    """The objective that a name stands for: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8".
+    """The objective that a text stands for: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8".
 
-    The numbers: alpha, alpha, the share of the ELBO, groups, groups. warmup in steps; gradient as in ImportanceWeighted;
-    "elbo" with another than the default is estimator A. Raises ConfigError with the list of known names.
+    The numbers: alpha, alpha, the share of the ELBO, groups, groups. The ELBO's codes may have a cost of their own, see
+    gvae.costs: "elbo:beta=0.5", "elbo:rate=16,weight=4", "elbo:free=0.1", "elbo:anchor=0+3,weight=0.9". warmup in steps;
+    gradient as in ImportanceWeighted; "elbo" with another than the default is estimator A. Raises ConfigError with the list
+    of known names.
     """
     if callable(text):
         return text
     name, _, setting = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if name in OBJECTIVES and name not in COSTLY and "=" in setting:
+        have = ", ".join(COSTLY)
+        raise ConfigError(f"objective {text!r}: a cost weighs the KL, which {have} alone have as a term of its own")
     if name not in OBJECTIVES or (":" in text and (not setting or name in PLAIN)):
         raise ConfigError(f"unknown objective {text!r}; known are {', '.join(OBJECTIVES)} (renyi:0.5, ciwae:0.05, miwae:8)")
     if not isinstance(warmup, (int, np.integer)) or isinstance(warmup, bool) or warmup < 0:

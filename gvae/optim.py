@@ -32,6 +32,7 @@ __all__ = [
     "AdamW",
     "Average",
     "Cosine",
+    "Exponential",
     "Optimizer",
     "Plateau",
     "RowAdam",
@@ -343,6 +344,17 @@ class IWAE(Schedule):
         return 10 ** (-i / 7)
 
 
+class Exponential(Schedule):
+    """Times `factor` after every `epochs` epochs."""
+
+    def __init__(self, steps_per_epoch: int, factor: float, epochs: int = 1):
+        super().__init__()
+        self.every, self.factor = steps_per_epoch * epochs, factor
+
+    def __call__(self, step: int) -> float:
+        return self.factor ** (step // self.every)
+
+
 class Plateau(Schedule):
     """Times 1/2 whenever the bound has not grown for `patience` epochs."""
 
@@ -369,20 +381,37 @@ SCHEDULES: dict[str, Callable[[int | None, int, int], Schedule]] = {  # of the n
     "cosine": lambda given, per_epoch, total: Cosine(total if given is None else given * per_epoch),
     "plateau": lambda given, per_epoch, total: Plateau(10 if given is None else given),
     "iwae": lambda given, per_epoch, total: IWAE(per_epoch, 1 if given is None else given),
+    "exponential": lambda given, per_epoch, total: Exponential(per_epoch, 0.97),
 }
 
 
 def parse_schedule(text: str, steps_per_epoch: int = 1, steps: int = 1) -> Schedule:
     """The schedule of a text: "constant"; "cosine" to the end of the run or "cosine:E" over E epochs; "plateau" or
-    "plateau:E", after E epochs without a better bound (10); "iwae", or "iwae:S" for a schedule S times as short.
+    "plateau:E", after E epochs without a better bound (10); "iwae", or "iwae:S" for a schedule S times as short;
+    "exponential:F", or "exponential:F/E" for a factor F after every E epochs.
 
     Raises ConfigError: an unknown name or a wrong number, and a cosine that ends before the run, of `steps` in all, does.
     """
+    if isinstance(text, str) and text.startswith("exponential:"):
+        return _exponential(text, steps_per_epoch)
     given = _setting("schedule", text, SCHEDULES, ("cosine", "plateau", "iwae"), int)
     schedule = SCHEDULES[text.partition(":")[0]](given, steps_per_epoch, steps)
     if isinstance(schedule, Cosine) and schedule.total < steps:
         raise ConfigError(f"schedule {text!r} reaches 0 at step {schedule.total}, before the end of the run at step {steps}")
     return schedule
+
+
+def _exponential(text: str, steps_per_epoch: int) -> Exponential:
+    factor, slash, epochs = text.partition(":")[2].partition("/")
+    try:
+        share, every = float(factor), int(epochs) if slash else 1
+    except ValueError:
+        share, every = math.nan, 0
+    if not 0 < share <= 1 or every < 1 or "_" in text:
+        raise ConfigError(
+            f"schedule {text!r}: expected a factor in (0, 1] and a whole number of epochs, as in exponential:0.97/2"
+        )
+    return Exponential(steps_per_epoch, share, every)
 
 
 # ---- averages of the weights ---------------------------------------------------------------------

@@ -462,7 +462,8 @@ class Objective(Settings):
 
     objective: str = setting(
         default="elbo",
-        help="elbo, elbo_a, elbo_b, iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8: see gvae.objectives.parse",
+        help="elbo, elbo_a, elbo_b, each also at a cost of its codes (elbo:beta=0.5, elbo:rate=16,weight=4, elbo:free=0.1, "
+        "elbo:anchor=0+3,weight=0.9); iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8: see gvae.objectives.parse",
         kind=Text(_check_objective),
     )
     gradient: str = setting(
@@ -477,6 +478,11 @@ class Objective(Settings):
         from gvae import objectives
 
         objectives.parse(values["objective"], gradient=values["gradient"])
+        for key in objectives.keys(values["objective"]):
+            if key in values:
+                raise ConfigError(
+                    f"objective {values['objective']!r}: {key} is a setting of the model itself: give it there"
+                )
 
 
 @group("length of training")
@@ -518,7 +524,7 @@ class Ascent(Settings):
         default="constant",
         help="of the learning rate: constant; cosine, to 0 at the end of the run, or cosine:E of epoch E; plateau:E, "
         "halved after E epochs without a better bound; iwae, 10^(-i/7) for 3^i epochs, or iwae:S, S times as "
-        "short",
+        "short; exponential:0.97/2, times 0.97 after every 2 epochs",
         kind=Text(_check_schedule),
     )
     average: str | None = setting(

@@ -84,6 +84,7 @@ def cases() -> list[Case]:
     found = [*_models(), *_families(), *_objectives(), *_settings(), *_resumed(), *_wide()]
     for case in found:
         if hasattr(gvae, "estimators"):
+            case.settings = dict(case.settings)  # cases share them
             cls = gvae.estimators()[case.settings.pop("model", "vae")]
             case.estimator, defaults = cls.__name__, cls().get_params()
             unknown = case.settings.keys() - defaults.keys()

@@ -161,8 +161,9 @@ def test_evaluate_with_all_measures(run, gvae_):
     digits = data.load("digits")
     settings = {"samples": 30, "first": 3, "chains": 4, "temperatures": 5, "measures": ["all"]}
     summary = gvae.load(run).evaluate(digits.test, **settings).summary()
-    assert list(evaluation.MEASURES) == [name for name in summary if name in evaluation.MEASURES]
-    for name in evaluation.MEASURES:
+    measures = [name for name, measure in evaluation.MEASURES.items() if measure.needs != "predict"]
+    assert measures == [name for name in summary if name in evaluation.MEASURES]
+    for name in measures:
         assert shown[name] == summary[name], name
     assert summary["ais"]["rows"] == summary["bdmc"]["rows"] == summary["gaps"]["rows"] == summary["curve"]["rows"] == 3
     assert summary["surgery"]["rows"] == shown["rows"] == len(digits.test)
@@ -256,7 +257,7 @@ def test_a_saved_model_serves_as_a_run(run, gvae_):
     assert "does not say what it was trained on" in err
 
 
-@pytest.mark.parametrize("model", gvae.estimators())
+@pytest.mark.parametrize("model", [name for name, cls in gvae.estimators().items() if "y" not in cls.model.columns])
 def test_every_model_trains_evaluates_and_samples(gvae_, here, model):
     """Whatever the observation and the prior; factor analysis with those that it is. Stopped, it goes on."""
     flags = ["--latent", "3", "--epochs", "1", "--batch-size", "700"]

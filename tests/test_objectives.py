@@ -249,7 +249,7 @@ def test_names():
     assert objectives.parse("miwae:8") == ImportanceWeighted(bounds.Grouped(8))
     assert objectives.parse("piwae:8") == ImportanceWeighted(bounds.IWAE, inference_bound=bounds.Grouped(8))
     assert objectives.parse(ImportanceWeighted()) == ImportanceWeighted()
-    for bad in ("evidence", "elbo:2", "iwae:", "miwae:"):
+    for bad in ("evidence", "elbo:", "iwae:", "miwae:"):
         with pytest.raises(ConfigError, match=f"unknown objective '{bad}'; known are elbo, elbo_a"):
             objectives.parse(bad)
     with pytest.raises(ConfigError, match=r"unknown objective \[\]"):

@@ -29,7 +29,7 @@ LAYERS = [
     {"settings"},
     {"training", "evaluation", "data"},
     {"objectives"},
-    {"bounds"},
+    {"bounds", "costs"},
     {"families"},
     {"distributions", "nn", "optim"},
     {"interop"},

@@ -117,3 +117,8 @@ class Distribution:
     def kl(self, p: Distribution | None = None) -> Any:
         """KL(self ‖ p) per batch row in closed form, or None where there is none; p=None is `standard`."""
         raise NotImplementedError
+
+    def kl_by_unit(self, p: Distribution | None = None) -> Any:
+        """KL of each variable, (..., n), whose sum is `kl`; None unless the variables of both are independent, and it has a
+        closed form."""
+        return None

@@ -94,14 +94,25 @@ class BernoulliDistribution(Independent):
         return elementwise.subtract(elementwise.multiply(x, self.logits), elementwise.softplus(self.logits))
 
     def entropy(self):
+        return arrays.sum(self._entropies(), axis=-1)
+
+    def _entropies(self):
         # softplus(a) - a sigmoid(a), written in |a| so that nothing large cancels
         size = elementwise.abs(self.logits)
         e = elementwise.exp(-size)
-        return arrays.sum(elementwise.log1p(e) + size * e / (1 + e), axis=-1)
+        return elementwise.log1p(e) + size * e / (1 + e)
 
     def variance(self):
         p = self.mean
         return p * (1 - p)
+
+    def kl_by_unit(self, p=None):
+        if p is None:
+            return math.log(2) - self._entropies()
+        if not isinstance(p, BernoulliDistribution):
+            return None
+        cross = elementwise.multiply(self.mean, p.logits) - elementwise.softplus(p.logits)
+        return elementwise.negative(self._entropies() + cross)
 
     @property
     def standard(self) -> Distribution:
@@ -233,12 +244,16 @@ class PoissonDistribution(Independent):
         return PoissonDistribution(device.zeros(self.n, self.log_rate.dtype, self.log_rate))
 
     def kl(self, p=None):
+        units = self.kl_by_unit(p)
+        return None if units is None else arrays.sum(units, axis=-1)
+
+    def kl_by_unit(self, p=None):
         p = self.standard if p is None else p
         if not isinstance(p, PoissonDistribution):
             return None
         # rate_q (t + e^-t - 1) with t = log rate_q - log rate_p: nothing cancels near t = 0
         t = elementwise.subtract(self.log_rate, p.log_rate)
-        return arrays.sum(elementwise.multiply(elementwise.exp(self.log_rate), t + elementwise.expm1(-t)), axis=-1)
+        return elementwise.multiply(elementwise.exp(self.log_rate), t + elementwise.expm1(-t))
 
 
 class NegativeBinomialDistribution(Independent):

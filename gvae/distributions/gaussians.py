@@ -100,6 +100,17 @@ class DiagonalGaussian(_Gaussian):
     def _kl_standard(self):
         return gaussian.kl_divergence_diagonal(self.mean, self.log_scale)
 
+    def kl_by_unit(self, p=None):
+        # KL(N(m, s²) ‖ N(a, b²)) = log b - log s + (s² + (m - a)²) / (2 b²) - 1/2
+        if p is None:
+            spread = elementwise.add(self.variance(), elementwise.square(self.mean))
+            return elementwise.subtract(0.5 * spread, self.log_scale) - 0.5
+        if not isinstance(p, DiagonalGaussian):
+            return None
+        spread = elementwise.add(self.variance(), elementwise.square(elementwise.subtract(self.mean, p.mean)))
+        ratio = elementwise.multiply(0.5 * spread, elementwise.exp(-2 * p.log_scale))
+        return elementwise.add(ratio, elementwise.subtract(p.log_scale, self.log_scale)) - 0.5
+
     def banded(self):
         return BandedGaussian(self.mean, elementwise.exp(-self.log_scale)[..., None, :], (0,), check=False)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gvae import data, evaluation, random, training
-from gvae.errors import DataError
+from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, stored
 from gvae.estimator.fitting import READS, Fitting, as_table, check_lengths, check_room
 from gvae.settings import Whole
@@ -69,6 +69,8 @@ class Estimator(Fitting):
         """Means of p(view | codes) at n draws of the prior, (n, D); with draw=True draws of the views themselves."""
         self._check_fitted()
         n, model = Whole().check("n", n), self.model_
+        if not self.model.views:
+            raise ConfigError(f"{type(self).__name__}: the model explains labels and no view: there is nothing to sample")
         settings = self._defaults() | self.config_["settings"]  # an earlier version's lack some
         layers = self._networks(settings, {name: view.columns for name, view in self.views_.items()})
         width = sum(model.codes.values()) + 2 * max((max(widths) for widths in layers), default=0)
@@ -176,6 +178,8 @@ class Estimator(Fitting):
 
     def _views_at(self, z: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The means of all views at some codes, in the units of the data."""
+        if not self.model.views:
+            raise ConfigError(f"{type(self).__name__}: the model explains labels and no view: there is nothing to decode")
         found = self.model_.decode(self.parameters_, self.state_, z)
         return {name: self.views_[name].output(p.mean) for name, p in found.items()}
 

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 from gvae import models
 from gvae.earlier import LACKS, ONE_CLASS
 from gvae.errors import ConfigError
-from gvae.estimator.base import Estimator
+from gvae.estimator.base import Classifier, Estimator
 from gvae.estimator.protocol import declared
-from gvae.models import denoising, factor_analysis, hierarchical, nlfa, vae, weights
+from gvae.models import denoising, factor_analysis, hierarchical, nlfa, vae, vib, weights
 from gvae.settings import Ascent, Length, Machine, Objective, Presentation, Standardized, fields
 
 __all__ = [
     "MAPVAE",
     "VAE",
+    "VIB",
     "Autoencoder",
     "BayesianVAE",
     "DenoisingVAE",
@@ -125,6 +126,19 @@ class HierarchicalVAE(_ByGradients, hierarchical.Settings):
     model = models.Hierarchical
 
 
+@declared("vib")
+class VIB(Classifier, Machine, Ascent, Length, Objective, Presentation, vib.Settings):
+    """A deep variational information bottleneck: a classifier of labels y by a code that says as little of x as they allow.
+
+    model = gvae.VIB(latent=16, hidden=(200,)).fit(X, y)
+    model.predict(X), model.predict_proba(X)    # by 12 draws of the code
+    model.score(X, y)                           # accuracy
+    model.score_samples(X, y)                   # log p(y | x), nats per row
+    """
+
+    model = models.VIB
+
+
 CLASSES = (
     VAE,
     MAPVAE,
@@ -135,6 +149,7 @@ CLASSES = (
     FactorAnalysis,
     NonlinearFactorAnalysis,
     HierarchicalVAE,
+    VIB,
 )
 REGISTRY: dict[str, type[Estimator]] = {cls.name: cls for cls in CLASSES}
 

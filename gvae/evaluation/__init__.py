@@ -3,6 +3,7 @@
 importance   the ELBO, importance-sampled log p(x) and how far it can be trusted
 annealed     log p(x) by annealed importance sampling, from both sides on simulated rows; rate-distortion curve of a decoder
 codes        active units, the parts of the KL, reconstruction error
+classification    error of labels, bits of x and y in a classifier's code
 gaps         what is lost by the family of q, and what by the encoder
 measures     all of them by name: `evaluate` computes any; table: what people read
 
@@ -17,6 +18,7 @@ from gvae.evaluation.annealed import (
     bidirectional,
     rate_distortion,
 )
+from gvae.evaluation.classification import Classification, classification
 from gvae.evaluation.codes import Reconstruction, Surgery, Units, active_units, reconstruction, surgery
 from gvae.evaluation.gaps import Gaps, inference_gaps
 from gvae.evaluation.importance import Evaluation, importance_sampling
@@ -30,6 +32,7 @@ __all__ = [
     "MEASURES",
     "Annealed",
     "Bidirectional",
+    "Classification",
     "Evaluation",
     "Gaps",
     "Partial",
@@ -41,6 +44,7 @@ __all__ = [
     "active_units",
     "annealed_importance_sampling",
     "bidirectional",
+    "classification",
     "evaluate",
     "importance_sampling",
     "inference_gaps",

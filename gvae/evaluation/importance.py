@@ -48,6 +48,8 @@ class Evaluation:
     pareto_k              : see gvae.evaluation.pareto; above 0.7, neither log_likelihood nor its error can be trusted;
                             NaN for K < 21, -inf where the weights are all the same
     measures              : what else was asked for, by name; see gvae.evaluation.MEASURES
+    conditional           : whether the model explains y given x: log p(y|x) stands in place of log p(x), and its bound is
+                            the mean of log p(y|z)
     """
 
     elbo: np.ndarray
@@ -58,6 +60,7 @@ class Evaluation:
     pareto_k: np.ndarray
     samples: int
     measures: Mapping[str, Any] = field(default_factory=dict)
+    conditional: bool = False
 
     def summary(self) -> dict[str, Any]:
         """Means over rows with the standard error that the choice of rows causes; the summaries of other measures.
@@ -74,7 +77,7 @@ class Evaluation:
             if name in ("elbo", "log_likelihood"):
                 result[f"{name}_standard_error"] = standard_error(values)
         result["log_likelihood_sampling_error"] = sampling_error(self.standard_error)
-        result["distortion"] = -result["elbo"] - result["kl"]
+        result["distortion"] = -result["elbo"] - (0 if self.conditional else result["kl"])
         known = not np.isnan(self.pareto_k).any()
         result["pareto_k"] = float(np.median(self.pareto_k)) if known else None
         result["pareto_k_unreliable"] = float((self.pareto_k > UNRELIABLE).mean()) if known else None
@@ -112,7 +115,8 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
     sampler = Sampler(subject, samples, memory, streams.IMPORTANCE, at_once)
     settings = {"samples": samples, "rows_at_once": ROWS_AT_ONCE}
     columns: dict[str, Any] = subject.each("importance sampling", sampler, settings=settings, at_once=at_once)
-    return Evaluation(samples=samples, **{name: columns[name] for name in COLUMNS})
+    conditional = getattr(subject.model, "conditional", False)
+    return Evaluation(samples=samples, conditional=conditional, **{name: columns[name] for name in COLUMNS})
 
 
 class Sampler:
@@ -235,16 +239,17 @@ class _Running:
 
     def __init__(self, batch: Batch, samples: int):
         n = len(batch)
-        self.batch = batch
+        self.batch, self.conditional = batch, False
         self.log_likelihood, self.kl, self.log_weight = np.zeros(n), np.zeros(n), np.zeros(n)
         self.weights, self.tail = Weights(n), Tail(samples, n)
 
     def add(self, terms: Terms) -> None:
         likelihood = np.asarray(terms.total_log_likelihood, np.float64)
-        log_weights = likelihood.copy()
+        log_weights, self.conditional = likelihood.copy(), terms.conditional
         for layer in terms.layers:
             ratio = np.asarray(layer.log_q, np.float64) - np.asarray(layer.log_p, np.float64)
-            log_weights -= ratio
+            if not terms.conditional:
+                log_weights -= ratio
             per_draw = ratio if layer.kl is None else layer.kl
             self.kl += np.broadcast_to(per_draw, likelihood.shape).sum(axis=0, dtype=np.float64)
         if not (log_weights < np.inf).all():  # NaN compares as False
@@ -259,7 +264,8 @@ class _Running:
         if len(zero):
             raise NonFiniteError(f"evaluate: row {self.batch.index[zero[0]]}: p(x, z) is zero at every draw z of q(z|x)")
         kl = self.kl / self.weights.n
-        elbo = self.log_likelihood / self.weights.n - kl
+        likelihood = self.log_likelihood / self.weights.n
+        elbo = likelihood if self.conditional else likelihood - kl
         log_weight = self.log_weight / self.weights.n
         return {"elbo": elbo, "kl": kl, "log_weight": log_weight, "pareto_k": self.tail.k()} | self.weights.finish()
 

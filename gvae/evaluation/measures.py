@@ -11,6 +11,7 @@ import numpy as np
 from gvae.data import Table
 from gvae.errors import ConfigError
 from gvae.evaluation.annealed import annealed_importance_sampling, bidirectional, rate_distortion
+from gvae.evaluation.classification import classification
 from gvae.evaluation.codes import active_units, reconstruction, surgery
 from gvae.evaluation.gaps import inference_gaps
 from gvae.evaluation.importance import Evaluation, importance_sampling
@@ -23,13 +24,14 @@ __all__ = ["MEASURES", "Measure", "evaluate", "names"]
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """run(subject, **settings) -> a result with a `summary`; `settings` names those of `evaluate` that it takes, `needs` the
-    optional method of the model."""
+    optional method of the model. `of`: "x" or "y" where it is for models that explain x, or y given x, alone."""
 
     run: Callable[..., Any]
     what: str
     cost: str
     settings: tuple[str, ...] = ()
     needs: str | None = None
+    of: str | None = None
 
 
 _ANNEALED = ("first", "chains", "temperatures")
@@ -45,12 +47,14 @@ MEASURES: dict[str, Measure] = {
         "15,000 decoder passes and 2 K draws for each of them",
         ("first", "samples", "memory"),
         "raw",
+        of="x",
     ),
     "ais": Measure(
         annealed_importance_sampling,
         "log p(x) by annealed importance sampling with HMC from q(z|x), on the first rows",
         f"{_CHAINS} for each of them",
         _ANNEALED,
+        of="x",
     ),
     "bdmc": Measure(
         bidirectional,
@@ -58,6 +62,7 @@ MEASURES: dict[str, Measure] = {
         f"{_CHAINS} for each, half as many again for the way back",
         _ANNEALED,
         "generate",
+        of="x",
     ),
     "curve": Measure(
         rate_distortion,
@@ -65,12 +70,21 @@ MEASURES: dict[str, Measure] = {
         f"{_CHAINS} for each of them",
         _ANNEALED,
         "generate",
+        of="x",
+    ),
+    "classification": Measure(
+        classification,
+        "of classifiers: error, and the bits of x and y in the code",
+        "12 draws a row",
+        needs="predict",
+        of="y",
     ),
 }
 
 
 def names(given: str | Sequence[str]) -> list[str]:
-    """The measures that one or several names stand for; "all" for all of them. ConfigError for an unknown one."""
+    """The measures that one or several names stand for; "all" for all, of which `evaluate` takes those that suit the model.
+    ConfigError for an unknown one."""
     given = [given] if isinstance(given, str) else given
     for name in given:
         if name != "all" and name not in MEASURES:
@@ -111,6 +125,9 @@ def evaluate(
     settings = {"samples": whole("samples", samples), "memory": memory, "first": whole("first", first)}
     settings |= {"chains": whole("chains", chains), "temperatures": whole("temperatures", temperatures)}
     chosen = names(measures)
+    if "all" in measures:
+        other = "x" if getattr(model, "conditional", False) else "y"
+        chosen = [name for name in chosen if MEASURES[name].of != other]
     subject = Subject(
         model, parameters, table, key=key, state=state, batch_size=batch_size, progress=progress, partial=partial
     )

@@ -19,6 +19,7 @@ __all__ = ["Subject", "whole"]
 
 # what the key is folded with, once per use, for ever: streams of different purpose never meet
 BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION, INFERENCE = range(10)
+CLASSIFICATION = 10
 
 
 class Subject:

@@ -17,7 +17,7 @@ MANY = 0.05  # share of rows with an unreliable estimate that is worth a warning
 def table(result: Evaluation) -> str:
     """A line per number, in nats per row, under a heading per measure."""
     summary = result.summary()
-    lines = list(_importance(summary))
+    lines = list(_importance(summary, "log p(y|x)" if result.conditional else "log p(x)"))
     for name in result.measures:
         lines += ["", *_SECTIONS[name](summary[name])]
     return "\n".join(lines)
@@ -37,9 +37,9 @@ def _spread(summary: Mapping[str, Any], name: str) -> str:
     return f"+- {error:.3f} (standard error over rows)" if math.isfinite(error) else ""
 
 
-def _importance(s: Mapping[str, Any]) -> Iterator[str]:
-    yield _line("ELBO", s["elbo"], _spread(s, "elbo"))
-    label = f"log p(x), {s['samples']} importance samples"
+def _importance(s: Mapping[str, Any], what: str) -> Iterator[str]:
+    yield _line("ELBO" if what == "log p(x)" else "its bound, E log p(y|z)", s["elbo"], _spread(s, "elbo"))
+    label = f"{what}, {s['samples']} importance samples"
     yield _line(label, s["log_likelihood"], _spread(s, "log_likelihood"))
     if math.isfinite(s["log_likelihood_sampling_error"]):
         yield _line("  its standard error by sampling", s["log_likelihood_sampling_error"])
@@ -50,7 +50,7 @@ def _importance(s: Mapping[str, Any]) -> Iterator[str]:
         share = s["pareto_k_unreliable"]
         yield _line("Pareto k, median", s["pareto_k"], f"{share:.1%} of rows above {UNRELIABLE}")
         if share > MANY:
-            yield f"  warning: for {share:.1%} of rows a few weights decide: neither log p(x), likely too low, nor its error"
+            yield f"  warning: for {share:.1%} of rows a few weights decide: neither {what}, likely too low, nor its error"
             yield "  can be trusted; more samples help little, a better q or annealing (ais) does"
 
 
@@ -108,6 +108,15 @@ def _curve(s: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {point['beta']:>10g}{point['rate']:>12.3f}{point['distortion']:>12.3f}"
 
 
+def _classification(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"classification, {s['rows']} rows, {s['draws']} draws of the code"
+    error = s["standard_error"]
+    after = f"+- {error:.2%} (standard error over rows)" if math.isfinite(error) else ""
+    yield f"  {'error':<34}{s['error']:>12.2%}{'  ' + after if after else ''}"
+    yield _line("I(Z; X), at most, in bits", s["i_zx_bits"])
+    yield _line("I(Z; Y), at least, in bits", s["i_zy_bits"])
+
+
 _SECTIONS = {
     "units": _units,
     "surgery": _surgery,
@@ -116,4 +125,5 @@ _SECTIONS = {
     "ais": _ais,
     "bdmc": _bdmc,
     "curve": _curve,
+    "classification": _classification,
 }

@@ -33,19 +33,24 @@ Which estimator stands for which model: gvae.estimators().
 
 from gvae.models.autoencoder import Autoencoder
 from gvae.models.base import Base, Model
+from gvae.models.codes import Code, Codes
 from gvae.models.denoising import Denoising
 from gvae.models.factor_analysis import FactorAnalysis, FactorAnalysisEM, LinearVAE
 from gvae.models.hierarchical import Hierarchical
 from gvae.models.nlfa import NonlinearFactorAnalysis
 from gvae.models.vae import VAE
+from gvae.models.vib import VIB
 from gvae.models.weights import MAP, Bayes
 
 __all__ = [
     "MAP",
     "VAE",
+    "VIB",
     "Autoencoder",
     "Base",
     "Bayes",
+    "Code",
+    "Codes",
     "Denoising",
     "FactorAnalysis",
     "FactorAnalysisEM",

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -31,12 +30,14 @@ class Model(Protocol):
     views    : those of them that it explains, each by a distribution: they have an `observation`
     codes    : the codes that `transform` joins, by name, with their numbers of variables
     caution  : a sentence that is said where its figures are reported, or ""
+    conditional : whether it explains y given x
     """
 
     Settings: ClassVar[type[Settings]]
     columns: ClassVar[Mapping[str, str]]
     views: ClassVar[tuple[str, ...]]
     caution: ClassVar[str]
+    conditional: ClassVar[bool]
     dtype: np.dtype
     has_closed_kl: Any
 
@@ -80,6 +81,7 @@ class Base:
     columns: ClassVar[Mapping[str, str]] = {"x": "matrix"}
     views: ClassVar[tuple[str, ...]] = ("x",)
     caution: ClassVar[str] = ""
+    conditional: ClassVar[bool] = False
     has_closed_kl: Any = True
 
     def __init__(
@@ -103,12 +105,6 @@ class Base:
         """The widths of all networks, as far as texts tell without a table of that size being made: by these a model that
         cannot fit into memory is refused before it is made."""
         return []
-
-    def with_(self, **changes: Any) -> Any:
-        """A copy with other attributes."""
-        other = copy.copy(self)
-        other.__dict__.update(changes)
-        return other
 
 
 def check_known(what: str, settings: type, given: Mapping[str, Any] | Sequence[str]) -> None:

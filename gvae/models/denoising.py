@@ -71,9 +71,9 @@ class Denoising(VAE):
             return elementwise.add(x, elementwise.multiply(noise, nu))
         return elementwise.multiply(x, _at_least(noise, nu))
 
-    def encode(self, params, x, noise, step):
-        seen = x if step is None else self.corrupted(x, noise["corruption"], step)
-        return super().encode(params, seen, noise, step)
+    def encode(self, params, name, batch, noise, step):
+        seen = batch.x if step is None else self.corrupted(batch.x, noise["corruption"], step)
+        return self.encoder(params, seen)
 
 
 @functools.partial(primitive, differentiable=False)

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
-from gvae import families, random, settings
+from gvae import families, settings
 from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
-from gvae.models.base import Base
+from gvae.models.codes import Code, Codes
 from gvae.models.parts import known_observation, network_widths
-from gvae.objectives import Layer, Terms
 from gvae.settings import Choice, Families, Layers, Maybe, Widths, setting
 
 __all__ = ["VAE"]
@@ -64,7 +61,7 @@ class Settings(settings.Settings):
     )
 
 
-class VAE(Base):
+class VAE(Codes):
     """A VAE of n_inputs variables x. Settings: see gvae.VAE; families may be given as objects too, and observation "auto"
     is bernoulli, for there are no data to look at."""
 
@@ -80,64 +77,11 @@ class VAE(Base):
         self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, *shared)
         mirrored = hidden[::-1] if settings.decoder_hidden is None else settings.decoder_hidden
         self.decoder = Conditional("decoder", latent, self.observation, mirrored, *shared)
+        self.coded, self.decoders = {"z": Code(self.encoder, prior=self.prior)}, (self.decoder,)
 
     @classmethod
     def layers(cls, settings, sizes):
         return network_widths(settings, [settings.latent], sizes["x"])
 
-    @property
-    def codes(self) -> Mapping[str, int]:
-        return {"z": self.posterior.n}
-
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
-        params = self.encoder.init(random.fold_in(key, 0), self.dtype)
-        params |= self.decoder.init(random.fold_in(key, 1), self.dtype)
-        if self.prior is not None:
-            params["prior.raw"] = self.prior.start(random.fold_in(key, 2), self.dtype)
-        return params
-
-    def prior_of(self, params: Any) -> Distribution:
-        """p(z)."""
-        if self.prior is not None:
-            return self.prior(params["prior.raw"])
-        return self.posterior(np.zeros(self.posterior.n_params, self.dtype)).standard
-
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """n draws of z, (n, latent)."""
-        p = self.prior_of(params)
-        return {"z": p.sample(p.noise(key, (n,)))}
-
-    @property
-    def has_closed_kl(self) -> bool:
-        """Whether KL(q ‖ p) has a closed form; if not, the ELBO takes estimator A for it."""
-        q = self.posterior(np.zeros(self.posterior.n_params, self.dtype))
-        p = None if self.prior is None else self.prior(np.zeros(self.prior.n_params, self.dtype))
-        return q.kl(p) is not None
-
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
-        return {"z": self.posterior.noise(key, (samples, len(batch)), self.dtype, vars(batch).get("x"))}
-
-    def encode(self, params: Any, x: Any, noise: Any, step: Any) -> Distribution:
-        """q(z | x)."""
-        return self.encoder(params, x)
-
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
-        return {"z": self.encoder(params, batch.x)}
-
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
         return {"x": self.decoder(params, z["z"])}
-
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
-        q = self.encode(params, batch.x, noise, step)
-        z = q.sample(noise["z"])
-        p = None if self.prior is None else self.prior(params["prior.raw"])
-        views = self.decode(params, state, {"z": z}, noise)
-        return Terms({"x": views["x"].log_prob(batch.x)}, [Layer(q, p, z, noise["z"])], views=views)
-
-    def generate(self, params: Any, state: Any, noise: Any) -> Terms:
-        p = self.prior_of(params)
-        z = p.sample(noise["z"])
-        return Terms({}, [Layer(p, p, z, noise["z"])], views=self.decode(params, state, {"z": z}, noise))
-
-    def raw(self, params: Any, state: Any, batch: Any) -> dict[str, np.ndarray]:
-        return {"encoder.raw": self.encoder.raw(params, batch.x)}

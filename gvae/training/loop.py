@@ -151,10 +151,21 @@ class _Loop:
                     raise
                 trainer.roll_back()
                 logger.warning("%s; back to step %d with %g of the learning rate", error, trainer.steps, trainer.scale)
+        self.remark()
         if isinstance(self.until, Until):
             best, grew = trainer.stopping, not self.has_stopped_growing()
             why = "no more are allowed" if grew else f"no better bound in {best.waited} looks"
             logger.info("trained for %d steps: %s; kept is epoch %d, of bound %s", trainer.steps, why, best.epoch, best.best)
+
+    def remark(self) -> None:
+        """What the objective has to say of the last row: an event, once."""
+        look = getattr(self.trainer.objective, "remark", None)
+        event = look(self.history.rows[-1]) if look is not None and self.history.rows else None
+        if event is not None and event not in self.history.events:
+            self.history.events.append(event)
+            logger.warning("training: %s", event)
+            if self.run is not None:
+                self.run.log(event)
 
     def has_stopped_growing(self) -> bool:
         """Whether as many looks as the patience allows, the last of them just now, have found no better bound."""
@@ -235,7 +246,8 @@ class _Loop:
             row |= {f"validation_{name}": x for name, x in trainer.validate(validation).items()}
         _check_epoch(trainer, row)  # before anything of this epoch is kept
         trainer.epoch, trainer.epochs = Epoch(), number
-        bound = row["train_bound" if validation is None else "validation_bound"]
+        ascended = row["train_bound" if validation is None else "validation_bound"]
+        bound = row.get("train_objective" if validation is None else "validation_objective", ascended)
         trainer.schedule.observe(bound)
         if self.until is not None:
             trainer.look(bound)

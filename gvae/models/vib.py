@@ -1,0 +1,84 @@
+"""The deep variational information bottleneck: a classifier whose code says as little of x as the labels allow.
+
+    max  E_{p(z|x)} log q(y | z) - beta KL(p(z|x) || r(z)),       I(Z; X) <= E KL,   I(Z; Y) >= H(Y) + E log q(y|z)
+
+The encoder p(z|x) is a part of the model: log p(y|x) = log E_{p(z|x)} q(y|z), whose bound is E log q(y|z). Source: Alemi,
+Fischer, Dillon and Murphy (2017); their eq. 17 leaves H(Y) out, a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gvae import families, settings
+from gvae.costs import Beta
+from gvae.distributions import Distribution
+from gvae.errors import ConfigError
+from gvae.families import Conditional, Family
+from gvae.models import vae
+from gvae.models.codes import Code, Codes
+from gvae.settings import Number, Widths, restated, setting
+
+__all__ = ["VIB"]
+
+
+@settings.group("model")
+class Settings(settings.Settings):
+    """Those of a variational information bottleneck."""
+
+    latent: int = restated(vae.Settings, "latent", default=256, kw_only=False)
+    posterior: str | Family = restated(vae.Settings, "posterior", default="diagonal", help="family of p(z|x)", kw_only=False)
+    beta: float = setting(
+        default=1e-3, help="nats of log q(y|z) that a nat of KL(p(z|x) || r(z)) costs", kind=Number(zero=True)
+    )
+    hidden: tuple[int, ...] = restated(vae.Settings, "hidden", default=(1024, 1024))
+    activation: str = restated(vae.Settings, "activation", default="relu")
+    prior: str | Family | None = restated(
+        vae.Settings, "prior", default=None, help="family of r(z), whose parameters are learned; None: the standard one"
+    )
+    decoder_hidden: tuple[int, ...] = setting(
+        default=(), help="widths of the hidden layers of q(y|z); none: it is linear", kind=Widths()
+    )
+    start: str = restated(vae.Settings, "start", default="calm")
+
+
+class VIB(Codes):
+    """A classifier. Settings: see gvae.VIB."""
+
+    Settings: ClassVar[Any] = Settings
+    columns: ClassVar[Mapping[str, str]] = {"x": "matrix", "y": "labels"}
+    views: ClassVar[tuple[str, ...]] = ()
+    conditional: ClassVar[bool] = True
+    pure = True
+
+    def build(self, settings):
+        n_inputs, shared = self.sizes["x"], (settings.activation, settings.start)
+        self.posterior = families.parse(settings.posterior, settings.latent)
+        prior = None if settings.prior is None else families.parse(settings.prior, settings.latent)
+        self.encoder = Conditional("encoder", n_inputs, self.posterior, settings.hidden, *shared)
+        labels = families.parse(f"categorical:{self.sizes['y']}", 1)
+        self.decoder = Conditional("decoder", settings.latent, labels, settings.decoder_hidden, *shared)
+        self.coded, self.decoders = {"z": Code(self.encoder, prior=prior)}, (self.decoder,)
+        self.code_cost = Beta(settings.beta)
+
+    @classmethod
+    def layers(cls, settings, sizes):
+        return [(sizes["x"], *settings.hidden, settings.latent), (settings.latent, *settings.decoder_hidden, sizes["y"])]
+
+    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+        return {"y": self.decoder(params, z["z"])}
+
+    def likelihood(self, views: Mapping[str, Distribution], batch: Any) -> dict[str, Any]:
+        return {"y": views["y"].log_prob(batch.y[:, None].astype(self.dtype))}
+
+    def predict(self, params: Any, state: Any, batch: Any, noise: Any) -> np.ndarray:
+        """p(y | x), (B, classes): the mean of q(y | z) over draws of p(z|x)."""
+        z = self.encoder(params, batch.x).sample(noise["z"])
+        p, one = self.decode(params, state, {"z": z})["y"], np.ones((len(batch), 1), self.dtype)
+        return np.stack([np.exp(p.log_prob(c * one)).mean(axis=0) for c in range(self.sizes["y"])], axis=1)
+
+    def generate(self, params: Any, state: Any, noise: Any) -> Any:
+        raise ConfigError("VIB explains y given x, and has no model of x to draw from")
