@@ -164,7 +164,7 @@ class Estimator(Fitting):
         return self.model_.code(dict(self.parameters_) | own, self.state_, batch)
 
     def _coded_by_raw(self, rows: Mapping[str, Any]) -> dict[str, Any]:
-        """The same of many rows: only the raw numbers of the distributions go through networks, some rows at a time."""
+        """The same for many rows: networks compute the distributions' unconstrained parameters for some rows at a time."""
         if not hasattr(self.model_, "raw"):
             return self._coded(rows)
         parts = []

@@ -23,7 +23,7 @@
     generate(params, state, noise) -> Terms               the model without q: each layer's z is drawn from its prior, by
                                                           noise as `noise` draws it, and its q is that prior; `views` are
                                                           p(view | z); there is no log_likelihood
-    raw(params, state, batch) -> dict of arrays           the raw numbers (B, ..) of which q(z|x) is made; where `params`
+    raw(params, state, batch) -> dict of arrays           the unconstrained parameters (B, ..) of q(z|x); where `params`
                                                           have arrays of these names, `terms` takes those for q
 
 `params` maps names to plain arrays (evaluation) or Vars (training); a model cannot tell the difference. `batch` has the

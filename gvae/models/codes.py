@@ -1,7 +1,7 @@
 """Models whose codes are independent given the data: q(z_1, z_2, .. | data) = q_1(z_1 | .) q_2(z_2 | .) ..., p(z) likewise.
 
-A subclass makes its parts in `build`: `coded`, the codes by name, and whatever its `decode` is made of. Encoders, priors,
-noise, terms, draws of the model and raw numbers are here.
+A subclass makes its parts in `build`: `coded`, the codes by name, and what its `decode` consists of. Initial parameters,
+priors, noise, terms, draws from the model and unconstrained parameters are here.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Codes(Base):
 
     @property
     def has_closed_kl(self) -> bool:
-        """Whether KL(q ‖ p) has a closed form for every code; the ELBO takes estimator A for one that has none."""
+        """Whether KL(q ‖ p) has a closed form for every code; where it has none, the ELBO estimates it by sampling."""
 
         def standing(family: Family) -> Distribution:
             return family(np.zeros(family.n_params, self.dtype))

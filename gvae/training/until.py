@@ -1,4 +1,4 @@
-"""How long training lasts where nobody says so: until the bound on rows held out from it has stopped growing."""
+"""The default length of training: until the bound on held-out rows has stopped growing."""
 
 from __future__ import annotations
 
