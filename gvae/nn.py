@@ -17,7 +17,7 @@ from gvae.ops import dense
 from gvae.runtime import device
 from gvae.runtime.device import to_device
 
-__all__ = ["MLP", "Parameters"]
+__all__ = ["MLP", "Parameters", "Tower"]
 
 
 class MLP:
@@ -25,14 +25,17 @@ class MLP:
 
     name       : prefix of its parameters          sizes : (inputs, hidden .., outputs)
     activation : after every layer but the last, one of gvae.ops.dense.ACTIVATIONS
+    last       : the activation after the last layer
     """
 
-    def __init__(self, name: str, sizes: Sequence[int], activation: str = "elu"):
+    def __init__(self, name: str, sizes: Sequence[int], activation: str = "elu", last: str = "identity"):
         if len(sizes) < 2 or any(not isinstance(s, (int, np.integer)) or s < 1 for s in sizes):
             raise ConfigError(f"MLP {name!r}: sizes are {tuple(sizes)}, expected at least two positive integers")
-        if activation not in dense.ACTIVATIONS:
-            raise ConfigError(f"unknown activation {activation!r}; known are {', '.join(dense.ACTIVATIONS)}")
-        self.name, self.sizes, self.activation = name, tuple(int(s) for s in sizes), activation
+        for given in (activation, last):
+            if given not in dense.ACTIVATIONS:
+                raise ConfigError(f"unknown activation {given!r}; known are {', '.join(dense.ACTIVATIONS)}")
+        self.name, self.sizes = name, tuple(int(s) for s in sizes)
+        self.activation, self.last = activation, last
 
     def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
         """Weights uniform in +-sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010), biases 0."""
@@ -46,7 +49,7 @@ class MLP:
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> Any:
         """x (..., inputs) or CSR (rows, inputs) -> (..., outputs)."""
-        return dense.affine(*self.last_layer(params, x))
+        return dense.affine(*self.last_layer(params, x), activation=self.last)
 
     def last_layer(self, params: Mapping[str, Any], x: Any) -> tuple[Any, Any, Any]:
         """What the last layer is given, its weight and its bias, for those who fuse it with what comes after."""
@@ -57,6 +60,35 @@ class MLP:
 
     def _layer(self, params: Mapping[str, Any], i: int) -> tuple[Any, Any]:
         return params[f"{self.name}.{i}.weight"], params[f"{self.name}.{i}.bias"]
+
+
+class Tower:
+    """MLPs one after another, each of which reads what the one before it returns: a trunk with features at several levels.
+
+    name : prefix of its parameters, "trunk" for "trunk.0.1.weight"      n_inputs : numbers that the first level reads
+    widths : of each level's layers, which all end in the activation
+
+        h1, h2 = Tower("trunk", 784, [(200, 100), (50,)])(params, x)        # (.., 100) and (.., 50)
+    """
+
+    def __init__(self, name: str, n_inputs: int, widths: Sequence[Sequence[int]], activation: str = "elu"):
+        below = [n_inputs, *(level[-1] for level in widths)]
+        self.name = name
+        self.levels = [
+            MLP(f"{name}.{i}", (n, *level), activation, activation)
+            for i, (n, level) in enumerate(zip(below, widths, strict=False))
+        ]
+
+    def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+        """The parameters of all levels."""
+        return {n: v for i, level in enumerate(self.levels) for n, v in level.init(random.fold_in(key, i), dtype).items()}
+
+    def __call__(self, params: Mapping[str, Any], x: Any) -> list[Any]:
+        """x (..., inputs) or CSR -> the features of each level, (..., last width)."""
+        found = [x]
+        for level in self.levels:
+            found.append(level(params, found[-1]))
+        return found[1:]
 
 
 class Parameters(Mapping[str, np.ndarray]):

@@ -242,16 +242,16 @@ def test_no_corruption_is_the_vae(corruption):
 
 def test_the_level_falls_and_is_that_of_the_data():
     model, _ = made(Denoising, levels=(0.8, 0.2), anneal=10)
-    assert [model.level(step) for step in (0, 5, 10, 500)] == pytest.approx([0.8, 0.5, 0.2, 0.2])
+    assert [model.corruption.level(step) for step in (0, 5, 10, 500)] == pytest.approx([0.8, 0.5, 0.2, 0.2])
     ones = Table(np.ones((500, D))).batch(np.arange(500), random.key(0))
     noise = model.noise(random.key(1), ones, 20)["corruption"]
     for step in (0, 5, 10):
-        nu, n = model.level(step), noise.size
-        masked = 1 - model.corrupted(ones.x, noise, step).mean()
+        nu, n = model.corruption.level(step), noise.size
+        masked = 1 - model.corruption(ones.x, noise, step).mean()
         assert abs(masked - nu) < 5 * math.sqrt(nu * (1 - nu) / n)
     model, _ = made(Denoising, corruption="gaussian", levels=(0.8, 0.2), anneal=10)
     noise = model.noise(random.key(1), ones, 20)["corruption"]
-    assert model.corrupted(ones.x, noise, 5).std() == pytest.approx(0.5, rel=0.02)
+    assert model.corruption(ones.x, noise, 5).std() == pytest.approx(0.5, rel=0.02)
     for bad, message in (
         ({"corruption": "salt"}, "corruption is 'salt'; known are masking, gaussian"),
         ({"levels": (0.5, 1.5)}, r"levels is \(0.5, 1.5\), expected 2 values, each a number from 0 to 1"),

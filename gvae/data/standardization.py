@@ -12,7 +12,7 @@ import numpy as np
 from gvae.data.checks import check_finite
 from gvae.errors import DataError
 
-__all__ = ["Standardization"]
+__all__ = ["Standardization", "mean_of_rows"]
 
 BLOCK = 1 << 20  # numbers converted at once
 
@@ -44,8 +44,8 @@ class Standardization:
         """
         first = x[0].astype(np.float64)  # sums of differences to it do not cancel, and are 0 in a constant column
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = _mean(x, weight, lambda block: block - first)
-            square = _mean(x, weight, lambda block: np.square(block - first - mean))
+            mean = mean_of_rows(x, weight, lambda block: block - first)
+            square = mean_of_rows(x, weight, lambda block: np.square(block - first - mean))
         bad = np.flatnonzero(~np.isfinite(first + mean) | ~np.isfinite(square))
         if len(bad):
             row = int(np.abs(x[:, bad[0]]).argmax())
@@ -94,8 +94,10 @@ class Standardization:
         return self.location + self.scale * np.asarray(x, np.float64)
 
 
-def _mean(x: np.ndarray, weight: Any, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The mean over rows of what is computed of each."""
+def mean_of_rows(
+    x: np.ndarray, weight: Any = None, of: Callable[[np.ndarray], np.ndarray] = lambda block: block
+) -> np.ndarray:
+    """The mean over rows, weighted if weights are given, of what is computed of each, in float64."""
     if weight is None:
         return sum(of(block).sum(axis=0) for block in _blocks(x)) / len(x)
     w, total, start = np.asarray(weight, np.float64), np.zeros(x.shape[1]), 0

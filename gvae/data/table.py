@@ -11,8 +11,9 @@ import numpy as np
 from gvae import random
 from gvae.data.checks import check_weight
 from gvae.data.presentation import Presentation
-from gvae.data.standardization import Standardization
+from gvae.data.standardization import Standardization, mean_of_rows
 from gvae.errors import ConfigError, DataError
+from gvae.ops.sparse import is_csr
 from gvae.runtime import device
 from gvae.runtime.device import to_device
 
@@ -93,6 +94,15 @@ class Table:
 
     def __len__(self) -> int:
         return self.columns["x"].shape[0]
+
+    def mean(self, name: str) -> np.ndarray:
+        """The mean of each column of a view, (D,), in float64, weighted if rows have weights. Grey levels stand for the bits
+        that are drawn by them."""
+        x, weight = (device.to_host(self.columns.get(column)) for column in (name, "weight"))
+        if not is_csr(x):
+            return mean_of_rows(x, weight)
+        w = np.ones(len(self)) if weight is None else np.asarray(weight, np.float64)
+        return (w @ x) / w.sum()
 
     def to(self, device: str) -> Table:
         """The same rows on a device, "cpu" or "cuda"; itself if they are there. Raises DeviceError."""

@@ -209,6 +209,12 @@ class Conditional:
             params[f"{self.name}.shared"] = shared
         return params
 
+    def located(self, params: Mapping[str, np.ndarray], mean: np.ndarray) -> dict[str, np.ndarray]:
+        """The bias of the last layer with which p(y | x) has this mean (n,) where the rest of the layer emits 0, by its
+        name. ConfigError by `Family.located`."""
+        name = f"{self.network.name}.{len(self.network.sizes) - 2}.bias"
+        return {name: self.family.located(params[name], mean)}
+
     def __call__(self, params: Mapping[str, Any], x: Any) -> Distribution:
         """p(y | x); where params have raw numbers of each row as `NAME.raw`, those instead of the network's."""
         raw = params.get(f"{self.name}.raw")

@@ -11,7 +11,7 @@ from gvae.distributions import Distribution, Support
 from gvae.errors import ConfigError
 from gvae.ops import dense
 
-__all__ = ["Family"]
+__all__ = ["LOG_SCALE", "Family", "unbounded"]
 
 LOG_SCALE = math.log(1e3)  # conditional standard deviations lie in (1e-3, 1e3)
 
@@ -70,6 +70,11 @@ class Family:
         """
         return weight
 
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """The numbers (n_params - n_shared,) that are emitted, of which those that say where the distribution lies are such
+        that its mean is `mean` (n,), or its median where the mean has no closed form. ConfigError where neither has one."""
+        raise ConfigError(f"output_bias 'data': {self.name} has no closed form of the numbers that give it a mean: zero")
+
     @property
     def reparameterized(self) -> bool:
         return self.distribution.reparameterized
@@ -88,3 +93,8 @@ class Family:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, n={self.n})"
+
+
+def unbounded(value: Any, limit: float) -> Any:
+    """The number that `elementwise.bounded` turns into this value."""
+    return limit * np.arctanh(value / limit)

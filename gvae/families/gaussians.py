@@ -18,7 +18,7 @@ from gvae.distributions import (
     LowRankGaussian,
 )
 from gvae.errors import ConfigError
-from gvae.families.base import LOG_SCALE, Family
+from gvae.families.base import LOG_SCALE, Family, unbounded
 from gvae.ops import arrays, banded, elementwise
 from gvae.runtime import device
 
@@ -34,7 +34,6 @@ __all__ = [
     "Mixture",
     "RandomWalk",
     "Shared",
-    "unbounded",
 ]
 
 GAIN = 1e8  # no entry of a unit factor's inverse exceeds this
@@ -58,6 +57,9 @@ class Located(Family):
     def start_weight(self, weight):
         return np.concatenate([weight[:, : self.n], np.zeros_like(weight[:, self.n :])], axis=1)
 
+    def located(self, raw, mean):
+        return np.concatenate([mean, raw[self.n :]]).astype(raw.dtype)
+
 
 class Shared(Family):
     """Gaussians of another family with a mean of their own each; all else is learned once for all data: shared:chain."""
@@ -74,6 +76,9 @@ class Shared(Family):
 
     def start(self, key, dtype):
         return self.family.start(key, dtype)
+
+    def located(self, raw, mean):
+        return mean.astype(raw.dtype)
 
 
 class Diagonal(Located):
@@ -279,11 +284,6 @@ class Full(Located):
         below = r if self.absolute else r / scale[:, None]
         below = below[np.tril_indices(self.n, -1)]
         return np.concatenate([unbounded(np.log(scale), LOG_SCALE), unbounded(below, BELOW)])
-
-
-def unbounded(value: Any, limit: float) -> Any:
-    """The number that `elementwise.bounded` turns into this value."""
-    return limit * np.arctanh(value / limit)
 
 
 class Gaussian(Shared):

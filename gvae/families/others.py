@@ -19,13 +19,14 @@ from gvae.distributions import (
     ZeroInflatedDistribution,
 )
 from gvae.errors import ConfigError
-from gvae.families.base import LOG_SCALE, Family
+from gvae.families.base import LOG_SCALE, Family, unbounded
 from gvae.ops import arrays, elementwise, sparse
 
 __all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Logit", "NegativeBinomial", "Poisson", "ZeroInflated"]
 
 LOG_RATE = math.log(1e6)
 LOG_CONCENTRATION = math.log(1e4)
+LEAST = 1e-3  # of a share or a rate that a distribution starts with: a column without ones is not without any chance of one
 
 
 class Bernoulli(Family):
@@ -44,6 +45,9 @@ class Bernoulli(Family):
         if sparse.is_csr(x):
             return super().of_layer(x, weight, bias, shared)
         return BernoulliDistribution(layer=(x, weight, bias))
+
+    def located(self, raw, mean):
+        return _log_odds(mean).astype(raw.dtype)
 
 
 class Categorical(Family):
@@ -77,6 +81,9 @@ class Poisson(Family):
     def _make(self, raw, shared=None):
         return PoissonDistribution(elementwise.bounded(raw, limit=LOG_RATE))
 
+    def located(self, raw, mean):
+        return _of_log_rate(mean).astype(raw.dtype)
+
 
 class NegativeBinomial(Family):
     """Independent counts that vary more than Poisson's. raw: log means (n), bounded by log 1e6; log r (n, shared), bounded
@@ -93,6 +100,9 @@ class NegativeBinomial(Family):
         return NegativeBinomialDistribution(
             elementwise.bounded(raw, limit=LOG_RATE), elementwise.bounded(shared, limit=LOG_SCALE)
         )
+
+    def located(self, raw, mean):
+        return _of_log_rate(mean).astype(raw.dtype)
 
 
 class ZeroInflated(Family):
@@ -117,6 +127,10 @@ class ZeroInflated(Family):
         own = self.family.start_weight(weight[:, : -self.n])
         return np.concatenate([own, np.zeros_like(weight[:, -self.n :])], axis=1)
 
+    def located(self, raw, mean):
+        own, zeros = raw[: -self.n], raw[-self.n :]
+        return np.concatenate([self.family.located(own, mean * (1 + np.exp(zeros))), zeros])  # it is no zero 1 / (1 + e^l)
+
 
 class Beta(Family):
     """Independent variables in (0, 1). raw: log a (n), log b (n), bounded by log 1e4."""
@@ -136,6 +150,10 @@ class Beta(Family):
     def start_weight(self, weight):
         log_a = weight[:, : self.n]
         return np.concatenate([log_a, -log_a], axis=1)  # log a = -log b: the mean alone, sigmoid(2 log a), is random
+
+    def located(self, raw, mean):
+        log_a = unbounded(0.5 * _log_odds(mean), LOG_CONCENTRATION)
+        return np.concatenate([log_a, -log_a]).astype(raw.dtype)
 
 
 class ContinuousBernoulli(Family):
@@ -186,3 +204,16 @@ class Logit(Family):
 
     def start_weight(self, weight):
         return self.family.start_weight(weight)
+
+    def located(self, raw, mean):
+        return self.family.located(raw, _log_odds(self.squeeze + (1 - 2 * self.squeeze) * mean))  # its median
+
+
+def _log_odds(share: np.ndarray) -> np.ndarray:
+    share = np.clip(share, LEAST, 1 - LEAST)
+    return np.log(share) - np.log1p(-share)
+
+
+def _of_log_rate(mean: np.ndarray) -> np.ndarray:
+    """The numbers that are bounded to log rates."""
+    return unbounded(np.minimum(np.log(np.maximum(mean, LEAST)), 0.9 * LOG_RATE), LOG_RATE)

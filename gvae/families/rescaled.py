@@ -42,6 +42,9 @@ class Rescaled(Family):
     def start_weight(self, weight):
         return self.family.start_weight(weight)
 
+    def located(self, raw, mean):
+        return self.family.located(raw, mean)
+
     @property
     def reparameterized(self) -> bool:
         return self.family.reparameterized

@@ -12,6 +12,7 @@ import numpy as np
 
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
+from gvae.families import Conditional
 from gvae.objectives import Terms
 from gvae.settings import Settings, fields, native
 
@@ -83,6 +84,7 @@ class Base:
     caution: ClassVar[str] = ""
     conditional: ClassVar[bool] = False
     has_closed_kl: Any = True
+    emitters: Mapping[str, Conditional] = {}
 
     def __init__(
         self, sizes: int | Mapping[str, int], *settings: Any, dtype: Any = np.float32, n_rows: int = 0, **given: Any
@@ -94,11 +96,21 @@ class Base:
         else:
             check_known(type(self).__name__, self.Settings, given)
             chosen = self.Settings(*settings, **given)
-        self.build(self.Settings(**{name: native(value) for name, value in chosen.checked().items()}))
+        plain = {name: native(value) for name, value in chosen.checked().items()}
+        self.output_bias = plain.get("output_bias", "zero")
+        self.build(self.Settings(**plain))
 
     def build(self, settings: Any) -> None:
-        """Make the parts, of settings that have been checked."""
+        """Make the parts, of settings that have been checked. `emitters`: the network of each view that has one."""
         raise NotImplementedError
+
+    def prepare(self, params: Mapping[str, np.ndarray], state: Any, table: Any, key: np.ndarray) -> tuple[dict, Any]:
+        """(params, state) with what is learned of the training rows before the first step: biases of the output."""
+        params = dict(params)
+        if self.output_bias == "data":
+            for view, emitter in self.emitters.items():
+                params |= emitter.located(params, table.mean(view))
+        return params, state
 
     @classmethod
     def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:

@@ -17,17 +17,22 @@ from gvae.costs import Cost
 from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
 from gvae.models.base import Base
-from gvae.objectives import Layer, Terms
+from gvae.models.corruption import Corruption
+from gvae.nn import Tower
+from gvae.objectives import Layer, Terms, total
 
 __all__ = ["Code", "Codes"]
 
 
 @dataclass
 class Code:
-    """A code: its encoder, the column that it reads, and its prior (None: the standard one of the posterior's family)."""
+    """A code: its encoder, what it reads, and its prior (None: the standard one of the posterior's family).
+
+    reads : a column of the data by its name, or a level of the model's tower by its number
+    """
 
     encoder: Conditional
-    reads: str = "x"
+    reads: str | int = "x"
     prior: Family | None = None
 
     @property
@@ -35,19 +40,28 @@ class Code:
         """Of the prior's parameters: that of the encoder with another word."""
         return self.encoder.name.replace("encoder", "prior") + ".raw"
 
+    def of(self, seen: Mapping[str | int, Any], batch: Any) -> Any:
+        """What it reads, of `Codes.read`. DataError, by the batch, for a column that is not there."""
+        return seen[self.reads] if self.reads in seen else getattr(batch, str(self.reads))
+
     def p(self, params: Any) -> Distribution | None:
         """p(z); None for the standard one."""
         return None if self.prior is None else self.prior(params[self.prior_name])
 
 
 class Codes(Base):
-    """See above.   coded : the codes by name      decoders : the networks of `decode`, which `init` begins as they say
+    """See above.
 
-    code_cost : what codes cost where it is not their KL, see gvae.costs
+    coded      : the codes by name       decoders : the networks of `decode`, which `init` begins as they say
+    tower      : features of x at several levels, which codes may read
+    corruption : of the x that encoders read in training steps
+    code_cost  : what codes cost where it is not their KL, see gvae.costs
     """
 
     coded: Mapping[str, Code]
-    decoders: tuple[Conditional, ...]
+    decoders: tuple[Any, ...]
+    tower: Tower | None = None
+    corruption: Corruption | None = None
     code_cost: Cost | None = None
 
     @property
@@ -55,7 +69,8 @@ class Codes(Base):
         return {name: code.encoder.family.n for name, code in self.coded.items()}
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
-        parts = (*(code.encoder for code in self.coded.values()), *self.decoders)
+        trunk = () if self.tower is None else (self.tower,)
+        parts = (*(code.encoder for code in self.coded.values()), *self.decoders, *trunk)
         params = {n: v for i, part in enumerate(parts) for n, v in part.init(random.fold_in(key, i), self.dtype).items()}
         for i, code in enumerate(self.coded.values(), len(parts)):
             if code.prior is not None:
@@ -90,7 +105,11 @@ class Codes(Base):
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
         shape, like = (samples, len(batch)), vars(batch).get("x")
         keys = self._keys(key)
-        return {name: code.encoder.family.noise(keys[name], shape, self.dtype, like) for name, code in self.coded.items()}
+        drawn = {name: code.encoder.family.noise(keys[name], shape, self.dtype, like) for name, code in self.coded.items()}
+        if self.corruption is not None:
+            own = random.fold_in(key, len(self.coded))
+            drawn["corruption"] = self.corruption.noise(own, (samples, *batch.x.shape), self.dtype, like)
+        return drawn
 
     def _keys(self, key: np.ndarray) -> dict[str, np.ndarray]:
         """A key for each code; a code alone has the whole one."""
@@ -98,16 +117,24 @@ class Codes(Base):
             return dict.fromkeys(self.coded, key)
         return {name: random.fold_in(key, i) for i, name in enumerate(self.coded)}
 
+    def read(self, params: Any, batch: Any, noise: Any = None, step: Any = None) -> dict[str | int, Any]:
+        """What encoders read: the columns by name, x corrupted in training steps, and the tower's features by level."""
+        found: dict[str | int, Any] = dict(vars(batch))
+        if self.corruption is not None and step is not None:
+            found["x"] = self.corruption(batch.x, noise["corruption"], step)
+        if self.tower is not None:
+            found |= enumerate(self.tower(params, found["x"]))
+        return found
+
     def encode(self, params: Any, name: str, batch: Any, noise: Any, step: Any) -> Distribution:
-        """q of a code. A subclass may change what the encoder reads."""
+        """q of a code."""
         code = self.coded[name]
-        return code.encoder(params, getattr(batch, code.reads))
+        return code.encoder(params, code.of(self.read(params, batch, noise, step), batch))
 
     def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
         """q of each code whose column is there."""
-        there = vars(batch)
-        found = {name: code for name, code in self.coded.items() if code.reads in there}
-        return {name: code.encoder(params, there[code.reads]) for name, code in found.items()}
+        there = self.read(params, batch)
+        return {name: code.encoder(params, there[code.reads]) for name, code in self.coded.items() if code.reads in there}
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
         """p(view | codes), by view."""
@@ -118,10 +145,11 @@ class Codes(Base):
         return {name: p.log_prob(getattr(batch, name)) for name, p in views.items()}
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+        seen = self.read(params, batch, noise, step)
         q: dict[str, Distribution] = {}
         z: dict[str, Any] = {}
-        for name in self.coded:
-            q[name] = self.encode(params, name, batch, noise, step)
+        for name, code in self.coded.items():
+            q[name] = code.encoder(params, code.of(seen, batch))
             z[name] = q[name].sample(noise[name])
         views = self.decode(params, state, z, noise)
         layers = [
@@ -129,7 +157,14 @@ class Codes(Base):
             for name, code in self.coded.items()
         ]
         inference = tuple(code.encoder.name for code in self.coded.values())
+        inference += () if self.tower is None else (self.tower.name,)
         about: dict[str, Any] = {"inference": inference, "conditional": self.conditional, "cost": self.code_cost}
+
+        def likelihood_at(draws: list[Any]) -> Any:
+            moved = self.decode(params, state, dict(zip(self.coded, draws, strict=True)), noise)
+            return total(self.likelihood(moved, batch))
+
+        about["likelihood_at"] = likelihood_at
         return Terms(self.likelihood(views, batch), layers, views=views, **about)
 
     def _again(self, params: Any, name: str, batch: Any, noise: Any, step: Any) -> Any:
@@ -144,5 +179,5 @@ class Codes(Base):
         return Terms({}, [Layer(p[n], p[n], z[n], noise[n]) for n in p], views=self.decode(params, state, z, noise))
 
     def raw(self, params: Any, state: Any, batch: Any) -> dict[str, np.ndarray]:
-        parts = self.coded.values()
-        return {f"{code.encoder.name}.raw": code.encoder.raw(params, getattr(batch, code.reads)) for code in parts}
+        seen = self.read(params, batch)
+        return {f"{c.encoder.name}.raw": c.encoder.raw(params, c.of(seen, batch)) for c in self.coded.values()}

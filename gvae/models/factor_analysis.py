@@ -20,7 +20,7 @@ from gvae.checks import check_shapes
 from gvae.distributions import DenseGaussian
 from gvae.errors import ConfigError, DataError
 from gvae.families import LOG_SCALE, Family
-from gvae.families.gaussians import unbounded
+from gvae.families.base import unbounded
 from gvae.models import vae
 from gvae.models.vae import VAE
 from gvae.ops import elementwise
@@ -156,6 +156,7 @@ class Settings(settings.Settings):
     observation: str | Family = restated(vae.Settings, "observation", default="gaussian", kw_only=False)
     prior: str | Family | None = restated(vae.Settings, "prior", default=None)
     start: str = restated(vae.Settings, "start", default="calm")
+    output_bias: str = restated(vae.Settings, "output_bias", default="zero")
 
 
 class LinearVAE(VAE):

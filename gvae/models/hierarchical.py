@@ -8,18 +8,17 @@ Source: Burda, Grosse and Salakhutdinov (2016), section 3 (two layers of diagona
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gvae import families, random, settings
 from gvae.distributions import Distribution
-from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.models import vae
 from gvae.models.base import Base
-from gvae.models.parts import known_observation, network_widths
+from gvae.models.parts import each_layer, known_observation, network_widths
 from gvae.objectives import Layer, Terms
 from gvae.settings import Families, Layers, Maybe, Widths, restated, setting
 
@@ -57,6 +56,7 @@ class Settings(settings.Settings):
         kind=Families(several=True),
     )
     start: str = restated(vae.Settings, "start", default="calm")
+    output_bias: str = restated(vae.Settings, "output_bias", default="zero")
 
 
 class Hierarchical(Base):
@@ -68,15 +68,16 @@ class Hierarchical(Base):
     def build(self, settings):
         n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
         latents = list(settings.latent) if isinstance(settings.latent, tuple) else [settings.latent]
-        posterior, prior = settings.posterior, settings.prior
+        prior = settings.prior
         L = len(latents)
-        widths = _each("hidden", settings.hidden, L)
+        widths = each_layer("hidden", settings.hidden, L)
         down = settings.decoder_hidden
-        mirrored = [tuple(w)[::-1] for w in widths] if down is None else _each("decoder_hidden", down, L)
-        between = zip(_each("between", settings.between, L - 1), latents, strict=False)
+        mirrored = [tuple(w)[::-1] for w in widths] if down is None else each_layer("decoder_hidden", down, L)
+        between = zip(each_layer("between", settings.between, L - 1), latents, strict=False)
         emitted = [families.parse(known_observation(settings.observation), n_inputs)]
         emitted += [families.parse(family, n) for family, n in between]
-        self.posteriors = [families.parse(f, n) for f, n in zip(_each("posterior", posterior, L), latents, strict=True)]
+        posteriors = each_layer("posterior", settings.posterior, L)
+        self.posteriors = [families.parse(f, n) for f, n in zip(posteriors, latents, strict=True)]
         self.prior = None if prior is None else families.parse(prior, latents[-1])
         self.encoders = [
             Conditional(f"encoder{i + 1}", n, family, widths[i], activation, start)
@@ -88,6 +89,7 @@ class Hierarchical(Base):
         ]
         # what is next to the data: codes are those of z_1
         self.encoder, self.decoder, self.posterior = self.encoders[0], self.decoders[0], self.posteriors[0]
+        self.emitters = {"x": self.decoder}
 
     @classmethod
     def layers(cls, settings, sizes):
@@ -182,12 +184,3 @@ class Hierarchical(Base):
             layers.insert(0, Layer(p, p, z, noise[f"z{i + 1}"]))
             p = self.decoders[i](params, z)
         return Terms({}, layers, views={"x": p})
-
-
-def _each(name: str, value: Any, n: int) -> Sequence[Any]:
-    """One value for each of n layers: a family, or the widths of hidden layers."""
-    if isinstance(value, (str, Family)) or all(isinstance(width, (int, np.integer)) for width in value):
-        return [value] * n
-    if len(value) != n:
-        raise ConfigError(f"Hierarchical: {name} has {len(value)} entries, expected one for each of {n}")
-    return value

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gvae.distributions import Distribution
-from gvae.objectives import Layer
+import numpy as np
 
-__all__ = ["Penalty", "known_observation", "network_widths"]
+from gvae.distributions import Distribution
+from gvae.errors import ConfigError
+from gvae.families import Family
+from gvae.objectives import Layer
+from gvae.ops import arrays, elementwise
+from gvae.ops.banded import LOG_2PI
+
+__all__ = ["Penalty", "each_layer", "known_observation", "network_widths", "price_of_weights", "shared_by"]
 
 
 class _Certain(Distribution):
@@ -25,6 +32,34 @@ class Penalty(Layer):
         super().__init__(_Certain(), None, None)
         self.log_q = self.log_q_along_path = self.kl = value
         self.log_p = self.log_q_of_score = 0 * value
+
+
+def price_of_weights(params: Mapping[str, Any], names: Iterable[str], deviation: float) -> Any:
+    """-log p(weights), in nats, of independent weights N(0, deviation²)."""
+    total: Any = 0.0
+    for name in names:
+        w = params[name]
+        total = total + 0.5 * arrays.sum(elementwise.square(w)) * deviation**-2
+        total = total + math.prod(w.shape) * (0.5 * LOG_2PI + math.log(deviation))
+    return total
+
+
+def shared_by(model: Any) -> int:
+    """How many rows share the weights of a model whose bound depends on it. Raises ConfigError."""
+    n_rows = model.n_rows
+    if not isinstance(n_rows, (int, np.integer)) or n_rows < 1:
+        raise ConfigError(f"{type(model).__name__}: n_rows is {n_rows!r}, expected how many rows share the weights")
+    return int(n_rows)
+
+
+def each_layer(name: str, value: Any, n: int) -> Sequence[Any]:
+    """One value for each of n layers, of one for all or one for each: a family, or the widths of hidden layers. Raises
+    ConfigError."""
+    if isinstance(value, (str, Family)) or all(isinstance(width, (int, np.integer)) for width in value):
+        return [value] * n
+    if len(value) != n:
+        raise ConfigError(f"{name} has {len(value)} entries, expected one for each of {n} layers")
+    return value
 
 
 def known_observation(observation: Any) -> Any:

@@ -59,6 +59,12 @@ class Settings(settings.Settings):
         "one, whatever the input; glorot: as random as the rest of the network",
         kind=Choice(*families.STARTS),
     )
+    output_bias: str = setting(
+        default="zero",
+        help="of the decoder's last layer at the start: zero; data, with which the observation's mean is that of the "
+        "training rows (pixels' log-odds)",
+        kind=Choice("zero", "data"),
+    )
 
 
 class VAE(Codes):
@@ -78,6 +84,7 @@ class VAE(Codes):
         mirrored = hidden[::-1] if settings.decoder_hidden is None else settings.decoder_hidden
         self.decoder = Conditional("decoder", latent, self.observation, mirrored, *shared)
         self.coded, self.decoders = {"z": Code(self.encoder, prior=self.prior)}, (self.decoder,)
+        self.emitters = {"x": self.decoder}
 
     @classmethod
     def layers(cls, settings, sizes):

@@ -19,13 +19,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gvae import random, settings
-from gvae.errors import ConfigError
 from gvae.models import vae
-from gvae.models.parts import Penalty
+from gvae.models.parts import Penalty, price_of_weights, shared_by
 from gvae.models.vae import VAE
 from gvae.objectives import Terms
 from gvae.ops import arrays, dense, elementwise, gaussian
-from gvae.ops.banded import LOG_2PI
 from gvae.settings import Number, setting
 
 __all__ = ["MAP", "Bayes"]
@@ -56,9 +54,7 @@ class _Weighed(VAE):
 
     def build(self, settings):
         super().build(settings)
-        if not isinstance(self.n_rows, (int, np.integer)) or self.n_rows < 1:
-            raise ConfigError(f"{type(self).__name__}: n_rows is {self.n_rows!r}, expected how many rows share the weights")
-        self.alpha = settings.alpha
+        self.alpha, self.n_rows = settings.alpha, shared_by(self)
 
     def cost(self, params: Any) -> Any:
         """Nats that all rows together pay for the weights: -log p(theta), or KL(q(theta) ‖ p(theta))."""
@@ -80,12 +76,7 @@ class MAP(_Weighed):
     pure = True
 
     def cost(self, params):
-        total: Any = 0.0
-        for name in self._weights(params):
-            w = params[name]
-            total = total + 0.5 * arrays.sum(elementwise.square(w)) * self.alpha**-2
-            total = total + math.prod(w.shape) * (0.5 * LOG_2PI + math.log(self.alpha))
-        return total
+        return price_of_weights(params, self._weights(params), self.alpha)
 
 
 class Bayes(_Weighed):

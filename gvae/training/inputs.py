@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["StepInputs", "records", "uploaded"]
 
 # what a key is folded with, once per use, for ever: streams of different purpose never meet
-INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS = range(6)
+INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS, PREPARE = range(7)
 
 
 @dataclass(frozen=True)

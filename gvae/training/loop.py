@@ -97,6 +97,7 @@ def train(
         total = epochs * -(-len(table) // batch_size)
     if trainer.device != "cpu" and on_nonfinite == "skip":
         raise ConfigError("train: on_nonfinite 'skip' looks at every step, for which a device would have to be waited for")
+    trainer.prepare(table)
     table = table.to(trainer.device)
     validation = None if validation is None else validation.to(trainer.device)
     loop = _Loop(trainer, table, batch_size, validation, until or patience, on_nonfinite, run, stop, callback, total)

@@ -25,7 +25,7 @@ from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device, to_host
 from gvae.structures import mapped
 from gvae.training.failure import failure
-from gvae.training.inputs import INIT, ORDER, ROWS, StepInputs, records
+from gvae.training.inputs import INIT, ORDER, PREPARE, ROWS, StepInputs, records
 from gvae.training.program import Programs
 from gvae.training.snapshot import Epoch, Snapshot, Stopping, restore, snapshot
 from gvae.training.validation import validate
@@ -112,6 +112,7 @@ class Trainer:
         self.best: Parameters | None = None
         self.best_state: dict[str, Any] = {}  # of the epoch of `best`
         self.stopping = Stopping()
+        self.prepared = parameters is not None or not hasattr(model, "prepare")
         self.steps = self.skipped = 0
         self.epochs = 0
         self.epoch = Epoch()
@@ -312,6 +313,17 @@ class Trainer:
         return ""
 
     # ---- around the steps
+
+    def prepare(self, table: Table) -> None:
+        """Let the model learn what it learns of the training rows before the first step: once, and not for parameters that
+        were given or restored."""
+        if not self.prepared and self.steps == 0:
+            host = {name: np.asarray(to_host(value)) for name, value in self.parameters.items()}
+            params, state = self.model.prepare(host, self.state, table, random.fold_in(self.key, PREPARE))
+            for name, value in params.items():
+                self.parameters[name][...] = to_device(value, self.device)
+            self.state = {name: to_device(value, self.device) for name, value in state.items()}
+        self.prepared = True
 
     def order(self, n_rows: int) -> np.ndarray:
         """The order of the rows in the current epoch."""
