@@ -23,14 +23,15 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from gvae import bounds, costs, texts
-from gvae.autodiff import stop_gradient
+from gvae.autodiff import HESSIAN_MOST, hessian, stop_gradient, value_of
+from gvae.autodiff import gradient as gradient_of
 from gvae.bounds import Bound
 from gvae.costs import Cost
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.ops import arrays, elementwise
 
-__all__ = ["ELBO", "GRADIENTS", "OBJECTIVES", "REST", "ImportanceWeighted", "Layer", "Objective", "Terms", "parse"]
+__all__ = ["ELBO", "GRADIENTS", "OBJECTIVES", "REST", "ImportanceWeighted", "Layer", "Objective", "Terms", "parse", "total"]
 
 REST = "*"  # in an objective's value: the parameter groups that no other key names
 
@@ -82,6 +83,11 @@ class Layer:
         """KL(q ‖ p) in closed form, (B,) or (K, B); None where there is none, or where the layer is coupled."""
         return None if self.coupled else self.q.kl(self.p)
 
+    @cached_property
+    def kl_by_probe(self) -> Any:
+        """KL(q ‖ p) with a random probe for the trace of q's covariance, (K, B); None where that has no use."""
+        return None if self.coupled or self.noise is None else self.q.kl_by_probe(self.noise, self.p)
+
 
 @dataclass
 class Terms:
@@ -96,6 +102,7 @@ class Terms:
     conditional    : whether it explains y given x: q is then a part of the model and no posterior, the log-weight of a draw
                      is log p(y|z) alone, and what is bounded is log p(y|x)
     cost           : what the model itself makes its codes cost, see gvae.costs; None: their KL
+    likelihood_at  : log p(views | z) (K, B) of other draws of the layers, given in their order; None: it is not offered
     """
 
     log_likelihood: Mapping[str, Any]
@@ -106,6 +113,7 @@ class Terms:
     views: Mapping[str, Distribution] = field(default_factory=dict)
     conditional: bool = False
     cost: Cost | None = None
+    likelihood_at: Callable[[list[Any]], Any] | None = None
 
     @cached_property
     def log_weights(self) -> Any:
@@ -120,7 +128,7 @@ class Terms:
     @cached_property
     def total_log_likelihood(self) -> Any:
         """Summed over the views, (K, B)."""
-        return _total(list(self.log_likelihood.values()))
+        return total(self.log_likelihood)
 
 
 class Objective(Protocol):
@@ -133,11 +141,16 @@ def _same(x: Any) -> Any:
     return x
 
 
+def total(log_likelihood: Mapping[str, Any]) -> Any:
+    """The sum over views."""
+    return _total(list(log_likelihood.values()))
+
+
 def _total(parts: list[Any]) -> Any:
-    total = parts[0]
+    added = parts[0]
     for part in parts[1:]:
-        total = total + part
-    return total
+        added = added + part
+    return added
 
 
 def _warm(warmup: int, step: Any) -> Any:
@@ -183,6 +196,40 @@ def _score_function(terms: Terms, signal: Callable[[], Any]) -> Any:
     return elementwise.subtract(surrogate, stop_gradient(surrogate))
 
 
+def _likelihood_by_hessian(terms: Terms) -> Any:
+    """log p(views | z), (K, B), whose derivatives with respect to q are those of E grad f and 1/2 E Hess f; see ELBO.
+
+    With a draw mean + R eps, C = R Rᵀ is sum_i r_i r_iᵀ over the columns r_i of R, so that sum_ij H_ij dC_ij is the
+    derivative of sum_i r_iᵀ H r_i.
+    """
+    drawn = [layer for layer in terms.layers if layer.z is not None]
+    if terms.likelihood_at is None:
+        raise ConfigError("gradient 'hessian': the model's Terms have no `likelihood_at`, see gvae.objectives.Terms")
+    for layer in drawn:
+        if not layer.q.affine or layer.coupled or layer.noise is None:
+            raise ConfigError(f"gradient 'hessian': it is for Gaussian codes, each inferred from the data; got {layer.q!r}")
+        if layer.q.n > HESSIAN_MOST:
+            raise ConfigError(f"gradient 'hessian': a code has {layer.q.n} variables, expected at most {HESSIAN_MOST}")
+        if layer.z.dtype != np.float64:
+            raise ConfigError(f"gradient 'hessian': the codes are {layer.z.dtype}, expected float64: dtype='float64'")
+    at = [stop_gradient(layer.z) for layer in drawn]
+    value = terms.likelihood_at(at)
+    for i, layer in enumerate(drawn):
+        q, z = layer.q, value_of(layer.z)
+
+        def f(moved: Any, i: int = i) -> Any:
+            return terms.likelihood_at([*at[:i], moved, *at[i + 1 :]])  # type: ignore[misc]
+
+        slope, H = gradient_of(lambda moved: f(moved).sum(), z), hessian(f, z)
+        (K, B, n), lead = z.shape, q.batch_shape  # which is (B,), or (K, B) where each draw has a q of its own
+        columns = q.sample(np.eye(n).reshape(n, *(1,) * len(lead), n)) - q.mean  # r_i: (n, *lead, n)
+        columns = arrays.reshape(columns, shape=(n, *(1,) * (2 - len(lead)), *lead, n))
+        curved = arrays.reshape(columns[..., None, :] @ H[None], shape=(n, K, B, n)) * columns
+        along = arrays.sum(q.mean * slope, axis=-1) + 0.5 * arrays.sum(arrays.sum(curved, axis=-1), axis=0)
+        value = value + along - stop_gradient(along)
+    return value
+
+
 def _less_the_others(f: Any) -> Any:
     """f (K, B) minus its mean over the other samples of the row or, with one sample, over the other rows."""
     axis = 0 if f.shape[0] > 1 else 1
@@ -200,6 +247,12 @@ class ELBO:
     warmup        : steps over which the weight of the KL, or of its cost, grows from 0 to 1
     cost          : what the codes pay in place of their KL, see gvae.costs; what is ascended is then reported as "objective"
                     beside the bound
+    trace         : "exact", or "probe": the trace in the KL of a banded posterior to N(0, I) by random signs, unbiased (see
+                    gvae.ops.traces, with its variance); ConfigError for other layers
+    gradient      : of q's parameters: "reparameterized"; or "hessian", for Gaussian codes in float64, from
+                    d E f / d mean = E grad f and d E f / d C = 1/2 E Hess f of f = log p(x|z), whose Hessian is by
+                    differences (`autodiff.hessian`): a tool for small models, and to measure variances by. Kinks of f, as
+                    relu has them, are not in its Hessian. Source: Rezende, Mohamed and Wierstra (2014), eqs. 9 and 10
     Source: Kingma and Welling (2014), eqs. 6 (A) and 7 (B).
     """
 
@@ -207,6 +260,8 @@ class ELBO:
     estimator: str = "auto"
     warmup: int = 0
     cost: Cost | None = None
+    trace: str = "exact"
+    gradient: str = "reparameterized"
 
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
         beta = _warm(self.warmup, step)
@@ -221,6 +276,9 @@ class ELBO:
         likelihood = _mean_draws(terms.total_log_likelihood, weight)
         kl = _mean_draws(penalty, weight)
         bound = elementwise.subtract(likelihood, kl)
+        if self.gradient == "hessian":
+            value = _mean_draws(_likelihood_by_hessian(terms), weight) - beta * kl
+            return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
         value = bound if not self.warmup else likelihood - beta * kl
         score = _score_function(terms, lambda: _less_the_others(terms.total_log_likelihood - beta * penalty))
         if score is not None:
@@ -253,6 +311,11 @@ class ELBO:
         return None if look is None else look(row)
 
     def _divergence(self, layer: Layer) -> Any:
+        if self.trace == "probe" and layer.z is not None:
+            if layer.kl_by_probe is None:
+                expected = "a banded posterior under N(0, I), such as chain, band:3 or extended_grid"
+                raise ConfigError(f"elbo: trace=probe is for {expected}; got {type(layer.q).__name__}")
+            return layer.kl_by_probe
         closed = layer.kl if self.estimator != "A" else None
         if closed is None:
             if self.estimator == "B":
@@ -359,6 +422,7 @@ class ImportanceWeighted:
 
 
 GRADIENTS = ("reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg")
+HESSIAN = "hessian"  # of the ELBO alone
 
 
 def _number(name: str, text: str | None, default: float, least: float, below: float, kind: type = float) -> Any:
@@ -394,6 +458,17 @@ class _Codes:
         return min(codes) >= 0 and len(set(codes)) == len(codes)
 
 
+class _Trace:
+    """How the trace in a KL is computed."""
+
+    expected = "exact or probe"
+    kind = str
+
+    @staticmethod
+    def accepts(word: str) -> bool:
+        return word in ("exact", "probe")
+
+
 COSTS: dict[str, Any] = {
     "beta": texts.NOT_NEGATIVE,
     "rate": texts.NOT_NEGATIVE,
@@ -403,23 +478,26 @@ COSTS: dict[str, Any] = {
 WEIGHTED = ("rate", "anchor")
 
 
-def _cost(name: str, setting: str) -> Cost:
-    """That of "beta=0.5", "rate=16,weight=4", "free=0.1", "anchor=0+3,weight=0.9"."""
+def _settings(name: str, setting: str) -> tuple[Cost | None, str]:
+    """The cost and the trace of "beta=0.5", "rate=16,weight=4", "free=0.1", "anchor=0+3,weight=0.9", "trace=probe", ..."""
     text = f"{name}:{setting}"
-    _, given = texts.parse("objective", text, {name: COSTS | {"weight": texts.POSITIVE}})
+    _, given = texts.parse("objective", text, {name: COSTS | {"weight": texts.POSITIVE, "trace": _Trace}})
+    trace = given.pop("trace", "exact")
     weight = given.pop("weight", None)
+    if not given and weight is None:
+        return None, trace
     if len(given) != 1 or (weight is not None and not given.keys() & set(WEIGHTED)):
         kinds = f"one of {', '.join(COSTS)}, and weight beside {' or '.join(WEIGHTED)} alone"
         raise ConfigError(f"objective {text!r}: expected {kinds}")
     if "beta" in given:
-        return costs.Beta(given["beta"])
+        return costs.Beta(given["beta"]), trace
     if "free" in given:
-        return costs.FreeBits(given["free"])
+        return costs.FreeBits(given["free"]), trace
     if "rate" in given:
-        return costs.Target(given["rate"], 1.0 if weight is None else weight)
+        return costs.Target(given["rate"], 1.0 if weight is None else weight), trace
     if weight is None or weight > 1:
         raise ConfigError(f"objective {text!r}: weight is {weight}, expected a number in (0, 1]: above 1 nothing is bounded")
-    return costs.Anchor(given["anchor"], weight)
+    return costs.Anchor(given["anchor"], weight), trace
 
 
 def keys(text: str) -> set[str]:
@@ -432,11 +510,18 @@ def _elbo(estimator: str) -> Callable[..., Objective]:
         if setting is not None:
             if gradient != "reparameterized":
                 raise ConfigError(
-                    f"objective 'elbo:{setting}': a cost takes the gradient 'reparameterized', not {gradient!r}"
+                    f"objective 'elbo:{setting}': its settings take the gradient 'reparameterized', not {gradient!r}"
                 )
-            return ELBO(estimator, warmup, _cost("elbo", setting))
+            cost, trace = _settings("elbo", setting)
+            if trace == "probe" and estimator == "A":
+                raise ConfigError(f"objective 'elbo_a:{setting}': it samples all of the KL, and has no trace to probe")
+            return ELBO(estimator, warmup, cost, trace)
         if gradient == "reparameterized":
             return ELBO(estimator, warmup)
+        if gradient == HESSIAN:
+            if estimator == "A":
+                raise ConfigError("elbo_a: gradient 'hessian' is of E log p(x|z), beside a closed form of the KL: take elbo")
+            return ELBO(estimator, warmup, gradient=gradient)
         if estimator == "B":
             raise ConfigError(f"elbo_b: gradient {gradient!r} needs log q by sampling, as in elbo_a")
         return ImportanceWeighted(bounds.Mean(), gradient, warmup=warmup)
@@ -480,9 +565,9 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
     """The objective that a text stands for: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8".
 
     The numbers: alpha, alpha, the share of the ELBO, groups, groups. The ELBO's codes may have a cost of their own, see
-    gvae.costs: "elbo:beta=0.5", "elbo:rate=16,weight=4", "elbo:free=0.1", "elbo:anchor=0+3,weight=0.9". warmup in steps;
-    gradient as in ImportanceWeighted; "elbo" with another than the default is estimator A. Raises ConfigError with the list
-    of known names.
+    gvae.costs: "elbo:beta=0.5", "elbo:rate=16,weight=4", "elbo:free=0.1", "elbo:anchor=0+3,weight=0.9"; "elbo:trace=probe",
+    also beside a cost, see ELBO. warmup in steps; gradient as in ImportanceWeighted, with which "elbo" is estimator A, or
+    "hessian", see ELBO. Raises ConfigError with the list of known names.
     """
     if callable(text):
         return text
@@ -494,6 +579,8 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
         raise ConfigError(f"unknown objective {text!r}; known are {', '.join(OBJECTIVES)} (renyi:0.5, ciwae:0.05, miwae:8)")
     if not isinstance(warmup, (int, np.integer)) or isinstance(warmup, bool) or warmup < 0:
         raise ConfigError(f"warmup is {warmup!r}, expected a whole number of steps, 0 or more")
-    if gradient not in GRADIENTS:
-        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(GRADIENTS)}")
+    if gradient not in (*GRADIENTS, HESSIAN):
+        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(GRADIENTS)}, {HESSIAN}")
+    if gradient == HESSIAN and name not in COSTLY:
+        raise ConfigError(f"objective {text!r}: gradient 'hessian' is of the ELBO alone: objective='elbo'")
     return OBJECTIVES[name](setting or None, gradient, int(warmup))

@@ -401,6 +401,9 @@ def annotation(f: dataclasses.Field) -> str:
 # ---- groups that all models share ----------------------------------------------------------------
 
 
+KINKED = ("relu", "leaky_relu")  # activations whose second derivative is zero but where it is infinite
+
+
 def _check_objective(text: str) -> None:
     from gvae import objectives
 
@@ -463,12 +466,14 @@ class Objective(Settings):
     objective: str = setting(
         default="elbo",
         help="elbo, elbo_a, elbo_b, each also at a cost of its codes (elbo:beta=0.5, elbo:rate=16,weight=4, elbo:free=0.1, "
-        "elbo:anchor=0+3,weight=0.9); iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8: see gvae.objectives.parse",
+        "elbo:anchor=0+3,weight=0.9), elbo:trace=probe; iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8: see "
+        "gvae.objectives.parse",
         kind=Text(_check_objective),
     )
     gradient: str = setting(
         default="reparameterized",
-        help="estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg",
+        help="estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg; hessian: by second "
+        "derivatives, of the elbo in float64 for at most 64 variables",
         kind=Text(lambda text: None),
     )
     samples: int = setting(default=1, help="draws of the codes per row and step", kind=Whole())
@@ -478,6 +483,11 @@ class Objective(Settings):
         from gvae import objectives
 
         objectives.parse(values["objective"], gradient=values["gradient"])
+        if values["gradient"] == objectives.HESSIAN and values.get("activation") in KINKED:
+            raise ConfigError(
+                f"gradient 'hessian': activation {values['activation']!r} has kinks, which a mean of second derivatives "
+                "misses; take elu, softplus or tanh"
+            )
         for key in objectives.keys(values["objective"]):
             if key in values:
                 raise ConfigError(

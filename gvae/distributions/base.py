@@ -43,9 +43,14 @@ class Support:
 
 
 class Distribution:
-    """What every distribution offers. `n` is the number of variables, `batch_shape` the leading axes."""
+    """What every distribution offers. `n` is the number of variables, `batch_shape` the leading axes.
+
+    reparameterized : whether derivatives pass through draws
+    affine          : whether a draw is mean + R noise of standard normals: a Gaussian
+    """
 
     reparameterized: bool
+    affine = False
     support = Support()
     mean: Any
 
@@ -117,6 +122,11 @@ class Distribution:
     def kl(self, p: Distribution | None = None) -> Any:
         """KL(self ‖ p) per batch row in closed form, or None where there is none; p=None is `standard`."""
         raise NotImplementedError
+
+    def kl_by_probe(self, noise: Any, p: Distribution | None = None) -> Any:
+        """An unbiased estimate of `kl`, whose trace of the covariance is by one random probe, the signs of a draw's noise:
+        (..., noise's batch). None where the trace is no cost worth estimating, or p is not standard."""
+        return None
 
     def kl_by_unit(self, p: Distribution | None = None) -> Any:
         """KL of each variable, (..., n), whose sum is `kl`; None unless the variables of both are independent, and it has a

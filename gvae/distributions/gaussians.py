@@ -11,7 +11,7 @@ from gvae import random
 from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution
 from gvae.errors import ConfigError
-from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank
+from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank, traces
 from gvae.runtime import device
 
 __all__ = ["AR1Gaussian", "BandedGaussian", "DenseGaussian", "DiagonalGaussian", "LowRankGaussian"]
@@ -20,7 +20,7 @@ __all__ = ["AR1Gaussian", "BandedGaussian", "DenseGaussian", "DiagonalGaussian",
 class _Gaussian(Distribution):
     """What the Gaussians share: noise is standard normal, and a draw's density follows from its noise."""
 
-    reparameterized = True
+    reparameterized = affine = True
 
     @staticmethod
     def draw_noise(key, shape, dtype, like=None):
@@ -157,6 +157,15 @@ class BandedGaussian(_Gaussian):
 
     def _kl_standard(self):
         return banded.kl_divergence_banded(self.mean, self.chol, offsets=self.offsets, check=self.check)
+
+    def kl_by_probe(self, noise, p=None):
+        # 1/2 (tr (L Lᵀ)⁻¹ + |mean|² - n) + log |L|, the trace by Hutchinson's estimate
+        if p is not None:
+            return None
+        trace = traces.trace_probe_banded(self.chol, traces.signs(noise), offsets=self.offsets, check=self.check)
+        square = arrays.sum(elementwise.square(self.mean), axis=-1)
+        closed = 0.5 * (square - self.n + banded.logdet_banded(self.chol, check=self.check))
+        return elementwise.add(0.5 * trace, closed)
 
     def banded(self):
         return self

@@ -11,14 +11,22 @@ The free probe is the sampling noise itself: with z = mean + L⁻ᵀ eps, |z - m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+from gvae.autodiff import primitive
 from gvae.checks import check_arrays, check_offsets
 from gvae.ops import arrays, elementwise
 from gvae.ops.banded import marginal_variances_banded, solve_triangular_banded
 
-__all__ = ["trace_inverse_banded", "trace_probe_banded"]
+__all__ = ["signs", "trace_inverse_banded", "trace_probe_banded"]
+
+
+@functools.partial(primitive, differentiable=False)
+def signs(noise):
+    """1 where noise >= 0, else -1: of symmetric noise, such as normal draws, a probe of random signs."""
+    return 2 * (noise >= 0).astype(noise.dtype) - 1
 
 
 def trace_inverse_banded(chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
