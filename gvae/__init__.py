@@ -25,6 +25,8 @@ _HOME = {
     "NonlinearFactorAnalysis": "estimator",
     "HierarchicalVAE": "estimator",
     "VIB": "estimator",
+    "DLGM": "estimator",
+    "VLAE": "estimator",
     "estimators": "estimator",
     "load": "estimator",
     "Var": "autodiff",
@@ -68,9 +70,11 @@ if TYPE_CHECKING:
     from gvae.autodiff import Var, gradient, stop_gradient, value_and_gradient
     from gvae.errors import GvaeError
     from gvae.estimator import (
+        DLGM,
         MAPVAE,
         VAE,
         VIB,
+        VLAE,
         Autoencoder,
         BayesianVAE,
         DenoisingVAE,

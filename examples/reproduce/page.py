@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import dlgm
 import ggm_vae
 import iwae
 from tables import RESULTS, page
 
-TABLES = [ggm_vae.TABLE, iwae.TABLE]
+TABLES = [ggm_vae.TABLE, iwae.TABLE, dlgm.TABLE]
 
 if __name__ == "__main__":
     path, text = RESULTS.with_suffix(".md"), page(TABLES)

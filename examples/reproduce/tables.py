@@ -1,6 +1,6 @@
 """What the scripts of this folder share: rows of a published table, how one is trained, measured, recorded and shown.
 
-A row is a set of settings of gvae.VAE. Training goes on in a run folder, so that an interrupted row continues where it
+A row is a set of settings of an estimator. Training goes on in a run folder, so that an interrupted row continues where it
 stopped, bit for bit. A finished row leaves one JSON-lines file under docs/results/TABLE: a line per epoch as the run logged
 them, and a last line with the figures, the settings, the SHA-256 of the final parameters, versions, machine and date.
 """
@@ -46,22 +46,30 @@ SEED = 0  # of the binarization and the noise of every evaluation
 
 @dataclass(frozen=True)
 class Row:
-    """name: "chain-0"     settings: of gvae.VAE     published: (log p(x), ELBO) in nats per row, None where there is none"""
+    """name: "chain-0"     settings: of the estimator     published: (log p(x), ELBO), nats per row; None where there is none
+
+    model : the estimator's name, see gvae.estimators
+    """
 
     name: str
     settings: dict[str, Any]
     published: tuple[float | None, float | None] = (None, None)
+    model: str = "vae"
 
 
 @dataclass(frozen=True)
 class Table:
-    """name: of the folder of results     title: what it reproduces     dataset: as gvae.data names it"""
+    """name: of the folder of results     title: what it reproduces     dataset: as gvae.data names it
+
+    samples : importance samples per test row
+    """
 
     name: str
     title: str
     dataset: str
     rows: tuple[Row, ...]
     notes: str = ""
+    samples: int = SAMPLES
     by_name: dict[str, Row] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,7 +107,7 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
     dataset, folder = data.load(table.dataset), runs / table.name / row.name
     begun = (folder / "checkpoint.safetensors").exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    model = gvae.VAE(**row.settings, verbose=not quiet)
+    model = gvae.estimators()[row.model](**row.settings, verbose=not quiet)
     notes = {"image_shape": dataset.image_shape}
     model.fit(dataset.train, validation=dataset.test, run=folder, resume=begun, notes=notes)
     started = time.perf_counter()
@@ -121,6 +129,14 @@ def write(path: Path, epochs: list[dict[str, Any]], record: dict[str, Any]) -> N
     """The row's file: a line an epoch, and the record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in (*epochs, record)))
+
+
+def append(path: Path, record: dict[str, Any], command: str) -> None:
+    """A line of results with the command that made it, date and machine."""
+    about = {"command": command, "date": datetime.date.today().isoformat(), "machine": machine()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record | about) + "\n")
 
 
 def machine() -> str:
@@ -152,7 +168,7 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
 
 def show(table: Table) -> str:
     """The table as Markdown, published figures beside ours."""
-    columns = ("row", f"log p(x), {SAMPLES} samples", "published", "ELBO", "published")
+    columns = ("row", f"log p(x), {table.samples} samples", "published", "ELBO", "published")
     columns += ("k > 0.7", "active units", "epochs", "minutes", "parameters")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table.rows:
@@ -192,7 +208,7 @@ def main(table: Table, arguments: list[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(table.by_name)}; or all")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="where runs lie (default: runs)")
     parser.add_argument("--verify", action="store_true", help="evaluate finished rows again and compare with their records")
-    parser.add_argument("--samples", type=int, metavar="K", help=f"importance samples (default: {SAMPLES})")
+    parser.add_argument("--samples", type=int, metavar="K", help=f"importance samples (default: {table.samples})")
     options = parser.parse_args(arguments)
     names = list(table.by_name) if options.rows == ["all"] else options.rows
     unknown = [name for name in names if name not in table.by_name]
@@ -209,7 +225,7 @@ def main(table: Table, arguments: list[str] | None = None) -> int:
             elif table.record(row) is not None:
                 print(f"{name}: done, see {table.path(row)}")
             else:
-                train(table, row, options.runs, options.samples or SAMPLES)
+                train(table, row, options.runs, options.samples or table.samples)
     print(f"\n{table.title}\n\n{show(table)}\n\n{table.notes}".rstrip())
     return int(failed)
 
@@ -238,4 +254,4 @@ def page(tables: list[Table]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit("run one of the tables: ggm_vae.py, iwae.py")
+    sys.exit("run one of the tables: ggm_vae.py, iwae.py, dlgm.py")

@@ -11,11 +11,9 @@ A line per row goes to docs/results/vib.jsonl.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 from pathlib import Path
 
-from tables import RESULTS, machine
+from tables import RESULTS, append
 
 import gvae
 from gvae import data
@@ -62,10 +60,7 @@ def main() -> None:
             **found,
             "training_seconds": round(seconds),
         }
-        row |= {"command": f"python examples/reproduce/vib.py '{name}' --epochs {options.epochs}"}
-        row |= {"date": datetime.date.today().isoformat(), "machine": machine()}
-        with open(options.results, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append(options.results, row, f"python examples/reproduce/vib.py '{name}' --epochs {options.epochs}")
         bits = f"I(Z;X) <= {found['i_zx_bits']:.1f}, I(Z;Y) >= {found['i_zy_bits']:.2f} bits"
         print(f"{name}: error {found['error']:.2%} +- {found['standard_error']:.2%}, {bits}, {seconds:.0f} s", flush=True)
 

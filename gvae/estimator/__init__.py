@@ -9,10 +9,12 @@ they share: `protocol` (scikit-learn's), `fitting`, `base` (use), `views` and `i
 
 from gvae.estimator.base import Classifier, Estimator
 from gvae.estimator.classes import (
+    DLGM,
     MAPVAE,
     REGISTRY,
     VAE,
     VIB,
+    VLAE,
     Autoencoder,
     BayesianVAE,
     DenoisingVAE,
@@ -27,10 +29,12 @@ from gvae.estimator.stored import load
 from gvae.estimator.views import data_support
 
 __all__ = [
+    "DLGM",
     "MAPVAE",
     "REGISTRY",
     "VAE",
     "VIB",
+    "VLAE",
     "Autoencoder",
     "BayesianVAE",
     "Classifier",

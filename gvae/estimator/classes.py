@@ -11,13 +11,15 @@ from gvae.earlier import LACKS, ONE_CLASS
 from gvae.errors import ConfigError
 from gvae.estimator.base import Classifier, Estimator
 from gvae.estimator.protocol import declared
-from gvae.models import denoising, factor_analysis, hierarchical, nlfa, vae, vib, weights
+from gvae.models import denoising, dlgm, factor_analysis, hierarchical, nlfa, vae, vib, vlae, weights
 from gvae.settings import Ascent, Length, Machine, Objective, Presentation, Standardized, fields
 
 __all__ = [
+    "DLGM",
     "MAPVAE",
     "VAE",
     "VIB",
+    "VLAE",
     "Autoencoder",
     "BayesianVAE",
     "DenoisingVAE",
@@ -139,6 +141,31 @@ class VIB(Classifier, Machine, Ascent, Length, Objective, Presentation, vib.Sett
     model = models.VIB
 
 
+@declared("dlgm")
+class DLGM(_ByGradients, dlgm.Settings):
+    """A deep latent Gaussian model: noise enters at each of several layers, and is inferred for all of them from the data.
+    `transform` joins the means of all layers' noise.
+
+        model = gvae.DLGM(latent=(20, 10), posterior="lowrank:1").fit(X)
+
+    Source: Rezende, Mohamed and Wierstra (2014)."""
+
+    model = models.DLGM
+
+
+@declared("vlae")
+class VLAE(_ByGradients, vlae.Settings):
+    """A variational ladder autoencoder: several codes, all standard normal and inferred from the data, whose networks grow
+    in depth. `transform` joins their means; those of the first level are next to the data.
+
+        model = gvae.VLAE(latent=(2, 2, 2)).fit(X)
+        model.codes(X)["z3"]                        # what the deepest networks hold
+
+    Source: Zhao, Song and Ermon (2017)."""
+
+    model = models.VLAE
+
+
 CLASSES = (
     VAE,
     MAPVAE,
@@ -150,6 +177,8 @@ CLASSES = (
     NonlinearFactorAnalysis,
     HierarchicalVAE,
     VIB,
+    DLGM,
+    VLAE,
 )
 REGISTRY: dict[str, type[Estimator]] = {cls.name: cls for cls in CLASSES}
 

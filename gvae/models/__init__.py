@@ -10,6 +10,7 @@
     sample_prior(params, key, n) -> dict of arrays        n draws of the codes
 
     optionally
+    prepare(params, state, table, key) -> params, state   what is learned of the training rows before the first step, once
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
     init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them.
                                                           Those of rows not trained on are inferred: see training.infer
@@ -35,17 +36,21 @@ from gvae.models.autoencoder import Autoencoder
 from gvae.models.base import Base, Model
 from gvae.models.codes import Code, Codes
 from gvae.models.denoising import Denoising
+from gvae.models.dlgm import DLGM
 from gvae.models.factor_analysis import FactorAnalysis, FactorAnalysisEM, LinearVAE
 from gvae.models.hierarchical import Hierarchical
 from gvae.models.nlfa import NonlinearFactorAnalysis
 from gvae.models.vae import VAE
 from gvae.models.vib import VIB
+from gvae.models.vlae import VLAE
 from gvae.models.weights import MAP, Bayes
 
 __all__ = [
+    "DLGM",
     "MAP",
     "VAE",
     "VIB",
+    "VLAE",
     "Autoencoder",
     "Base",
     "Bayes",

@@ -1,0 +1,150 @@
+"""Deep latent Gaussian models: noise enters at every layer, and is inferred from the data for all layers at once.
+
+    xi_l ~ N(0, I),   h_L = G_L xi_L,   h_l = T_l(h_(l+1)) + G_l xi_l,   x ~ observation(T_0(h_1)),   theta ~ N(0, kappa I)
+    q(xi | x) = prod_l posterior_l(encoder_l(x))
+
+The codes are the xi_l, so that every KL is to N(0, I) and in closed form: for a posterior `lowrank:1`, with precision
+D + u uᵀ, in O(n). theta are the weights and biases of the T_l and the G_l, whose prior N rows share: a row's bound has
+log p(theta) / N. Source: Rezende, Mohamed and Wierstra (2014), whose eq. 17 has C⁻¹ for C in C = R Rᵀ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gvae import families, settings
+from gvae.distributions import Distribution, Support
+from gvae.errors import ConfigError
+from gvae.families import Conditional, Family
+from gvae.models import corruption, hierarchical, vae
+from gvae.models.codes import Code, Codes
+from gvae.models.corruption import Corruption
+from gvae.models.parts import Penalty, each_layer, known_observation, price_of_weights, shared_by
+from gvae.nn import MLP
+from gvae.objectives import Terms
+from gvae.ops import dense, elementwise
+from gvae.runtime import device
+from gvae.settings import Choice, Maybe, Number, restated, setting
+
+__all__ = ["DLGM"]
+
+NOISES = ("full", "diagonal", "identity")
+
+
+@settings.group("model")
+class OwnSettings(settings.Settings):
+    """Those that only a deep latent Gaussian model has."""
+
+    latent: int | tuple[int, ...] = restated(hierarchical.Settings, "latent", default=(100, 50), kw_only=False)
+    posterior: str | Family = restated(
+        hierarchical.Settings,
+        "posterior",
+        default="lowrank:1",
+        help="family of q(xi_l | x), one for all layers or one for each: lowrank:1, diagonal, chain, ...",
+        kw_only=False,
+    )
+    observation: str | Family = restated(vae.Settings, "observation", default="auto", kw_only=False)
+    hidden: tuple[Any, ...] = restated(hierarchical.Settings, "hidden", default=(200,), kw_only=False)
+    activation: str = restated(vae.Settings, "activation", default="elu", kw_only=False)
+    decoder_hidden: tuple[Any, ...] | None = restated(
+        hierarchical.Settings,
+        "decoder_hidden",
+        default=None,
+        help="those of T_0, T_1, ..; None: each mirrors the encoder of the layer that it reads",
+    )
+    noise: str = setting(
+        default="full", help="the matrices G_l by which noise enters: full, diagonal or identity", kind=Choice(*NOISES)
+    )
+    kappa: float | None = setting(
+        default=None,
+        help="variance of the prior N(0, kappa I) of all weights and biases of the generative model, which training rows "
+        "share; None: a flat one",
+        kind=Maybe(Number()),
+    )
+    start: str = restated(vae.Settings, "start", default="calm")
+    output_bias: str = restated(vae.Settings, "output_bias", default="zero")
+
+
+@settings.group("model")
+class Settings(corruption.Settings, OwnSettings):
+    """Those of a deep latent Gaussian model."""
+
+
+class Noise:
+    """G xi of a square matrix G (n, n), which starts as the identity.   kind : one of NOISES"""
+
+    def __init__(self, name: str, n: int, kind: str):
+        self.name, self.n, self.kind = name, n, kind
+
+    def init(self, key: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+        if self.kind == "identity":
+            return {}
+        full = self.kind == "full"
+        return {f"{self.name}.weight": np.eye(self.n, dtype=dtype) if full else np.ones(self.n, dtype)}
+
+    def __call__(self, params: Mapping[str, Any], xi: Any) -> Any:
+        """xi (..., n) -> (..., n)."""
+        if self.kind == "identity":
+            return xi
+        weight = params[f"{self.name}.weight"]  # Gᵀ, or G's diagonal
+        if self.kind == "diagonal":
+            return elementwise.multiply(xi, weight)
+        return dense.affine(xi, weight, device.zeros(self.n, weight.dtype, weight))
+
+
+class DLGM(Codes):
+    """A deep latent Gaussian model. Settings: see gvae.DLGM."""
+
+    Settings: ClassVar[Any] = Settings
+    pure = True
+
+    def build(self, settings):
+        n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
+        latents = settings.latent if isinstance(settings.latent, tuple) else (settings.latent,)
+        L = len(latents)
+        widths = each_layer("hidden", settings.hidden, L)
+        down = settings.decoder_hidden
+        mirrored = [tuple(w)[::-1] for w in widths] if down is None else each_layer("decoder_hidden", down, L)
+        self.coded = {}
+        for i, (text, n) in enumerate(zip(each_layer("posterior", settings.posterior, L), latents, strict=True), 1):
+            family = families.parse(text, n)
+            if family.support != Support():
+                raise ConfigError(f"DLGM: posterior {family} has the support {family.support}, expected all real numbers")
+            self.coded[f"z{i}"] = Code(Conditional(f"encoder{i}", n_inputs, family, widths[i - 1], activation, start))
+        observation = families.parse(known_observation(settings.observation), n_inputs)
+        self.observed = Conditional("decoder0", latents[0], observation, mirrored[0], activation, start)  # T_0
+        self.between = [  # T_1 .. T_(L-1)
+            MLP(f"decoder{i}", (latents[i], *mirrored[i], latents[i - 1]), activation) for i in range(1, L)
+        ]
+        self.mixing = [Noise(f"noise{i}", n, settings.noise) for i, n in enumerate(latents, 1)]  # G_1 .. G_L
+        self.decoders = (self.observed, *self.between, *self.mixing)
+        self.emitters, self.corruption = {"x": self.observed}, Corruption.of(settings)
+        self.kappa = settings.kappa
+        self.n_rows = self.n_rows if self.kappa is None else shared_by(self)
+
+    @classmethod
+    def layers(cls, settings, sizes):
+        latents = settings.latent if isinstance(settings.latent, (list, tuple)) else [settings.latent]
+        widths = each_layer("hidden", settings.hidden, len(latents))
+        encoders = [(sizes["x"], *w, n) for w, n in zip(widths, latents, strict=True)]
+        below = [sizes["x"], *latents]
+        return encoders + [(n, *w[::-1], below[i]) for i, (w, n) in enumerate(zip(widths, latents, strict=True))]
+
+    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+        xi = [z[name] for name in self.coded]
+        h = self.mixing[-1](params, xi[-1])
+        for T, G, own in zip(self.between[::-1], self.mixing[-2::-1], xi[-2::-1], strict=True):
+            h = elementwise.add(T(params, h), G(params, own))
+        return {"x": self.observed(params, h)}
+
+    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+        terms = super().terms(params, state, batch, noise, step)
+        if self.kappa is not None and step is not None:  # what the weights cost is no single row's
+            generative = [name for name in params if name.startswith(("decoder", "noise"))]
+            price = price_of_weights(params, generative, math.sqrt(self.kappa))
+            terms.layers.append(Penalty(price * (1 / self.n_rows)))
+        return terms
