@@ -1,0 +1,114 @@
+"""Bounds of several importance-weighted draws, and the estimators of their gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gvae import bounds
+from gvae.autodiff import stop_gradient
+from gvae.bounds import Bound
+from gvae.errors import ConfigError
+from gvae.objectives.means import less_the_others, mean_draws, mean_rows, score_function, warm
+from gvae.objectives.terms import REST, Terms, added
+from gvae.ops import arrays, elementwise
+
+__all__ = ["GRADIENTS", "ImportanceWeighted"]
+
+GRADIENTS = ("reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg")
+
+
+@dataclass(frozen=True)
+class ImportanceWeighted:
+    """E bound(l), with l_k = log p(x, z_k) - log q(z_k | x) of the K samples drawn; by default IWAE's bound.
+
+    bound           : see gvae.bounds; with K = 1 every one of them is ELBO's estimator A
+    gradient        : how the gradient with respect to q's parameters phi is estimated, below
+    inference_bound : what phi ascends, where it is another bound than what the model's parameters ascend (PIWAE)
+    warmup          : weighs log q - log p as in ELBO
+
+    With w_k = d bound / d l_k, "path" = the derivative of l_k through the draw z_k alone, "score" = grad_phi log q(z_k | x),
+    the estimators of grad_phi are
+
+        reparameterized   sum w_k (path - score), what the chain rule gives
+        stl               sum w_k path; unbiased for bounds.Mean and for K = 1 only; no variance where q is the posterior
+        dreg              sum (w_k - d w_k / d l_k) path: for IWAE sum w̃_k² path; unbiased
+        vimco             sum (bound - bound without k - w_k) score, for draws that may be discrete; unbiased; K >= 2
+        rws               sum w_k score, of wake-sleep's wake phase: not the bound's gradient; descends KL(posterior ‖ q)
+        rws_dreg          sum (d w_k / d l_k) path, which has the same mean as rws
+
+    Layers that are not reparameterized take vimco's term in the first; they have no path.
+    Sources: Burda, Grosse and Salakhutdinov (2016), eqs. 8 and 14; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and
+    Maddison (2019), eqs. 8 and 10; Mnih and Rezende (2016), eq. 9; Bornschein and Bengio (2015). That dreg holds for any
+    bound: E[w_k score] = E[(d w_k / d l_k) path], by the reparameterization of a single draw with the others fixed.
+    """
+
+    pure: ClassVar[bool] = True
+    bound: Bound = bounds.IWAE
+    gradient: str = "reparameterized"
+    inference_bound: Bound | None = None
+    warmup: int = 0
+
+    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
+        self._check(terms)
+        if terms.cost is not None:
+            raise ConfigError(
+                f"the codes of this model have a cost, {terms.cost}, which the ELBO alone takes: objective='elbo'"
+            )
+        path = self.gradient in ("stl", "dreg", "rws_dreg")
+        layers = [(layer.log_q_along_path if path else layer.log_q, layer.log_p) for layer in terms.layers]
+        penalty = added([elementwise.subtract(log_q, log_p) for log_q, log_p in layers])
+        beta = warm(self.warmup, step)
+        log_weights = elementwise.subtract(terms.total_log_likelihood, beta * penalty if self.warmup else penalty)
+        value = bound = mean_rows(self.bound(log_weights), weight)
+        likelihood = mean_draws(terms.total_log_likelihood, weight)
+        kl = mean_draws(penalty, weight)
+        if self.inference_bound is not None or self.gradient not in ("reparameterized", "stl"):
+            ascent = mean_rows(self._inference(terms, log_weights, beta), weight)
+            value = {REST: bound} | dict.fromkeys(terms.inference, ascent)
+        elif any(not layer.q.reparameterized for layer in terms.layers):
+            value = bound + mean_rows(arrays.sum(self._score(terms, log_weights), axis=0), weight)
+        return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
+
+    def _inference(self, terms: Terms, log_weights: Any, beta: Any) -> Any:
+        """What phi ascends, (B,)."""
+        bound = self.bound if self.inference_bound is None else self.inference_bound
+        constant = stop_gradient(log_weights)
+        if self.gradient in ("reparameterized", "stl"):
+            value = bound(log_weights)
+            score = self._score(terms, log_weights)
+            return value if score is None else value + arrays.sum(score, axis=0)
+        if self.gradient == "dreg":
+            share, along = bound.weights(constant) - beta * bound.curvature(constant), log_weights
+        elif self.gradient == "rws_dreg":
+            share, along = bound.curvature(constant), log_weights
+        else:
+            share, along = bound.weights(constant), added([layer.log_q_of_score for layer in terms.layers])
+            if self.gradient == "vimco":
+                share = bound(constant) - bounds.leave_one_out(bound, constant) - beta * share
+        return arrays.sum(elementwise.multiply(stop_gradient(share), along), axis=0)
+
+    def _score(self, terms: Terms, log_weights: Any) -> Any:
+        bound = self.bound if self.inference_bound is None else self.inference_bound
+
+        def signal() -> Any:
+            constant = stop_gradient(log_weights)
+            if constant.shape[0] == 1:
+                return less_the_others(constant)
+            return bound(constant) - bounds.leave_one_out(bound, constant)
+
+        return score_function(terms, signal)
+
+    def _check(self, terms: Terms) -> None:
+        if self.gradient not in GRADIENTS:
+            raise ConfigError(f"unknown gradient {self.gradient!r}; known are {', '.join(GRADIENTS)}")
+        if self.gradient == "reparameterized":
+            return
+        drawn = [layer for layer in terms.layers if layer.z is not None]
+        if len(drawn) > 1 and any(layer.again is None for layer in drawn):
+            raise ConfigError(f"gradient {self.gradient!r}: a model of several layers gives each its `again`, see Layer")
+        if self.gradient in ("stl", "dreg", "rws_dreg"):
+            for layer in drawn:
+                if not layer.q.reparameterized:
+                    name = type(layer.q).__name__
+                    raise ConfigError(f"gradient {self.gradient!r}: draws from a {name} have no path; use vimco or rws")

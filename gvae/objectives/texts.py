@@ -1,0 +1,181 @@
+"""Objectives by name: "elbo:beta=0.5", "iwae", "miwae:8", ..."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gvae import bounds, costs, texts
+from gvae.bounds import Bound
+from gvae.costs import Cost
+from gvae.errors import ConfigError
+from gvae.objectives.elbo import ELBO
+from gvae.objectives.importance import GRADIENTS, ImportanceWeighted
+from gvae.objectives.second_order import HESSIAN
+from gvae.objectives.terms import Objective
+
+__all__ = ["OBJECTIVES", "keys", "parse"]
+
+
+def _number(name: str, text: str | None, default: float, least: float, below: float, kind: type = float) -> Any:
+    try:
+        number = default if text is None else kind(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number < below:
+        kinds = "a whole number" if kind is int else "one"
+        raise ConfigError(f"{name}: its number is {text!r}, expected {kinds} of at least {least:g} and below {below:g}")
+    return number
+
+
+def _renyi(name: str, least: float, below: float) -> Callable[..., Objective]:
+    def make(setting: str | None, gradient: str, warmup: int) -> Objective:
+        alpha = _number(name, setting, 0.5, least, below)
+        return ImportanceWeighted(bounds.Renyi(alpha), gradient, warmup=warmup)
+
+    return make
+
+
+class _Codes:
+    """Numbers of codes, counted from 0: "0+3"."""
+
+    expected = "different whole numbers of codes such as 0+3"
+
+    @staticmethod
+    def kind(text: str) -> tuple[int, ...]:
+        return tuple(int(part) if part.isdecimal() else -1 for part in text.split("+"))
+
+    @staticmethod
+    def accepts(codes: tuple[int, ...]) -> bool:
+        return min(codes) >= 0 and len(set(codes)) == len(codes)
+
+
+class _Trace:
+    """How the trace in a KL is computed."""
+
+    expected = "exact or probe"
+    kind = str
+
+    @staticmethod
+    def accepts(word: str) -> bool:
+        return word in ("exact", "probe")
+
+
+COSTS: dict[str, Any] = {
+    "beta": texts.NOT_NEGATIVE,
+    "rate": texts.NOT_NEGATIVE,
+    "free": texts.NOT_NEGATIVE,
+    "anchor": _Codes,
+}
+WEIGHTED = ("rate", "anchor")
+
+
+def _settings(name: str, setting: str) -> tuple[Cost | None, str]:
+    """The cost and the trace of "beta=0.5", "rate=16,weight=4", "free=0.1", "anchor=0+3,weight=0.9", "trace=probe", ..."""
+    text = f"{name}:{setting}"
+    _, given = texts.parse("objective", text, {name: COSTS | {"weight": texts.POSITIVE, "trace": _Trace}})
+    trace = given.pop("trace", "exact")
+    weight = given.pop("weight", None)
+    if not given and weight is None:
+        return None, trace
+    if len(given) != 1 or (weight is not None and not given.keys() & set(WEIGHTED)):
+        kinds = f"one of {', '.join(COSTS)}, and weight beside {' or '.join(WEIGHTED)} alone"
+        raise ConfigError(f"objective {text!r}: expected {kinds}")
+    if "beta" in given:
+        return costs.Beta(given["beta"]), trace
+    if "free" in given:
+        return costs.FreeBits(given["free"]), trace
+    if "rate" in given:
+        return costs.Target(given["rate"], 1.0 if weight is None else weight), trace
+    if weight is None or weight > 1:
+        raise ConfigError(f"objective {text!r}: weight is {weight}, expected a number in (0, 1]: above 1 nothing is bounded")
+    return costs.Anchor(given["anchor"], weight), trace
+
+
+def keys(text: str) -> set[str]:
+    """The settings that an objective's text has by name."""
+    return {part.partition("=")[0] for part in text.partition(":")[2].split(",") if "=" in part}
+
+
+def _elbo(estimator: str) -> Callable[..., Objective]:
+    def make(setting: str | None, gradient: str, warmup: int) -> Objective:
+        if setting is not None:
+            if gradient != "reparameterized":
+                raise ConfigError(
+                    f"objective 'elbo:{setting}': its settings take the gradient 'reparameterized', not {gradient!r}"
+                )
+            cost, trace = _settings("elbo", setting)
+            if trace == "probe" and estimator == "A":
+                raise ConfigError(f"objective 'elbo_a:{setting}': it samples all of the KL, and has no trace to probe")
+            return ELBO(estimator, warmup, cost, trace)
+        if gradient == "reparameterized":
+            return ELBO(estimator, warmup)
+        if gradient == HESSIAN:
+            if estimator == "A":
+                raise ConfigError("elbo_a: gradient 'hessian' is of E log p(x|z), beside a closed form of the KL: take elbo")
+            return ELBO(estimator, warmup, gradient=gradient)
+        if estimator == "B":
+            raise ConfigError(f"elbo_b: gradient {gradient!r} needs log q by sampling, as in elbo_a")
+        return ImportanceWeighted(bounds.Mean(), gradient, warmup=warmup)
+
+    return make
+
+
+def _ciwae(setting: str | None, gradient: str, warmup: int) -> Objective:
+    share = _number("ciwae", setting, 0.05, 0, 1)
+    bound = bounds.Mixture((share, 1 - share), (bounds.Mean(), bounds.IWAE))
+    return ImportanceWeighted(bound, gradient, warmup=warmup)
+
+
+def _grouped(name: str, model: Bound | None) -> Callable[..., Objective]:
+    def make(setting: str | None, gradient: str, warmup: int) -> Objective:
+        bound = bounds.Grouped(_number(name, setting, 2, 1, math.inf, int))
+        if model is None:
+            return ImportanceWeighted(bound, gradient, warmup=warmup)
+        return ImportanceWeighted(model, gradient, inference_bound=bound, warmup=warmup)
+
+    return make
+
+
+# name -> (setting, gradient, warmup) -> objective; a setting follows the name, as in renyi:-0.5 or miwae:8
+OBJECTIVES: dict[str, Callable[[str | None, str, int], Objective]] = {
+    "elbo": _elbo("auto"),
+    "elbo_a": _elbo("A"),
+    "elbo_b": _elbo("B"),
+    "iwae": lambda setting, gradient, warmup: ImportanceWeighted(gradient=gradient, warmup=warmup),
+    "vr_iwae": _renyi("vr_iwae", 0, 1),
+    "renyi": _renyi("renyi", -math.inf, math.inf),
+    "ciwae": _ciwae,
+    "miwae": _grouped("miwae", None),
+    "piwae": _grouped("piwae", bounds.IWAE),
+}
+PLAIN = ("iwae",)  # these take no setting
+COSTLY = ("elbo", "elbo_a", "elbo_b")  # these take costs
+
+
+def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameterized") -> Objective:
+    """The objective that a text stands for: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8".
+
+    The numbers: alpha, alpha, the share of the ELBO, groups, groups. The ELBO's codes may have a cost of their own, see
+    gvae.costs: "elbo:beta=0.5", "elbo:rate=16,weight=4", "elbo:free=0.1", "elbo:anchor=0+3,weight=0.9"; "elbo:trace=probe",
+    also beside a cost, see ELBO. warmup in steps; gradient as in ImportanceWeighted, with which "elbo" is estimator A, or
+    "hessian", see ELBO. Raises ConfigError with the list of known names.
+    """
+    if callable(text):
+        return text
+    name, _, setting = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if name in OBJECTIVES and name not in COSTLY and "=" in setting:
+        have = ", ".join(COSTLY)
+        raise ConfigError(f"objective {text!r}: a cost weighs the KL, which {have} alone have as a term of its own")
+    if name not in OBJECTIVES or (":" in text and (not setting or name in PLAIN)):
+        raise ConfigError(f"unknown objective {text!r}; known are {', '.join(OBJECTIVES)} (renyi:0.5, ciwae:0.05, miwae:8)")
+    if not isinstance(warmup, (int, np.integer)) or isinstance(warmup, bool) or warmup < 0:
+        raise ConfigError(f"warmup is {warmup!r}, expected a whole number of steps, 0 or more")
+    if gradient not in (*GRADIENTS, HESSIAN):
+        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(GRADIENTS)}, {HESSIAN}")
+    if gradient == HESSIAN and name not in COSTLY:
+        raise ConfigError(f"objective {text!r}: gradient 'hessian' is of the ELBO alone: objective='elbo'")
+    return OBJECTIVES[name](setting or None, gradient, int(warmup))
