@@ -455,6 +455,20 @@ def test_mixture():
     check_vjp(lambda *p: GaussianMixture(*p).log_prob(x), (a, m, l), np.random.default_rng(0))
 
 
+def test_terms_of_a_mixture_are_conditional_densities():
+    """log p(x_j | x_1 .. x_(j-1)): the first is the marginal's, the ratio of two joint densities follows, and they add up."""
+    C = 3
+    a, m, l = rng.normal(size=(B, C)), 2 * rng.normal(size=(B, C, N)), 0.4 * rng.normal(size=(B, C, N))
+    d, x = GaussianMixture(a, m, l), rng.normal(size=(4, B, N))
+    terms = d.log_prob(x, reduce=False)
+    assert terms.shape == (4, B, N)
+    np.testing.assert_allclose(terms.sum(axis=-1), d.log_prob(x), rtol=1e-12)
+    first, two = (GaussianMixture(a, m[..., :k], l[..., :k]).log_prob(x[..., :k]) for k in (1, 2))
+    np.testing.assert_allclose(terms[..., 0], first, rtol=1e-12)
+    np.testing.assert_allclose(terms[..., 1], two - first, rtol=1e-10)
+    check_vjp(lambda *p: GaussianMixture(*p).log_prob(x, reduce=False), (a, m, l), np.random.default_rng(0))
+
+
 def test_supports():
     assert [str(Support(0, 1)), str(Support(0, 1, open=True)), str(Support()), str(Support(0, whole=True))] == [
         "[0, 1]",

@@ -287,10 +287,19 @@ def test_the_decoders_gradient_and_the_values_are_those_of_the_bound():
 
 
 def test_training_by_the_hessian():
-    """Every step is captured; float32, kinks, wide codes and others than Gaussians are refused in a sentence."""
+    """Steps are captured; float32, kinks, wide codes and others than Gaussians are refused in a sentence."""
     model = gvae.DLGM(latent=(2, 2), hidden=(5,), gradient="hessian", dtype="float64", epochs=30, random_state=0)
     rows = model.fit(BITS).history_
     assert rows[-1]["train_bound"] > rows[0]["train_bound"]
+    trainers = [
+        training.Trainer(model.model_, objective=objectives.parse("elbo", gradient="hessian"), seed=1, programs=programs)
+        for programs in (True, False)
+    ]
+    for trainer in trainers:
+        training.train(model.model_, Table(BITS), epochs=2, batch_size=20, trainer=trainer)
+    assert trainers[0].why_not == ""
+    assert all(known.verified for known in trainers[0].programs.known.values())
+    assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
     for settings, words in (
         ({"dtype": "float32"}, "gradient 'hessian': the codes are float32, expected float64: dtype='float64'"),
         ({"activation": "relu"}, "gradient 'hessian': activation 'relu' has kinks"),

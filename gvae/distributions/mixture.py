@@ -60,8 +60,15 @@ class GaussianMixture(Distribution):
         return pick(mean) + np.exp(pick(log_scale)) * noise[..., 1:]
 
     def log_prob(self, x, reduce=True):
-        joint = elementwise.add(self.log_weights(), self.components.log_prob(x[..., None, :]))
-        return arrays.logsumexp(joint, axis=-1)
+        if reduce:
+            joint = elementwise.add(self.log_weights(), self.components.log_prob(x[..., None, :]))
+            return arrays.logsumexp(joint, axis=-1)
+        # log p(x_j | x_<j) = log p(x_1 .. x_j) - log p(x_1 .. x_(j-1)), each a mixture with the components' partial sums
+        each = self.components.log_prob(x[..., None, :], reduce=False)
+        joint = elementwise.add(self.log_weights()[..., None], arrays.cumsum(each, axis=-1))
+        up_to = arrays.logsumexp(joint, axis=-2)
+        before = arrays.concatenate([0 * up_to[..., :1], up_to[..., :-1]], axis=-1)
+        return elementwise.subtract(up_to, before)
 
     @property
     def mean(self) -> Any:
