@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gvae
-from gvae import families, models, nn, random, training
+from gvae import families, models, nn, objectives, random, training
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError
 from gvae.families import Conditional
@@ -240,3 +240,31 @@ def test_the_mean_of_columns():
         assert_allclose(Table(x).mean("x"), BITS.mean(axis=0), rtol=1e-6)
         assert_allclose(Table(x, weight=weight).mean("x"), weight @ BITS / weight.sum(), rtol=1e-6)
 
+
+# ---- models of y given x -------------------------------------------------------------------------
+
+
+class Told(models.VIB):
+    """A classifier whose codes have no price of their own."""
+
+    def build(self, settings):
+        super().build(settings)
+        self.code_cost = None
+
+
+def test_bounds_of_y_given_x():
+    """p(z|x) is part of the model: weights are q(y|z), the bound of log p(y|x) has no KL; the ELBO pays it, IWAE's does not."""
+    model = Told({"x": D, "y": 2}, 2, hidden=(4,), dtype="float64")
+    batch = Batch({"x": BITS, "y": np.arange(N) % 2}, np.arange(N))
+    params = {n: v + 0.3 * rng.normal(size=v.shape) for n, v in model.init(random.key(0)).items()}
+    terms = model.terms(params, {}, batch, model.noise(random.key(1), batch, 5), 0)
+    told, kl = terms.total_log_likelihood, terms.layers[0].kl.mean()
+    value, metrics = objectives.ELBO()(terms)
+    assert (metrics["bound"], metrics["kl"]) == (pytest.approx(told.mean()), pytest.approx(kl))
+    assert value == metrics["objective"] == pytest.approx(told.mean() - kl)
+    assert kl > 0.01
+    value, metrics = objectives.parse("iwae")(terms)
+    assert value == metrics["bound"] == pytest.approx(np.log(np.exp(told).mean(axis=0)).mean())
+    for gradient in ("stl", "dreg", "vimco", "rws"):
+        with pytest.raises(ConfigError, match=r"it is of a q in the weights, and here p\(z\|x\) is part of the model"):
+            objectives.parse("iwae", gradient=gradient)(terms)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gvae.costs import Cost
+from gvae.costs import Beta, Cost
 from gvae.errors import ConfigError
 from gvae.objectives.means import less_the_others, mean_draws, mean_units, score_function, warm
 from gvae.objectives.second_order import HESSIAN, likelihood_by_hessian
@@ -49,6 +49,8 @@ class ELBO:
                 f"elbo: the codes of this model have a cost of their own, {terms.cost}; got {self.cost} as well"
             )
         cost = terms.cost if self.cost is None else self.cost
+        if cost is None and terms.conditional:  # whose bound has no KL: it is paid all the same
+            cost = Beta()
         if cost is not None:
             return self._at_a_cost(cost, terms, beta, weight)
         penalty = added([self._divergence(layer) for layer in terms.layers])  # (B,) or (K, B)
