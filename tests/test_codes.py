@@ -253,7 +253,7 @@ class Told(models.VIB):
 
 
 def test_bounds_of_y_given_x():
-    """p(z|x) is part of the model: weights are q(y|z), the bound of log p(y|x) has no KL; the ELBO pays it, IWAE's does not."""
+    """p(z|x) is part of the model: weights are q(y|z), the bound of log p(y|x) has no KL. The ELBO pays it all the same."""
     model = Told({"x": D, "y": 2}, 2, hidden=(4,), dtype="float64")
     batch = Batch({"x": BITS, "y": np.arange(N) % 2}, np.arange(N))
     params = {n: v + 0.3 * rng.normal(size=v.shape) for n, v in model.init(random.key(0)).items()}
