@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / "examples" / "reproduce"
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("tables", "ggm_vae", "iwae", "dlgm", "page")
+    names = ("tables", "ggm_vae", "iwae", "dlgm", "vib", "rate_distortion", "levels", "page")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         sys.modules.pop(name, None)

@@ -7,12 +7,17 @@ import sys
 import dlgm
 import ggm_vae
 import iwae
+import levels
+import rate_distortion
+import vib
 from tables import RESULTS, page
 
 TABLES = [ggm_vae.TABLE, iwae.TABLE, dlgm.TABLE]
 
+SECTIONS = [vib.page, rate_distortion.page, levels.page]
+
 if __name__ == "__main__":
-    path, text = RESULTS.with_suffix(".md"), page(TABLES)
+    path, text = RESULTS.with_suffix(".md"), page(TABLES, [write() for write in SECTIONS])
     if "--check" in sys.argv[1:]:
         sys.exit(0 if path.exists() and path.read_text() == text else f"{path} is out of date: run {__file__}")
     path.write_text(text)

@@ -139,6 +139,21 @@ def append(path: Path, record: dict[str, Any], command: str) -> None:
         file.write(json.dumps(record | about) + "\n")
 
 
+def lines(path: Path, key: str) -> dict[str, dict[str, Any]]:
+    """The lines of such a file by one of their entries, of several the last; {} where there is no file."""
+    if not path.exists():
+        return {}
+    return {record[key]: record for record in map(json.loads, path.read_text().splitlines())}
+
+
+def section(title: str, script: str, columns: tuple[str, ...], rows: list[list[str]], notes: str, records: Any) -> str:
+    """A part of the page for results that are no Table: heading, where they were seen, table, notes."""
+    about = sorted({f"{r['machine']}, {r['date']}" for r in records})
+    seen = f"Seen on {'; '.join(about)}." if about else "No row has been run."
+    table = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n\n".join((f"## {title}", f"`python examples/reproduce/{script}`. {seen}", "\n".join(table), notes))
+
+
 def machine() -> str:
     """The processor, its cores, and threads."""
     name = platform.processor() or platform.machine()
@@ -230,8 +245,8 @@ def main(table: Table, arguments: list[str] | None = None) -> int:
     return int(failed)
 
 
-def page(tables: list[Table]) -> str:
-    """docs/results.md."""
+def page(tables: list[Table], sections: list[str]) -> str:
+    """docs/results.md.   sections : parts for results that are no Table, see `section`"""
     parts = [INTRODUCTION]
     for table in tables:
         done = [record for record in map(table.record, table.rows) if record is not None]
@@ -250,7 +265,7 @@ def page(tables: list[Table]) -> str:
                 if part
             )
         )
-    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+    return "\n\n".join(part.rstrip() for part in (*parts, *sections)) + "\n"
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tables import RESULTS, append
+from tables import RESULTS, append, lines, section
 
 import gvae
 from gvae import data
 
+RESULT = RESULTS / "vib.jsonl"
 COMMON = {
     "hidden": (1024, 1024),
     "activation": "relu",
@@ -36,6 +37,30 @@ ROWS = {
     "2, 1": {"latent": 2, "posterior": "full", "beta": 1.0},
 }
 
+PUBLISHED = {"256": 1.13, "mlp": 1.38, "2, 1e-3": 3.18, "2, 1e-1": 3.44, "2, 1": 33.8}  # error, in per cent
+NOTES = """\
+784-1024-1024 relu units, a linear classifier, Adam at 1e-4 (beta1 0.5) times 0.97 after every 2 epochs, batches of 100, the
+average of the weights (0.999) evaluated with 12 draws of the code, seed 0; K = 2 with a full covariance. `mlp` is the
+network of K = 256 at beta = 0, whose code has no noise to speak of; the published 1.38 % is a deterministic network's. Other
+than in the paper: half of its 200 epochs for K = 256 and a quarter for K = 2, pixels in [0, 1], codes whose deviations start
+at 1."""
+
+
+def page() -> str:
+    """The part of docs/results.md."""
+    found, rows = lines(RESULT, "row"), []
+    for name in ROWS:
+        published = f"{PUBLISHED[name]:g} %"
+        if name not in found:
+            rows.append([name, "pending", published, "", "", "", ""])
+            continue
+        r = found[name]
+        error = f"{100 * r['error']:.2f} ± {100 * r['standard_error']:.2f} %"
+        bits = [f"{r[key]:.2f}" for key in ("i_zx_bits", "i_zy_bits")]
+        rows.append([name, error, published, *bits, str(r["epochs"]), f"{r['training_seconds'] / 60:.0f}"])
+    columns = ("K, beta", "test error", "published", "I(Z;X) at most, bits", "I(Z;Y) at least, bits", "epochs", "minutes")
+    return section("Deep VIB: MNIST classified through a bottleneck", "vib.py", columns, rows, NOTES, found.values())
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -43,7 +68,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="where run folders lie, or are made")
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--data", default="mnist")
-    parser.add_argument("--results", type=Path, default=RESULTS / "vib.jsonl")
+    parser.add_argument("--results", type=Path, default=RESULT)
     options = parser.parse_args()
     digits = data.load(options.data)
     (x, y), (test, labels) = (digits.train, digits.columns["y"][0]), (digits.test, digits.columns["y"][1])
