@@ -131,6 +131,18 @@ def test_corruption(kind):
     assert abs(share - 0.1) < 5 * np.sqrt(0.09 / hit.size * 3)
 
 
+def test_encoders_read_what_the_step_makes_of_x():
+    """The level is that of the step; rows that are scored are read as they are."""
+    model = models.DLGM(
+        D, (3,), "diagonal", hidden=(5,), corruption="gaussian", levels=(1.0, 0.0), anneal=4, dtype="float64"
+    )
+    batch, params = Batch({"x": BITS}, np.arange(N)), model.init(random.key(0))
+    noise = model.noise(random.key(1), batch)
+    for step, level in ((0, 1.0), (1, 0.75), (4, 0.0)):
+        assert_allclose(model.read(params, batch, noise, step)["x"], BITS + level * noise["corruption"])
+    assert model.read(params, batch, noise)["x"] is BITS
+
+
 def test_corruption_has_noise_of_its_own_beside_several_codes():
     model = models.DLGM(D, (4, 3, 2), posterior="diagonal", hidden=(5,), corruption="gaussian", dtype="float64")
     noise = model.noise(random.key(5), Batch({"x": BITS}, np.arange(N)))

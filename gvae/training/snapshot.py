@@ -94,7 +94,6 @@ def restore(trainer: Trainer, saved: Snapshot) -> None:
             array[...] = there[name]
     trainer.state, trainer.best_state = state, best_state
     trainer.graph = None  # it knows the state's arrays
-    trainer.prepared = True
     trainer.steps, trainer.epochs = counters["steps"], counters["epochs"]
     trainer.skipped = 0 if hasattr(trainer.model, "update") else counters["steps"] - counters["optimizer_step"]
     trainer.epoch, trainer.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])

@@ -112,7 +112,7 @@ class Trainer:
         self.best: Parameters | None = None
         self.best_state: dict[str, Any] = {}  # of the epoch of `best`
         self.stopping = Stopping()
-        self.prepared = parameters is not None or not hasattr(model, "prepare")
+        self.prepares = parameters is None and hasattr(model, "prepare")
         self.steps = self.skipped = 0
         self.epochs = 0
         self.epoch = Epoch()
@@ -315,15 +315,13 @@ class Trainer:
     # ---- around the steps
 
     def prepare(self, table: Table) -> None:
-        """Let the model learn what it learns of the training rows before the first step: once, and not for parameters that
-        were given or restored."""
-        if not self.prepared and self.steps == 0:
+        """Let the model learn what it learns of the training rows before the first step, unless parameters were given."""
+        if self.prepares and self.steps == 0:
             host = {name: np.asarray(to_host(value)) for name, value in self.parameters.items()}
             params, state = self.model.prepare(host, self.state, table, random.fold_in(self.key, PREPARE))
             for name, value in params.items():
                 self.parameters[name][...] = to_device(value, self.device)
             self.state = {name: to_device(value, self.device) for name, value in state.items()}
-        self.prepared = True
 
     def order(self, n_rows: int) -> np.ndarray:
         """The order of the rows in the current epoch."""
