@@ -201,3 +201,78 @@ def pareto_k(log_weights, tail):
     theta = sum(t * v for t, v in zip(thetas, weights, strict=True))
     k = sum(math.log(1 - theta * v) for v in x) / tail
     return (tail * k + 5) / (tail + 10)
+
+
+class DiscreteCodes:
+    """N rows x (N, D) of whole numbers, equally likely, and codes by enumeration (models' oracle 0.3), in nats.
+
+    q[n, z_1, .., z_k] = q(z|x_n), and p[z_1, .., z_k] = p(z)
+    """
+
+    def __init__(self, x, q, p):
+        self.x, self.q, self.p, self.axes = x, q, p, tuple(range(1, q.ndim))
+        self.marginals = [self.of_variable(q, j) for j in self.axes]  # q(z_j|x_n), (N, C_j)
+        self.mixtures = [m.mean(axis=0) for m in self.marginals]
+
+    def of_variable(self, table, j):
+        """The marginal of the code of axis j, where axis 0 of the table is that of rows."""
+        return table.sum(axis=tuple(axis for axis in self.axes if axis != j))
+
+    @staticmethod
+    def entropy(table):
+        return -sum(value * math.log(value) for value in table.ravel() if value > 0)
+
+    @staticmethod
+    def kl(q, p):
+        return sum(a * math.log(a / b) for a, b in zip(q.ravel(), p.ravel(), strict=True) if a > 0)
+
+    def information(self, rows, table):
+        """I of what tells rows apart, a label each, and the code of a table (N, ..)."""
+        joint = np.array([table[rows == label].sum(axis=0) for label in np.unique(rows)]) / len(rows)
+        labels = joint.reshape(len(joint), -1).sum(axis=1)
+        return self.entropy(labels) + self.entropy(joint.sum(axis=0)) - self.entropy(joint)
+
+    @property
+    def of_codes(self):
+        """I(z_j; x)."""
+        return np.array([self.information(np.arange(len(self.x)), marginal) for marginal in self.marginals])
+
+    @property
+    def of_views(self):
+        """I(x_i; z)."""
+        return np.array([self.information(column, self.q) for column in self.x.T])
+
+    @property
+    def joint(self):
+        """I(z; x)."""
+        return self.information(np.arange(len(self.x)), self.q)
+
+    @property
+    def total_correlation(self):
+        """TC(z)."""
+        return sum(map(self.entropy, self.mixtures)) - self.entropy(self.q.mean(axis=0))
+
+    @property
+    def code_kl(self):
+        """KL(q(z_j) ‖ p(z_j))."""
+        return np.array(
+            [self.kl(m, self.of_variable(self.p[None], j)[0]) for j, m in zip(self.axes, self.mixtures, strict=True)]
+        )
+
+    def view_entropies(self):
+        """H(x_i)."""
+        return np.array([self.entropy(np.unique(column, return_counts=True)[1] / len(self.x)) for column in self.x.T])
+
+    @property
+    def explained(self):
+        """TC(x; z) = TC(x) - TC(x|z), from entropies of z with x, with each x_i, and alone."""
+        _, rows = np.unique(self.x, axis=0, return_inverse=True)
+
+        def given_z(labels):
+            """H(labels), H(labels | z)."""
+            joint = np.array([self.q[labels == label].sum(axis=0) for label in np.unique(labels)]) / len(self.x)
+            own = self.entropy(joint.reshape(len(joint), -1).sum(axis=1))
+            return np.array([own, self.entropy(joint) - self.entropy(self.q.mean(axis=0))])
+
+        parts = sum(given_z(column) for column in self.x.T) - given_z(rows.reshape(-1))  # TC(x), TC(x|z)
+        return parts[0] - parts[1]

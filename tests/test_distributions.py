@@ -8,7 +8,7 @@ import reference as ref
 import scipy.stats
 from gradcheck import check_vjp
 
-from gvae import ops, random
+from gvae import families, ops, random
 from gvae.distributions import (
     AR1Gaussian,
     BandedGaussian,
@@ -456,7 +456,7 @@ def test_mixture():
 
 
 def test_terms_of_a_mixture_are_conditional_densities():
-    """log p(x_j | x_1 .. x_(j-1)): the first is the marginal's, the ratio of two joint densities follows, and they add up."""
+    """log p(x_j | x_1 .. x_(j-1)): first the marginal's, then the ratio of two joint densities; and they add up."""
     C = 3
     a, m, l = rng.normal(size=(B, C)), 2 * rng.normal(size=(B, C, N)), 0.4 * rng.normal(size=(B, C, N))
     d, x = GaussianMixture(a, m, l), rng.normal(size=(4, B, N))
@@ -467,6 +467,18 @@ def test_terms_of_a_mixture_are_conditional_densities():
     np.testing.assert_allclose(terms[..., 0], first, rtol=1e-12)
     np.testing.assert_allclose(terms[..., 1], two - first, rtol=1e-10)
     check_vjp(lambda *p: GaussianMixture(*p).log_prob(x, reduce=False), (a, m, l), np.random.default_rng(0))
+
+
+def test_what_is_known_of_variables():
+    """Independence and discreteness, of every family; maps of each variable keep what their base is."""
+    text = {"shared": "shared:chain", "logit": "logit:chain", "grid": "grid:2x3", "extended_grid": "extended_grid:2x3"}
+    found = {name: families.parse(text.get(name, name), 6) for name in families.FAMILIES}
+    found |= {name: families.parse(name, 6) for name in ("logit:diagonal", "shared:diagonal")}
+    made = {name: family(np.zeros(family.n_params)) for name, family in found.items()}
+    discrete = {"bernoulli", "categorical", "poisson", "negative_binomial", "zero_inflated"}
+    assert {name for name, d in made.items() if d.discrete} == discrete
+    independent = discrete | {"diagonal", "gaussian", "beta", "continuous_bernoulli", "logit:diagonal", "shared:diagonal"}
+    assert {name for name, d in made.items() if d.independent} == independent
 
 
 def test_supports():

@@ -47,16 +47,22 @@ class Distribution:
 
     reparameterized : whether derivatives pass through draws
     affine          : whether a draw is mean + R noise of standard normals: a Gaussian
+    independent     : whether the variables are known to be independent
+    discrete        : whether log_prob is of a probability, and not of a density: of bits, counts and categories
     """
 
     reparameterized: bool
-    affine = False
+    affine = independent = False
     support = Support()
     mean: Any
 
     @property
     def n(self) -> int:
         return self.mean.shape[-1]
+
+    @property
+    def discrete(self) -> bool:
+        return self.support.whole
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ class Independent(Distribution):
     """What independent variables share that are drawn by inverting their distribution function at a uniform each."""
 
     reparameterized = False
+    independent = True
 
     @staticmethod
     def draw_noise(key, shape, dtype, like=None):
@@ -60,6 +61,7 @@ class BernoulliDistribution(Independent):
     """
 
     support = Support(0, 1)
+    discrete = True  # though grey levels have a log_prob too
 
     def __init__(self, logits: Any = None, layer: tuple[Any, Any, Any] | None = None):
         self._logits: Any = logits

@@ -73,6 +73,8 @@ class _Gaussian(Distribution):
 class DiagonalGaussian(_Gaussian):
     """N(mean, diag e^(2 log_scale)).   mean, log_scale : (..., n)"""
 
+    independent = True
+
     def __init__(self, mean: Any, log_scale: Any):
         self.mean, self.log_scale = mean, log_scale
 

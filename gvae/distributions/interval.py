@@ -147,7 +147,7 @@ class LogitNormal(Distribution):
 
     def __init__(self, base: Distribution, squeeze: float = 0.01):
         self.base, self.squeeze = base, squeeze
-        self.reparameterized = base.reparameterized
+        self.reparameterized, self.independent = base.reparameterized, base.independent
 
     @property
     def n(self) -> int:

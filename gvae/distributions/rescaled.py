@@ -23,7 +23,7 @@ class Rescaled(Distribution):
 
     def __init__(self, base: Distribution, scale: np.ndarray):
         self.base, self.scale = base, scale
-        self.reparameterized = base.reparameterized
+        self.reparameterized, self.independent = base.reparameterized, base.independent
 
     @property
     def n(self) -> int:

@@ -3,6 +3,8 @@
 importance   the ELBO, importance-sampled log p(x) and how far it can be trusted
 annealed     log p(x) by annealed importance sampling, from both sides on simulated rows; rate-distortion curve of a decoder
 codes        active units, the parts of the KL, reconstruction error
+information  mutual informations and total correlations, variable by variable
+gibbs        missing variables of x, filled in by drawing codes and x in turn
 classification    error of labels, bits of x and y in a classifier's code
 gaps         what is lost by the family of q, and what by the encoder
 measures     all of them by name: `evaluate` computes any; table: what people read
@@ -21,7 +23,9 @@ from gvae.evaluation.annealed import (
 from gvae.evaluation.classification import Classification, classification
 from gvae.evaluation.codes import Reconstruction, Surgery, Units, active_units, reconstruction, surgery
 from gvae.evaluation.gaps import Gaps, inference_gaps
+from gvae.evaluation.gibbs import Gibbs, gibbs
 from gvae.evaluation.importance import Evaluation, importance_sampling
+from gvae.evaluation.information import Information, information
 from gvae.evaluation.measures import MEASURES, evaluate
 from gvae.evaluation.pareto import pareto_k
 from gvae.evaluation.partial import Partial
@@ -35,6 +39,8 @@ __all__ = [
     "Classification",
     "Evaluation",
     "Gaps",
+    "Gibbs",
+    "Information",
     "Partial",
     "RateDistortion",
     "Reconstruction",
@@ -46,8 +52,10 @@ __all__ = [
     "bidirectional",
     "classification",
     "evaluate",
+    "gibbs",
     "importance_sampling",
     "inference_gaps",
+    "information",
     "pareto_k",
     "rate_distortion",
     "reconstruction",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from gvae.distributions import DiagonalGaussian, Distribution
 from gvae.errors import ConfigError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
-from gvae.evaluation.subject import Subject, whole
+from gvae.evaluation.mixtures import Mixture, blocks
+from gvae.evaluation.subject import Subject, dense, whole
 
 __all__ = ["Reconstruction", "Surgery", "Units", "active_units", "reconstruction", "surgery"]
 
 ACTIVE = 0.01  # Burda, Grosse and Salakhutdinov (2016), section 5.3
-PAIRS = 1 << 21  # numbers of q(z_n | x_m) computed at once, times variables
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,39 @@ class Units:
 
 @dataclass(frozen=True)
 class Surgery:
-    """Per row, over draws z of q(z|x_n): log q(z|x_n), log q(z) and log p(z), where q(z) = 1/N sum_n q(z|x_n)."""
+    """Per row, over draws z of q(z|x_n), (N,): log q(z|x_n), log q(z) and log p(z), where q(z) = 1/N sum_n q(z|x_n), and the
+    entropy H(q(n|z)) of the responsibilities q(n|z) = q(z|x_n) / sum_m q(z|x_m).
+
+    layers : the same of each layer alone, where there are several; p(z_l) as the model has it, be it given other layers
+    """
 
     log_q_given_x: np.ndarray
     log_q: np.ndarray
     log_p: np.ndarray
+    responsibility_entropy: np.ndarray
+    layers: Sequence[Surgery] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """mean KL(q(z|x) ‖ p(z)) = marginal KL(q(z) ‖ p(z)) + mutual information of index and code, in [0, log N]."""
+        """mean KL(q(z|x) ‖ p(z)) = marginal KL(q(z) ‖ p(z)) + mutual information of index and code, in [0, log N].
+
+        Two estimates of that information from the same draws: the mean of log q(z|x_n) - log q(z), and, by entropy,
+        log N - E H(q(n|z)).
+        """
         information, marginal = self.log_q_given_x - self.log_q, self.log_q - self.log_p
-        return {
+        entropy, log_rows = float(self.responsibility_entropy.mean()), math.log(len(self.log_q))
+        result = {
             "rows": len(self.log_q),
             "kl": float((self.log_q_given_x - self.log_p).mean()),
             "marginal_kl": float(marginal.mean()),
             "marginal_kl_standard_error": standard_error(marginal),
             "mutual_information": float(information.mean()),
             "mutual_information_standard_error": standard_error(information),
-            "log_rows": math.log(len(self.log_q)),
+            "responsibility_entropy": entropy,
+            "mutual_information_by_entropy": log_rows - entropy,
+            "mutual_information_by_entropy_standard_error": standard_error(self.responsibility_entropy),
+            "log_rows": log_rows,
         }
+        return result | ({"layers": [layer.summary() for layer in self.layers]} if self.layers else {})
 
 
 @dataclass(frozen=True)
@@ -112,14 +128,15 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
 
 
 def _unit_kl(layer: Any) -> np.ndarray:
-    """KL of each unit's marginal under q to that under p, (.., n): exact for Gaussians, else from the draws."""
+    """KL of each unit's marginal under q to that under p, (.., n): exact for Gaussians, else from the draws; where variables
+    of p depend on each other, as in a mixture, of the unit given those before it, so that the sum is the layer's KL."""
     p = layer.q.standard if layer.p is None else layer.p
-    if _is_gaussian(layer.q) and _is_gaussian(p):
+    if is_gaussian(layer.q) and is_gaussian(p):
         return np.asarray(_marginals(layer.q).kl(_marginals(p)), np.float64)
     return np.asarray(layer.q.log_prob(layer.z, reduce=False)) - np.asarray(p.log_prob(layer.z, reduce=False))
 
 
-def _is_gaussian(d: Distribution) -> bool:
+def is_gaussian(d: Distribution) -> bool:
     """By what is to be had of it: a KL to a diagonal Gaussian, in closed form."""
     zero = np.zeros(d.n, d.mean.dtype)
     return d.reparameterized and d.kl(DiagonalGaussian(zero, zero)) is not None
@@ -129,6 +146,11 @@ def _marginals(d: Distribution) -> DiagonalGaussian:
     """The marginals as distributions of one variable each, with one batch axis more."""
     mean, variance = np.asarray(d.mean, np.float64), np.asarray(d.variance(), np.float64)
     return DiagonalGaussian(mean[..., None], 0.5 * np.log(variance)[..., None])
+
+
+def from_x_alone(layer: Any, batch: Batch) -> bool:
+    """Whether a layer's q is q(z|x), and depends on no other draws."""
+    return layer.q.batch_shape == (len(batch),)
 
 
 def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
@@ -143,37 +165,38 @@ def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
     def draw(i: int, batch: Batch) -> dict[str, np.ndarray]:
         noise = subject.model.noise(random.fold_in(subject.key, streams.SURGERY, i), batch, 1)
         layers = subject.terms(batch, noise).layers
-        for layer in layers:
-            if layer.q.batch_shape != (len(batch),):
-                raise ConfigError("surgery: a layer's q depends on other draws than its own; expected q(z|x) for each layer")
+        if not all(from_x_alone(layer, batch) for layer in layers):
+            raise ConfigError("surgery: a layer's q depends on other draws than its own; expected q(z|x) for each layer")
         columns = {f"z {j}": np.asarray(layer.z)[0] for j, layer in enumerate(layers)}
-        columns["log_q_given_x"] = sum(np.asarray(layer.log_q, np.float64)[0] for layer in layers)
-        columns["log_p"] = sum(np.broadcast_to(np.asarray(layer.log_p, np.float64), (1, len(batch)))[0] for layer in layers)
+        log_q = [np.asarray(layer.log_q, np.float64)[0] for layer in layers]
+        log_p = [np.broadcast_to(np.asarray(layer.log_p, np.float64), (1, len(batch)))[0] for layer in layers]
+        columns["log_q_given_x"], columns["log_p"] = sum(log_q), sum(log_p)
+        if len(layers) > 1:
+            columns |= {f"log_q_given_x {j}": values for j, values in enumerate(log_q)}
+            columns |= {f"log_p {j}": values for j, values in enumerate(log_p)}
         return columns
 
     columns = subject.each("surgery: draws", draw, settings={}, rows=n)
-    z = [columns[f"z {j}"] for j in range(len(columns) - 2)]
-
-    # log q(z_n) = LSE_m log q(z_n | x_m) - log N, over blocks of m; kept as (top, sum) in float64
-    top, total = np.full(n, -np.inf), np.zeros(n)
+    z = [values for name, values in columns.items() if name.startswith("z ")]
+    mixture, parts = Mixture(n), [Mixture(n) for _ in z] if len(z) > 1 else []
 
     def mix(i: int, batch: Batch) -> dict[str, np.ndarray]:
         noise = subject.model.noise(random.fold_in(subject.key, streams.SURGERY, i), batch, 1)
         layers = subject.terms(batch, noise).layers
-        at_once = max(1, PAIRS // (len(batch) * max(layer.q.n for layer in layers)))
-        for a in range(0, n, at_once):
-            block = slice(a, min(a + at_once, n))
-            blocks = [layer.q.log_prob(codes[block, None]) for layer, codes in zip(layers, z, strict=True)]
-            log_q = np.sum(blocks, axis=0, dtype=np.float64)
-            higher = np.maximum(top[block], log_q.max(axis=1))
-            with np.errstate(under="ignore"):
-                total[block] *= np.exp(top[block] - higher)
-                total[block] += np.exp(log_q - higher[:, None]).sum(axis=1)
-            top[block] = higher
+        for block in blocks(n, len(batch) * max(layer.q.n for layer in layers)):
+            log_q = [layer.q.log_prob(codes[block, None]) for layer, codes in zip(layers, z, strict=True)]
+            mixture.add(block, np.asarray(np.sum(log_q, axis=0, dtype=np.float64)))
+            for part, own in zip(parts, log_q, strict=False):
+                part.add(block, np.asarray(own, np.float64))
         return {}
 
     subject.each("surgery: mixture", mix, settings={}, rows=n, kept=False)
-    return Surgery(columns["log_q_given_x"], top + np.log(total) - math.log(n), columns["log_p"])
+
+    def parted(mixture: Mixture, which: str = "", layers: Sequence[Surgery] = ()) -> Surgery:
+        log_q_given_x, log_p = columns[f"log_q_given_x{which}"], columns[f"log_p{which}"]
+        return Surgery(log_q_given_x, mixture.log_q, log_p, mixture.entropy, layers)
+
+    return parted(mixture, layers=[parted(part, f" {j}") for j, part in enumerate(parts)])
 
 
 def reconstruction(subject: Subject, *, samples: int = 10) -> Reconstruction:
@@ -195,9 +218,7 @@ def reconstruction(subject: Subject, *, samples: int = 10) -> Reconstruction:
         rate = sum(np.broadcast_to(np.asarray(r, np.float64), shape).mean(axis=0) for r in rates)
         wrong, count = np.zeros(len(batch)), 0
         for name, view in terms.views.items():
-            x = getattr(batch, name)
-            x = x.toarray() if hasattr(x, "toarray") else x
-            wrong += np.square(view.error(x)).sum(axis=-1).mean(axis=0)
+            wrong += np.square(view.error(dense(getattr(batch, name)))).sum(axis=-1).mean(axis=0)
             count += view.n
         distortion = -np.asarray(terms.total_log_likelihood, np.float64).mean(axis=0)
         return {"distortion": distortion, "rate": rate, "squared_error": wrong / count}

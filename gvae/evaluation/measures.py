@@ -14,7 +14,9 @@ from gvae.evaluation.annealed import annealed_importance_sampling, bidirectional
 from gvae.evaluation.classification import classification
 from gvae.evaluation.codes import active_units, reconstruction, surgery
 from gvae.evaluation.gaps import inference_gaps
+from gvae.evaluation.gibbs import gibbs
 from gvae.evaluation.importance import Evaluation, importance_sampling
+from gvae.evaluation.information import information
 from gvae.evaluation.partial import Partial
 from gvae.evaluation.subject import Subject, whole
 
@@ -41,6 +43,18 @@ MEASURES: dict[str, Measure] = {
     "units": Measure(active_units, "active units and the KL of each", "10 draws a row"),
     "surgery": Measure(surgery, "the KL as marginal KL plus mutual information of row and code", "rows² densities of q"),
     "reconstruction": Measure(reconstruction, "rate, distortion and squared error of reconstructions", "10 draws a row"),
+    "information": Measure(
+        information,
+        "mutual informations and total correlations of codes and data, and the KL in parts, variable by variable",
+        "rows² densities of each variable of q, 10 draws a row",
+        of="x",
+    ),
+    "gibbs": Measure(
+        gibbs,
+        "squared error of the second half of x, filled in from the first by drawing codes and x in turn",
+        "20 draws a row",
+        of="x",
+    ),
     "gaps": Measure(
         inference_gaps,
         "what the family of q loses and what the encoder does, on the first rows",

@@ -10,16 +10,18 @@ import numpy as np
 
 from gvae import blas, random
 from gvae.data import Batch, Table
+from gvae.distributions import Distribution
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
+from gvae.objectives import Terms
 from gvae.runtime import pool
 from gvae.training import infer
 
-__all__ = ["Subject", "whole"]
+__all__ = ["Subject", "dense", "view_of_x", "whole"]
 
 # what the key is folded with, once per use, for ever: streams of different purpose never meet
 BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION, INFERENCE = range(10)
-CLASSIFICATION = 10
+CLASSIFICATION, INFORMATION, GIBBS = range(10, 13)
 
 
 class Subject:
@@ -179,3 +181,18 @@ def whole(name: str, x: Any) -> int:
     if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
         raise ConfigError(f"evaluate: {name} is {x!r}, expected a whole number of at least 1")
     return int(x)
+
+
+def view_of_x(subject: Subject, measure: str, terms: Terms) -> Distribution:
+    """p(x | z) of a model that explains x and nothing else; ConfigError for any other."""
+    name = type(subject.model).__name__
+    if not terms.views:
+        raise ConfigError(f"{measure}: the Terms of {name} have no `views`, see gvae.models")
+    if list(terms.views) != ["x"]:
+        raise ConfigError(f"{measure}: {name} explains {' and '.join(terms.views)}; expected a model that explains x alone")
+    return terms.views["x"]
+
+
+def dense(x: Any) -> np.ndarray:
+    """A batch's column, CSR or not, as an array."""
+    return np.asarray(x.toarray() if hasattr(x, "toarray") else x)

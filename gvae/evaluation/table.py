@@ -67,7 +67,11 @@ def _surgery(s: Mapping[str, Any]) -> Iterator[str]:
     yield _line("marginal KL(q(z) || p(z))", s["marginal_kl"], _spread(s, "marginal_kl"))
     at_most = f"of at most log {s['rows']} = {s['log_rows']:.3f}"
     yield _line("mutual information of row and code", s["mutual_information"], at_most)
+    yield _line("  by entropy, log N - E H(n|z)", s["mutual_information_by_entropy"])
     yield _line("their sum, KL by sampling", s["kl"])
+    for i, layer in enumerate(s.get("layers", ())):
+        marginal, information = layer["marginal_kl"], layer["mutual_information"]
+        yield f"  layer {i + 1}: marginal KL {marginal:.3f}, mutual information {information:.3f}"
 
 
 def _reconstruction(s: Mapping[str, Any]) -> Iterator[str]:
@@ -75,6 +79,36 @@ def _reconstruction(s: Mapping[str, Any]) -> Iterator[str]:
     yield _line("rate", s["rate"], _spread(s, "rate"))
     yield _line("distortion", s["distortion"], _spread(s, "distortion"))
     yield f"  {'squared error per variable':<34}{s['squared_error']:>12.5f}"
+
+
+def _information(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"information, {s['rows']} rows"
+    yield _line("I(z; x)", s["mutual_information"], f"of at most log {s['rows']} = {s['log_rows']:.3f}")
+    yield _line("TC(z)", s["total_correlation"], _spread(s, "total_correlation"))
+    yield _line("sum of KL(q(z_j) || p(z_j))", s["sum_code_kl"])
+    yield _line("their sum, KL by sampling", s["kl"])
+    for name, code in s["codes"].items():
+        values = " ".join(f"{x:.2f}" for x in sorted(code["mutual_information"], reverse=True))
+        yield f"  I({name}_j; x) of each, largest first: {values}"
+    yield _line("sum of I(z_j; x)", s["sum_code_information"])
+    yield _line("sum of I(x_i; z), at least", s["sum_view_information"])
+    yield _line("TC(x; z), at least", s["explained"])
+    yield _line("TC(x; z) - TC(z), at least", s["explained_beyond_codes"])
+    yield _line("ELBO + sum of H(x_i)", s["total_correlation_bound"], "at most TC(x; z)")
+    if s["kl"] is None:
+        yield "  of the codes next to the data, whose p(z) depends on the codes above: no KL to it"
+    elif s["sum_code_kl"] is None:
+        yield "  the variables of p(z) are not independent: no sum of KL(q(z_j) || p(z_j))"
+    if s["sum_h"] is None:
+        yield "  x is continuous: H(x_i), and what is bounded by it, are for bits, counts and categories"
+    elif s["explained_beyond_codes"] is None:
+        yield "  q(z|x) does not factorize: TC(x; z) - TC(z) is no difference of these sums"
+
+
+def _gibbs(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"hidden variables, filled in by Gibbs sampling, {s['rows']} rows"
+    yield f"  {'squared error after 1 step':<34}{s['first_squared_error']:>12.5f}"
+    yield f"  {'squared error after ' + str(s['steps']):<34}{s['squared_error']:>12.5f}"
 
 
 def _gaps(s: Mapping[str, Any]) -> Iterator[str]:
@@ -121,6 +155,8 @@ _SECTIONS = {
     "units": _units,
     "surgery": _surgery,
     "reconstruction": _reconstruction,
+    "information": _information,
+    "gibbs": _gibbs,
     "gaps": _gaps,
     "ais": _ais,
     "bdmc": _bdmc,
