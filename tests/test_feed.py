@@ -87,7 +87,8 @@ def test_every_registered_model_trains_with_graphs(anywhere):
         flats = []
         for programs in (True, False):
             settings, objective, batch_size = small(name)
-            model = kind(12, (5, 3) if name == "hierarchical" else 4, n_rows=60, **settings)
+            settings |= {"posterior": "diagonal"} if name == "dlgm" else {}  # its own, lowrank:1, needs cuBLAS
+            model = kind(12, (5, 3) if name in ("hierarchical", "dlgm", "vlae") else 4, n_rows=60, **settings)
             given = {"objective": objective, "device": "cuda", "n_rows": 60, "programs": programs}
             trainer = training.Trainer(model, seed=1, **given)
             training.train(model, data.Table(X), epochs=2, batch_size=batch_size or 60, trainer=trainer)
@@ -97,7 +98,7 @@ def test_every_registered_model_trains_with_graphs(anywhere):
     alone = {name: why for name, why in fed.items() if why is None}  # with rows of their own, or a step of their own
     assert set(alone) == {"nlfa", "factor_analysis"}
     captured = {name for name, why in fed.items() if why == ""}
-    assert captured >= {"vae", "map", "bayes", "denoising", "autoencoder", "hierarchical"}
+    assert captured >= {"vae", "map", "bayes", "denoising", "autoencoder", "hierarchical", "dlgm", "vlae"}
     assert all("cuBLAS" in fed[name] for name in fed.keys() - captured - alone.keys())
 
 
