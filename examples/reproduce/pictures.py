@@ -8,6 +8,7 @@
     autoencoder   held-out digits, what VAE and plain autoencoder make of them, and what both make of draws from N(0, I)
     denoising     held-out digits with half of the pixels masked, and what VAE and denoising VAE make of them
     layers        MNIST digits of two stochastic layers: a row per draw of z_2, a column per draw of z_1 given it
+    imputation    MNIST digits whose lower half is hidden, filled in by a deep latent Gaussian model: Gibbs steps
     factors       Frey faces: factor analysis (EM), NLFA and its amortized twin; loadings, draws, reconstructions
 
 MNIST: 20,000 images, 10 epochs; faces: 1,765 and 200 held out; seed 1 throughout. All of it takes some ten minutes.
@@ -23,7 +24,8 @@ from typing import Any
 import numpy as np
 
 import gvae
-from gvae import data, plots, random
+from gvae import data, evaluation, plots, random
+from gvae.data import Table
 
 ROWS, EPOCHS, SEED = 20_000, 10, 1
 Images = dict[str, np.ndarray]
@@ -107,6 +109,21 @@ def layers(out: Path, data_dir: str | None) -> None:
     plots.rows(out / "models-layers.png", rows, dataset.image_shape)
 
 
+def imputation(out: Path, data_dir: str | None) -> None:
+    dataset, train, test = mnist(data_dir)
+    settings = {"latent": (50, 20), "posterior": "lowrank:1", "hidden": (200, 200), "output_bias": "data"}
+    model = fitted(train, test, model="dlgm", **settings)
+    shown = (test[:12] > 0.5).astype(np.float32)
+    keep = np.arange(shown.shape[1]) < shown.shape[1] // 2
+    rows: Images = {"lower half hidden": np.where(keep, shown, 0.5)}
+    for steps in (1, 10, 100):
+        subject = evaluation.Subject(model.model_, model.parameters_, Table(shown), key=random.key(1))
+        found = evaluation.gibbs(subject, steps=steps, keep=keep)
+        rows[f"{steps} step{'s' if steps > 1 else ''}"] = np.where(keep, shown, found.mean)
+        print(f"    {steps} steps: squared error per hidden pixel {found.squared_error.mean():.4f}, of 12 images")
+    plots.reconstructions(out / "models-imputation.png", shown, rows, dataset.image_shape)
+
+
 def factors(out: Path, data_dir: str | None) -> None:
     faces = data.load("frey_faces", data_dir=data_dir)
     shown, drawn, rows = faces.test[::20], {}, {}
@@ -125,7 +142,7 @@ def factors(out: Path, data_dir: str | None) -> None:
     plots.rows(out / "models-loadings.png", drawn, faces.image_shape)
 
 
-PICTURES = {function.__name__: function for function in (ar1, priors, manifold, autoencoder, denoising, layers, factors)}
+PICTURES = {function.__name__: function for function in (ar1, priors, manifold, autoencoder, denoising, layers, imputation, factors)}
 
 
 def main() -> None:
