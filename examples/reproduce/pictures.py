@@ -142,7 +142,8 @@ def factors(out: Path, data_dir: str | None) -> None:
     plots.rows(out / "models-loadings.png", drawn, faces.image_shape)
 
 
-PICTURES = {function.__name__: function for function in (ar1, priors, manifold, autoencoder, denoising, layers, imputation, factors)}
+DRAWN = (ar1, priors, manifold, autoencoder, denoising, layers, imputation, factors)
+PICTURES = {function.__name__: function for function in DRAWN}
 
 
 def main() -> None:
