@@ -12,11 +12,14 @@ import math
 import numpy as np
 import pytest
 import reference as ref
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import seeds
 
 from gvae import bounds, models, objectives, random
 from gvae.autodiff import gradient, vjp
 from gvae.data import Table
-from gvae.distributions import BernoulliDistribution, DiagonalGaussian
+from gvae.distributions import BernoulliDistribution, CategoricalDistribution, DiagonalGaussian
 from gvae.errors import ConfigError
 from gvae.objectives import GRADIENTS, REST, ImportanceWeighted, Layer, Terms
 from gvae.training import Trainer
@@ -72,6 +75,45 @@ def test_leave_one_out(name):
         replaced = LOG_WEIGHTS.copy()
         replaced[k] = np.delete(LOG_WEIGHTS, k, axis=0).mean(axis=0)
         np.testing.assert_allclose(got[k], bound(replaced), rtol=1e-12)
+
+
+@st.composite
+def log_weights(draw):
+    """2 to 8 of them, between -1000 and 1000, some of them equal."""
+    values = draw(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8))
+    return np.array(draw(st.lists(st.sampled_from(values), min_size=2, max_size=8)))
+
+
+@given(l=log_weights(), data=st.data())
+def test_iwae_of_all_draws_is_at_least_the_mean_over_subsets_of_each_size(l, data):
+    """Burda et al.'s theorem 1 rests on this, which is true of every set of weights and not of expectations alone: the mean
+    weight is the mean over subsets of theirs, and the logarithm is concave. Equal at m = K, and where all weights are alike.
+    A bound is off by a few roundings of the largest log-weight and of log K: 8 eps (max |l| + log K) is ample."""
+    K = len(l)
+    m = data.draw(st.integers(1, K))
+    subsets = l[np.array(list(itertools.combinations(range(K), m)))].T
+    whole, mean, top = bounds.IWAE(l[:, None])[0], bounds.IWAE(subsets).mean(), l.max()
+    rounding = 8 * np.finfo(np.float64).eps * (np.abs(l).max() + math.log(K))
+    assert abs(whole - (top + np.log(np.exp(l - top).mean()))) <= rounding
+    assert whole >= mean - rounding
+    if m == K or np.ptp(l) == 0:
+        assert abs(whole - mean) <= rounding
+    if m == 1:
+        assert abs(mean - bounds.Mean()(l[:, None])[0]) <= rounding
+
+
+@given(seed=seeds, N=st.integers(1, 6), C=st.integers(2, 5))
+def test_the_parts_of_the_kl_of_tables_add_up(seed, N, C):
+    """The mean of KL(q(z|x) ‖ p(z)) is I(x; z) + KL(q(z) ‖ p(z)), by enumeration, whatever the probabilities of the rows."""
+    r = np.random.default_rng(seed)
+    p_x, q, p = r.dirichlet(np.ones(N)), r.dirichlet(np.ones(C), size=N), r.dirichlet(np.ones(C))
+    q_z = p_x @ q
+    information, marginal = (p_x[:, None] * q * np.log(q / q_z)).sum(), (q_z * np.log(q_z / p)).sum()
+    layer = Layer(CategoricalDistribution(np.log(q)[:, None]), CategoricalDistribution(np.log(p)[None]), np.zeros((1, N, 1)))
+    _, metrics = objectives.ELBO("B")(Terms({"x": np.zeros((1, N))}, [layer]), 0, p_x)
+    np.testing.assert_allclose(metrics["kl"], information + marginal, rtol=1e-11, atol=1e-13)
+    assert min(information, marginal) >= -1e-14
+    assert information <= math.log(min(N, C)) + 1e-12
 
 
 def test_what_bounds_refuse():

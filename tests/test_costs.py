@@ -6,15 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from moments import ascended, uncorrelated
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate
+from strategies import seeds
 
 import gvae
-from gvae import costs, models, objectives, random, training
+from gvae import costs, models, objectives, optim, random, training
 from gvae.autodiff import value_and_gradient
 from gvae.data import Batch, Table
 from gvae.distributions import BernoulliDistribution, CategoricalDistribution, DiagonalGaussian, PoissonDistribution
 from gvae.errors import ConfigError
+from gvae.objectives import Layer, Terms
 
 rng = np.random.default_rng(0)
 N, D, LATENT = 60, 5, 3
@@ -113,6 +117,13 @@ def test_values(text, weighted, case):
     assert_allclose(metrics["objective"], expected, rtol=1e-12)
     assert_allclose(metrics["bound"], bound, rtol=1e-12)
     assert_allclose(metrics["bound"], objectives.ELBO()(terms, 0, weight)[1]["bound"], rtol=1e-12)
+
+
+def test_a_target_is_missed_on_either_side(case):
+    terms = terms_of(*case)
+    D_, R = -terms.total_log_likelihood.mean(), terms.layers[0].kl.mean()
+    for rate in (R - 2, R + 2):
+        assert_allclose(objectives.ELBO(cost=costs.Target(rate, 3))(terms)[0], -D_ - 6, rtol=1e-12)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -250,6 +261,156 @@ def test_targets_on_both_sides_of_the_bounds_own_rate():
     assert rate(f"elbo:rate={own / 2:.3f},weight=20")[1] < 0.65 * own
 
 
+class FixedDecoder(models.VAE):
+    """A linear VAE of which the encoder alone is trained, with a draw for each row that stays the same. The posterior has
+    one covariance for all x, as the best one has."""
+
+    pure = True
+
+    def terms(self, params, state, batch, noise, step=None):
+        return super().terms(self.fixed | params, state, batch, noise, step)
+
+    def noise(self, key, batch, samples=1):
+        return {"z": self.drawn[None, batch.index]}
+
+    def init(self, key):
+        return {name: v for name, v in super().init(key).items() if name.startswith("encoder")}
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    """(model, batch, curve): curve(beta) is (R, D) of the best encoder. The second moments of data, noise and draws are
+    exactly those of the distributions; the loss depends on nothing else, so that it is its own expectation."""
+    *_, W, psi = factor_analysis()
+    params = models.FactorAnalysis(W, np.zeros(D), psi).as_vae("full")[1]
+    z, noise, drawn = np.split(uncorrelated(2 + D + 2, rows=40, seed=8), [2, 2 + D], axis=1)
+    x = z @ W.T + np.sqrt(psi) * noise
+    model = FixedDecoder(D, 2, "shared:full", "gaussian", (), dtype="float64")
+    model.fixed = {name: v for name, v in params.items() if name.startswith("decoder")}
+    model.drawn = drawn
+    S, G = W @ W.T + np.diag(psi), W.T @ (W / psi[:, None])
+
+    def curve(beta):
+        V = np.linalg.inv(np.eye(2) + G / beta)
+        A = V @ (W / psi[:, None]).T / beta  # E[z | x] = A x
+        second = A @ S @ A.T + V  # of z
+        R = 0.5 * (np.trace(second) - 2 - np.linalg.slogdet(V)[1])
+        error = np.diag(S) - 2 * (W * (S @ A.T)).sum(axis=1) + (W * (W @ second)).sum(axis=1)
+        return R, 0.5 * (np.log(2 * math.pi * psi) + error / psi).sum()
+
+    return model, Batch({"x": x}, np.arange(len(x))), curve
+
+
+def at_the_optimum(model, batch, text):
+    """(terms, metrics) after L-BFGS on the encoder."""
+    objective, noise = objectives.parse(text), model.noise(None, batch)
+    best = ascended(lambda p: objective(model.terms(p, {}, batch, noise))[0], model.init(random.key(0)))
+    terms = model.terms(best, {}, batch, noise)
+    return terms, objective(terms)[1]
+
+
+@pytest.mark.parametrize("beta", [0.25, 0.5, 1.0, 2.0, 4.0])
+def test_a_trained_encoder_lies_on_the_curve_of_its_decoder(beta, fixed):
+    """Rate and distortion of the formulas, to 1e-6: L-BFGS stops about 1e-8 away. Between the neighbours beta / 1.01 and
+    1.01 beta, dD/dR = -beta to the square of 0.01. H - D <= I(x; z) <= R with the entropy H of x, all equal at beta = 1."""
+    model, batch, curve = fixed
+    ends = []
+    for b in (beta / 1.01, beta * 1.01):
+        terms, metrics = at_the_optimum(model, batch, f"elbo:beta={b}")
+        R, D_ = metrics["kl"], -metrics["log_likelihood"]
+        assert_allclose((R, D_), curve(b), atol=1e-6)
+        ends.append((R, D_))
+        q = terms.layers[0].q
+        V = q.covariance().reshape(-1, 2, 2)[0]
+        told = 0.5 * (np.linalg.slogdet(np.cov(q.mean.T, bias=True) + V)[1] - np.linalg.slogdet(V)[1])
+        H = 0.5 * np.linalg.slogdet(2 * math.pi * math.e * np.cov(batch.x.T, bias=True))[1]
+        least = H - D_
+        assert least <= told + 1e-9
+        assert told <= R + 1e-9
+        assert (R - least < 1e-4) == (beta == 1)
+    assert_allclose((ends[1][1] - ends[0][1]) / (ends[1][0] - ends[0][0]), -beta, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("at", "weight"),
+    [
+        (0.4, 1),  # a rate above that of the bound itself: reached
+        (2.5, 1),  # a rate below that one: training ends at the bound's own
+        (2.5, 4),  # reached with a larger weight
+        (math.inf, 1),  # a rate of 0, which no weight reaches with this decoder
+        (math.inf, 4),
+        (math.inf, 50),
+    ],
+)
+def test_where_training_for_a_rate_ends(at, weight, fixed):
+    """On the curve: at the rate, if the weight is more than -dD/dR = `at` there, else where -dD/dR is the weight. To 1e-3:
+    at the kink Adam's last steps go back and forth by 1e-4."""
+    model, batch, curve = fixed
+    target = 0.0 if at == math.inf else curve(at)[0]
+    trainer, _ = training.train(
+        model,
+        Table(batch.x),
+        objective=objectives.ELBO(cost=costs.Target(target, weight)),
+        steps=800,
+        batch_size=len(batch.x),
+        learning_rate=5e-2,
+        schedule=optim.Cosine(800),
+        seed=0,
+    )
+    metrics = trainer.validate(Table(batch.x))
+    assert_allclose((metrics["kl"], -metrics["log_likelihood"]), curve(min(at, weight)), atol=1e-3)
+    assert trainer.why_not == ""
+
+
+# ---- rate and distortion of tables ---------------------------------------------------------------
+
+
+def tables(r, rows=5, codes=4, of=12):
+    """p(x), q(z|x) whose entries are multiples of 1 / of, r(z), p(x|z). So `of` draws, each as often as it is probable, have
+    the expectation itself for their mean."""
+    counts = 1 + r.multinomial(of - codes, np.full(codes, 1 / codes), size=rows)
+    return r.dirichlet(np.ones(rows)), counts / of, r.dirichlet(np.ones(codes)), r.dirichlet(np.ones(rows), size=codes)
+
+
+def of_tables(p_x, q, r, p, of=12):
+    """Terms of a model whose every distribution is a table, and the weights of its rows."""
+    z = np.stack([np.repeat(np.arange(len(r)), np.rint(row * of).astype(int)) for row in q], axis=1)  # (of, rows)
+    likelihood = np.log(p[z, np.arange(len(q))])
+    layer = Layer(CategoricalDistribution(np.log(q)[:, None]), CategoricalDistribution(np.log(r)[None]), z[..., None] * 1.0)
+    return Terms({"x": likelihood}, [layer]), p_x * len(p_x)
+
+
+def information(p_x, q):
+    """I(x; z), and q(z)."""
+    q_z = p_x @ q
+    return (p_x[:, None] * q * np.log(q / q_z)).sum(), q_z
+
+
+@pytest.mark.parametrize("estimator", ["auto", "A", "B"])
+@given(seed=seeds)
+def test_what_a_code_tells_lies_between_entropy_less_distortion_and_rate(estimator, seed):
+    """H - D <= I(x; z) <= R for any tables, in which R = I + KL(q(z) ‖ r) and D - (H - I) = E KL(q(x|z) ‖ p(x|z)); equality
+    with r = q(z) and p(x|z) = q(x|z). Exact but for rounding."""
+    p_x, q, r, p = tables(np.random.default_rng(seed))
+    told, q_z = information(p_x, q)
+    H, joint = -(p_x * np.log(p_x)).sum(), p_x[:, None] * q
+    back = (joint / q_z).T  # q(x|z)
+
+    def rate_and_distortion(r, p):
+        terms, weight = of_tables(p_x, q, r, p)
+        _, metrics = objectives.ELBO(estimator, cost=costs.Beta(0.7))(terms, 0, weight)
+        assert_allclose(metrics["objective"], metrics["log_likelihood"] - 0.7 * metrics["kl"], rtol=1e-12, atol=1e-12)
+        return metrics["kl"], -metrics["log_likelihood"]
+
+    R, D_ = rate_and_distortion(r, p)
+    least = H - D_
+    assert least < told < R
+    assert_allclose(R, told + (q_z * np.log(q_z / r)).sum(), rtol=1e-11)
+    assert_allclose(D_, H - told + (joint * np.log(back.T / p.T)).sum(), rtol=1e-11)
+    assert_allclose(rate_and_distortion(q_z, p)[0], told, rtol=1e-11, atol=1e-14)
+    assert_allclose(H - rate_and_distortion(r, back)[1], told, rtol=1e-11, atol=1e-12)
+
+
 # ---- texts ---------------------------------------------------------------------------------------
 
 
@@ -305,7 +466,7 @@ def test_costs_that_a_model_cannot_pay(tmp_path):
     for settings, words in (
         ({"objective": "elbo:free=0.1", "posterior": "chain"}, "free needs the KL of each variable; .* take diagonal"),
         ({"objective": "elbo:anchor=5,weight=0.5", "posterior": "diagonal"}, "the code 5, expected one from 0 to 2"),
-        ({"objective": "elbo:beta=0.5", "gradient": "stl"}, "a cost takes the gradient 'reparameterized'"),
+        ({"objective": "elbo:beta=0.5", "gradient": "stl"}, "its settings take the gradient 'reparameterized'"),
     ):
         with pytest.raises(ConfigError, match=words):
             gvae.VAE(latent=3, hidden=(4,), epochs=1, **settings).fit(X, run=tmp_path / "run")
@@ -358,8 +519,6 @@ def test_what_is_ascended_is_watched():
 
 
 def test_the_exponential_schedule():
-    from gvae import optim
-
     schedule = optim.parse_schedule("exponential:0.5/2", 10)
     assert [schedule(step) for step in (0, 19, 20, 39, 40, 60)] == [1, 1, 0.5, 0.5, 0.25, 0.125]
     assert optim.parse_schedule("exponential:0.9", 10)(25) == 0.9**2
