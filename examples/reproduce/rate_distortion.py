@@ -89,8 +89,8 @@ def main() -> None:
         row |= {"log_likelihood": found["log_likelihood"], "standard_error": found["elbo_standard_error"]}
         if name == CURVE:
             few = images.test[:: -(-len(images.test) // IMAGES)]
-            chosen = model.evaluate(few, samples=100, measures="curve", first=len(few), chains=8, temperatures=300)
-            row["curve"] = chosen.summary()["curve"]["points"]
+            chosen = model.evaluate(few, samples=100, measures="curve", first=len(few), chains=8, temperatures=300).summary()
+            row["curve"] = {"rate": chosen["kl"], "distortion": chosen["distortion"], "points": chosen["curve"]["points"]}
         append(options.results, row, f"python examples/reproduce/rate_distortion.py {name} --epochs {options.epochs}")
         print(f"{name}: rate {row['rate']:.2f}, distortion {row['distortion']:.2f}, ELBO {row['elbo']:.2f}", flush=True)
 
@@ -115,10 +115,10 @@ def draw(rows: list[dict], path: Path) -> None:
                 axes.annotate(f"{r['beta']:g}", (r["rate"], r["distortion"]), textcoords="offset points", xytext=(5, 5))
         for r in own:
             if "curve" in r:
-                curve = sorted((point["rate"], point["distortion"]) for point in r["curve"])
-                axes.plot(
-                    *zip(*curve, strict=True), linestyle=":", color="0.4", label="its decoder alone at beta = 1, by AIS"
-                )
+                curve = sorted((point["rate"], point["distortion"]) for point in r["curve"]["points"])
+                about = f"decoder of beta = 1 alone, {IMAGES} images, by AIS; with its encoder"
+                axes.plot(*zip(*curve, strict=True), linestyle=":", color="0.4")
+                axes.plot(r["curve"]["rate"], r["curve"]["distortion"], "x:", color="0.4", label=about)
     axes.plot(0, H, marker="*", color="black", markersize=10, linestyle="", label=f"limits: (0, H) and (H, 0), H <= {H:.1f}")
     axes.plot(H, 0, marker="*", color="black", markersize=10, linestyle="")
     axes.set(xlabel="rate R, nats", ylabel="distortion D, nats", xlim=(-3, R[1]), ylim=(-5, 215))
