@@ -20,10 +20,9 @@ from gvae import families, settings
 from gvae.distributions import Distribution, Support
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
-from gvae.models import corruption, hierarchical, vae
+from gvae.models import corruption, hierarchical, parts, vae
 from gvae.models.codes import Code, Codes
 from gvae.models.corruption import Corruption
-from gvae.models.parts import Penalty, each_layer, known_observation, price_of_weights, shared_by
 from gvae.nn import MLP
 from gvae.objectives import Terms
 from gvae.ops import dense, elementwise
@@ -104,35 +103,33 @@ class DLGM(Codes):
 
     def build(self, settings):
         n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
-        latents = settings.latent if isinstance(settings.latent, tuple) else (settings.latent,)
+        latents = parts.numbers_of_layers(settings.latent)
         L = len(latents)
-        widths = each_layer("hidden", settings.hidden, L)
-        down = settings.decoder_hidden
-        mirrored = [tuple(w)[::-1] for w in widths] if down is None else each_layer("decoder_hidden", down, L)
+        up, down = parts.widths_of_layers(settings, L)
         self.coded = {}
-        for i, (text, n) in enumerate(zip(each_layer("posterior", settings.posterior, L), latents, strict=True), 1):
+        for i, (text, n) in enumerate(zip(parts.each_layer("posterior", settings.posterior, L), latents, strict=True), 1):
             family = families.parse(text, n)
             if family.support != Support():
                 raise ConfigError(f"DLGM: posterior {family} has the support {family.support}, expected all real numbers")
-            self.coded[f"z{i}"] = Code(Conditional(f"encoder{i}", n_inputs, family, widths[i - 1], activation, start))
-        observation = families.parse(known_observation(settings.observation), n_inputs)
-        self.observed = Conditional("decoder0", latents[0], observation, mirrored[0], activation, start)  # T_0
+            self.coded[f"z{i}"] = Code(Conditional(f"encoder{i}", n_inputs, family, up[i - 1], activation, start))
+        observation = families.parse(parts.known_observation(settings.observation), n_inputs)
+        self.observed = Conditional("decoder0", latents[0], observation, down[0], activation, start)  # T_0
         self.between = [  # T_1 .. T_(L-1)
-            MLP(f"decoder{i}", (latents[i], *mirrored[i], latents[i - 1]), activation) for i in range(1, L)
+            MLP(f"decoder{i}", (latents[i], *down[i], latents[i - 1]), activation) for i in range(1, L)
         ]
         self.mixing = [Noise(f"noise{i}", n, settings.noise) for i, n in enumerate(latents, 1)]  # G_1 .. G_L
         self.decoders = (self.observed, *self.between, *self.mixing)
         self.emitters, self.corruption = {"x": self.observed}, Corruption.of(settings)
         self.kappa = settings.kappa
-        self.n_rows = self.n_rows if self.kappa is None else shared_by(self)
+        self.n_rows = self.n_rows if self.kappa is None else parts.shared_by(self)
 
     @classmethod
     def layers(cls, settings, sizes):
-        latents = settings.latent if isinstance(settings.latent, (list, tuple)) else [settings.latent]
-        widths = each_layer("hidden", settings.hidden, len(latents))
-        encoders = [(sizes["x"], *w, n) for w, n in zip(widths, latents, strict=True)]
-        below = [sizes["x"], *latents]
-        return encoders + [(n, *w[::-1], below[i]) for i, (w, n) in enumerate(zip(widths, latents, strict=True))]
+        latents = parts.numbers_of_layers(settings.latent)
+        up, down = parts.widths_of_layers(settings, len(latents))
+        encoders = [(sizes["x"], *widths, n) for widths, n in zip(up, latents, strict=True)]
+        below = (sizes["x"], *latents[:-1])
+        return encoders + [(n, *widths, m) for widths, n, m in zip(down, latents, below, strict=True)]
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
         xi = [z[name] for name in self.coded]
@@ -145,6 +142,6 @@ class DLGM(Codes):
         terms = super().terms(params, state, batch, noise, step)
         if self.kappa is not None and step is not None:  # what the weights cost is no single row's
             generative = [name for name in params if name.startswith(("decoder", "noise"))]
-            price = price_of_weights(params, generative, math.sqrt(self.kappa))
-            terms.layers.append(Penalty(price * (1 / self.n_rows)))
+            price = parts.price_of_weights(params, generative, math.sqrt(self.kappa))
+            terms.layers.append(parts.Penalty(price * (1 / self.n_rows)))
         return terms

@@ -18,7 +18,7 @@ from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
 from gvae.models import vae
 from gvae.models.base import Base
-from gvae.models.parts import each_layer, known_observation, network_widths
+from gvae.models.parts import each_layer, known_observation, network_widths, numbers_of_layers, widths_of_layers
 from gvae.objectives import Layer, Terms
 from gvae.settings import Families, Layers, Maybe, Widths, restated, setting
 
@@ -67,12 +67,9 @@ class Hierarchical(Base):
 
     def build(self, settings):
         n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
-        latents = list(settings.latent) if isinstance(settings.latent, tuple) else [settings.latent]
-        prior = settings.prior
+        latents, prior = numbers_of_layers(settings.latent), settings.prior
         L = len(latents)
-        widths = each_layer("hidden", settings.hidden, L)
-        down = settings.decoder_hidden
-        mirrored = [tuple(w)[::-1] for w in widths] if down is None else each_layer("decoder_hidden", down, L)
+        up, down = widths_of_layers(settings, L)
         between = zip(each_layer("between", settings.between, L - 1), latents, strict=False)
         emitted = [families.parse(known_observation(settings.observation), n_inputs)]
         emitted += [families.parse(family, n) for family, n in between]
@@ -80,11 +77,11 @@ class Hierarchical(Base):
         self.posteriors = [families.parse(f, n) for f, n in zip(posteriors, latents, strict=True)]
         self.prior = None if prior is None else families.parse(prior, latents[-1])
         self.encoders = [
-            Conditional(f"encoder{i + 1}", n, family, widths[i], activation, start)
+            Conditional(f"encoder{i + 1}", n, family, up[i], activation, start)
             for i, (n, family) in enumerate(zip((n_inputs, *latents[:-1]), self.posteriors, strict=True))
         ]
         self.decoders = [
-            Conditional(f"decoder{i}", n, family, mirrored[i], activation, start)
+            Conditional(f"decoder{i}", n, family, down[i], activation, start)
             for i, (n, family) in enumerate(zip(latents, emitted, strict=True))
         ]
         # what is next to the data: codes are those of z_1
@@ -93,8 +90,7 @@ class Hierarchical(Base):
 
     @classmethod
     def layers(cls, settings, sizes):
-        latent = settings.latent
-        return network_widths(settings, latent if isinstance(latent, (list, tuple)) else [latent], sizes["x"])
+        return network_widths(settings, numbers_of_layers(settings.latent), sizes["x"])
 
     @property
     def codes(self) -> Mapping[str, int]:

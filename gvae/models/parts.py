@@ -15,7 +15,16 @@ from gvae.objectives import Layer
 from gvae.ops import arrays, elementwise
 from gvae.ops.banded import LOG_2PI
 
-__all__ = ["Penalty", "each_layer", "known_observation", "network_widths", "price_of_weights", "shared_by"]
+__all__ = [
+    "Penalty",
+    "each_layer",
+    "known_observation",
+    "network_widths",
+    "numbers_of_layers",
+    "price_of_weights",
+    "shared_by",
+    "widths_of_layers",
+]
 
 
 class _Certain(Distribution):
@@ -60,6 +69,20 @@ def each_layer(name: str, value: Any, n: int) -> Sequence[Any]:
     if len(value) != n:
         raise ConfigError(f"{name} has {len(value)} entries, expected one for each of {n} layers")
     return value
+
+
+def numbers_of_layers(latent: int | Sequence[int]) -> tuple[int, ...]:
+    """Variables of each layer, from the data upwards; a number alone is one layer."""
+    return (latent,) if isinstance(latent, int) else tuple(latent)
+
+
+def widths_of_layers(settings: Any, n: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Those of the encoders' and the decoders' hidden layers, for each of n layers of codes; without `decoder_hidden` each
+    decoder mirrors its encoder."""
+    up = [tuple(widths) for widths in each_layer("hidden", settings.hidden, n)]
+    if getattr(settings, "decoder_hidden", None) is None:
+        return up, [widths[::-1] for widths in up]
+    return up, [tuple(widths) for widths in each_layer("decoder_hidden", settings.decoder_hidden, n)]
 
 
 def known_observation(observation: Any) -> Any:

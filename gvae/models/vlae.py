@@ -21,7 +21,7 @@ from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.models import hierarchical, vae
 from gvae.models.codes import Code, Codes
-from gvae.models.parts import each_layer, known_observation
+from gvae.models.parts import each_layer, known_observation, numbers_of_layers, widths_of_layers
 from gvae.nn import MLP, Tower
 from gvae.ops import arrays, elementwise
 from gvae.settings import Choice, restated, setting
@@ -98,9 +98,9 @@ class VLAE(Codes):
 
     def build(self, settings):
         n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
-        latents = settings.latent if isinstance(settings.latent, tuple) else (settings.latent,)
+        latents = numbers_of_layers(settings.latent)
         L = len(latents)
-        widths = [tuple(w) for w in each_layer("hidden", settings.hidden, L)]
+        widths, mirrored = widths_of_layers(settings, L)
         if () in widths:
             raise ConfigError("VLAE: hidden has a level without layers, expected at least one width for each level")
         self.tower = Tower("trunk", n_inputs, widths, activation)
@@ -111,7 +111,6 @@ class VLAE(Codes):
             )
             for i, (text, n) in enumerate(zip(posteriors, latents, strict=True))
         }
-        mirrored = [w[::-1] for w in widths]
         self.joins = [Join(f"join{i + 1}", mirrored[i + 1][-1], latents[i], settings.combine) for i in range(L - 1)]
         reads = [join.n_outputs for join in self.joins] + [latents[-1]]
         self.steps = [  # f_1 .. f_L
@@ -125,12 +124,11 @@ class VLAE(Codes):
 
     @classmethod
     def layers(cls, settings, sizes):
-        latents = settings.latent if isinstance(settings.latent, (list, tuple)) else [settings.latent]
-        widths = each_layer("hidden", settings.hidden, len(latents))
+        latents = numbers_of_layers(settings.latent)
         networks, below = [], sizes["x"]
-        for w, n in zip(widths, latents, strict=True):
-            networks += [(below, *w, n), (n, *w[::-1], below)]
-            below = w[-1] if w else below
+        for up, down, n in zip(*widths_of_layers(settings, len(latents)), latents, strict=True):
+            networks += [(below, *up, n), (n, *down, below)]
+            below = (below, *up)[-1]
         return networks
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
