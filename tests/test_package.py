@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -269,6 +270,12 @@ def test_examples_run_on_the_runtime_dependencies(example, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "__pycache__") == ["sitecustomize.py"]
+
+
+def test_the_citation_has_the_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", text, re.MULTILINE)[1] == gvae.__version__
+    assert "BSD-3-Clause" in text
 
 
 def test_old_names_still_work():
