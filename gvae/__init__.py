@@ -38,6 +38,7 @@ _HOME = {
     "GvaeError": "errors",
     "captured": "runtime.launches",
     "clear_memory": "runtime.memory",
+    "show_versions": "doctor",
 }
 _MODULES = (
     "autodiff",
@@ -68,6 +69,7 @@ __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
     from gvae.autodiff import Var, gradient, stop_gradient, value_and_gradient
+    from gvae.doctor import show_versions
     from gvae.errors import GvaeError
     from gvae.estimator import (
         DLGM,

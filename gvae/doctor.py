@@ -14,7 +14,7 @@ import gvae
 from gvae import blas
 from gvae.runtime import limits, pool
 
-__all__ = ["examine"]
+__all__ = ["examine", "show_versions"]
 
 PACKAGES = (
     "numpy",
@@ -35,8 +35,8 @@ ENVIRONMENT = (pool.VARIABLE, *blas.THREAD_VARIABLES)
 def examine() -> dict[str, Any]:
     """The report as nested dicts of plain values."""
     return {
-        "python": f"{platform.python_implementation()} {platform.python_version()} {platform.system()} {platform.machine()}",
-        "packages": {"gvae": gvae.__version__} | {name: _version(name) for name in PACKAGES},
+        "python": _python(),
+        "packages": _versions(),
         "cpus": {
             "of the machine": os.cpu_count(),
             "by affinity": limits.affinity(),
@@ -53,6 +53,23 @@ def examine() -> dict[str, Any]:
         "cuda": _cuda(),
         "data": os.environ.get("GVAE_DATA_DIR", "GVAE_DATA_DIR is not set"),
     }
+
+
+def show_versions() -> None:
+    """Print the versions of Python, of gvae and of what it uses, as a report of a problem needs them.
+
+    gvae.show_versions()
+    """
+    for name, version in {"python": _python(), **_versions()}.items():
+        print(f"{name:<15}{version}")
+
+
+def _python() -> str:
+    return f"{platform.python_implementation()} {platform.python_version()} {platform.system()} {platform.machine()}"
+
+
+def _versions() -> dict[str, str]:
+    return {"gvae": gvae.__version__} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(name: str) -> str:

@@ -378,6 +378,14 @@ def test_doctor(gvae_):
 
 
 @pytest.mark.sharing
+def test_versions(capsys):
+    gvae.show_versions()
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["gvae"] == gvae.__version__
+    assert lines["numpy"] == np.__version__
+    assert {"python", "scipy", "numba", "llvmlite", "safetensors"} <= lines.keys()
+
+
 def test_doctor_shows_what_a_container_may_use(gvae_, monkeypatch):
     for name, value in {"affinity": 64, "cpu_quota": 1.5, "machine_memory": 256 << 30, "memory_limit": 3 << 29}.items():
         monkeypatch.setattr(limits, name, lambda root="/", value=value: value)
