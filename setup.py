@@ -20,6 +20,15 @@ CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
 ]
 BENCH = ["asv>=0.6.4", "virtualenv>=20"]
 FUZZ = ["atheris>=3; platform_system == 'Linux'"]
+DOC = [  # of the documentation, docs/
+    "sphinx>=8",
+    "pydata-sphinx-theme>=0.16",
+    "myst-parser>=4",
+    "sphinx-gallery>=0.18",
+    "sphinx-design>=0.6",
+    "sphinx-copybutton>=0.5.2",
+    *DEMO,
+]
 LINT = ["ruff>=0.12", "mypy>=1.16"]
 
 
@@ -58,6 +67,7 @@ setup(
         "bench": BENCH,
         "peers": INTEROP,
         "fuzz": FUZZ,
+        "doc": DOC,
         "dev": TEST + INTEROP + BENCH + LINT + CUDA_CHECKS,
     },
     entry_points={"console_scripts": ["gvae = gvae.__main__:main"]},
