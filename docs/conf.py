@@ -43,7 +43,7 @@ maximum_signature_line_length = 100
 add_module_names = True
 toc_object_entries_show_parents = "hide"
 highlight_language = "python"
-templates_path: list[str] = []
+smartquotes = False
 
 # ---- Markdown
 
@@ -90,6 +90,7 @@ sphinx_gallery_conf = {
 
 # ---- pages
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = f"gvae {version}"
 html_static_path = ["_static"]

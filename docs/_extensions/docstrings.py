@@ -11,7 +11,7 @@ import ast
 import inspect
 import re
 
-__all__ = ["ERRORS", "LINKS", "escaped", "prose", "restructured", "split_fields"]
+__all__ = ["ERRORS", "LINKS", "escaped", "is_field", "prose", "restructured", "split_fields"]
 
 _FIELD = re.compile(r"^(?P<name>[A-Za-z_*][\w.*]*(?:(?:,| /) [\w.*]+)*) *\s: (?P<text>\S.*)$")
 _COLUMNS = re.compile(r"\S {2,}\S")
@@ -41,6 +41,10 @@ def prose(text: str) -> str:
 def _linked(match: re.Match) -> str:
     target = ERRORS.get(match[0])
     return f"\\ :py:exc:`{match[0]} <{target}>`\\ " if target else match[0]
+
+
+def is_field(text: str) -> bool:
+    return _FIELD.match(text) is not None
 
 
 def split_fields(line: str) -> list[str]:

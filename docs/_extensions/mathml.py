@@ -5,15 +5,8 @@ from __future__ import annotations
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 
-_ALIGNED = r"\begin{aligned}%s\end{aligned}"
-
-
 def _mathml(node: nodes.Element, block: bool) -> str:
-    text = node.astext()
-    if block and (r"\\" in text or "&" in text) and r"\begin" not in text:
-        text = rf"\begin{{align*}}{text}\end{{align*}}"
-    tree = latex2mathml.tex2mathml(text, as_block=block)
-    return tree if isinstance(tree, str) else "".join(tree)
+    return "".join(latex2mathml.tex2mathml(node.astext(), as_block=block))
 
 
 def inline(self, node) -> None:
@@ -28,5 +21,4 @@ def displayed(self, node) -> None:
 
 def setup(app):
     app.add_html_math_renderer("mathml", (inline, None), (displayed, None))
-    app.connect("builder-inited", lambda app: setattr(app.config, "html_math_renderer", "mathml"), priority=1)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import docstrings
-from docstrings import prose, restructured
+from docstrings import is_field, prose, restructured, split_fields
 
 __all__ = ["ADVICE", "command_line", "write"]
 
@@ -159,7 +159,8 @@ class _Pages:
 
     def _module(self, module: str, title: str, prefix: str | None = None) -> str:
         loaded = importlib.import_module(module)
-        lines = [*_heading(f"{title}: {module}", "="), f".. py:module:: {module}", "", *restructured(loaded.__doc__)]
+        lines = _heading(f"{title}: {module}" if title else module, "=")
+        lines += [f".. py:module:: {module}", "", *restructured(loaded.__doc__)]
         names = list(loaded.__all__) if prefix is None else sorted(loaded.__all__)
         return "\n".join([*lines, *self._members(loaded, names, prefix or module)])
 
@@ -186,7 +187,7 @@ class _Pages:
             loaded = importlib.import_module(f"gvae.ops.{sub}")
             names = ", ".join(self._reference(getattr(loaded, n), f"gvae.ops.{n}") for n in loaded.__all__)
             rows.append((f":doc:`{sub} <gvae.ops.{sub}>`", names))
-            body = self._module(f"gvae.ops.{sub}", "Ops", prefix="gvae.ops")
+            body = self._module(f"gvae.ops.{sub}", "", prefix="gvae.ops")
             texts[f"gvae.ops.{sub}.rst"] = body
         lines += [*_table(rows), ".. toctree::", "   :hidden:", "", *(f"   gvae.ops.{sub}" for sub in modules), ""]
         return texts | {"gvae.ops.rst": "\n".join(lines)}
@@ -325,7 +326,15 @@ def _summary(value: Any) -> str:
     if not callable(value):
         return _contents(value)
     text = inspect.getdoc(value) if not (inspect.isclass(value) and _made_by_dataclass(value)) else ""
-    paragraph = " ".join((text or "").split("\n\n")[0].split())
+    lines: list[str] = []
+    for line in (text or "").split("\n\n")[0].splitlines():
+        pieces = split_fields(line)
+        if is_field(pieces[0]) or (lines and line.startswith("    ")):
+            break
+        lines.append(pieces[0])
+        if len(pieces) > 1:
+            break
+    paragraph = " ".join(" ".join(lines).split())
     for end in (". ", ": x", "; "):
         if len(paragraph) > 160 and end in paragraph:
             paragraph = paragraph[: paragraph.index(end)] + "."
