@@ -51,7 +51,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 
-OUTSIDE = {  # links of pages to files outside of docs/, which are readable on GitHub's kind of views too -> pages of the site
+OUTSIDE = {  # links from pages to files outside of docs/ -> pages of the site
     "](../README.md#families)": "](guide/families.md)",
     "](../CHANGELOG.md)": "](project/changelog.md)",
     "](../README.md)": "](index.md)",

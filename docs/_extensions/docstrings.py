@@ -1,7 +1,7 @@
 """Docstrings as gvae writes them, turned into reStructuredText.
 
-They are plain text, made for `help()`: prose in paragraphs, `names` between single backticks, fields as "name : text" (several
-may share a line, three blanks apart), bullets, aligned columns, and examples, which are indented. Here prose is escaped, so
+They are plain text, made for `help()`: prose in paragraphs, `names` between single backticks, fields as "name : text"
+(several may share a line, three blanks apart), bullets, aligned columns, and examples, which are indented. Here prose is escaped, so
 that no sign in it is read as markup; fields become field lists, examples code, aligned columns stay as they are.
 """
 
@@ -29,10 +29,10 @@ def prose(text: str) -> str:
     """Escaped; what stands between single or double backticks is a literal."""
     out = []
     for piece in re.split(r"(``[^`]+``|`[^`]+`)", text):
-        literal = " ".join(piece.strip("`").split())
+        literal = " ".join(piece.strip("`").split())  # between escaped blanks, which let any sign stand beside it
         if piece.startswith("`") and piece.endswith("`") and literal:
             target = LINKS.get(literal.removesuffix("()"))
-            out.append(f"\\ :py:obj:`{literal} <{target}>`\\ " if target else f"\\ ``{literal}``\\ ")  # escaped blanks leave nothing behind, and let any sign stand beside it
+            out.append(f"\\ :py:obj:`{literal} <{target}>`\\ " if target else f"\\ ``{literal}``\\ ")
         else:
             out.append(re.sub(r"\b[A-Z]\w+Error\b", _linked, escaped(piece)))
     return "".join(out)
@@ -140,7 +140,7 @@ def _bullets(block: list[str]) -> list[str]:
         elif line.startswith(" ") and out:
             out.append("  " + prose(line.strip()))
         else:
-            out += ["", prose(line)] if out and not out[-1] == "" and out[-1].startswith(("-", " ")) else [prose(line)]
+            out += ["", prose(line)] if out and out[-1] != "" and out[-1].startswith(("-", " ")) else [prose(line)]
     return [*out, ""]
 
 

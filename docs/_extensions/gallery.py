@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import thumbnails
 from docstrings import restructured
 
 __all__ = ["TITLES", "prepare"]
@@ -28,8 +29,8 @@ TITLES = {
 HEADER = """Gallery
 =======
 
-Each page is a script of the folder ``examples/``, with what it prints when the site is built. Scripts end by themselves, most
-of them within seconds; a page offers its script and a notebook for download.
+Each page is a script of the folder ``examples/``, with what it prints when the site is built. Scripts end by themselves,
+most of them within seconds; a page offers its script and a notebook for download.
 """
 
 
@@ -46,7 +47,13 @@ def titled(source: str, name: str) -> str:
 def prepare(examples: Path, folder: Path) -> None:
     """Write the copies that differ from those that are there, and remove others."""
     folder.mkdir(exist_ok=True)
-    wanted = {f"{path.stem}.py": titled(path.read_text(encoding="utf-8"), path.stem) for path in sorted(examples.glob("*.py"))}
+    wanted = {}
+    for path in sorted(examples.glob("*.py")):
+        picture = folder / "thumbnails" / f"{path.stem}.png"
+        text = titled(path.read_text(encoding="utf-8"), path.stem)
+        if thumbnails.draw(path.stem, picture):
+            text += f"\n# sphinx_gallery_thumbnail_path = {picture.relative_to(folder.parent).as_posix()!r}\n"
+        wanted[path.name] = text
     wanted["GALLERY_HEADER.rst"] = HEADER
     for old in folder.iterdir():
         if old.name not in wanted and old.is_file():

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 
+
 def _mathml(node: nodes.Element, block: bool) -> str:
-    return "".join(latex2mathml.tex2mathml(node.astext(), as_block=block))
+    text = re.sub(r"\s*\\log\b\s*", lambda _: r"\,\log\,", node.astext())  # MathML sets no space beside a function's name
+    return "".join(latex2mathml.tex2mathml(text, as_block=block))
 
 
 def inline(self, node) -> None:
-    self.body.append(f'<span class="math">{_mathml(node, False)}</span>')
+    self.body.append(f'<span class="formula">{_mathml(node, False)}</span>')
     raise nodes.SkipNode
 
 
 def displayed(self, node) -> None:
-    self.body.append(f'<div class="math">{_mathml(node, True)}</div>\n')
+    self.body.append(f'<div class="formula">{_mathml(node, True)}</div>\n')
     raise nodes.SkipNode
 
 

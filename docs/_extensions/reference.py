@@ -140,7 +140,10 @@ class _Pages:
 
     def _index(self) -> str:
         lines = [*_heading("API", "="), *restructured(self.gvae.__doc__), *_heading("Estimators", "-")]
-        lines += ["One for each model; :doc:`what they share <gvae.estimator>`, ``fit`` and ``score`` among it, has a page.", ""]
+        lines += [
+            "One for each model; :doc:`what they share <gvae.estimator>`, ``fit`` and ``score`` among it, has a page.",
+            "",
+        ]
         rows = [(f":py:class:`gvae.{n}`", _summary(getattr(self.gvae, n))) for n in self.estimators]
         lines += [*_table(rows), *_heading("Functions of the package", "-")]
         rest = [n for n in self.gvae._HOME if n not in self.estimators]
@@ -196,10 +199,15 @@ class _Pages:
         loaded = importlib.import_module("gvae.interop")
         lines = [*_heading(f"{title}: gvae.interop", "="), ".. py:module:: gvae.interop", "", *restructured(loaded.__doc__)]
         lines += ["Functions of both modules, each described where its op is:", ""]
-        rows = [(self._reference(getattr(self.gvae.ops, n), f"gvae.ops.{n}"), _summary(getattr(self.gvae.ops, n))) for n in loaded.OPS]
+        rows = [
+            (self._reference(getattr(self.gvae.ops, n), f"gvae.ops.{n}"), _summary(getattr(self.gvae.ops, n)))
+            for n in loaded.OPS
+        ]
         lines += _table(rows)
         for module in INTEROP:  # read, not imported: neither framework has to be there
-            source = Path(importlib.util.find_spec("gvae.interop").submodule_search_locations[0], f"{module.rpartition('.')[2]}.py")
+            source = Path(
+                importlib.util.find_spec("gvae.interop").submodule_search_locations[0], f"{module.rpartition('.')[2]}.py"
+            )
             text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
             lines += [*_heading(module, "-"), f".. py:module:: {module}", "", *restructured(text)]
         lines += [*_heading("For other frameworks", "-")]
@@ -233,7 +241,9 @@ class _Pages:
             for name, value in vars(base).items():
                 if not name.startswith("_") and name not in found:
                     found[name] = value
-        return [(n, v) for n, v in found.items() if isinstance(v, property | classmethod | staticmethod) or inspect.isfunction(v)]
+        return [
+            (n, v) for n, v in found.items() if isinstance(v, property | classmethod | staticmethod) or inspect.isfunction(v)
+        ]
 
     def _method(self, cls: type, name: str, value: Any) -> list[str]:
         text = inspect.getdoc(getattr(cls, name))
@@ -359,14 +369,20 @@ def command_line() -> str:
     parser = _parser()
     commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     lines = [*_heading("Command line", "="), f"``{parser.prog}``: {prose(parser.description or '')}", ""]
-    lines += ["Made from the parser of the commands. ``gvae COMMAND --help`` prints the same; ``gvae train --model NAME --help``", "the settings of one model only.", ""]
+    lines += [
+        "Made from the parser of the commands. ``gvae COMMAND --help`` prints the same; ``gvae train --model NAME --help``",
+        "the settings of one model only.",
+        "",
+    ]
     summaries = {a.dest: a.help for a in commands._choices_actions}
     lines += _table([(f":ref:`gvae {n} <command-{n}>`", prose(summaries.get(n) or "")) for n in commands.choices])
     for name, sub in commands.choices.items():
         lines += [f".. _command-{name}:", "", *_heading(f"gvae {name}", "-"), prose(sub.description or ""), ""]
         lines += [".. code-block:: text", "", f"    {_usage(sub)}", "", f".. program:: gvae {name}", ""]
         for group in sub._action_groups:
-            members = [a for a in group._group_actions if a.help is not argparse.SUPPRESS and "--help" not in a.option_strings]
+            members = [
+                a for a in group._group_actions if a.help is not argparse.SUPPRESS and "--help" not in a.option_strings
+            ]
             if not members:
                 continue
             if group.title not in ("positional arguments", "options"):
@@ -403,4 +419,3 @@ def _help(sub: argparse.ArgumentParser, action: argparse.Action) -> str:
     if action.choices and action.metavar:
         text += f" (one of: {', '.join(map(str, action.choices))})"
     return text
-
