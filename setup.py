@@ -68,7 +68,7 @@ setup(
         "peers": INTEROP,
         "fuzz": FUZZ,
         "doc": DOC,
-        "dev": TEST + INTEROP + BENCH + LINT + CUDA_CHECKS,
+        "dev": TEST + INTEROP + BENCH + LINT + DOC + CUDA_CHECKS,
     },
     entry_points={"console_scripts": ["gvae = gvae.__main__:main"]},
     classifiers=[

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -31,17 +34,6 @@ def extension(name):
         sys.path.remove(folder)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    if MISSING:
-        pytest.skip(f"not installed: {', '.join(MISSING)} (extra doc)")
-    out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "-d", str(out / "doctrees"), str(DOCS), str(out / "html")]
-    done = subprocess.run(command, env=os.environ | {"GVAE_DOCS_RUN": "0"}, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return out / "html"
-
-
 class Page(HTMLParser):
     """What a page loads, what it links to, and the names that links can end at."""
 
@@ -61,69 +53,59 @@ class Page(HTMLParser):
             self.links.append(given["href"])
 
 
-@pytest.fixture(scope="module")
-def pages(site):
-    return {path: Page(path) for path in site.rglob("*.html")}
+FOUND = ("index", "install", "models", "start/digits", "engine/write_a_model", "gallery/index", "reference/made/api")
+DESCRIBED = ("autodiff", "data", "distributions", "evaluation", "families", "graphs", "models", "nn", "objectives", "ops",
+             "optim", "plots", "random", "training")  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "index",
-        "install",
-        "start/digits",
-        "guide/families",
-        "engine/write_a_model",
-        "gallery/index",
-        "reference/made/api",
-        "models",
-    ],
-)
-def test_the_site_has_its_pages(site, name):
-    assert (site / f"{name}.html").is_file()
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extra doc)")
+def test_site(tmp_path):
+    """One test of all pages, for building them takes most of its time; of a copy, for Sphinx writes beside its sources."""
+    ignored = shutil.ignore_patterns("_build", "_gallery_src", "gallery", "made", "__pycache__")
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=ignored)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=ignored)
+    shutil.copy(ROOT / "CHANGELOG.md", tmp_path)
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "-d", tmp_path / "trees", tmp_path / "docs", site]
+    done = subprocess.run(command, env=os.environ | {"GVAE_DOCS_RUN": "0"}, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+    found = [path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts]  # where templates lie
+    pages = {path: Page(path) for path in found}
+    assert not [name for name in FOUND if site / f"{name}.html" not in pages]
+    no_page_needs_a_network(site, pages)
+    no_link_is_broken(site, pages)
+    every_public_name_is_described(site)
 
 
-@pytest.mark.slow
-def test_no_page_needs_a_network(site, pages):
-    loads = {
-        f"{path.relative_to(site)}: {load}" for path, page in pages.items() for load in page.loads if urlsplit(load).netloc
-    }
-    assert not loads
-    imported = re.compile(r"""(?:@import\s+|url\(\s*)["']?(?:https?:)?//""")
-    assert not [sheet for sheet in site.rglob("*.css") if imported.search(sheet.read_text(encoding="utf-8"))]
+def no_page_needs_a_network(site, pages):
+    assert not {load for page in pages.values() for load in page.loads if urlsplit(load).netloc}
+    loading = re.compile(r"""(?:@import\s+|url\(\s*)["']?(?:https?:)?//""")
+    assert not [sheet for sheet in site.rglob("*.css") if loading.search(sheet.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.slow
-def test_no_link_is_broken(site, pages):
+def no_link_is_broken(site, pages):
     broken = []
     for path, page in pages.items():
         for link in [*page.links, *page.loads]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             known = pages.get(target)
             if not target.exists() or (known and parts.fragment and unquote(parts.fragment) not in known.names):
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert not broken
 
 
-DESCRIBED = ("autodiff", "data", "distributions", "evaluation", "families", "graphs", "models", "nn", "objectives", "ops",
-             "optim", "plots", "random", "training")  # fmt: skip
-
-
-@pytest.mark.slow
-def test_every_public_name_is_described(site):
+def every_public_name_is_described(site):
     text = "".join(path.read_text(encoding="utf-8") for path in (site / "reference" / "made").glob("*.html"))
-    described = set(re.findall(r'id="(gvae\.[\w.]+)"', text))
-    homes = {name.rpartition(".")[2] for name in described}
-    assert not [name for name in gvae.__all__ if callable(getattr(gvae, name)) and name not in homes]
-    modules = (getattr(gvae, name) for name in DESCRIBED)
-    for module in modules:
-        names = dir(module) if module is gvae.ops else module.__all__
-        submodules = gvae.ops._MODULES if module is gvae.ops else ()
-        assert not [name for name in names if name not in homes and name not in submodules], module.__name__
+    described = {name.rpartition(".")[2] for name in re.findall(r'id="(gvae\.[\w.]+)"', text)}
+    assert not [name for name in gvae.__all__ if callable(getattr(gvae, name)) and name not in described]
+    for module in (getattr(gvae, name) for name in DESCRIBED):
+        names = set(dir(module)) - set(gvae.ops._MODULES) if module is gvae.ops else set(module.__all__)
+        assert not names - described, module.__name__
 
 
 def test_the_command_line_page_has_every_flag():
@@ -192,3 +174,26 @@ def test_docstrings_become_markup(kind):
     text, expected = DOCSTRINGS[kind]
     lines = extension("docstrings").restructured(text)
     assert [line for line in expected if line not in lines] == []
+
+
+COMMANDS = sorted(
+    {
+        line.removeprefix("$ ").split("  #")[0]
+        for path in DOCS.rglob("*.md")
+        if not {"_build", "results"} & set(path.parts)
+        for block in re.findall(r"^```console\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("$ gvae ")
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_pages_parse(command, monkeypatch):
+    from gvae import cli, flags, training
+
+    monkeypatch.setattr(training, "read_config", lambda run: {"model": "vae"})
+    monkeypatch.setattr(flags, "_read_toml", lambda path: {})
+    arguments = shlex.split(command)[1:]
+    _, unknown = cli._parser(*flags.chosen(arguments)).parse_known_args(arguments)
+    assert not unknown

@@ -1,8 +1,8 @@
 """Docstrings as gvae writes them, turned into reStructuredText.
 
 They are plain text, made for `help()`: prose in paragraphs, `names` between single backticks, fields as "name : text"
-(several may share a line, three blanks apart), bullets, aligned columns, and examples, which are indented. Here prose is escaped, so
-that no sign in it is read as markup; fields become field lists, examples code, aligned columns stay as they are.
+(several may share a line, three blanks apart), bullets, aligned columns, and examples, which are indented. Here prose is
+escaped, so that no sign in it is read as markup; fields become field lists, examples code, aligned columns stay as they are.
 """
 
 from __future__ import annotations

@@ -262,8 +262,8 @@ class _Pages:
             raise ValueError(f"ADVICE lacks, or has too many of: {set(ADVICE) ^ set(errors.__all__)}")
         lines = [*_heading("Errors, and what to do", "="), ".. py:module:: gvae.errors", "", *restructured(errors.__doc__)]
         lines += [
-            "On the command line an error is one line on stderr, with exit code 2; nothing is written before all input has been "
-            "checked. A run that Ctrl-C or TERM interrupts is saved, and ends with 130 or 143.",
+            "On the command line an error is one line on stderr, with exit code 2; nothing is written before all input has "
+            "been checked. A run that Ctrl-C or TERM interrupts is saved, and ends with 130 or 143.",
             "",
         ]
         rows = []
