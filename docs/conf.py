@@ -52,7 +52,6 @@ myst_heading_anchors = 4
 myst_links_external_new_tab = False
 
 OUTSIDE = {  # links from pages to files outside of docs/ -> pages of the site
-    "](../README.md#families)": "](guide/families.md)",
     "](../CHANGELOG.md)": "](project/changelog.md)",
     "](../README.md)": "](index.md)",
 }

@@ -53,7 +53,7 @@ ADVICE = {
     "others are computed.",
 }
 
-OF_PACKAGE = ("estimators", "load", "captured", "clear_memory")  # described on the first page
+OF_PACKAGE = ("estimators", "load", "captured", "clear_memory", "show_versions")  # described on the first page
 
 INTEROP = ("gvae.interop.torch", "gvae.interop.jax")
 
