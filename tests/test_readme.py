@@ -76,5 +76,7 @@ def test_its_tables_name_what_there_is():
 
     for cls in gvae.estimators().values():
         assert f"`{cls.__name__}`" in TEXT, cls
-    for text in re.findall(r"^\| `([^`]+)` \| (?:independent|precision|factor|covariance|any)", TEXT, re.MULTILINE):
+    found = re.findall(r"^\| `([^`=]+)` \| (?:independent|precision|factor|covariance|any)", TEXT, re.MULTILINE)
+    assert len(found) == 8
+    for text in found:
         assert families.parse(text, 16).n == 16
