@@ -10,7 +10,8 @@ from docutils.utils.math import latex2mathml
 
 def _mathml(node: nodes.Element, block: bool) -> str:
     text = re.sub(r"\s*\\log\b\s*", lambda _: r"\,\log\,", node.astext())  # MathML sets no space beside a function's name
-    return "".join(latex2mathml.tex2mathml(text, as_block=block))
+    formula = "".join(latex2mathml.tex2mathml(text, as_block=False))
+    return formula.replace("<math", '<math display="block"', 1) if block else formula
 
 
 def inline(self, node) -> None:

@@ -104,7 +104,7 @@ class _Pages:
             docstrings.LINKS[full] = full
             docstrings.LINKS[full.removeprefix("gvae.")] = full
         for name, fulls in self.names.items():
-            if len(fulls) == 1:
+            if len(fulls) == 1 and (name[0].isupper() or "_" in name):  # other words may mean an argument
                 docstrings.LINKS[name] = fulls[0]
         docstrings.ERRORS.update({name: f"gvae.errors.{name}" for name in gvae.errors.__all__})
 
@@ -222,10 +222,10 @@ class _Pages:
             return _described("function", full, _signature(value), restructured(value.__doc__))
         return _described("data", full, "", [_contents(value), ""])
 
-    def _class(self, cls: type, full: str, members: bool = True) -> list[str]:
+    def _class(self, cls: type, full: str, members: bool = True, note: str = "") -> list[str]:
         kind = "exception" if issubclass(cls, BaseException) else "class"
         positional = not members
-        body = [*restructured(cls.__doc__ if not _made_by_dataclass(cls) else "")]
+        body = [*restructured(cls.__doc__ if not _made_by_dataclass(cls) else ""), note, ""]
         if members:
             for name, value in self._methods(cls):
                 body += self._method(cls, name, value)
@@ -266,17 +266,17 @@ class _Pages:
             "been checked. A run that Ctrl-C or TERM interrupts is saved, and ends with 130 or 143.",
             "",
         ]
-        rows = []
+        rows, bodies = [], []
         for name in ["GvaeError", *(n for n in errors.__all__ if n != "GvaeError")]:
             cls = getattr(errors, name)
             own = [c for c in cls.__mro__ if c.__module__ == "gvae.errors"]
             others = {b.__name__ for c in own for b in c.__bases__ if b.__module__ != "gvae.errors"} - {"Exception"}
             builtin = ", ".join(f"``{other}``" for other in sorted(others))
-            rows.append((f":py:exc:`{name} <gvae.errors.{name}>`", builtin, _summary(cls), prose(ADVICE[name])))
-        lines += _table(rows, ("error", "also a", "when", "what to do"))
-        lines += _heading("Their attributes", "-")
-        for name in errors.__all__:
-            lines += self._class(getattr(errors, name), f"gvae.errors.{name}")
+            rows.append((f":py:exc:`{name} <gvae.errors.{name}>`", _summary(cls), prose(ADVICE[name])))
+            note = f"Also a {builtin}." if builtin else ""
+            bodies += self._class(cls, f"gvae.errors.{name}", note=note)
+        lines += _table(rows, ("error", "when", "what to do"))
+        lines += [*_heading("Their classes", "-"), *bodies]
         return "\n".join(lines)
 
 
