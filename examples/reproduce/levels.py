@@ -8,7 +8,7 @@
     anchor-0.5, -0.9       ten codes, of which 0 and 1 pay half, or a tenth, of their KL (Gao et al. 2019)
     standard, mixture      ten codes under N(0, I) and under a mixture of 50 Gaussians (Hoffman and Johnson 2016)
 
-40 epochs of 60,000 images, binarized anew at each visit; measured on 5,000 test images: active units, information, surgery;
+20 epochs of 60,000 images, binarized anew at each visit; measured on 5,000 test images: active units, information, surgery;
 the accuracy of logistic regression on each level's means, fitted to 5,000 training images (which needs scikit-learn). A line
 per model goes to docs/results/levels.jsonl.
 """
@@ -39,7 +39,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 ROWS = 5_000
 RESULT = RESULTS / "levels.jsonl"
 NOTES = """\
-40 epochs of 60,000 images binarized anew at each visit, Adam at 2e-3 down to 0 along half a cosine, seed 0; on 5,000 test
+20 epochs of 60,000 images binarized anew at each visit, Adam at 2e-3 down to 0 along half a cosine, seed 0; on 5,000 test
 images. I(z_j; x) is of each variable, by code; probes are logistic regressions on a code's means, fitted to 5,000 training
 images. What the figures say is in docs/models.md."""
 
@@ -118,7 +118,7 @@ def draw(models: dict[str, Any], images: data.Dataset, out: Path) -> None:
         rows = {"drawn from the top": model.sample(12, seed=1)}
         for steps in (1, 10, 100):
             chain = evaluation.gibbs(subject, steps=steps, keep=np.zeros(images.test.shape[1], bool))
-            rows[f"x, z1, x: {steps} steps"] = chain.mean
+            rows[f"x, z1, x: {steps} step{'s' if steps > 1 else ''}"] = chain.mean
         plots.rows(out / "models-chain.png", rows, shape)
 
 
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--runs", type=Path, required=True, help="where run folders lie, or are made")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--results", type=Path, default=RESULT)
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="draw what runs hold, and train nothing")
     options = parser.parse_args()

@@ -41,7 +41,7 @@ RESULT = RESULTS / "rate_distortion.jsonl"
 
 NOTES = """\
 16 latents, diagonal posteriors, two layers of 200 ELU units each way, Adam at 2e-3 down to 0 along half a cosine, batches of
-100, 40 epochs of 50,000 images, seed 0; on 10,000 test images. `slope` is -dD/dR between the point and the next: at the
+100, epochs of 50,000 images, seed 0; on 10,000 test images. `slope` is -dD/dR between the point and the next: at the
 optimum it lies between their betas. The picture is in docs/models.md."""
 
 
@@ -52,13 +52,13 @@ def page() -> str:
         for i, beta in enumerate(BETAS):
             name = f"{prior}-{beta:g}"
             if name not in found:
-                rows.append([name, *["pending"] * 4, ""])
+                rows.append([name, *["pending"] * 4, "", ""])
                 continue
             r, after = found[name], found.get(f"{prior}-{BETAS[i + 1]:g}") if i + 1 < len(BETAS) else None
             slope = "" if after is None else f"{(after['distortion'] - r['distortion']) / (r['rate'] - after['rate']):.2f}"
             figures = [f"{r[key]:.2f}" for key in ("rate", "distortion", "elbo", "log_likelihood")]
-            rows.append([name, *figures, slope])
-    columns = ("prior, beta", "rate", "distortion", "ELBO", "log p(x), 100 samples", "slope")
+            rows.append([name, *figures, slope, str(r["epochs"])])
+    columns = ("prior, beta", "rate", "distortion", "ELBO", "log p(x), 100 samples", "slope", "epochs")
     title = "Rate and distortion on the fixed binarization of MNIST"
     return section(title, "rate_distortion.py", columns, rows, NOTES, found.values())
 

@@ -42,8 +42,7 @@ NOTES = """\
 784-1024-1024 relu units, a linear classifier, Adam at 1e-4 (beta1 0.5) times 0.97 after every 2 epochs, batches of 100, the
 average of the weights (0.999) evaluated with 12 draws of the code, seed 0; K = 2 with a full covariance. `mlp` is the
 network of K = 256 at beta = 0, whose code has no noise to speak of; the published 1.38 % is a deterministic network's. Other
-than in the paper: half of its 200 epochs for K = 256 and a quarter for K = 2, pixels in [0, 1], codes whose deviations start
-at 1."""
+than in the paper: fewer epochs than its 200, pixels in [0, 1], codes whose deviations start at 1."""
 
 
 def page() -> str:
