@@ -64,9 +64,9 @@ def test_one_bit_is_reported(copy):
 
 
 def test_another_step_is_reported_where_it_shows(copy):
-    """Adam's rate, changed by one ulp."""
+    """Adam's rate, changed by 16 ulp: by one, a mean over rows may round to the same number."""
     rate = "return self.learning_rate * self.scale * self.schedule(step)"
-    other = copy({"training/step.py": (rate, f"{rate} * (1 + 2**-52)")})
+    other = copy({"training/step.py": (rate, f"{rate} * (1 + 2**-48)")})
     done = run(str(ROOT), str(other), "--only", CASE, "--most", "1000")
     assert done.returncode == 1
     for what in (
