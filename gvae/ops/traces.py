@@ -20,7 +20,7 @@ from gvae.checks import check_arrays, check_offsets
 from gvae.ops import arrays, elementwise
 from gvae.ops.banded import marginal_variances_banded, solve_triangular_banded
 
-__all__ = ["signs", "trace_inverse_banded", "trace_probe_banded"]
+__all__ = ["trace_inverse_banded", "trace_probe_banded"]
 
 
 @functools.partial(primitive, differentiable=False)
