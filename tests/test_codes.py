@@ -278,5 +278,7 @@ def test_bounds_of_y_given_x():
     value, metrics = objectives.parse("iwae")(terms)
     assert value == metrics["bound"] == pytest.approx(np.log(np.exp(told).mean(axis=0)).mean())
     for gradient in ("stl", "dreg", "vimco", "rws"):
-        with pytest.raises(ConfigError, match=r"it is of a q in the weights, and here p\(z\|x\) is part of the model"):
+        with pytest.raises(ConfigError, match=rf"gradient '{gradient}': it is for weights p\(x, z\) / q\(z\|x\), and the"):
             objectives.parse("iwae", gradient=gradient)(terms)
+    with pytest.raises(ConfigError, match="warmup 3: it is for weights"):
+        objectives.ImportanceWeighted(warmup=3)(terms)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import reference as ref
 
-from gvae import models, random
+from gvae import models, objectives, random
 from gvae.data import Table
 from gvae.distributions import DiagonalGaussian, Distribution
 from gvae.errors import ConfigError, DataError, NonFiniteError
@@ -318,6 +318,32 @@ def test_what_is_random_beside_the_layers_stays_as_it_is():
     assert (np.abs(result.log_likelihood - LOG_P) < error**2 / 2 + 3.5 * error).all()
     assert error.max() < 0.3
     assert len(bidirectional(blurred, rows=2 * B, chains=2, temperatures=3).lower) == 2 * B  # more than the table has
+
+
+def test_weights_that_a_model_defines():
+    """Half of each weight: every estimate of log p(x) is lower by log 2, the objective's too, and the draws are the same."""
+
+    class Halved(models.VAE):
+        def terms(self, params, state, batch, noise, step=None):
+            terms = super().terms(params, state, batch, noise, step)
+            return dataclasses.replace(terms, weights=terms.log_weights - math.log(2))
+
+    model, parameters = linear_gaussian(log_scale=0.3)
+    halved = Halved(D, n, "diagonal", "gaussian", hidden=(), dtype=np.float64)
+    sides = [Subject(which, parameters, Table(X), key=KEY) for which in (model, halved)]
+    for estimate in (
+        lambda side: importance_sampling(side, samples=50),
+        lambda side: annealed_importance_sampling(side, chains=4, temperatures=10, leapfrogs=2),
+    ):
+        whole, half = (estimate(side) for side in sides)
+        np.testing.assert_allclose(half.log_likelihood, whole.log_likelihood - math.log(2), rtol=1e-12)
+        np.testing.assert_allclose(half.effective_sample_size, whole.effective_sample_size, rtol=1e-9)
+    batch = sides[0].table.batch(np.arange(B), KEY)
+    noise = model.noise(KEY, batch, 6)
+    for text in ("iwae", "renyi:0.5", "miwae:2"):
+        objective = objectives.parse(text)
+        whole, half = (objective(side.model.terms(parameters, {}, batch, noise))[1]["bound"] for side in sides)
+        assert half == pytest.approx(whole - math.log(2), rel=1e-12), text
 
 
 class Certain(Distribution):

@@ -367,11 +367,7 @@ class _Path:
     def _tilt_of(self, e: Any) -> Any:
         noise = self._split(e)
         if self.generate is None:
-            terms = self.subject.terms(self.batch, noise)
-            tilt = terms.total_log_likelihood
-            for layer in terms.layers:
-                tilt = elementwise.subtract(tilt, elementwise.subtract(layer.log_q, layer.log_p))
-            return tilt
+            return self.subject.terms(self.batch, noise).log_weights
         tilt = None
         for name, view in self.generate(self.subject.parameters, self.subject.state, noise).views.items():
             log_prob = view.log_prob(getattr(self.batch, name))

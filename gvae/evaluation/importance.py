@@ -234,6 +234,10 @@ class Weights:
             }
 
 
+def _in_double(x: Any) -> np.ndarray:
+    return np.asarray(x, np.float64)
+
+
 class _Running:
     """What is summed over the samples of a batch."""
 
@@ -244,13 +248,10 @@ class _Running:
         self.weights, self.tail = Weights(n), Tail(samples, n)
 
     def add(self, terms: Terms) -> None:
-        likelihood = np.asarray(terms.total_log_likelihood, np.float64)
-        log_weights, self.conditional = likelihood.copy(), terms.conditional
+        likelihood, log_weights = _in_double(terms.total_log_likelihood), terms.weighed(_in_double)
+        self.conditional = terms.conditional
         for layer in terms.layers:
-            ratio = np.asarray(layer.log_q, np.float64) - np.asarray(layer.log_p, np.float64)
-            if not terms.conditional:
-                log_weights -= ratio
-            per_draw = ratio if layer.kl is None else layer.kl
+            per_draw = _in_double(layer.log_q) - _in_double(layer.log_p) if layer.kl is None else layer.kl
             self.kl += np.broadcast_to(per_draw, likelihood.shape).sum(axis=0, dtype=np.float64)
         if not (log_weights < np.inf).all():  # NaN compares as False
             self._fail(terms, log_weights)

@@ -158,14 +158,17 @@ class Codes(Base):
         ]
         inference = tuple(code.encoder.name for code in self.coded.values())
         inference += () if self.tower is None else (self.tower.name,)
+        likelihood = self.likelihood(views, batch)
         about: dict[str, Any] = {"inference": inference, "conditional": self.conditional, "cost": self.code_cost}
+        if self.conditional:  # z is drawn from a part of the model, and the weight of a draw is p(y|z)
+            about["weights"] = total(likelihood)
 
         def likelihood_at(draws: list[Any]) -> Any:
             moved = self.decode(params, state, dict(zip(self.coded, draws, strict=True)), noise)
             return total(self.likelihood(moved, batch))
 
         about["likelihood_at"] = likelihood_at
-        return Terms(self.likelihood(views, batch), layers, views=views, **about)
+        return Terms(likelihood, layers, views=views, **about)
 
     def _again(self, params: Any, name: str, batch: Any, noise: Any, step: Any) -> Any:
         """See Layer; a code alone needs none."""

@@ -55,16 +55,15 @@ class ImportanceWeighted:
             raise ConfigError(
                 f"the codes of this model have a cost, {terms.cost}, which the ELBO alone takes: objective='elbo'"
             )
-        if terms.conditional and self.gradient != "reparameterized":
-            raise ConfigError(
-                f"gradient {self.gradient!r}: it is of a q in the weights, and here p(z|x) is part of the model"
-            )
+        if terms.weights is not None and (self.gradient != "reparameterized" or self.warmup):
+            setting = f"warmup {self.warmup}" if self.warmup else f"gradient {self.gradient!r}"
+            raise ConfigError(f"{setting}: it is for weights p(x, z) / q(z|x), and the model defines its own")
         path = self.gradient in ("stl", "dreg", "rws_dreg")
         layers = [(layer.log_q_along_path if path else layer.log_q, layer.log_p) for layer in terms.layers]
         penalty = added([elementwise.subtract(log_q, log_p) for log_q, log_p in layers])
         beta = warm(self.warmup, step)
-        if terms.conditional:
-            log_weights = terms.log_weights
+        if terms.weights is not None:
+            log_weights = terms.weights
         else:
             log_weights = elementwise.subtract(terms.total_log_likelihood, beta * penalty if self.warmup else penalty)
         value = bound = mean_rows(self.bound(log_weights), weight)

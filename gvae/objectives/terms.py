@@ -82,8 +82,9 @@ class Terms:
     state          : the model's new state (running statistics, baselines)
     inference      : the parameter groups of q, which gradient estimators treat apart from those of the model itself
     views          : p(view | z) by view, where a model has it as a distribution
-    conditional    : whether it explains y given x: q is then a part of the model and no posterior, the log-weight of a draw
-                     is log p(y|z) alone, and what is bounded is log p(y|x)
+    weights        : log-weights of the draws, (K, B), where the model defines them; None: log p(views, z) - log q(z | x)
+    conditional    : whether it explains y given x: q is then a part of the model and no posterior, and what is bounded is
+                     log p(y|x)
     cost           : what the model itself makes its codes cost, see gvae.costs; None: their KL
     likelihood_at  : log p(views | z) (K, B) of other draws of the layers, given in their order; None: it is not offered
     """
@@ -94,19 +95,24 @@ class Terms:
     state: dict[str, np.ndarray] = field(default_factory=dict)
     inference: tuple[str, ...] = ("encoder",)
     views: Mapping[str, Distribution] = field(default_factory=dict)
+    weights: Any = None
     conditional: bool = False
     cost: Cost | None = None
     likelihood_at: Callable[[list[Any]], Any] | None = None
 
     @cached_property
     def log_weights(self) -> Any:
-        """log p(views, z) - log q(z | x) of each draw, (K, B), whose weights have p(x) as their mean; log p(y|z) where the
-        model explains y given x."""
-        if self.conditional:
-            return self.total_log_likelihood
-        return elementwise.subtract(
-            self.total_log_likelihood, added([elementwise.subtract(layer.log_q, layer.log_p) for layer in self.layers])
-        )
+        """Those of the draws, (K, B): the mean of their exponentials estimates p(x), or p(y|x)."""
+        return self.weighed(_same)
+
+    def weighed(self, cast: Callable[[Any], Any]) -> Any:
+        """The log-weights, of parts that `cast` has converted: an evaluation adds in float64 what models say in float32."""
+        if self.weights is not None:
+            return cast(self.weights)
+        found = cast(self.total_log_likelihood)
+        for layer in self.layers:
+            found = elementwise.subtract(found, elementwise.subtract(cast(layer.log_q), cast(layer.log_p)))
+        return found
 
     @cached_property
     def total_log_likelihood(self) -> Any:
