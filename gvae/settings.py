@@ -230,7 +230,7 @@ class Families(Kind):
 
 class Widths(Kind):
     """Widths of hidden layers; with nested=True also one sequence of them for each layer or view: in the shell
-    `512,512 256,256`."""
+    `512,512 256,`, where a comma makes a sequence, as it makes a tuple in Python."""
 
     metavar = "N"
     several = True
@@ -251,8 +251,9 @@ class Widths(Kind):
         return [whole.plain(x) for x in value]
 
     def parse(self, text):
-        parts = [Whole().parse(part) for part in text.split(",")]
-        return parts if self.nested and len(parts) > 1 else parts[0] if len(parts) == 1 else Whole().parse(text)
+        if not self.nested or "," not in text:
+            return Whole().parse(text)
+        return [Whole().parse(part) for part in text.removesuffix(",").split(",")]
 
 
 class Layers(Kind):

@@ -289,6 +289,9 @@ def test_several_layers(gvae_, here):
     flags = ["--latent", "5", "3", "--hidden", "6", "--objective", "iwae", "--samples", "2", "--epochs", "1", "--quiet"]
     assert gvae_("train", "digits", "--model", "hierarchical", *flags, "--out", "run") == (0, "", "")
     assert json.loads(Path("run/config.json").read_text())["settings"]["latent"] == [5, 3]
+    for hidden, read in ((["7,6", "5,"], [[7, 6], [5]]), (["7,", "5,"], [[7], [5]]), (["7", "5"], [7, 5])):
+        gvae_("train", "digits", "--model", "hierarchical", *flags, "--hidden", *hidden, "--out", hidden[0])
+        assert json.loads(Path(hidden[0], "config.json").read_text())["settings"]["hidden"] == read
     assert gvae_("train", "--resume", "run", "--epochs", "2")[0] == 0
     assert gvae_("evaluate", "run", "--samples", "3", "--with", "units")[0] == 0
     assert gvae_("sample", "run", "--out", "draws.png", "-n", "4")[0] == 0

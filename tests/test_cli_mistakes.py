@@ -58,6 +58,11 @@ from gvae.training import Trainer
             for value in ("99999999999999", "9" * 30)
         ],
         (["--hidden", "1000000", "1000000"], ["GiB"]),
+        (["--hidden", "5,"], ["--hidden", "'5,'", "at least 1"]),
+        *[
+            (["--model", "vlae", "--latent", "2", "2", "--hidden", *widths], ["hidden", words, "for each layer or view"])
+            for widths, words in ((["5", "5,5"], "(5, (5, 5))"), (["5,", ","], "','"), (["5,,5", "5,"], "'5,,5'"))
+        ],
         (["--hidden"], ["--hidden", "expected"]),
         (["--epochs", "1", "--steps", "1"], ["--steps", "--epochs"]),
         (["--nope"], ["--nope"]),

@@ -178,22 +178,24 @@ def test_docstrings_become_markup(kind):
 
 COMMANDS = sorted(
     {
-        line.removeprefix("$ ").split("  #")[0]
-        for path in DOCS.rglob("*.md")
+        command
+        for path in (*DOCS.rglob("*.md"), ROOT / "README.md")
         if not {"_build", "results"} & set(path.parts)
-        for block in re.findall(r"^```console\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-        for line in block.splitlines()
-        if line.startswith("$ gvae ")
+        for command in re.findall(r"^(?:\$ |    )(gvae .*?)(?:  .*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
 )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_of_the_pages_parse(command, monkeypatch):
-    from gvae import cli, flags, training
+    from gvae import cli, flags, settings, training
 
     monkeypatch.setattr(training, "read_config", lambda run: {"model": "vae"})
     monkeypatch.setattr(flags, "_read_toml", lambda path: {})
     arguments = shlex.split(command)[1:]
-    _, unknown = cli._parser(*flags.chosen(arguments)).parse_known_args(arguments)
+    estimator, tables = flags.chosen(arguments)
+    options, unknown = cli._parser(estimator, tables).parse_known_args(arguments)
     assert not unknown
+    for f in settings.fields(estimator):
+        if f.name in vars(options):
+            f.metadata["kind"].check(f.name, settings.native(vars(options)[f.name]))
