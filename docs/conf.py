@@ -14,7 +14,7 @@ DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_extensions"))
 
 import gallery  # noqa: E402
-import reference  # noqa: E402
+import reference_pages  # noqa: E402
 
 import gvae  # noqa: E402
 
@@ -32,7 +32,7 @@ extensions = [
 ]
 
 GALLERY = DOCS / "_gallery_src"  # made from examples/
-reference.write(DOCS / "reference" / "made")
+reference_pages.write(DOCS / "reference" / "made")
 gallery.prepare(DOCS.parent / "examples", GALLERY)
 
 exclude_patterns = ["_build", "_gallery_src", "results/*.md", "**/sg_execution_times.rst", "sg_execution_times.rst"]

@@ -403,8 +403,8 @@ def hessian(f: Callable, x: Any) -> Any:
     """The second derivatives of f at x by central differences of the tape's gradient, which is of first order.
 
     f : of x (..., n) to (...), each from its own n numbers          x : float64, n <= 64
-    Returns (..., n, n), symmetric, from 2 n gradients; accurate to about 1e-10 times the third derivatives' size.
-    A tool for small problems. Raises DTypeError, ShapeError.
+    Returns (..., n, n), symmetric, from 2 n gradients; the error is about 1e-10 times the size of f's gradient and of its
+    fourth derivatives. A tool for small problems. Raises DTypeError, ShapeError.
 
         H = hessian(lambda z: model_log_prob(z), np.zeros((100, 3)))          # (100, 3, 3)
     """

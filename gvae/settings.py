@@ -237,7 +237,7 @@ class Widths(Kind):
 
     def __init__(self, nested: bool = False):
         self.nested = nested
-        each = ", or such for each layer or view" if nested else ""
+        each = ", or such for each layer or view (in the shell: 200,100 50,)" if nested else ""
         self.expected = f"widths such as (200, 200), each a whole number of at least 1{each}"
 
     def plain(self, value):

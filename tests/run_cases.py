@@ -7,7 +7,8 @@ import json
 import numpy as np
 
 import gvae
-from gvae import objectives
+from gvae import objectives, training
+from gvae.data import Table
 from gvae.training import load_checkpoint
 
 X = np.random.default_rng(0).random((40, 6)).astype(np.float32)
@@ -23,6 +24,16 @@ def small(name):
     fixed = gvae.estimators()[name].fixed
     hidden = {"hidden": (8,)} if hasattr(MODELS[name].Settings, "hidden") else {}
     return hidden, objectives.parse(fixed.get("objective", "elbo")), fixed.get("batch_size", 20)
+
+
+def kept_and_captured(model, rows, path):
+    """Asserts that a fitted model is loaded with its bits, and that its steps are captured and verified."""
+    model.save(path)
+    np.testing.assert_array_equal(gvae.load(path).score_samples(rows[:5]), model.score_samples(rows[:5]))
+    trainer = training.Trainer(model.model_, seed=1)
+    training.train(model.model_, Table(rows.astype(np.float32)), epochs=2, batch_size=10, trainer=trainer)
+    assert trainer.why_not == ""
+    assert all(known.verified for known in trainer.programs.known.values())
 
 
 def after(n):

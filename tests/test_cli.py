@@ -70,6 +70,7 @@ def test_train_leaves_a_run_folder(trained):
         "patience": None,
         "validation_fraction": 0.1,
         "start": "calm",
+        "output_bias": "zero",
         "standardize": True,
         "dtype": "float32",
         "device": "cpu",

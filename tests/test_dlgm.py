@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from run_cases import kept_and_captured
 
 import gvae
 from gvae import models, objectives, random, training
@@ -347,12 +348,7 @@ def test_by_name(tmp_path):
     assert list(model.get_feature_names_out()) == ["z1_0", "z1_1", "z1_2", "z2_0", "z2_1"]
     assert model.sample(4).shape == (4, D)
     assert [type(q).__name__ for q in model.posterior_of(BITS[:2]).values()] == ["LowRankGaussian"] * 2
-    model.save(tmp_path / "m")
-    assert_array_equal(gvae.load(tmp_path / "m").score_samples(BITS[:5]), model.score_samples(BITS[:5]))
-    trainer = training.Trainer(model.model_, seed=1)
-    training.train(model.model_, Table(BITS.astype(np.float32)), epochs=2, batch_size=10, trainer=trainer)
-    assert trainer.why_not == ""
-    assert all(known.verified for known in trainer.programs.known.values())
+    kept_and_captured(model, BITS, tmp_path / "m")
 
 
 @pytest.mark.parametrize(

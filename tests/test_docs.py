@@ -111,7 +111,7 @@ def every_public_name_is_described(site):
 def test_the_command_line_page_has_every_flag():
     from gvae.cli import _parser
 
-    page = extension("reference").command_line()
+    page = extension("reference_pages").command_line()
     commands = next(a for a in _parser()._actions if getattr(a, "choices", None) and a.dest == "command")
     for name, parser in commands.choices.items():
         section = page.split(f"\ngvae {name}\n---", 1)[1].split("\n.. _command-", 1)[0]
@@ -123,7 +123,7 @@ def test_the_command_line_page_has_every_flag():
 
 
 def test_every_error_has_advice():
-    assert set(extension("reference").ADVICE) == set(gvae.errors.__all__)
+    assert set(extension("reference_pages").ADVICE) == set(gvae.errors.__all__)
 
 
 def test_every_environment_variable_is_listed():

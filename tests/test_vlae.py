@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from run_cases import kept_and_captured
 from scipy import linalg
 
 import gvae
-from gvae import evaluation, models, random, training
+from gvae import evaluation, models, random
 from gvae.autodiff import value_and_gradient
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError
@@ -158,12 +159,7 @@ def test_by_name(tmp_path):
     assert model.transform(BITS).shape == (N, 3)
     assert model.reconstruct(BITS[:3]).shape == model.sample(3).shape == (3, D)
     assert set(model.posterior_of(BITS[:2])) == {"z1", "z2"}
-    model.save(tmp_path / "m")
-    assert_array_equal(gvae.load(tmp_path / "m").score_samples(BITS[:5]), model.score_samples(BITS[:5]))
-    trainer = training.Trainer(model.model_, seed=1)
-    training.train(model.model_, Table(BITS.astype(np.float32)), epochs=2, batch_size=10, trainer=trainer)
-    assert trainer.why_not == ""
-    assert all(known.verified for known in trainer.programs.known.values())
+    kept_and_captured(model, BITS, tmp_path / "m")
 
 
 @pytest.mark.parametrize(

@@ -126,15 +126,15 @@ class Codes(Base):
             found |= enumerate(self.tower(params, found["x"]))
         return found
 
-    def encode(self, params: Any, name: str, batch: Any, noise: Any, step: Any) -> Distribution:
-        """q of a code."""
+    def encode(self, params: Any, name: str, seen: Mapping[str | int, Any], batch: Any) -> Distribution:
+        """q of a code, from what `read` returned."""
         code = self.coded[name]
-        return code.encoder(params, code.of(self.read(params, batch, noise, step), batch))
+        return code.encoder(params, code.of(seen, batch))
 
     def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
         """q of each code whose column is there."""
         there = self.read(params, batch)
-        return {name: code.encoder(params, there[code.reads]) for name, code in self.coded.items() if code.reads in there}
+        return {name: self.encode(params, name, there, batch) for name, code in self.coded.items() if code.reads in there}
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
         """p(view | codes), by view."""
@@ -148,8 +148,8 @@ class Codes(Base):
         seen = self.read(params, batch, noise, step)
         q: dict[str, Distribution] = {}
         z: dict[str, Any] = {}
-        for name, code in self.coded.items():
-            q[name] = code.encoder(params, code.of(seen, batch))
+        for name in self.coded:
+            q[name] = self.encode(params, name, seen, batch)
             z[name] = q[name].sample(noise[name])
         views = self.decode(params, state, z, noise)
         layers = [
@@ -174,7 +174,12 @@ class Codes(Base):
         """See Layer; a code alone needs none."""
         if len(self.coded) == 1:
             return None
-        return lambda f, g: self.encode(f(params), name, batch, noise, step)
+
+        def again(f: Any, g: Any) -> Distribution:
+            own = f(params)
+            return self.encode(own, name, self.read(own, batch, noise, step), batch)
+
+        return again
 
     def generate(self, params: Any, state: Any, noise: Any) -> Terms:
         p = {name: self.prior_of(params, name) for name in self.coded}

@@ -5,7 +5,7 @@
 
 The codes are the xi_l, so that every KL is to N(0, I) and in closed form: for a posterior `lowrank:1`, with precision
 D + u uᵀ, in O(n). theta are the weights and biases of the T_l and the G_l, whose prior N rows share: a row's bound has
-log p(theta) / N. Source: Rezende, Mohamed and Wierstra (2014), whose eq. 17 has C⁻¹ for C in C = R Rᵀ.
+log p(theta) / N. Source: Rezende, Mohamed and Wierstra (2014).
 """
 
 from __future__ import annotations

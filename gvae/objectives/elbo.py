@@ -31,7 +31,7 @@ class ELBO:
     gradient      : of q's parameters: "reparameterized"; or "hessian", for Gaussian codes in float64, from
                     d E f / d mean = E grad f and d E f / d C = 1/2 E Hess f of f = log p(x|z), whose Hessian is by
                     differences (`autodiff.hessian`): a tool for small models, and to measure variances by. Kinks of f, as
-                    relu has them, are not in its Hessian. Source: Rezende, Mohamed and Wierstra (2014), eqs. 9 and 10
+                    relu has them, are not in its Hessian. Source: Rezende, Mohamed and Wierstra (2014)
     Source: Kingma and Welling (2014), eqs. 6 (A) and 7 (B).
     """
 
