@@ -30,7 +30,7 @@ def elbo(q, theta, y, seen):
     """The ELBO of one series in nats: its q, the shared parameters, y where seen is 1."""
     rho, noise = model(theta)
     chol = jnp.stack([jnp.exp(q["log_diagonal"]), q["below"]])
-    error = (y - q["mean"]) ** 2 + gj.marginal_variances_banded(chol)
+    error = (y - q["mean"]) ** 2 + gj.variance_banded(chol)
     reconstruction = -0.5 * jnp.sum(seen * (error / noise**2 + jnp.log(2 * jnp.pi * noise**2)))
     return reconstruction - gj.kl_divergence_banded(q["mean"], chol, jnp.zeros(N), prior(rho))
 
@@ -82,7 +82,7 @@ evidence, means, variances = map(np.stack, zip(*(exact(rho, noise, y[i], seen[i]
 bound = float(total((q, theta), jnp.asarray(y), jnp.asarray(seen, float)))
 chol = jnp.stack([jnp.exp(q["log_diagonal"]), q["below"]], axis=1)
 gap = (evidence.sum() - bound) / SERIES
-error = max(np.abs(q["mean"] - means).max(), np.abs(gj.marginal_variances_banded(chol) - variances).max())
+error = max(np.abs(q["mean"] - means).max(), np.abs(gj.variance_banded(chol) - variances).max())
 
 print(f"rho {rho:.3f} and noise {noise:.3f}, fitted to {int(seen.sum())} values (the truth: {RHO} and {NOISE})")
 print(f"log p(y) {evidence.sum() / SERIES:.4f} nats per series, ELBO {gap:.5f} below it")

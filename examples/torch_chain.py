@@ -35,7 +35,7 @@ class Posterior(torch.nn.Module):
 def elbo(mean, chol, x, eps=None):
     """ELBO per series in nats, by a sample z from eps or exactly."""
     if eps is None:
-        error = (x - mean).square() + gt.marginal_variances_banded(chol)
+        error = (x - mean).square() + gt.variance_banded(chol)
     else:
         error = (x - gt.sample_banded(mean, chol, eps)).square()
     reconstruction = -0.5 * (error / NOISE**2 + np.log(2 * np.pi * NOISE**2)).sum(-1)

@@ -222,8 +222,8 @@ ARRAYS = [
         names=("arrays[0]", "arrays[1]"),
     ),
     Case(
-        "place",
-        op=lambda s: partial(ops.place, index=np.arange(s.N) * 2 + 1, size=2 * s.N + 3),
+        "scatter_last",
+        op=lambda s: partial(ops.scatter_last, index=np.arange(s.N) * 2 + 1, size=2 * s.N + 3),
         args=lambda rng, s: (real(rng, (*s.lead(0), s.N)),),
         reference=lambda s: (
             lambda x: np.insert(np.zeros((*x.shape[:-1], s.N + 3)), np.minimum(np.arange(s.N) + 1, s.N + 3), x, axis=-1)
@@ -377,7 +377,7 @@ BANDED = [
         scale=lambda c, e: 1 + np.abs(np.log(c[..., 0, :])).sum() + np.square(e).sum(),
     ),
     banded(
-        "marginal_variances_banded",
+        "variance_banded",
         lambda c, o: np.diag(ref.covariance_from_factor(c, o)),
         (2,),
         lambda rng, s: (factor(rng, s),),
@@ -533,10 +533,10 @@ AR1 += [
         cores=(0, 0),
     ),
     Case(
-        "logdet_ar1",
-        op=lambda s: partial(ops.logdet_ar1, N=s.N),
+        "logdet_precision_ar1",
+        op=lambda s: partial(ops.logdet_precision_ar1, N=s.N),
         args=lambda rng, s: (positive(rng, s.lead(1)), rng.uniform(-0.9, 0.9, s.lead(2))),
-        reference=lambda s: ref.batched(lambda v, r: np.linalg.slogdet(ref.covariance_ar1(v, r, s.N))[1], 0, 0),
+        reference=lambda s: ref.batched(lambda v, r: -np.linalg.slogdet(ref.covariance_ar1(v, r, s.N))[1], 0, 0),
         cores=(0, 0),
         scale=lambda v, r: 1 + 40.0,  # n (|log s| + |log(1 - rho²)|) in the worst of these shapes
     ),
@@ -730,7 +730,7 @@ def _cube(a):
     vt = ops.swapaxes(v, axis1=-1, axis2=-2)
     n = w.shape[-1]
     i = np.arange(n)
-    diagonal = ops.place(w, index=i * (n + 1), size=n * n)
+    diagonal = ops.scatter_last(w, index=i * (n + 1), size=n * n)
     return ops.matmul(v * (w**3)[..., None, :], vt) + ops.reshape(diagonal, shape=(*w.shape[:-1], n, n))
 
 

@@ -385,7 +385,7 @@ def precision_factor_ar1(dtype):
         for correlation in (0.0, 0.3, -0.7, 0.9999):
             rng = np.random.default_rng([n, round(100 * abs(correlation))])
             variance, rho = np.exp(rng.normal(size=BATCH)).astype(dtype), np.full(BATCH, correlation, dtype)
-            got = ops.precision_factor_ar1(variance, rho, n)
+            got = ops.precision_factor_ar1(variance, rho, N=n)
             for s, r, chol in zip(wide(variance), wide(rho), wide(got), strict=True):
                 root, magnified, *_ = ar1_scale(s, r)
                 pivots = np.array([1 / root[1]] * (n - 1) + [1 / root[0]])
@@ -416,6 +416,11 @@ def exact_logdet_ar1(x, m, s, r):
     n = len(x)
     parts = abs(apply("log1p", np.array(-r))) + abs(apply("log1p", np.array(r)))
     return n * log_s + (n - 1) * log_ratio, n * abs(log_s) + (n - 1) * parts
+
+
+def exact_logdet_precision_ar1(x, m, s, r):
+    logdet, terms = exact_logdet_ar1(x, m, s, r)
+    return -logdet, terms
 
 
 def exact_log_prob_ar1(x, m, s, r):
@@ -685,10 +690,10 @@ TABLE = [
         ),
     ),
     Row(
-        "marginal_variances_banded",
+        "variance_banded",
         INVERSE,
         30,
-        inverse_like(lambda c, o: ops.marginal_variances_banded(c, offsets=o), variances),
+        inverse_like(lambda c, o: ops.variance_banded(c, offsets=o), variances),
     ),
     Row(
         "trace_inverse_banded",
@@ -729,7 +734,12 @@ TABLE = [
     ),
     Row("log_prob_ar1", TERMS, 8, ar1(ops.log_prob_ar1, exact_log_prob_ar1)),
     Row("kl_divergence_ar1", TERMS, 8, ar1(lambda x, m, s, r: ops.kl_divergence_ar1(m, s, r), exact_kl_ar1)),
-    Row("logdet_ar1", TERMS, 4, ar1(lambda x, m, s, r: ops.logdet_ar1(s, r, x.shape[-1]), exact_logdet_ar1)),
+    Row(
+        "logdet_precision_ar1",
+        TERMS,
+        4,
+        ar1(lambda x, m, s, r: ops.logdet_precision_ar1(s, r, N=x.shape[-1]), exact_logdet_precision_ar1),
+    ),
     Row("precision_factor_ar1", "eps (1 + |log s| + |log(1 - rho²)|)", 8, precision_factor_ar1),
     Row("sample_lowrank", LOWRANK, 8, lowrank(lambda x, m, d, u: ops.sample_lowrank(m, d, u, x), exact_sample_lowrank)),
     Row("log_prob_lowrank", LOWRANK, 8, lowrank(ops.log_prob_lowrank, exact_log_prob_lowrank)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 from gvae import ops
 from gvae.autodiff import Var, gradient, primitive, stop_gradient, value_and_gradient, vjp
 from gvae.errors import DTypeError, ShapeError
+from gvae.ops import elementwise
 
 x3 = np.array([0.5, -1.0, 2.0])
 
@@ -183,6 +185,16 @@ def test_a_result_that_does_not_depend_on_the_argument():
 def test_integers_cannot_be_differentiated():
     with pytest.raises(DTypeError, match="argument 0 is int64"):
         gradient(lambda x: ops.sum(x), np.arange(3))
+
+
+def test_functions_of_one_element_take_python_numbers():
+    names = [n for n in elementwise.__all__ if n not in ("power", "bounded")]
+    unary = [n for n in names if len(inspect.signature(getattr(elementwise, n)).parameters) == 1]
+    assert len(unary) > 10
+    for name in unary:
+        assert getattr(elementwise, name)(0.5) == getattr(elementwise, name)(np.array([0.5]))[0], name
+    slope = gradient(lambda a: elementwise.log_beta(a, 2.0).sum(), np.array([0.5]))
+    np.testing.assert_array_equal(slope, gradient(lambda a: elementwise.log_beta(a, np.array([2.0])).sum(), np.array([0.5])))
 
 
 def test_python_numbers_are_weak_and_numpy_scalars_are_not():

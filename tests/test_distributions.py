@@ -92,6 +92,11 @@ def test_kl_between_banded_gaussians():
         np.testing.assert_allclose(a.kl(b), expected, rtol=1e-11, atol=1e-12)
     assert GAUSSIANS["lowrank"].kl(p) is None
     assert p.kl(GAUSSIANS["dense"]) is None
+    bad = p.chol.copy()
+    bad[0, 0, 0] = -1.0
+    unchecked = BandedGaussian(p.mean, p.chol, check=False)
+    with pytest.raises(NotPositiveDefiniteError, match="prior_chol"):
+        unchecked.kl(BandedGaussian(p.mean, bad))
 
 
 @every
@@ -384,6 +389,8 @@ def test_categorical_draws_and_moments():
     assert str(d.support) == "0, 1, .., 3"
     with pytest.raises(BoundsError, match=r"x has values 0 .. 4, expected 0 .. 3"):
         d.log_prob(np.array([0, 1, 2, 3, 4, 0.0]))
+    with pytest.raises(BoundsError, match=r"x has values that are not whole numbers, expected 0 .. 3"):
+        d.log_prob(np.array([0, 1, 1.5, 3, 2, 0.0]))
 
 
 @pytest.mark.parametrize("name", ["diagonal", "chain", "extended grid", "ar1"])

@@ -53,7 +53,7 @@ def test_results_in_place():
             r"affine: weight has shape \(5, 4\), expected \(I=3",
         ),
         (
-            lambda: ops.place(VECTOR[:, :1], index=np.arange(3), size=5),
+            lambda: ops.scatter_last(VECTOR[:, :1], index=np.arange(3), size=5),
             ShapeError,
             r"place: index has shape \(3,\)",
         ),

@@ -249,7 +249,9 @@ def test_ar1_is_its_cholesky_factor_and_its_recursion():
     np.testing.assert_allclose(d.sample(np.eye(n)) - mu, np.sqrt(s) * T.T, rtol=1e-13, atol=1e-15)
     np.testing.assert_allclose(d.covariance(), s * rho ** np.abs(i - j).astype(float), rtol=1e-13)
     assert T[-1, 0] == pytest.approx(rho ** (n - 1))
-    assert ops.logdet_ar1(np.float64(s), np.float64(rho), n) == pytest.approx(n * np.log(s) + (n - 1) * np.log1p(-(rho**2)))
+    assert ops.logdet_precision_ar1(np.float64(s), np.float64(rho), N=n) == pytest.approx(
+        -n * np.log(s) - (n - 1) * np.log1p(-(rho**2))
+    )
     kl = 0.5 * (mu @ mu + n * (s - 1 - np.log(s)) - (n - 1) * np.log1p(-(rho**2)))
     assert d.kl() == pytest.approx(kl, rel=1e-13)
     slopes = gradient(lambda s, rho: ops.kl_divergence_ar1(mu, s, rho), np.float64(s), np.float64(rho))
@@ -406,8 +408,8 @@ def test_shared_numbers_are_the_last():
         ("full:relative", 4, "full takes no size, got full:relative"),
         ("categorical:1", 4, "expected at least 2"),
         ("poisson:2", 4, "poisson takes no size"),
-        ("shared:bernoulli", 4, "bernoulli has no mean beside its other numbers"),
-        ("shared:shared:chain", 4, "shared:chain has no mean beside its other numbers"),
+        ("shared:bernoulli", 4, "bernoulli is no location family"),
+        ("shared:shared:chain", 4, "shared:chain is no location family"),
         ("logit:beta", 4, "expected a family of Gaussians"),
         ("zero_inflated:bernoulli", 4, "zero_inflated: the family is bernoulli, expected negative_binomial or poisson"),
         ("zero_inflated:zero_inflated:poisson", 4, "the family is zero_inflated:poisson, expected negative_binomial"),

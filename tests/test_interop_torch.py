@@ -126,9 +126,9 @@ def test_without_gradients_there_is_no_tape(monkeypatch):
 def test_memory_is_shared(monkeypatch):
     seen = []
     result = np.zeros(N)
-    monkeypatch.setattr(ops, "marginal_variances_banded", lambda chol, **settings: seen.append(chol) or result)
+    monkeypatch.setattr(ops, "variance_banded", lambda chol, **settings: seen.append(chol) or result)
     chol = torch.from_numpy(factor())
-    out = gt.marginal_variances_banded(chol)
+    out = gt.variance_banded(chol)
     assert seen[0].ctypes.data == chol.data_ptr()
     assert out.data_ptr() == result.ctypes.data
 
@@ -146,15 +146,15 @@ def test_a_change_in_place_before_the_backward_pass_is_noticed():
 
 def test_one_backward_pass_or_several_and_first_order_only():
     chol = torch.from_numpy(factor()).requires_grad_()
-    value = gt.marginal_variances_banded(chol).sum()
+    value = gt.variance_banded(chol).sum()
     value.backward(retain_graph=True)
     once = chol.grad.clone()
     value.backward()
     torch.testing.assert_close(chol.grad, 2 * once, rtol=0, atol=0)
     with pytest.raises(RuntimeError, match="second time"):
         value.backward()
-    (bar,) = torch.autograd.grad(gt.marginal_variances_banded(chol).sum(), chol, create_graph=True)
-    with pytest.raises(NotImplementedError, match="gradients of marginal_variances_banded's gradient"):
+    (bar,) = torch.autograd.grad(gt.variance_banded(chol).sum(), chol, create_graph=True)
+    with pytest.raises(NotImplementedError, match="gradients of variance_banded's gradient"):
         (bar.square().sum() + chol.sum()).backward()  # a penalty on a gradient: never silently without its share
 
 

@@ -213,7 +213,7 @@ class MarginalVariances(Banded):
 
     def op(self, ops, graph, shape, dtype):
         offsets = offsets_of(graph, shape[1])
-        return lambda chol: ops.marginal_variances_banded(chol, offsets=offsets)
+        return lambda chol: ops.variance_banded(chol, offsets=offsets)
 
     def dense(self, mode, graph, shape, dtype):
         only(mode == "forward")

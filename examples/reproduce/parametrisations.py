@@ -46,7 +46,7 @@ class Edges(Cholesky):
     def at(self, mean: Any, rest: Any) -> BandedGaussian:
         n, M = self.n, len(self.graph.offsets)
         precision = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
-        w = arrays.place(elementwise.bounded(rest[..., n:], limit=self.limit), index=self._edges, size=(M - 1) * n)
+        w = arrays.scatter_last(elementwise.bounded(rest[..., n:], limit=self.limit), index=self._edges, size=(M - 1) * n)
         rows, diagonal = [], 1.0
         for k, o in enumerate(self.graph.offsets[1:]):
             w_k = w[..., k * n : (k + 1) * n]  # entry j ties variables j and j + o

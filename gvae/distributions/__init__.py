@@ -1,9 +1,9 @@
-"""Distributions over the last axis of an array: log_prob, sample, kl, entropy, moments. In nats.
+"""Distributions over the last axis of an array: log-density, sampling, KL divergence, entropy, moments. In nats.
 
-Every distribution has batch axes, which lead, and n variables. Parameters may have fewer batch axes than the whole (a mean
-per row beside one scale for all); what depends on those alone has their batch axes, and broadcasts. Arguments are plain
-arrays or Vars. Sampling takes its noise as an argument (`d.noise(key, sample_shape)` draws it), so a sample is a
-differentiable function and a test can repeat it.
+Every distribution has leading batch axes and n variables on the last axis. Parameters may have fewer batch axes than the
+distribution (a mean per row and one scale for all rows); a result that depends on those parameters alone has their batch
+axes, and broadcasts. Arguments are plain arrays or Vars. Sampling takes its noise as an argument (`d.noise(key,
+sample_shape)` draws it), so that a draw is a differentiable function and can be reproduced.
 """
 
 from gvae.distributions.base import Distribution, Support

@@ -1,4 +1,4 @@
-"""What every distribution offers, and where its values lie."""
+"""The base class of all distributions, and the set in which their values lie."""
 
 from __future__ import annotations
 
@@ -16,7 +16,25 @@ __all__ = ["Distribution", "Support"]
 
 @dataclass(frozen=True)
 class Support:
-    """Where the values of each variable lie: between low and high, which belong to it unless `open`; `whole` numbers."""
+    """The set in which the values of each variable lie: an interval, or the whole numbers in it.
+
+    Parameters
+    ----------
+    low, high : float, optional
+        The ends of the interval, which belong to it unless `open`. Default: all real numbers.
+    open : bool, default False
+        Whether the ends are excluded.
+    whole : bool, default False
+        Whether only whole numbers belong to the set.
+
+    Examples
+    --------
+    >>> unit, counts = gvae.distributions.Support(0, 1), gvae.distributions.Support(0, whole=True)
+    >>> print(unit, "|", counts)
+    [0, 1] | 0, 1, ..
+    >>> gvae.families.parse("poisson", 3).support == counts
+    True
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -24,12 +42,47 @@ class Support:
     whole: bool = False
 
     def contains(self, x: np.ndarray) -> np.ndarray:
-        """Which entries of x lie in it; a NaN does not."""
+        """Entry by entry, whether x lies in the set; NaN does not.
+
+        Parameters
+        ----------
+        x : array
+
+        Returns
+        -------
+        array of bool
+            In the shape of x.
+
+        Examples
+        --------
+        >>> gvae.distributions.Support(0, whole=True).contains(np.array([-1.0, 0.0, 0.5, 2.0, np.nan]))
+        array([False,  True, False,  True, False])
+        """
         inside = (x > self.low) & (x < self.high) if self.open else (x >= self.low) & (x <= self.high)
         return inside & (x == np.floor(x)) if self.whole else inside
 
     def holds(self, x: np.ndarray) -> bool:
-        """Whether all entries of x lie in it. Unless they are to be whole that needs no array of the size of x."""
+        """Whether all entries of x lie in the set.
+
+        Parameters
+        ----------
+        x : array
+
+        Returns
+        -------
+        bool
+            True for an empty x; False if an entry is NaN.
+
+        Notes
+        -----
+        For intervals, unless `whole`, this allocates no array of the size of x.
+
+        Examples
+        --------
+        >>> unit = gvae.distributions.Support(0, 1)
+        >>> unit.holds(np.array([0.0, 0.3, 1.0])), unit.holds(np.array([0.5, np.nan]))
+        (True, False)
+        """
         if self.whole or x.size == 0:
             return bool(self.contains(x).all())
         low, high = x.min(), x.max()  # NaN if there is one
@@ -43,12 +96,28 @@ class Support:
 
 
 class Distribution:
-    """What every distribution offers. `n` is the number of variables, `batch_shape` the leading axes.
+    """Base class of the distributions over the last axis of an array.
 
-    reparameterized : whether derivatives pass through draws
-    affine          : whether a draw is mean + R noise of standard normals: a Gaussian
-    independent     : whether the variables are known to be independent
-    discrete        : whether log_prob is of a probability, and not of a density: of bits, counts and categories
+    Attributes
+    ----------
+    mean : array (..., n)
+    reparameterized : bool
+        Whether derivatives pass through draws.
+    affine : bool
+        Whether a draw is mean + R noise with standard normal noise: a Gaussian.
+    independent : bool
+        Whether the variables are known to be independent.
+    support : Support
+        The set in which the values of each variable lie.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DiagonalGaussian(np.zeros((2, 3)), np.zeros(3))
+    >>> q
+    DiagonalGaussian(batch_shape=(2,), n=3)
+    >>> z = q.sample(q.noise(gvae.random.key(0), (5,)))
+    >>> z.shape, q.log_prob(z).shape, q.kl()
+    ((5, 2, 3), (5, 2), array([0., 0.]))
     """
 
     reparameterized: bool
@@ -58,15 +127,37 @@ class Distribution:
 
     @property
     def n(self) -> int:
+        """The number of variables.
+
+        Examples
+        --------
+        >>> gvae.distributions.PoissonDistribution(np.zeros((100, 3))).n
+        3
+        """
         return self.mean.shape[-1]
 
     @property
     def discrete(self) -> bool:
+        """Whether log_prob is the log of a probability and not of a density: for binary variables, counts and categories.
+
+        Examples
+        --------
+        >>> gvae.distributions.PoissonDistribution(np.zeros(3)).discrete
+        True
+        >>> gvae.distributions.DiagonalGaussian(np.zeros(3), np.zeros(3)).discrete
+        False
+        """
         return self.support.whole
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch axes of all parameters, broadcast: rows that share some of them still draw noise of their own."""
+        """The broadcast batch axes of all parameters. Rows that share some parameters still draw noise of their own.
+
+        Examples
+        --------
+        >>> gvae.distributions.DiagonalGaussian(np.zeros((100, 3)), np.zeros(3)).batch_shape
+        (100,)
+        """
         return np.broadcast_shapes(*self._leads())
 
     def _leads(self) -> tuple[tuple[int, ...], ...]:
@@ -78,63 +169,322 @@ class Distribution:
 
     @staticmethod
     def draw_noise(key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
-        """Noise of the kind this class samples from, where `like` lives; a family uses it before any distribution exists."""
+        """Noise of the kind from which this class samples; families call it before a distribution exists.
+
+        Parameters
+        ----------
+        key : array
+            A key of `gvae.random`.
+        shape : tuple of int
+            The shape of the draws, (..., n).
+        dtype : dtype
+        like : array, optional
+            An array on the device where the noise is wanted.
+
+        Returns
+        -------
+        array (..., n)
+            Standard normal for Gaussians, uniform in [0, 1) for independent variables that are not Gaussian. The last axis
+            has n + 1 entries for `GaussianMixture`.
+
+        Raises
+        ------
+        NotImplementedError
+            The class does not define its noise.
+
+        Examples
+        --------
+        >>> gvae.distributions.PoissonDistribution.draw_noise(gvae.random.key(0), (2, 3), np.float64).round(2)
+        array([[0.4 , 0.74, 0.97],
+               [0.69, 0.02, 0.14]])
+        """
         raise NotImplementedError
 
     def noise(self, key: np.ndarray, sample_shape: tuple[int, ...] = ()) -> np.ndarray:
-        """The noise that `sample` takes, of shape sample_shape + batch + (n,)."""
+        """The noise that `sample` takes.
+
+        Parameters
+        ----------
+        key : array
+            A key of `gvae.random`.
+        sample_shape : tuple of int, default ()
+            The leading axes of the draws.
+
+        Returns
+        -------
+        array (..., n)
+            Of shape sample_shape + batch_shape + (n,); n + 1 on the last axis for `GaussianMixture`.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.zeros((100, 3)), np.zeros(3))
+        >>> q.noise(gvae.random.key(0), (20,)).shape
+        (20, 100, 3)
+        """
         return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.mean.dtype, self.mean)
 
     def sample(self, noise: Any) -> Any:
-        """The draw that this noise stands for: (..., n)."""
+        """The draw computed from the given noise.
+
+        Parameters
+        ----------
+        noise : array (..., n)
+            As returned by `noise`.
+
+        Returns
+        -------
+        array (..., n)
+            A differentiable function of the parameters and the noise where `reparameterized`.
+
+        Raises
+        ------
+        NotImplementedError
+            The class does not define it.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.array([1.0, -1.0]), np.log([0.1, 2.0]))
+        >>> q.sample(np.array([[0.0, 0.0], [1.0, 1.0]]))
+        array([[ 1. , -1. ],
+               [ 1.1,  1. ]])
+        >>> z = q.sample(q.noise(gvae.random.key(0), (1000,)))
+        >>> z.mean(axis=0).round(1), z.std(axis=0).round(1)
+        (array([ 1. , -1.1]), array([0.1, 2. ]))
+        """
         raise NotImplementedError
 
     def stopped(self) -> Distribution:
-        """The same distribution with its parameters as constants: derivatives pass through arguments only."""
+        """The same distribution with its parameters as constants: derivatives pass through arguments only.
+
+        Returns
+        -------
+        Distribution
+
+        Examples
+        --------
+        >>> def log_density(mean, x):
+        ...     return gvae.distributions.DiagonalGaussian(mean, np.zeros(1)).stopped().log_prob(x)
+        >>> gvae.gradient(log_density, np.zeros(1), np.ones(1))
+        (array([0.]), array([-1.]))
+        """
         other = copy.copy(self)
         for name, value in vars(self).items():
             setattr(other, name, value.stopped() if isinstance(value, Distribution) else stop_gradient(value))
         return other
 
     def log_prob(self, x: Any, reduce: bool = True) -> Any:
-        """log p(x) per batch row; with reduce=False the n terms of which it is the sum."""
+        """Log-density, or log-probability, of x.
+
+        Parameters
+        ----------
+        x : array (..., n)
+        reduce : bool, default True
+            False returns the n terms whose sum is the log-density.
+
+        Returns
+        -------
+        array (...) or array (..., n)
+            Nats, per batch row. (..., n) with reduce=False.
+
+        Raises
+        ------
+        ConfigError
+            reduce=False, where terms per variable are not natural: `AR1Gaussian`, `LowRankGaussian`, `DenseGaussian`.
+        NotImplementedError
+            The class does not define it.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.zeros(2), np.zeros(2))
+        >>> q.log_prob(np.array([0.0, 1.0])).round(4)
+        np.float64(-2.3379)
+        >>> q.log_prob(np.array([0.0, 1.0]), reduce=False).round(4)
+        array([-0.9189, -1.4189])
+        """
         raise NotImplementedError
 
     def log_prob_of_draw(self, noise: Any, sample: Any) -> Any:
-        """log p(sample) where sample = self.sample(noise)."""
+        """Log-density of a draw, log p(sample) with sample = self.sample(noise).
+
+        Parameters
+        ----------
+        noise : array (..., n)
+        sample : array (..., n)
+
+        Returns
+        -------
+        array (...)
+            Nats, per batch row. Gaussians compute it from the noise, without a solve.
+
+        Examples
+        --------
+        >>> q = gvae.families.parse("chain", 3)(np.linspace(-1, 1, 8))
+        >>> eps = q.noise(gvae.random.key(0))
+        >>> z = q.sample(eps)
+        >>> q.log_prob_of_draw(eps, z).round(4), q.log_prob(z).round(4)
+        (np.float64(-4.1069), np.float64(-4.1069))
+        """
         return self.log_prob(sample)
 
     def error(self, x: Any) -> np.ndarray:
-        """mean - x, in the units of the data, as a plain float64 array."""
+        """The error of the mean, mean - x, in the units of the data.
+
+        Parameters
+        ----------
+        x : array (..., n)
+
+        Returns
+        -------
+        array (..., n)
+            A plain float64 array.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.array([1.0, 2.0]), np.zeros(2))
+        >>> q.error(np.array([0.5, 2.5]))
+        array([ 0.5, -0.5])
+        """
         return np.asarray(value_of(self.mean), np.float64) - x
 
     def entropy(self) -> Any:
-        """Per batch row in closed form, or None where there is none."""
+        """Entropy in closed form.
+
+        Returns
+        -------
+        array (...) or None
+            Nats, per batch row. None where there is no closed form.
+
+        Examples
+        --------
+        >>> gvae.distributions.BernoulliDistribution(np.zeros(2)).entropy().round(4)  # two fair coins: 2 log 2
+        np.float64(1.3863)
+        >>> gvae.distributions.PoissonDistribution(np.zeros(2)).entropy() is None
+        True
+        """
         return None
 
     def variance(self) -> Any:
-        """Marginal variances (..., n). NotImplementedError, named, where there is no closed form."""
+        """Marginal variances.
+
+        Returns
+        -------
+        array (..., n)
+
+        Raises
+        ------
+        NotImplementedError
+            There is no closed form. The message names the class.
+
+        Examples
+        --------
+        >>> gvae.distributions.PoissonDistribution(np.log([0.5, 3.0])).variance().round(4)
+        array([0.5, 3. ])
+        """
         raise NotImplementedError(f"{type(self).__name__} has no variance in closed form: average over draws")
 
     def covariance(self) -> np.ndarray:
-        """The dense covariance (..., n, n) as a plain array, for looking. NotImplementedError as for `variance`."""
+        """The dense covariance, for inspection.
+
+        Returns
+        -------
+        array (..., n, n)
+            A plain array.
+
+        Raises
+        ------
+        NotImplementedError
+            There is no closed form. The message names the class.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.AR1Gaussian(np.zeros(3), np.float64(4.0), np.float64(0.5))
+        >>> q.covariance()
+        array([[4., 2., 1.],
+               [2., 4., 2.],
+               [1., 2., 4.]])
+        """
         raise NotImplementedError(f"{type(self).__name__} has no covariance in closed form: average over draws")
 
     @property
     def standard(self) -> Distribution:
-        """What a prior of None stands for: N(0, I) for Gaussians, fair coins for binary variables."""
+        """The distribution that a prior of None stands for: N(0, I) for Gaussians, fair coins for binary variables.
+
+        Examples
+        --------
+        >>> p = gvae.distributions.BernoulliDistribution(np.array([2.0, -1.0])).standard
+        >>> p, p.mean
+        (BernoulliDistribution(batch_shape=(), n=2), array([0.5, 0.5]))
+        """
         raise NotImplementedError
 
     def kl(self, p: Distribution | None = None) -> Any:
-        """KL(self ‖ p) per batch row in closed form, or None where there is none; p=None is `standard`."""
+        """KL(self ‖ p) in closed form.
+
+        Parameters
+        ----------
+        p : Distribution, optional
+            Default: `standard`.
+
+        Returns
+        -------
+        array (...) or None
+            Nats, per batch row. None where there is no closed form.
+
+        Raises
+        ------
+        NotImplementedError
+            The class does not define it.
+
+        Examples
+        --------
+        >>> chain, band = gvae.families.parse("chain", 3), gvae.families.parse("band:2", 3)
+        >>> q, p = chain(np.linspace(-1, 1, chain.n_params)), band(np.linspace(-1, 1, band.n_params))
+        >>> q.kl().round(4), q.kl(p).round(4)
+        (np.float64(3.2537), np.float64(3.0672))
+        """
         raise NotImplementedError
 
     def kl_by_probe(self, noise: Any, p: Distribution | None = None) -> Any:
-        """An unbiased estimate of `kl`, whose trace of the covariance is by one random probe, the signs of a draw's noise:
-        (..., noise's batch). None where the trace is no cost worth estimating, or p is not standard."""
+        """An unbiased estimate of `kl`: the trace of the covariance is estimated with one random probe.
+
+        Parameters
+        ----------
+        noise : array (..., n)
+            Of a draw. Its signs are the probe.
+        p : Distribution, optional
+            Default: `standard`.
+
+        Returns
+        -------
+        array (...) or None
+            Nats; has the noise's batch axes. None where the exact trace is cheap, or p is not None.
+
+        Examples
+        --------
+        >>> q = gvae.families.parse("chain", 3)(np.array([0.0, 0, 0, 0, 0, 0, 1, 1]))
+        >>> eps = q.noise(gvae.random.key(0), (1000,))
+        >>> q.kl().round(2), q.kl_by_probe(eps).mean().round(2)
+        (np.float64(1.5), np.float64(1.47))
+        """
         return None
 
     def kl_by_unit(self, p: Distribution | None = None) -> Any:
-        """KL of each variable, (..., n), whose sum is `kl`; None unless the variables of both are independent, and it has a
-        closed form."""
+        """KL divergence of each variable, whose sum is `kl`.
+
+        Parameters
+        ----------
+        p : Distribution, optional
+            Default: `standard`.
+
+        Returns
+        -------
+        array (..., n) or None
+            Nats. None unless the variables of both distributions are independent and the divergence has a closed form.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.array([2.0, 0.0]), np.log([0.5, 1.0]))
+        >>> q.kl_by_unit().round(4), q.kl().round(4)
+        (array([2.3181, 0.    ]), np.float64(2.3181))
+        """
         return None

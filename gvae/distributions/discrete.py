@@ -1,5 +1,7 @@
-"""Independent variables that are binary, categories or counts. Draws are not differentiable: objectives use the score
-function."""
+"""Independent variables that are binary, categories or counts.
+
+Draws are not differentiable: objectives use the score function.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ TINY, BELOW_ONE = float(np.finfo(np.float64).tiny), 1 - float(np.finfo(np.float6
 
 
 class Independent(Distribution):
-    """What independent variables share that are drawn by inverting their distribution function at a uniform each."""
+    """Base class of independent variables, each drawn by inverting its distribution function at a uniform number."""
 
     reparameterized = False
     independent = True
@@ -52,16 +54,29 @@ class Independent(Distribution):
 
 
 class BernoulliDistribution(Independent):
-    """Independent binary variables with P(x_j = 1) = sigmoid(logits_j).   logits : (..., n)
+    """Independent binary variables with P(x_j = 1) = sigmoid(logits_j).
 
     The standard is a fair coin per variable. log_prob takes any x in [0, 1].
 
-    layer : instead of logits, (h, weight, bias) of the affine layer that emits them: (..., I), (I, n), (n,). Then they are
-            computed when somebody looks at them; log_prob goes from h to densities in one pass.
+    Parameters
+    ----------
+    logits : array (..., n), optional
+    layer : tuple of arrays, optional
+        Instead of the logits, (h, weight, bias) of the affine layer that computes them: (..., I), (I, n), (n,). The logits
+        are then computed on first access, and log_prob computes densities from h in one pass.
+
+    Examples
+    --------
+    >>> p = gvae.distributions.BernoulliDistribution(np.array([0.0, 2.0]))
+    >>> p.log_prob(np.array([[1.0, 1.0], [0.0, 0.0]])).round(4)
+    array([-0.8201, -2.8201])
+    >>> h, weight, bias = np.ones((1, 3)), np.ones((3, 2)), np.zeros(2)
+    >>> gvae.distributions.BernoulliDistribution(layer=(h, weight, bias)).logits
+    array([[3., 3.]])
     """
 
     support = Support(0, 1)
-    discrete = True  # though grey levels have a log_prob too
+    discrete = True  # though log_prob takes grey levels, too
 
     def __init__(self, logits: Any = None, layer: tuple[Any, Any, Any] | None = None):
         self._logits: Any = logits
@@ -69,12 +84,27 @@ class BernoulliDistribution(Independent):
 
     @property
     def logits(self) -> Any:
+        """The logits, (..., n); computed on first access if a layer is given.
+
+        Examples
+        --------
+        >>> layer = np.ones((1, 3)), np.ones((3, 2)), np.zeros(2)
+        >>> gvae.distributions.BernoulliDistribution(layer=layer).logits
+        array([[3., 3.]])
+        """
         if self._logits is None:
             self._logits = dense.affine(*self._layer)
         return self._logits
 
     @property
     def mean(self) -> Any:
+        """The probabilities of 1, sigmoid(logits), (..., n).
+
+        Examples
+        --------
+        >>> gvae.distributions.BernoulliDistribution(np.array([0.0, 2.0])).mean.round(4)
+        array([0.5   , 0.8808])
+        """
         return elementwise.sigmoid(self.logits)
 
     @property
@@ -131,10 +161,26 @@ class BernoulliDistribution(Independent):
 
 
 class CategoricalDistribution(Independent):
-    """Independent variables with values 0 .. C - 1 and P(x_j = c) = softmax(logits_j)_c.   logits : (..., n, C)
+    """Independent variables with values 0 .. C - 1 and P(x_j = c) = softmax(logits_j)_c.
 
-    x, mean and variance are those of the class numbers, which makes sense where the classes are ordered (grey levels).
-    The standard is uniform.
+    x, mean and variance are those of the class numbers, which is meaningful where the classes are ordered (grey levels). The
+    standard is uniform.
+
+    Parameters
+    ----------
+    logits : array (..., n, C)
+
+    Notes
+    -----
+    log_prob raises BoundsError for values that are not whole numbers in 0 .. C - 1.
+
+    Examples
+    --------
+    >>> p = gvae.distributions.CategoricalDistribution(np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
+    >>> np.exp(p.log_prob(np.array([0.0, 2.0]), reduce=False)).round(4)
+    array([0.5, 0.8])
+    >>> p.mean.round(2), p.entropy().round(4)
+    (array([0.75, 1.7 ]), np.float64(1.6788))
     """
 
     def __init__(self, logits: Any):
@@ -152,11 +198,30 @@ class CategoricalDistribution(Independent):
         return (self.logits.shape[:-2],)
 
     def log_probabilities(self) -> Any:
-        """log P(x_j = c), (..., n, C)."""
+        """Log-probabilities of all classes, log P(x_j = c).
+
+        Returns
+        -------
+        array (..., n, C)
+            Nats.
+
+        Examples
+        --------
+        >>> p = gvae.distributions.CategoricalDistribution(np.log([[2.0, 1.0, 1.0]]))
+        >>> np.exp(p.log_probabilities()).round(4)
+        array([[0.5 , 0.25, 0.25]])
+        """
         return elementwise.subtract(self.logits, arrays.logsumexp(self.logits, axis=-1, keepdims=True))
 
     @property
     def mean(self) -> Any:
+        """The expected class number of each variable, (..., n).
+
+        Examples
+        --------
+        >>> gvae.distributions.CategoricalDistribution(np.log([[0.5, 0.25, 0.25]])).mean.round(4)
+        array([0.75])
+        """
         return self._moment(self._classes())
 
     def variance(self):
@@ -170,7 +235,7 @@ class CategoricalDistribution(Independent):
         return arrays.sum(elementwise.multiply(elementwise.exp(self.log_probabilities()), values), axis=-1)
 
     def sample(self, noise):
-        # the number of classes up to and including which there is no more than the uniform
+        # the number of classes whose cumulative probability is at most the uniform number
         below = np.cumsum(np.exp(value_of(self.log_probabilities())), axis=-1)[..., :-1]
         return (noise[..., None] >= below).sum(axis=-1).astype(noise.dtype)
 
@@ -198,19 +263,37 @@ class CategoricalDistribution(Independent):
 
 @functools.partial(primitive, differentiable=False)
 def _one_hot(x, *, classes):
-    """1 at place x of `classes`, along a new last axis; nothing is 1 for what is no class, so that is refused."""
-    return device.foreign(_checked_one_hot, x, classes)  # which looks at values, in every launch as well
+    """One-hot vectors of the class numbers x, along a new last axis. Values outside of 0 .. classes - 1 are refused."""
+    return device.foreign(_checked_one_hot, x, classes)  # it reads values, in every launch, too
 
 
 def _checked_one_hot(x, classes):
-    if x.size and not 0 <= x.min() <= x.max() < classes:
-        raise BoundsError(f"categorical: x has values {x.min():g} .. {x.max():g}, expected 0 .. {classes - 1}")
+    whole = (x == x.round()).all()
+    if x.size and not (whole and x.min() >= 0 and x.max() < classes):
+        given = f"values {x.min():g} .. {x.max():g}" if whole else "values that are not whole numbers"
+        raise BoundsError(f"categorical: x has {given}, expected 0 .. {classes - 1}")
     return (x[..., None] == device.namespace(x).arange(classes, dtype=x.dtype)).astype(x.dtype)
 
 
 class PoissonDistribution(Independent):
-    """Independent counts with rates e^log_rate.   log_rate : (..., n). The standard has rate 1; there is no entropy in
-    closed form."""
+    """Independent counts with rates e^log_rate.
+
+    The standard has rate 1. There is no entropy in closed form.
+
+    Parameters
+    ----------
+    log_rate : array (..., n)
+
+    Examples
+    --------
+    >>> p = gvae.distributions.PoissonDistribution(np.log([0.5, 10.0]))
+    >>> p.sample(p.noise(gvae.random.key(0), (3,)))
+    array([[ 0., 12.],
+           [ 2., 11.],
+           [ 0.,  7.]])
+    >>> p.log_prob(np.array([0.0, 10.0])).round(4), p.kl().round(4)
+    (np.float64(-2.5786), np.float64(14.1793))
+    """
 
     support = COUNTS
 
@@ -219,6 +302,13 @@ class PoissonDistribution(Independent):
 
     @property
     def mean(self) -> Any:
+        """The rates e^log_rate, (..., n).
+
+        Examples
+        --------
+        >>> gvae.distributions.PoissonDistribution(np.log([0.5, 10.0])).mean.round(4)
+        array([ 0.5, 10. ])
+        """
         return elementwise.exp(self.log_rate)
 
     @property
@@ -259,10 +349,25 @@ class PoissonDistribution(Independent):
 
 
 class NegativeBinomialDistribution(Independent):
-    """Independent counts of mean m and variance m + m² / r, Poisson's as r grows.   log_mean, log_r : (..., n)
+    """Independent counts of mean m and variance m + m² / r; Poisson in the limit of large r.
 
-    p(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x. The standard has m = r = 1. Neither entropy nor
-    KL has a closed form.
+    The standard has m = r = 1. Neither entropy nor KL has a closed form.
+
+    Parameters
+    ----------
+    log_mean, log_r : array (..., n)
+
+    Notes
+    -----
+    p(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + m))^r (m / (r + m))^x.
+
+    Examples
+    --------
+    >>> p = gvae.distributions.NegativeBinomialDistribution(np.log([4.0]), np.log([2.0]))
+    >>> p.variance().round(4), p.log_prob(np.array([0.0])).round(4)
+    (array([12.]), np.float64(-2.1972))
+    >>> p.sample(p.noise(gvae.random.key(0), (8,)))[:, 0]
+    array([ 2.,  5., 12.,  5.,  0.,  1.,  6.,  4.])
     """
 
     support = COUNTS
@@ -272,6 +377,13 @@ class NegativeBinomialDistribution(Independent):
 
     @property
     def mean(self) -> Any:
+        """The means e^log_mean, (..., n).
+
+        Examples
+        --------
+        >>> gvae.distributions.NegativeBinomialDistribution(np.log([4.0]), np.log([2.0])).mean.round(4)
+        array([4.])
+        """
         return elementwise.exp(self.log_mean)
 
     @property
@@ -309,11 +421,27 @@ class NegativeBinomialDistribution(Independent):
 
 
 class ZeroInflatedDistribution(Independent):
-    """Independent counts that are 0 with probability sigmoid(logits_j), and otherwise drawn from `base`, which may draw a 0
-    too.   base : counts, Poisson or negative binomial      logits : (..., n)
+    """Independent counts, 0 with probability pi_j = sigmoid(logits_j) and otherwise drawn from a count distribution.
 
-    p(0) = pi + (1 - pi) base(0) and p(x) = (1 - pi) base(x), by logarithms. The standard has pi = 1/2 and the base's own.
-    Neither entropy nor KL has a closed form. Source: Lambert (1992); Lopez et al. (2018) for negative binomials (scVI).
+    The base may draw a 0, too. The standard has pi = 1/2 and the base's own standard. Neither entropy nor KL has a closed
+    form.
+
+    Parameters
+    ----------
+    base : PoissonDistribution or NegativeBinomialDistribution
+    logits : array (..., n)
+
+    Notes
+    -----
+    p(0) = pi + (1 - pi) base(0) and p(x) = (1 - pi) base(x), computed by logarithms. Source: Lambert (1992); Lopez et al.
+    (2018) for negative binomials (scVI).
+
+    Examples
+    --------
+    >>> base = gvae.distributions.PoissonDistribution(np.log([3.0]))
+    >>> p = gvae.distributions.ZeroInflatedDistribution(base, np.array([0.0]))
+    >>> np.exp(p.log_prob(np.array([[0.0], [3.0]]))).round(4), p.mean.round(4)
+    (array([0.5249, 0.112 ]), array([1.5]))
     """
 
     support = COUNTS
@@ -324,6 +452,14 @@ class ZeroInflatedDistribution(Independent):
 
     @property
     def mean(self) -> Any:
+        """The means (1 - pi) base.mean, (..., n).
+
+        Examples
+        --------
+        >>> base = gvae.distributions.PoissonDistribution(np.log([3.0, 3.0]))
+        >>> gvae.distributions.ZeroInflatedDistribution(base, np.array([0.0, -100.0])).mean.round(4)
+        array([1.5, 3. ])
+        """
         return elementwise.multiply(elementwise.sigmoid(-self.logits), self.base.mean)
 
     @property
@@ -336,8 +472,8 @@ class ZeroInflatedDistribution(Independent):
     def sample(self, noise):
         logits, u = _on_host(self.logits, noise)
         expit = device.special(u).expit
-        zero, other = expit(logits), expit(-logits)
-        of_base = np.maximum(u - zero, 0) / np.maximum(other, TINY)  # uniform where u > zero
+        zero, nonzero = expit(logits), expit(-logits)
+        of_base = np.maximum(u - zero, 0) / np.maximum(nonzero, TINY)  # uniform where u > zero
         k = np.where(u < zero, 0, self.base.sample(np.minimum(of_base, BELOW_ONE)))
         return device.beside(k.astype(noise.dtype), noise)
 
@@ -359,7 +495,7 @@ class ZeroInflatedDistribution(Independent):
 
 
 def _log_add_exp(a: Any, b: Any) -> Any:
-    """log(e^a + e^b): the larger, and what the smaller adds to it."""
+    """log(e^a + e^b): the larger of both, plus the contribution of the smaller."""
     larger = value_of(a) > value_of(b)
     difference = elementwise.subtract(a, b)
     with_a = elementwise.add(a, elementwise.softplus(-difference))

@@ -18,7 +18,7 @@ __all__ = ["AR1Gaussian", "BandedGaussian", "DenseGaussian", "DiagonalGaussian",
 
 
 class _Gaussian(Distribution):
-    """What the Gaussians share: noise is standard normal, and a draw's density follows from its noise."""
+    """Base class of the Gaussians: noise is standard normal, and the density of a draw follows from its noise."""
 
     reparameterized = affine = True
 
@@ -32,7 +32,7 @@ class _Gaussian(Distribution):
         return DiagonalGaussian(zero, zero)
 
     def logdet_covariance(self) -> Any:
-        """log |C| per batch row."""
+        """Log-determinant of the covariance, log |C|, per batch row."""
         raise NotImplementedError
 
     def entropy(self) -> Any:
@@ -58,20 +58,50 @@ class _Gaussian(Distribution):
         raise NotImplementedError
 
     def _kl_structured(self, p: Distribution) -> Any:
-        own, its = self.banded(), p.banded() if isinstance(p, _Gaussian) else None
-        if own is None or its is None:
+        own, prior = self.banded(), p.banded() if isinstance(p, _Gaussian) else None
+        if own is None or prior is None:
             return None
         return banded.kl_divergence_banded(
-            own.mean, own.chol, its.mean, its.chol, offsets=own.offsets, prior_offsets=its.offsets, check=own.check
+            own.mean,
+            own.chol,
+            prior.mean,
+            prior.chol,
+            offsets=own.offsets,
+            prior_offsets=prior.offsets,
+            check=own.check or prior.check,
         )
 
     def banded(self) -> BandedGaussian | None:
-        """The same Gaussian by a banded factor of its precision, if it has one."""
+        """The same Gaussian by a banded Cholesky factor of its precision, or None if it has none.
+
+        Returns
+        -------
+        BandedGaussian or None
+            None for `LowRankGaussian` and `DenseGaussian`.
+
+        Examples
+        --------
+        >>> gvae.distributions.DiagonalGaussian(np.zeros(2), np.zeros(2)).banded()
+        BandedGaussian(batch_shape=(), n=2)
+        >>> gvae.distributions.DenseGaussian(np.zeros(2), np.eye(2)).banded() is None
+        True
+        """
         return None
 
 
 class DiagonalGaussian(_Gaussian):
-    """N(mean, diag e^(2 log_scale)).   mean, log_scale : (..., n)"""
+    """Independent Gaussians, N(mean, diag e^(2 log_scale)).
+
+    Parameters
+    ----------
+    mean, log_scale : array (..., n)
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DiagonalGaussian(np.array([1.0, 0.0]), np.log([0.5, 2.0]))
+    >>> q.variance(), q.kl().round(4)
+    (array([0.25, 4.  ]), np.float64(1.625))
+    """
 
     independent = True
 
@@ -90,7 +120,20 @@ class DiagonalGaussian(_Gaussian):
         t = elementwise.subtract(x, self.mean) * elementwise.exp(-self.log_scale)
         return -0.5 * elementwise.square(t) - self.log_scale - 0.5 * banded.LOG_2PI
 
-    def logdet_covariance(self):
+    def logdet_covariance(self) -> Any:
+        """Log-determinant of the covariance, log |C| = 2 sum log_scale.
+
+        Returns
+        -------
+        array (...)
+            Nats, per batch row.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.zeros(2), np.log([0.5, 4.0]))
+        >>> q.logdet_covariance().round(4)  # log 4
+        np.float64(1.3863)
+        """
         return 2 * arrays.sum(self.log_scale, axis=-1)
 
     def variance(self):
@@ -113,14 +156,45 @@ class DiagonalGaussian(_Gaussian):
         ratio = elementwise.multiply(0.5 * spread, elementwise.exp(-2 * p.log_scale))
         return elementwise.add(ratio, elementwise.subtract(p.log_scale, self.log_scale)) - 0.5
 
-    def banded(self):
+    def banded(self) -> Any:
+        """The same Gaussian by a Cholesky factor of its precision: the diagonal e^-log_scale.
+
+        Returns
+        -------
+        BandedGaussian
+
+        Examples
+        --------
+        >>> gvae.distributions.DiagonalGaussian(np.zeros(2), np.log([0.5, 4.0])).banded().chol
+        array([[2.  , 0.25]])
+        """
         return BandedGaussian(self.mean, elementwise.exp(-self.log_scale)[..., None, :], (0,), check=False)
 
 
 class BandedGaussian(_Gaussian):
-    """N(mean, (L Lᵀ)⁻¹) with a sparse factor of the precision.   mean : (..., n)   chol : (..., M, n), see gvae.ops.banded
+    """A Gaussian by a sparse Cholesky factor L of its precision, N(mean, (L Lᵀ)⁻¹).
 
-    check: whether a pivot that is not positive raises; families, whose pivots are positive by construction, pass False.
+    Parameters
+    ----------
+    mean : array (..., n)
+    chol : array (..., M, n)
+        L, stored by diagonals as in `gvae.ops.banded`.
+    offsets : sequence of int, optional
+        The diagonals that `chol` stores. Default: 0, 1, .., M - 1.
+    check : bool, default True
+        Whether a pivot that is not positive raises NotPositiveDefiniteError in the methods. Families, whose pivots are
+        positive by construction, pass False.
+
+    Examples
+    --------
+    >>> chol = np.array([[1.25, 1.25, 1.0], [-0.75, -0.75, 0.0]])
+    >>> q = gvae.distributions.BandedGaussian(np.zeros(3), chol)
+    >>> q.covariance().round(2)
+    array([[1.  , 0.6 , 0.36],
+           [0.6 , 1.  , 0.6 ],
+           [0.36, 0.6 , 1.  ]])
+    >>> q.log_prob(np.array([0.5, 0.4, 0.1])).round(4)
+    np.float64(-2.4587)
     """
 
     def __init__(self, mean: Any, chol: Any, offsets: Sequence[int] | None = None, *, check: bool = True):
@@ -145,14 +219,32 @@ class BandedGaussian(_Gaussian):
     def log_prob_of_draw(self, noise, sample):
         return banded.log_prob_of_draw_banded(self.chol, noise, check=self.check)
 
-    def logdet_covariance(self):
+    def logdet_covariance(self) -> Any:
+        """Log-determinant of the covariance, log |C| = -2 sum log L_jj.
+
+        Returns
+        -------
+        array (...)
+            Nats, per batch row.
+
+        Raises
+        ------
+        NotPositiveDefiniteError
+            With check=True: a pivot is not positive.
+
+        Examples
+        --------
+        >>> chol = np.array([[1.25, 1.25, 1.0], [-0.75, -0.75, 0.0]])
+        >>> gvae.distributions.BandedGaussian(np.zeros(3), chol).logdet_covariance().round(4)
+        np.float64(-0.8926)
+        """
         return elementwise.negative(banded.logdet_banded(self.chol, check=self.check))
 
     def variance(self):
-        return banded.marginal_variances_banded(self.chol, offsets=self.offsets, check=self.check)
+        return banded.variance_banded(self.chol, offsets=self.offsets, check=self.check)
 
     def covariance(self):
-        banded.logdet_banded(value_of(self.chol), check=self.check)  # names a pivot that is not positive
+        banded.logdet_banded(value_of(self.chol), check=self.check)  # raises for a pivot that is not positive
         factor = banded.band_to_dense(value_of(self.chol), offsets=self.offsets)
         root = np.linalg.inv(factor)  # L⁻¹; P⁻¹ = L⁻ᵀ L⁻¹
         return root.swapaxes(-1, -2) @ root
@@ -169,12 +261,45 @@ class BandedGaussian(_Gaussian):
         closed = 0.5 * (square - self.n + banded.logdet_banded(self.chol, check=self.check))
         return elementwise.add(0.5 * trace, closed)
 
-    def banded(self):
+    def banded(self) -> Any:
+        """The distribution itself.
+
+        Returns
+        -------
+        BandedGaussian
+
+        Examples
+        --------
+        >>> q = gvae.distributions.BandedGaussian(np.zeros(2), np.ones((1, 2)))
+        >>> q.banded() is q
+        True
+        """
         return self
 
 
 class AR1Gaussian(_Gaussian):
-    """N(mean, C), C_ij = variance * rho^|i-j|.   mean : (..., n)   variance, rho : (...)"""
+    """A stationary first-order autoregression, N(mean, C) with C_ij = variance * rho^|i-j|.
+
+    Parameters
+    ----------
+    mean : array (..., n)
+    variance, rho : array (...)
+
+    Attributes
+    ----------
+    ar1_variance : array (...)
+        The parameter `variance`; the method `variance` returns it per variable.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.AR1Gaussian(np.zeros(3), np.float64(1.0), np.float64(0.6))
+    >>> q.covariance()
+    array([[1.  , 0.6 , 0.36],
+           [0.6 , 1.  , 0.6 ],
+           [0.36, 0.6 , 1.  ]])
+    >>> q.kl().round(4)
+    np.float64(0.4463)
+    """
 
     def __init__(self, mean: Any, variance: Any, rho: Any):
         self.mean, self.ar1_variance, self.rho = mean, variance, rho
@@ -189,8 +314,21 @@ class AR1Gaussian(_Gaussian):
         _only_reduced(self, reduce)
         return ar1.log_prob_ar1(x, self.mean, self.ar1_variance, self.rho)
 
-    def logdet_covariance(self):
-        return ar1.logdet_ar1(self.ar1_variance, self.rho, self.n)
+    def logdet_covariance(self) -> Any:
+        """Log-determinant of the covariance, log |C| = n log s + (n - 1) log(1 - rho²) with s the variance.
+
+        Returns
+        -------
+        array (...)
+            Nats, per batch row.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.AR1Gaussian(np.zeros(3), np.float64(1.0), np.float64(0.6))
+        >>> q.logdet_covariance().round(4)
+        np.float64(-0.8926)
+        """
+        return -ar1.logdet_precision_ar1(self.ar1_variance, self.rho, N=self.n)
 
     def variance(self):
         return arrays.broadcast_to(self.ar1_variance[..., None], shape=(*self.ar1_variance.shape, self.n))
@@ -203,13 +341,42 @@ class AR1Gaussian(_Gaussian):
     def _kl_standard(self):
         return ar1.kl_divergence_ar1(self.mean, self.ar1_variance, self.rho)
 
-    def banded(self):
+    def banded(self) -> Any:
+        """The same Gaussian by the bidiagonal Cholesky factor of its precision.
+
+        Returns
+        -------
+        BandedGaussian
+
+        Examples
+        --------
+        >>> gvae.distributions.AR1Gaussian(np.zeros(3), np.float64(1.0), np.float64(0.6)).banded().chol
+        array([[ 1.25,  1.25,  1.  ],
+               [-0.75, -0.75, -0.  ]])
+        """
         # It is the same process backwards: given z_(j+1), z_j has mean rho z_(j+1) and variance s (1 - rho²).
-        return BandedGaussian(self.mean, ar1.precision_factor_ar1(self.ar1_variance, self.rho, self.n), check=False)
+        return BandedGaussian(self.mean, ar1.precision_factor_ar1(self.ar1_variance, self.rho, N=self.n), check=False)
 
 
 class LowRankGaussian(_Gaussian):
-    """N(mean, (diag(d) + UᵀU)⁻¹).   mean, d : (..., n)   u : (..., R, n)"""
+    """A Gaussian whose precision is a diagonal plus low rank, N(mean, (diag(d) + UᵀU)⁻¹).
+
+    Parameters
+    ----------
+    mean, d : array (..., n)
+    u : array (..., R, n)
+        The matrix U of R rows.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.LowRankGaussian(np.zeros(3), np.ones(3), np.array([[1.0, 1.0, 0.0]]))
+    >>> q.covariance().round(3)
+    array([[ 0.667, -0.333,  0.   ],
+           [-0.333,  0.667,  0.   ],
+           [ 0.   ,  0.   ,  1.   ]])
+    >>> q.variance().round(3)
+    array([0.667, 0.667, 1.   ])
+    """
 
     def __init__(self, mean: Any, d: Any, u: Any):
         self.mean, self.d, self.u = mean, d, u
@@ -224,7 +391,20 @@ class LowRankGaussian(_Gaussian):
         _only_reduced(self, reduce)
         return lowrank.log_prob_lowrank(x, self.mean, self.d, self.u)
 
-    def logdet_covariance(self):
+    def logdet_covariance(self) -> Any:
+        """Log-determinant of the covariance, log |C| = -log |diag(d) + UᵀU|.
+
+        Returns
+        -------
+        array (...)
+            Nats, per batch row.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.LowRankGaussian(np.zeros(3), np.ones(3), np.array([[1.0, 1.0, 0.0]]))
+        >>> q.logdet_covariance().round(4)  # -log 3
+        np.float64(-1.0986)
+        """
         return elementwise.negative(lowrank.logdet_lowrank(self.d, self.u))
 
     def variance(self):
@@ -240,7 +420,23 @@ class LowRankGaussian(_Gaussian):
 
 
 class DenseGaussian(_Gaussian):
-    """N(mean, R Rᵀ) with a dense lower-triangular R.   mean : (..., n)   scale_tril : (..., n, n)"""
+    """A Gaussian by a dense lower-triangular factor R of its covariance, N(mean, R Rᵀ).
+
+    Parameters
+    ----------
+    mean : array (..., n)
+    scale_tril : array (..., n, n)
+        The factor R.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DenseGaussian(np.zeros(2), np.array([[2.0, 0.0], [1.0, 1.0]]))
+    >>> q.covariance()
+    array([[4., 2.],
+           [2., 2.]])
+    >>> q.kl().round(4)
+    np.float64(1.3069)
+    """
 
     def __init__(self, mean: Any, scale_tril: Any):
         self.mean, self.scale_tril = mean, scale_tril
@@ -255,7 +451,20 @@ class DenseGaussian(_Gaussian):
         _only_reduced(self, reduce)
         return gaussian.log_prob_dense(x, self.mean, self.scale_tril)
 
-    def logdet_covariance(self):
+    def logdet_covariance(self) -> Any:
+        """Log-determinant of the covariance, log |C| = 2 sum log R_jj.
+
+        Returns
+        -------
+        array (...)
+            Nats, per batch row.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DenseGaussian(np.zeros(2), np.array([[2.0, 0.0], [1.0, 1.0]]))
+        >>> q.logdet_covariance().round(4)  # log 4
+        np.float64(1.3863)
+        """
         return 2 * arrays.sum(elementwise.log(arrays.diagonal(self.scale_tril)), axis=-1)
 
     def variance(self):

@@ -17,10 +17,29 @@ __all__ = ["GaussianMixture"]
 
 
 class GaussianMixture(Distribution):
-    """sum_c softmax(logits)_c N(mean_c, diag e^(2 log_scale_c)).   logits : (..., C)   mean, log_scale : (..., C, n)
+    """A mixture of C independent Gaussians, sum_c softmax(logits)_c N(mean_c, diag e^(2 log_scale_c)).
 
     Neither the entropy nor any KL has a closed form. A draw takes n + 1 standard normals, of which the first chooses the
     component: draws are not differentiable in the logits, so objectives use the score function.
+
+    Parameters
+    ----------
+    logits : array (..., C)
+    mean, log_scale : array (..., C, n)
+
+    Attributes
+    ----------
+    components : DiagonalGaussian
+        All components; its last batch axis is C.
+
+    Examples
+    --------
+    >>> mean = np.array([[-2.0], [2.0]])
+    >>> p = gvae.distributions.GaussianMixture(np.zeros(2), mean, np.log(0.5) * np.ones((2, 1)))
+    >>> p.mean, p.variance()
+    (array([0.]), array([4.25]))
+    >>> p.sample(p.noise(gvae.random.key(0), (6,)))[:, 0].round(1)
+    array([-2.7, -2.1,  3.1, -2.2,  1.9, -2.6])
     """
 
     reparameterized = False
@@ -44,7 +63,19 @@ class GaussianMixture(Distribution):
         return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), mean.dtype, mean)
 
     def log_weights(self) -> Any:
-        """log of the components' probabilities, (..., C)."""
+        """Log-probabilities of the components.
+
+        Returns
+        -------
+        array (..., C)
+            Nats.
+
+        Examples
+        --------
+        >>> p = gvae.distributions.GaussianMixture(np.log([3.0, 1.0]), np.zeros((2, 1)), np.zeros((2, 1)))
+        >>> np.exp(p.log_weights()).round(4)
+        array([0.75, 0.25])
+        """
         return elementwise.subtract(self.logits, arrays.logsumexp(self.logits, axis=-1, keepdims=True))
 
     def sample(self, noise):
@@ -72,6 +103,14 @@ class GaussianMixture(Distribution):
 
     @property
     def mean(self) -> Any:
+        """The weighted mean of the components, (..., n).
+
+        Examples
+        --------
+        >>> mean = np.array([[-2.0], [2.0]])
+        >>> gvae.distributions.GaussianMixture(np.log([3.0, 1.0]), mean, np.zeros((2, 1))).mean.round(4)
+        array([-1.])
+        """
         return self._average(self.components.mean)
 
     def _average(self, values: Any) -> Any:

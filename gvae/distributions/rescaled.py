@@ -1,4 +1,4 @@
-"""A distribution of standardized values whose densities are those of the values in raw units."""
+"""A distribution of standardized values whose densities are those of the values in the units of the data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,29 @@ __all__ = ["Rescaled"]
 
 
 class Rescaled(Distribution):
-    """x = location + scale * y with y ~ base.   scale : (n,), float64, positive
+    """Standardized values y ~ base with densities of x = location + scale * y.
 
     Arguments, draws and moments are in the standardized units of y, which float32 resolves wherever x lies. Densities are
-    with respect to x: log p(x) = log p(y) - sum_j log scale_j, in nats. Neither entropy nor KL is offered: this is for data.
+    with respect to x. Neither entropy (None) nor KL (NotImplementedError) is offered: this is for data.
+
+    Parameters
+    ----------
+    base : Distribution
+    scale : array (n,)
+        float64, positive.
+
+    Notes
+    -----
+    log p(x) = log p(y) - sum_j log scale_j, in nats. `error` is in the units of x.
+
+    Examples
+    --------
+    >>> base = gvae.distributions.DiagonalGaussian(np.zeros(2), np.zeros(2))
+    >>> p = gvae.distributions.Rescaled(base, np.array([10.0, 0.1]))
+    >>> p.log_prob(np.ones(2), reduce=False).round(4)
+    array([-3.7215,  0.8836])
+    >>> p.error(np.ones(2)), p.variance()
+    (array([-10. ,  -0.1]), array([1., 1.]))
     """
 
     def __init__(self, base: Distribution, scale: np.ndarray):
@@ -53,6 +72,14 @@ class Rescaled(Distribution):
 
     @property
     def mean(self) -> Any:
+        """The base's mean, in standardized units, (..., n).
+
+        Examples
+        --------
+        >>> base = gvae.distributions.DiagonalGaussian(np.array([0.0, 1.0]), np.zeros(2))
+        >>> gvae.distributions.Rescaled(base, np.array([10.0, 0.1])).mean
+        array([0., 1.])
+        """
         return self.base.mean
 
     def variance(self):

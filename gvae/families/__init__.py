@@ -1,13 +1,16 @@
-"""Families: raw network outputs -> a distribution. One family serves as posterior, prior or observation model alike.
+"""Families map unconstrained parameters (a network's outputs) to distributions: posteriors, priors, observation models.
+
+One family serves in each of these roles.
 
     family = parse("extended_grid:4x4", 16)
     q = family(raw)                     raw : (..., family.n_params), any real numbers
 
-Every raw number is first bounded smoothly, c tanh(raw / c): near 0 it is the number itself, far out it saturates at c, so
-that any raw in +-1e4 gives a finite sample, KL and gradient in float32 and float64. Raw 0 is N(0, I), or a fair coin.
+Every unconstrained parameter other than a mean or a logit is first bounded smoothly, c tanh(raw / c): near 0 it is
+unchanged, and far out it saturates at c, so that any raw in +-1e4 gives a finite sample, KL and gradient in float32 and
+float64. Raw 0 is N(0, I), or a fair coin, unless the family says otherwise.
 
-`n_shared` of the raw numbers (the last ones) are by default not emitted per data point but learned once for all data: see
-`Conditional`, which ties a network to a family.
+The last `n_shared` unconstrained parameters are by default not emitted per data point but learned once for all data: see
+`Conditional`, which combines a network and a family.
 """
 
 from __future__ import annotations
@@ -119,7 +122,7 @@ def _plain(make: Callable[[int], Family]) -> Callable[[int, str | None], Family]
 
 
 def _of(make: Callable[[Any], Family], default: str = "diagonal") -> Callable[[int, str | None], Family]:
-    """A family made of another, whose text follows."""
+    """A builder of a family that is made from another one, which the setting names."""
     return lambda n, setting: make(parse(setting or default, n))
 
 
@@ -157,9 +160,32 @@ FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
 
 
 def parse(text: str | Family, n: int) -> Family:
-    """The family that a text names: "diagonal", "chain", "band:3", "extended_grid:4x4", "lowrank:2", ...
+    """The family of n variables that a text names: "diagonal", "chain", "band:3", "extended_grid:4x4", "lowrank:2", ...
 
-    Raises ConfigError: an unknown name (with the list of known ones), a size that does not fit n.
+    Parameters
+    ----------
+    text : str or Family
+        A Family of n variables is returned as it is.
+    n : int
+        The number of variables.
+
+    Returns
+    -------
+    Family
+
+    Raises
+    ------
+    ConfigError
+        The name is unknown (the message lists the known ones), the size does not fit n, or n is not a positive integer.
+
+    Examples
+    --------
+    >>> gvae.families.parse("band:3", 16)
+    Cholesky('band:3', n=16)
+    >>> gvae.families.parse("grid", 12), gvae.families.parse("shared:chain", 12)
+    (Dominant('grid:3x4', n=12), Shared('shared:chain', n=12))
+    >>> list(gvae.families.FAMILIES)[:4]
+    ['diagonal', 'independent', 'chain', 'band']
     """
     if isinstance(text, Family):
         if text.n != n:
@@ -176,12 +202,41 @@ def parse(text: str | Family, n: int) -> Family:
 
 
 class Conditional:
-    """p(y | x) = family(network(x)): an encoder, a decoder, or one layer given another.
+    """A conditional distribution p(y | x) = family(network(x)): an encoder, a decoder, or one layer given another.
 
-    The network emits the family's raw numbers, except the shared ones, which are parameters of their own.
+    The network emits the family's unconstrained parameters, except the shared ones, which are learned once for all data.
 
-    start : "calm": for every input the family's scales, edges and the like start as `Family.start` has them, and only what
-            says where the distribution lies is random; "glorot": the last layer is as random as the others
+    Parameters
+    ----------
+    name : str
+        Prefix of the names of its parameters.
+    n_inputs : int
+        The number of inputs of the network.
+    family : Family
+    hidden : sequence of int, default ()
+        Widths of the hidden layers.
+    activation : str, default "elu"
+        One of `gvae.ops.dense.ACTIVATIONS`.
+    start : {"calm", "glorot"}, default "calm"
+        "calm": for every input, scales, edges and the like start as in `Family.start`, and only location parameters (means,
+        logits, log rates) are random; "glorot": the last layer is as random as the others.
+
+    Raises
+    ------
+    ConfigError
+        An unknown start or activation, or a width that is not a positive integer.
+
+    Examples
+    --------
+    >>> encoder = gvae.families.Conditional("encoder", 4, gvae.families.parse("chain", 2), hidden=(8,))
+    >>> params = encoder.init(gvae.random.key(0))
+    >>> q = encoder(params, np.ones((3, 4), np.float32))
+    >>> q
+    BandedGaussian(batch_shape=(3,), n=2)
+    >>> q.variance()
+    array([[1., 1.],
+           [1., 1.],
+           [1., 1.]], dtype=float32)
     """
 
     def __init__(
@@ -199,6 +254,24 @@ class Conditional:
         self.network = MLP(name, (n_inputs, *hidden, family.n_params - family.n_shared), activation)
 
     def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+        """Initial parameters by name: those of the network, and NAME.shared where the family shares some.
+
+        Parameters
+        ----------
+        key : array
+            A key of `gvae.random`.
+        dtype : dtype, default np.float32
+
+        Returns
+        -------
+        dict of str to array
+
+        Examples
+        --------
+        >>> decoder = gvae.families.Conditional("decoder", 2, gvae.families.parse("gaussian", 4), hidden=(8,))
+        >>> list(decoder.init(gvae.random.key(0)))
+        ['decoder.0.weight', 'decoder.0.bias', 'decoder.1.weight', 'decoder.1.bias', 'decoder.shared']
+        """
         params, family = self.network.init(key, dtype), self.family
         raw = family.start(key, dtype)
         emitted, shared = np.split(raw, [family.n_params - family.n_shared])
@@ -210,20 +283,61 @@ class Conditional:
         return params
 
     def located(self, params: Mapping[str, np.ndarray], mean: np.ndarray) -> dict[str, np.ndarray]:
-        """The bias of the last layer with which p(y | x) has this mean (n,) where the rest of the layer emits 0, by its
-        name. ConfigError by `Family.located`."""
+        """The last layer's bias with which p(y | x) has the given mean where the rest of the layer emits 0.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        mean : array (n,)
+
+        Returns
+        -------
+        dict of str to array
+            The bias, under its name.
+
+        Raises
+        ------
+        ConfigError
+            As for `Family.located`.
+
+        Examples
+        --------
+        >>> decoder = gvae.families.Conditional("decoder", 2, gvae.families.parse("bernoulli", 3))
+        >>> params = decoder.init(gvae.random.key(0), np.float64)
+        >>> params |= decoder.located(params, np.array([0.1, 0.5, 0.9]))
+        >>> decoder(params, np.zeros(2)).mean.round(4)
+        array([0.1, 0.5, 0.9])
+        """
         name = f"{self.network.name}.{len(self.network.sizes) - 2}.bias"
         return {name: self.family.located(params[name], mean)}
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> Distribution:
-        """p(y | x); where params have raw numbers of each row as `NAME.raw`, those instead of the network's."""
+        """p(y | x). Where params have unconstrained parameters per row, as NAME.raw, those replace the network's outputs."""
         raw = params.get(f"{self.name}.raw")
         if raw is not None:
             return self.family(raw)
         return self.family.of_layer(*self.network.last_layer(params, x), params.get(f"{self.name}.shared"))
 
     def raw(self, params: Mapping[str, Any], x: Any) -> np.ndarray:
-        """All of the family's raw numbers for each row, the shared ones included: (..., n_params)."""
+        """All unconstrained parameters of the family for each row, including the shared ones.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+            Where it has unconstrained parameters per row, as NAME.raw, those are returned.
+        x : array (..., n_inputs)
+
+        Returns
+        -------
+        array (..., n_params)
+
+        Examples
+        --------
+        >>> decoder = gvae.families.Conditional("decoder", 2, gvae.families.parse("gaussian", 3))
+        >>> params = decoder.init(gvae.random.key(0))
+        >>> decoder.raw(params, np.zeros((5, 2), np.float32)).shape
+        (5, 6)
+        """
         if f"{self.name}.raw" in params:
             return params[f"{self.name}.raw"]
         emitted, shared = self.network(params, x), params.get(f"{self.name}.shared")

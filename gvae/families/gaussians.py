@@ -45,13 +45,62 @@ BELOW = 1e3
 
 
 class Located(Family):
-    """Gaussians whose raw numbers are a mean (n) and then whatever shapes the covariance."""
+    """Base class of Gaussians whose unconstrained parameters are a mean (n), followed by the parameters of the covariance.
+
+    A subclass defines `at`.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+    n_params : int
+        The number of unconstrained parameters per distribution.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> class Isotropic(gvae.families.Located):
+    ...     name, distribution = "isotropic", gvae.distributions.DiagonalGaussian
+    ...     def __init__(self, n):
+    ...         super().__init__(n, n + 1)
+    ...     def at(self, mean, rest):
+    ...         return self.distribution(mean, gvae.ops.bounded(rest, limit=gvae.families.LOG_SCALE) + np.zeros(self.n))
+    >>> Isotropic(3)(np.zeros((100, 4)))
+    DiagonalGaussian(batch_shape=(100,), n=3)
+    """
 
     def _make(self, raw, shared=None):
         return self.at(raw[..., : self.n], raw[..., self.n :])
 
     def at(self, mean: Any, rest: Any) -> Distribution:
-        """The Gaussian with this mean and these further raw numbers, whose batch axes may be fewer."""
+        """The Gaussian with this mean and these parameters of the covariance.
+
+        Parameters
+        ----------
+        mean : array (..., n)
+        rest : array (..., n_params - n)
+            The unconstrained parameters after the mean. They may have fewer batch axes than the mean.
+
+        Returns
+        -------
+        Distribution
+
+        Raises
+        ------
+        NotImplementedError
+            The class does not define it.
+
+        Examples
+        --------
+        >>> family = gvae.families.parse("chain", 3)
+        >>> q = family.at(np.zeros((100, 3)), np.array([0.0, 0.0, 0.0, 1.0, 1.0]))
+        >>> q.batch_shape, q.variance().round(3)
+        ((100,), array([3., 2., 1.]))
+        """
         raise NotImplementedError
 
     def start_weight(self, weight):
@@ -62,11 +111,29 @@ class Located(Family):
 
 
 class Shared(Family):
-    """Gaussians of another family with a mean of their own each; all else is learned once for all data: shared:chain."""
+    """Gaussians of another family, each with its own mean; the other parameters are learned once for all data: shared:chain.
+
+    Parameters
+    ----------
+    family : Located
+
+    Raises
+    ------
+    ConfigError
+        The family is not one of Gaussians.
+
+    Examples
+    --------
+    >>> family = gvae.families.parse("shared:chain", 3)
+    >>> family.n_params, family.n_shared
+    (8, 5)
+    >>> family(np.zeros((100, 3)), np.array([0.0, 0.0, 0.0, 1.0, 1.0])).variance().round(3)
+    array([3., 2., 1.])
+    """
 
     def __init__(self, family: Located):
         if not isinstance(family, Located):
-            raise ConfigError(f"shared: {family} has no mean beside its other numbers, expected a family of Gaussians")
+            raise ConfigError(f"shared: {family} is no location family, expected a family of Gaussians")
         super().__init__(family.n, family.n_params)
         self.family, self.distribution = family, family.distribution
         self.n_shared, self.name, self.one_scale = family.n_params - family.n, f"shared:{family}", family.one_scale
@@ -82,7 +149,24 @@ class Shared(Family):
 
 
 class Diagonal(Located):
-    """Independent Gaussians. raw: mean (n), log standard deviations (n), bounded by log 1e3."""
+    """Independent Gaussians. Unconstrained parameters: mean (n), log standard deviations (n), bounded by log 1e3.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> q = gvae.families.Diagonal(2)(np.array([1.0, -1.0, 0.0, -2.0]))
+    >>> q.mean, q.variance().round(3)
+    (array([ 1., -1.]), array([1.  , 0.02]))
+    """
 
     name = "diagonal"
     distribution = DiagonalGaussian
@@ -97,11 +181,37 @@ class Diagonal(Located):
 class Cholesky(Located):
     """Gaussians whose precision P = L Lᵀ has a factor L on a graph's pattern; L is emitted, so P > 0 by construction.
 
-    raw: mean (n); log standard deviation of each variable given the later ones, -log L_jj (n), bounded by log 1e3; one
-    number per edge (i, j), the ratio L_ij / L_jj, bounded by R / (M - 1) with R = max(1, 1e8^(1/n)) and M - 1 edges per
-    variable. Such a ratio is (minus) the coefficient of z_i in the regression of z_j on later variables. The bound keeps
-    the solve's growth R^n below 1e8; at n = 16 a chain's ratios reach +-3.2, an extended grid's +-1.6.
+    Unconstrained parameters: mean (n); log standard deviation of each variable given the later ones, -log L_jj (n), bounded
+    by log 1e3; for each edge (i, j) the ratio L_ij / L_jj, bounded by R / (M - 1) with R = max(1, 1e8^(1/n)) and M - 1 edges
+    per variable.
+
+    Parameters
+    ----------
+    graph : Graph
+        See `gvae.graphs`.
+
+    Raises
+    ------
+    ConfigError
+        The factor of the graph fills in beyond the graph.
+
+    Notes
+    -----
+    A ratio is (minus) the coefficient of z_i in the regression of z_j on later variables. The bound keeps the solve's growth
+    R^n below 1e8; at n = 16 a chain's ratios reach +-3.2, an extended grid's +-1.6.
     Source: Peste and Malagò, with the off-diagonals bounded relative to the diagonal.
+
+    Examples
+    --------
+    >>> family = gvae.families.Cholesky(gvae.graphs.chain(3))
+    >>> q = family(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, -1.0]))
+    >>> q.chol.round(3)
+    array([[ 1.,  1.,  1.],
+           [-1., -1.,  0.]])
+    >>> q.covariance().round(3)
+    array([[3., 2., 1.],
+           [2., 2., 1.],
+           [1., 1., 1.]])
     """
 
     distribution = BandedGaussian
@@ -121,24 +231,47 @@ class Cholesky(Located):
         diagonal = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))[..., None, :]
         if M == 1:
             return BandedGaussian(mean, diagonal, (0,), check=False)
-        ratios = arrays.place(elementwise.bounded(rest[..., n:], limit=self.limit), index=self._edges, size=(M - 1) * n)
+        ratios = arrays.scatter_last(
+            elementwise.bounded(rest[..., n:], limit=self.limit), index=self._edges, size=(M - 1) * n
+        )
         ratios = arrays.reshape(ratios, shape=(*rest.shape[:-1], M - 1, n))
         chol = arrays.concatenate([diagonal, ratios * diagonal], axis=-2)
         return BandedGaussian(mean, chol, self.graph.offsets, check=False)
 
 
 class Dominant(Located):
-    """Gaussians whose precision P itself lies on a graph, made positive definite by diagonal dominance.
+    """Gaussians whose precision P lies on a graph, made positive definite by diagonal dominance.
 
-    raw: mean (n); log standard deviation of each variable given all others, were it free of edges (n), bounded by log 1e3;
-    one number w_e per edge, bounded by 1e3. With a_v = e^-log_scale,
+    Unconstrained parameters: mean (n); log standard deviation of each variable given all others if it had no edges (n),
+    bounded by log 1e3; one w_e per edge, bounded by 1e3. With a_v = e^-log_scale,
 
         P = diag(a) K diag(a),    K_vv = 1 + sum_{e at v} |w_e|,    K_uv = w_e
 
-    and every eigenvalue of K is at least 1 (Gershgorin). The family holds scaled diagonally dominant matrices only: some
-    positive definite matrices on the graph are left out. Where w_e = 0, |w_e| has the subgradient 0. The factor comes from
-    a banded Cholesky factorisation and fills in up to the graph's last offset: O(n w²).
+    and every eigenvalue of K is at least 1 (Gershgorin).
+
+    Parameters
+    ----------
+    graph : Graph
+        See `gvae.graphs`.
+
+    Notes
+    -----
+    The family has scaled diagonally dominant matrices only, not all positive definite matrices on the graph. Where w_e = 0,
+    |w_e| has the subgradient 0. The factor comes from a banded Cholesky factorisation and fills in up to the graph's last
+    offset w: O(n w²).
     Source: Peste and Malagò's regular grid, with the diagonal scaled so that float32 always factorises it.
+
+    Examples
+    --------
+    >>> family = gvae.families.Dominant(gvae.graphs.grid(2, 2))
+    >>> family
+    Dominant('grid:2x2', n=4)
+    >>> q = family(np.array([0.0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1]))
+    >>> np.linalg.inv(q.covariance()).round(3) + 0.0
+    array([[ 3., -1., -1.,  0.],
+           [-1.,  3.,  0., -1.],
+           [-1.,  0.,  3., -1.],
+           [ 0., -1., -1.,  3.]])
     """
 
     distribution = BandedGaussian
@@ -154,9 +287,11 @@ class Dominant(Located):
         zero = device.zeros((*rest.shape[:-1], 1, n), rest.dtype, rest)
         diagonal, rows = 1.0, {}
         if len(offsets) > 1:
-            w = arrays.place(elementwise.bounded(rest[..., n:], limit=EDGE), index=self._edges, size=(len(offsets) - 1) * n)
+            w = arrays.scatter_last(
+                elementwise.bounded(rest[..., n:], limit=EDGE), index=self._edges, size=(len(offsets) - 1) * n
+            )
             for k, o in enumerate(offsets[1:]):
-                w_k = w[..., k * n : (k + 1) * n]  # entry j ties variables j and j + o
+                w_k = w[..., k * n : (k + 1) * n]  # entry j is the edge between variables j and j + o
                 size = elementwise.abs(w_k)
                 diagonal = diagonal + size + _shift(size, o)
                 rows[o] = (a * _shift(a, -o) * w_k)[..., None, :]
@@ -167,7 +302,7 @@ class Dominant(Located):
 
 
 def _constant(positions: np.ndarray) -> np.ndarray:
-    """Positions that never change: a device needs them once (see device.beside)."""
+    """Positions that never change: they are copied to a device only once (see device.beside)."""
     positions.flags.writeable = False
     return positions
 
@@ -182,7 +317,26 @@ def _shift(x: Any, o: int) -> Any:
 
 
 class AR1(Located):
-    """Covariance s rho^|i-j|. raw: mean (n), log s / 2 bounded by log 1e3, rho = 0.999 tanh(raw)."""
+    """Gaussians with covariance s rho^|i-j|. Unconstrained: mean (n), log s / 2 bounded by log 1e3, rho = 0.999 tanh(raw).
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> q = gvae.families.AR1(3)(np.array([0.0, 0.0, 0.0, 0.0, 1.0]))
+    >>> q.covariance().round(3)
+    array([[1.   , 0.761, 0.579],
+           [0.761, 1.   , 0.761],
+           [0.579, 0.761, 1.   ]])
+    """
 
     name = "ar1"
     one_scale = True
@@ -197,10 +351,32 @@ class AR1(Located):
 
 
 class RandomWalk(Located):
-    """A random walk from a proper start: z_1 has variance s_0, z_j - z_(j-1) has variance s.
+    """Random walks with a proper start: z_1 has variance s_0, z_j - z_(j-1) has variance s.
 
-    raw: mean (n), log s_0 / 2 and log s / 2, each bounded by log 1e3. With v_j = s_0 + (j - 1) s, the precision L Lᵀ has
-    L_jj = (v_(j+1) / (v_j s))^1/2, L_nn = v_n^-1/2 and L_(j+1)j = -L_jj v_j / v_(j+1). Raw 0 is that walk, not N(0, I).
+    Unconstrained parameters: mean (n), log s_0 / 2 and log s / 2, each bounded by log 1e3. Parameters 0 are the walk with
+    s_0 = s = 1, not N(0, I).
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Notes
+    -----
+    With v_j = s_0 + (j - 1) s, the precision L Lᵀ has L_jj = (v_(j+1) / (v_j s))^1/2, L_nn = v_n^-1/2 and
+    L_(j+1)j = -L_jj v_j / v_(j+1).
+
+    Examples
+    --------
+    >>> gvae.families.RandomWalk(3)(np.zeros(5)).covariance().round(3)
+    array([[1., 1., 1.],
+           [1., 2., 2.],
+           [1., 2., 3.]])
     """
 
     name = "random_walk"
@@ -224,10 +400,29 @@ class RandomWalk(Located):
 
 
 class LowRank(Located):
-    """Precision D^1/2 (I + VᵀV) D^1/2 with V of `rank` rows: a diagonal plus low rank.
+    """Gaussians with precision D^1/2 (I + VᵀV) D^1/2, where V has `rank` rows: a diagonal plus low rank.
 
-    raw: mean (n), -log d / 2 bounded by log 1e3 (n), V bounded by 100 / sqrt(n rank) (rank * n), so that a row of V
-    multiplies a precision by at most 1e4 and I + V Vᵀ stays well-conditioned in float32.
+    Unconstrained parameters: mean (n), -log d / 2 bounded by log 1e3 (n), V bounded by 100 / sqrt(n rank) (rank * n), so
+    that a row of V multiplies a precision by at most 1e4 and I + V Vᵀ stays well-conditioned in float32.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+    rank : int, default 1
+
+    Raises
+    ------
+    ConfigError
+        n or rank is not a positive integer.
+
+    Examples
+    --------
+    >>> q = gvae.families.LowRank(3)(np.array([0.0, 0, 0, 0, 0, 0, 1, 1, 0]))
+    >>> np.linalg.inv(q.covariance()).round(2) + 0.0
+    array([[2., 1., 0.],
+           [1., 2., 0.],
+           [0., 0., 1.]])
     """
 
     distribution = LowRankGaussian
@@ -246,18 +441,44 @@ class LowRank(Located):
         return LowRankGaussian(mean, elementwise.square(root), v * root[..., None, :])
 
     def start(self, key, dtype):
-        """A small random V: at V = 0, where its sign makes no difference, its gradient is zero."""
+        """A small random V: at V = 0, where the sign of V makes no difference, its gradient is zero."""
         raw = super().start(key, dtype)
         raw[2 * self.n :] = SMALL / math.sqrt(self.n) * random.normal(key, self.rank * self.n, dtype)
         return raw
 
 
 class Full(Located):
-    """Any covariance, R Rᵀ with a dense lower-triangular R = diag(s) (I + B): n (n + 1) / 2 numbers, O(n²) per sample.
+    """Gaussians with any covariance R Rᵀ, where R = diag(s) (I + B) is dense and lower-triangular.
 
-    raw: mean (n), log s bounded by log 1e3 (n), the entries of B below the diagonal, row by row, bounded by 1e3. So B alone
-    says how variables correlate, whatever their scales: a step of B is as large for a narrow variable as for a wide one.
-    absolute : the entries of R itself below the diagonal, not those of B, as in earlier versions
+    Unconstrained parameters: mean (n), log s bounded by log 1e3 (n), the entries of B below the diagonal, row by row,
+    bounded by 1e3. B alone determines the correlations, whatever the scales: a step of B is as large for a narrow variable
+    as for a wide one.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+    absolute : bool, default False
+        Whether the entries below the diagonal are those of R itself, as in earlier versions, instead of those of B.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Notes
+    -----
+    The covariance has n (n + 1) / 2 parameters. O(n²) per sample.
+
+    Examples
+    --------
+    >>> q = gvae.families.Full(2)(np.array([0.0, 0.0, 0.0, np.log(2.0), 1.0]))
+    >>> q.scale_tril.round(2)
+    array([[1., 0.],
+           [2., 2.]])
+    >>> q.covariance().round(2)
+    array([[1.  , 2.  ],
+           [2.  , 7.96]])
     """
 
     distribution = DenseGaussian
@@ -271,15 +492,33 @@ class Full(Located):
     def at(self, mean, rest):
         n, shape = self.n, (*rest.shape[:-1], self.n, self.n)
         scale = elementwise.exp(elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
-        r = arrays.reshape(arrays.place(scale, index=self._diagonal, size=n * n), shape=shape)
+        r = arrays.reshape(arrays.scatter_last(scale, index=self._diagonal, size=n * n), shape=shape)
         if n > 1:
-            below = arrays.place(elementwise.bounded(rest[..., n:], limit=BELOW), index=self._below, size=n * n)
+            below = arrays.scatter_last(elementwise.bounded(rest[..., n:], limit=BELOW), index=self._below, size=n * n)
             below = arrays.reshape(below, shape=shape)
             r = elementwise.add(r, below if self.absolute else below * scale[..., None])
         return DenseGaussian(mean, r)
 
     def unconstrained(self, r: np.ndarray) -> np.ndarray:
-        """The parameters beyond the mean, (n (n + 1) / 2,), from which R is this lower-triangular matrix (n, n)."""
+        """The parameters after the mean whose factor R is the given matrix.
+
+        Parameters
+        ----------
+        r : array (n, n)
+            Lower-triangular, with a positive diagonal.
+
+        Returns
+        -------
+        array (n (n + 1) / 2,)
+
+        Examples
+        --------
+        >>> family = gvae.families.Full(2)
+        >>> rest = family.unconstrained(np.array([[2.0, 0.0], [1.0, 0.5]]))
+        >>> family.at(np.zeros(2), rest).scale_tril.round(4)
+        array([[2. , 0. ],
+               [1. , 0.5]])
+        """
         scale = np.diag(r)
         below = r if self.absolute else r / scale[:, None]
         below = below[np.tril_indices(self.n, -1)]
@@ -287,9 +526,28 @@ class Full(Located):
 
 
 class Gaussian(Shared):
-    """Independent Gaussians with one learned standard deviation per variable, the same for all data (as in factor
-    analysis): shared:diagonal. raw: mean (n), log standard deviations (n, shared), floored at 1e-3: without a floor the
-    likelihood of a pixel that never changes has no maximum. With standard deviations emitted per datum: diagonal."""
+    """Independent Gaussians with one learned standard deviation per variable, the same for all data: shared:diagonal.
+
+    As in factor analysis. Unconstrained parameters: mean (n), log standard deviations (n, shared), with a lower limit of
+    1e-3 for the standard deviations: without it the likelihood of a pixel that never changes has no maximum. `Diagonal`
+    emits standard deviations per datum.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> family = gvae.families.Gaussian(3)
+    >>> family(np.zeros((100, 3)), np.array([0.0, -1.0, -2.0])).variance().round(3)
+    array([1.   , 0.137, 0.02 ])
+    """
 
     def __init__(self, n: int):
         super().__init__(Diagonal(n))
@@ -297,9 +555,31 @@ class Gaussian(Shared):
 
 
 class Mixture(Family):
-    """A mixture of C independent Gaussians. raw: logits (C), means (C n), log standard deviations (C n), bounded by log 1e3.
+    """Mixtures of C independent Gaussians.
 
-    Raw 0 is N(0, I), from which equal components could not part: `start` draws their means.
+    Unconstrained parameters: logits (C), means (C n), log standard deviations (C n), bounded by log 1e3. Parameters 0 are
+    N(0, I), at which equal components have equal gradients and stay equal: `start` draws their means.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+    components : int
+        The number C.
+
+    Raises
+    ------
+    ConfigError
+        n or components is not a positive integer.
+
+    Examples
+    --------
+    >>> family = gvae.families.Mixture(1, 2)
+    >>> p = family(np.array([0.0, 0.0, -2.0, 2.0, -1.0, -1.0]))
+    >>> p.mean, p.variance().round(3)
+    (array([0.]), array([4.137]))
+    >>> family.start(gvae.random.key(0), np.float64).round(3)
+    array([ 0.   ,  0.   , -0.122, -1.35 ,  0.   ,  0.   ])
     """
 
     distribution = GaussianMixture

@@ -1,4 +1,4 @@
-"""Families of what is not Gaussian: binary variables, categories, counts, numbers in the unit interval."""
+"""Families of variables that are not Gaussian: binary variables, categories, counts, numbers in the unit interval."""
 
 from __future__ import annotations
 
@@ -26,11 +26,27 @@ __all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Logit", "
 
 LOG_RATE = math.log(1e6)
 LOG_CONCENTRATION = math.log(1e4)
-LEAST = 1e-3  # of a share or a rate that a distribution starts with: a column without ones is not without any chance of one
+LEAST = 1e-3  # least probability or rate at the start: a column without ones still gives a one some probability
 
 
 class Bernoulli(Family):
-    """Independent binary variables. raw: logits (n)."""
+    """Independent binary variables. Unconstrained parameters: logits (n).
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> gvae.families.Bernoulli(2)(np.array([0.0, 2.0])).mean.round(4)
+    array([0.5   , 0.8808])
+    """
 
     name = "bernoulli"
     distribution = BernoulliDistribution
@@ -51,7 +67,29 @@ class Bernoulli(Family):
 
 
 class Categorical(Family):
-    """Independent variables with values 0 .. C - 1. raw: logits (n C), variable by variable, as they are."""
+    """Independent variables with values 0 .. C - 1.
+
+    Unconstrained parameters: logits (n C), variable by variable, not bounded.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+    classes : int
+        The number C.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer, or classes is not an integer of at least 2.
+
+    Examples
+    --------
+    >>> p = gvae.families.Categorical(2, 3)(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 2.0]))
+    >>> np.exp(p.log_probabilities()).round(3)
+    array([[0.333, 0.333, 0.333],
+           [0.107, 0.107, 0.787]])
+    """
 
     distribution = CategoricalDistribution
 
@@ -70,7 +108,23 @@ class Categorical(Family):
 
 
 class Poisson(Family):
-    """Independent counts. raw: log rates (n), bounded by log 1e6."""
+    """Independent counts. Unconstrained parameters: log rates (n), bounded by log 1e6.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> gvae.families.Poisson(2)(np.array([0.0, 2.0])).mean.round(3)
+    array([1.   , 7.287])
+    """
 
     name = "poisson"
     distribution = PoissonDistribution
@@ -86,8 +140,26 @@ class Poisson(Family):
 
 
 class NegativeBinomial(Family):
-    """Independent counts that vary more than Poisson's. raw: log means (n), bounded by log 1e6; log r (n, shared), bounded
-    by log 1e3: the variance is m + m² / r."""
+    """Independent counts that vary more than Poisson's, with variance m + m² / r.
+
+    Unconstrained parameters: log means (n), bounded by log 1e6; log r (n, shared), bounded by log 1e3.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> p = gvae.families.NegativeBinomial(1)(np.array([[0.0], [2.0]]), np.array([0.0]))
+    >>> p.mean.round(3)[:, 0], p.variance().round(3)[:, 0]
+    (array([1.   , 7.287]), array([ 2.   , 60.393]))
+    """
 
     name = "negative_binomial"
     distribution = NegativeBinomialDistribution
@@ -106,10 +178,26 @@ class NegativeBinomial(Family):
 
 
 class ZeroInflated(Family):
-    """Counts with more zeros than their family has: each variable is 0 with a probability of its own, and otherwise as the
-    family, negative_binomial or poisson, says.
+    """Counts with more zeros than their family has.
 
-    raw: those that the family has per data point; logits of the zeros (n); those that it shares
+    Each variable is 0 with a probability of its own, and otherwise distributed as in the family. Unconstrained parameters:
+    those that the family has per data point; logits of the zeros (n); those that it shares.
+
+    Parameters
+    ----------
+    family : NegativeBinomial or Poisson
+
+    Raises
+    ------
+    ConfigError
+        The family is another one.
+
+    Examples
+    --------
+    >>> family = gvae.families.ZeroInflated(gvae.families.Poisson(2))
+    >>> p = family(np.array([1.0, 1.0, -2.0, 2.0]))
+    >>> p.mean.round(3), np.exp(p.log_prob(np.zeros(2), reduce=False)).round(3)
+    (array([2.39 , 0.323]), array([0.178, 0.889]))
     """
 
     distribution = ZeroInflatedDistribution
@@ -129,11 +217,29 @@ class ZeroInflated(Family):
 
     def located(self, raw, mean):
         own, zeros = raw[: -self.n], raw[-self.n :]
-        return np.concatenate([self.family.located(own, mean * (1 + np.exp(zeros))), zeros])  # it is no zero 1 / (1 + e^l)
+        mean = mean * (1 + np.exp(zeros))  # the family is drawn from with probability 1 / (1 + e^l)
+        return np.concatenate([self.family.located(own, mean), zeros])
 
 
 class Beta(Family):
-    """Independent variables in (0, 1). raw: log a (n), log b (n), bounded by log 1e4."""
+    """Independent variables in (0, 1). Unconstrained parameters: log a (n), log b (n), bounded by log 1e4.
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> p = gvae.families.Beta(2)(np.array([0.0, 1.0, 0.0, 2.0]))
+    >>> p.mean.round(3), p.variance().round(3)
+    (array([0.5  , 0.274]), array([0.083, 0.018]))
+    """
 
     name = "beta"
     distribution = BetaDistribution
@@ -157,7 +263,23 @@ class Beta(Family):
 
 
 class ContinuousBernoulli(Family):
-    """Independent variables in [0, 1] with density proportional to e^(a x). raw: a (n)."""
+    """Independent variables in [0, 1] with density proportional to e^(a x). Unconstrained parameters: a (n).
+
+    Parameters
+    ----------
+    n : int
+        The number of variables.
+
+    Raises
+    ------
+    ConfigError
+        n is not a positive integer.
+
+    Examples
+    --------
+    >>> gvae.families.ContinuousBernoulli(2)(np.array([0.0, 2.0])).mean.round(4)
+    array([0.5   , 0.6565])
+    """
 
     name = "continuous_bernoulli"
     distribution = ContinuousBernoulliDistribution
@@ -172,7 +294,27 @@ class ContinuousBernoulli(Family):
 class Logit(Family):
     """Variables in [0, 1] whose logits are Gaussians of another family: logit:extended_grid:8x8, logit:shared:chain.
 
-    raw: those of the family      squeeze s : x enters as s + (1 - 2 s) x, so that 0 and 1 have densities
+    Unconstrained parameters: those of the family.
+
+    Parameters
+    ----------
+    family : Family
+        Of Gaussians.
+    squeeze : float, default 0.01
+        x enters as s + (1 - 2 s) x with s = squeeze, so that 0 and 1 have densities.
+
+    Raises
+    ------
+    ConfigError
+        The family is not one of real numbers, or squeeze is not in [0, 0.5).
+
+    Examples
+    --------
+    >>> p = gvae.families.parse("logit:chain", 3)(np.zeros(8))
+    >>> p.log_prob(np.array([0.0, 0.5, 1.0])).round(3)
+    np.float64(-13.316)
+    >>> p.mean
+    array([0.5, 0.5, 0.5])
     """
 
     distribution = LogitNormal
@@ -215,5 +357,5 @@ def _log_odds(share: np.ndarray) -> np.ndarray:
 
 
 def _of_log_rate(mean: np.ndarray) -> np.ndarray:
-    """The numbers that are bounded to log rates."""
+    """The unconstrained parameters that are bounded to the log rates of these means."""
     return unbounded(np.minimum(np.log(np.maximum(mean, LEAST)), 0.9 * LOG_RATE), LOG_RATE)

@@ -1,4 +1,4 @@
-"""Observation models of standardized columns, with densities in raw units."""
+"""Observation models of standardized columns, with densities in the units of the data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,24 @@ __all__ = ["Rescaled"]
 class Rescaled(Family):
     """x = location + scale * y with y of another family of real numbers, whose name and parameters it keeps.
 
-    scale : (n,), positive     Values given and drawn are y; densities are those of x: see gvae.distributions.Rescaled.
-    Raises ConfigError for a family that is not one of real numbers, or another number of scales.
+    Arguments and draws are y; densities are those of x: see `gvae.distributions.Rescaled`.
+
+    Parameters
+    ----------
+    family : Family
+    scale : array (n,)
+        Positive.
+
+    Raises
+    ------
+    ConfigError
+        The family is not one of real numbers, or `scale` does not consist of n positive numbers.
+
+    Examples
+    --------
+    >>> family = gvae.families.Rescaled(gvae.families.Diagonal(2), np.array([10.0, 0.1]))
+    >>> family(np.zeros(4)).log_prob(np.ones(2), reduce=False).round(4)
+    array([-3.7215,  0.8836])
     """
 
     distribution = RescaledDistribution

@@ -1,24 +1,24 @@
-"""gvae's structured Gaussians on JAX arrays, with gradients: under jit, grad, vmap and what is composed of them.
+"""gvae's structured Gaussians on JAX arrays, with gradients: under jit, grad, vmap and their compositions.
 
     from gvae.interop import jax as gj
     z = gj.sample_banded(mean, chol, eps)              # mean, eps: (..., N)   chol: (..., M, N)
     jax.jit(jax.grad(lambda c: gj.kl_divergence_banded(mean, c).sum()))(chol)
 
-Names, argument order, settings, shapes and units are those of `gvae.ops`, with these differences: check is False unless
-asked for, and a system that is not positive definite is NaN, as elsewhere in JAX; out= and info= do not exist. Settings
-are static. Arguments are float32 or float64 arrays, all of one dtype; ShapeError and DTypeError are raised when a function
-is traced. With check=True a failure reaches the caller as JAX's own JaxRuntimeError, whose text ends with ours.
+Names, argument order, settings, shapes and units are those of `gvae.ops`, with these differences: check is False by default,
+and a system that is not positive definite is NaN, as elsewhere in JAX; out=, info= and save= do not exist. Settings are
+static. Arguments are float32 or float64 arrays, all of one dtype; ShapeError and DTypeError are raised when a function
+is traced. With check=True a failure reaches the caller as JAX's own JaxRuntimeError, whose text ends with gvae's.
 
-Each op is one `jax.pure_callback`, on the host. Its gradient is another, which runs the forward pass again (what the tape
-holds of it lives in Python, and a pure function may leave nothing there) and computes only the cotangents that are needed.
-Differentiation is in reverse mode and of first order. A vmap costs one call, not one per element. An argument that it does
-not map is not copied in the forward pass, but is in the gradient, for which JAX wants a cotangent per element; arguments
-whose batch axes broadcast (mean (N,), chol (M, N), eps (K, N)) are shared in both. JAX copies what goes into a callback and
-what comes out of it; on a GPU, to the host and back.
+Each op is one `jax.pure_callback`, on the host. Its gradient is another one, which runs the forward pass again (the tape
+is a Python object, and a pure function may not keep any between calls) and computes only the cotangents that are needed.
+Differentiation is in reverse mode and of first order. A vmap costs one call, not one per element. An argument that is
+not mapped is not copied in the forward pass, but is in the gradient, for which JAX requires a cotangent per element;
+arguments whose batch axes broadcast (mean (N,), chol (M, N), eps (K, N)) are shared in both. JAX copies the arguments and
+results of a callback; on a GPU, to the host and back.
 
-JAX's CPU client can wait for itself in a callback that takes 100 kB or more, surely so in a process that may use one core
-only (jax-ml/jax#24255). That raises here, after `PATIENCE` seconds; the cure, before JAX computes anything, is
-jax.config.update("jax_cpu_enable_async_dispatch", False).
+JAX's CPU client can deadlock in a callback with arguments of 100 kB or more, and always does in a process that may use one
+core only (jax-ml/jax#24255). Here that raises DeviceError after `PATIENCE` seconds; the remedy, before JAX computes
+anything, is jax.config.update("jax_cpu_enable_async_dispatch", False).
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ except ImportError as error:
 
 __all__ = [*OPS]
 
-PATIENCE = 30.0  # seconds; what a callback waits for is a copy in memory
+PATIENCE = 30.0  # seconds; a callback waits only for a copy in memory
 
 
 def _call(name: str, arguments: dict[str, Any], settings: dict[str, Any]) -> Any:
     arrays: list[Any] = [None if a is None else jnp.asarray(a) for a in arguments.values()]
-    # vmap puts an axis in front of each argument; for these to meet, all must have equally many batch axes before it
+    # vmap puts an axis in front of each argument; to be aligned, they all need the same number of batch axes before that
     leads = [None if a is None else a.ndim - core for a, core in zip(arrays, OPS[name], strict=True)]
     batch = max((n for n in leads if n is not None), default=0)
     static = tuple((k, tuple(np.asarray(v).tolist()) if np.iterable(v) else v) for k, v in settings.items())
@@ -56,15 +56,15 @@ def _call(name: str, arguments: dict[str, Any], settings: dict[str, Any]) -> Any
         aligned = (a if n is None else a[(None,) * (batch - n)] for a, n in zip(arrays, leads, strict=True))
         return _function(name, static)(*aligned)
     except (ShapeError, DTypeError):
-        _on_zeros(name, arrays, settings)  # raises the same, of the shapes that were given
+        _on_zeros(name, arrays, settings)  # raises the same error, with the shapes as given
         raise
 
 
 @cache
 def _function(name: str, static: tuple) -> Any:
-    """The op with its settings, as a JAX function of arrays with equally many batch axes.
+    """The op with its settings, as a JAX function of arrays with the same number of batch axes.
 
-    Kept, because JAX compiles a call outside jit once per function.
+    Cached, because JAX compiles a call outside jit once per function.
     """
     settings = dict(static)
 
@@ -78,7 +78,7 @@ def _function(name: str, static: tuple) -> Any:
 
     @jax.custom_vjp
     def function(*arrays):
-        empty = _on_zeros(name, arrays, settings, lead=(0,))  # no systems, so no work, but all checks and the result's shape
+        empty = _on_zeros(name, arrays, settings, lead=(0,))  # no systems: no work, but all checks and the result's shape
         like = jax.ShapeDtypeStruct(empty.shape[1:], empty.dtype)
         return jax.pure_callback(run, like, *arrays, vmap_method="expand_dims")
 
@@ -90,7 +90,7 @@ def _function(name: str, static: tuple) -> Any:
         return function(*values), (leaves, others)
 
     def backward(residuals, y_bar):
-        # one cotangent per element of a vmap, also for what it does not map: JAX adds where they are to be added
+        # one cotangent per element of a vmap, also for unmapped arguments, whose cotangents JAX sums
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), residuals[0])
         return jax.pure_callback(pull, like, *residuals, y_bar, vmap_method="broadcast_all")
 
@@ -117,7 +117,7 @@ def _views(arrays: Any) -> list[Any]:
     return [None if a is None else np.asarray(a) for a in arrays]
 
 
-_NOTE = "On JAX arrays, under jit, grad and vmap; check is False by default; else as the function in `gvae.ops`:"
+_NOTE = "As in `gvae.ops`, on JAX arrays, under jit, grad and vmap; check=False by default; no out=, info= or save=."
 globals().update(
     {name: lift(name, _call, module=__name__, note=_NOTE, without=frozenset({"info"}), check=False) for name in OPS}
 )

@@ -4,15 +4,15 @@
     z = gt.sample_banded(mean, chol, eps)              # mean, eps: (..., N)   chol: (..., M, N)
     gt.kl_divergence_banded(mean, chol).sum().backward()
 
-Names, argument order, settings, shapes and units are those of `gvae.ops`; only out= does not exist. Arguments are float32
-or float64 tensors on the CPU, all of one dtype; the result is one, too. Memory is shared both ways and nothing is copied
-that is contiguous. The forward pass runs once, and its tape is kept for the backward pass; without gradients (torch.no_grad,
-or no argument that requires one) nothing is kept. `info=` may be an int32 tensor.
+Names, argument order, settings, shapes and units are those of `gvae.ops`; only out= and save= do not exist. Arguments are
+float32 or float64 tensors on the CPU, all of one dtype, and so is the result. Memory is shared both ways, and contiguous
+tensors are not copied. The forward pass runs once, and its tape is kept for the backward pass; without gradients
+(torch.no_grad, or no argument that requires one) nothing is kept. `info=` may be an int32 tensor.
 
 Raises DTypeError, DeviceError, and what the op raises: with check=True, the default, NotPositiveDefiniteError. Derivatives
-are of first order: asking for a second raises. A tensor that went in or came out must not be changed in place before its
-backward pass: PyTorch notices and raises. torch.func has no rules for these functions; inside torch.compile, wrap the one
-you call in torch.compiler.disable, or PyTorch tries to trace gvae's NumPy code.
+are of first order: second derivatives raise. An argument or result must not be changed in place before its backward pass:
+PyTorch detects this and raises. torch.func has no rules for these functions; inside torch.compile, wrap the called function
+in torch.compiler.disable, or PyTorch tries to trace gvae's NumPy code.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = [*OPS]
 
 
 class _Recorded(torch.autograd.Function):
-    """An op on the tape of both: PyTorch's node holds the pull of gvae's."""
+    """An op on both tapes: PyTorch's node holds the pull of gvae's tape."""
 
     @staticmethod
     def forward(ctx: Any, name: str, settings: dict[str, Any], *tensors: Any) -> Any:
         value, ctx.pull = record(name, [_array(t) for t in tensors], ctx.needs_input_grad[2:], settings)
         ctx.name, result = name, _tensor(value)
-        # gvae's tape reads these tensors' memory in the backward pass; PyTorch watches it for changes, and for a second pass
+        # gvae's tape reads these tensors' memory in the backward pass; PyTorch detects changes to it, and a second pass
         ctx.save_for_backward(*tensors, result)
         return result
 
@@ -51,8 +51,8 @@ class _Recorded(torch.autograd.Function):
 
 
 class _Pulled(torch.autograd.Function):
-    """The cotangents. Under create_graph=True they are known to depend on the arguments, so that what asks for the second
-    order is told; PyTorch's `once_differentiable` would take them for constants wherever y_bar is one."""
+    """The cotangents. Under create_graph=True PyTorch knows that they depend on the arguments, so that a second derivative
+    raises; its `once_differentiable` would take them for constants wherever y_bar is one."""
 
     @staticmethod
     def forward(ctx: Any, name: str, pull: Any, y_bar: Any, *tensors: Any) -> Any:
@@ -90,7 +90,7 @@ def _tensor(array: Any) -> Any:
     return torch.from_numpy(np.asarray(array))
 
 
-_NOTE = "On PyTorch CPU tensors, differentiable (once) in each of them; else as the function of this name in `gvae.ops`:"
+_NOTE = "As in `gvae.ops`, on PyTorch CPU tensors, once differentiable in each of them; no out= or save=."
 globals().update({name: lift(name, _call, module=__name__, note=_NOTE) for name in OPS})
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Differentiable operations. Each accepts plain arrays (and returns plain arrays) or `Var`s (and returns `Var`s).
 
-elementwise  arithmetic and functions of one element          linalg      dense Cholesky, triangular solve, eigh
+elementwise  arithmetic and elementwise functions             linalg      dense Cholesky, triangular solve, eigh
 arrays       reductions, shapes, indexing                     banded      Gaussians with a banded Cholesky factor
 dense        matrix products, affine layers                   ar1         Gaussians with covariance s * rho^|i-j|
 sparse       CSR x dense                                      lowrank     Gaussians with precision D + U'U
@@ -14,6 +14,7 @@ import importlib
 from typing import Any
 
 import gvae.autodiff  # noqa: F401  (first: it ends by importing the modules that attach Var's operators)
+from gvae.ops import _former
 
 _MODULES = (
     "elementwise",
@@ -34,8 +35,10 @@ _MODULES = (
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"gvae.ops.{name}")
+    if name in _former.OPS:
+        return _former.renamed_op(__name__, name)
     if not name.startswith("_"):
-        for module in _MODULES:  # names are few and unique (a test holds that); found once, then kept here
+        for module in _MODULES:  # names are few and unique; found once, then kept here
             namespace = importlib.import_module(f"gvae.ops.{module}")
             if name in namespace.__all__:
                 globals()[name] = getattr(namespace, name)

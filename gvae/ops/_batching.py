@@ -1,4 +1,4 @@
-"""Batch axes on their way into kernels, which know one: flat views, and who uses whose rows after broadcasting."""
+"""Batch axes for kernels, which have one: flat views, and which rows of which argument are used after broadcasting."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gvae.runtime.device import LANES
 
 
 def flat(x, core: int):
-    """Batch axes as one, as kernels take it: a view where the layout allows, else a copy."""
-    lead, x = x.ndim - core, x if type(x) is np.ndarray and x.flags.carray else device.plain(x)  # most need no call
+    """x with its batch axes flattened into one, as kernels require: a view where the layout allows, else a copy."""
+    lead, x = x.ndim - core, x if type(x) is np.ndarray and x.flags.carray else device.plain(x)  # most need no conversion
     return x if lead == 1 else x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 
 def widened(x, shape: tuple[int, ...]):
-    """x broadcast to a shape; x itself if it has it, since NumPy's view would be read-only."""
+    """x broadcast to a shape; x itself if it has that shape, since NumPy's view would be read-only."""
     return x if x.shape == shape else np.broadcast_to(x, shape)
 
 
@@ -43,24 +43,24 @@ def rows_of_factors(factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndar
 
 @lru_cache(maxsize=64)
 def owners_by_factor(own: tuple[int, ...], factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
-    """(F, K): the rows of an argument with batch axes `own` that meet the right-hand sides of each factor."""
+    """(F, K): the rows of an argument with batch axes `own` that are paired with the right-hand sides of each factor."""
     return owners(own, batch)[rows_of_factors(factors, batch)]
 
 
 @lru_cache(maxsize=64)
 def owners_in_order(own: tuple[int, ...], factors: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
-    """(R,): the rows of an argument with batch axes `own` that meet the right-hand sides in `lane_order`."""
+    """(R,): the rows of an argument with batch axes `own` that are paired with the right-hand sides in `lane_order`."""
     return owners(own, batch)[lane_order(factors, batch)[1]]
 
 
 @lru_cache(maxsize=64)
 def lane_order(factors: tuple[int, ...], batch: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """owner (R,) and row (R,): an order of the right-hand sides in which LANES neighbours have LANES neighbouring factors,
-    the same ones again and again while they have right-hand sides left; factors that fill no group of LANES come last.
+    """owner (R,) and row (R,): an order of the right-hand sides in which LANES successive ones have LANES successive
+    factors, the same ones until their right-hand sides are exhausted; factors that fill no group of LANES come last.
     """
     rows = rows_of_factors(factors, batch)
     F, K = rows.shape
     f, k = (index.ravel() for index in np.indices((F, K)))
-    group = np.where(f < F - F % LANES, f // LANES, F + f)  # a group of its own for each factor of the rest
+    group = np.where(f < F - F % LANES, f // LANES, F + f)  # each of the remaining factors is a group of its own
     order = np.lexsort((f, k, group))
     return f[order], rows.ravel()[order]

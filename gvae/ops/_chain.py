@@ -1,4 +1,4 @@
-"""Long chains in segments: which systems are worth it, and the steps around the kernels of `gvae.kernels.cpu.chain`."""
+"""Long chains in segments: which systems gain from it, and the steps around the kernels of `gvae.kernels.cpu.chain`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gvae.runtime import device
 from gvae.runtime.compile import Use, registered
 
 METHODS = ("systems", "segments")
-SHORTEST = 4096  # columns; below, no shape in the table gains
-MANY = 4096  # systems: up to here segments were 3 to 4 times as fast on an H100 (benchmarks/gpu); beyond, nobody has looked
+SHORTEST = 4096  # columns; below, segments are faster at no shape of the table
+MANY = 4096  # systems: up to here segments were 3 to 4 times as fast on an H100 (benchmarks/gpu); more were not measured
 
 
 @cache
@@ -35,13 +35,13 @@ def _table() -> dict[tuple[str, str], list[tuple[float, float, str]]]:
 
 @lru_cache(maxsize=256)
 def _fastest(operation: str, dtype: str, systems: int, N: int) -> str:
-    """The winner of the nearest shape that was measured, in ratios."""
+    """The faster method at the nearest measured shape, where distance is that of the logarithms."""
     here = math.log(max(systems, 1)), math.log(N)
     return min(_table()[operation, dtype], key=lambda point: math.dist(point[:2], here))[2]
 
 
 def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, like: Any, method: str | None) -> str:
-    """The method to use for arrays like this one: the given one if it is legal, else the fastest by the table."""
+    """The method to use for arrays like this one: the given one if it is valid, else the faster one by the table."""
     if method is not None and method not in METHODS:
         raise ConfigError(f"{caller_name()}: method is {method!r}, expected None, {' or '.join(METHODS)}")
     chain = offsets == (0, 1)
@@ -58,8 +58,8 @@ def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, like:
 
 
 def run(kind: str, chol: Any, b: Any, owner: Any, row: Any, b_row: Any, y: Any, status: Any) -> None:
-    """Systems of chol (F, 2, N), b (Q, N), y (R, 1, N), or (R, 2, N) for the selected inverse, which does not read b:
-    the t-th is y[row[t]] from b[b_row[t]] with the factor owner[t]. status (F,) receives the failing minors.
+    """Solve the systems of chol (F, 2, N), b (Q, N) and y (R, 1, N), or (R, 2, N) for the selected inverse, which does not
+    read b. System t writes y[row[t]] from b[b_row[t]] and the factor owner[t]. status (F,) receives the failing minors.
     """
     kernels = device.kernels_for("chain", chol, b)
     if device.is_cuda(chol):
@@ -96,7 +96,7 @@ def _one(kernels: Any, code: int, chol: Any, b: Any, y: Any) -> int:
 
 @registered
 def _(dtype: np.dtype) -> Iterator[Use]:
-    """Both ends of a step: in segments, and by the serial loop, where rounding errors would grow."""
+    """Both branches of `_one`: segments, and the serial loop, which is used where rounding errors would grow."""
     for kind in ("FORWARD", "BACKWARD", "INVERSE"):
         for below in (0.1, 5):
             chol = np.full((2, 2 * SHORTEST), below, dtype)

@@ -12,18 +12,44 @@ from typing import Any
 from gvae.checks import caller_name, check_arrays
 from gvae.errors import ShapeError
 from gvae.ops import arrays
+from gvae.ops._former import keyword_only, renamed_op
 from gvae.ops.banded import LOG_2PI, multiply_triangular_banded, solve_triangular_banded
 from gvae.ops.elementwise import add, exp, log, log1p, multiply, negative, square, subtract
 from gvae.runtime import device
 
-__all__ = ["kl_divergence_ar1", "log_prob_ar1", "logdet_ar1", "precision_factor_ar1", "sample_ar1"]
+__all__ = ["kl_divergence_ar1", "log_prob_ar1", "logdet_precision_ar1", "precision_factor_ar1", "sample_ar1"]
 
 
 def sample_ar1(mean: Any, variance: Any, rho: Any, eps: Any) -> Any:
-    """mean + e with e_1 = sqrt(s) eps_1, e_j = rho e_(j-1) + sqrt(s (1 - rho²)) eps_j.
+    """Draw from an AR(1) Gaussian: mean + e, e_1 = sqrt(s) eps_1, e_j = rho e_(j-1) + sqrt(s (1 - rho²)) eps_j.
 
-    mean, eps : (..., N)      variance, rho : (...)      Returns (..., N), batch axes broadcast.
-    Raises ShapeError, DTypeError. Not checked: variance > 0 and |rho| < 1 (the result is NaN or not that Gaussian).
+    Parameters
+    ----------
+    mean : array (..., N)
+    variance : array (...)
+        s > 0. Not checked: otherwise the draw is NaN.
+    rho : array (...)
+        The correlation of neighbours, |rho| < 1. Not checked either.
+    eps : array (..., N)
+        Standard normal noise.
+
+    Returns
+    -------
+    array (..., N)
+        The draw; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> eps = gvae.random.normal(gvae.random.key(0), (1000, 3), np.float64)
+    >>> z = gvae.ops.sample_ar1(np.zeros(3), np.float64(4.0), np.float64(0.9), eps)
+    >>> np.corrcoef(z.T).round(1)
+    array([[1. , 0.9, 0.8],
+           [0.9, 1. , 0.9],
+           [0.8, 0.9, 1. ]])
     """
     check_arrays("mean: ... N, eps: ... N, variance: ..., rho: ...", mean=mean, eps=eps, variance=variance, rho=rho)
     N = mean.shape[-1]
@@ -34,35 +60,125 @@ def sample_ar1(mean: Any, variance: Any, rho: Any, eps: Any) -> Any:
 
 
 def log_prob_ar1(x: Any, mean: Any, variance: Any, rho: Any) -> Any:
-    """log N(x; mean, C), in nats.   x, mean : (..., N)   variance, rho : (...)   Returns (...). Raises as `sample_ar1`."""
+    """Log-density of an AR(1) Gaussian: log N(x; mean, C).
+
+    Parameters
+    ----------
+    x, mean : array (..., N)
+    variance, rho : array (...)
+        As for `sample_ar1`.
+
+    Returns
+    -------
+    array (...)
+        Nats; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([0.5, 0.4, 0.1])
+    >>> gvae.ops.log_prob_ar1(x, np.zeros(3), np.float64(1.0), np.float64(0.9)).round(4)
+    np.float64(-1.4056)
+    """
     check_arrays("x: ... N, mean: ... N, variance: ..., rho: ...", mean=mean, x=x, variance=variance, rho=rho)
     N = mean.shape[-1]
     innovations = multiply_triangular_banded(_transition(rho, N), subtract(x, mean))
     eps = innovations / _innovation_scales(variance, rho, N)
-    return -0.5 * (logdet_ar1(variance, rho, N) + arrays.sum(square(eps), axis=-1) + N * LOG_2PI)
+    return 0.5 * (logdet_precision_ar1(variance, rho, N=N) - arrays.sum(square(eps), axis=-1) - N * LOG_2PI)
 
 
 def kl_divergence_ar1(mean: Any, variance: Any, rho: Any) -> Any:
-    """KL(N(mean, C) ‖ N(0, I)) = 1/2 [ |mean|² + n (s - 1 - log s) - (n - 1) log(1 - rho²) ], in nats.
+    """KL(N(mean, C) ‖ N(0, I)) = 1/2 [ |mean|² + n (s - 1 - log s) - (n - 1) log(1 - rho²) ].
 
-    mean : (..., N)      variance, rho : (...)      Returns (...). Raises as `sample_ar1`.
+    Parameters
+    ----------
+    mean : array (..., N)
+    variance, rho : array (...)
+        As for `sample_ar1`.
+
+    Returns
+    -------
+    array (...)
+        Nats; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.kl_divergence_ar1(np.zeros(3), np.float64(1.0), np.float64(0.9)).round(4)
+    np.float64(1.6607)
     """
     check_arrays("mean: ... N, variance: ..., rho: ...", mean=mean, variance=variance, rho=rho)
     N = mean.shape[-1]
-    return 0.5 * (arrays.sum(square(mean), axis=-1) + N * (variance - 1) - logdet_ar1(variance, rho, N))
+    return 0.5 * (arrays.sum(square(mean), axis=-1) + N * (variance - 1) + logdet_precision_ar1(variance, rho, N=N))
 
 
-def logdet_ar1(variance: Any, rho: Any, N: int) -> Any:
-    """log |C| = n log s + (n - 1) log(1 - rho²).   variance, rho : (...)   Returns (...). Raises ShapeError, DTypeError."""
+def logdet_precision_ar1(variance: Any, rho: Any, *, N: int) -> Any:
+    """Log-determinant of the precision, log |C⁻¹| = -n log s - (n - 1) log(1 - rho²).
+
+    Parameters
+    ----------
+    variance, rho : array (...)
+        As for `sample_ar1`.
+    N : int
+        The number of variables n.
+
+    Returns
+    -------
+    array (...)
+        Nats. `logdet_banded` and `logdet_lowrank` are of precisions, too.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.logdet_precision_ar1(np.float64(1.0), np.float64(0.9), N=3).round(4)
+    np.float64(3.3215)
+    """
     check_arrays("variance: ..., rho: ...", variance=variance, rho=rho)
     _check_size(N)
-    return N * log(variance) + max(N - 1, 0) * (log1p(negative(rho)) + log1p(rho))
+    return negative(N * log(variance) + max(N - 1, 0) * (log1p(negative(rho)) + log1p(rho)))
 
 
-def precision_factor_ar1(variance: Any, rho: Any, N: int) -> Any:
-    """The factor L of C⁻¹ = L Lᵀ, bidiagonal: L_jj = (s (1 - rho²))^-1/2, L_NN = s^-1/2, L_(j+1)j = -rho L_jj.
+def _logdet_covariance_ar1(variance: Any, rho: Any, N: int) -> Any:
+    """log |C|, which was `logdet_ar1`."""
+    return negative(logdet_precision_ar1(variance, rho, N=N))
 
-    variance, rho : (...)      Returns chol (..., 2, N), stored as in `gvae.ops.banded`. Raises ShapeError, DTypeError.
+
+@keyword_only
+def precision_factor_ar1(variance: Any, rho: Any, *, N: int) -> Any:
+    """Cholesky factor L of the precision C⁻¹ = L Lᵀ: bidiagonal, a chain.
+
+    L_jj = (s (1 - rho²))^-1/2, L_NN = s^-1/2, L_(j+1)j = -rho L_jj.
+
+    Parameters
+    ----------
+    variance, rho : array (...)
+        As for `sample_ar1`.
+    N : int
+        The number of variables.
+
+    Returns
+    -------
+    array (..., 2, N)
+        L, stored by diagonals as in `gvae.ops.banded`.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.precision_factor_ar1(np.float64(1.0), np.float64(0.6), N=3)
+    array([[ 1.25,  1.25,  1.  ],
+           [-0.75, -0.75, -0.  ]])
     """
     check_arrays("variance: ..., rho: ...", variance=variance, rho=rho)
     _check_size(N)
@@ -89,3 +205,7 @@ def _innovation_scales(variance: Any, rho: Any, N: int) -> Any:
     log_ratio = 0.5 * (log1p(negative(rho)) + log1p(rho))
     later = (device.namespace(rho).arange(N) > 0).astype(rho.dtype)
     return exp(0.5 * log(variance)[..., None] + log_ratio[..., None] * later)
+
+
+def __getattr__(name: str) -> Any:
+    return renamed_op(__name__, name)

@@ -1,6 +1,7 @@
 """Reductions, shapes and indexing. Attaches the methods of Var that are not arithmetic.
 
-A reduction takes float32 or float64, as all arithmetic does; what only moves elements takes any dtype, and says so.
+A reduction takes float32 or float64, as all arithmetic does; a function that only moves elements takes any dtype, and its
+docstring says so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from gvae.autodiff import Var, primitive
 from gvae.checks import caller_name, check_array, check_axes, check_axis, check_floating
 from gvae.errors import BoundsError, ShapeError
+from gvae.ops._former import keyword_only, renamed_op
 from gvae.runtime import device
 
 __all__ = [
@@ -23,8 +25,8 @@ __all__ = [
     "getitem",
     "logsumexp",
     "mean",
-    "place",
     "reshape",
+    "scatter_last",
     "stack",
     "sum",
     "swapaxes",
@@ -46,8 +48,34 @@ def _check_reduction(x, axis):
 
 
 @primitive
-def sum(x, *, axis=None, keepdims=False):
-    """Sum over `axis` (an int, a tuple, or None for all)."""
+def sum(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+    """Sum over one axis, several axes or all axes.
+
+    Parameters
+    ----------
+    x : array
+    axis : int or tuple of int, optional
+        All axes by default.
+    keepdims : bool, default False
+        Whether the axes that are summed stay, with size 1.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    >>> gvae.ops.sum(x, axis=-1)
+    array([ 6., 15.])
+    >>> gvae.gradient(lambda x: gvae.ops.sum(x), x)
+    array([[1., 1., 1.],
+           [1., 1., 1.]])
+    """
     _check_reduction(x, axis)
     return x.sum(axis=axis, keepdims=keepdims)
 
@@ -58,8 +86,32 @@ def _(y_bar, y, x, *, needs, axis=None, keepdims=False):
 
 
 @primitive
-def mean(x, *, axis=None, keepdims=False):
-    """Arithmetic mean over `axis`. The mean of nothing is NaN, without a warning."""
+def mean(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+    """Arithmetic mean over one axis, several axes or all axes.
+
+    Parameters
+    ----------
+    x : array
+    axis : int or tuple of int, optional
+        All axes by default.
+    keepdims : bool, default False
+        Whether the axes that are averaged stay, with size 1.
+
+    Returns
+    -------
+    array
+        The mean of no elements is NaN, without a warning.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    >>> gvae.ops.mean(x, axis=0, keepdims=True)
+    array([[2.5, 3.5, 4.5]])
+    """
     _check_reduction(x, axis)
     total = x.sum(axis=axis, keepdims=keepdims)
     n = x.size // total.size if total.size else 1
@@ -73,8 +125,30 @@ def _(y_bar, y, x, *, needs, axis=None, keepdims=False):
 
 
 @primitive
-def logsumexp(x, *, axis=-1, keepdims=False):
-    """log sum e^x over one axis, stable; -inf where all entries are -inf, NaN where one is NaN."""
+def logsumexp(x: Any, *, axis: int | tuple[int, ...] | None = -1, keepdims: bool = False) -> Any:
+    """Logarithm of a sum of exponentials, log Σ e^x over one axis, computed without overflow.
+
+    Parameters
+    ----------
+    x : array
+    axis : int, default -1
+    keepdims : bool, default False
+        Whether the axis stays, with size 1.
+
+    Returns
+    -------
+    array
+        -inf where all entries are -inf, NaN where one is NaN.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.logsumexp(np.array([[1000.0, 1000.0], [-np.inf, -np.inf]])).round(4)
+    array([1000.6931,      -inf])
+    """
     check_floating(x=x)
     check_axis(axis, x.ndim)
     if x.shape[axis] == 0:
@@ -95,8 +169,28 @@ def _(y_bar, y, x, *, needs, axis=-1, keepdims=False):
 
 
 @primitive
-def cumsum(x, *, axis):
-    """Running sum along one axis."""
+def cumsum(x: Any, *, axis: int) -> Any:
+    """Cumulative sum along one axis.
+
+    Parameters
+    ----------
+    x : array
+    axis : int
+
+    Returns
+    -------
+    array
+        Of the shape of x.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.cumsum(np.array([1.0, 2.0, 3.0]), axis=0)
+    array([1., 3., 6.])
+    """
     check_floating(x=x)
     check_axis(axis, x.ndim)
     return np.cumsum(x, axis=axis)
@@ -108,8 +202,29 @@ def _(y_bar, y, x, *, needs, axis):
 
 
 @primitive
-def reshape(x, *, shape):
-    """The same elements, of any dtype, in C order under another shape; one size may be -1."""
+def reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """The same elements in C order under another shape; x may have any dtype.
+
+    Parameters
+    ----------
+    x : array
+    shape : int or tuple of int
+        One size may be -1: it is inferred from the others.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.reshape(np.array([1.0, 2.0, 3.0, 4.0]), shape=(2, -1))
+    array([[1., 2.],
+           [3., 4.]])
+    """
     check_array(x=x)
     try:
         return x.reshape(shape)
@@ -124,8 +239,29 @@ def _(y_bar, y, x, *, needs, shape):
 
 
 @primitive
-def transpose(x, *, axes=None):
-    """Axes permuted (reversed when None); x of any dtype."""
+def transpose(x: Any, *, axes: tuple[int, ...] | None = None) -> Any:
+    """Permutation of the axes; x may have any dtype.
+
+    Parameters
+    ----------
+    x : array
+    axes : tuple of int, optional
+        All axes of x in their new order; reversed by default.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> x = np.zeros((2, 3, 4))
+    >>> gvae.ops.transpose(x).shape, gvae.ops.transpose(x, axes=(0, 2, 1)).shape
+    ((4, 3, 2), (2, 4, 3))
+    """
     check_array(x=x)
     if axes is not None and len(check_axes(axes, x.ndim, name="axes")) != x.ndim:
         raise ShapeError(f"{caller_name()}: axes is {axes!r}, expected all {x.ndim} axes of x")
@@ -138,8 +274,27 @@ def _(y_bar, y, x, *, needs, axes=None):
 
 
 @primitive
-def swapaxes(x, *, axis1, axis2):
-    """Two axes exchanged; x of any dtype."""
+def swapaxes(x: Any, *, axis1: int, axis2: int) -> Any:
+    """Exchange of two axes; x may have any dtype.
+
+    Parameters
+    ----------
+    x : array
+    axis1, axis2 : int
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.swapaxes(np.zeros((2, 3, 4)), axis1=0, axis2=-1).shape
+    (4, 3, 2)
+    """
     check_array(x=x)
     check_axis(axis1, x.ndim, name="axis1")
     check_axis(axis2, x.ndim, name="axis2")
@@ -152,8 +307,32 @@ def _(y_bar, y, x, *, needs, axis1, axis2):
 
 
 @primitive
-def broadcast_to(x, *, shape):
-    """A read-only view under a larger shape; x of any dtype."""
+def broadcast_to(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """A read-only view under a larger shape; x may have any dtype.
+
+    Parameters
+    ----------
+    x : array
+    shape : int or tuple of int
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0])
+    >>> gvae.ops.broadcast_to(x, shape=(3, 2))
+    array([[1., 2.],
+           [1., 2.],
+           [1., 2.]])
+    >>> gvae.gradient(lambda x: gvae.ops.broadcast_to(x, shape=(3, 2)).sum(), x)
+    array([3., 3.])
+    """
     check_array(x=x)
     try:
         return np.broadcast_to(x, shape)
@@ -169,8 +348,29 @@ def _(y_bar, y, x, *, needs, shape):
     return (unbroadcast(y_bar, x.shape),)
 
 
-def concatenate(arrays: Any, axis: int = 0) -> Any:
-    """Arrays joined along an existing axis."""
+@keyword_only
+def concatenate(arrays: Any, *, axis: int = 0) -> Any:
+    """Arrays joined along an existing axis.
+
+    Parameters
+    ----------
+    arrays : sequence of array
+        At least one, of one shape in all axes but `axis`.
+    axis : int, default 0
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> gvae.ops.concatenate([np.array([1.0, 2.0]), np.array([3.0])])
+    array([1., 2., 3.])
+    """
     return _concatenate(*arrays, axis=axis)
 
 
@@ -191,8 +391,31 @@ def _(y_bar, y, *arrays, needs, axis):
     return tuple(np.split(y_bar, ends, axis=axis))
 
 
-def stack(arrays: Any, axis: int = 0) -> Any:
-    """Arrays of one shape joined along a new axis."""
+@keyword_only
+def stack(arrays: Any, *, axis: int = 0) -> Any:
+    """Arrays of one shape joined along a new axis.
+
+    Parameters
+    ----------
+    arrays : sequence of array
+        At least one.
+    axis : int, default 0
+        The position of the new axis in the result.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> gvae.ops.stack([np.array([1.0, 2.0]), np.array([3.0, 4.0])], axis=-1)
+    array([[1., 3.],
+           [2., 4.]])
+    """
     return _stack(*arrays, axis=axis)
 
 
@@ -212,9 +435,33 @@ def _(y_bar, y, *arrays, needs, axis):
 
 
 def getitem(x: Any, index: Any) -> Any:
-    """x[index], x of any dtype: integers, slices, None, `...`, masks and integer arrays; the index is a constant.
+    """Indexing x[index]; x may have any dtype.
 
-    Raises BoundsError, which is an IndexError too, so that Python can iterate over a Var.
+    Parameters
+    ----------
+    x : array
+    index : int, slice, None, Ellipsis, array of bool or int, or tuple of these
+        A constant: no derivative passes.
+
+    Returns
+    -------
+    array
+        For a Var, x[index] is the same.
+
+    Raises
+    ------
+    BoundsError
+        Also an IndexError, so that Python can iterate over a Var.
+    DTypeError
+        x is not an array.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0, 3.0])
+    >>> gvae.ops.getitem(x, x > 1.5)
+    array([2., 3.])
+    >>> gvae.gradient(lambda x: gvae.ops.getitem(x, [0, 0, 2]).sum(), x)  # an element taken twice counts twice
+    array([2., 0., 1.])
     """
     return _getitem(x, index=index)
 
@@ -241,8 +488,10 @@ def _(y_bar, y, x, *, needs, index):
 
 
 def _where_it_is_used(index: Any, x: Any) -> Any:
-    """The index with its arrays on the device of x, where what is out of bounds would wrap around: here it raises, if the
-    arrays come from the host."""
+    """The index with its arrays on the device of x.
+
+    There an index that is out of bounds would wrap around: here it raises, if the arrays come from the host.
+    """
     if not device.is_cuda(x):
         return index
     _check_bounds(index, x.shape)
@@ -250,7 +499,7 @@ def _where_it_is_used(index: Any, x: Any) -> Any:
 
 
 def _check_bounds(index: Any, shape: tuple[int, ...]) -> None:
-    """What NumPy raises for the index. Arrays that are read-only are looked at once."""
+    """Raise what NumPy raises for the index. Read-only arrays are checked once."""
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [p for p in parts if isinstance(p, (np.ndarray, list))]
     if not arrays or any(device.is_cuda(p) for p in parts):
@@ -282,10 +531,28 @@ def _positions(n: int) -> np.ndarray:
 
 
 @primitive
-def place(x, *, index, size):
-    """Zeros of length `size` along the last axis, with x, of any dtype, at the positions `index`.
+def scatter_last(x: Any, *, index: Any, size: int) -> Any:
+    """Zeros of length `size` along the last axis, with the entries of x at the positions `index`; x may have any dtype.
 
-    index : integers, one per entry of x's last axis. Not checked: that they are distinct.
+    Parameters
+    ----------
+    x : array (..., K)
+    index : sequence of int (K,)
+        Positions along the last axis of the result. Not checked: that they are distinct.
+    size : int
+
+    Returns
+    -------
+    array (..., size)
+
+    Raises
+    ------
+    ShapeError, BoundsError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.scatter_last(np.array([1.0, 2.0]), index=[0, 3], size=5)
+    array([1., 0., 0., 2., 0.])
     """
     check_array(x=x)
     if x.ndim == 0 or np.shape(index) != x.shape[-1:]:
@@ -301,27 +568,154 @@ def place(x, *, index, size):
     raise BoundsError(f"{caller_name()}: index does not fit size {size!r}, expected integers below it: {reason}")
 
 
-@place.vjp
+@scatter_last.vjp
 def _(y_bar, y, x, *, needs, index, size):
     return (y_bar[..., device.beside(index, y_bar)],)
 
 
-def _attach() -> None:
-    """Give Var its indexing and shape methods; `gvae.autodiff` imports this module for that purpose."""
+def __getattr__(name: str) -> Any:
+    return renamed_op(__name__, name)
 
-    def reshaped(self, *shape):
+
+class _Methods:
+    """Methods of Var. In their bodies, names such as `sum` are the ops of this module."""
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """Sum over one axis, several axes or all axes: the op `gvae.ops.sum`.
+
+        Parameters
+        ----------
+        axis : int or tuple of int, optional
+            All axes by default.
+        keepdims : bool, default False
+            Whether the axes that are summed stay, with size 1.
+
+        Returns
+        -------
+        Var
+
+        Raises
+        ------
+        ShapeError
+
+        Examples
+        --------
+        >>> gvae.gradient(lambda x: (x * x).sum(), np.array([1.0, 2.0]))
+        array([2., 4.])
+        """
+        return sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """Arithmetic mean over one axis, several axes or all axes: the op `gvae.ops.mean`.
+
+        Parameters
+        ----------
+        axis : int or tuple of int, optional
+            All axes by default.
+        keepdims : bool, default False
+            Whether the axes that are averaged stay, with size 1.
+
+        Returns
+        -------
+        Var
+
+        Raises
+        ------
+        ShapeError
+
+        Examples
+        --------
+        >>> gvae.gradient(lambda x: (x * x).mean(), np.array([1.0, 2.0]))
+        array([1., 2.])
+        """
+        return mean(self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: Any) -> Any:
+        """The same elements in C order under another shape: the op `gvae.ops.reshape`.
+
+        Parameters
+        ----------
+        *shape : int or tuple of int
+            The sizes, one by one or as a tuple. One of them may be -1.
+
+        Returns
+        -------
+        Var
+
+        Raises
+        ------
+        ShapeError
+
+        Examples
+        --------
+        >>> gvae.Var(np.arange(6.0)).reshape(2, -1).shape
+        (2, 3)
+        """
         return reshape(self, shape=shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape)
 
-    attached = {
-        "__getitem__": getitem,
-        "sum": lambda self, axis=None, keepdims=False: sum(self, axis=axis, keepdims=keepdims),
-        "mean": lambda self, axis=None, keepdims=False: mean(self, axis=axis, keepdims=keepdims),
-        "reshape": reshaped,
-        "transpose": lambda self, *axes: transpose(self, axes=axes or None),
-        "swapaxes": lambda self, axis1, axis2: swapaxes(self, axis1=axis1, axis2=axis2),
-        "T": property(transpose),
-    }
-    for name, method in attached.items():
+    def transpose(self, *axes: int) -> Any:
+        """Permutation of the axes: the op `gvae.ops.transpose`.
+
+        Parameters
+        ----------
+        *axes : int
+            All axes in their new order, one by one; reversed by default.
+
+        Returns
+        -------
+        Var
+
+        Raises
+        ------
+        ShapeError
+
+        Examples
+        --------
+        >>> gvae.Var(np.zeros((2, 3, 4))).transpose(0, 2, 1).shape
+        (2, 4, 3)
+        """
+        return transpose(self, axes=axes or None)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Any:
+        """Exchange of two axes: the op `gvae.ops.swapaxes`.
+
+        Parameters
+        ----------
+        axis1, axis2 : int
+
+        Returns
+        -------
+        Var
+
+        Raises
+        ------
+        ShapeError
+
+        Examples
+        --------
+        >>> gvae.Var(np.zeros((2, 3, 4))).swapaxes(0, -1).shape
+        (4, 3, 2)
+        """
+        return swapaxes(self, axis1=axis1, axis2=axis2)
+
+    @property
+    def T(self) -> Any:
+        """The Var with its axes reversed, as by `transpose`.
+
+        Examples
+        --------
+        >>> gvae.Var(np.zeros((2, 3))).T.shape
+        (3, 2)
+        """
+        return transpose(self)
+
+
+def _attach() -> None:
+    """Give Var its indexing and shape methods; `gvae.autodiff` imports this module for that purpose."""
+    Var.__getitem__ = getitem  # type: ignore[method-assign]
+    for name in ("sum", "mean", "reshape", "transpose", "swapaxes", "T"):
+        method = vars(_Methods)[name]
+        getattr(method, "fget", method).__qualname__ = f"Var.{name}"
         setattr(Var, name, method)
 
 

@@ -1,14 +1,14 @@
 """Gaussians whose precision P = L Lᵀ has a sparse lower-triangular factor L, stored by diagonals.
 
 Storage: chol[..., k, j] = L[j + offsets[k], j], shape (..., M, N), with offsets strictly increasing from 0 (by default
-0, 1, .., M-1: SciPy's lower band form with leading batch axes). Entries with j + offsets[k] >= N do not exist: never read,
-written as zero, and a cotangent is zero there. Batch axes lead and broadcast; a factor shared by many right-hand sides is
-never copied. A chain has offsets (0, 1); an extended grid of c columns (0, 1, c).
+0, 1, .., M-1: SciPy's lower band form with leading batch axes). Entries with j + offsets[k] >= N do not exist: they are
+never read, are written as zero, and their cotangent is zero. Batch axes lead and broadcast; a factor shared by many
+right-hand sides is never copied. A chain has offsets (0, 1); an extended grid of c columns (0, 1, c).
 
 Letters as in Rue and Held (2005) and in `gvae.kernels.cpu.banded`. Densities and divergences are in nats.
 
 Failure: a pivot L_jj passes only if it is positive. check=True raises NotPositiveDefiniteError with the rows and minors;
-check=False makes the failing systems NaN and leaves their neighbours alone. `info`, an int32 array of the factors' batch
+check=False makes the failing systems NaN and does not affect the others. `info`, an int32 array of the factors' batch
 shape, receives 0 or the 1-based order of the pivot that failed.
 """
 
@@ -35,6 +35,7 @@ from gvae.ops._batching import (
     rows_of_factors,
     widened,
 )
+from gvae.ops._former import renamed_op
 from gvae.runtime import device
 
 __all__ = [
@@ -49,31 +50,62 @@ __all__ = [
     "log_prob_banded",
     "log_prob_of_draw_banded",
     "logdet_banded",
-    "marginal_variances_banded",
     "method_banded",
     "multiply_triangular_banded",
     "sample_and_log_prob_banded",
     "sample_banded",
     "solve_triangular_banded",
+    "variance_banded",
 ]
 
 LOG_2PI = math.log(2 * math.pi)
-# What kernels are compiled for before they are used: a chain, a band, a lattice
+# Patterns for which kernels are compiled ahead of their use: a chain, a band, a lattice
 OFFSETS: dict[str, Sequence[Any]] = {"offsets": ((0, 1), (0, 1, 2, 3), (0, 1, 4))}
-FACTOR = OFFSETS | {"check": (False,)}  # a rehearsal ends where values are looked at
+FACTOR = OFFSETS | {"check": (False,)}  # compiling ahead stops where values are inspected
 BOTH_WAYS: dict[str, Sequence[Any]] = {"trans": (False, True)}
-LONG = 1 << 16  # columns from which one product is shared by threads
+LONG = 1 << 16  # columns from which threads share one product
 
 
 @primitive(contract="ab: ... M N", settings={"check": (False,)})
 def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any = None) -> Any:
-    """The factor L of a symmetric positive definite band A = L Lᵀ, on all diagonals 0 .. M-1.
+    """Cholesky factor L of a symmetric positive definite band matrix A = L Lᵀ, on all diagonals 0 .. M-1.
 
-    ab : (..., M, N), lower band form: ab[..., d, j] = A[j + d, j]. Returns chol (..., M, N), stored likewise.
-    out : buffer for chol (may be ab itself)
-    Its cotangent is in lower band form too: an off-diagonal entry stands for both symmetric ones.
-    Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
-    Cost O(N M²). Backward stable: |A - L Lᵀ| is of order M eps |A| (Higham 2002, thm 10.3). Twin of SciPy's function.
+    Corresponds to `scipy.linalg.cholesky_banded` with lower=True.
+
+    Parameters
+    ----------
+    ab : array (..., M, N)
+        A in lower band form: ab[..., d, j] = A[j + d, j].
+    check : bool, default True
+        False: a system that is not positive definite becomes NaN instead of raising.
+    out : array (..., M, N), optional
+        Buffer for the factor; may be `ab` itself.
+    info : int32 array (...), optional
+        Receives, per system, 0 or the 1-based order of the leading minor that failed.
+
+    Returns
+    -------
+    array (..., M, N)
+        L, stored as `ab` is.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Notes
+    -----
+    The cotangent of `ab` is in lower band form, too: an off-diagonal entry stands for both symmetric ones.
+
+    Cost O(N M²). Backward stable: |A - L Lᵀ| is of order M eps |A| (Higham 2002, thm 10.3).
+
+    Examples
+    --------
+    >>> ab = np.array([[4.0, 5.0, 5.0], [-2.0, -2.0, 0.0]])
+    >>> gvae.ops.cholesky_banded(ab)
+    array([[ 2.,  2.,  2.],
+           [-1., -1.,  0.]])
     """
     check_arrays(cholesky_banded.contract, ab=ab)
     chol = _result(out, ab.shape, ab)
@@ -86,7 +118,7 @@ def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any =
 
 @cholesky_banded.vjp(owned=True)
 def _(chol_bar, chol, ab, *, needs, check=True, info=None):
-    # The factorisation's own loops run backwards: Murray 2016, section 4.1, kept to the band.
+    # The loops of the factorisation in reverse: Murray 2016, section 4.1, restricted to the band.
     factors = flat(chol, 2)
     work, ab_bar = device.copy(flat(chol_bar, 2)), device.empty(factors.shape, chol.dtype, chol)
     _launch("cholesky_vjp", factors, work, ab_bar, n=len(factors), work=3 * chol.size)
@@ -105,14 +137,51 @@ def solve_triangular_banded(
     info: Any = None,
     method: str | None = None,
 ) -> Any:
-    """Solve L x = b, or Lᵀ x = b with trans=True.
+    """Solve L x = b, or Lᵀ x = b with trans=True, for a banded factor L.
 
-    chol   : (..., M, N)      b : (..., N)      Returns x (..., N), batch axes broadcast.
-    out    : buffer for x (may be b itself)
-    method : for a chain "systems" or "segments"; by default the faster one for its shape (see `method_banded`)
-    Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False). Not checked: that b is finite.
+    Parameters
+    ----------
+    chol : array (..., M, N)
+    b : array (..., N)
+        Not checked: that it is finite.
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    trans : bool, default False
+        Solve with Lᵀ.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+    out : array (..., N), optional
+        Buffer for x; may be `b` itself.
+    info : int32 array (...), optional
+        Receives, per factor, 0 or the 1-based order of the pivot that failed.
+    method : {"systems", "segments"}, optional
+        For a chain; by default the faster one for its shape (see `method_banded`). "segments" requires offsets (0, 1).
+
+    Returns
+    -------
+    array (..., N)
+        x; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+    ConfigError
+        An unknown `method`, or "segments" with offsets other than (0, 1).
+
+    Notes
+    -----
     Cost O(M N) per right-hand side. Backward stable: the residual is of order M eps |L| |x| (Higham 2002, thm 8.5), where
     every 1 / L_jj is a normal number.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.solve_triangular_banded(chol, np.array([2.0, 3.0, 1.0]))
+    array([1. , 2. , 1.5])
+    >>> gvae.ops.solve_triangular_banded(chol, np.array([1.0, 1.0, 2.0]), trans=True)
+    array([1., 1., 1.])
     """
     offsets = _check_factor(solve_triangular_banded.contract, offsets, chol=chol, b=b)
     return _solve(chol, b, offsets, trans=trans, check=check, out=out, info=info, method=method)
@@ -166,9 +235,39 @@ def _solve_vjp(x_bar, x, chol, b, offsets, *, trans, needs, method=None):
 
 
 def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None, check: bool = True, out: Any = None) -> Any:
-    """Solve (L Lᵀ) x = b.   chol : (..., M, N)   b : (..., N)   Returns x (..., N). Raises as the triangular solve.
+    """Solve (L Lᵀ) x = b for a banded Cholesky factor L: a solve with the precision.
 
-    out : buffer for x (may be b itself)
+    Parameters
+    ----------
+    chol : array (..., M, N)
+    b : array (..., N)
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+    out : array (..., N), optional
+        Buffer for x; may be `b` itself.
+
+    Returns
+    -------
+    array (..., N)
+        x; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> x = gvae.ops.cho_solve_banded(chol, np.array([2.0, 1.0, 3.0]))
+    >>> x
+    array([1., 1., 1.])
+    >>> precision = gvae.ops.band_to_dense(chol) @ gvae.ops.band_to_dense(chol).T
+    >>> precision @ x
+    array([2., 1., 3.])
     """
     _check_factor(solve_triangular_banded.contract, offsets, chol=chol, b=b)
     y = solve_triangular_banded(chol, b, offsets=offsets, check=check)
@@ -179,11 +278,36 @@ def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None,
 def multiply_triangular_banded(
     chol: Any, x: Any, *, offsets: Sequence[int] | None = None, trans: bool = False, out: Any = None
 ) -> Any:
-    """L x, or Lᵀ x with trans=True.
+    """Product L x, or Lᵀ x with trans=True, with a banded lower-triangular L.
 
-    chol : (..., M, N)      x : (..., N)      Returns (..., N), batch axes broadcast.
-    out  : buffer for the result; it may not overlap x
-    Raises ShapeError, DTypeError. Any L will do: the diagonal is not checked.
+    Parameters
+    ----------
+    chol : array (..., M, N)
+        Any L: the diagonal is not checked.
+    x : array (..., N)
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    trans : bool, default False
+        Multiply by Lᵀ.
+    out : array (..., N), optional
+        Buffer for the result; it may not overlap `x`.
+
+    Returns
+    -------
+    array (..., N)
+        The product; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.multiply_triangular_banded(chol, np.array([1.0, 2.0, 1.0]))
+    array([2., 3., 0.])
+    >>> gvae.ops.multiply_triangular_banded(chol, np.array([1.0, 2.0, 1.0]), trans=True)
+    array([0., 3., 2.])
     """
     offsets = _check_factor(multiply_triangular_banded.contract, offsets, chol=chol, x=x)
     batch = broadcast(chol.shape[:-2], x.shape[:-1])
@@ -228,16 +352,56 @@ def inverse_banded(
     method: str | None = None,
     save: bool = False,
 ) -> Any:
-    """Entries of (L Lᵀ)⁻¹ on the factor's own pattern: marginal variances in row 0, covariances of neighbours below.
+    """Selected inverse: the entries of (L Lᵀ)⁻¹ on the factor's own pattern.
 
-    chol   : (..., M, N)
-    fill   : True for the entries at every offset 0, 1, .., offsets[-1], which the recursion computes on its way
-    out    : buffer for the result
-    method : for a chain "systems" or "segments"; by default the faster one for its shape (see `method_banded`)
-    Returns (..., M, N), or (..., offsets[-1] + 1, N) with fill=True. An off-diagonal entry stands for both symmetric
-    ones, so its cotangent is the sum of the two dense ones.
-    Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
+    Row 0 has the marginal variances, the rows below the covariances of neighbours.
+
+    Parameters
+    ----------
+    chol : array (..., M, N)
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    fill : bool, default False
+        True: the entries at every offset 0, 1, .., offsets[-1], all of which the recursion computes anyway.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+    out : array, optional
+        Buffer for the result, of its shape.
+    info : int32 array (...), optional
+        Receives, per factor, 0 or the 1-based order of the pivot that failed.
+    method : {"systems", "segments"}, optional
+        For a chain; by default the faster one for its shape (see `method_banded`). "segments" requires offsets (0, 1).
+    save : bool, default False
+        For the tape: return the inverse at every offset 0, 1, .., offsets[-1] as well, which the derivative needs.
+
+    Returns
+    -------
+    array (..., M, N), or (..., offsets[-1] + 1, N) with fill=True
+        The entries. An off-diagonal entry stands for both symmetric ones, so its cotangent is the sum of the two dense ones.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+    ConfigError
+        An unknown `method`, or "segments" with offsets other than (0, 1).
+
+    Notes
+    -----
     Cost O(N * offsets[-1] * (M - 1)), memory O(N * offsets[-1]); never N x N. Source: Takahashi et al. (1973).
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.inverse_banded(chol).round(3)
+    array([[0.328, 0.312, 0.25 ],
+           [0.156, 0.125, 0.   ]])
+    >>> dense = gvae.ops.band_to_dense(chol)
+    >>> np.linalg.inv(dense @ dense.T).round(3)
+    array([[0.328, 0.156, 0.062],
+           [0.156, 0.312, 0.125],
+           [0.062, 0.125, 0.25 ]])
     """
     offsets = _check_factor(inverse_banded.contract, offsets, chol=chol)
     whole = fill or len(offsets) == offsets[-1] + 1
@@ -271,7 +435,7 @@ def _closure(chol, offsets, check, info=None, method=None, out=None):
 
 
 def _closure_vjp(chol, offsets, s, s_bar):
-    """The recursion run backwards over its own closure: O(N W M), as the forward pass. s_bar is overwritten."""
+    """The recursion in reverse over its own closure: O(N W M), as in the forward pass. s_bar is overwritten."""
     factors = flat(chol, 2)
     chol_bar = device.empty(factors.shape, chol.dtype, chol)
     settings = (_int64(offsets), flat(s, 2), flat(s_bar, 2), chol_bar)
@@ -280,27 +444,103 @@ def _closure_vjp(chol, offsets, s, s_bar):
 
 
 def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
-    """log |L Lᵀ| = 2 sum log L_jj.   chol : (..., M, N)   Returns (...). Raises as `inverse_banded`."""
+    """Log-determinant of the precision, log |L Lᵀ| = 2 sum log L_jj.
+
+    Parameters
+    ----------
+    chol : array (..., M, N)
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+    info : int32 array (...), optional
+        Receives, per factor, 0 or the 1-based order of the pivot that failed.
+
+    Returns
+    -------
+    array (...)
+        Nats.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.logdet_banded(chol).round(4)
+    np.float64(4.1589)
+    """
     check_arrays("chol: ... M N", chol=chol)
     return 2 * arrays.sum(_log_pivots(chol, check=check, info=info), axis=-1)
 
 
 def entropy_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
-    """The entropy of N(., (L Lᵀ)⁻¹) = N/2 (1 + log 2π) - sum log L_jj, in nats.   chol : (..., M, N)   Returns (...).
+    """Entropy of the Gaussian N(., (L Lᵀ)⁻¹): N/2 (1 + log 2π) - sum log L_jj.
 
-    Raises as `inverse_banded`. It does not depend on the mean, nor on the off-diagonal entries of L.
+    It depends neither on the mean nor on the off-diagonal entries of L.
+
+    Parameters
+    ----------
+    chol : array (..., M, N)
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+    info : int32 array (...), optional
+        Receives, per factor, 0 or the 1-based order of the pivot that failed.
+
+    Returns
+    -------
+    array (...)
+        Nats.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.entropy_banded(chol).round(4)
+    np.float64(2.1774)
     """
     check_arrays("chol: ... M N", chol=chol)
     log_pivots = _log_pivots(chol, check=check, info=info)
     return 0.5 * chol.shape[-1] * (1 + LOG_2PI) - arrays.sum(log_pivots, axis=-1)
 
 
-def marginal_variances_banded(
-    chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True, info: Any = None
-) -> Any:
-    """The variance of each variable: the diagonal of (L Lᵀ)⁻¹.   chol : (..., M, N)   Returns (..., N).
+def variance_banded(chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True, info: Any = None) -> Any:
+    """Variance of each variable: the diagonal of (L Lᵀ)⁻¹, which is row 0 of `inverse_banded`.
 
-    Raises, costs and errs as `inverse_banded`, whose row 0 it is.
+    Cost and accuracy are those of `inverse_banded`.
+
+    Parameters
+    ----------
+    chol : array (..., M, N)
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+    info : int32 array (...), optional
+        Receives, per factor, 0 or the 1-based order of the pivot that failed.
+
+    Returns
+    -------
+    array (..., N)
+        The marginal variances.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.variance_banded(chol).round(3)
+    array([0.328, 0.312, 0.25 ])
     """
     _check_factor("chol: ... M N", offsets, chol=chol)
     inverse = inverse_banded(chol, offsets=offsets, check=check, info=info)
@@ -308,7 +548,33 @@ def marginal_variances_banded(
 
 
 def log_pivots_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
-    """log L_jj.   chol : (..., M, N)   Returns (..., N), NaN in a failed system. Raises as `inverse_banded`."""
+    """Logarithms of the pivots, log L_jj.
+
+    Parameters
+    ----------
+    chol : array (..., M, N)
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+    info : int32 array (...), optional
+        Receives, per factor, 0 or the 1-based order of the pivot that failed.
+
+    Returns
+    -------
+    array (..., N)
+        log L_jj; all NaN in a failed system.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Examples
+    --------
+    >>> chol = np.array([[1.0, 2.0, 4.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.log_pivots_banded(chol).round(4)
+    array([0.    , 0.6931, 1.3863])
+    """
     check_arrays("chol: ... M N", chol=chol)
     return _log_pivots(chol, check=check, info=info)
 
@@ -330,7 +596,7 @@ def _log_pivots(chol, *, check=True, info=None, name="chol"):
 @_log_pivots.vjp(owned=True)
 def _(y_bar, y, chol, *, needs, **settings):
     chol_bar = device.zeros(chol.shape, chol.dtype, chol)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a failed system is NaN or inf here, as its value was
+    with np.errstate(divide="ignore", invalid="ignore"):  # a failed system is NaN or inf here, as is its value
         chol_bar[..., 0, :] = y_bar / chol[..., 0, :]
     return (chol_bar,)
 
@@ -339,10 +605,39 @@ def _(y_bar, y, chol, *, needs, **settings):
 def sample_banded(
     mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True, out: Any = None
 ) -> Any:
-    """mean + L⁻ᵀ eps: a draw from N(mean, (L Lᵀ)⁻¹) when eps is standard normal.
+    """Draw from N(mean, (L Lᵀ)⁻¹): mean + L⁻ᵀ eps, with standard normal eps.
 
-    mean, eps : (..., N)      chol : (..., M, N)      Returns (..., N), batch axes broadcast.
-    out : buffer for the result (may be mean or eps itself)      Raises as the solve.
+    Parameters
+    ----------
+    mean : array (..., N)
+    chol : array (..., M, N)
+    eps : array (..., N)
+        Standard normal noise.
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+    out : array (..., N), optional
+        Buffer for the result; may be `mean` or `eps` itself.
+
+    Returns
+    -------
+    array (..., N)
+        The draw; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> eps = gvae.random.normal(gvae.random.key(0), (100_000, 3), np.float64)
+    >>> z = gvae.ops.sample_banded(np.zeros(3), chol, eps)
+    >>> z.var(axis=0).round(2)  # variance_banded: 0.328, 0.312, 0.25
+    array([0.33, 0.31, 0.25])
     """
     sizes = {"mean": mean, "chol": chol, "eps": eps}
     offsets = _check_factor(sample_banded.contract, offsets, **sizes)
@@ -358,11 +653,43 @@ def _(z_bar, z, mean, chol, eps, *, needs, offsets=None, check=True):
 def sample_and_log_prob_banded(
     mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True
 ) -> tuple[Any, Any]:
-    """A draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹) and log q(z), in one pass, forward and backward.
+    """Draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹), with log q(z), in one pass, forward and backward.
 
-    mean, eps : (..., N)      chol : (..., M, N)      Returns z (..., N) and log q(z) (...), batch axes broadcast.
-    `sample_banded` with `log_prob_of_draw_banded`: log q(z) = sum log L_jj - |eps|²/2 - N/2 log 2π needs no solve and no z.
-    Raises as they do.
+    `sample_banded` and `log_prob_of_draw_banded` in one: log q(z) = sum log L_jj - |eps|²/2 - N/2 log 2π needs no solve and
+    no z.
+
+    Parameters
+    ----------
+    mean : array (..., N)
+    chol : array (..., M, N)
+    eps : array (..., N)
+        Standard normal noise.
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+
+    Returns
+    -------
+    z : array (..., N)
+        The draw; batch axes broadcast.
+    log_q : array (...)
+        log q(z). Nats.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> z, log_q = gvae.ops.sample_and_log_prob_banded(np.zeros(3), chol, np.array([1.0, 0.0, -1.0]))
+    >>> z
+    array([ 0.375, -0.25 , -0.5  ])
+    >>> log_q.round(4), gvae.ops.log_prob_banded(z, np.zeros(3), chol).round(4)
+    (np.float64(-1.6774), np.float64(-1.6774))
     """
     sizes = {"mean": mean, "chol": chol, "eps": eps}
     offsets = _check_factor(sample_banded.contract, offsets, **sizes)
@@ -401,7 +728,7 @@ def _sample(mean, chol, eps, offsets, check, out=None, density=False):
 
 @lru_cache(maxsize=64)
 def _rows_of_sample(mean, factors, eps, batch):
-    """Of the draws in `lane_order`, by the batch axes of everybody: the factors and draws, and the rows of mean and eps."""
+    """For the draws in `lane_order`, from all batch axes: the factors and draws, and the rows of mean and eps."""
     return (*lane_order(factors, batch), *(owners_in_order(own, factors, batch) for own in (mean, eps)))
 
 
@@ -447,7 +774,34 @@ def _mean_bar(z_bar, mean):
 
 @primitive(contract="x: ... N, mean: ... N, chol: ... M N", settings=FACTOR)
 def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
-    """log N(x; mean, (L Lᵀ)⁻¹), in nats.   x, mean : (..., N)   chol : (..., M, N)   Returns (...). Raises as logdet."""
+    """Log-density of a Gaussian with a banded factor of its precision: log N(x; mean, (L Lᵀ)⁻¹).
+
+    Parameters
+    ----------
+    x, mean : array (..., N)
+    chol : array (..., M, N)
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+
+    Returns
+    -------
+    array (...)
+        Nats; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.log_prob_banded(np.array([0.5, 0.5, 0.5]), np.zeros(3), chol).round(4)
+    np.float64(-1.4274)
+    """
     sizes = {"x": x, "mean": mean, "chol": chol}
     offsets = _check_factor(log_prob_banded.contract, offsets, **sizes)
     value = device.empty(broadcast(x.shape[:-1], mean.shape[:-1], chol.shape[:-2]), x.dtype, x)
@@ -471,11 +825,38 @@ def _(y_bar, y, x, mean, chol, *, needs, offsets=None, check=True):
 
 @primitive(contract="chol: ... M N, eps: ... N", settings={"check": (False,)})
 def log_prob_of_draw_banded(chol: Any, eps: Any, *, check: bool = True) -> Any:
-    """log q(z) of the draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹): sum log L_jj - |eps|²/2 - N/2 log 2π, in nats.
+    """Log-density log q(z) of the draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹), computed from eps.
 
-    chol : (..., M, N)      eps : (..., N)      Returns (...). Raises as `log_prob_banded`, whose value at the draw it is
-    without a solve, a product or any other rounding of z. The off-diagonal entries of L and the mean do not matter.
-    Source: Peste and Malagò, whose sampler has it at hand.
+    log q(z) = sum log L_jj - |eps|²/2 - N/2 log 2π. The off-diagonal entries of L and the mean do not matter.
+
+    Parameters
+    ----------
+    chol : array (..., M, N)
+    eps : array (..., N)
+        The noise of the draw.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+
+    Returns
+    -------
+    array (...)
+        Nats. The value of `log_prob_banded` at the draw, without a solve, a product or any other rounding of z.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Notes
+    -----
+    Source: Peste and Malagò, whose sampler has this value available.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.log_prob_of_draw_banded(chol, np.array([1.0, 0.0, -1.0])).round(4)
+    np.float64(-1.6774)
     """
     check_arrays(log_prob_of_draw_banded.contract, chol=chol, eps=eps)
     return _log_prob_of_draw(chol, eps, check)
@@ -511,7 +892,7 @@ def _log_prob_of_draw_vjp(y_bar, chol, eps, needs):
 
 
 def _densities(x, mean, chol, offsets, batch):
-    """What the kernels of the log-density take: the factors, and which right-hand sides, x and means belong to each."""
+    """Arguments of the log-density kernels: the factors, and the right-hand sides, x and means that belong to each."""
     factors = chol.shape[:-2]
     own = (owners_by_factor(a.shape[:-1], factors, batch) for a in (x, mean))
     return flat(chol, 2), _int64(offsets), rows_of_factors(factors, batch), *own, flat(x, 1), flat(mean, 1)
@@ -531,11 +912,47 @@ def kl_divergence_banded(
     prior_offsets: Sequence[int] | None = None,
     check: bool = True,
 ) -> Any:
-    """KL(N(mean, (L Lᵀ)⁻¹) ‖ prior), in nats; the prior is N(0, I), or N(prior_mean, (L_p L_pᵀ)⁻¹).
+    """KL(N(mean, (L Lᵀ)⁻¹) ‖ prior), where the prior is N(0, I) or N(prior_mean, (L_p L_pᵀ)⁻¹).
 
-    mean : (..., N)   chol : (..., M, N)   prior_mean : (..., N), 0 if None   prior_chol : (..., M_p, N)   Returns (...).
-    To N(0, I) it is summed node by node, 1/2 (S_jj + mean_j² - 1) + log L_jj, so that nothing large cancels.
-    Raises ShapeError, DTypeError, NotPositiveDefiniteError (unless check=False).
+    Parameters
+    ----------
+    mean : array (..., N)
+    chol : array (..., M, N)
+    prior_mean : array (..., N), optional
+        0 by default.
+    prior_chol : array (..., M_p, N), optional
+        L_p; by default the prior's covariance is the identity.
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+    prior_offsets : sequence of int, optional
+        The diagonals of `prior_chol`; only with it.
+    check : bool, default True
+        False: a system with a pivot that is not positive becomes NaN instead of raising.
+
+    Returns
+    -------
+    array (...)
+        Nats; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False.
+
+    Notes
+    -----
+    To N(0, I) it is summed node by node, 1/2 (S_jj + mean_j² - 1) + log L_jj with S = (L Lᵀ)⁻¹, so that
+    nothing large cancels.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> gvae.ops.kl_divergence_banded(np.zeros(3), chol).round(4)
+    np.float64(1.0248)
+    >>> independent = np.array([[2.0, 2.0, 2.0]])  # a prior with covariance I / 4
+    >>> gvae.ops.kl_divergence_banded(np.zeros(3), chol, prior_chol=independent).round(3)
+    np.float64(0.281)
     """
     offsets = _check_factor("mean: ... N, chol: ... M N", offsets, mean=mean, chol=chol)
     if prior_mean is not None:
@@ -572,9 +989,9 @@ def kl_divergence_banded(
 
 @primitive(saves=True, contract="mean: ... N, chol: ... M N", settings=FACTOR)
 def _kl_standard(mean, chol, *, offsets, check, save=False):
-    """KL to N(0, I) in one pass over the nodes; every training step of a structured posterior comes through here."""
+    """KL to N(0, I) in one pass over the nodes; used in every training step of a structured posterior."""
     s = _closure(chol, offsets, check)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's s is NaN, whatever its logarithms are
+    with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's s is NaN, and so is its value
         node = 0.5 * (s[..., 0, :] + mean * mean - 1) + np.log(chol[..., 0, :])
     value = node.sum(axis=-1)
     return (value, s) if save else value
@@ -597,12 +1014,34 @@ def _(y_bar, y, mean, chol, *, needs, offsets, check, saved):
 
 
 def method_banded(operation: str, N: int, *, systems: int = 1, dtype: Any = np.float32) -> str:
-    """How a chain (offsets 0, 1) of N variables is solved or inverted when no `method` is given.
+    """Default method of solving or inverting a chain (offsets 0, 1) of N variables: the one used where no `method` is given.
 
-    operation : "solve" or "inverse"      systems : right-hand sides, or factors to invert      dtype : float32 or float64
-    Returns "systems" (LANES systems side by side, each from end to end) or "segments" (each system cut into segments that
-    run side by side): the faster of the two at the nearest shape of gvae/kernels/methods.json.
-    Raises ConfigError, DTypeError.
+    Parameters
+    ----------
+    operation : {"solve", "inverse"}
+    N : int
+        The number of variables.
+    systems : int, default 1
+        Right-hand sides, or factors to invert.
+    dtype : dtype, default np.float32
+        float32 or float64.
+
+    Returns
+    -------
+    str
+        "systems" (LANES systems side by side, each from end to end) or "segments" (each system cut into segments that run
+        side by side): the faster of the two at the nearest shape of gvae/kernels/methods.json.
+
+    Raises
+    ------
+    ConfigError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.method_banded("solve", 1_000)
+    'systems'
+    >>> gvae.ops.method_banded("solve", 1_000_000)
+    'segments'
     """
     if operation not in ("solve", "inverse"):
         raise ConfigError(f"method_banded: operation is {operation!r}, expected 'solve' or 'inverse'")
@@ -613,10 +1052,34 @@ def method_banded(operation: str, N: int, *, systems: int = 1, dtype: Any = np.f
 def band_to_dense(
     band: Any, *, offsets: Sequence[int] | None = None, symmetric: bool = False, upper: bool = False
 ) -> np.ndarray:
-    """The dense matrix (..., N, N) of a stored factor or, with symmetric=True, of a stored symmetric band: for looking.
+    """Dense matrix of a stored factor or, with symmetric=True, of a stored symmetric band: for inspection.
 
-    band  : (..., M, N), as this module stores it
-    upper : band is in LAPACK's upper form instead, band[..., M - 1 - d, j] = A[j - d, j]; the matrix is upper triangular
+    Parameters
+    ----------
+    band : array (..., M, N)
+        As this module stores it.
+    offsets : sequence of int, optional
+        The diagonals of `band`; by default 0, 1, .., M-1.
+    symmetric : bool, default False
+        Mirror the entries.
+    upper : bool, default False
+        `band` is in LAPACK's upper form instead, band[..., M - 1 - d, j] = A[j - d, j]; the matrix is upper triangular.
+
+    Returns
+    -------
+    array (..., N, N)
+        The matrices, zero outside of the pattern.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.band_to_dense(np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]]))
+    array([[ 2.,  0.,  0.],
+           [-1.,  2.,  0.],
+           [ 0., -1.,  2.]])
     """
     offsets = _check_factor("band: ... M N", offsets, band=band)
     N = band.shape[-1]
@@ -629,9 +1092,31 @@ def band_to_dense(
 
 
 def dense_to_band(dense: Any, *, offsets: Sequence[int], upper: bool = False) -> np.ndarray:
-    """The diagonals `offsets` of dense matrices (..., N, N), stored as (..., M, N), zero where an entry does not exist.
+    """Diagonals `offsets` of dense matrices, stored by diagonals, zero where an entry does not exist.
 
-    Lower diagonals as this module stores them, or with upper=True the upper ones in LAPACK's form (see `band_to_dense`).
+    Parameters
+    ----------
+    dense : array (..., N, N)
+    offsets : sequence of int
+        The diagonals to store, strictly increasing from 0.
+    upper : bool, default False
+        The upper diagonals, in LAPACK's form (see `band_to_dense`), instead of the lower ones as this module stores them.
+
+    Returns
+    -------
+    array (..., M, N)
+        The diagonals.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> precision = np.array([[4.0, -2.0, 0.0], [-2.0, 5.0, -2.0], [0.0, -2.0, 5.0]])
+    >>> gvae.ops.dense_to_band(precision, offsets=(0, 1))
+    array([[ 4.,  5.,  5.],
+           [-2., -2.,  0.]])
     """
     check_arrays("dense: ... N N", dense=dense)
     offsets = check_offsets(offsets)
@@ -643,8 +1128,8 @@ def dense_to_band(dense: Any, *, offsets: Sequence[int], upper: bool = False) ->
 
 
 def _entries(dense, band, offsets, upper):
-    """Views of each diagonal: in the dense matrices, mirrored there, and as it is stored. With upper=True the first is the
-    one above."""
+    """Views of each diagonal: in the dense matrices, its mirror image there, and as stored. With upper=True the first is the
+    upper one."""
     N = band.shape[-1]
     flat = dense.reshape(*dense.shape[:-2], N * N)
     for k, o in enumerate(offsets):
@@ -657,7 +1142,7 @@ def _entries(dense, band, offsets, upper):
 
 
 def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[int, ...]]:
-    """The same factor with one more diagonal, `last`, which is zero; its closure then reaches that far."""
+    """The same factor with one more diagonal, `last`, of zeros, so that its closure includes that diagonal."""
     zero = device.zeros((*chol.shape[:-2], 1, chol.shape[-1]), chol.dtype, chol)
     return arrays.concatenate([chol, zero], axis=-2), (*offsets, last)
 
@@ -697,7 +1182,7 @@ def _result(out, shape, like):
 
 
 def _deliver(result, x):
-    """The kernel wrote `result`: where that was a copy of x (x is the caller's, in another layout), write it back."""
+    """x, into which `result` is copied where the kernel wrote to a copy (the caller's x has another layout)."""
     if result is not x and not device.overlap(result, x):
         x[...] = result.reshape(x.shape)
     return x
@@ -732,3 +1217,7 @@ def _report(status, batch: tuple[int, ...], check: bool, info: Any, name: str = 
             rows,
             minors,
         )
+
+
+def __getattr__(name: str) -> Any:
+    return renamed_op(__name__, name)

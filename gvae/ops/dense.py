@@ -19,8 +19,33 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "soft
 
 
 @primitive
-def matmul(x, y):
-    """Matrix product x (..., n, k) @ y (..., k, m) -> (..., n, m); batch axes broadcast. Also attached as `@`."""
+def matmul(x: Any, y: Any) -> Any:
+    """Matrix product x @ y.
+
+    Parameters
+    ----------
+    x : array (..., n, k)
+    y : array (..., k, m)
+
+    Returns
+    -------
+    array (..., n, m)
+        Batch axes broadcast. For Vars, the operator `@` is the same.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> x, y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0], [-1.0]])
+    >>> gvae.ops.matmul(x, y)
+    array([[-1.],
+           [-1.]])
+    >>> gvae.gradient(lambda x: gvae.ops.matmul(x, y).sum(), x)
+    array([[ 1., -1.],
+           [ 1., -1.]])
+    """
     check_arrays("x: ... n k, y: ... k m", x=x, y=y)
     return _on_device(x, y) if x.ndim == y.ndim == 2 and device.is_cuda(x) else x @ y
 
@@ -37,19 +62,43 @@ def _(z_bar, z, x, y, *, needs):
 
 
 def _on_device(x, y):
-    """The product of two matrices by a kernel of ours, which a graph may hold, if it is small."""
+    """The product of two matrices by gvae's own kernel, which a graph may hold, if it is small."""
     out = device.empty((len(x), y.shape[1]), x.dtype, x)
     device.kernels_for("product", x).multiply(x, y, out)
     return out
 
 
 def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> Any:
-    """activation(x @ weight + bias), one fused pass over the product.
+    """Affine layer, activation(x @ weight + bias): one matrix product and one fused pass over it.
 
-    x : (..., I) array, or a SciPy / CuPy CSR matrix (rows, I)      weight : (I, O)      bias : (O,)
-    activation : one of ACTIVATIONS (leaky_relu has slope 0.01)
-    Returns (..., O). All leading axes of x form one matrix product.
-    Raises ShapeError, DTypeError; ConfigError for an unknown activation.
+    Parameters
+    ----------
+    x : array (..., I) or CSR matrix (rows, I)
+        A CSR matrix of SciPy or CuPy is a constant: no derivative passes to it.
+    weight : array (I, O)
+    bias : array (O,)
+    activation : str, default "identity"
+        One of `ACTIVATIONS`; "leaky_relu" has slope 0.01.
+
+    Returns
+    -------
+    array (..., O)
+        All leading axes of x form one matrix product.
+
+    Raises
+    ------
+    ConfigError
+        The activation is unknown.
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> x, weight, bias = np.array([[1.0, 2.0]]), np.array([[1.0, -1.0], [1.0, 0.0]]), np.array([0.5, 0.5])
+    >>> gvae.ops.affine(x, weight, bias, activation="relu")
+    array([[3.5, 0. ]])
+    >>> gvae.gradient(lambda w: gvae.ops.affine(x, w, bias, activation="relu").sum(), weight)
+    array([[1., 0.],
+           [2., 0.]])
     """
     if activation not in ACTIVATIONS:
         raise ConfigError(f"affine: activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
@@ -92,20 +141,20 @@ def _(y_bar, y, x, weight, bias, *, needs, out, may_overwrite, activation):
     return x_bar, weight_bar, bias_bar
 
 
-MANY_ROWS = 256  # of which each thread does some; of fewer it does some columns, and packs no weight that another packs
+MANY_ROWS = 256  # shared by rows; fewer are shared by columns, so that no two threads pack the same weights
 COLUMNS = 16  # a whole number of vectors
-FLOPS = 16  # multiplications and additions that take as long as a number's way from memory and back
+FLOPS = 16  # multiplications and additions that take as long as a number's transfer from memory and back
 
 
 def launch_product(family, name, *arguments, out, depth):
-    """A kernel whose `out` is a product of rows and weights: shared by rows if there are many, else by columns."""
+    """Launch a kernel whose `out` is a product of rows and weights: shared by rows if there are many, else by columns."""
     by_rows = len(out) >= MANY_ROWS
     n, step = (len(out), 1) if by_rows else (out.shape[1], COLUMNS)
     device.launch(family, name, *arguments, by_rows, n=n, work=out.size * depth // FLOPS, step=step)
 
 
 def launch_sums(family, name, *arguments, n, work):
-    """A kernel whose result is a sum over rows: shared by columns."""
+    """Launch a kernel whose result is a sum over rows: shared by columns."""
     device.launch(family, name, *arguments, n=n, work=work // FLOPS, step=COLUMNS)
 
 
@@ -134,7 +183,7 @@ def _(y_bar, y, x, bias, *, needs, activation):
 
 
 def rows_of(x):
-    """All leading axes as one; the last may be empty, which reshape(-1, 0) cannot see through."""
+    """All leading axes as one; the last may be empty, for which reshape(-1, 0) is undefined."""
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
@@ -146,8 +195,17 @@ def _activation_vjp(y, activation, a_bar):
 
 
 def _attach() -> None:
-    Var.__matmul__ = lambda self, other: matmul(self, other)  # type: ignore[method-assign]
-    Var.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[method-assign]
+    """Give Var its matrix product; `gvae.autodiff` imports this module for that purpose."""
+
+    def __matmul__(self: Any, other: Any) -> Any:
+        return matmul(self, other)
+
+    def __rmatmul__(self: Any, other: Any) -> Any:
+        return matmul(other, self)
+
+    for method in (__matmul__, __rmatmul__):
+        method.__qualname__ = f"Var.{method.__name__}"
+        setattr(Var, method.__name__, method)
 
 
 _attach()

@@ -1,7 +1,7 @@
-"""Arithmetic and functions of one element, with NumPy's broadcasting. Attaches Var's arithmetic operators.
+"""Arithmetic and elementwise functions, with NumPy's broadcasting. Attaches Var's arithmetic operators.
 
-Arrays are float32 or float64 and of one dtype in a call; Python numbers are weak (they take the array's dtype). NumPy's
-functions dispatch to CuPy by themselves, so each formula is written once.
+Arrays are float32 or float64 and share one dtype within a call; Python numbers are weak (they take the array's dtype).
+NumPy's functions dispatch to CuPy by themselves, so each formula is written once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _WEAK = (int, float, bool)  # exact types: a NumPy scalar of another dtype must 
 
 
 def _check(**operands: Any) -> None:
-    """Floating operands of one dtype and one device that broadcast; Python numbers pass."""
+    """Check that floating operands have one dtype and one device and broadcast; Python numbers pass."""
     first: Any = None
     ordinary = True
     for name, x in operands.items():
@@ -82,7 +82,7 @@ def _broadcast(*shapes: tuple[int, ...]) -> bool:
 
 
 def unbroadcast(bar: Any, shape: tuple[int, ...]) -> Any:
-    """The cotangent of an operand that was broadcast: sum over the axes that broadcasting added or stretched."""
+    """The cotangent of an operand that was broadcast: summed over the axes that broadcasting added or stretched."""
     if bar.shape == shape:
         return bar
     extra = bar.ndim - len(shape)
@@ -99,8 +99,28 @@ def _pair(needs, x_bar, x, y_bar, y):
 
 
 @primitive
-def add(x, y):
-    """x + y."""
+def add(x: Any, y: Any) -> Any:
+    """Elementwise sum x + y.
+
+    Parameters
+    ----------
+    x, y : array or number
+
+    Returns
+    -------
+    array
+        Of the shape that x and y broadcast to. For Vars, the operator `+` is the same.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> gvae.ops.add(np.array([1.0, 2.0]), np.array([[10.0], [20.0]]))
+    array([[11., 12.],
+           [21., 22.]])
+    """
     _check(x=x, y=y)
     return apply(np.add, x, y)
 
@@ -111,8 +131,27 @@ def _(z_bar, z, x, y, *, needs):
 
 
 @primitive
-def subtract(x, y):
-    """x - y."""
+def subtract(x: Any, y: Any) -> Any:
+    """Elementwise difference x - y.
+
+    Parameters
+    ----------
+    x, y : array or number
+
+    Returns
+    -------
+    array
+        Of the shape that x and y broadcast to. For Vars, the operator `-` is the same.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> gvae.ops.subtract(1, np.array([0.25, 0.5]))
+    array([0.75, 0.5 ])
+    """
     _check(x=x, y=y)
     return apply(np.subtract, x, y)
 
@@ -123,8 +162,30 @@ def _(z_bar, z, x, y, *, needs):
 
 
 @primitive
-def multiply(x, y):
-    """x * y."""
+def multiply(x: Any, y: Any) -> Any:
+    """Elementwise product x * y.
+
+    Parameters
+    ----------
+    x, y : array or number
+
+    Returns
+    -------
+    array
+        Of the shape that x and y broadcast to. For Vars, the operator `*` is the same.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> x, y = np.array([1.0, 2.0, 3.0]), np.array([2.0, 0.0, -1.0])
+    >>> gvae.ops.multiply(x, y)
+    array([ 2.,  0., -3.])
+    >>> gvae.gradient(lambda x: gvae.ops.multiply(x, y).sum(), x)
+    array([ 2.,  0., -1.])
+    """
     _check(x=x, y=y)
     return apply(np.multiply, x, y)
 
@@ -135,8 +196,27 @@ def _(z_bar, z, x, y, *, needs):
 
 
 @primitive
-def divide(x, y):
-    """x / y."""
+def divide(x: Any, y: Any) -> Any:
+    """Elementwise quotient x / y.
+
+    Parameters
+    ----------
+    x, y : array or number
+
+    Returns
+    -------
+    array
+        Of the shape that x and y broadcast to. For Vars, the operator `/` is the same.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> gvae.ops.divide(np.array([1.0, 2.0, 3.0]), 4)
+    array([0.25, 0.5 , 0.75])
+    """
     _check(x=x, y=y)
     return x / y
 
@@ -147,8 +227,33 @@ def _(z_bar, z, x, y, *, needs):
 
 
 @primitive
-def power(x, y):
-    """x ** y. The derivative in y takes 0 ** y as constant, as its limit for y > 0."""
+def power(x: Any, y: Any) -> Any:
+    """Elementwise power x ** y.
+
+    Parameters
+    ----------
+    x, y : array or number
+
+    Returns
+    -------
+    array
+        Of the shape that x and y broadcast to. For Vars, the operator `**` is the same.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Notes
+    -----
+    The derivative in y takes 0 ** y as constant, which is its limit for y > 0.
+
+    Examples
+    --------
+    >>> gvae.ops.power(np.array([1.0, 2.0, 3.0]), 2)
+    array([1., 4., 9.])
+    >>> gvae.gradient(lambda y: gvae.ops.power(np.array([0.0, 2.0]), y).sum(), np.array([2.0, 2.0])).round(4)
+    array([0.    , 2.7726])
+    """
     _check(x=x, y=y)
     return x**y
 
@@ -163,8 +268,33 @@ def _(z_bar, z, x, y, *, needs):
 
 
 @primitive
-def maximum(x, y):
-    """The larger of x and y (NaN wins). Where they are equal, x receives the cotangent."""
+def maximum(x: Any, y: Any) -> Any:
+    """Elementwise maximum of x and y; NaN if either is NaN.
+
+    Parameters
+    ----------
+    x, y : array or number
+
+    Returns
+    -------
+    array
+        Of the shape that x and y broadcast to.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Notes
+    -----
+    Where x and y are equal, x receives the cotangent.
+
+    Examples
+    --------
+    >>> gvae.ops.maximum(np.array([-1.0, 0.5, np.nan]), 0)
+    array([0. , 0.5, nan])
+    >>> gvae.gradient(lambda x: gvae.ops.maximum(x, 0.0).sum(), np.array([-1.0, 0.0, 0.5]))
+    array([0., 1., 1.])
+    """
     _check(x=x, y=y)
     return np.maximum(x, y)
 
@@ -175,8 +305,33 @@ def _(z_bar, z, x, y, *, needs):
 
 
 @primitive
-def minimum(x, y):
-    """The smaller of x and y (NaN wins). Where they are equal, x receives the cotangent."""
+def minimum(x: Any, y: Any) -> Any:
+    """Elementwise minimum of x and y; NaN if either is NaN.
+
+    Parameters
+    ----------
+    x, y : array or number
+
+    Returns
+    -------
+    array
+        Of the shape that x and y broadcast to.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Notes
+    -----
+    Where x and y are equal, x receives the cotangent.
+
+    Examples
+    --------
+    >>> gvae.ops.minimum(np.array([-1.0, 0.5, np.nan]), 0)
+    array([-1.,  0., nan])
+    >>> gvae.gradient(lambda x: gvae.ops.minimum(x, 0.0).sum(), np.array([-1.0, 0.0, 0.5]))
+    array([1., 1., 0.])
+    """
     _check(x=x, y=y)
     return np.minimum(x, y)
 
@@ -187,7 +342,31 @@ def _(z_bar, z, x, y, *, needs):
 
 
 def where(mask: Any, x: Any, y: Any) -> Any:
-    """x where the boolean `mask` holds, else y. The mask is a constant."""
+    """Elementwise choice: x where `mask` is true, else y.
+
+    Parameters
+    ----------
+    mask : array of bool
+        A constant: no derivative passes.
+    x, y : array or number
+
+    Returns
+    -------
+    array
+        Of the shape that mask, x and y broadcast to.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Examples
+    --------
+    >>> x = np.array([-1.0, 2.0])
+    >>> gvae.ops.where(x > 0, x, 0.1 * x)
+    array([-0.1,  2. ])
+    >>> gvae.gradient(lambda x: gvae.ops.where(x > 0, x, 0.1 * x).sum(), x)
+    array([0.1, 1. ])
+    """
     like = x if hasattr(x, "dtype") else y
     return _where(x, y, mask=device.beside(value_of(mask), getattr(like, "value", like)))
 
@@ -210,8 +389,27 @@ def _(z_bar, z, x, y, *, needs, mask):
 
 
 @primitive
-def negative(x):
-    """-x."""
+def negative(x: Any) -> Any:
+    """Elementwise negation -x.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+        For a Var, the operator `-` is the same.
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.negative(np.array([1.0, -2.0]))
+    array([-1.,  2.])
+    """
     _check(x=x)
     return -x
 
@@ -222,8 +420,29 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def abs(x):
-    """|x|; the subgradient at 0 is 0."""
+def abs(x: Any) -> Any:
+    """Elementwise absolute value |x|; the subgradient at 0 is 0.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([-2.0, 0.0, 3.0])
+    >>> gvae.ops.abs(x)
+    array([2., 0., 3.])
+    >>> gvae.gradient(lambda x: gvae.ops.abs(x).sum(), x)
+    array([-1.,  0.,  1.])
+    """
     _check(x=x)
     return np.abs(x)
 
@@ -234,8 +453,27 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def square(x):
-    """x squared."""
+def square(x: Any) -> Any:
+    """Elementwise square x².
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([1.0, -2.0])
+    >>> gvae.value_and_gradient(lambda x: gvae.ops.square(x).sum(), x)
+    (np.float64(5.0), array([ 2., -4.]))
+    """
     _check(x=x)
     return x * x
 
@@ -246,8 +484,26 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def sqrt(x):
-    """Square root; NaN below 0."""
+def sqrt(x: Any) -> Any:
+    """Elementwise square root; NaN below 0.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.sqrt(np.array([0.0, 4.0, 9.0]))
+    array([0., 2., 3.])
+    """
     _check(x=x)
     return np.sqrt(x)
 
@@ -258,8 +514,26 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def exp(x):
-    """e to the x."""
+def exp(x: Any) -> Any:
+    """Elementwise exponential e^x.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.exp(np.array([0.0, 1.0])).round(4)
+    array([1.    , 2.7183])
+    """
     _check(x=x)
     return np.exp(x)
 
@@ -270,8 +544,29 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def expm1(x):
-    """e to the x, minus 1, accurate near 0."""
+def expm1(x: Any) -> Any:
+    """Elementwise e^x - 1, accurate near 0.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([1e-12, 1.0])
+    >>> gvae.ops.expm1(x)
+    array([1.00000000e-12, 1.71828183e+00])
+    >>> gvae.ops.exp(x) - 1
+    array([1.00008890e-12, 1.71828183e+00])
+    """
     _check(x=x)
     return np.expm1(x)
 
@@ -282,8 +577,26 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def log(x):
-    """Natural logarithm; -inf at 0, NaN below."""
+def log(x: Any) -> Any:
+    """Elementwise natural logarithm; -inf at 0, NaN below.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.log(np.array([1.0, np.e, 10.0])).round(4)
+    array([0.    , 1.    , 2.3026])
+    """
     _check(x=x)
     return np.log(x)
 
@@ -294,8 +607,29 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def log1p(x):
-    """log(1 + x), accurate near 0."""
+def log1p(x: Any) -> Any:
+    """Elementwise log(1 + x), accurate near 0.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([1e-12, 1.0])
+    >>> gvae.ops.log1p(x)
+    array([1.00000000e-12, 6.93147181e-01])
+    >>> gvae.ops.log(1 + x)
+    array([1.00008890e-12, 6.93147181e-01])
+    """
     _check(x=x)
     return np.log1p(x)
 
@@ -306,8 +640,27 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def bounded(x, *, limit):
-    """limit * tanh(x / limit): the identity near 0, within (-limit, limit) everywhere."""
+def bounded(x: Any, *, limit: float) -> Any:
+    """Elementwise soft bound limit tanh(x / limit): the identity near 0, within (-limit, limit) everywhere.
+
+    Parameters
+    ----------
+    x : array (...)
+    limit : float
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.bounded(np.array([0.1, 1.0, 5.0, 50.0]), limit=5.0).round(4)
+    array([0.1   , 0.9869, 3.808 , 5.    ])
+    """
     _check(x=x, limit=limit)
     return np.tanh(x / limit) * limit
 
@@ -320,8 +673,26 @@ def _(y_bar, y, x, *, needs, limit):
 
 
 @primitive
-def tanh(x):
-    """Hyperbolic tangent."""
+def tanh(x: Any) -> Any:
+    """Elementwise hyperbolic tangent.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.tanh(np.array([-1.0, 0.0, 1.0])).round(4)
+    array([-0.7616,  0.    ,  0.7616])
+    """
     _check(x=x)
     return np.tanh(x)
 
@@ -332,8 +703,30 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def sigmoid(x):
-    """1 / (1 + e^-x), accurate at both ends: it is never formed from an overflowing exponential."""
+def sigmoid(x: Any) -> Any:
+    """Elementwise logistic function 1 / (1 + e^-x), accurate at both ends.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Notes
+    -----
+    It is never formed from an overflowing exponential.
+
+    Examples
+    --------
+    >>> gvae.ops.sigmoid(np.array([-800.0, -1.0, 0.0, 1.0, 800.0])).round(4)
+    array([0.    , 0.2689, 0.5   , 0.7311, 1.    ])
+    """
     _check(x=x)
     e = np.exp(-np.abs(x))
     return np.where(np.asarray(x) >= 0, 1 / (1 + e), e / (1 + e)) if type(x) in _WEAK else _sigmoid(x, e)
@@ -349,8 +742,28 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def softplus(x):
-    """log(1 + e^x), accurate at both ends."""
+def softplus(x: Any) -> Any:
+    """Elementwise log(1 + e^x), accurate at both ends.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.softplus(np.array([-800.0, -1.0, 0.0, 1.0])).round(4)
+    array([0.    , 0.3133, 0.6931, 1.3133])
+    >>> gvae.ops.softplus(np.array(800.0))
+    np.float64(800.0)
+    """
     _check(x=x)
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
@@ -361,8 +774,29 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def relu(x):
-    """max(x, 0); the subgradient at 0 is 0."""
+def relu(x: Any) -> Any:
+    """Elementwise rectifier max(x, 0); the subgradient at 0 is 0.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([-1.0, 0.0, 2.0])
+    >>> gvae.ops.relu(x)
+    array([0., 0., 2.])
+    >>> gvae.gradient(lambda x: gvae.ops.relu(x).sum(), x)
+    array([0., 0., 1.])
+    """
     _check(x=x)
     return np.maximum(x, 0)
 
@@ -373,8 +807,27 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def leaky_relu(x, *, slope=0.01):
-    """x for x > 0, else slope * x."""
+def leaky_relu(x: Any, *, slope: float = 0.01) -> Any:
+    """Elementwise leaky rectifier: x for x > 0, else slope * x.
+
+    Parameters
+    ----------
+    x : array (...)
+    slope : float, default 0.01
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.leaky_relu(np.array([-1.0, 0.0, 2.0]), slope=0.1)
+    array([-0.1,  0. ,  2. ])
+    """
     _check(x=x, slope=slope)
     return np.where(x > 0, x, slope * x)
 
@@ -385,8 +838,26 @@ def _(y_bar, y, x, *, needs, slope=0.01):
 
 
 @primitive
-def elu(x):
-    """x for x > 0, else e^x - 1."""
+def elu(x: Any) -> Any:
+    """Elementwise exponential linear unit: x for x > 0, else e^x - 1.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.elu(np.array([-5.0, -1.0, 0.0, 2.0])).round(4)
+    array([-0.9933, -0.6321,  0.    ,  2.    ])
+    """
     _check(x=x)
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
@@ -397,8 +868,26 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def lgamma(x):
-    """log |Gamma(x)|."""
+def lgamma(x: Any) -> Any:
+    """Elementwise log-gamma function log |Γ(x)|.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.lgamma(np.array([1.0, 4.0, 5.0])).round(4)  # log 0!, log 3!, log 4!
+    array([0.    , 1.7918, 3.1781])
+    """
     _check(x=x)
     return device.special(x).gammaln(x)
 
@@ -409,8 +898,29 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def digamma(x):
-    """The derivative of lgamma."""
+def digamma(x: Any) -> Any:
+    """Elementwise digamma function, the derivative of `lgamma`.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0])
+    >>> gvae.ops.digamma(x).round(4)
+    array([-0.5772,  0.4228])
+    >>> gvae.gradient(lambda x: gvae.ops.lgamma(x).sum(), x).round(4)
+    array([-0.5772,  0.4228])
+    """
     _check(x=x)
     return device.special(x).digamma(x)
 
@@ -421,26 +931,72 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def log_beta(a, b):
-    """log B(a, b) = log Gamma(a) + log Gamma(b) - log Gamma(a + b) for a, b > 0, without their cancellation."""
+def log_beta(a: Any, b: Any) -> Any:
+    """Elementwise log-beta function log B(a, b) = log Γ(a) + log Γ(b) - log Γ(a + b).
+
+    Parameters
+    ----------
+    a, b : array
+        a, b > 0.
+
+    Returns
+    -------
+    array
+        Of the shape that a and b broadcast to.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError
+
+    Notes
+    -----
+    Computed without the cancellation of these terms.
+
+    Examples
+    --------
+    >>> gvae.ops.log_beta(np.array([1.0, 2.0]), np.array([1.0, 3.0])).round(4)  # log 1, log 1/12
+    array([ 0.    , -2.4849])
+    """
     _check(a=a, b=b)
     return device.special(a).betaln(a, b)
 
 
 @log_beta.vjp
 def _(y_bar, y, a, b, *, needs):
-    # digamma(a) - digamma(a + b), which nearly cancel where b is small beside a: in float64
-    digamma_, wide = device.special(a).digamma, [v.astype(np.float64) for v in (a, b)]
+    # digamma(a) - digamma(a + b), which nearly cancel where b is small compared with a: in float64
+    digamma_, wide = device.special(a).digamma, [v.astype(np.float64) if hasattr(v, "astype") else float(v) for v in (a, b)]
     whole = digamma_(wide[0] + wide[1])
     bars = [lambda v=v: y_bar * (digamma_(v) - whole).astype(y.dtype) for v in wide]
     return _pair(needs, bars[0], a, bars[1], b)
 
 
 @primitive
-def log_sinhc(x):
-    """log(sinh(x) / x), 0 at 0; even, and |x| - log 2|x| far out."""
+def log_sinhc(x: Any) -> Any:
+    """Elementwise log(sinh(x) / x), continued by 0 at x = 0.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Notes
+    -----
+    The function is even, and |x| - log 2|x| for large |x|.
+
+    Examples
+    --------
+    >>> gvae.ops.log_sinhc(np.array([0.0, 1.0, -1.0, 20.0])).round(4)
+    array([ 0.    ,  0.1614,  0.1614, 16.3111])
+    """
     _check(x=x)
-    size = np.maximum(np.abs(x), np.finfo(x.dtype).tiny)
+    size = np.maximum(np.abs(x), np.finfo(getattr(x, "dtype", float)).tiny)
     return size + np.log(-np.expm1(-2 * size) / (2 * size))
 
 
@@ -450,9 +1006,32 @@ def _(y_bar, y, x, *, needs):
 
 
 @primitive
-def langevin(x):
-    """coth(x) - 1 / x, the derivative of `log_sinhc`: odd, x / 3 near 0, between -1 and 1."""
+def langevin(x: Any) -> Any:
+    """Elementwise Langevin function coth(x) - 1 / x, the derivative of `log_sinhc`.
+
+    Parameters
+    ----------
+    x : array (...)
+
+    Returns
+    -------
+    array (...)
+
+    Raises
+    ------
+    DTypeError
+
+    Notes
+    -----
+    The function is odd, x / 3 near 0, and between -1 and 1.
+
+    Examples
+    --------
+    >>> gvae.ops.langevin(np.array([-1.0, 0.0, 0.3, 1000.0])).round(4)
+    array([-0.313 ,  0.    ,  0.0994,  0.999 ])
+    """
     _check(x=x)
+    x = x if hasattr(x, "dtype") else np.float64(x)
     near = np.abs(x) < LANGEVIN_NEAR
     low, far = np.where(near, x, x.dtype.type(0)), np.where(near, x.dtype.type(1), x)
     return np.where(near, _series(low, LANGEVIN) * low, 1 / np.tanh(far) - 1 / far)
@@ -469,7 +1048,7 @@ LANGEVIN = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 
 
 
 def langevin_slope(x):
-    """1 / x² - 1 / sinh²(x), the derivative of `langevin`, of a plain array."""
+    """1 / x² - 1 / sinh²(x), the derivative of `langevin`, for a plain array."""
     near = np.abs(x) < LANGEVIN_NEAR
     low, far = np.where(near, x, x.dtype.type(0)), np.where(near, x.dtype.type(1), np.abs(x))
     e = np.exp(-2 * far)
@@ -488,9 +1067,16 @@ def _series(x, coefficients):
 def _attach() -> None:
     """Give Var its arithmetic operators; `gvae.autodiff` imports this module for that purpose."""
 
+    def forward(op):
+        return lambda self, other: op(self, other)
+
     def swapped(op):
         return lambda self, other: op(other, self)
 
+    def compared(op):  # comparisons are data: booleans carry no derivative
+        return lambda self, other: op(value_of(self), value_of(other))
+
+    methods: dict[str, Any] = {"__neg__": lambda self: negative(self)}
     for name, op in (
         ("add", add),
         ("sub", subtract),
@@ -498,10 +1084,7 @@ def _attach() -> None:
         ("truediv", divide),
         ("pow", power),
     ):
-        setattr(Var, f"__{name}__", lambda self, other, op=op: op(self, other))
-        setattr(Var, f"__r{name}__", swapped(op))
-    Var.__neg__ = lambda self: negative(self)  # type: ignore[method-assign]
-
+        methods |= {f"__{name}__": forward(op), f"__r{name}__": swapped(op)}
     comparisons = {
         "lt": np.less,
         "le": np.less_equal,
@@ -510,8 +1093,10 @@ def _attach() -> None:
         "eq": np.equal,
         "ne": np.not_equal,
     }
-    for name, op in comparisons.items():  # comparisons are data: booleans carry no derivative
-        setattr(Var, f"__{name}__", lambda self, other, op=op: op(value_of(self), value_of(other)))
+    methods |= {f"__{name}__": compared(op) for name, op in comparisons.items()}
+    for name, method in methods.items():
+        method.__name__, method.__qualname__ = name, f"Var.{name}"
+        setattr(Var, name, method)
 
 
 _attach()

@@ -19,11 +19,37 @@ __all__ = ["bernoulli_affine_log_prob", "bernoulli_log_prob", "normal_log_prob"]
 
 @primitive(saves=True, contract="x: ... N, logits: ... N")
 def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
-    """sum_j x_j a_j - softplus(a_j), the Bernoulli log-likelihood of x under logits a; x in [0, 1] need not be binary.
+    """Bernoulli log-likelihood of x under logits a, Σ_j x_j a_j - softplus(a_j).
 
-    x : (..., N)      logits : (..., N)      Returns (...), batch axes broadcast (x is not copied over the samples).
-    One pass gives the value and, when a gradient is wanted, x - sigmoid(a). Never log(0): exact for any finite logits.
-    Raises ShapeError, DTypeError. Not checked: that x lies in [0, 1] (gvae.data does, once).
+    Parameters
+    ----------
+    x : array (..., N)
+        In [0, 1], not necessarily binary. Not checked (`gvae.data` checks it once).
+    logits : array (..., N)
+    save : bool, default False
+        For the tape, which passes True where a gradient is wanted: also return x - sigmoid(a).
+
+    Returns
+    -------
+    array (...)
+        Nats; batch axes broadcast (x is not copied over the samples).
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Notes
+    -----
+    One pass computes the value and, where a gradient is wanted, x - sigmoid(a). log(0) is never taken: exact for any finite
+    logits.
+
+    Examples
+    --------
+    >>> x, logits = np.array([0.0, 1.0, 1.0]), np.array([-2.0, 0.0, 800.0])
+    >>> gvae.ops.bernoulli_log_prob(x, logits).round(4)
+    np.float64(-0.8201)
+    >>> gvae.gradient(lambda a: gvae.ops.bernoulli_log_prob(x, a), logits).round(4)
+    array([-0.1192,  0.5   ,  0.    ])
     """
     sizes = check_arrays(bernoulli_log_prob.contract, where="bernoulli_log_prob", x=x, logits=logits)
     batch, N = sizes["..."], sizes["N"]
@@ -47,11 +73,40 @@ def _(y_bar, y, x, logits, *, needs, saved):
 
 @primitive(saves=True, contract="x: ... N, h: ... I, weight: I N, bias: N")
 def bernoulli_affine_log_prob(x: Any, h: Any, weight: Any, bias: Any, *, save: bool = False) -> Any:
-    """`bernoulli_log_prob` of x under logits h @ weight + bias, which are not kept: what a decoder ends in.
+    """Bernoulli log-likelihood of x under logits h @ weight + bias, which are not kept: the last layer of a decoder.
 
-    x : (..., N)      h : (..., I)      weight : (I, N)      bias : (N,)      Returns (...), batch axes broadcast.
-    Rows go from the product to their log-likelihood while they are in the caches; for a gradient, x - sigmoid(a) is kept.
-    Raises ShapeError, DTypeError.
+    Parameters
+    ----------
+    x : array (..., N)
+        As for `bernoulli_log_prob`.
+    h : array (..., I)
+    weight : array (I, N)
+    bias : array (N,)
+    save : bool, default False
+        For the tape, which passes True where a gradient is wanted: also return x - sigmoid(logits).
+
+    Returns
+    -------
+    array (...)
+        Nats; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Notes
+    -----
+    Each row passes from the product to its log-likelihood while it is in the caches. For a gradient, x - sigmoid(logits) is
+    kept.
+
+    Examples
+    --------
+    >>> x, h = np.array([0.0, 1.0, 1.0]), np.array([[0.5, -1.0], [2.0, 0.0]])
+    >>> weight, bias = np.array([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]]), np.zeros(3)
+    >>> gvae.ops.bernoulli_affine_log_prob(x, h, weight, bias).round(4)
+    array([-1.9805, -2.8382])
+    >>> gvae.ops.bernoulli_log_prob(x, h @ weight + bias).round(4)
+    array([-1.9805, -2.8382])
     """
     given = {"x": x, "h": h, "weight": weight, "bias": bias}
     sizes = check_arrays(bernoulli_affine_log_prob.contract, where="bernoulli_affine_log_prob", **given)
@@ -89,9 +144,28 @@ def _(y_bar, y, x, h, weight, bias, *, needs, out, saved):
 
 @primitive(saves=True)
 def normal_log_prob(x: Any, mean: Any, log_scale: Any, *, save: bool = False) -> Any:
-    """sum_j log N(x_j; mean_j, e^(2 log_scale_j)).   x, mean, log_scale : (..., N)   Returns (...), batch axes broadcast.
+    """Log-density of independent normals, Σ_j log N(x_j; mean_j, e^(2 log_scale_j)).
 
-    Raises ShapeError, DTypeError.
+    Parameters
+    ----------
+    x, mean, log_scale : array (..., N)
+    save : bool, default False
+        For the tape, which passes True where a gradient is wanted: also return (x - mean) / s and 1 / s, s = e^log_scale.
+
+    Returns
+    -------
+    array (...)
+        Nats; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> x = np.array([0.5, -1.0])
+    >>> gvae.ops.normal_log_prob(x, np.zeros(2), np.log(np.array([1.0, 2.0]))).round(4)
+    np.float64(-2.781)
     """
     sizes = check_arrays(
         "x: ... N, mean: ... N, log_scale: ... N", where="normal_log_prob", x=x, mean=mean, log_scale=log_scale

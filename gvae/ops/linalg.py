@@ -18,12 +18,33 @@ __all__ = ["cholesky", "eigh", "solve_triangular"]
 
 @primitive
 def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
-    """The lower factor L of a symmetric positive definite A = L Lᵀ.
+    """Lower Cholesky factor L of a symmetric positive definite matrix A = L Lᵀ.
 
-    a    : (..., N, N), only the lower triangle is read; the cotangent is symmetric. Returns (..., N, N).
-    info : int32 array (...) that receives 0, or the 1-based order of the leading minor that failed
-    Raises ShapeError, DTypeError; NotPositiveDefiniteError naming the failing rows and minors. With check=False these rows
-    are NaN instead, and the others as they are.
+    Parameters
+    ----------
+    a : array (..., N, N)
+        A; only the lower triangle is read. Its cotangent is symmetric.
+    check : bool, default True
+        False: the rows that fail are NaN instead of raising; the others are as they are with check=True.
+    info : int32 array (...), optional
+        Receives, per system, 0 or the 1-based order of the leading minor that failed.
+
+    Returns
+    -------
+    array (..., N, N)
+        L.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    NotPositiveDefiniteError
+        Unless check=False. Names the failing rows and minors.
+
+    Examples
+    --------
+    >>> gvae.ops.cholesky(np.array([[4.0, 2.0], [2.0, 5.0]]))
+    array([[2., 0.],
+           [1., 2.]])
     """
     check_arrays("a: ... N N", a=a)
     if info is not None:
@@ -44,7 +65,7 @@ def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
 
 
 def _factor(a):
-    """The factors, NaN where there is none, and the order of each one's first failing minor, or 0."""
+    """The factors, NaN where there is none, and for each the order of the first failing minor, or 0."""
     try:
         return device.foreign(_good_factor, a), np.zeros(a.shape[:-2], np.int32)
     except np.linalg.LinAlgError:
@@ -57,13 +78,13 @@ def _factor(a):
 
 def _good_factor(a):
     l = np.linalg.cholesky(a)
-    if not (_diagonal(l) > 0).all():  # a LAPACK may let NaN pass
+    if not (_diagonal(l) > 0).all():  # some LAPACK libraries let NaN pass
         raise np.linalg.LinAlgError("not positive definite")
     return l
 
 
 def _factor_as_band(a):
-    """The same by the kernel for bands: it finds the minors itself, and nobody waits for them."""
+    """The same by the kernel for bands: it finds the minors itself, and the host does not wait for them."""
     minors = device.zeros(a.shape[:-2], np.int32, a)
     if a.size == 0:
         return a.copy(), minors
@@ -90,7 +111,7 @@ def _diagonal(a):
 
 
 def _failing_minors(a):
-    """For each system 0, or the order of the first leading minor that is not positive (clarity before speed)."""
+    """For each system 0, or the order of the first leading minor that is not positive (written for clarity, not speed)."""
     minors = np.zeros(a.shape[:-2], np.int32)
     for index in np.ndindex(minors.shape):
         for n in range(1, a.shape[-1] + 1):
@@ -108,14 +129,36 @@ def _failing_minors(a):
 def solve_triangular(l: Any, b: Any, *, trans: bool = False) -> Any:
     """Solve L X = B for a dense lower-triangular L, or Lᵀ X = B with trans=True.
 
-    l : (..., N, N), only the lower triangle is read      b : (..., N, K)      Returns (..., N, K), batch axes broadcast.
-    Raises ShapeError, DTypeError. Not checked: the diagonal; where it has a zero, the result is inf or NaN.
+    Parameters
+    ----------
+    l : array (..., N, N)
+        L; only the lower triangle is read. The diagonal is not checked: where it has a zero, the result is inf or NaN.
+    b : array (..., N, K)
+        B.
+    trans : bool, default False
+        Solve with Lᵀ.
+
+    Returns
+    -------
+    array (..., N, K)
+        X; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> l = np.array([[1.0, 0.0], [0.5, 1.0]])
+    >>> gvae.ops.solve_triangular(l, np.array([[1.0], [2.5]]))
+    array([[1.],
+           [2.]])
     """
     sizes = check_arrays("l: ... N N, b: ... N K", l=l, b=b)
     N = sizes["N"]
     x = np.broadcast_to(b, (*sizes["..."], N, sizes["K"])).copy()
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Row by row, vectorised over batch and columns: for the small N and large batches that models have, this is faster
+        # Row by row, vectorised over batch and columns: for the small N and large batches of models, this is faster
         # than one LAPACK call per system.
         for i in reversed(range(N)) if trans else range(N):
             if trans:
@@ -140,17 +183,42 @@ def _(x_bar, x, l, b, *, needs, trans=False):
 
 @primitive
 def eigh(a: Any) -> Any:
-    """Eigenvalues (ascending) and eigenvectors of a symmetric matrix: A = V diag(w) Vᵀ.
+    """Eigenvalues (ascending) and eigenvectors of a symmetric matrix A = V diag(w) Vᵀ.
 
-    a : (..., N, N), only the lower triangle is read; the cotangent is symmetric. Returns (w (..., N), v (..., N, N)).
-    The derivative of v needs distinct eigenvalues; that of w does not.
-    Raises ShapeError, DTypeError. Where an entry is not finite, the system's results are NaN.
+    Parameters
+    ----------
+    a : array (..., N, N)
+        A; only the lower triangle is read. Its cotangent is symmetric.
+
+    Returns
+    -------
+    w : array (..., N)
+        The eigenvalues.
+    v : array (..., N, N)
+        V; the eigenvectors are its columns. Where an entry of A is not finite, both results are NaN for that system.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Notes
+    -----
+    The derivative of V needs distinct eigenvalues; that of w does not.
+
+    Examples
+    --------
+    >>> w, v = gvae.ops.eigh(np.array([[2.0, 1.0], [1.0, 2.0]]))
+    >>> w
+    array([1., 3.])
+    >>> (v * w @ v.T).round(6)
+    array([[2., 1.],
+           [1., 2.]])
     """
     check_arrays("a: ... N N", a=a)
     finite = np.isfinite(np.tril(a)).all(axis=(-2, -1))
     if finite.all():
         return tuple(np.linalg.eigh(a))
-    w, v = np.linalg.eigh(np.where(finite[..., None, None], a, a.dtype.type(0)))  # LAPACK may not return from a NaN
+    w, v = np.linalg.eigh(np.where(finite[..., None, None], a, a.dtype.type(0)))  # LAPACK may not terminate on a NaN
     w[~finite], v[~finite] = np.nan, np.nan
     return w, v
 

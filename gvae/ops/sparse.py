@@ -1,4 +1,4 @@
-"""CSR matrix x dense matrix: counts and bags of words without a dense copy."""
+"""Product of a CSR matrix and a dense matrix: counts and bags of words without a dense copy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,57 @@ __all__ = ["csr_matmul", "is_csr"]
 
 
 def is_csr(x: Any) -> bool:
-    """Whether this is a SciPy or CuPy CSR matrix or array (told by its format, without importing either)."""
+    """Whether x is a SciPy or CuPy CSR matrix or array.
+
+    Parameters
+    ----------
+    x : object
+
+    Returns
+    -------
+    bool
+        Decided by the format of x, without importing SciPy or CuPy.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> gvae.ops.is_csr(scipy.sparse.csr_array(np.eye(2))), gvae.ops.is_csr(np.eye(2))
+    (True, False)
+    """
     return getattr(x, "format", None) == "csr" and hasattr(x, "indptr")
 
 
 def csr_matmul(x: Any, y: Any) -> Any:
-    """x @ y for a constant CSR matrix x (n, k) and a dense y (k, m); the derivative is in y only.
+    """Product x @ y of a constant CSR matrix and a dense matrix; the derivative is in y only.
 
-    x may hold any real or integer data; it is used in y's dtype. Raises ShapeError, DTypeError.
+    Parameters
+    ----------
+    x : CSR matrix (n, k)
+        Real numbers, integers or booleans; used in the dtype of y.
+    y : array (k, m)
+
+    Returns
+    -------
+    array (n, m)
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    DeviceError
+        x is SciPy's and y CuPy's, or the reverse.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> x = scipy.sparse.csr_array(np.array([[1, 0, 2], [0, 3, 0]]))
+    >>> y = np.array([[1.0], [2.0], [3.0]])
+    >>> gvae.ops.csr_matmul(x, y)
+    array([[7.],
+           [6.]])
+    >>> gvae.gradient(lambda y: gvae.ops.csr_matmul(x, y).sum(), y)
+    array([[1.],
+           [3.],
+           [2.]])
     """
     if not is_csr(x):
         raise DTypeError(f"csr_matmul: x is {type(x).__name__}, expected a CSR matrix")

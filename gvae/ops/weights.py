@@ -1,4 +1,4 @@
-"""Importance weights. Each function takes log-weights and reduces or normalises along one axis, without overflow."""
+"""Importance weights: functions of log-weights, reduced or normalised along one axis without overflow."""
 
 from __future__ import annotations
 
@@ -11,16 +11,41 @@ from gvae.autodiff import primitive
 from gvae.checks import caller_name, check_axis, check_floating
 from gvae.errors import ShapeError
 from gvae.ops import arrays, elementwise
+from gvae.ops._former import keyword_only
 from gvae.runtime import device
 
 __all__ = ["effective_sample_size", "log_mean_exp", "normalized_weights"]
 
 
-def log_mean_exp(log_weights: Any, axis: int = 0) -> Any:
-    """log 1/K sum_k e^(log_weights_k) over one axis of K >= 1 entries: the log of the mean, not the mean of logs.
+@keyword_only
+def log_mean_exp(log_weights: Any, *, axis: int = 0) -> Any:
+    """Logarithm of the mean importance weight, log 1/K Σ_k e^(log_weights_k) over one axis of K >= 1 entries.
 
-    All -inf gives -inf (with a zero gradient), a NaN gives NaN. Raises ShapeError, DTypeError.
+    Parameters
+    ----------
+    log_weights : array
+    axis : int, default 0
+
+    Returns
+    -------
+    array
+        The log of the mean, not the mean of logs. All -inf gives -inf (with a zero gradient), a NaN gives NaN.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Notes
+    -----
     Source: the bound of Burda, Grosse and Salakhutdinov (2016), eq. 8.
+
+    Examples
+    --------
+    >>> log_weights = np.array([-1000.0, -1001.0, -1002.0])
+    >>> gvae.ops.log_mean_exp(log_weights).round(4)
+    np.float64(-1000.691)
+    >>> gvae.gradient(gvae.ops.log_mean_exp, log_weights).round(4)  # the normalised weights
+    array([0.6652, 0.2447, 0.09  ])
     """
     return _log_mean_exp(log_weights, axis=axis)
 
@@ -33,14 +58,35 @@ def _log_mean_exp(log_weights, *, axis, save=False):
 
 @_log_mean_exp.vjp
 def _(y_bar, y, log_weights, *, needs, axis, saved):
-    # ȳ times the normalised weights. Those below eps² are lost in rounding beside a weight of order 1/K; they are dropped,
-    # because the subnormal numbers that they would send through every matrix product can double a training step's time.
+    # ȳ times the normalised weights. Those below eps² are lost in rounding against a weight of order 1/K; they are dropped,
+    # because the subnormal numbers that they would put into every matrix product can double the time of a training step.
     kept = np.where(saved < np.finfo(saved.dtype).eps ** 2, saved.dtype.type(0), saved)  # NaN stays
     return (np.expand_dims(y_bar, axis) * kept,)
 
 
-def normalized_weights(log_weights: Any, axis: int = 0) -> Any:
-    """e^(log_weights) / sum e^(log_weights) along one axis; all -inf gives zeros. Raises ShapeError, DTypeError."""
+@keyword_only
+def normalized_weights(log_weights: Any, *, axis: int = 0) -> Any:
+    """Normalised importance weights, e^(log_weights) / Σ e^(log_weights) along one axis.
+
+    Parameters
+    ----------
+    log_weights : array
+    axis : int, default 0
+
+    Returns
+    -------
+    array
+        Of the shape of log_weights; all -inf gives zeros.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.normalized_weights(np.array([-1000.0, -1001.0, -1002.0])).round(4)
+    array([0.6652, 0.2447, 0.09  ])
+    """
     return _normalized_weights(log_weights, axis=axis)
 
 
@@ -55,9 +101,31 @@ def _(w_bar, w, log_weights, *, needs, axis):
     return (w * (w_bar - (w_bar * w).sum(axis=axis, keepdims=True)),)
 
 
-def effective_sample_size(log_weights: Any, axis: int = 0) -> Any:
-    """1 / sum w̃² along one axis, between 1 and K, with normalised weights w̃. Raises ShapeError, DTypeError."""
-    return 1 / arrays.sum(elementwise.square(normalized_weights(log_weights, axis)), axis=axis)
+@keyword_only
+def effective_sample_size(log_weights: Any, *, axis: int = 0) -> Any:
+    """Effective sample size 1 / Σ w̃² along one axis, with normalised weights w̃.
+
+    Parameters
+    ----------
+    log_weights : array
+    axis : int, default 0
+
+    Returns
+    -------
+    array
+        Between 1 and K, the size of the axis; inf where all log-weights are -inf.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> log_weights = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, -1.0, -2.0, -50.0]])
+    >>> gvae.ops.effective_sample_size(log_weights, axis=1).round(4)
+    array([4.    , 1.9587])
+    """
+    return 1 / arrays.sum(elementwise.square(normalized_weights(log_weights, axis=axis)), axis=axis)
 
 
 def _pass(log_weights, axis, weights):
