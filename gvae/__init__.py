@@ -10,9 +10,12 @@ Names are imported when they are first used: `import gvae` loads neither Numba n
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application decides what is shown
 
 _HOME = {
     "VAE": "estimator",
@@ -42,7 +45,8 @@ _HOME = {
 }
 _MODULES = (
     "autodiff",
-    "checks",
+    "bounds",
+    "costs",
     "data",
     "distributions",
     "errors",
@@ -58,11 +62,11 @@ _MODULES = (
     "optim",
     "plots",
     "random",
-    "runtime",
     "settings",
     "training",
 )
 
+_INNER = ("checks", "runtime")  # no part of the public surface
 _MOVED = ("capture", "dispatch")  # into runtime; these names go with the next release
 
 __all__ = [*_HOME, *_MODULES]
@@ -98,7 +102,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"gvae.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    if name in _MODULES or name in _MOVED:
+    if name in (*_MODULES, *_INNER, *_MOVED):
         return importlib.import_module(f"gvae.{name}")
     raise AttributeError(f"module 'gvae' has no attribute {name!r}")
 

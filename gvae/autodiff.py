@@ -1,4 +1,4 @@
-"""The tape: reverse-mode differentiation of first order. It knows no mathematics and no device.
+"""The tape: reverse-mode differentiation of first order. It contains no mathematics and no device code.
 
 A primitive is a forward function on plain arrays, with its rule below it:
 
@@ -13,10 +13,10 @@ A primitive is a forward function on plain arrays, with its rule below it:
 Arrays are positional, settings are keywords. Called with plain arrays, a primitive returns plain arrays and records
 nothing; called with at least one `Var`, it returns a `Var`. A rule receives the cotangent of the result, the result, the
 arguments and the settings; it returns one cotangent per positional argument (None where `needs` says it is not wanted or
-where there is none) and never adds into anything: only the tape adds.
+where there is none) and never accumulates into an array: only the tape adds.
 
-Nodes hold their parents; there is no global stack, so nothing needs zeroing and threads do not meet. Differentiation is
-of first order: `gradient` may run inside a function that is itself being differentiated, and what it returns is data.
+Nodes hold their parents; there is no global stack, so nothing needs zeroing and threads are independent. Differentiation
+is of first order: `gradient` may run inside a function that is itself being differentiated, and what it returns is data.
 """
 
 from __future__ import annotations
@@ -38,10 +38,33 @@ __all__ = ["Var", "gradient", "hessian", "primitive", "stop_gradient", "value_an
 
 
 class Var:
-    """An array on the tape. `.value` is the array; everything else follows from it.
+    """An array on the tape, whose operations are recorded for differentiation.
 
-    Operators (+, *, @, [], comparisons, .sum, .reshape, ...) are attached by `gvae.ops.elementwise` and
-    `gvae.ops.arrays`, so that this file stays free of mathematics.
+    Operators (+, *, @, [], comparisons, .sum, .reshape, ...) are attached by `gvae.ops.elementwise`, `gvae.ops.arrays` and
+    `gvae.ops.dense`, so that this module contains no mathematics. Comparisons return arrays of booleans.
+
+    Parameters
+    ----------
+    value : array
+    node : Node, optional
+        The recorded call that computed the array; None for a variable of differentiation.
+    index : int, optional
+        Which result of the call, if it has several.
+
+    Attributes
+    ----------
+    value : array
+        The array; shape, dtype, ndim and size are its own.
+
+    Examples
+    --------
+    >>> x = gvae.Var(np.array([1.0, 2.0]))
+    >>> 2 * x + 1
+    Var(array([3., 5.]))
+    >>> (2 * x + 1).value
+    array([3., 5.])
+    >>> x > 1.5
+    array([False,  True])
     """
 
     __slots__ = ("index", "node", "value")
@@ -52,18 +75,46 @@ class Var:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the array.
+
+        Examples
+        --------
+        >>> gvae.Var(np.zeros((2, 3))).shape
+        (2, 3)
+        """
         return self.value.shape
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the array.
+
+        Examples
+        --------
+        >>> gvae.Var(np.zeros(3, np.float32)).dtype
+        dtype('float32')
+        """
         return self.value.dtype
 
     @property
     def ndim(self) -> int:
+        """The number of axes of the array.
+
+        Examples
+        --------
+        >>> gvae.Var(np.zeros((2, 3))).ndim
+        2
+        """
         return self.value.ndim
 
     @property
     def size(self) -> int:
+        """The number of elements of the array.
+
+        Examples
+        --------
+        >>> gvae.Var(np.zeros((2, 3))).size
+        6
+        """
         return self.value.size
 
     def __len__(self) -> int:
@@ -83,7 +134,7 @@ class Var:
 
     __hash__ = None  # type: ignore[assignment]  # == compares elements, as for arrays
 
-    if TYPE_CHECKING:  # what gvae.ops attaches
+    if TYPE_CHECKING:  # attached by gvae.ops
 
         def __getattr__(self, name: str) -> Any: ...
         def __add__(self, other: Any) -> Any: ...
@@ -102,12 +153,28 @@ class Var:
 
 
 def value_of(x: Any) -> Any:
-    """The array of a Var, to decide by or to compute with outside the tape; anything else is its own value."""
+    """The array of a Var, for decisions and computations that are not differentiated.
+
+    Parameters
+    ----------
+    x : Var or object
+
+    Returns
+    -------
+    array or object
+        x itself if it is not a Var.
+
+    Examples
+    --------
+    >>> from gvae.autodiff import value_of
+    >>> value_of(gvae.Var(np.array([1.0, 2.0]))), value_of(3.0)
+    (array([1., 2.]), 3.0)
+    """
     return x.value if isinstance(x, Var) else x
 
 
 class Node:
-    """One recorded call: what ran, on what, and what came out. `depth` exceeds that of every parent."""
+    """One recorded call: the primitive, its arguments and its result. `depth` exceeds that of every parent."""
 
     __slots__ = ("args", "depth", "parents", "primitive", "saved", "settings", "value")
 
@@ -154,12 +221,24 @@ class Primitive:
         out: bool = False,
         may_overwrite: bool = False,
     ) -> Any:
-        """Decorator: `rule(y_bar, y, *args, needs, **settings)` is the derivative of this primitive.
+        """Decorator: set `rule(y_bar, y, *args, needs, **settings)` as the derivative of this primitive.
 
-        owned : which cotangents that it returns are arrays of their own, which nothing else sees, so that the tape may add
-                into them: all, none, or one answer per argument
-        out   : the rule takes `out=`, for each argument None or an array into which it writes that cotangent
-        may_overwrite : the rule takes `may_overwrite=`: whether nothing else sees y_bar, so that it may write there
+        Parameters
+        ----------
+        rule : callable
+            Returns one cotangent per positional argument, or None.
+        owned : bool or tuple of bool, default False
+            Which of the returned cotangents are new arrays that nothing else refers to, so that the tape may add into them:
+            all, none, or one answer per argument.
+        out : bool, default False
+            The rule takes `out=`: for each argument None, or an array into which it writes that cotangent.
+        may_overwrite : bool, default False
+            The rule takes `may_overwrite=`: whether nothing else refers to y_bar, so that the rule may write into it.
+
+        Returns
+        -------
+        callable
+            The rule, or a decorator if no rule is given.
         """
         if rule is None:
             return functools.partial(self.vjp, owned=owned, out=out, may_overwrite=may_overwrite)
@@ -195,13 +274,38 @@ def primitive(
     contract: str = "",
     settings: Mapping[str, Sequence[Any]] | None = None,
 ) -> Any:
-    """Make a primitive of a function on plain arrays.
+    """Decorator: make a differentiable primitive of a function on plain arrays.
 
-    saves          : the forward takes `save=`; with save=True it returns (value, saved), and the rule gets `saved=`
-    differentiable : False cuts the tape here: no cotangent passes
-    contract       : shapes of its arguments, "chol: ... M N, b: ... N". Declared where compiled kernels are launched, which
-                     can then be compiled ahead (gvae.runtime.compile): those of each combination of
-    settings       : the values of settings on which it depends what is launched
+    Parameters
+    ----------
+    forward : callable, optional
+        f(*arrays, **settings) of plain arrays. Without it, a decorator is returned.
+    saves : bool, default False
+        The forward takes `save=`; with save=True it returns (value, saved), and the rule gets `saved=`.
+    differentiable : bool, default True
+        False cuts the tape here: no cotangent passes.
+    contract : str, optional
+        Shapes of the arguments, as in "chol: ... M N, b: ... N". Declared where compiled kernels are launched, which can
+        then be compiled ahead (`gvae.runtime.compile`): those of each combination of `settings`.
+    settings : mapping from str to sequence, optional
+        The values of those settings that decide which kernels are launched.
+
+    Returns
+    -------
+    Primitive
+        Called like `forward`. Its method `vjp` is the decorator of the derivative rule.
+
+    Examples
+    --------
+    >>> from gvae.autodiff import primitive
+    >>> @primitive
+    ... def cube(x):
+    ...     return x**3
+    >>> @cube.vjp
+    ... def _(y_bar, y, x, *, needs):
+    ...     return (3 * x**2 * y_bar,)
+    >>> gvae.gradient(lambda x: cube(x).sum(), np.array([1.0, 2.0]))
+    array([ 3., 12.])
     """
     if forward is None:
         return functools.partial(primitive, saves=saves, differentiable=differentiable, contract=contract, settings=settings)
@@ -222,11 +326,27 @@ def _stopped(x):
 
 
 def stop_gradient(x: Any) -> Any:
-    """x itself, as a constant: no derivative passes. Containers are mapped."""
+    """The argument as a constant: no derivative passes.
+
+    Parameters
+    ----------
+    x : Var, array, or dict, list or tuple of these
+
+    Returns
+    -------
+    Var, array or structure
+        x itself, as a constant; containers are mapped.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0])
+    >>> gvae.gradient(lambda x: (gvae.stop_gradient(x) * x).sum(), x)
+    array([1., 2.])
+    """
     return mapped(lambda leaf: _stopped(leaf) if isinstance(leaf, Var) else leaf, x)
 
 
-# ---- the way back --------------------------------------------------------------------------------
+# ---- backward pass -------------------------------------------------------------------------------
 
 
 def _backward(outputs: list[Var], seeds: list[Any], leaves: list[Var], buffers: list[Any]) -> list[Any]:
@@ -249,8 +369,10 @@ def _backward(outputs: list[Var], seeds: list[Any], leaves: list[Var], buffers: 
 
 
 def _plan(outputs: list[Var], leaves: list[Var]) -> list[tuple[Node, tuple[bool, ...]]]:
-    """The nodes between outputs and leaves, each before those that it was computed from, and which of its arguments lead to
-    a leaf. An outer tape's history, which does not, costs nothing."""
+    """The nodes between outputs and leaves, each before its parents, and which of its arguments lead to a leaf.
+
+    The history of an outer tape does not lead to a leaf and costs nothing.
+    """
     nodes: dict[int, Node] = {}
     stack = [output.node for output in outputs]
     while stack:
@@ -277,7 +399,7 @@ class _Cotangents:
 
     def __init__(self, leaves: list[Var], buffers: list[Any]):
         self.bars: dict[Any, Any] = {}
-        self.owned: set[Any] = set()  # keys of what nothing but this tape sees
+        self.owned: set[Any] = set()  # keys of arrays that nothing but this tape refers to
         self.buffers = {_key(leaf): buffer for leaf, buffer in zip(leaves, buffers, strict=True) if buffer is not None}
 
     def accumulate(self, var: Var, bar: Any, owned: bool) -> None:
@@ -287,7 +409,7 @@ class _Cotangents:
             name = "output" if var.node is None else var.node.primitive.__name__
             raise ShapeError(f"{name}: its cotangent has shape {bar.shape}, expected {var.value.shape}")
         total, buffer = self.bars.get(key), self.buffers.get(key)
-        if total is not None:  # the sum is written into either of them that nothing else sees
+        if total is not None:  # the sum is written into one of them, if nothing else refers to it
             into = None if bar.ndim == 0 else total if key in self.owned else bar if owned else None
             bar, owned = device.apply(np.add, total, bar, out=into), bar.ndim > 0
         elif buffer is not None:
@@ -298,7 +420,7 @@ class _Cotangents:
         (self.owned.add if owned else self.owned.discard)(key)
 
     def take(self, node: Node) -> tuple[Any, bool]:
-        """The cotangent of a node's result (of several, a list; None: there is none), and whether nothing else sees it."""
+        """The cotangent of a node's result (a list for several, None for none), and whether nothing else refers to it."""
         if isinstance(node.value, tuple):
             bars = [self.bars.pop((id(node), i), None) for i in range(len(node.value))]
             return (None if all(bar is None for bar in bars) else bars), False
@@ -319,7 +441,7 @@ class _Cotangents:
             buffer = np.empty_like(leaf.value) if buffer is None else buffer
             buffer[...] = 0
         elif buffer is None:
-            return bar if key in self.owned else device.copy(bar)  # it may be a view, or stand for several leaves
+            return bar if key in self.owned else device.copy(bar)  # it may be a view, or belong to several leaves
         elif bar is not buffer:
             buffer[...] = bar
         return buffer
@@ -329,13 +451,50 @@ class _Cotangents:
 
 
 def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:
-    """(value, pull): the value of f at the arguments, and pull(cotangent, only=None) -> cotangents of the arguments.
+    """Value of a function and its vector-Jacobian product, as a function of the cotangent.
 
-    Arguments may be arrays or dicts, lists and tuples of arrays; cotangents have the same structure, and a single
-    argument's cotangent comes without a tuple around it. A value may have structure too; where its cotangent is None,
-    nothing is pulled from there. `only`, for a single argument that is a dict, names the entries whose cotangents are
-    wanted: the others are neither computed, nor written, nor returned. With has_aux, f returns (value, aux) and so does
-    this: (value, pull, aux), aux with arrays for Vars. `out` has the structure of the arguments and receives cotangents.
+    Parameters
+    ----------
+    f : callable
+        f(*args), written in `gvae.ops` and operators of Vars.
+    *args : array, or dict, list or tuple of arrays
+        float32 or float64.
+    has_aux : bool, default False
+        f returns (value, aux), of which only the value is differentiated.
+    out : array or structure, optional
+        Of the structure of the arguments, for a single argument without a tuple around it: receives the cotangents.
+
+    Returns
+    -------
+    value : array or structure
+        f at the arguments.
+    pull : callable
+        pull(cotangent, only=None) returns the cotangents of the arguments, in their structure; a single argument's comes
+        without a tuple around it. The cotangent has the structure of the value; where it is None, nothing is pulled from
+        there. By default it is 1, for a scalar value. `only`, for a single argument that is a dict, names the entries whose
+        cotangents are wanted: the others are neither computed, nor written, nor returned.
+    aux : array or structure
+        With has_aux only: arrays in place of Vars.
+
+    Raises
+    ------
+    DTypeError
+        An argument is not float32 or float64.
+    ShapeError, DeviceError
+        In pull: the cotangent does not fit the value.
+    NotImplementedError
+        In pull: a primitive has no derivative rule.
+
+    Examples
+    --------
+    >>> p = {"x": np.array([1.0, 2.0]), "y": np.array([3.0, 4.0])}
+    >>> value, pull = gvae.autodiff.vjp(lambda p: p["x"] * p["y"], p)
+    >>> value
+    array([3., 8.])
+    >>> pull(np.array([1.0, 0.0]))
+    {'x': array([3., 0.]), 'y': array([1., 0.])}
+    >>> pull(np.array([1.0, 0.0]), only=["y"])
+    {'y': array([1., 0.])}
     """
     leaves: list[Var] = []
 
@@ -385,7 +544,40 @@ def _seed(var: Var, seed: Any) -> Any:
 
 
 def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:
-    """(value, gradient) of a scalar function; with has_aux, ((value, aux), gradient). Structure as in `vjp`."""
+    """Value and gradient of a scalar function at the arguments.
+
+    Parameters
+    ----------
+    f : callable
+        f(*args), written in `gvae.ops` and operators of Vars, with a scalar value.
+    *args : array, or dict, list or tuple of arrays
+        float32 or float64.
+    has_aux : bool, default False
+        f returns (value, aux), of which only the value is differentiated.
+    out : array or structure, optional
+        Of the structure of the arguments: receives the gradient. See `vjp`.
+
+    Returns
+    -------
+    value : array () or tuple
+        f at the arguments; with has_aux, (value, aux).
+    gradient : array, structure or tuple
+        In the structure of the argument; a tuple for several arguments.
+
+    Raises
+    ------
+    DTypeError
+        An argument is not float32 or float64.
+    ShapeError
+        The value is not a scalar.
+
+    Examples
+    --------
+    >>> params = {"w": np.array([1.0, 2.0]), "b": np.array(0.5)}
+    >>> x = np.array([3.0, -1.0])
+    >>> gvae.value_and_gradient(lambda p: ((p["w"] * x).sum() + p["b"]) ** 2, params)
+    (np.float64(2.25), {'w': array([ 9., -3.]), 'b': np.float64(3.0)})
+    """
     if has_aux:
         value, pull, aux = vjp(f, *args, has_aux=True, out=out)
         return (value, aux), pull()
@@ -394,19 +586,73 @@ def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any 
 
 
 def gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> Any:
-    """The gradient of a scalar function at the arguments: one array (or structure), or a tuple of them for several."""
+    """Gradient of a scalar function at the arguments.
+
+    Parameters
+    ----------
+    f : callable
+        f(*args), written in `gvae.ops` and operators of Vars, with a scalar value.
+    *args : array, or dict, list or tuple of arrays
+        float32 or float64.
+    has_aux : bool, default False
+        f returns (value, aux), of which only the value is differentiated.
+    out : array or structure, optional
+        Of the structure of the arguments: receives the gradient. See `vjp`.
+
+    Returns
+    -------
+    array, structure or tuple
+        In the structure of the argument; a tuple for several arguments. With has_aux, (gradient, aux).
+
+    Raises
+    ------
+    DTypeError
+        An argument is not float32 or float64.
+    ShapeError
+        The value is not a scalar.
+
+    Examples
+    --------
+    >>> gvae.gradient(lambda x, y: (x * gvae.ops.exp(y)).sum(), np.array([1.0, 2.0]), np.array([0.0, 0.0]))
+    (array([1., 1.]), array([1., 2.]))
+    """
     result, grad = value_and_gradient(f, *args, has_aux=has_aux, out=out)
     return (grad, result[1]) if has_aux else grad
 
 
 def hessian(f: Callable, x: Any) -> Any:
-    """The second derivatives of f at x by central differences of the tape's gradient, which is of first order.
+    """Second derivatives of a function, by central differences of the tape's gradient.
 
-    f : of x (..., n) to (...), each from its own n numbers          x : float64, n <= 64
-    Returns (..., n, n), symmetric, from 2 n gradients; the error is about 1e-10 times the size of f's gradient and of its
-    fourth derivatives. A tool for small problems. Raises DTypeError, ShapeError.
+    The gradient is of first order, so second derivatives are differences. A tool for small problems.
 
-        H = hessian(lambda z: model_log_prob(z), np.zeros((100, 3)))          # (100, 3, 3)
+    Parameters
+    ----------
+    f : callable
+        Of x (..., n) to (...), each value from its own n numbers.
+    x : array (..., n)
+        float64, n <= 64.
+
+    Returns
+    -------
+    array (..., n, n)
+        Symmetric.
+
+    Raises
+    ------
+    DTypeError, ShapeError
+
+    Notes
+    -----
+    The cost is 2 n gradients. The error is about 1e-10 times the size of f's gradient and of its fourth derivatives.
+
+    Examples
+    --------
+    >>> f = lambda z: z[..., 0] ** 2 * z[..., 1]
+    >>> gvae.autodiff.hessian(f, np.array([1.0, 3.0])).round(6)
+    array([[6., 2.],
+           [2., 0.]])
+    >>> gvae.autodiff.hessian(f, np.ones((100, 2))).shape
+    (100, 2, 2)
     """
     x = value_of(x)
     n = x.shape[-1] if getattr(x, "ndim", 0) else 0
@@ -421,7 +667,7 @@ def hessian(f: Callable, x: Any) -> Any:
         move[j] = 1.0
         above, below = x + step * move, x - step * move
         difference = gradient(lambda z: f(z).sum(), above) - gradient(lambda z: f(z).sum(), below)
-        columns.append(difference / (above - below)[..., j : j + 1])  # the distance as it was rounded
+        columns.append(difference / (above - below)[..., j : j + 1])  # the rounded distance
     H = np.stack(columns, axis=-1)
     return 0.5 * (H + H.swapaxes(-1, -2))
 

@@ -28,16 +28,62 @@ __all__ = ["IWAE", "Bound", "Grouped", "Mean", "Mixture", "Renyi", "leave_one_ou
 
 
 class Bound(Protocol):
-    """(K, B) log-weights -> (B,), with its first and second derivative in each of them."""
+    """Protocol of bounds: a call maps log-weights (K, B) to (B,), in nats.
+
+    Examples
+    --------
+    >>> gvae.bounds.IWAE(np.log(np.array([[0.1], [0.3]]))).round(4)  # log 0.2
+    array([-1.6094])
+    """
 
     def __call__(self, log_weights: Any) -> Any: ...
-    def weights(self, log_weights: Any) -> Any: ...
-    def curvature(self, log_weights: Any) -> Any: ...
+
+    def weights(self, log_weights: Any) -> Any:
+        """First derivative of the bound with respect to each log-weight.
+
+        Parameters
+        ----------
+        log_weights : array (K, B)
+
+        Returns
+        -------
+        array (K, B), or float
+            They sum to one over K.
+
+        Examples
+        --------
+        >>> gvae.bounds.IWAE.weights(np.log(np.array([[0.1], [0.3]]))).round(4).ravel()
+        array([0.25, 0.75])
+        """
+
+    def curvature(self, log_weights: Any) -> Any:
+        """Second derivative of the bound with respect to each log-weight.
+
+        Parameters
+        ----------
+        log_weights : array (K, B)
+
+        Returns
+        -------
+        array (K, B), or float
+
+        Examples
+        --------
+        >>> gvae.bounds.IWAE.curvature(np.log(np.array([[0.1], [0.3]]))).round(4).ravel()
+        array([0.1875, 0.1875])
+        """
 
 
 @dataclass(frozen=True)
-class Mean:
-    """1/K sum_k l_k: the evidence lower bound, whatever K."""
+class Mean(Bound):
+    """Evidence lower bound 1/K sum_k l_k, for any K.
+
+    Examples
+    --------
+    >>> l = np.log(np.array([[0.1], [0.3]]))  # two draws for one row
+    >>> gvae.bounds.Mean()(l).round(4)
+    array([-1.7533])
+    """
 
     def __call__(self, log_weights: Any) -> Any:
         return arrays.mean(log_weights, axis=0)
@@ -50,11 +96,30 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Renyi:
-    """1/(1-a) log 1/K sum_k e^((1-a) l_k), a = alpha: IWAE at 0, towards Mean at 1, above log p(x) for large K below 0.
+class Renyi(Bound):
+    """Rényi bound 1/(1-a) log 1/K sum_k e^((1-a) l_k), with a = alpha.
 
+    It is IWAE's at alpha = 0, tends to Mean for alpha to 1, and exceeds log p(x) for large K and alpha below 0.
+
+    Parameters
+    ----------
+    alpha : float, default 0.0
+
+    Raises
+    ------
+    ConfigError
+        alpha is 1, whose limit is Mean, or not finite.
+
+    Notes
+    -----
     Sources: Burda, Grosse and Salakhutdinov (2016), eq. 8 (a = 0); Li and Turner (2016), eq. 6; as the VR-IWAE bound,
-    0 <= a < 1, Daudel, Benton, Shi and Doucet (2023). Raises ConfigError for alpha = 1, which is Mean.
+    0 <= a < 1, Daudel, Benton, Shi and Doucet (2023).
+
+    Examples
+    --------
+    >>> l = np.log(np.array([[0.1], [0.3]]))  # two draws for one row
+    >>> gvae.bounds.Renyi(0.5)(l).round(4)
+    array([-1.6788])
     """
 
     alpha: float = 0.0
@@ -81,8 +146,24 @@ IWAE = Renyi(0.0)
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """sum_i share_i bound_i. CIWAE is share b of Mean and 1 - b of IWAE (Rainforth et al. 2018, eq. 13)."""
+class Mixture(Bound):
+    """Weighted sum of bounds, sum_i share_i bound_i; CIWAE is share b of Mean and 1 - b of IWAE.
+
+    Parameters
+    ----------
+    shares : tuple of float
+    bounds : tuple of Bound
+
+    Notes
+    -----
+    Source: Rainforth et al. (2018), eq. 13.
+
+    Examples
+    --------
+    >>> l = np.log(np.array([[0.1], [0.3]]))  # two draws for one row
+    >>> gvae.bounds.Mixture((0.5, 0.5), (gvae.bounds.Mean(), gvae.bounds.IWAE))(l).round(4)
+    array([-1.6814])
+    """
 
     shares: tuple[float, ...]
     bounds: tuple[Bound, ...]
@@ -104,10 +185,27 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Grouped:
-    """The mean over `groups` of a bound on K / groups log-weights each: MIWAE (Rainforth et al. 2018, eq. 12).
+class Grouped(Bound):
+    """Mean over groups of a bound on K / groups log-weights each: MIWAE.
 
-    Raises ConfigError where `groups` does not divide K.
+    Parameters
+    ----------
+    groups : int
+    bound : Bound, default IWAE
+
+    Raises
+    ------
+    ConfigError
+        On a call: `groups` does not divide K.
+
+    Notes
+    -----
+    Source: Rainforth et al. (2018), eq. 12.
+
+    Examples
+    --------
+    >>> gvae.bounds.Grouped(2)(np.log(np.array([[0.1], [0.3], [0.1], [0.3]]))).round(4)
+    array([-1.7533])
     """
 
     groups: int
@@ -135,9 +233,33 @@ class Grouped:
 
 
 def leave_one_out(bound: Bound, log_weights: Any) -> Any:
-    """The bound without draw k, for every k: l_k is replaced by the mean of the other log-weights, (K, B) -> (K, B).
+    """Bound without draw k, for every k: l_k is replaced by the mean of the other log-weights.
 
-    Source: Mnih and Rezende (2016), eq. 9, the geometric mean. Takes memory and time K² B; needs K >= 2.
+    Parameters
+    ----------
+    bound : Bound
+    log_weights : array (K, B)
+        K >= 2.
+
+    Returns
+    -------
+    array (K, B)
+        Nats.
+
+    Raises
+    ------
+    ConfigError
+        Fewer than two draws.
+
+    Notes
+    -----
+    Source: Mnih and Rezende (2016), eq. 9, the geometric mean. Time and memory are proportional to K² B.
+
+    Examples
+    --------
+    >>> l = np.log(np.array([[0.1], [0.3]]))  # two draws for one row
+    >>> gvae.bounds.leave_one_out(gvae.bounds.IWAE, l).round(4).ravel()
+    array([-1.204 , -2.3026])
     """
     K, B = log_weights.shape
     if K < 2:

@@ -38,9 +38,10 @@ def _parse(contract: str) -> tuple[tuple[str, bool, tuple[str | int, ...]], ...]
 
 
 def caller_name(primitive: str | None = None) -> str:
-    """The function on whose behalf a check runs: the outermost public op, which is what the user called, or else the first
-    function outside this module. Read from the stack, and only when an error is raised. A primitive is no frame of its own
-    there: the tape gives its name.
+    """The name of the function for which a check runs, read from the stack only when an error is raised.
+
+    It is that of the outermost public op, the one that the user called, or else of the first function outside this module. A
+    primitive has no frame of its own: the tape passes its name.
     """
     op, frame = None, sys._getframe(1)
     while frame.f_back is not None:
@@ -61,9 +62,9 @@ def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> M
     return sizes
 
 
-@lru_cache(maxsize=1024)  # a program calls with few shapes, and each of them often
+@lru_cache(maxsize=1024)  # a program uses few shapes, each of them often
 def _fit(contract: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[Mapping[str, Any], tuple | None]:
-    """The sizes, and what there is to say of the first shape that does not fit."""
+    """The sizes by letter, and the first shape that does not fit with what was expected of it, or None."""
     sizes: dict[str, Any] = {}
     batch: tuple[int, ...] = ()
     for (name, batched, core), shape in zip(_parse(contract), shapes, strict=True):
@@ -124,7 +125,7 @@ def check_array(*, where: str | None = None, **arrays: Any) -> None:
 
 
 def check_device(*, where: str | None = None, **arrays: Any) -> None:
-    """NumPy and CuPy arrays are not mixed, nor arrays of two devices. Numbers go with either; Vars count as their arrays."""
+    """NumPy and CuPy arrays are not mixed, nor arrays of two devices. Numbers go with either; a Var counts as its array."""
     values = {name: getattr(array, "value", array) for name, array in arrays.items()}
     host = [name for name, value in values.items() if isinstance(value, np.ndarray) and not is_cuda(value)]
     for name, value in values.items():
@@ -145,7 +146,7 @@ def check_device(*, where: str | None = None, **arrays: Any) -> None:
 
 
 def check_arrays(contract: str, *, where: str | None = None, **arrays: Any) -> Mapping[str, Any]:
-    """Floating arrays of one dtype that fit the contract: `check_floating` and `check_shapes` in one. Vars pass alike."""
+    """Floating arrays of one dtype that fit the contract: `check_floating` and `check_shapes` in one. Vars are accepted."""
     kinds = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else None for x in arrays.values()])
     sizes = _sizes_of_good(contract, tuple(arrays), kinds)
     if sizes is not None:
@@ -156,7 +157,7 @@ def check_arrays(contract: str, *, where: str | None = None, **arrays: Any) -> M
 
 @lru_cache(maxsize=1024)  # as `_fit`
 def _sizes_of_good(contract: str, names: tuple[str, ...], kinds: tuple[Any, ...]) -> Mapping[str, Any] | None:
-    """What `check_arrays` returns if all are NumPy's own arrays and there is nothing to say of them, else None."""
+    """The return value of `check_arrays` if all arrays are NumPy's own and valid, else None."""
     if None in kinds or len({dtype for dtype, _ in kinds}) != 1 or kinds[0][0] not in FLOATS:
         return None
     sizes, misfit = _fit(contract, tuple(kinds[names.index(name)][1] for name, _, _ in _parse(contract)))
@@ -202,8 +203,9 @@ def check_axes(axes: Any, ndim: int, *, name="axis", where: str | None = None) -
 
 
 def check_out(out: Any, shape: tuple, dtype: Any, *, name="out", like: Any = None, where: str | None = None) -> None:
-    """A result buffer has exactly the result's shape and dtype, is writable, no element of it is shared, and it lives where
-    `like` does."""
+    """A result buffer has exactly the result's shape and dtype, is writable, shares no element with itself, and lies on the
+    device of `like`.
+    """
     where = where or caller_name()
     if not isinstance(out, np.ndarray) and not is_cuda(out):
         raise DTypeError(f"{where}: {name} is {type(out).__name__}, expected a {np.dtype(dtype)} array {shape}")

@@ -13,6 +13,7 @@ import os
 import shlex
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(options, str(signalled), 128 + signalled.number)
     except GvaeError as error:
         return _complain(options, str(error), 2)
-    except BrokenPipeError:  # the reader, head say, has seen enough; leave nothing for the interpreter to flush
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe; leave nothing for the interpreter to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -67,7 +68,7 @@ def _complain(options: argparse.Namespace, message: str, code: int) -> int:
 
 @contextlib.contextmanager
 def _warnings_on_stderr(options: argparse.Namespace) -> Iterator[None]:
-    """What gvae's loggers warn of, one line each: a step without an update, an older checkpoint used."""
+    """Warnings of gvae's loggers, one line each: a step without an update, an older checkpoint used."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter(f"gvae {options.command}: %(message)s"))
@@ -90,7 +91,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.HelpFormatter):
-    """Adds the default where there is one to speak of."""
+    """Adds the default, if it is informative, and breaks lines at blanks only."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
@@ -102,14 +106,14 @@ class _Help(argparse.HelpFormatter):
 
 
 def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argparse.ArgumentParser:
-    """The command line; estimator: that whose flags `gvae train` has, None for those of all."""
+    """The command line; estimator: the one whose flags `gvae train` has, None for the flags of all."""
     from gvae import evaluation
     from gvae.estimator import estimators
 
     parser = _Parser(
         prog="gvae",
         description="Variational latent-variable models whose Gaussians have structure.",
-        epilog="gvae COMMAND --help says more. A first try: gvae demo",
+        epilog="For details: gvae COMMAND --help. A first example: gvae demo",
     )
     parser.add_argument("--version", action="version", version=f"gvae {gvae.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -119,20 +123,20 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
         sub.set_defaults(run=run)
         return sub
 
-    demo = command("demo", _demo, "Train three posteriors on 8x8 digits; print a table and draw pictures.")
-    demo.add_argument("--out", default="gvae-demo", metavar="FOLDER", help="where the pictures go; must be new or empty")
+    demo = command("demo", _demo, "Train three posteriors on 8x8 digits; print a table and draw figures.")
+    demo.add_argument("--out", default="gvae-demo", metavar="FOLDER", help="folder of the figures; must be new or empty")
     demo.add_argument("--epochs", type=_count, default=400, metavar="N", help="passes over the data per model")
-    demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="everything random follows from it")
-    demo.add_argument("--quiet", action="store_true", help="no progress, no table: pictures only")
+    demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="random seed")
+    demo.add_argument("--quiet", action="store_true", help="no progress, no table: figures only")
 
-    train = command("train", _train, "Train a model and keep it in a run folder, or continue a run.")
-    _data_arguments(train, default="that of the run to continue")
+    train = command("train", _train, "Train a model and save it in a run folder, or resume a run.")
+    _data_arguments(train, default="that of the resumed run")
     where = train.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", metavar="RUN", help="the run folder; must be new or empty")
     where.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue this run as if it had never stopped, with the settings it was begun with; --epochs may be more",
+        help="resume this run as if it had not been interrupted, with its own settings; --epochs and --steps may be raised",
     )
     train.add_argument(
         "--save-every", type=_positive, default=300, metavar="S", help="seconds between checkpoints within an epoch"
@@ -141,10 +145,10 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     train.add_argument(
         "--config",
         metavar="FILE",
-        help="take data and settings from a .toml file, such as the run.toml of a run; flags go before it",
+        help="read data and settings from a .toml file, such as the run.toml of a run; flags take precedence",
     )
     train.add_argument("--model", metavar="NAME", help=f"{', '.join(estimators())}: see gvae models (default: vae)")
-    train.epilog = "The settings above are those of one model; for another's: gvae train --model NAME --help"
+    train.epilog = "The settings above are those of one model; for another model: gvae train --model NAME --help"
     train.set_defaults(estimator=estimator, tables=tables or {})
     if estimator is not None and estimator.name != "vae":
         train.whose = f" --model {estimator.name}"
@@ -153,10 +157,10 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     _data_arguments(evaluate, default="as in training")
-    evaluate.add_argument("--split", choices=["test", "train"], default="test", help="which part of the data")
+    evaluate.add_argument("--split", choices=["test", "train"], default="test", help="part of the data")
     evaluate.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row")
-    evaluate.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws and of the binarization")
-    evaluate.add_argument("--memory", type=_positive, metavar="MB", help="for the arrays of one chunk of draws, at most")
+    evaluate.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the draws and of the binarization")
+    evaluate.add_argument("--memory", type=_positive, metavar="MB", help="limit for the arrays of one chunk of draws")
     group = evaluate.add_argument_group("further measures")
     group.add_argument(
         "--with",
@@ -167,10 +171,10 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
         help="; ".join(f"{name}: {m.what} ({m.cost})" for name, m in evaluation.MEASURES.items()) + "; or all",
     )
     group.add_argument(
-        "--first", type=_count, default=100, metavar="N", help="how many rows gaps, ais, bdmc and curve look at"
+        "--first", type=_count, default=100, metavar="N", help="number of rows that gaps, ais, bdmc and curve use"
     )
-    group.add_argument("--chains", type=_count, default=16, metavar="N", help="of ais, bdmc and curve, per row")
-    group.add_argument("--temperatures", type=_count, default=500, metavar="N", help="of ais, bdmc and curve")
+    group.add_argument("--chains", type=_count, default=16, metavar="N", help="chains of ais, bdmc and curve, per row")
+    group.add_argument("--temperatures", type=_count, default=500, metavar="N", help="temperatures of ais, bdmc and curve")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--rows", metavar="FILE", help="also write the values of every row, as .csv; must be new")
 
@@ -182,24 +186,28 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
         metavar="FILE",
         help=".png (a sheet of images), .npy, or .npz for several views; must be new",
     )
-    sample.add_argument("-n", type=_count, default=100, metavar="N", help="how many")
+    sample.add_argument("-n", type=_count, default=100, metavar="N", help="number of samples")
     sample.add_argument("--draw", action="store_true", help="draw x itself instead of showing means")
-    sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the draws")
+    sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the draws")
 
-    listed = command("models", _models, "List the models: their names, what they read, what they are.")
+    listed = command("models", _models, "List the models: names, estimators, input, descriptions.")
     listed.add_argument("--json", action="store_true", help="print JSON")
 
-    runs = command("runs", _runs, "List run folders: how far they are, what they were trained on, their last bound.")
-    runs.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="where they lie, or one run (default: here)")
+    runs = command("runs", _runs, "List run folders: progress, training data, last bound.")
+    runs.add_argument(
+        "folder", metavar="FOLDER", nargs="?", default=".", help="folder of the runs, or one run (default: current folder)"
+    )
     runs.add_argument("--json", action="store_true", help="print JSON")
 
-    warmup = command("warmup", _warmup, "Compile every kernel in both precisions into the cache, for all later processes.")
+    warmup = command("warmup", _warmup, "Compile every kernel in both precisions into the cache, for later processes.")
     warmup.add_argument("--json", action="store_true", help="print JSON")
 
-    completion = command("completion", _completion, "Print a script that completes gvae's words in a shell.")
+    completion = command("completion", _completion, "Print a completion script for a shell.")
     completion.add_argument("shell", choices=["bash", "zsh"], help='as in: eval "$(gvae completion bash)"')
 
-    doctor = command("doctor", _doctor, "Versions, threads, the BLAS and its kernel type, CUDA or why not.")
+    doctor = command(
+        "doctor", _doctor, "Print versions, threads, the BLAS and its kernel type, and CUDA or why it is unavailable."
+    )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -207,7 +215,7 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
 def _data_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     what = "digits, mnist, binarized_mnist, omniglot, frey_faces, or a .npy, .npz (of scipy.sparse too), .csv or idx file"
     parser.add_argument("data", metavar="DATA", nargs="?", help=f"{what} (default: {default})")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where named data sets lie (or GVAE_DATA_DIR)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
 
 
 def _whole_number(text: str, least: int, below: float = math.inf) -> int:
@@ -247,7 +255,7 @@ def _positive(text: str) -> float:
 
 
 def _on_one_blas_thread(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Large products are shared by gvae's own threads. OpenBLAS's wait for each other spinning, which beside another busy
+    """Large products run on gvae's own threads. OpenBLAS's threads spin-wait for each other, which beside another busy
     process makes a training step fifteen times as long."""
 
     @functools.wraps(command)
@@ -347,7 +355,7 @@ def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tu
 
 
 def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(settings, notes) of a run folder, as far as they are settings at all; `fit` compares them with the checkpoint's."""
+    """(settings, notes) of a run folder, checked for their form only; `fit` compares them with the checkpoint's."""
     from gvae import training
     from gvae.settings import native
 
@@ -363,7 +371,7 @@ def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _summarize(run: str, model: Any) -> None:
-    if not model.history_:  # continued when nothing was left to do, and its log is lost
+    if not model.history_:  # resumed after its last step, and its log is lost
         print(f"{run}: nothing left to train")
         return
     last, held_out = model.history_[-1], "validation" if model.holds_out else "test"
@@ -372,13 +380,13 @@ def _summarize(run: str, model: Any) -> None:
     seconds = sum(row.get("seconds", 0) for row in model.history_)
     print(f"{run}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; bound {shown} nats per row")
     if not model.model_.has_closed_kl:
-        print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: by sampling")
+        print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: estimated by sampling")
     if model.holds_out:
         best = next((row for row in model.history_ if row["step"] == model.n_iter_), last)
         print(f"kept: the weights of epoch {best['epoch']}, the best on the validation rows")
     for event in model.events_:
         if event["event"] == "off target":
-            print(f"rate {event['rate']:.2f}, off its target of {event['target']:g}: see gvae.costs.Target")
+            print(f"rate {event['rate']:.2f} misses its target of {event['target']:g}: see gvae.costs.Target")
     events = [event for event in model.events_ if event["event"] == "not finite"]
     if events:
         rows = sorted({row for event in events for row in event.get("rows", [])})
@@ -386,7 +394,7 @@ def _summarize(run: str, model: Any) -> None:
 
 
 def _source(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> tuple[str, str | None]:
-    """The data to load and the folder to look in, as given or as in training. The notes may hold anything."""
+    """The data to load and the folder to search, as given or as in training. The notes are unchecked."""
     source = options.data or notes.get("data")
     if not isinstance(source, str):
         raise ConfigError(f"{run} does not say what it was trained on: name the data")
@@ -407,8 +415,8 @@ class _Signalled(Exception):
 
 
 class _Interruptible:
-    """While it is entered, Ctrl-C and TERM are noted and not obeyed at once; a second Ctrl-C interrupts as usual.
-    Calling it tells whether there was one, and `number` which. Ignored signals, as under nohup, stay ignored."""
+    """While entered, Ctrl-C and TERM are recorded instead of acting at once; a second Ctrl-C interrupts as usual.
+    Calling it returns whether there was a signal; `number` is its number. Ignored signals, as under nohup, stay ignored."""
 
     number = 0
 
@@ -475,7 +483,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _finite(structure: Any) -> Any:
-    """JSON knows no NaN and no infinity: null."""
+    """The structure with NaN and infinity, which JSON lacks, replaced by null."""
     if isinstance(structure, dict):
         return {name: _finite(part) for name, part in structure.items()}
     if isinstance(structure, list):
@@ -518,7 +526,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _image_shape(model: Any) -> tuple[int, int] | None:
-    """Of what the model was trained on, if that were images. The notes are the user's own, and may hold anything."""
+    """The shape of the images that the model was trained on, if it was. The notes are the user's, and unchecked."""
     match model.notes_.get("image_shape"):
         case [int(rows), int(columns)] if rows > 0 and rows * columns == model.n_features_in_:
             return rows, columns

@@ -1,15 +1,7 @@
-"""What codes cost: an objective ascends E log p(x|z) less a cost of the codes' KL, where the bound takes the KL itself.
+"""Costs of codes: objectives maximise E log p(x|z) minus a cost of the codes' KL, where the bound subtracts the KL itself.
 
 D is the distortion -E log p(x|z) and R the rate, the KL of all layers that are drawn, in mean nats per row. A cost is any
-callable
-
-    cost(layers, penalty, mean) -> (paid, rows)
-
-layers : those that are drawn           penalty : R of each row, (B,) or (K, B)
-mean   : of such values over rows (and draws), weighted as the objective weighs rows; mean(values, by_unit=True) is that of
-         (B, n) or (K, B, n) for each of n variables
-paid   : what a row pays in the mean, a scalar Var; `rows` () -> what each row pays, up to a constant, (B,) or (K, B): the
-signal of draws that have no path
+callable with the signature of `Cost`.
 """
 
 from __future__ import annotations
@@ -31,34 +23,87 @@ Mean = Callable[..., Any]
 
 
 class Cost(Protocol):
-    """See above."""
+    """Protocol of costs.
 
-    def __call__(self, layers: Sequence[Any], penalty: Any, mean: Mean) -> tuple[Any, Callable[[], Any]]: ...
+    Examples
+    --------
+    >>> gvae.objectives.parse("elbo:beta=0.5").cost
+    Beta(beta=0.5)
+    """
+
+    def __call__(self, layers: Sequence[Any], penalty: Any, mean: Mean) -> tuple[Any, Callable[[], Any]]:
+        """The cost of codes.
+
+        Parameters
+        ----------
+        layers : sequence of Layer
+            The layers that are drawn.
+        penalty : array (B,) or (K, B)
+            R of each row.
+        mean : callable
+            The mean of such values over rows (and draws), weighted as the objective weighs rows; mean(values, by_unit=True)
+            is that of (B, n) or (K, B, n) for each of n variables.
+
+        Returns
+        -------
+        paid : Var
+            A scalar: the mean cost of a row.
+        rows : callable
+            rows() returns the cost of each row, up to a constant, (B,) or (K, B): the signal of draws that have no path.
+        """
 
 
 @dataclass(frozen=True)
 class Beta:
-    """beta R. Source: Higgins et al. (2017), eq. 4; as a path through rate and distortion, Alemi et al. (2018)."""
+    """The cost beta R.
+
+    Parameters
+    ----------
+    beta : float, default 1.0
+
+    Notes
+    -----
+    Source: Higgins et al. (2017), eq. 4; as a path through rate and distortion, Alemi et al. (2018).
+
+    Examples
+    --------
+    >>> paid, rows = gvae.costs.Beta(0.5)([], np.array([2.0, 4.0]), np.mean)
+    >>> paid, rows()
+    (np.float64(1.5), array([1., 2.]))
+    """
 
     beta: float = 1.0
 
-    def __call__(self, layers, penalty, mean):
+    def __call__(self, layers: Sequence[Any], penalty: Any, mean: Mean) -> tuple[Any, Callable[[], Any]]:
         paid = elementwise.multiply(penalty, self.beta)
         return mean(paid), lambda: paid
 
 
 @dataclass(frozen=True)
 class Target:
-    """weight |R - rate|, with R the batch's mean; by Jensen its expectation is at least that of the data's R.
+    """The cost weight |R - rate|, with R the batch's mean; by Jensen its expectation is at least that of the data's R.
 
-    With weight 1 the kink can only raise R above the rate R* that the bound itself ends at: for R > rate the objective is
-    D + R but for a constant. A lower target needs a weight above -dD/dR there. Source: Alemi et al. (2018), section 4.
+    Parameters
+    ----------
+    rate : float
+        The target of R, in nats.
+    weight : float, default 1.0
+
+    Notes
+    -----
+    With weight 1 the kink can only raise R above the rate R* at which the bound itself ends: for R > rate the objective is
+    D + R up to a constant. A lower target needs a weight above -dD/dR there. Source: Alemi et al. (2018), section 4.
+
+    Examples
+    --------
+    >>> gvae.costs.Target(rate=5.0, weight=2.0)([], np.array([2.0, 4.0]), np.mean)[0]  # 2 |3 - 5|
+    np.float64(4.0)
     """
 
     rate: float
     weight: float = 1.0
 
-    def __call__(self, layers, penalty, mean):
+    def __call__(self, layers: Sequence[Any], penalty: Any, mean: Mean) -> tuple[Any, Callable[[], Any]]:
         off = elementwise.subtract(mean(penalty), self.rate)
         paid = elementwise.multiply(elementwise.abs(off), self.weight)
 
@@ -69,7 +114,22 @@ class Target:
         return paid, rows
 
     def remark(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """An event, if the rate of an epoch's row is off the target by a tenth."""
+        """Event for the log, if the rate in the row of an epoch differs from the target by more than a tenth.
+
+        Parameters
+        ----------
+        row : dict
+            A row of the log, with "train_kl".
+
+        Returns
+        -------
+        dict or None
+
+        Examples
+        --------
+        >>> gvae.costs.Target(rate=5.0).remark({"train_kl": 7.0})["event"]
+        'off target'
+        """
         rate = row["train_kl"]
         if abs(rate - self.rate) <= 0.1 * max(self.rate, 1e-2):
             return None
@@ -78,14 +138,31 @@ class Target:
 
 @dataclass(frozen=True)
 class FreeBits:
-    """The sum over variables of max(KL of the variable in the batch's mean, free): the first nats of each cost nothing more.
+    """The sum over variables of max(KL of the variable in the batch's mean, free).
 
-    For independent posteriors. Source: Kingma et al. (2016), appendix C.8.
+    The first `free` nats of each variable cost nothing more. For independent posteriors.
+
+    Parameters
+    ----------
+    free : float
+        Nats.
+
+    Notes
+    -----
+    Source: Kingma et al. (2016), appendix C.8.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DiagonalGaussian(np.array([[1.0, 0.0]]), np.zeros((1, 2)))  # KL 0.5 and 0
+    >>> layer = gvae.objectives.Layer(q, None, np.zeros((1, 1, 2)), np.zeros((1, 1, 2)))
+    >>> mean = lambda values, by_unit=False: values.mean(axis=tuple(range(values.ndim - by_unit)))
+    >>> gvae.costs.FreeBits(0.1)([layer], q.kl(), mean)[0].round(4)  # 0.5 + 0.1
+    np.float64(0.6)
     """
 
     free: float
 
-    def __call__(self, layers, penalty, mean):
+    def __call__(self, layers: Sequence[Any], penalty: Any, mean: Mean) -> tuple[Any, Callable[[], Any]]:
         paid: Any = 0.0
         for layer in layers:
             each = mean(by_unit(layer, "free"), by_unit=True)
@@ -95,16 +172,39 @@ class FreeBits:
 
 @dataclass(frozen=True)
 class Anchor:
-    """R, of which some variables of the layer next to the data pay the share 1 - weight: what is ascended is
-    E log p(x|z) - KL + weight sum_k KL_k, whose last term bounds weight sum_k I(z_k; x) from above.
+    """R, of which some variables of the layer next to the data pay only the share 1 - weight.
 
-    For independent posteriors. Source: Gao et al. (2019), eq. 14.
+    The maximised quantity is E log p(x|z) - KL + weight sum_k KL_k, whose last term bounds weight sum_k I(z_k; x) from
+    above. For independent posteriors.
+
+    Parameters
+    ----------
+    codes : tuple of int
+        Indices of these variables, from 0.
+    weight : float
+
+    Raises
+    ------
+    ConfigError
+        On a call: the layer has no variable of such an index, or no KL of each variable.
+
+    Notes
+    -----
+    Source: Gao et al. (2019), eq. 14.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DiagonalGaussian(np.array([[1.0, 0.0]]), np.zeros((1, 2)))  # KL 0.5 and 0
+    >>> layer = gvae.objectives.Layer(q, None, np.zeros((1, 1, 2)), np.zeros((1, 1, 2)))
+    >>> mean = lambda values, by_unit=False: values.mean(axis=tuple(range(values.ndim - by_unit)))
+    >>> gvae.costs.Anchor((0,), 0.9)([layer], q.kl(), mean)[0].round(4)  # a tenth of 0.5
+    np.float64(0.05)
     """
 
     codes: tuple[int, ...]
     weight: float
 
-    def __call__(self, layers, penalty, mean):
+    def __call__(self, layers: Sequence[Any], penalty: Any, mean: Mean) -> tuple[Any, Callable[[], Any]]:
         units = by_unit(layers[0], "anchor")
         n = units.shape[-1]
         if max(self.codes) >= n:
@@ -117,7 +217,7 @@ class Anchor:
 
 
 def by_unit(layer: Any, key: str) -> Any:
-    """The KL of each variable of a layer, (B, n) or (K, B, n). Raises ConfigError for dependent ones."""
+    """The KL of each variable of a layer, (B, n) or (K, B, n). ConfigError for dependent variables."""
     units = None if layer.coupled else layer.q.kl_by_unit(layer.p)
     if units is None:
         why = "is coupled to another layer's draw" if layer.coupled else "is of variables that are not independent"

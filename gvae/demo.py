@@ -1,4 +1,4 @@
-"""`gvae demo`: three posteriors on scikit-learn's digits, a table and four pictures."""
+"""`gvae demo`: three posteriors on scikit-learn's digits, a table and four figures."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ POSTERIORS = {"diagonal": "diagonal", "chain": "chain", "extended grid": "extend
 
 
 def run(out: str | os.PathLike, *, epochs: int, seed: int = 1, samples: int = 500, quiet: bool = False) -> list[dict]:
-    """Train, print the table, write the pictures into the folder `out`. Returns the table's rows."""
+    """Train, print the table, write the figures into the folder `out`. Returns the table's rows."""
     folder = Path(out)
     training.check_free(folder)
     existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the folder {folder}: {error.strerror or error}") from None
+        raise RunError(f"cannot create the folder {folder}: {error.strerror or error}") from None
     try:
         return _run(folder, epochs, seed, samples, quiet)
     finally:
@@ -46,7 +46,7 @@ def _run(folder: Path, epochs: int, seed: int, samples: int, quiet: bool) -> lis
 
     say(
         f"{len(digits.train)} training and {len(digits.test)} test images of 8 x 8, 16 latent variables, {epochs} epochs",
-        "(the very first run compiles the kernels first, some seconds)",
+        "(the first run also compiles the kernels, which takes some seconds)",
     )
     fitted: dict[str, estimator.VAE] = {}
     rows: list[dict[str, Any]] = []
@@ -76,5 +76,5 @@ def _run(folder: Path, epochs: int, seed: int, samples: int, quiet: bool) -> lis
     plots.reconstructions(pictures[1], few, {n: m.reconstruct(few) for n, m in fitted.items()}, shape)
     plots.samples(pictures[2], {n: m.sample(60, seed=seed) for n, m in fitted.items()}, shape)
     plots.covariances(pictures[3], image, posteriors, shape)
-    say("", "pictures:", *(f"  {picture}" for picture in pictures))
+    say("", "figures:", *(f"  {picture}" for picture in pictures))
     return rows

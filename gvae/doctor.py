@@ -1,4 +1,4 @@
-"""What this machine and installation offer gvae: versions, CPUs, memory, the BLAS and its kernel type, CUDA or why not."""
+"""A report on the machine and the installation: versions, CPUs, memory, the BLAS and its kernel type, CUDA or why not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = (
     "matplotlib",
     "pooch",
 )
-WORTH_IT = 1.15  # how much faster another choice must be before it is worth a word
+WORTH_IT = 1.15  # how much faster another choice must be to be reported
 ENVIRONMENT = (pool.VARIABLE, *blas.THREAD_VARIABLES)
 
 
@@ -56,9 +56,15 @@ def examine() -> dict[str, Any]:
 
 
 def show_versions() -> None:
-    """Print the versions of Python, of gvae and of what it uses, as a report of a problem needs them.
+    """Print the versions of Python, gvae and the packages that it uses, for bug reports.
 
-    gvae.show_versions()
+    Examples
+    --------
+    >>> gvae.show_versions()
+    python         ...
+    gvae           ...
+    numpy          ...
+    ...
     """
     for name, version in {"python": _python(), **_versions()}.items():
         print(f"{name:<15}{version}")

@@ -12,12 +12,12 @@ from gvae.errors import ConfigError, GvaeError
 
 __all__ = ["DEFAULTS", "add_settings", "chosen", "settings_of"]
 
-DEFAULTS = {"random_state": 0}  # of the command line, where they are not those of the estimators
+DEFAULTS = {"random_state": 0}  # of the command line, where they differ from those of the estimators
 
 
 def chosen(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """(the estimator that `gvae train` is to train, the tables of its configuration file): what its flags are depends on
-    the model, which the command line names, a configuration file, or the run that is resumed."""
+    """(the estimator that `gvae train` is to train, the tables of its configuration file): its flags depend on the model,
+    which is named by the command line, a configuration file, or the run that is resumed."""
     from gvae import training
     from gvae.estimator import estimators
 
@@ -29,7 +29,7 @@ def chosen(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
         first.add_argument(flag)
     try:
         given, _ = first.parse_known_args(arguments[1:])
-    except argparse.ArgumentError:  # the parser proper will say so
+    except argparse.ArgumentError:  # the main parser reports it
         return known["vae"], {}
     if given.out is not None:  # together with --resume: likewise
         given.resume = None
@@ -57,13 +57,13 @@ def _read_toml(path: str) -> dict[str, Any]:
         for key, value in table.items() if known[name] else ():
             if key not in known[name] or not isinstance(value, str):
                 raise ConfigError(
-                    f"{path}: [{name}] has {key} = {value!r:.80}; known are {' and '.join(known[name])}, texts"
+                    f"{path}: [{name}] has {key} = {value!r:.80}; known are {' and '.join(known[name])}, strings"
                 )
     return tables
 
 
 def settings_of(path: str, table: dict[str, Any], estimator: Any) -> dict[str, Any]:
-    """The settings of a configuration file, as Python's callers write them. Raises ConfigError for an unknown one."""
+    """The settings of a configuration file, as passed in Python. Raises ConfigError for an unknown one."""
     from gvae import settings
 
     known = {f.name: f for f in settings.fields(estimator)}
@@ -75,7 +75,7 @@ def settings_of(path: str, table: dict[str, Any], estimator: Any) -> dict[str, A
 
 
 def add_settings(train: argparse.ArgumentParser, estimators: Sequence[Any]) -> None:
-    """A flag for each setting: only what is given shows in the options."""
+    """Add a flag for each setting; the options contain only those that are given."""
     from gvae import settings
 
     there = set()
@@ -94,7 +94,7 @@ def _flag(f: Any) -> str:
 
 
 def _details(f: Any) -> dict[str, Any]:
-    """What argparse wants to know of a setting."""
+    """The arguments of `add_argument` for a setting."""
     from gvae import settings
 
     kind = f.metadata["kind"]

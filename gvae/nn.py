@@ -1,7 +1,7 @@
 """Networks as functions of parameters, and the one flat buffer in which parameters live.
 
-A network holds sizes and names only. `init(key, dtype)` makes a dict from names to arrays; calling the network reads its
-entries from such a dict, of plain arrays or of Vars. Names are dotted, "encoder.0.weight"; the first part is the group.
+A network holds sizes and names only. `init(key, dtype)` returns its parameters as a dict from names to arrays; a call of the
+network takes such a dict, of plain arrays or of Vars. Names are dotted, "encoder.0.weight"; the first part is the group.
 """
 
 from __future__ import annotations
@@ -21,11 +21,33 @@ __all__ = ["MLP", "Parameters", "Tower"]
 
 
 class MLP:
-    """Affine layers with an activation between them.
+    """A multilayer perceptron: affine layers with an activation between them.
 
-    name       : prefix of its parameters          sizes : (inputs, hidden .., outputs)
-    activation : after every layer but the last, one of gvae.ops.dense.ACTIVATIONS
-    last       : the activation after the last layer
+    A call `mlp(params, x)` maps x (..., inputs), or CSR (rows, inputs), to (..., outputs).
+
+    Parameters
+    ----------
+    name : str
+        Prefix of the names of its parameters.
+    sizes : sequence of int
+        (inputs, hidden .., outputs).
+    activation : str, default "elu"
+        After every layer but the last: one of `gvae.ops.dense.ACTIVATIONS`.
+    last : str, default "identity"
+        The activation after the last layer.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> mlp = gvae.nn.MLP("encoder", (3, 4, 2))
+    >>> params = mlp.init(gvae.random.key(0))
+    >>> list(params)
+    ['encoder.0.weight', 'encoder.0.bias', 'encoder.1.weight', 'encoder.1.bias']
+    >>> mlp(params, np.ones((5, 3), np.float32)).shape
+    (5, 2)
     """
 
     def __init__(self, name: str, sizes: Sequence[int], activation: str = "elu", last: str = "identity"):
@@ -38,7 +60,30 @@ class MLP:
         self.activation, self.last = activation, last
 
     def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
-        """Weights uniform in +-sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010), biases 0."""
+        """Initial parameters: weights uniform in ±sqrt(6 / (inputs + outputs)), biases 0.
+
+        Parameters
+        ----------
+        key : array (4,)
+        dtype : dtype, default float32
+
+        Returns
+        -------
+        dict of str to array
+            For layer i, `NAME.i.weight` (inputs, outputs) and `NAME.i.bias` (outputs,).
+
+        Notes
+        -----
+        Source: Glorot and Bengio (2010).
+
+        Examples
+        --------
+        >>> params = gvae.nn.MLP("encoder", (3, 4, 2)).init(gvae.random.key(0))
+        >>> {name: value.shape for name, value in params.items()}
+        {'encoder.0.weight': (3, 4), 'encoder.0.bias': (4,), 'encoder.1.weight': (4, 2), 'encoder.1.bias': (2,)}
+        >>> bool(np.abs(params["encoder.0.weight"]).max() <= np.sqrt(6 / (3 + 4)))
+        True
+        """
         params = {}
         for i, (n_in, n_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
             u = random.uniform(random.fold_in(key, i), (n_in, n_out), dtype)
@@ -48,11 +93,33 @@ class MLP:
         return params
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> Any:
-        """x (..., inputs) or CSR (rows, inputs) -> (..., outputs)."""
+        """The outputs (..., outputs) of x (..., inputs) or CSR (rows, inputs)."""
         return dense.affine(*self.last_layer(params, x), activation=self.last)
 
     def last_layer(self, params: Mapping[str, Any], x: Any) -> tuple[Any, Any, Any]:
-        """What the last layer is given, its weight and its bias, for those who fuse it with what comes after."""
+        """The input, weight and bias of the last layer, for callers that fuse it with the operation after it.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        x : array (..., inputs)
+            Or CSR (rows, inputs).
+
+        Returns
+        -------
+        x : array (..., hidden)
+            The input of the last layer, after the activation of the layer before.
+        weight : array (hidden, outputs)
+        bias : array (outputs,)
+
+        Examples
+        --------
+        >>> mlp = gvae.nn.MLP("encoder", (3, 4, 2))
+        >>> params, x = mlp.init(gvae.random.key(0)), np.ones((5, 3), np.float32)
+        >>> h, weight, bias = mlp.last_layer(params, x)
+        >>> h.shape, np.allclose(h @ weight + bias, mlp(params, x))
+        ((5, 4), True)
+        """
         last = len(self.sizes) - 2
         for i in range(last):
             x = dense.affine(x, *self._layer(params, i), activation=self.activation)
@@ -63,12 +130,31 @@ class MLP:
 
 
 class Tower:
-    """MLPs one after another, each of which reads what the one before it returns: a trunk with features at several levels.
+    """MLPs in sequence, each of which reads the output of the one before it: a trunk with features at several levels.
 
-    name : prefix of its parameters, "trunk" for "trunk.0.1.weight"      n_inputs : numbers that the first level reads
-    widths : of each level's layers, which all end in the activation
+    A call `tower(params, x)` maps x (..., inputs), or CSR, to the list of the features of each level, (..., last width).
 
-        h1, h2 = Tower("trunk", 784, [(200, 100), (50,)])(params, x)        # (.., 100) and (.., 50)
+    Parameters
+    ----------
+    name : str
+        Prefix of the names of its parameters, "trunk" for "trunk.0.1.weight".
+    n_inputs : int
+        Number of inputs of the first level.
+    widths : sequence of sequence of int
+        Widths of each level's layers, each followed by the activation.
+    activation : str, default "elu"
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> tower = gvae.nn.Tower("trunk", 784, [(200, 100), (50,)])
+    >>> params = tower.init(gvae.random.key(0))
+    >>> h1, h2 = tower(params, np.ones((5, 784), np.float32))
+    >>> h1.shape, h2.shape
+    ((5, 100), (5, 50))
     """
 
     def __init__(self, name: str, n_inputs: int, widths: Sequence[Sequence[int]], activation: str = "elu"):
@@ -80,11 +166,26 @@ class Tower:
         ]
 
     def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
-        """The parameters of all levels."""
+        """Initial parameters of all levels, each as `MLP.init` draws them.
+
+        Parameters
+        ----------
+        key : array (4,)
+        dtype : dtype, default float32
+
+        Returns
+        -------
+        dict of str to array
+
+        Examples
+        --------
+        >>> list(gvae.nn.Tower("trunk", 8, [(4,), (2,)]).init(gvae.random.key(0)))
+        ['trunk.0.0.weight', 'trunk.0.0.bias', 'trunk.1.0.weight', 'trunk.1.0.bias']
+        """
         return {n: v for i, level in enumerate(self.levels) for n, v in level.init(random.fold_in(key, i), dtype).items()}
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> list[Any]:
-        """x (..., inputs) or CSR -> the features of each level, (..., last width)."""
+        """The features of each level, (..., last width), of x (..., inputs) or CSR."""
         found = [x]
         for level in self.levels:
             found.append(level(params, found[-1]))
@@ -92,9 +193,41 @@ class Tower:
 
 
 class Parameters(Mapping[str, np.ndarray]):
-    """Named arrays that are views of ONE flat buffer, so that an optimiser makes one pass and a checkpoint is one block.
+    """Named arrays that are views of one flat buffer.
 
-    Arrays of one group (the name up to the first dot) are contiguous: `groups` maps it to its slice of `flat`.
+    An optimiser makes one pass over the buffer, and a checkpoint is one block. Arrays of one group (the name up to the first
+    dot) are contiguous.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        They are copied. All have one dtype and are on one device.
+
+    Attributes
+    ----------
+    flat : array (n,)
+        The buffer.
+    groups : dict of str to slice
+        The slice of `flat` of each group.
+
+    Raises
+    ------
+    ConfigError
+        The arrays have several dtypes.
+    DeviceError
+        The arrays are on several devices.
+
+    Examples
+    --------
+    >>> params = gvae.nn.Parameters({"encoder.weight": np.ones((2, 2)), "decoder.bias": np.zeros(2)})
+    >>> params.flat
+    array([1., 1., 1., 1., 0., 0.])
+    >>> params.groups
+    {'encoder': slice(0, 4, None), 'decoder': slice(4, 6, None)}
+    >>> params.flat *= 3
+    >>> params["encoder.weight"]
+    array([[3., 3.],
+           [3., 3.]])
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
@@ -131,13 +264,46 @@ class Parameters(Mapping[str, np.ndarray]):
         return Parameters, (dict(self._views),)  # a copy's arrays must be views of the copy's buffer
 
     def zeros(self) -> Parameters:
-        """The same names and shapes, all zero: a gradient buffer."""
+        """Zeros under the same names and in the same shapes: a gradient buffer.
+
+        Returns
+        -------
+        Parameters
+
+        Examples
+        --------
+        >>> params = gvae.nn.Parameters({"encoder.weight": np.ones((2, 2))})
+        >>> params.zeros()["encoder.weight"]
+        array([[0., 0.],
+               [0., 0.]])
+        """
         like = Parameters(self)
         like.flat[:] = 0
         return like
 
     def to(self, device: str) -> Parameters:
-        """The same on a device, "cpu" or "cuda"; itself if it is there. Raises DeviceError."""
+        """The same parameters on a device.
+
+        Parameters
+        ----------
+        device : str
+            "cpu" or "cuda".
+
+        Returns
+        -------
+        Parameters
+            The object itself if it is on that device already.
+
+        Raises
+        ------
+        ConfigError, DeviceError
+
+        Examples
+        --------
+        >>> params = gvae.nn.Parameters({"encoder.weight": np.ones((2, 2))})
+        >>> params.to("cpu") is params
+        True
+        """
         moved = {name: to_device(value, device) for name, value in self.items()}
         return self if all(moved[name] is value for name, value in self.items()) else Parameters(moved)
 

@@ -1,6 +1,6 @@
-"""Optimisers on the flat parameter buffer, learning-rate schedules, averages of the weights.
+"""Optimisers on the flat parameter buffer, learning-rate schedules, averages of the parameters.
 
-The optimisers are the only functions of gvae that change their arguments.
+Optimisers and `shorten` change their arguments in place.
 """
 
 from __future__ import annotations
@@ -47,11 +47,37 @@ __all__ = [
 
 
 class Optimizer:
-    """What optimisers share: they go down the gradient they are given, in one pass over each group of parameters.
+    """Base class of optimisers: a step against a given gradient, in one pass over each group of parameters.
 
-    rates   : multiples of the learning rate by group; 0 freezes a group
-    name    : its name in a text (see `parse_optimizer`)
-    moments : the names of its arrays, flat as the parameters are, which with `step` are its state
+    Parameters
+    ----------
+    parameters : Parameters
+        Changed in place by `update`.
+    learning_rate : float
+    rates : mapping from str to float, optional
+        Multiples of the learning rate by group; 0 freezes a group.
+
+    Attributes
+    ----------
+    name : str
+        The name in a text, as `parse_optimizer` takes it.
+    moments : tuple of str
+        The names of its arrays, which are flat as the parameters are. Together with `step` they are its state.
+    step : int
+        The number of steps taken.
+
+    Raises
+    ------
+    ConfigError
+        The learning rate is not positive, or `rates` names an unknown group.
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"encoder.weight": np.ones(2), "decoder.weight": np.ones(2)})
+    >>> optimizer = gvae.optim.SGD(parameters, 0.1, rates={"encoder": 0})
+    >>> optimizer.update(gvae.nn.Parameters(parameters))
+    >>> parameters["encoder.weight"], parameters["decoder.weight"]
+    (array([1., 1.]), array([0.9, 0.9]))
     """
 
     name: str
@@ -74,13 +100,47 @@ class Optimizer:
                 raise ConfigError(f"{self}: {name} is {x!r}, expected {SHARE.expected}")
 
     def numbers(self, learning_rate: float, step: int) -> list[float]:
-        """What the step of this number takes besides the gradient: the rate of each group, and what a class adds."""
+        """Scalars that a step takes besides the gradient: the rate of each group, followed by those of the class.
+
+        Parameters
+        ----------
+        learning_rate : float
+        step : int
+            The number of the step, counted from 1.
+
+        Returns
+        -------
+        list of float
+
+        Examples
+        --------
+        >>> parameters = gvae.nn.Parameters({"encoder.weight": np.ones(2), "decoder.weight": np.ones(2)})
+        >>> gvae.optim.SGD(parameters, rates={"encoder": 0.5}).numbers(0.1, step=1)
+        [0.05, 0.1]
+        """
         return [self.rates.get(group, 1.0) * learning_rate for group in self.parameters.groups]
 
     def update(self, gradient: Parameters, numbers: Any = None) -> None:
-        """One step down the gradient, in one pass over each group.
+        """Take one step against the gradient, in one pass over each group.
 
-        numbers : those of the step (see `numbers`), by default of the next one, which `step` then counts
+        Parameters
+        ----------
+        gradient : Parameters
+            Of the names and shapes of the parameters.
+        numbers : sequence of float, optional
+            Those of the step (see `numbers`). By default those of the next step, which `step` then counts.
+
+        Raises
+        ------
+        ShapeError, DTypeError, DeviceError
+
+        Examples
+        --------
+        >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2)})
+        >>> optimizer = gvae.optim.SGD(parameters, learning_rate=0.1)
+        >>> optimizer.update(gvae.nn.Parameters({"decoder.weight": np.array([1.0, -1.0])}))
+        >>> parameters["decoder.weight"], optimizer.step
+        (array([0.9, 1.1]), 1)
         """
         flat, dtype = self.parameters.flat, self.parameters.flat.dtype.type
         check_floating(where=f"{self}.update", parameters=flat, gradient=gradient.flat)
@@ -99,7 +159,7 @@ class Optimizer:
         raise NotImplementedError
 
     def _launch(self, kernel: str, part: slice, arrays: tuple, *scalars: Any) -> None:
-        """work: reads of all arrays, and writes of all but the first, the gradient."""
+        """Launch a kernel on a part of the arrays. work: reads of all arrays, writes of all but the first, the gradient."""
         n = part.stop - part.start
         work = (2 * len(arrays) - 1) * n
         device.launch("optim", kernel, *(a[part] for a in arrays), *scalars, n=n, work=work, step=1024)
@@ -109,9 +169,41 @@ class Optimizer:
 
 
 class Adam(Optimizer):
-    """Adam. State: `m`, `v` (flat), `step`.
+    """Adam: steps scaled by running means of the gradient and of its square.
 
+    Parameters
+    ----------
+    parameters : Parameters
+    learning_rate : float, default 1e-3
+    beta1 : float, default 0.9
+        Decay of the mean of the gradient, in [0, 1).
+    beta2 : float, default 0.999
+        Decay of the mean of its square, in [0, 1).
+    eps : float, default 1e-8
+    rates : mapping from str to float, optional
+        Multiples of the learning rate by group; 0 freezes a group.
+
+    Attributes
+    ----------
+    m, v : array
+        The two running means, flat as the parameters are. With `step` they are the state.
+
+    Raises
+    ------
+    ConfigError
+
+    Notes
+    -----
     Source: Kingma and Ba (2015), algorithm 1, in its bias-corrected form with rate and eps rescaled (their section 2).
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"decoder.weight": np.array([1.0, -2.0])})
+    >>> optimizer = gvae.optim.Adam(parameters, learning_rate=0.1)
+    >>> for _ in range(200):  # minimise |w|²
+    ...     optimizer.update(gvae.nn.Parameters({"decoder.weight": 2 * parameters["decoder.weight"]}))
+    >>> bool(np.abs(parameters["decoder.weight"]).max() < 0.01)
+    True
     """
 
     name, moments = "adam", ("m", "v")
@@ -145,11 +237,35 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: each step first takes learning rate * decay of every weight away from it.
+    """Adam with decoupled weight decay: each step first subtracts learning rate * decay * weight from every weight.
 
-    Weights are the parameters whose names end in ".weight"; biases and the shared numbers of distributions do not decay.
+    Parameters
+    ----------
+    parameters : Parameters
+        Weights are the parameters whose names end in ".weight"; biases and the shared parameters of distributions do not
+        decay.
+    learning_rate : float, default 1e-3
+    decay : float, default 0.01
+        At least 0.
+    **settings : float or mapping
+        beta1, beta2, eps and rates, as for `Adam`.
+
+    Raises
+    ------
+    ConfigError
+
+    Notes
+    -----
     A schedule, and the rate of a group, scale the decay as they scale the step. Source: Loshchilov and Hutter (2019),
-    algorithm 2, with their lambda written as learning rate * decay, as PyTorch and Optax have it.
+    algorithm 2, with their lambda written as learning rate * decay, as in PyTorch and Optax.
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2), "decoder.bias": np.ones(2)})
+    >>> optimizer = gvae.optim.AdamW(parameters, learning_rate=0.1, decay=0.5)
+    >>> optimizer.update(parameters.zeros())  # a gradient of zero: decay alone
+    >>> parameters["decoder.weight"], parameters["decoder.bias"]
+    (array([0.95, 0.95]), array([1., 1.]))
     """
 
     name = "adamw"
@@ -164,7 +280,7 @@ class AdamW(Adam):
         self._is_weight = weights.flat  # 1 or 0
 
     def numbers(self, learning_rate: float, step: int) -> list[float]:
-        """Adam's, and the share that each group's weights lose."""
+        """Adam's, and for each group the share by which its weights decay."""
         return [*super().numbers(learning_rate, step), *Optimizer.numbers(self, learning_rate * self.decay, step)]
 
     def _move(self, i, part, gradient, numbers):
@@ -175,9 +291,40 @@ class AdamW(Adam):
 
 
 class SGD(Optimizer):
-    """Gradient descent, with momentum m <- momentum m + g and a step of learning rate * m; without, m is g and is not kept.
+    """Gradient descent, with or without momentum.
 
-    Source: Polyak (1964), as PyTorch writes it.
+    Parameters
+    ----------
+    parameters : Parameters
+    learning_rate : float, default 1e-3
+    momentum : float, default 0.0
+        In [0, 1).
+    rates : mapping from str to float, optional
+        Multiples of the learning rate by group; 0 freezes a group.
+
+    Attributes
+    ----------
+    m : array
+        With momentum only: m <- momentum m + g, flat as the parameters are.
+
+    Raises
+    ------
+    ConfigError
+
+    Notes
+    -----
+    A step is learning rate * m; without momentum, m is the gradient g and is not kept. Source: Polyak (1964), in the form
+    that PyTorch uses.
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"decoder.weight": np.zeros(1)})
+    >>> optimizer, gradient = gvae.optim.SGD(parameters, 0.1, momentum=0.5), parameters.zeros()
+    >>> gradient["decoder.weight"][:] = 1.0
+    >>> for _ in range(2):
+    ...     optimizer.update(gradient)
+    >>> parameters["decoder.weight"], optimizer.m  # -0.1 (1 + 1.5)
+    (array([-0.25]), array([1.5]))
     """
 
     name = "sgd"
@@ -210,27 +357,96 @@ _LONE = {"adamw": "decay", "sgd": "momentum"}
 
 
 def check_optimizer(text: str) -> None:
-    """Raise ConfigError unless `parse_optimizer` takes this text."""
+    """Raise ConfigError unless `parse_optimizer` accepts this text.
+
+    Parameters
+    ----------
+    text : str
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> gvae.optim.check_optimizer("adam:beta1=0.5")
+    >>> gvae.optim.check_optimizer("rmsprop")
+    Traceback (most recent call last):
+        ...
+    gvae.errors.ConfigError: unknown optimizer 'rmsprop'; known are adam, adamw, sgd
+    """
     texts.parse("optimizer", text, _TAKEN, _LONE)
 
 
 def parse_optimizer(text: str, parameters: Parameters, learning_rate: float = 1e-3) -> Optimizer:
-    """The optimiser of a text: "adam" or "adam:beta1=0.5,beta2=0.999,eps=1e-4"; "adamw", "adamw:0.05" (its decay) or
-    "adamw:decay=0.05,beta1=0.5"; "sgd", "sgd:0.9" or "sgd:momentum=0.9". What is left out is as the class has it.
+    """The optimiser that a text describes.
 
-    Raises ConfigError: an unknown optimiser or setting, what is no number, a number out of range.
+    Parameters
+    ----------
+    text : str
+        "adam" or "adam:beta1=0.5,beta2=0.999,eps=1e-4"; "adamw", "adamw:0.05" (its decay) or "adamw:decay=0.05,beta1=0.5";
+        "sgd", "sgd:0.9" (its momentum) or "sgd:momentum=0.9". Settings that are left out have the defaults of the class.
+    parameters : Parameters
+    learning_rate : float, default 1e-3
 
-        >>> parse_optimizer("sgd:0.9", Parameters({"network.weight": np.ones((2, 3))}), 0.1).momentum
-        0.9
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ConfigError
+        The optimiser or a setting is unknown, or a value is not a number or out of range.
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"network.weight": np.ones((2, 3))})
+    >>> gvae.optim.parse_optimizer("sgd:0.9", parameters, 0.1).momentum
+    0.9
     """
     name, settings = texts.parse("optimizer", text, _TAKEN, _LONE)
     return OPTIMIZERS[name](parameters, learning_rate, **settings)
 
 
 class RowAdam:
-    """Adam for per-datum parameters (n_rows, ...): only the rows of a batch move, each with its own step count."""
+    """Adam for per-datum parameters: only the rows of a batch move, each with its own step count.
 
-    def __init__(self, values: np.ndarray, learning_rate: float, *, beta1=0.9, beta2=0.999, eps=1e-8):
+    Parameters
+    ----------
+    values : array (n_rows, ...)
+        Changed in place.
+    learning_rate : float
+    beta1 : float, default 0.9
+    beta2 : float, default 0.999
+    eps : float, default 1e-8
+
+    Attributes
+    ----------
+    m, v : array (n_rows, ...)
+        Running means of the gradient and of its square.
+    steps : array of int64 (n_rows,)
+        The number of steps of each row.
+
+    Raises
+    ------
+    ConfigError
+        The learning rate or eps is not positive.
+
+    Examples
+    --------
+    >>> means = np.zeros((4, 2))
+    >>> optimizer = gvae.optim.RowAdam(means, learning_rate=0.1)
+    >>> optimizer.update(np.array([0, 2]), np.ones((2, 2)))
+    >>> means.round(4)
+    array([[-0.1, -0.1],
+           [ 0. ,  0. ],
+           [-0.1, -0.1],
+           [ 0. ,  0. ]])
+    """
+
+    def __init__(
+        self, values: np.ndarray, learning_rate: float, *, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    ):
         _positive(learning_rate=learning_rate, eps=eps)
         self.values, self.learning_rate = values, learning_rate
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
@@ -238,11 +454,46 @@ class RowAdam:
         self.steps = device.zeros((len(values),), np.int64, values)
 
     def update(self, index: np.ndarray, gradient: np.ndarray) -> None:
-        """One step down the gradient (B, ...) of the rows `index` (B,), which are distinct."""
+        """Take one step against the gradient of some rows.
+
+        Parameters
+        ----------
+        index : array of int (B,)
+            The rows, which are distinct.
+        gradient : array (B, ...)
+
+        Examples
+        --------
+        >>> means = np.zeros((4, 2))
+        >>> optimizer = gvae.optim.RowAdam(means, learning_rate=0.1)
+        >>> optimizer.update(np.array([0, 2]), np.ones((2, 2)))
+        >>> optimizer.steps
+        array([1, 0, 1, 0])
+        """
         self.keep(index, self.moved(index, gradient))
 
     def moved(self, index: np.ndarray, gradient: np.ndarray) -> tuple:
-        """What those rows of (steps, m, v, values) are after the step."""
+        """State of some rows after a step, which is not yet stored.
+
+        Parameters
+        ----------
+        index : array of int (B,)
+            The rows, which are distinct.
+        gradient : array (B, ...)
+
+        Returns
+        -------
+        tuple of array
+            Those rows of (steps, m, v, values) after the step.
+
+        Examples
+        --------
+        >>> means = np.zeros((4, 2))
+        >>> steps, m, v, values = gvae.optim.RowAdam(means, learning_rate=0.1).moved(np.array([0, 2]), np.ones((2, 2)))
+        >>> steps, values.round(4)
+        (array([1, 1]), array([[-0.1, -0.1],
+               [-0.1, -0.1]]))
+        """
         dtype, g, counts = self.values.dtype, gradient, self.steps[index] + 1
         m = self.beta1 * self.m[index] + (1 - self.beta1) * g
         v = self.beta2 * self.v[index] + (1 - self.beta2) * g * g
@@ -252,23 +503,71 @@ class RowAdam:
         return counts, m, v, self.values[index] - rate * m / (np.sqrt(v) + eps)
 
     def keep(self, index: np.ndarray, moved: tuple) -> None:
+        """Store what `moved` returned.
+
+        Parameters
+        ----------
+        index : array of int (B,)
+        moved : tuple of array
+            (steps, m, v, values) of these rows.
+
+        Examples
+        --------
+        >>> means = np.zeros((4, 2))
+        >>> optimizer, index = gvae.optim.RowAdam(means, learning_rate=0.1), np.array([0, 2])
+        >>> optimizer.keep(index, optimizer.moved(index, np.ones((2, 2))))
+        >>> means.round(4)
+        array([[-0.1, -0.1],
+               [ 0. ,  0. ],
+               [-0.1, -0.1],
+               [ 0. ,  0. ]])
+        """
         self.steps[index], self.m[index], self.v[index], self.values[index] = moved
 
 
 def norm(*arrays: Any) -> Any:
-    """The Euclidean norm of all their numbers together; not finite if one of them is not. Of arrays on a device a scalar
-    there, which waits for nothing."""
+    """Euclidean norm of arrays taken together as one vector.
+
+    Parameters
+    ----------
+    *arrays : array
+
+    Returns
+    -------
+    float
+        Not finite if an element is not. For arrays on a device a scalar on that device, without synchronisation.
+
+    Examples
+    --------
+    >>> gvae.optim.norm(np.array([3.0]), np.array([[4.0, 12.0]]))
+    13.0
+    """
     if device.is_cuda(arrays[0]):
         return np.sqrt(sum(np.square(array.astype(np.float64)).sum() for array in arrays))
     with np.errstate(all="ignore"):
         total = sum(_square(array.reshape(-1)) for array in arrays)
-        if not math.isfinite(total):  # squares of finite numbers may be beyond float32
+        if not math.isfinite(total):  # squares of finite numbers may overflow float32
             total = sum(_square(array.reshape(-1).astype(np.float64)) for array in arrays)
     return math.sqrt(total) if total >= 0 else math.nan
 
 
 def shorten(arrays: Sequence[Any], length: Any, limit: float) -> None:
-    """Scale arrays of the norm `length`, in place, so that it is at most `limit`."""
+    """Scale arrays in place so that their norm is at most a limit: gradient clipping.
+
+    Parameters
+    ----------
+    arrays : sequence of array
+    length : float or array ()
+        Their norm, as `norm` computes it.
+    limit : float
+
+    Examples
+    --------
+    >>> gradient = np.array([3.0, 4.0])
+    >>> gvae.optim.shorten([gradient], gvae.optim.norm(gradient), limit=1.0)
+    >>> gradient
+    array([0.6, 0.8])
+    """
     if device.is_cuda(length) or length > limit:
         factor = np.minimum(limit / length, 1.0)
         for array in arrays:
@@ -276,7 +575,7 @@ def shorten(arrays: Sequence[Any], length: Any, limit: float) -> None:
 
 
 def _square(flat: np.ndarray) -> float:
-    """The sum of squares, of pieces, so that the bits depend on the numbers alone."""
+    """The sum of squares, summed by pieces of fixed size, so that the bits depend on the values alone."""
     sums = np.empty(-(-len(flat) // PIECE), flat.dtype)
     device.launch("optim", "square_sums", device.plain(flat), PIECE, sums, n=len(sums), work=len(flat))
     return float(sums.sum(dtype=np.float64))
@@ -301,9 +600,19 @@ def _(dtype: np.dtype) -> Iterator[Use]:
 
 
 class Schedule:
-    """The learning rate of a step as a multiple of the first one; this one is constant.
+    """Learning-rate schedule: the rate of a step as a multiple of the first one; this class is constant.
 
-    state : what it remembers of the run, numbers by name; everything else is a function of the step
+    `schedule(step)` returns the multiple for the step with this number, counted from 0.
+
+    Attributes
+    ----------
+    state : dict
+        What it remembers of the run, numbers by name; everything else is a function of the step.
+
+    Examples
+    --------
+    >>> gvae.optim.Schedule()(step=100)
+    1.0
     """
 
     def __init__(self) -> None:
@@ -313,11 +622,40 @@ class Schedule:
         return 1.0
 
     def observe(self, bound: float) -> None:
-        """An epoch has ended with this bound, on the validation rows if there are any."""
+        """Record the bound at the end of an epoch; a schedule may depend on it.
+
+        Parameters
+        ----------
+        bound : float
+            Of the validation rows if there are any.
+
+        Examples
+        --------
+        >>> schedule = gvae.optim.Plateau(patience=1)
+        >>> for bound in (-100.0, -90.0, -91.0):
+        ...     schedule.observe(bound)
+        >>> schedule(step=3)
+        0.5
+        """
 
 
 class Cosine(Schedule):
-    """From 1 down to 0 at `total` steps along half a cosine. Source: Loshchilov and Hutter (2017), eq. 5, no restarts."""
+    """Schedule from 1 down to 0 at `total` steps along half a cosine.
+
+    Parameters
+    ----------
+    total : int
+
+    Notes
+    -----
+    Source: Loshchilov and Hutter (2017), eq. 5, without restarts.
+
+    Examples
+    --------
+    >>> schedule = gvae.optim.Cosine(total=100)
+    >>> [round(schedule(step), 4) for step in (0, 25, 50, 100)]
+    [1.0, 0.8536, 0.5, 0.0]
+    """
 
     def __init__(self, total: int):
         super().__init__()
@@ -328,9 +666,23 @@ class Cosine(Schedule):
 
 
 class IWAE(Schedule):
-    """10^(-i/7) for 3^i epochs, i = 0 .. 7: 3280 epochs in all, or 1/share of that; a tenth from then on.
+    """Schedule 10^(-i/7) for 3^i epochs, i = 0 .. 7, and a tenth from then on.
 
+    Parameters
+    ----------
+    steps_per_epoch : int
+    share : int, default 1
+        3280 epochs in all, or 1 / share of that.
+
+    Notes
+    -----
     Source: Burda, Grosse and Salakhutdinov (2016), section 5.
+
+    Examples
+    --------
+    >>> schedule = gvae.optim.IWAE(steps_per_epoch=10)
+    >>> [round(schedule(10 * epoch), 4) for epoch in (0, 1, 4, 3280)]
+    [1.0, 0.7197, 0.5179, 0.1]
     """
 
     def __init__(self, steps_per_epoch: int, share: int = 1):
@@ -345,7 +697,20 @@ class IWAE(Schedule):
 
 
 class Exponential(Schedule):
-    """Times `factor` after every `epochs` epochs."""
+    """Schedule that multiplies the rate by `factor` after every `epochs` epochs.
+
+    Parameters
+    ----------
+    steps_per_epoch : int
+    factor : float
+    epochs : int, default 1
+
+    Examples
+    --------
+    >>> schedule = gvae.optim.Exponential(steps_per_epoch=10, factor=0.5, epochs=2)
+    >>> [schedule(step) for step in (0, 19, 20, 40)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
 
     def __init__(self, steps_per_epoch: int, factor: float, epochs: int = 1):
         super().__init__()
@@ -356,7 +721,20 @@ class Exponential(Schedule):
 
 
 class Plateau(Schedule):
-    """Times 1/2 whenever the bound has not grown for `patience` epochs."""
+    """Schedule that halves the rate whenever the bound has not grown for `patience` epochs.
+
+    Parameters
+    ----------
+    patience : int
+
+    Examples
+    --------
+    >>> schedule = gvae.optim.Plateau(patience=2)
+    >>> for bound in (-100.0, -90.0, -91.0, -90.5):
+    ...     schedule.observe(bound)
+    >>> schedule(step=4), schedule.state
+    (0.5, {'factor': 0.5, 'best': -90.0, 'waited': 0})
+    """
 
     def __init__(self, patience: int):
         super().__init__()
@@ -376,7 +754,7 @@ class Plateau(Schedule):
             self.state |= {"factor": self.state["factor"] / 2, "waited": 0}
 
 
-SCHEDULES: dict[str, Callable[[int | None, int, int], Schedule]] = {  # of the number given, steps per epoch, all steps
+SCHEDULES: dict[str, Callable[[int | None, int, int], Schedule]] = {  # of (number given, steps per epoch, steps)
     "constant": lambda given, per_epoch, total: Schedule(),
     "cosine": lambda given, per_epoch, total: Cosine(total if given is None else given * per_epoch),
     "plateau": lambda given, per_epoch, total: Plateau(10 if given is None else given),
@@ -386,11 +764,32 @@ SCHEDULES: dict[str, Callable[[int | None, int, int], Schedule]] = {  # of the n
 
 
 def parse_schedule(text: str, steps_per_epoch: int = 1, steps: int = 1) -> Schedule:
-    """The schedule of a text: "constant"; "cosine" to the end of the run or "cosine:E" over E epochs; "plateau" or
-    "plateau:E", after E epochs without a better bound (10); "iwae", or "iwae:S" for a schedule S times as short;
-    "exponential:F", or "exponential:F/E" for a factor F after every E epochs.
+    """The learning-rate schedule that a text describes.
 
-    Raises ConfigError: an unknown name or a wrong number, and a cosine that ends before the run, of `steps` in all, does.
+    Parameters
+    ----------
+    text : str
+        "constant"; "cosine" to the end of the run or "cosine:E" over E epochs; "plateau" or "plateau:E", after E epochs
+        without a better bound (10); "iwae", or "iwae:S" for a schedule S times as short; "exponential" (a factor 0.97 after
+        every epoch), "exponential:F", or "exponential:F/E" for a factor F after every E epochs.
+    steps_per_epoch : int, default 1
+    steps : int, default 1
+        The steps of the run in all.
+
+    Returns
+    -------
+    Schedule
+
+    Raises
+    ------
+    ConfigError
+        The name is unknown, a number is wrong, or a cosine ends before the run does.
+
+    Examples
+    --------
+    >>> schedule = gvae.optim.parse_schedule("exponential:0.5/2", steps_per_epoch=10, steps=100)
+    >>> schedule(0), schedule(20)
+    (1.0, 0.5)
     """
     if isinstance(text, str) and text.startswith("exponential:"):
         return _exponential(text, steps_per_epoch)
@@ -418,28 +817,112 @@ def _exponential(text: str, steps_per_epoch: int) -> Exponential:
 
 
 class Average:
-    """A running average of parameters: `values`, which hold nothing before the first of its `terms`.
+    """Base class of running averages of the parameters.
 
-    epochs : the epochs that are terms
+    Parameters
+    ----------
+    parameters : Parameters
+
+    Attributes
+    ----------
+    values : Parameters
+        The mean; zero before the first of its `terms`.
+    epochs : int
+        The number of epochs that are terms of the mean.
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2)})
+    >>> average = gvae.optim.SWA(parameters, first=1)
+    >>> for epoch, value in enumerate([1.0, 2.0, 6.0], 1):
+    ...     parameters.flat[:] = value
+    ...     average.after_epoch(parameters, epoch)
+    >>> average.values["decoder.weight"], average.epochs
+    (array([3., 3.]), 3)
     """
 
     def __init__(self, parameters: Parameters):
         self.values, self.epochs = parameters.zeros(), 0
 
     def terms(self, steps: int) -> int:
-        """How many terms the mean has after so many steps."""
+        """Number of terms of the mean after a number of steps.
+
+        Parameters
+        ----------
+        steps : int
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2)})
+        >>> gvae.optim.EMA(parameters, decay=0.9).terms(10), gvae.optim.SWA(parameters, first=1).terms(10)
+        (10, 0)
+        """
         return self.epochs
 
     def weight(self, steps: int) -> float:
-        """Of the parameters in the mean after a step that so many came before; 0 where steps are no terms."""
+        """Weight of the current parameters in the mean after a step.
+
+        Parameters
+        ----------
+        steps : int
+            The number of steps before it.
+
+        Returns
+        -------
+        float
+            0 for averages of which steps are not terms.
+
+        Examples
+        --------
+        >>> average = gvae.optim.EMA(gvae.nn.Parameters({"decoder.weight": np.ones(2)}), decay=0.9)
+        >>> [round(average.weight(steps), 4) for steps in (0, 1, 10, 1000)]
+        [1.0, 0.8182, 0.45, 0.1]
+        """
         return 0.0
 
     def after_step(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
-        """A step has been taken. weight: as above, a number or an array () beside the parameters.
-        scratch: an array like parameters.flat to work in."""
+        """Update the mean after a step of the optimiser.
+
+        Parameters
+        ----------
+        parameters : Parameters
+        weight : float or array ()
+            As `weight` returns it; an array lies on the device of the parameters.
+        scratch : array, optional
+            Working memory like parameters.flat.
+
+        Examples
+        --------
+        >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2)})
+        >>> average = gvae.optim.EMA(parameters, decay=0.9)
+        >>> for steps, value in enumerate([1.0, 2.0]):
+        ...     parameters.flat[:] = value
+        ...     average.after_step(parameters, average.weight(steps))
+        >>> average.values["decoder.weight"].round(4)
+        array([1.8182, 1.8182])
+        """
 
     def after_epoch(self, parameters: Parameters, epochs: int) -> None:
-        """So many epochs are over."""
+        """Update the mean at the end of an epoch.
+
+        Parameters
+        ----------
+        parameters : Parameters
+        epochs : int
+            The number of epochs that are over.
+
+        Examples
+        --------
+        >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2)})
+        >>> average = gvae.optim.SWA(parameters, first=1)
+        >>> average.after_epoch(parameters, 1)
+        >>> average.values["decoder.weight"]
+        array([1., 1.])
+        """
 
     def _add(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
         mean, flat = self.values.flat, parameters.flat
@@ -449,8 +932,26 @@ class Average:
 
 
 class EMA(Average):
-    """Exponential: mean <- mean + (1 - d) (weights - mean) after every step, d = min(decay, (1 + t) / (10 + t)) at step t,
-    which forgets the weights at the start."""
+    """Exponential moving average of the parameters after every step.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    decay : float
+
+    Notes
+    -----
+    mean <- mean + (1 - d) (parameters - mean), d = min(decay, (1 + t) / (10 + t)) at step t, which forgets the initial
+    parameters.
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2)})
+    >>> average = gvae.optim.EMA(parameters, decay=0.9)
+    >>> average.after_step(parameters, average.weight(0))
+    >>> average.values["decoder.weight"]
+    array([1., 1.])
+    """
 
     def __init__(self, parameters: Parameters, decay: float):
         super().__init__(parameters)
@@ -467,14 +968,35 @@ class EMA(Average):
 
 
 class SWA(Average):
-    """The mean of the weights at the ends of epochs `first`, first + 1, ... Source: Izmailov et al. (2018), algorithm 1."""
+    """Stochastic weight averaging: the mean of the parameters at the ends of epochs `first`, first + 1, ...
+
+    Parameters
+    ----------
+    parameters : Parameters
+    first : int
+        The first epoch that is a term, counted from 1.
+
+    Notes
+    -----
+    Source: Izmailov et al. (2018), algorithm 1.
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2)})
+    >>> average = gvae.optim.SWA(parameters, first=2)
+    >>> for epoch, value in enumerate([1.0, 2.0, 6.0], 1):
+    ...     parameters.flat[:] = value
+    ...     average.after_epoch(parameters, epoch)
+    >>> average.values["decoder.weight"]
+    array([4., 4.])
+    """
 
     def __init__(self, parameters: Parameters, first: int):
         super().__init__(parameters)
         self.first = first
 
     def after_epoch(self, parameters: Parameters, epochs: int) -> None:
-        if self.epochs < epochs - self.first + 1:  # not twice, where the end of an epoch was interrupted
+        if self.epochs < epochs - self.first + 1:  # once, even if the end of an epoch was interrupted
             self._add(parameters, 1 / (self.epochs + 1))
             self.epochs += 1
 
@@ -486,8 +1008,28 @@ AVERAGES: dict[str, Callable[[Parameters, Any], Average]] = {
 
 
 def parse_average(text: str, parameters: Parameters) -> Average:
-    """The average of a text: "ema" or "ema:DECAY" (0.999), after every step; "swa" or "swa:E", after every epoch from the
-    E-th on (1). Raises ConfigError."""
+    """The average of the parameters that a text describes.
+
+    Parameters
+    ----------
+    text : str
+        "ema" or "ema:DECAY" (0.999), after every step; "swa" or "swa:E", after every epoch from the E-th on (1).
+    parameters : Parameters
+
+    Returns
+    -------
+    Average
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> parameters = gvae.nn.Parameters({"decoder.weight": np.ones(2)})
+    >>> gvae.optim.parse_average("ema:0.99", parameters).decay
+    0.99
+    """
     name = text.partition(":")[0] if isinstance(text, str) else ""
     given = _setting("average", text, AVERAGES, AVERAGES, float if name == "ema" else int)
     if name == "ema" and given is not None and not given < 1:

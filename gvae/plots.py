@@ -1,6 +1,7 @@
 """Pictures: learning curves, images, covariances. Needs matplotlib (the extra `plot`); writes files, shows nothing.
 
-The file's ending says which format: .png, .pdf, .svg. A file is written whole or not at all.
+The file's extension is its format: .png, .pdf, .svg. A file is written whole or not at all. Figures are drawn by
+matplotlib's Agg backend outside its global state: none stays open.
 """
 
 from __future__ import annotations
@@ -35,7 +36,24 @@ MOST_PIXELS = 5000  # along one side of a sheet
 
 
 def require() -> tuple[Any, Any]:
-    """matplotlib's Figure and its canvas without a screen; DependencyError if matplotlib is not installed."""
+    """matplotlib's Figure and its canvas without a screen.
+
+    Returns
+    -------
+    (type, type)
+        matplotlib.figure.Figure and matplotlib.backends.backend_agg.FigureCanvasAgg.
+
+    Raises
+    ------
+    DependencyError
+        matplotlib is not installed.
+
+    Examples
+    --------
+    >>> Figure, Canvas = gvae.plots.require()
+    >>> Canvas.__name__
+    'FigureCanvasAgg'
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -55,8 +73,13 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
 
 
 def _write(figure: Any, path: str | os.PathLike) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix[1:] or "png")
+    buffer, kind = io.BytesIO(), Path(path).suffix[1:] or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise ConfigError(
+            f"plots: path is {os.fspath(path)!r}, expected a name that ends in one of {', '.join(sorted(known))}"
+        )
+    figure.savefig(buffer, format=kind)
     try:
         training.write_atomically(Path(path), buffer.getvalue())
     except OSError as error:
@@ -64,7 +87,33 @@ def _write(figure: Any, path: str | os.PathLike) -> None:
 
 
 def image_grid(images: np.ndarray, shape: tuple[int, int], columns: int) -> np.ndarray:
-    """Images (N, D) of `shape` side by side, `columns` to a row, one pixel apart: a matrix with NaN between and after."""
+    """Images side by side in one matrix, one pixel apart.
+
+    Parameters
+    ----------
+    images : array (N, rows * columns)
+    shape : (int, int)
+        Rows and columns of an image.
+    columns : int
+        Images in a row of the grid.
+
+    Returns
+    -------
+    float64 array
+        With NaN between the images and after the last.
+
+    Raises
+    ------
+    ShapeError
+        images does not fit shape, has no rows, or columns is below 1.
+
+    Examples
+    --------
+    >>> gvae.plots.image_grid(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), (1, 2), columns=2)
+    array([[ 1.,  2., nan,  3.,  4.],
+           [nan, nan, nan, nan, nan],
+           [ 5.,  6., nan, nan, nan]])
+    """
     rows, cols = shape
     if images.ndim != 2 or len(images) == 0 or images.shape[1] != rows * cols:
         raise ShapeError(f"image_grid: images has shape {images.shape}, expected (N >= 1, {rows} x {cols} = {rows * cols})")
@@ -79,9 +128,32 @@ def image_grid(images: np.ndarray, shape: tuple[int, int], columns: int) -> np.n
 
 
 def learning_curves(path: str | os.PathLike, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """Training (thin) and, where there is one, validation bound (thick) by epoch, one colour per run.
+    """Write a picture of the bound by epoch, one colour per run: training (thin) and, if there is one, validation (thick).
 
-    The vertical axis leaves out the first twentieth of the epochs, in which the bound climbs from far below.
+    The vertical axis leaves out the first twentieth of the epochs, in which the bound rises from far below.
+
+    Parameters
+    ----------
+    path : str or path-like
+    histories : mapping of str to sequence of mapping
+        By run, a row per epoch with "epoch", "train_bound" and, where rows are held out, "validation_bound", in nats per
+        row.
+
+    Raises
+    ------
+    DependencyError
+        matplotlib is not installed.
+    RunError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import os, matplotlib
+    >>> matplotlib.use("Agg")
+    >>> history = [{"epoch": epoch, "train_bound": -100 / epoch, "validation_bound": -110 / epoch} for epoch in (1, 2, 3)]
+    >>> gvae.plots.learning_curves("curves.png", {"chain": history})
+    >>> os.path.exists("curves.png")
+    True
     """
     figure = _figure(7, 4.2)
     axis = figure.subplots()
@@ -112,12 +184,57 @@ def learning_curves(path: str | os.PathLike, histories: Mapping[str, Sequence[Ma
 def reconstructions(
     path: str | os.PathLike, originals: np.ndarray, reconstructed: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> None:
-    """A row of originals above one row of reconstructions per model."""
+    """Write a picture with a row of originals above one row of reconstructions per model.
+
+    Parameters
+    ----------
+    path : str or path-like
+    originals : array (N, D)
+    reconstructed : mapping of str to array (N, D)
+        By model.
+    shape : (int, int)
+        Rows and columns of an image.
+
+    Raises
+    ------
+    DependencyError, RunError, ShapeError
+
+    Examples
+    --------
+    >>> import os, matplotlib
+    >>> matplotlib.use("Agg")
+    >>> x = np.linspace(0, 1, 12).reshape(3, 4)
+    >>> gvae.plots.reconstructions("rows.png", x, {"VAE": 0.9 * x}, (2, 2))
+    >>> os.path.exists("rows.png")
+    True
+    """
     rows(path, {"original": originals, **reconstructed}, shape)
 
 
 def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
-    """Rows of images of one length, each with its name at the left."""
+    """Write a picture with rows of images, each row with its name at the left.
+
+    Parameters
+    ----------
+    path : str or path-like
+    images : mapping of str to array (N, D)
+        By name, all with the same N.
+    shape : (int, int)
+        Rows and columns of an image.
+
+    Raises
+    ------
+    DependencyError, RunError, ShapeError
+
+    Examples
+    --------
+    >>> import os, matplotlib
+    >>> matplotlib.use("Agg")
+    >>> x = np.linspace(0, 1, 12).reshape(3, 4)
+    >>> gvae.plots.rows("rows.png", {"original": x, "darker": 0.5 * x}, (2, 2))
+    >>> os.path.exists("rows.png")
+    True
+    """
     n, label = max(map(len, images.values())), 0.085 * max(map(len, images)) + 0.15  # inches
     width = 0.62 * n + label
     figure = _figure(width, 0.66 * len(images) * shape[0] / shape[1], layout=None)  # a layout's engine cuts names off
@@ -130,9 +247,34 @@ def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple
 
 
 def manifold_codes(n: int) -> np.ndarray:
-    """Codes (n², 2) on a grid that has equal probability under N(0, I) in every cell: z = Phi⁻¹((i + 1/2) / n) per axis.
+    """Codes on a grid that has equal probability under N(0, I) in every cell, z = Phi⁻¹((i + 1/2) / n) per axis.
 
-    Row by row of a picture, the second code rising upwards. Source: Kingma and Welling (2014), appendix A.
+    Parameters
+    ----------
+    n : int
+        Codes per axis.
+
+    Returns
+    -------
+    array (n², 2)
+        Row by row of a picture, the second code increasing upwards.
+
+    Raises
+    ------
+    ShapeError
+        n is below 1.
+
+    Notes
+    -----
+    Source: Kingma and Welling (2014), appendix A.
+
+    Examples
+    --------
+    >>> gvae.plots.manifold_codes(2).round(2)
+    array([[-0.67,  0.67],
+           [ 0.67,  0.67],
+           [-0.67, -0.67],
+           [ 0.67, -0.67]])
     """
     from scipy.special import ndtri
 
@@ -144,7 +286,31 @@ def manifold_codes(n: int) -> np.ndarray:
 
 
 def manifold(path: str | os.PathLike, images: np.ndarray, shape: tuple[int, int]) -> None:
-    """The learned manifold: `images` (n², D) decoded from `manifold_codes(n)`, in n rows of n."""
+    """Write a picture of a learned manifold, in n rows of n images.
+
+    Parameters
+    ----------
+    path : str or path-like
+    images : array (n², D)
+        Decoded from `manifold_codes(n)`.
+    shape : (int, int)
+        Rows and columns of an image.
+
+    Raises
+    ------
+    DependencyError, RunError
+    ShapeError
+        The number of images is not a square, or they do not fit shape.
+
+    Examples
+    --------
+    >>> import os, matplotlib
+    >>> matplotlib.use("Agg")
+    >>> images = 1 / (1 + np.exp(-gvae.plots.manifold_codes(3) @ np.ones((2, 4))))
+    >>> gvae.plots.manifold("manifold.png", images, (2, 2))
+    >>> os.path.exists("manifold.png")
+    True
+    """
     n = round(len(images) ** 0.5)
     if n * n != len(images):
         raise ShapeError(f"manifold: {len(images)} images, expected a square number")
@@ -155,7 +321,27 @@ def manifold(path: str | os.PathLike, images: np.ndarray, shape: tuple[int, int]
 
 
 def check_sheet(n: int, shape: tuple[int, int]) -> None:
-    """Raise ConfigError if n images of this shape do not fit a picture."""
+    """Raise an error if images do not fit a picture of at most 5,000 pixels along a side.
+
+    Parameters
+    ----------
+    n : int
+        The number of images.
+    shape : (int, int)
+        Rows and columns of an image.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> gvae.plots.check_sheet(100, (28, 28))
+    >>> gvae.plots.check_sheet(100_000, (28, 28))
+    Traceback (most recent call last):
+        ...
+    gvae.errors.ConfigError: 100000 images of 28 x 28 do not fit a picture: take fewer
+    """
     if max(_sheet(n, shape)[1:]) > MOST_PIXELS:
         raise ConfigError(f"{n} images of {shape[0]} x {shape[1]} do not fit a picture: take fewer")
 
@@ -168,7 +354,31 @@ def _sheet(n: int, shape: tuple[int, int]) -> tuple[int, float, float]:
 
 
 def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
-    """Images drawn from each model, in blocks side by side."""
+    """Write a picture of images drawn from models, in blocks side by side.
+
+    Parameters
+    ----------
+    path : str or path-like
+    drawn : mapping of str to array (N, D)
+        By model.
+    shape : (int, int)
+        Rows and columns of an image.
+
+    Raises
+    ------
+    ConfigError
+        The images do not fit a picture, see `check_sheet`.
+    DependencyError, RunError, ShapeError
+
+    Examples
+    --------
+    >>> import os, matplotlib
+    >>> matplotlib.use("Agg")
+    >>> images = gvae.random.uniform(gvae.random.key(0), (10, 16))
+    >>> gvae.plots.samples("samples.png", {"VAE": images, "darker": 0.5 * images}, (4, 4))
+    >>> os.path.exists("samples.png")
+    True
+    """
     n = max(len(images) for images in drawn.values())
     check_sheet(n, shape)
     columns, width, height = _sheet(n, shape)
@@ -185,9 +395,31 @@ def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tup
 def covariances(
     path: str | os.PathLike, image: np.ndarray, matrices: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> None:
-    """One image, and the covariance (above) and correlation (below) that its posterior has under each model.
+    """Write a picture of one image, and of the covariance (above) and correlation (below) of its posterior under each model.
 
-    Covariances share one colour scale, that of the largest entry; the correlations show what is small beside it.
+    Covariances share one colour scale, that of the largest entry; the correlations show the structure of small covariances.
+
+    Parameters
+    ----------
+    path : str or path-like
+    image : array (D,)
+    matrices : mapping of str to array (n, n)
+        Covariances by model.
+    shape : (int, int)
+        Rows and columns of the image.
+
+    Raises
+    ------
+    DependencyError, RunError
+
+    Examples
+    --------
+    >>> import os, matplotlib
+    >>> matplotlib.use("Agg")
+    >>> chain = 0.5 ** np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
+    >>> gvae.plots.covariances("covariances.png", np.linspace(0, 1, 4), {"diagonal": np.eye(4), "chain": chain}, (2, 2))
+    >>> os.path.exists("covariances.png")
+    True
     """
     figure = _figure(2.6 * (len(matrices) + 1) + 0.6, 5.6)
     axes = figure.subplots(2, len(matrices) + 1, squeeze=False)

@@ -1,12 +1,12 @@
-"""Settings, each declared once: a typed field of a dataclass, with its default, its help and the values that it takes.
+"""Settings, each declared once: a typed field of a dataclass, with its default, its help text and its admissible values.
 
     @group("weights")
     class Settings(vae.Settings):
         alpha: float = setting(1.0, "standard deviation of the weights' prior", Number())
 
-From this follow the signature and `help()` of an estimator, `get_params`, the flags of `gvae train --model NAME`, the keys
-of its configuration files, the checks with their messages, and the table in docs/settings.md. A model's own settings stand
-in its file (`models/NAME.py`); the groups below are those of all models.
+The declarations determine the signature and `help()` of an estimator, `get_params`, the flags of `gvae train --model NAME`,
+the keys of its configuration files, the checks and their messages, and the table in docs/settings.md. The settings of one
+model are declared in its file (`models/NAME.py`); the groups below are shared by all models.
 """
 
 from __future__ import annotations
@@ -42,14 +42,33 @@ __all__ = [
     "setting",
 ]
 
-NONE = "none"  # None, as the shell and configuration files spell it
+NONE = "none"  # the spelling of None in the shell and in configuration files
 
 
 class Kind:
-    """The values that a setting takes.
+    """The set of admissible values of a setting: base class.
 
-    expected : what they are, in words that follow "expected"      metavar : how the command line's help names one
-    several  : whether the command line takes several in a row
+    Attributes
+    ----------
+    expected : str
+        A description of the values, which completes "expected ..." in error messages.
+    metavar : str or None
+        The placeholder of a value in the help of the command line.
+    several : bool
+        Whether the flag on the command line accepts several values in a row.
+    choices : sequence of str or None
+        The admissible values, where they can be enumerated.
+
+    Examples
+    --------
+    >>> class Even(gvae.settings.Kind):
+    ...     expected = "an even number"
+    ...     def plain(self, value):
+    ...         if value % 2:
+    ...             raise ValueError
+    ...         return int(value)
+    >>> Even().check("n_units", 4)
+    4
     """
 
     expected = ""
@@ -58,11 +77,57 @@ class Kind:
     choices: Sequence[str] | None = None
 
     def plain(self, value: Any) -> Any:
-        """The value as JSON keeps it. Raises ValueError if it is none of these values."""
+        """Validate a value and convert it to its JSON representation.
+
+        Parameters
+        ----------
+        value : object
+
+        Returns
+        -------
+        object
+            The value in types that JSON can hold.
+
+        Raises
+        ------
+        ValueError, TypeError, OverflowError
+            The value is not admissible.
+
+        Examples
+        --------
+        >>> gvae.settings.Widths().plain((200, np.int64(100)))
+        [200, 100]
+        """
         raise NotImplementedError
 
     def check(self, name: str, value: Any) -> Any:
-        """As `plain`; ConfigError that names the setting."""
+        """Validate a value as `plain` does, with an error message that names the setting.
+
+        Parameters
+        ----------
+        name : str
+            The name of the setting.
+        value : object
+
+        Returns
+        -------
+        object
+            The value in types that JSON can hold.
+
+        Raises
+        ------
+        ConfigError
+            The value is not admissible.
+
+        Examples
+        --------
+        >>> gvae.settings.Whole().check("epochs", 20)
+        20
+        >>> gvae.settings.Whole().check("epochs", 0)
+        Traceback (most recent call last):
+        ...
+        gvae.errors.ConfigError: epochs is 0, expected a whole number of at least 1
+        """
         try:
             return self.plain(value)
         except GvaeError:
@@ -71,12 +136,47 @@ class Kind:
             raise ConfigError(f"{name} is {value!r:.80}, expected {self.expected}") from None
 
     def parse(self, text: str) -> Any:
-        """What the shell says. Raises ValueError."""
+        """Parse the text of a command-line argument.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        object
+            The value, as `plain` returns it. Of a kind with `several` values on the command line: one of these.
+
+        Raises
+        ------
+        ValueError
+            The text denotes no admissible value.
+
+        Examples
+        --------
+        >>> gvae.settings.Number().parse("1e-3")
+        0.001
+        """
         return self.plain(text)
 
 
 class Whole(Kind):
-    """A whole number of at least `least`, and below `below` if that is given."""
+    """Whole numbers from a lower bound on.
+
+    Parameters
+    ----------
+    least : int, default 1
+        The lower bound, included.
+    below : int or None, default None
+        The upper bound, excluded: a power of two (the message names its exponent). None: unbounded.
+
+    Examples
+    --------
+    >>> gvae.settings.Whole(0, below=2**64).expected
+    'a whole number from 0 to 2^64 - 1'
+    >>> gvae.settings.Whole().plain(np.int64(3))
+    3
+    """
 
     metavar = "N"
 
@@ -99,7 +199,24 @@ class Whole(Kind):
 
 
 class Number(Kind):
-    """A positive number; with `most` one of at most that, with `below` one below it, and with zero=True also 0."""
+    """Positive real numbers, optionally with an upper bound or including 0.
+
+    Parameters
+    ----------
+    below : float, default inf
+        An upper bound, excluded.
+    most : float or None, default None
+        An upper bound, included.
+    zero : bool, default False
+        Whether 0 is admissible.
+
+    Examples
+    --------
+    >>> gvae.settings.Number(below=1).expected
+    'a positive number below 1'
+    >>> gvae.settings.Number(most=1, zero=True).plain(0)
+    0.0
+    """
 
     metavar = "X"
 
@@ -126,7 +243,20 @@ class Number(Kind):
 
 
 class Numbers(Kind):
-    """A fixed number of values of another kind."""
+    """Sequences of a fixed number of values of another kind.
+
+    Parameters
+    ----------
+    kind : Kind
+        The kind of each value.
+    n : int
+        The number of values.
+
+    Examples
+    --------
+    >>> gvae.settings.Numbers(gvae.settings.Number(), 2).plain((1, 0.5))
+    [1.0, 0.5]
+    """
 
     several = True
 
@@ -144,7 +274,15 @@ class Numbers(Kind):
 
 
 class YesNo(Kind):
-    """True or False: a flag and its --no- twin."""
+    """True or False; on the command line a flag and its --no- variant.
+
+    Examples
+    --------
+    >>> gvae.settings.YesNo().check("standardize", "yes")
+    Traceback (most recent call last):
+    ...
+    gvae.errors.ConfigError: standardize is 'yes', expected True or False
+    """
 
     expected = "True or False"
 
@@ -155,7 +293,20 @@ class YesNo(Kind):
 
 
 class Choice(Kind):
-    """One of some names."""
+    """One of a fixed set of names.
+
+    Parameters
+    ----------
+    *choices : str
+        The admissible names.
+
+    Examples
+    --------
+    >>> gvae.settings.Choice("cpu", "cuda").check("device", "gpu")
+    Traceback (most recent call last):
+    ...
+    gvae.errors.ConfigError: device is 'gpu'; known are cpu, cuda
+    """
 
     def __init__(self, *choices: str):
         self.choices = choices
@@ -174,7 +325,7 @@ class Choice(Kind):
 
 
 class Precision(Choice):
-    """float32 or float64, as text or as NumPy's type."""
+    """float32 or float64, as text or as a NumPy type."""
 
     def __init__(self) -> None:
         super().__init__("float32", "float64")
@@ -186,7 +337,21 @@ class Precision(Choice):
 
 
 class Text(Kind):
-    """A text of a grammar; `check`, given the text, raises a ConfigError that says what is wrong with it."""
+    """Texts of a grammar, which a function checks.
+
+    Parameters
+    ----------
+    check : callable
+        check(text) raises ConfigError, with the reason, if the text is not of the grammar; its result is ignored.
+    metavar : str, default "NAME"
+        The placeholder of a value in the help of the command line.
+
+    Examples
+    --------
+    >>> kind = gvae.settings.Text(gvae.objectives.parse)
+    >>> kind.plain("vr_iwae:0.5")
+    'vr_iwae:0.5'
+    """
 
     metavar = "NAME"
     expected = "a name as text"
@@ -202,9 +367,21 @@ class Text(Kind):
 
 
 class Families(Kind):
-    """The text of a family, or the family itself; with several=True also a sequence: one for each layer or view.
+    """Families of distributions, as text or as an object.
 
-    only : the texts that it may be
+    The grammar of a text is not checked here, except that no number in it has more than six digits.
+
+    Parameters
+    ----------
+    *only : str
+        The admissible texts. Empty: any text.
+    several : bool, default False
+        Whether a sequence is admissible as well: one family for each layer or view.
+
+    Examples
+    --------
+    >>> gvae.settings.Families(several=True).plain(("chain", "diagonal"))
+    ['chain', 'diagonal']
     """
 
     metavar = "FAMILY"
@@ -229,8 +406,22 @@ class Families(Kind):
 
 
 class Widths(Kind):
-    """Widths of hidden layers; with nested=True also one sequence of them for each layer or view: in the shell
-    `512,512 256,`, where a comma makes a sequence, as it makes a tuple in Python."""
+    """Widths of the hidden layers of a network, or of several networks.
+
+    Parameters
+    ----------
+    nested : bool, default False
+        Whether a sequence of widths for each layer or view is admissible as well. In the shell: `512,512 256,`, where a
+        comma makes a sequence, as it makes a tuple in Python.
+
+    Examples
+    --------
+    >>> gvae.settings.Widths().plain(200)
+    [200]
+    >>> kind = gvae.settings.Widths(nested=True)
+    >>> kind.plain([kind.parse(text) for text in "512,512 256,".split()])
+    [[512, 512], [256]]
+    """
 
     metavar = "N"
     several = True
@@ -257,7 +448,7 @@ class Widths(Kind):
 
 
 class Layers(Kind):
-    """A number, or one for each layer from the data upwards."""
+    """A whole number of at least 1, or one for each layer, from the data upwards."""
 
     metavar = "N"
     several = True
@@ -276,7 +467,21 @@ class Layers(Kind):
 
 
 class Maybe(Kind):
-    """None (in the shell: none), or a value of another kind. otherwise: another text with a meaning of its own."""
+    """None (in the shell: none), or a value of another kind.
+
+    Parameters
+    ----------
+    kind : Kind
+        The kind of the values other than None.
+
+    Examples
+    --------
+    >>> kind = gvae.settings.Maybe(gvae.settings.Whole())
+    >>> kind.expected
+    'a whole number of at least 1, or None'
+    >>> kind.parse("none") is None, kind.parse("5")
+    (True, 5)
+    """
 
     def __init__(self, kind: Kind):
         self.kind = kind
@@ -296,7 +501,7 @@ class Maybe(Kind):
 
 
 class Or(Kind):
-    """A word with a meaning of its own, or a value of another kind."""
+    """A reserved word, or a value of another kind."""
 
     def __init__(self, word: str, kind: Kind):
         self.word, self.kind, self.metavar, self.several = word, kind, kind.metavar, kind.several
@@ -309,20 +514,75 @@ class Or(Kind):
         return text if text == self.word else self.kind.parse(text)
 
 
-# ---- declaring them ------------------------------------------------------------------------------
+# ---- declarations --------------------------------------------------------------------------------
 
 
 def setting(default: Any, help: str, kind: Kind, *, flag: str | None = None, kw_only: bool = True) -> Any:
-    """A field of a group.
+    """Declare a setting: a dataclass field of a group.
 
-    flag    : of the command line, where it is not the name with dashes; "" for none
-    kw_only : whether Python's callers have to name it
+    Parameters
+    ----------
+    default : object
+    help : str
+        The help text, which help(), the command line and the documentation show.
+    kind : Kind
+        The admissible values.
+    flag : str, optional
+        The flag on the command line; by default "--" and the name with dashes for underscores. "" for no flag.
+    kw_only : bool, default True
+        Whether the setting is keyword-only in Python.
+
+    Returns
+    -------
+    dataclasses.Field
+
+    Examples
+    --------
+    >>> from gvae.settings import Number, Settings, fields, group, setting
+    >>> @group("weights")
+    ... class Weights(Settings):
+    ...     alpha: float = setting(1.0, "standard deviation of the weights' prior", Number())
+    >>> [(f.name, f.default) for f in fields(Weights)]
+    [('alpha', 1.0)]
     """
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"help": help, "kind": kind, "flag": flag})
 
 
 def restated(group: type, name: str, default: Any, help: str | None = None, kw_only: bool = True) -> Any:
-    """The setting of another group with another default, and perhaps other help."""
+    """Declare a setting of another group again, with another default and optionally another help text.
+
+    Parameters
+    ----------
+    group : type
+        The group that declares the setting.
+    name : str
+        The name of the setting there.
+    default : object
+        The new default.
+    help : str, optional
+        The new help text; by default that of the other group.
+    kw_only : bool, default True
+        Whether the setting is keyword-only in Python.
+
+    Returns
+    -------
+    dataclasses.Field
+        Its kind and its flag are those of the other group.
+
+    Raises
+    ------
+    KeyError
+        The other group has no such setting.
+
+    Examples
+    --------
+    >>> from gvae.settings import fields, group, restated
+    >>> @group("model")
+    ... class Small(gvae.models.VAE.Settings):
+    ...     latent: int = restated(gvae.models.VAE.Settings, "latent", default=2, kw_only=False)
+    >>> [(f.name, f.default) for f in fields(Small)][0]
+    ('latent', 2)
+    """
     known = {f.name: f for f in dataclasses.fields(group)}[name]
     return dataclasses.field(
         default=default, kw_only=kw_only, metadata={**known.metadata, "help": help or known.metadata["help"]}
@@ -334,7 +594,27 @@ _Group = TypeVar("_Group", bound=type)
 
 @dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(setting, restated))
 def group(title: str) -> Callable[[_Group], _Group]:
-    """A group of settings: a dataclass whose fields are declared by `setting`. title: over them in help and docs."""
+    """Class decorator: a group of settings, a dataclass whose fields are declared by `setting`.
+
+    Parameters
+    ----------
+    title : str
+        The heading of the group in the help of the command line and in the documentation.
+
+    Returns
+    -------
+    callable
+        The decorator. The dataclass has neither `__eq__` nor `__repr__`.
+
+    Examples
+    --------
+    >>> from gvae.settings import Number, Settings, group, setting
+    >>> @group("weights")
+    ... class Weights(Settings):
+    ...     alpha: float = setting(1.0, "standard deviation of the weights' prior", Number())
+    >>> Weights(alpha=2).checked()
+    {'alpha': 2.0}
+    """
 
     def decorate(cls: _Group) -> _Group:
         cls.title = title  # type: ignore[attr-defined]
@@ -344,15 +624,69 @@ def group(title: str) -> Callable[[_Group], _Group]:
 
 
 class Settings:
-    """What a group inherits from."""
+    """Base class of the groups of settings.
+
+    Attributes
+    ----------
+    title : str
+        The heading of the group, as given to `group`.
+
+    Examples
+    --------
+    >>> settings = gvae.models.VAE.Settings(latent=8)
+    >>> isinstance(settings, gvae.settings.Settings), settings.title, settings.latent
+    (True, 'model', 8)
+    """
 
     title: ClassVar[str]
 
     def together(self, values: Mapping[str, Any]) -> None:
-        """Check plain values that depend on each other. Raises ConfigError."""
+        """Check values that depend on each other. Groups override it.
+
+        Parameters
+        ----------
+        values : mapping
+            The settings by name, as `Kind.plain` returns them.
+
+        Raises
+        ------
+        ConfigError
+
+        Examples
+        --------
+        >>> from gvae.settings import Settings, Whole, group, setting
+        >>> @group("range")
+        ... class Range(Settings):
+        ...     low: int = setting(1, "lower end", Whole())
+        ...     high: int = setting(9, "upper end", Whole())
+        ...     def together(self, values):
+        ...         if values["low"] > values["high"]:
+        ...             raise gvae.errors.ConfigError("low is above high")
+        >>> Range(low=10).checked()
+        Traceback (most recent call last):
+        ...
+        gvae.errors.ConfigError: low is above high
+        """
 
     def checked(self) -> dict[str, Any]:
-        """All settings as plain values that JSON can hold. ConfigError names the first one that is wrong."""
+        """Check all settings, each by its kind, then by the `together` of every group that they come from.
+
+        Returns
+        -------
+        dict
+            The settings by name, in types that JSON can hold.
+
+        Raises
+        ------
+        ConfigError
+            It names the first setting that is not admissible.
+
+        Examples
+        --------
+        >>> values = gvae.models.VAE.Settings(latent=np.int64(8), hidden=(100,)).checked()
+        >>> values["latent"], values["hidden"], values["posterior"]
+        (8, [100], 'chain')
+        """
         values = {f.name: f.metadata["kind"].check(f.name, getattr(self, f.name)) for f in fields(type(self))}
         for cls in type(self).__mro__:
             if "together" in vars(cls):
@@ -361,12 +695,25 @@ class Settings:
 
 
 def fields(cls: type) -> Iterator[dataclasses.Field]:
-    """The settings of a class, in the order of its signature."""
+    """The settings of a class, in the order of its signature.
+
+    The class `cls` is a group, or inherits from groups, as estimators do.
+
+    Returns
+    -------
+    iterator of dataclasses.Field
+        Fields that are not settings are left out.
+
+    Examples
+    --------
+    >>> [f.name for f in gvae.settings.fields(gvae.VAE)][:4]
+    ['latent', 'posterior', 'observation', 'hidden']
+    """
     return iter(f for f in dataclasses.fields(cls) if "kind" in f.metadata)
 
 
 def titled(cls: type) -> dict[str, list[dataclasses.Field]]:
-    """The settings of a class by the titles of the groups that declare them."""
+    """The settings of a class, by the titles of the groups that declare them."""
     groups: dict[str, list[dataclasses.Field]] = {}
     for f in fields(cls):
         declaring = [c for c in cls.__mro__ if f.name in vars(c).get("__annotations__", {})]
@@ -375,34 +722,47 @@ def titled(cls: type) -> dict[str, list[dataclasses.Field]]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
+    """Convert tuples to lists, at all levels: a value as it is after a round trip through JSON.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+        Lists and tuples as lists; anything else as it is.
+
+    Examples
+    --------
+    >>> gvae.settings.plain(((200, 100), (50,)))
+    [[200, 100], [50]]
+    """
     return [plain(x) for x in value] if isinstance(value, (list, tuple)) else value
 
 
 def native(value: Any) -> Any:
-    """A value as Python's callers write it: tuples where JSON has lists."""
+    """Convert lists to tuples, at all levels: the inverse of `plain`."""
     return tuple(map(native, value)) if isinstance(value, list) else value
 
 
 def described(cls: type) -> str:
-    """The settings of a class as a section of its docstring: name, type, default, help."""
-    lines = ["Settings", "--------"]
-    for title, members in titled(cls).items():
-        lines += ["", f"*{title}*", ""]
-        for f in members:
-            lines += [f"{f.name} : {annotation(f)}, default {f.default!r}", f"    {f.metadata['help']}"]
+    """The settings of a class as the section Parameters of its docstring: name, type, default, help."""
+    lines = ["Parameters", "----------"]
+    for f in fields(cls):
+        lines += [f"{f.name} : {annotation(f)}, default {f.default!r}", f"    {f.metadata['help']}"]
     return "\n".join(lines)
 
 
 def annotation(f: dataclasses.Field) -> str:
-    """The type of a setting, as it is declared."""
+    """The type of a setting, as text, as it is declared."""
     return str(f.type)
 
 
 # ---- groups that all models share ----------------------------------------------------------------
 
 
-KINKED = ("relu", "leaky_relu")  # activations whose second derivative is zero but where it is infinite
+KINKED = ("relu", "leaky_relu")  # activations whose second derivative is zero except at the kink
 
 
 def _check_objective(text: str) -> None:
@@ -431,30 +791,29 @@ def _check_optimizer(text: str) -> None:
 
 @group("data")
 class Standardized(Settings):
-    """In which units real numbers are shown to a model."""
+    """The units in which a model is given real-valued columns."""
 
     standardize: bool = setting(
         default=True,
-        help="give the model real-valued columns with mean 0 and deviation 1, those of the training rows; densities "
-        "stay those of the data, and what is decoded, drawn or reconstructed has their units. Other columns it "
-        "sees as they are",
+        help="scale real-valued columns to mean 0 and standard deviation 1 over the training rows; densities, means and "
+        "draws stay in the units of the data. Other columns are not scaled",
         kind=YesNo(),
     )
 
 
 @group("data")
 class Presentation(Standardized):
-    """How rows are shown to a model."""
+    """How rows are presented to a model."""
 
     binarize: str | None = setting(
         default=None,
-        help="how grey levels become black and white: drawn anew whenever a row is presented, once, by a threshold of "
-        "1/2, or not at all; None: dynamic for images of grey levels under a Bernoulli observation, else none",
+        help="how grey levels become black and white: dynamic, drawn whenever a row is presented; fixed, drawn once; "
+        "threshold, at 1/2; none; None: dynamic for images of grey levels under a Bernoulli observation, else none",
         kind=Maybe(Choice("dynamic", "fixed", "threshold", "none")),
     )
     dequantize: int | None = setting(
         default=None,
-        help="number of grey levels L of data in [0, 1] that are to have a density (256 for bytes): x = k / (L - 1) is"
+        help="number of grey levels L of data in [0, 1] to be modelled by a density (256 for bytes): x = k / (L - 1) is"
         " presented as (k + u) / L with u ~ U(0, 1)",
         kind=Maybe(Whole(2, below=2**24)),
     )
@@ -462,13 +821,13 @@ class Presentation(Standardized):
 
 @group("objective")
 class Objective(Settings):
-    """What is ascended."""
+    """The objective that training maximises."""
 
     objective: str = setting(
         default="elbo",
-        help="elbo, elbo_a, elbo_b, each also at a cost of its codes (elbo:beta=0.5, elbo:rate=16,weight=4, elbo:free=0.1, "
-        "elbo:anchor=0+3,weight=0.9), elbo:trace=probe; iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, piwae:8: see "
-        "gvae.objectives.parse",
+        help="elbo, elbo_a, elbo_b, each also with a cost in place of the KL (elbo:beta=0.5, elbo:rate=16,weight=4, "
+        "elbo:free=0.1, elbo:anchor=0+3,weight=0.9), elbo:trace=probe; iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, "
+        "piwae:8: see gvae.objectives.parse",
         kind=Text(_check_objective),
     )
     gradient: str = setting(
@@ -498,18 +857,17 @@ class Objective(Settings):
 
 @group("length of training")
 class Length(Settings):
-    """How long training lasts."""
+    """The length of training."""
 
     epochs: int | str = setting(
         default="auto",
-        help="passes over the data; auto: until the bound on rows held out from training stops growing, see "
-        "gvae.training.Until",
+        help="passes over the data; auto: until the bound on held-out rows stops growing, see gvae.training.Until",
         kind=Or("auto", Whole()),
     )
     steps: int | None = setting(default=None, help="steps of one batch each, instead of epochs", kind=Maybe(Whole()))
     patience: int | None = setting(
         default=None,
-        help="early stopping: end after so many epochs without a better bound on rows held out from training, and keep"
+        help="early stopping: stop after this number of epochs without a better bound on held-out rows, and keep"
         " the weights of the best one",
         kind=Maybe(Whole()),
     )
@@ -522,7 +880,7 @@ class Length(Settings):
 
 @group("steps of training")
 class Ascent(Settings):
-    """How steps are taken."""
+    """The steps of training."""
 
     batch_size: int | None = setting(default=100, help="rows per step; None: all", kind=Maybe(Whole()))
     learning_rate: float = setting(default=1e-3, help="of the optimizer", kind=Number())
@@ -534,18 +892,18 @@ class Ascent(Settings):
     schedule: str = setting(
         default="constant",
         help="of the learning rate: constant; cosine, to 0 at the end of the run, or cosine:E of epoch E; plateau:E, "
-        "halved after E epochs without a better bound; iwae, 10^(-i/7) for 3^i epochs, or iwae:S, S times as "
-        "short; exponential:0.97/2, times 0.97 after every 2 epochs",
+        "halved after E epochs without a better bound; iwae, 10^(-i/7) for 3^i epochs, or iwae:S, in 1/S of "
+        "the epochs; exponential:0.97/2, times 0.97 after every 2 epochs",
         kind=Text(_check_schedule),
     )
     average: str | None = setting(
         default=None,
-        help="a running average of the weights, which is then what is validated and kept: ema:0.999 over steps, swa:E "
-        "over the ends of epochs from the E-th on",
+        help="a running average of the weights, validated and kept in their place: ema:0.999 over steps; swa:E over the "
+        "ends of epochs from the E-th on",
         kind=Maybe(Text(_check_average)),
     )
     clip: float | None = setting(
-        default=None, help="the largest norm of the gradient; a longer one is shortened to it", kind=Maybe(Number())
+        default=None, help="the largest norm of the gradient; a longer gradient is scaled to it", kind=Maybe(Number())
     )
     on_nonfinite: str = setting(
         default="stop",
@@ -557,7 +915,7 @@ class Ascent(Settings):
 
 @group("machine")
 class Machine(Settings):
-    """Where and with what numbers a model is trained."""
+    """Device, precision, seed and verbosity."""
 
     dtype: str = setting(default="float32", help="precision of all arithmetic", kind=Precision())
     random_state: int | None = setting(
@@ -566,26 +924,26 @@ class Machine(Settings):
         kind=Maybe(Whole(0, below=2**64)),
         flag="--seed",
     )
-    device: str = setting(default="cpu", help="where training runs; what it keeps is on the CPU", kind=Choice("cpu", "cuda"))
-    verbose: bool = setting(default=False, help="say what was chosen, and show a progress bar", kind=YesNo(), flag="")
+    device: str = setting(default="cpu", help="where training runs; results are on the CPU", kind=Choice("cpu", "cuda"))
+    verbose: bool = setting(default=False, help="print what was chosen, and show a progress bar", kind=YesNo(), flag="")
 
 
 # ---- configuration files -------------------------------------------------------------------------
 
 
 def spelled(f: dataclasses.Field, value: Any) -> Any:
-    """A plain value as configuration files spell it: None is left out where it is the default, else "none"."""
+    """A plain value as configuration files spell it: None stays, to be left out, where it is the default, else "none"."""
     return NONE if value is None and f.default is not None else value
 
 
 def from_file(f: dataclasses.Field, value: Any) -> Any:
-    """The inverse of `spelled`, as Python's callers write it."""
+    """The inverse of `spelled`, with tuples for lists."""
     optional = isinstance(f.metadata["kind"], Maybe) and NONE not in (f.metadata["kind"].choices or ())
     return None if optional and value == NONE else native(value)
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of plain values as TOML; None, which TOML does not have, is left out."""
+    """Tables of plain values as TOML. TOML has no None: entries that are None are left out."""
     lines: list[str] = []
     for name, table in tables.items():
         lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items() if value is not None), ""]

@@ -1,4 +1,4 @@
-"""Nested dicts, lists and tuples, whose leaves are arrays (or anything else): what whole computations take and return."""
+"""Nested dicts, lists and tuples whose leaves are arrays (or anything else): arguments and results of whole computations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mapped(f: Callable[[Any], Any], structure: Any) -> Any:
 
 
 def leaves_of(structure: Any) -> list[Any]:
-    """The leaves, in order; None is none."""
+    """The leaves, in order, without None."""
     found: list[Any] = []
     _collect([structure], found)
     return found
@@ -35,7 +35,7 @@ def _collect(structure: Any, found: list[Any]) -> None:
 
 
 def leaves_beside(structure: Any, other: Any) -> list[tuple[Any, Any]]:
-    """(leaf, its counterpart in another structure of the same form), without those whose counterpart is None."""
+    """Pairs (leaf, its counterpart in another structure of the same form), without those whose counterpart is None."""
     if other is None or structure is None:
         return []
     if not isinstance(structure, NESTS):

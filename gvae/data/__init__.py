@@ -1,4 +1,4 @@
-"""Data: loading it (`load`), checking it, and handing it to a model in batches (`Table`)."""
+"""Data: loading them (`load`), checking them, and passing them to a model in batches (`Table`)."""
 
 from gvae.data.checks import check_finite, check_support, check_weight, column_names
 from gvae.data.dataset import Dataset

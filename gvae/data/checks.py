@@ -1,4 +1,4 @@
-"""What may be told of data without a model: numbers, finite, within a support; weights; the names of columns."""
+"""Checks of data that need no model: real numbers, finite, within a support; weights; the names of columns."""
 
 from __future__ import annotations
 
@@ -15,10 +15,29 @@ __all__ = ["check_finite", "check_support", "check_weight", "column_names", "rea
 
 
 def check_finite(x: Any, name: str = "data", names: Any = None) -> None:
-    """Raise DataError if x, an array (N, ...) or CSR (N, D), holds a NaN or infinity.
+    """Raise an error if data hold a NaN or infinity.
 
-    The message begins with `name` and has the first row and column (from 0) and the count; where `names` (D of them) are
-    given it has the column's name instead of its number.
+    Parameters
+    ----------
+    x : array (N, ...) or CSR (N, D)
+    name : str, default "data"
+        The error's message begins with it.
+    names : sequence of str, optional
+        The D columns' names, which the message then uses instead of their numbers.
+
+    Raises
+    ------
+    DataError
+        With the first row and column (counted from 0) and the count of such values; also where x is no array of real
+        numbers.
+
+    Examples
+    --------
+    >>> gvae.data.check_finite(np.ones((2, 3)))
+    >>> gvae.data.check_finite(np.array([[1.0, np.nan]]), "ages")
+    Traceback (most recent call last):
+        ...
+    gvae.errors.DataError: ages: NaN or infinite values: 1 in all, the first, nan, at row 0, column 1 (counted from 0)
     """
     x = real(x, name)
     values = x.data if is_csr(x) else x
@@ -29,12 +48,34 @@ def check_finite(x: Any, name: str = "data", names: Any = None) -> None:
 
 
 def check_support(x: Any, support: Support, name: str = "data", names: Any = None) -> None:
-    """Raise DataError if x, an array (N, ...) or CSR (N, D), leaves the support of an observation model's distribution.
+    """Raise an error if data leave the support of an observation model's distribution.
 
-    The message has the first row and column (from 0, or by `names`), the value there and the count. A NaN is outside. Of CSR
-    the stored values are looked at, and 0 if there is an entry that is not stored; no dense copy is made.
+    Parameters
+    ----------
+    x : array (N, ...) or CSR (N, D)
+        A NaN is outside. Of CSR the stored values are checked, and 0 if there is an entry that is not stored; no dense
+        copy is made.
+    support : Support
+        See `gvae.distributions.Support`.
+    name : str, default "data"
+        The error's message begins with it.
+    names : sequence of str, optional
+        The D columns' names, which the message then uses instead of their numbers.
 
-        check_support(counts, Support(0, whole=True), "counts")
+    Raises
+    ------
+    DataError
+        With the first row and column (counted from 0), the value there and the count of such values; also where x is no
+        array of real numbers.
+
+    Examples
+    --------
+    >>> counts = gvae.distributions.Support(0, whole=True)
+    >>> gvae.data.check_support(np.array([[0, 3]]), counts)
+    >>> gvae.data.check_support(np.array([[0.5, 3.0]]), counts, "words")
+    Traceback (most recent call last):
+        ...
+    gvae.errors.DataError: words: values outside 0, 1, ..: 1 in all, the first, 0.5, at row 0, column 0 (counted from 0)
     """
     x = real(x, name)
     complaint = f"{name}: values outside {support}"
@@ -53,7 +94,29 @@ def check_support(x: Any, support: Support, name: str = "data", names: Any = Non
 
 
 def check_weight(weight: Any, n: int, name: str = "weight") -> None:
-    """Raise DataError unless weight are n real numbers (n,), finite and at least 0; it names the first row at fault."""
+    """Raise an error unless weights are n real numbers, finite and at least 0.
+
+    Parameters
+    ----------
+    weight : array (n,)
+    n : int
+        The number of rows.
+    name : str, default "weight"
+        The error's message begins with it.
+
+    Raises
+    ------
+    DataError
+        With the first such row.
+
+    Examples
+    --------
+    >>> gvae.data.check_weight(np.array([1.0, 0.0, 2.5]), 3)
+    >>> gvae.data.check_weight(np.array([1.0, -1.0]), 2)
+    Traceback (most recent call last):
+        ...
+    gvae.errors.DataError: weight: weights that are negative, NaN or infinite: 1 in all, the first, -1.0, at row 1 ...
+    """
     weight = real(to_host(weight), name)
     if weight.shape != (n,):
         raise DataError(f"{name}: shape {weight.shape}; expected ({n},), a number for each row of x")
@@ -64,12 +127,28 @@ def check_weight(weight: Any, n: int, name: str = "weight") -> None:
 
 
 def column_names(X: Any) -> np.ndarray | None:
-    """The names of a data frame's columns (D,), as objects; None if X has no columns, or names that are not all strings.
+    """The names of a data frame's columns.
 
-    X : anything; pandas and polars data frames have names. Neither is imported.
-    Raises DTypeError where some names are strings and others are not, as scikit-learn does.
+    Parameters
+    ----------
+    X : object
+        Data frames of pandas and polars have names. Neither package is imported.
 
-        column_names(pandas.DataFrame({"age": [31], "height": [1.7]}))     # array(['age', 'height'], dtype=object)
+    Returns
+    -------
+    array (D,) of object, or None
+        None if X has no columns, or names that are not all strings.
+
+    Raises
+    ------
+    DTypeError
+        Some names are strings and others are not, as in scikit-learn.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> gvae.data.column_names(pandas.DataFrame({"age": [31], "height": [1.7]}))
+    array(['age', 'height'], dtype=object)
     """
     columns = getattr(X, "columns", None)
     if columns is None or len(getattr(X, "shape", ())) != 2:
@@ -102,7 +181,7 @@ def real(x: Any, where: str) -> Any:
 
 
 def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Any, missing: int = 0) -> None:
-    """Raise for the entries of x where bad is true; of CSR, bad is about what is stored, and `missing` zeros are bad too."""
+    """Raise for the entries of x where bad is true; of CSR, bad is for stored values, and `missing` zeros are bad too."""
     first = int(bad.argmax()) if bad.size else 0  # in C order, whatever the memory layout
     if is_csr(x):
         row, column, value = _first_of_csr(first if bad.any() else None, x, bool(missing))

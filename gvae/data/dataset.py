@@ -1,4 +1,4 @@
-"""Raw arrays to a `Dataset`: checked, parted into train and test, scaled and converted."""
+"""Raw arrays to a `Dataset`: checked, split into train and test, scaled and converted."""
 
 from __future__ import annotations
 
@@ -16,21 +16,38 @@ from gvae.runtime import pool
 
 __all__ = ["COLUMNS", "Dataset", "assemble", "split"]
 
-COLUMNS = ("y", "weight")  # what a .npz may have beside x, as train_y and test_y, or as y where it has no test part
+COLUMNS = ("y", "weight")  # columns of a .npz in addition to x: as train_y and test_y, or as y where it has no test part
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays field by field has no truth value
 class Dataset:
     """Rows to train on and rows to test on, of the same width and dtype, finite; dense ones are C-contiguous.
 
-    train : (N, D) float32, or float64 where the source is a float64 array       test : (M, D)
-            counts that came sparse are a scipy.sparse.csr_array with sorted indices and without duplicates
-    train_labels : (N,) int64 or None        test_labels : (M,) int64 or None
-    image_shape : (rows, columns) with rows * columns = D, if a row is an image
-    columns : further columns by name, each a pair (of train, of test):
-              "y"       labels (N,) int64, targets (N,) or a second view (N, E) as train is; if the source has no y of
-                        its own, the labels, where both parts have some
-              "weight"  (N,) of the rows, at least 0 and not all 0
+    Parameters
+    ----------
+    name : str
+    train : array (N, D) or CSR (N, D)
+        float32, or float64 where the source is a float64 array. Counts from a sparse source are a scipy.sparse.csr_array
+        with sorted indices and without duplicates.
+    test : array (M, D) or CSR (M, D)
+        As train.
+    train_labels : int64 array (N,), optional
+    test_labels : int64 array (M,), optional
+    image_shape : (int, int), optional
+        (rows, columns) with rows * columns = D, if a row is an image.
+    columns : mapping of str to pair of arrays, optional
+        Further columns by name, each a pair (of train, of test). "y" are labels (N,) int64, targets (N,) or a second view
+        (N, E) as train is; if the source has no y of its own, the labels, where both parts have some. "weight" (N,) are
+        the weights of the rows, at least 0 and not all 0.
+
+    Examples
+    --------
+    >>> np.savez("rows.npz", x=np.zeros((20, 3)), labels=np.arange(20))
+    >>> dataset = gvae.data.load("rows.npz")
+    >>> dataset.train.shape, dataset.test.shape
+    ((18, 3), (2, 3))
+    >>> dataset.columns["y"][1]
+    array([ 9, 19])
     """
 
     name: str
@@ -67,9 +84,9 @@ def assemble(
             raise DataError(f"{where}: a row of train has size {sizes[0]}, of test {sizes[1]}")
         further = {column: _column(column, columns, (n, len(test)), where) for column in COLUMNS}
     else:
-        parted = split(n)
-        (train, test), (train_labels, test_labels) = parted(train), parted(train_labels)
-        further = {column: parted(_column(column, columns, (n,), where)[0]) for column in COLUMNS}
+        split_rows = split(n)
+        (train, test), (train_labels, test_labels) = split_rows(train), split_rows(train_labels)
+        further = {column: split_rows(_column(column, columns, (n,), where)[0]) for column in COLUMNS}
     found = {column: _converted(parts[0], parts[1], column) for column, parts in further.items() if parts[0] is not None}
     if train_labels is not None and test_labels is not None:
         found = {"y": (train_labels, test_labels)} | found
@@ -78,9 +95,9 @@ def assemble(
 
 
 def split(n: int, every: int = 10) -> Callable[[Any], tuple[Any, Any]]:
-    """What parts n rows of anything: every so many are the test set; too few are both parts.
+    """The function that splits n rows of an array: every `every`-th row is the test set; too few rows are both parts.
 
-    By position, so that the split depends on no draw. None is parted into Nones.
+    By position, so that the split depends on no draw. None is split into Nones.
     """
     held = np.arange(n) % every == every - 1
     return lambda x: (x, x) if x is None or n < every else (x[np.flatnonzero(~held)], x[np.flatnonzero(held)])
@@ -118,7 +135,9 @@ def _as_labels(labels, n, where):
 
 
 def _column(name: str, given: Mapping[str, Any], rows: Sequence[int], where: str) -> tuple[Any, ...]:
-    """A further column, checked but raw, of parts with so many rows: train and test, or all at once. Nones if not given."""
+    """A further column, checked but raw, of parts with the given numbers of rows: train and test, or all at once. Nones if
+    it is not given.
+    """
     keys = (next((key for key in (f"train_{name}", name) if key in given), f"train_{name}"), f"test_{name}")[: len(rows)]
     there, missing = ([key for key in keys if (key in given) is wanted] for wanted in (True, False))
     if not there:
@@ -133,7 +152,7 @@ def _column(name: str, given: Mapping[str, Any], rows: Sequence[int], where: str
 
 
 def _as_y(y, n, where):
-    """Labels or targets (N,), or a second view, which is flattened if it is images."""
+    """Labels or targets (N,), or a second view, which is flattened if it consists of images."""
     y = real(y, where)
     if y.ndim not in (1, 2, 3) or len(y) != n:
         raise DataError(f"{where}: shape {y.shape}; expected ({n},), or ({n}, E) for a second view: as many rows as x has")
@@ -165,7 +184,7 @@ def _converted(train: Any, test: Any, column: str = "x") -> tuple[Any, Any]:
 
 
 def _scaled(x, dtype):
-    """x / 255 as C-contiguous rows; by all CPUs, because to a virtual machine new memory takes longer than dividing."""
+    """x / 255 as C-contiguous rows; by all CPUs, because on a virtual machine new memory takes longer than dividing."""
     out = np.empty(x.shape, dtype)
 
     def scale(first):

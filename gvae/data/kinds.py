@@ -1,4 +1,4 @@
-"""What `observation="auto"` takes data for: bits and grey levels are Bernoulli's, all other real numbers a Gaussian's."""
+"""What `observation="auto"` takes data for: Bernoulli for bits and grey levels, Gaussian for other real numbers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,43 @@ from gvae.ops.sparse import is_csr
 
 __all__ = ["kind"]
 
-BLOCK = 1 << 16  # numbers looked at at once: they stay in a processor's cache, and a Gaussian is known after the first
+BLOCK = 1 << 16  # numbers examined at once: they fit a processor's cache, and a Gaussian is known after the first block
 LEVELS = 255
 
 
 def kind(parts: Sequence[Any], images: bool = False, grey: bool = False) -> tuple[str, str]:
-    """("bernoulli" or "gaussian", why): what the values of all parts together look like; why is a short phrase.
+    """The observation family that data suggest, "bernoulli" or "gaussian", and why.
 
-    parts  : arrays (N, D) or (N, ...), such as rows to train on and rows to validate on, or CSR; real numbers
-    images : whether a row is an image, be it flattened or not: its levels may then be multiples of 1/L for any L up to 255
-    grey   : whether the values were bytes, one of them above 1, and have been divided by 255: no value is looked at
+    Parameters
+    ----------
+    parts : sequence of array (N, ...) or CSR
+        Real numbers, such as rows to train on and rows to validate on; they are judged together.
+    images : bool, default False
+        Whether a row is an image, flattened or not: its levels may then be multiples of 1/L for any L up to 255.
+    grey : bool, default False
+        Whether the values were bytes, one of them above 1, and have been divided by 255. Then no value is examined.
 
-    Bernoulli are bits, which are bool or all 0 and 1, and grey levels: bytes with a value above 1, and numbers in [0, 1]
-    that are all whole multiples of 1/255 (of images: of one 1/L), as k / L comes out in float32 or float64, and as
-    k * (1 / L) does. Everything else is Gaussian, whatever its range; the phrase then has a value that is neither.
+    Returns
+    -------
+    (str, str)
+        The family and the reason, a short phrase; for "gaussian" with a value that is neither a bit nor a grey level.
 
-        kind([digits / 16], images=True)             # ("bernoulli", "grey levels: all values are multiples of 1/16")
-        kind([MinMaxScaler().fit_transform(table)])  # ("gaussian", "real numbers: 0.31831 is no multiple of 1/255")
+    Raises
+    ------
+    DataError
+        A part is no array of real numbers.
+
+    Notes ----- Bernoulli are bits, which are bool or all 0 and 1, and grey levels: bytes with a value above 1, and numbers
+    in [0, 1] that are all whole multiples of 1/255 (of images: of one 1/L), as k / L results in float32 or float64, and as
+    k * (1 / L) does. Everything else is Gaussian, whatever its range.
+
+    Examples
+    --------
+    >>> levels = np.arange(8.0).reshape(2, 4) / 7
+    >>> gvae.data.kind([levels], images=True)
+    ('bernoulli', 'grey levels: all values are multiples of 1/7')
+    >>> gvae.data.kind([np.array([[0.5, 1 / np.pi]])])
+    ('gaussian', 'real numbers: 0.5 is no whole multiple of 1/255')
     """
     arrays = [real(part, "kind") for part in parts]
     are_bytes = [x.dtype == np.uint8 and not is_csr(x) for x in arrays]
@@ -45,7 +65,7 @@ def kind(parts: Sequence[Any], images: bool = False, grey: bool = False) -> tupl
         if not fits.all():
             value = block[fits.argmin()]
             more = np.arange(2 * levels, LEVELS + 1, levels) if images else np.array([LEVELS])
-            more = more[_multiples(value, more)]  # few of 254 are worth a look at the block
+            more = more[_multiples(value, more)]  # few of 254 are left to be tested on the block
             levels = next((int(l) for l in more if l > levels and _multiples(block, l).all()), 0)
         if not levels:
             of = f"1/L with one L up to {LEVELS} for all" if images else f"1/{LEVELS}"

@@ -1,4 +1,4 @@
-"""Data sets as rows to train and to test on: digits offline, MNIST and friends by file or cached download, files, arrays.
+"""Data sets as rows to train and to test on: digits offline, MNIST and others by file or cached download, files, arrays.
 
 What is not finite real numbers is refused with a `DataError` of one line; nothing is repaired, nothing is unpickled.
 Memory grows with what a file holds, not with what its header announces.
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,14 +33,48 @@ ADVICE = "give the folder of the files as data_dir (--data-dir) or in GVAE_DATA_
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The names that `load` knows."""
+    """Names of the data sets that `load` knows.
+
+    Returns
+    -------
+    tuple of str
+
+    Examples
+    --------
+    >>> gvae.data.dataset_names()
+    ('digits', 'mnist', 'binarized_mnist', 'omniglot', 'frey_faces')
+    """
     return tuple(_LOADERS)
 
 
-def load(source, *, data_dir=None, name=None) -> Dataset:
+def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | None = None) -> Dataset:
     """A data set by name, from a file, or from an array.
 
-    source is one of
+    Parameters
+    ----------
+    source : str, path-like, array (N, D) or (N, rows, columns), or sparse matrix (N, D)
+        A name, the path of a file, or the data; see Notes.
+    data_dir : str or path-like, optional
+        Folder of the named data sets. They are searched in it and in data_dir/<name>, then likewise in GVAE_DATA_DIR. Only
+        if neither is given is MNIST downloaded (once, to pooch's cache, with its sha256); the others never.
+    name : str, optional
+        By default the name of the data set or file, or "array".
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        The data are missing, damaged, empty, pickled, not real numbers, NaN, infinite, of a wrong number of axes, or a
+        column has another number of rows than x.
+    DependencyError
+        scikit-learn (digits) or pooch (download) is missing.
+
+    Notes
+    -----
+    Sources are
 
     - "digits": scikit-learn's 1,797 images of 8 x 8, pixels / 16; every sixth row (index % 6 == 5) is the test set
     - "mnist": 60,000 + 10,000 images of 28 x 28, pixels / 255, from the four idx files, packed or not
@@ -47,24 +82,31 @@ def load(source, *, data_dir=None, name=None) -> Dataset:
     - "omniglot": omniglot_28x28_derived.npz (images; split: 0 train, 1 test; character: the label), pixels / 255
     - "frey_faces": freyfaces.npy, 1,965 images of 28 x 20, pixels / 255, in one fixed shuffled order, 1,765 + 200
     - an array (N, D), or images (N, rows, columns), which are flattened; a sparse matrix of SciPy's, which becomes CSR
-    - the path of a file, any but .npz also packed as .gz:
-      .npy; idx (.idx or *-ubyte); .csv or .txt: numbers between commas or blanks, read as float32, the first line may
-      be a heading (it starts with # or has no number in it); .npz: "train" [and "test"], else "x", else the only
-      array, with "train_labels" or "labels", "test_labels", "train_y" and "test_y", "train_weight" and "test_weight",
-      or just "y" and "weight" if there is no "test" (see Dataset.columns); other keys are ignored; .npz written by
-      scipy.sparse.save_npz (csr, csc or coo), to which "y", "weight" and "labels" may have been added
+    - the path of a file
 
-    bool and integers become float32. uint8 with a value above 1, in train or test, are grey levels and divided by 255;
-    so are those of a second view, not those of a sparse matrix, which are counts. Without a test part every tenth row
+    Files, any but .npz also packed as .gz, are
+
+    - .npy
+    - idx (.idx or *-ubyte)
+    - .csv or .txt: numbers between commas or blanks, read as float32; the first line may be a heading (it starts with # or
+      has no number in it)
+    - .npz: "train" [and "test"], else "x", else the only array, with "train_labels" or "labels", "test_labels", "train_y"
+      and "test_y", "train_weight" and "test_weight", or just "y" and "weight" if there is no "test" (see `Dataset`); other
+      keys are ignored
+    - .npz written by scipy.sparse.save_npz (csr, csc or coo), to which "y", "weight" and "labels" may have been added
+
+    bool and integers become float32. uint8 with a value above 1, in train or test, are grey levels and divided by 255; so
+    are those of a second view, but not those of a sparse matrix, which are counts. Without a test part every tenth row
     (index % 10 == 9) of all columns is held out; with fewer than 10 rows the test set is the training rows again.
 
-    data_dir : folder of the named data sets, looked for in it and in data_dir/<name>, then likewise in GVAE_DATA_DIR.
-               Only if neither is given is MNIST downloaded (once, to pooch's cache, with its sha256); the others never
-    name     : what to call it; by default the name of the data set or file, or "array"
+    Not checked: that the values suit a model, see `check_support`.
 
-    Raises DataError for what is missing, damaged, empty, pickled, not real numbers, NaN, infinite, of another rank, or of
-    another number of rows than x; DependencyError without scikit-learn (digits) or pooch (download). Not checked: that
-    the values suit a model, see `check_support`.
+    Examples
+    --------
+    >>> np.savetxt("rows.csv", np.arange(22.0).reshape(11, 2), delimiter=",")
+    >>> dataset = gvae.data.load("rows.csv")
+    >>> dataset.name, dataset.train.shape, dataset.test
+    ('rows', (10, 2), array([[18., 19.]], dtype=float32))
     """
     if isinstance(source, str) and source in _LOADERS:
         dataset = _LOADERS[source](_folders(source, data_dir))
@@ -84,8 +126,8 @@ def _digits(folders) -> Dataset:
     except ImportError as error:
         raise DependencyError("digits: scikit-learn is needed; pip install 'gvae[demo]'") from error
     x, labels = load_digits(return_X_y=True)
-    parted = split(len(x), every=6)
-    return assemble("digits", "digits", *parted((x / 16).astype(np.float32).reshape(-1, 8, 8)), *parted(labels))
+    split_rows = split(len(x), every=6)
+    return assemble("digits", "digits", *split_rows((x / 16).astype(np.float32).reshape(-1, 8, 8)), *split_rows(labels))
 
 
 def _mnist(folders) -> Dataset:
@@ -159,7 +201,7 @@ def _folders(name: str, data_dir) -> list[Path]:
 
 
 def _locate(name: str, files: Sequence[str], folders: list[Path]) -> list[Path]:
-    """The files, packed or not, all from the first folder that has them all: never a mixture of two copies."""
+    """The files, packed or not, all from the first folder that has all of them: never a mixture of two copies."""
     if not folders:
         raise DataError(f"{name}: needs {', '.join(files)}, never downloaded; looked nowhere: {ADVICE}")
     fewest = list(files)
@@ -196,7 +238,7 @@ def _load_file(source) -> Dataset:
 
 
 def _npz_roles(keys: list[str]) -> dict[str, str]:
-    """Which key of a user's .npz plays which part in `assemble` or `csr_of`; empty if that cannot be told."""
+    """Which key of a user's .npz has which role in `assemble` or `csr_of`; empty if that cannot be decided."""
     data: list[str] = next(([key] for key in ("train", "x") if key in keys), [])
     if not data and {"data", "shape", "format"} <= set(keys):  # as scipy.sparse.save_npz writes
         roles = {part: part for part in PARTS if part in keys}

@@ -38,7 +38,7 @@ def opened(path):
 
 @contextmanager
 def reading(path) -> Iterator[None]:
-    """Turn whatever a missing, damaged or unreadable file makes the readers raise into a DataError."""
+    """Turn any error that a missing, damaged or unreadable file causes in the readers into a DataError."""
     try:
         if not os.path.getsize(path):
             raise DataError(f"{path}: empty file (0 bytes)")

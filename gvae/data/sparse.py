@@ -14,12 +14,37 @@ __all__ = ["PARTS", "as_csr", "csr_of"]
 
 INDICES = {"csr": ("indices", "indptr"), "csc": ("indices", "indptr"), "coo": ("row", "col")}
 PARTS = ("format", "shape", "data", "indices", "indptr", "row", "col")
-EMPTY = 1 << 17  # rows that a file may announce whatever it holds, and so many more per value that it holds:
+EMPTY = 1 << 17  # rows that a file may announce in any case, and as many more for each value that it holds:
 PER_VALUE = 16
 
 
 def as_csr(x: Any, where: str) -> Any:
-    """A sparse matrix of SciPy's (N, D), of any format, as `csr_of` gives it: a copy. Raises DataError."""
+    """A checked copy of a sparse matrix, as canonical CSR.
+
+    Parameters
+    ----------
+    x : sparse matrix (N, D)
+        SciPy's, of any format.
+    where : str
+        The error's message begins with it.
+
+    Returns
+    -------
+    scipy.sparse.csr_array (N, D)
+        With sorted indices and without duplicates; float32, or float64 if the data are.
+
+    Raises
+    ------
+    DataError
+        x is not of two axes, empty, on a device, inconsistent, or not finite real numbers.
+
+    Examples
+    --------
+    >>> from scipy import sparse
+    >>> counts = gvae.data.as_csr(sparse.coo_array(np.array([[0, 2], [1, 0]])), "counts")
+    >>> counts.format, counts.dtype, counts.nnz
+    ('csr', dtype('float32'), 2)
+    """
     if x.format not in INDICES:
         x = x.tocsr()
     parts = {name: getattr(x, name) for name in ("data", *INDICES[x.format])} if len(x.shape) == 2 else {}
@@ -32,7 +57,7 @@ def csr_of(parts: Mapping[str, np.ndarray], where: str) -> Any:
     """A scipy.sparse.csr_array (N, D) with sorted indices and without duplicates, float32, or float64 if the data are.
 
     parts : "format" (csr, csc or coo), "shape", "data", and "indices" and "indptr", or "row" and "col"
-    Raises DataError for another format, for what does not fit together, and for what is not finite real numbers. Nothing
+    Raises DataError for another format, for parts that are inconsistent, and for what is not finite real numbers. Nothing
     is trusted: memory grows with what the parts hold, not with the shape that they announce.
     """
     from scipy import sparse
@@ -55,7 +80,7 @@ def csr_of(parts: Mapping[str, np.ndarray], where: str) -> Any:
         _check_pointers(second, n if form == "csr" else d, len(data), f"{where}, 'indptr'")
         _check_indices(first, d if form == "csr" else n, len(data), f"{where}, 'indices'")
     dtype = np.float64 if data.dtype.kind == "f" and data.dtype.itemsize > 4 else np.float32
-    index = np.int32 if max(n, d, len(data)) < 1 << 31 else np.int64  # CuPy takes no other than int32
+    index = np.int32 if max(n, d, len(data)) < 1 << 31 else np.int64  # CuPy takes int32 only
     first, second = first.astype(index), second.astype(index)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is then refused
         data = data.astype(dtype)

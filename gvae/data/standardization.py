@@ -1,4 +1,4 @@
-"""Location and scale of real-valued columns: what a model sees has mean 0 and deviation 1, what it says is in raw units."""
+"""Location and scale of real-valued columns: a model sees mean 0 and deviation 1, and its output is in raw units."""
 
 from __future__ import annotations
 
@@ -19,13 +19,24 @@ BLOCK = 1 << 20  # numbers converted at once
 
 @dataclass(frozen=True)
 class Standardization:
-    """x -> (x - location) / scale, by column.   location, scale : (D,), float64, scale > 0
+    """The map x -> (x - location) / scale, by column.
 
-    Densities of standardized rows become densities of x by the Jacobian: see gvae.families.Rescaled.
+    Densities of standardized rows become densities of x by the Jacobian: see `gvae.families.Rescaled`.
 
-        units = Standardization.of(x)
-        table = Table(x, standardization=units)
-        model = models.VAE(D, observation=Rescaled(parse("gaussian", D), units.scale))
+    Parameters
+    ----------
+    location, scale : float64 array (D,)
+        scale > 0.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> units = gvae.data.Standardization.of(x)
+    >>> units(x, np.float32)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> family = gvae.families.Rescaled(gvae.families.parse("gaussian", 2), units.scale)
+    >>> model = gvae.models.VAE(2, latent=1, posterior="diagonal", observation=family)  # its densities are those of x
     """
 
     location: np.ndarray
@@ -35,12 +46,34 @@ class Standardization:
     def of(
         cls, x: np.ndarray, *, levels: int | None = None, one_scale: bool = False, weight: Any = None, name: str = "x"
     ) -> Standardization:
-        """Mean and standard deviation of each column of rows x (N, D); the scale of a constant column is 1.
+        """Mean and standard deviation of each column of rows; the scale of a constant column is 1.
 
-        levels    : x are L grey levels in [0, 1] that are dequantized before they are standardized: see Table
-        one_scale : the same scale for all columns, the root of their mean variance
-        weight    : (N,), how much each row counts; None: all alike
-        Raises DataError, about `name`, where a column is too large for its deviation to be a number.
+        Parameters
+        ----------
+        x : array (N, D)
+        levels : int, optional
+            x are grey levels in [0, 1], that many, which are dequantized before they are standardized: see `Table`.
+        one_scale : bool, default False
+            The same scale for all columns, the root of their mean variance.
+        weight : array (N,), optional
+            How much each row counts; None: all equally.
+        name : str, default "x"
+            The error's message begins with it.
+
+        Returns
+        -------
+        Standardization
+
+        Raises
+        ------
+        DataError
+            A column is too large for its mean or deviation to be finite.
+
+        Examples
+        --------
+        >>> units = gvae.data.Standardization.of(np.array([[1.0, 5.0], [3.0, 5.0]]))
+        >>> units.location, units.scale
+        (array([2., 5.]), array([1., 1.]))
         """
         first = x[0].astype(np.float64)  # sums of differences to it do not cancel, and are 0 in a constant column
         with np.errstate(over="ignore", invalid="ignore"):
@@ -63,7 +96,28 @@ class Standardization:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Standardization:
-        """What `as_config` gave. Raises ValueError for anything else."""
+        """The standardization that `as_config` described.
+
+        Parameters
+        ----------
+        config : mapping
+            With "location" and "scale".
+
+        Returns
+        -------
+        Standardization
+
+        Raises
+        ------
+        ValueError
+            config does not hold finite locations and positive scales of the same shape (D,).
+
+        Examples
+        --------
+        >>> config = {"location": [2.0], "scale": [0.5]}
+        >>> gvae.data.Standardization.from_config(config).scale
+        array([0.5])
+        """
         location, scale = (np.array(config[name], np.float64) for name in ("location", "scale"))
         alike = location.ndim == 1 and location.shape == scale.shape
         if not alike or not np.isfinite(location + scale).all() or (scale <= 0).any():
@@ -71,7 +125,17 @@ class Standardization:
         return cls(location, scale)
 
     def as_config(self) -> dict[str, list[float]]:
-        """Plain numbers, which JSON keeps exactly."""
+        """Location and scale as plain numbers, which JSON keeps exactly.
+
+        Returns
+        -------
+        dict of str to list of float
+
+        Examples
+        --------
+        >>> gvae.data.Standardization(np.array([2.0]), np.array([0.5])).as_config()
+        {'location': [2.0], 'scale': [0.5]}
+        """
         return {"location": self.location.tolist(), "scale": self.scale.tolist()}
 
     def __call__(self, x: np.ndarray, dtype: Any) -> np.ndarray:
@@ -85,19 +149,57 @@ class Standardization:
         return result
 
     def check(self, x: np.ndarray, dtype: Any, name: str = "x") -> None:
-        """Raise DataError if some of rows x (N, D) are beyond dtype when they are standardized; it names row and column."""
+        """Raise an error if rows are beyond the range of a dtype when they are standardized.
+
+        Parameters
+        ----------
+        x : array (N, D)
+        dtype : dtype
+        name : str, default "x"
+            The error's message begins with it.
+
+        Raises
+        ------
+        DataError
+            With row and column.
+
+        Examples
+        --------
+        >>> units = gvae.data.Standardization(np.zeros(1), np.array([1e-3]))
+        >>> units.check(np.array([[1e30]]), np.float32)
+        >>> units.check(np.array([[1e36]]), np.float32)
+        Traceback (most recent call last):
+            ...
+        gvae.errors.DataError: x, standardized, as float32: NaN or infinite values: 1 in all, the first, inf, at row 0, ...
+        """
         if len(x) and not np.isfinite(self(np.stack([x.min(axis=0), x.max(axis=0)]), dtype)).all():
             check_finite(self(x, dtype), f"{name}, standardized, as {np.dtype(dtype)}")
 
     def inverse(self, x: Any) -> np.ndarray:
-        """Standardized values (..., D) in raw units, in float64: float32 may not tell them apart."""
+        """Standardized values in raw units.
+
+        Parameters
+        ----------
+        x : array (..., D)
+
+        Returns
+        -------
+        float64 array (..., D)
+            In float64, because float32 may not distinguish the values.
+
+        Examples
+        --------
+        >>> gvae.data.Standardization(np.array([2.0]), np.array([0.5])).inverse(np.array([[0.0], [2.0]], np.float32))
+        array([[2.],
+               [3.]])
+        """
         return self.location + self.scale * np.asarray(x, np.float64)
 
 
 def mean_of_rows(
     x: np.ndarray, weight: Any = None, of: Callable[[np.ndarray], np.ndarray] = lambda block: block
 ) -> np.ndarray:
-    """The mean over rows, weighted if weights are given, of what is computed of each, in float64."""
+    """The mean over rows, weighted if weights are given, of what `of` computes of each row, in float64."""
     if weight is None:
         return sum(of(block).sum(axis=0) for block in _blocks(x)) / len(x)
     w, total, start = np.asarray(weight, np.float64), np.zeros(x.shape[1]), 0

@@ -1,4 +1,4 @@
-"""Rows on their way into a model: named columns, each presented in its way, in minibatches."""
+"""Rows for a model: named columns, each presented in its way, in minibatches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,28 @@ __all__ = ["Batch", "Table"]
 
 
 class Batch:
-    """Some rows: the columns as attributes (x, ...), `index` (their row numbers) and `weight` (None, or (B,))."""
+    """Some rows of a table, with the columns as attributes.
+
+    Parameters
+    ----------
+    columns : mapping of str to array (B, ...)
+        They become attributes: x, ...
+    index : int array (B,)
+        The rows' numbers.
+    weight : array (B,), optional
+        The rows' weights.
+
+    Raises
+    ------
+    DataError
+        An attribute that is no column is read.
+
+    Examples
+    --------
+    >>> batch = gvae.data.Batch({"x": np.array([[1.0], [2.0]])}, np.array([7, 3]))
+    >>> len(batch), batch.x[0], batch[1:].index
+    (2, array([1.]), array([3]))
+    """
 
     def __init__(self, columns: Mapping[str, Any], index: np.ndarray, weight: np.ndarray | None = None):
         self.__dict__.update(columns)
@@ -42,16 +63,39 @@ class Batch:
 class Table:
     """Columns of equal length, dense or CSR, and how they are presented to a model.
 
-    binarize, dequantize, standardization, dtype : how x is presented, see Presentation
-    views      : how further columns are, by name; a column that is not named is presented as it is
-    key        : draws what is drawn once, at binarize="fixed"
-    weight     : a column (N,) that weighs rows, under its own name "weight": finite and at least 0
+    Parameters
+    ----------
+    x : array (N, ...) or CSR (N, D)
+    binarize : {"none", "dynamic", "fixed", "threshold"}, default "none"
+        How x is presented, see `Presentation`; likewise the next three.
+    dequantize : int, optional
+    standardization : Standardization, optional
+    dtype : dtype, optional
+    key : array (4,), optional
+        For what is drawn once, with binarize="fixed". Default: `gvae.random.key(0)`.
+    views : mapping of str to Presentation, optional
+        How further columns are presented, by name; a column that is not named is presented unchanged.
+    **columns : array (N, ...) or CSR (N, E)
+        Further columns by name. One named "weight", (N,), holds the weights of the rows, finite and at least 0.
 
-        Table(x, binarize="dynamic", y=y, views={"y": Presentation(binarize="dynamic")}, weight=w)
+    Raises
+    ------
+    ConfigError
+        A presentation does not suit its column, is given twice, or is of no column.
+    DataError
+        Columns have different lengths, or a weight is not finite or below 0; the message has the row.
 
-    Draws of x are those of the keys given here and to `batch`; those of a further view have keys of their own, derived by
-    its place among the columns. Raises ConfigError for a presentation that does not suit its column, DataError for columns
-    of different lengths, and for weights, with the row.
+    Notes ----- Draws of x are by the key given here, and by the one given to `batch`. Those of a further view are by keys
+    derived from them by the view's place among the columns.
+
+    Examples
+    --------
+    >>> x, y, w = np.full((4, 3), 0.5), np.full((4, 1), 0.5), np.array([1.0, 1.0, 2.0, 0.0])
+    >>> views = {"y": gvae.data.Presentation(binarize="dynamic")}
+    >>> table = gvae.data.Table(x, binarize="dynamic", y=y, views=views, weight=w)
+    >>> batch = table.batch(np.array([0, 2]), gvae.random.key(1))
+    >>> batch.x.shape, batch.y.shape, batch.weight
+    ((2, 3), (2, 1), array([1., 2.]))
     """
 
     def __init__(
@@ -89,15 +133,36 @@ class Table:
 
     @property
     def binarize(self) -> str:
-        """How x is."""
+        """The binarization of x, one of `BINARIZATIONS`.
+
+        Examples
+        --------
+        >>> gvae.data.Table(np.full((4, 3), 0.5), binarize="dynamic").binarize
+        'dynamic'
+        """
         return self.views["x"].binarize
 
     def __len__(self) -> int:
         return self.columns["x"].shape[0]
 
     def mean(self, name: str) -> np.ndarray:
-        """The mean of each column of a view, (D,), in float64, weighted if rows have weights. Grey levels stand for the bits
-        that are drawn by them."""
+        """The mean of each column of a view, weighted if the rows have weights.
+
+        Parameters
+        ----------
+        name : str
+            Of the view.
+
+        Returns
+        -------
+        float64 array (D,)
+            Grey levels are used in place of the bits that are drawn by them.
+
+        Examples
+        --------
+        >>> gvae.data.Table(np.array([[1.0], [4.0]]), weight=np.array([2.0, 1.0])).mean("x")
+        array([2.])
+        """
         x, weight = (device.to_host(self.columns.get(column)) for column in (name, "weight"))
         if not is_csr(x):
             return mean_of_rows(x, weight)
@@ -105,29 +170,92 @@ class Table:
         return (w @ x) / w.sum()
 
     def to(self, device: str) -> Table:
-        """The same rows on a device, "cpu" or "cuda"; itself if they are there. Raises DeviceError."""
+        """The same rows on a device.
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda"}
+
+        Returns
+        -------
+        Table
+            This table itself if its columns are there.
+
+        Raises
+        ------
+        DeviceError, ConfigError
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.zeros((4, 3)))
+        >>> table.to("cpu") is table
+        True
+        """
         moved = {name: to_device(column, device) for name, column in self.columns.items()}
         if all(moved[name] is column for name, column in self.columns.items()):
             return self
-        table = copy.copy(self)  # what was fixed, cut by a threshold or checked is so already
+        table = copy.copy(self)  # fixed draws, thresholds and checks have been applied
         table.columns = moved
         return table
 
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
-        """The rows `index`; `key` draws their binarization, if it is dynamic, or their dequantization."""
+        """The rows of given numbers as the model sees them.
+
+        Parameters
+        ----------
+        index : int array (B,)
+        key : array (4,)
+            Draws their binarization, if it is dynamic, or their dequantization.
+
+        Returns
+        -------
+        Batch
+
+        Examples
+        --------
+        >>> batch = gvae.data.Table(np.array([[0.0], [1.0], [2.0]])).batch(np.array([2, 0]), gvae.random.key(0))
+        >>> batch.x
+        array([[2.],
+               [0.]])
+        """
         columns = {name: column[index] for name, column in self.columns.items()}
         for name, view in self.views.items():
             columns[name] = view.drawn(columns[name], self._key(key, name) if view.draws else key)
         return Batch(columns, index, columns.get("weight"))
 
     def _key(self, key: np.ndarray, name: str) -> np.ndarray:
-        """The key of a view's draws: x's is the table's or batch's own, from which nothing else is derived."""
+        """The key of a view's draws: x uses the key of the table or batch itself, from which no other is derived."""
         place = [column for column in self.columns if column != "weight"].index(name)
         return random.fold_in(key, place) if place else key
 
     def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
-        """All rows once, in `order` (None: as they stand), in batches; the last may be smaller. Each batch's binarization
-        has a key of its own, so that the pass is a function of (key, batch_size, order), and may begin at any batch."""
+        """All rows once, in batches; the last batch may be smaller.
+
+        Parameters
+        ----------
+        key : array (4,)
+            Each batch has a key of its own, derived from it.
+        batch_size : int
+        order : int array, optional
+            Row numbers in the order of the pass; None: as they are stored.
+        first : int, default 0
+            The batch at which to begin.
+
+        Yields
+        ------
+        Batch
+
+        Notes ----- The pass is a function of (key, batch_size, order), because the draws of each batch have a key of their
+        own. So it can begin at any batch.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.arange(5.0)[:, None])
+        >>> [batch.index.tolist() for batch in table.batches(gvae.random.key(0), 2)]
+        [[0, 1], [2, 3], [4]]
+        >>> [batch.index.tolist() for batch in table.batches(gvae.random.key(0), 2, first=2)]
+        [[4]]
+        """
         order = device.beside(np.arange(len(self)) if order is None else order, self.columns["x"])
         for i in range(first, -(-len(order) // batch_size)):
             yield self.batch(order[i * batch_size : (i + 1) * batch_size], random.fold_in(key, i))

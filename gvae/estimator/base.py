@@ -20,34 +20,155 @@ CHUNK = 10_000  # rows that go through a network at once
 
 
 class Estimator(Fitting):
-    """An estimator: settings, `fit`, and its use. The classes that users see are in gvae.estimator.classes."""
+    """Base of all estimators: settings, `fit`, and the use of a fitted model.
+
+    Examples
+    --------
+    >>> isinstance(gvae.VAE(), gvae.estimator.Estimator)
+    True
+    """
 
     def fit_transform(self, X: Any, y: Any = None, **given: Any) -> Any:
-        """fit(X, y, **given).transform(X)."""
+        """Fit to X and return its codes: fit(X, y, **given).transform(X).
+
+        Parameters
+        ----------
+        X : array (N, D)
+        y : array, optional
+        **given : object
+            As for `fit`.
+
+        Returns
+        -------
+        array (N, codes)
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> gvae.FactorAnalysis(latent=2, epochs=5).fit_transform(X).shape
+        (100, 2)
+        """
         return self.fit(X, y, **given).transform(X)
 
     def transform(self, X: Any) -> Any:
-        """Posterior means (N, codes), those of several codes side by side. Grey levels enter as they are, not binarized."""
+        """Posterior means of the codes; grey levels enter as they are, not binarized.
+
+        Parameters
+        ----------
+        X : array (N, D)
+
+        Returns
+        -------
+        array (N, codes)
+            The means, of several codes joined along the columns; a DataFrame if `set_output` asks for one.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        DataError, ShapeError
+            As `fit`.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> model.transform(X[:3]).shape
+        (3, 2)
+        """
         found = self.codes(X)
         return self._framed(np.concatenate([found[name] for name in self.model_.codes], axis=1), X)
 
     def codes(self, X: Any, y: Any = None) -> dict[str, np.ndarray]:
-        """The posterior means of all codes, by name, each (N, variables)."""
+        """Posterior means of all codes, by name.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        y : array, optional
+            For models that read it.
+
+        Returns
+        -------
+        dict of str to array (N, variables)
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        DataError, ShapeError
+            As `fit`.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> {name: z.shape for name, z in model.codes(X).items()}
+        {'z': (100, 2)}
+        """
         rows = self._seen(X, y)
         parts = [self._coded(part) for part in _chunks(rows)]
         return {name: np.concatenate([np.asarray(part[name].mean) for part in parts]) for name in parts[0]}
 
     def posterior_of(self, X: Any, y: Any = None) -> Any:
-        """The distribution q(z|x) of each row: mean, variance(), covariance(), sample(noise), kl(), ...; a dict of them, by
-        code, for models with several. Without an encoder (nlfa) it is inferred, by gradient steps."""
+        """Posterior q(z|x) of each row. Without an encoder (nlfa) it is inferred, by gradient steps.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        y : array, optional
+            For models that read it.
+
+        Returns
+        -------
+        Distribution, or dict of str to Distribution
+            With `mean`, `variance()`, `covariance()`, `sample(noise)`, `kl()`, ...; by code for models with several.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        DataError, ShapeError
+            As `fit`.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> model.posterior_of(X[:3]).covariance().shape
+        (3, 2, 2)
+        """
         rows = self._seen(X, y)
         found = self._coded(rows) if _length_of(rows) <= CHUNK else self._coded_by_raw(rows)
         chosen = [found[name] for name in self.model_.codes]
         return chosen[0] if len(chosen) == 1 else found
 
     def inverse_transform(self, Z: Any) -> Any:
-        """The observation model's means (N, D) at codes Z (N, codes), as `transform` gives them; by view where there are
-        several views."""
+        """Means of the observation model at given codes.
+
+        Parameters
+        ----------
+        Z : array (N, codes)
+            As `transform` returns them.
+
+        Returns
+        -------
+        array (N, D), or dict of str to array
+            By view for models with several views.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet, or the model explains labels only.
+        DataError, ShapeError
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> model.inverse_transform(np.zeros((1, 2))).shape
+        (1, 5)
+        """
         self._check_fitted()
         sizes = self.model_.codes
         z, _ = inputs.as_matrix(
@@ -61,12 +182,61 @@ class Estimator(Fitting):
         return _alone({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def reconstruct(self, X: Any) -> Any:
-        """Means of p(view | codes) at the posterior means, (N, D)."""
+        """Means of p(view | codes) at the posterior means.
+
+        Parameters
+        ----------
+        X : array (N, D)
+
+        Returns
+        -------
+        array (N, D), or dict of str to array
+            By view for models with several views.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        DataError, ShapeError
+            As `fit`.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> model.reconstruct(X[:3]).shape
+        (3, 5)
+        """
         found = self.codes(X)
         return self.inverse_transform(np.concatenate([found[name] for name in self.model_.codes], axis=1))
 
     def sample(self, n: int = 1, *, seed: int = 0, draw: bool = False) -> Any:
-        """Means of p(view | codes) at n draws of the prior, (n, D); with draw=True draws of the views themselves."""
+        """Draw codes from the prior, and return the means of p(view | codes) there.
+
+        Parameters
+        ----------
+        n : int, default 1
+        seed : int, default 0
+        draw : bool, default False
+            Return draws of the views themselves in place of their means.
+
+        Returns
+        -------
+        array (n, D), or dict of str to array
+            By view for models with several views.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet, or the model explains labels only.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> model.sample(4, seed=1).shape
+        (4, 5)
+        """
         self._check_fitted()
         n, model = Whole().check("n", n), self.model_
         if not self.model.views:
@@ -98,14 +268,46 @@ class Estimator(Fitting):
         progress: bool = False,
         partial: str | os.PathLike | None = None,
     ) -> evaluation.Evaluation:
-        """ELBO, importance-sampled log p(x), its error and KL of each row, and further measures; see gvae.evaluation.
+        """Evaluate each row: ELBO, importance-sampled log p(x) with its error, KL, and further measures.
 
-        memory               : MB that the arrays of one chunk of samples may take
-        measures             : names such as ["units", "ais"], or "all": see gvae.evaluation.MEASURES
-        first                : how many rows the costly ones look at
-        chains, temperatures : of annealed importance sampling
-        partial              : a file that keeps what is done, should this be interrupted; the same call then continues from
-                               there. It is removed at the end
+        Parameters
+        ----------
+        X : array (N, D)
+        y : array, optional
+            For models that read it.
+        samples : int, default 100
+            Draws per row.
+        seed : int, default 0
+        memory : float, optional
+            MB that the arrays of one chunk of samples may take.
+        measures : sequence of str, or "all"
+            Such as ["units", "ais"]: see `gvae.evaluation.MEASURES`.
+        first : int, default 100
+            The number of rows that the costly measures take.
+        chains, temperatures : int
+            Of annealed importance sampling.
+        progress : bool, default False
+            Show a progress bar.
+        partial : path, optional
+            A file that keeps finished parts, should this be interrupted; the same call then continues from there. It is
+            removed at the end.
+
+        Returns
+        -------
+        Evaluation
+            Nats per row, see `gvae.evaluation`.
+
+        Raises
+        ------
+        ConfigError, DataError, ShapeError
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> result = model.evaluate(X, samples=10)
+        >>> result.elbo.shape, result.log_likelihood.shape
+        ((100,), (100,))
         """
         rows = self._read(X, y, all_columns=True)
         key = random.key(seed)
@@ -120,16 +322,90 @@ class Estimator(Fitting):
         return result
 
     def score_samples(self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0) -> np.ndarray:
-        """Importance-sampled log p of each row, in nats, (N,). Grey levels are binarized as in training, by one draw."""
+        """Importance-sampled log p of each row; grey levels are binarized as in training, by one draw.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        y : array, optional
+            For models that read it.
+        samples : int, default 100
+            Draws per row.
+        seed : int, default 0
+
+        Returns
+        -------
+        array (N,)
+            Nats.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        DataError, ShapeError
+            As `fit`.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> model.score_samples(X, samples=10).shape
+        (100,)
+        """
         return self.evaluate(X, y, samples=samples, seed=seed).log_likelihood
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The mean of score_samples, in nats per row."""
+        """Mean of `score_samples`.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        y : array, optional
+            For models that read it.
+
+        Returns
+        -------
+        float
+            Nats per row.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        DataError, ShapeError
+            As `fit`.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> model.score(X) == float(model.score_samples(X).mean())
+        True
+        """
         return float(self.score_samples(X, y).mean())
 
     def save(self, path: str | os.PathLike) -> None:
-        """Settings, parameters and state in one file (safetensors), written atomically. Read it with gvae.load. RunError if
-        it cannot be written."""
+        """Write settings, parameters and state to one file (safetensors), atomically; `gvae.load` reads it.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        RunError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5, random_state=0).fit(X)
+        >>> model.save("model.gvae")
+        >>> bool((gvae.load("model.gvae").transform(X) == model.transform(X)).all())
+        True
+        """
         self._check_fitted()
         stored.save(path, self.parameters_, self.state_, self.config_, self.n_iter_)
 
@@ -185,12 +461,42 @@ class Estimator(Fitting):
 
 
 class Classifier(Estimator):
-    """An estimator whose model says p(y | x) of labels y: `predict`, `predict_proba`, and scores of them."""
+    """Base of estimators of p(y | x) for labels y: `predict`, `predict_proba`, and their scores.
+
+    Examples
+    --------
+    >>> isinstance(gvae.VIB(), gvae.estimator.Classifier)
+    True
+    """
 
     estimator_type = "classifier"
 
     def predict_proba(self, X: Any, *, samples: int = 12, seed: int = 0) -> np.ndarray:
-        """p(y | x) of each class, (N, classes), in the order of `classes_`; the mean over draws of the codes."""
+        """Probability p(y | x) of each class, averaged over draws of the codes.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        samples : int, default 12
+            Draws of the codes.
+        seed : int, default 0
+
+        Returns
+        -------
+        array (N, classes)
+            In the order of `classes_`.
+
+        Raises
+        ------
+        ConfigError, DataError, ShapeError
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.VIB(latent=2, hidden=(8,), epochs=2, random_state=0).fit(X, X[:, 0] > 0)
+        >>> model.predict_proba(X).sum(axis=1).round(5).min()
+        np.float32(1.0)
+        """
         rows, samples, parts = self._seen(X), Whole().check("samples", samples), []
         for part in _chunks(rows):
             batch = data.Batch(part, np.arange(_length_of(part)))
@@ -200,12 +506,36 @@ class Classifier(Estimator):
         return np.concatenate(parts)
 
     def predict(self, X: Any, *, samples: int = 12, seed: int = 0) -> np.ndarray:
-        """The most probable class of each row, (N,)."""
+        """Most probable class of each row.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        samples : int, default 12
+            Draws of the codes.
+        seed : int, default 0
+
+        Returns
+        -------
+        array (N,)
+            Of `classes_`.
+
+        Raises
+        ------
+        ConfigError, DataError, ShapeError
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.VIB(latent=2, hidden=(8,), epochs=2, random_state=0).fit(X, np.where(X[:, 0] > 0, "a", "b"))
+        >>> sorted(set(model.predict(X).tolist()) | {"a", "b"})
+        ['a', 'b']
+        """
         best = self.predict_proba(X, samples=samples, seed=seed).argmax(axis=1)
         return self.classes_[best]
 
     def score_samples(self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0) -> np.ndarray:
-        """log p(y | x) of each row, in nats, (N,)."""
+        """log p(y | x) of each row, (N,), in nats."""
         labels = self._read(X, y, all_columns=True)["y"]
         with np.errstate(divide="ignore"):
             return np.log(np.take_along_axis(self.predict_proba(X, samples=samples, seed=seed), labels[:, None], 1)[:, 0])

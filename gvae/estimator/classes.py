@@ -37,24 +37,49 @@ class _ByGradients(Estimator, Machine, Ascent, Length, Objective, Presentation):
 
 @declared("vae")
 class VAE(_ByGradients, vae.Settings):
-    """A variational autoencoder with a structured posterior: z ~ p(z), x | z ~ observation(decoder(z)),
-    q(z | x) = posterior(encoder(x)).
+    """Variational autoencoder with a structured posterior.
 
-        model = gvae.VAE(latent=16, posterior="chain", random_state=1).fit(X)
-        codes = model.transform(X)                  # posterior means
-        model.score_samples(X)                      # importance-sampled log p(x), nats per row
-        model.save("model.gvae"); model = gvae.load("model.gvae")
+    z ~ p(z), x | z ~ observation(decoder(z)), q(z | x) = posterior(encoder(x)).
 
     Data are rows (N, D) or images (N, rows, columns): dense, finite real numbers, a DataFrame too. uint8 with a value above
     1 are grey levels and divided by 255, unless the observation is one of whole numbers (poisson, negative_binomial,
     categorical); if fit saw uint8, its X decides for all later uint8.
 
-    After fit: `history_` (a row per epoch), `events_` (see on_nonfinite), `n_iter_` (the steps after which the
-    weights were those that are kept), `parameters_`, `state_`,
-    `model_`, `seed_`, `binarize_`, `observation_`, `standardization_` (None where X is not standardized), `config_`,
-    `n_features_in_`, `feature_names_in_` (of a DataFrame). Settings are checked by fit, and read by nothing after it.
+    Settings are checked by `fit`; changes after it have no effect on the fitted model.
 
+    Attributes
+    ----------
+    history_ : list of dict
+        A row per epoch.
+    events_ : list of dict
+        See the setting on_nonfinite.
+    n_iter_ : int
+        The steps after which the weights that are kept were reached.
+    parameters_, state_ : mapping of str to array
+        The weights, and what else the model learned.
+    model_ : Model
+        See `gvae.models`.
+    seed_ : int
+    binarize_, observation_ : str
+        What the settings of these names were resolved to.
+    standardization_ : Standardization or None
+        None where X is not standardized.
+    config_ : dict
+        What a saved file holds beside the weights.
+    n_features_in_ : int
+    feature_names_in_ : array of str
+        Of a DataFrame.
+
+    Notes
+    -----
     Source: Kingma and Welling (2014); with structured posteriors, Peste and Malagò.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.VAE(latent=2, posterior="chain", hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape, model.score_samples(X).shape  # posterior means; log p(x) in nats
+    ((100, 2), (100,))
     """
 
     model = models.VAE
@@ -67,46 +92,98 @@ class VAE(_ByGradients, vae.Settings):
 
 @declared("map")
 class MAPVAE(_ByGradients, weights.Settings):
-    """A VAE with the most probable weights of its decoder, under a Gaussian prior: weight decay by the decoder's part of
-    the bound. The training bound includes log p(weights) / N."""
+    """VAE with a Gaussian prior on its decoder's weights, at their most probable values.
+
+    That is weight decay derived from the bound, which in training includes log p(weights) / N.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.MAPVAE(latent=2, hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 2)
+    """
 
     model = models.MAP
 
 
 @declared("bayes")
 class BayesianVAE(_ByGradients, weights.BayesSettings):
-    """A VAE with a Gaussian posterior over each of its decoder's weights. Its codes and samples are those of the weights'
-    means; its bounds draw weights."""
+    """VAE with a Gaussian posterior over each of its decoder's weights.
+
+    Codes and samples are computed at the weights' means; bounds draw weights.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.BayesianVAE(latent=2, hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 2)
+    """
 
     model = models.Bayes
 
 
 @declared("denoising")
 class DenoisingVAE(_ByGradients, denoising.Settings):
-    """A VAE whose encoder sees corrupted rows in training, from a high level of corruption to a low one."""
+    """VAE whose encoder reads corrupted rows in training, from a high level of corruption to a low one.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.DenoisingVAE(latent=2, hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 2)
+    """
 
     model = models.Denoising
 
 
 @declared("autoencoder")
 class Autoencoder(_ByGradients, vae.Settings):
-    """An autoencoder: encoder and decoder of a VAE without sampling and without a prior; a baseline. What stands for its
-    bound is the reconstruction term, which bounds nothing."""
+    """Autoencoder: encoder and decoder of a VAE without sampling and without a prior; a baseline.
+
+    In place of a bound it reports the reconstruction term, which bounds nothing.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.Autoencoder(latent=2, hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 2)
+    """
 
     model = models.Autoencoder
 
 
 @declared("linear")
 class LinearVAE(_ByGradients, factor_analysis.Settings):
-    """A VAE without hidden layers: with a Gaussian observation it is factor analysis by stochastic gradients."""
+    """VAE without hidden layers: with a Gaussian observation, factor analysis by stochastic gradients.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.LinearVAE(latent=2, epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 2)
+    """
 
     model = models.LinearVAE
 
 
 @declared("factor_analysis")
 class FactorAnalysis(Estimator, Machine, Length, Standardized, factor_analysis.ExactSettings):
-    """Factor analysis x | z ~ N(W z + b, diag psi) by exact expectation maximization: an epoch is an iteration on all rows,
-    and the bounds that it reports are log p(x)."""
+    """Factor analysis x | z ~ N(W z + b, diag psi) by exact expectation maximization.
+
+    An epoch is an iteration on all rows, and the bounds that it reports are log p(x).
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.FactorAnalysis(latent=2, epochs=10, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 2)
+    """
 
     model = models.FactorAnalysisEM
     fixed: ClassVar[Mapping[str, Any]] = {"objective": "elbo_a", "batch_size": None}
@@ -114,28 +191,49 @@ class FactorAnalysis(Estimator, Machine, Length, Standardized, factor_analysis.E
 
 @declared("nlfa")
 class NonlinearFactorAnalysis(_ByGradients, nlfa.Settings):
-    """Non-linear factor analysis by variational expectation maximization: a VAE without an encoder, whose rows have
-    posteriors of their own. Those of new rows are inferred by gradient steps."""
+    """Non-linear factor analysis by variational expectation maximization: a VAE without an encoder.
+
+    Each row has posterior parameters of its own; those of new rows are inferred by gradient steps.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.NonlinearFactorAnalysis(latent=2, hidden=(8,), epochs=2, row_steps=5, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 2)
+    """
 
     model = models.NonlinearFactorAnalysis
 
 
 @declared("hierarchical")
 class HierarchicalVAE(_ByGradients, hierarchical.Settings):
-    """Several layers of codes, inferred from the data upwards. `transform` gives the means of the layer next to the data,
-    `codes` those of all layers."""
+    """Hierarchical VAE: several layers of codes, inferred from the data upwards.
+
+    `transform` returns the means of the layer next to the data, `codes` those of all layers.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.HierarchicalVAE(latent=(2, 1), hidden=((8,), (4,)), epochs=2, random_state=0).fit(X)
+    >>> {name: z.shape for name, z in model.codes(X).items()}
+    {'z1': (100, 2), 'z2': (100, 1)}
+    """
 
     model = models.Hierarchical
 
 
 @declared("vib")
 class VIB(Classifier, Machine, Ascent, Length, Objective, Presentation, vib.Settings):
-    """A deep variational information bottleneck: a classifier of labels y by a code that says as little of x as they allow.
+    """Deep variational information bottleneck: a classifier through a code with as little information on x as possible.
 
-    model = gvae.VIB(latent=16, hidden=(200,)).fit(X, y)
-    model.predict(X), model.predict_proba(X)    # by 12 draws of the code
-    model.score(X, y)                           # accuracy
-    model.score_samples(X, y)                   # log p(y | x), nats per row
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> y = X[:, 0] > 0
+    >>> model = gvae.VIB(latent=2, hidden=(8,), epochs=20, random_state=0).fit(X, y)
+    >>> model.predict(X).dtype, model.predict_proba(X).shape, model.score_samples(X, y).shape  # the last in nats
+    (dtype('bool'), (100, 2), (100,))
     """
 
     model = models.VIB
@@ -143,25 +241,42 @@ class VIB(Classifier, Machine, Ascent, Length, Objective, Presentation, vib.Sett
 
 @declared("dlgm")
 class DLGM(_ByGradients, dlgm.Settings):
-    """A deep latent Gaussian model: noise enters at each of several layers, and is inferred for all of them from the data.
+    """Deep latent Gaussian model: noise enters at each of several layers, and is inferred for all of them from the data.
+
     `transform` joins the means of all layers' noise.
 
-        model = gvae.DLGM(latent=(20, 10), posterior="lowrank:1").fit(X)
+    Notes
+    -----
+    Source: Rezende, Mohamed and Wierstra (2014).
 
-    Source: Rezende, Mohamed and Wierstra (2014)."""
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.DLGM(latent=(2, 1), posterior="lowrank:1", hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 3)
+    """
 
     model = models.DLGM
 
 
 @declared("vlae")
 class VLAE(_ByGradients, vlae.Settings):
-    """A variational ladder autoencoder: several codes, all standard normal and inferred from the data, whose networks grow
-    in depth. `transform` joins their means; those of the first level are next to the data.
+    """Variational ladder autoencoder: several standard normal codes, inferred by networks of growing depth.
 
-        model = gvae.VLAE(latent=(2, 2, 2)).fit(X)
-        model.codes(X)["z3"]                        # what the deepest networks hold
+    `transform` joins their means; those of the first level are next to the data.
 
-    Source: Zhao, Song and Ermon (2017)."""
+    Notes
+    -----
+    Source: Zhao, Song and Ermon (2017).
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.VLAE(latent=(2, 1), hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> {name: z.shape for name, z in model.codes(X).items()}
+    {'z1': (100, 2), 'z2': (100, 1)}
+    """
 
     model = models.VLAE
 
@@ -186,7 +301,14 @@ REGISTRY: dict[str, type[Estimator]] = {cls.name: cls for cls in CLASSES}
 def estimators() -> dict[str, type[Estimator]]:
     """All estimators by the name of their model, as `gvae train --model NAME` spells it.
 
-    gvae.estimators()["map"]     # gvae.MAPVAE
+    Returns
+    -------
+    dict of str to class
+
+    Examples
+    --------
+    >>> gvae.estimators()["map"] is gvae.MAPVAE
+    True
     """
     return dict(REGISTRY)
 

@@ -52,7 +52,13 @@ class Fitting(Protocol):
 
     @property
     def holds_out(self) -> bool:
-        """Whether training ends by rows that are held out from it, where no validation rows are given."""
+        """Whether some rows are held out of training to decide when it ends, unless validation rows are given.
+
+        Examples
+        --------
+        >>> gvae.VAE(epochs="auto").holds_out, gvae.VAE(epochs=20).holds_out
+        (True, False)
+        """
         return self._watches(self._filled(self.checked()))
 
     @staticmethod
@@ -73,23 +79,60 @@ class Fitting(Protocol):
         callback: Callable[[dict[str, Any], Any], Any] | None = None,
         notes: dict[str, Any] | None = None,
     ) -> Self:
-        """Train on rows X (N, D), or on images (N, rows, columns). Returns self.
+        """Train on the rows of X.
 
-        y             : labels (N,) or a second view (N, D2) for models that read them; else ignored
-        sample_weight : how much each row counts, (N,)
-        validation    : further rows, on which the objective is reported after each epoch; a pair (X, y) for models with y
-        run           : a new folder that receives configuration, log and checkpoint; it does not stay if training fails
-                        before the first checkpoint
-        resume        : run is there already, and is continued as if it had never stopped. Settings and rows must be those it
-                        was begun with; epochs or steps may be more (an epoch that steps have cut short stays so)
-        save_every    : seconds after which a checkpoint is written within an epoch
-        stop          : asked after every step; at True the checkpoint is written and StoppedError raised
-        callback      : called as callback(row, model) with each row of the log, after every epoch, and this estimator as it
-                        is then fitted; a true result ends the training normally
-        notes         : what else the configuration should keep, as JSON; "image_shape" is added if X are images
-        Raises DataError (what is missing, NaN, infinite, or outside the observation's support: view, row and column are
-        named), ShapeError, ConfigError, DeviceError, RunError before anything is written; NonFiniteError when the bound
-        stops being finite, StoppedError. A failed fit leaves an earlier one as it was.
+        Parameters
+        ----------
+        X : array (N, D), or images (N, rows, columns)
+            Dense and finite; a DataFrame, or sparse counts, where the model reads them.
+        y : array (N,) or (N, D2), optional
+            Labels or a second view, for models that read them; else ignored.
+        sample_weight : array (N,), optional
+            How much each row counts.
+        validation : array (M, D), or (X, y), optional
+            Further rows, on which the objective is reported after each epoch; a pair for models with y.
+        run : path, optional
+            A new folder that receives configuration, log and checkpoint. It is removed if training fails before the first
+            checkpoint.
+        resume : bool, default False
+            The folder exists already, and its run is continued as if it had never stopped. Settings and rows must be those
+            it was begun with; epochs or steps may be more (an epoch that steps have cut short stays so).
+        save_every : float
+            Seconds after which a checkpoint is written within an epoch.
+        stop : callable, optional
+            Called after every step; when it returns True, the checkpoint is written and StoppedError raised.
+        callback : callable, optional
+            Called as callback(row, model) after every epoch, with the row of the log and this estimator as fitted so far;
+            a true result ends the training normally.
+        notes : dict, optional
+            What else the configuration should keep, as JSON; "image_shape" is added if X are images.
+
+        Returns
+        -------
+        Estimator
+            This one, fitted.
+
+        Raises
+        ------
+        DataError
+            Data that are missing, NaN, infinite or outside the observation's support; view, row and column are named.
+        ShapeError, ConfigError, DeviceError, RunError
+            Like DataError before anything is written.
+        NonFiniteError
+            The bound is not finite any more.
+        StoppedError
+            `stop` returned True.
+
+        Notes
+        -----
+        A failed fit leaves an earlier one as it was.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.VAE(latent=2, hidden=(8,), observation="gaussian", epochs=2, random_state=0).fit(X)
+        >>> [row["epoch"] for row in model.history_]
+        [1, 2]
         """
         asked, begun = self.checked(), None
         if run is not None and resume:

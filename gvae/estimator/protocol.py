@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
@@ -22,8 +23,28 @@ _Class = TypeVar("_Class", bound=type)
 
 @dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(setting, restated))
 def declared(name: str) -> Callable[[_Class], _Class]:
-    """Make an estimator of a class: its constructor from the settings of its groups, and the section on them in its
-    docstring. name: for `gvae train --model` and for files."""
+    """Decorate a class as an estimator, whose constructor and docstring follow from its settings.
+
+    Parameters
+    ----------
+    name : str
+        For `gvae train --model`, and for files.
+
+    Returns
+    -------
+    callable
+        The decorator of the class.
+
+    Examples
+    --------
+    >>> from gvae.models import vae
+    >>> @gvae.estimator.declared("mine")
+    ... class Mine(gvae.estimator.Estimator, vae.Settings):
+    ...     '''A model of my own.'''
+    ...     model = gvae.models.VAE
+    >>> Mine(latent=3)
+    Mine(latent=3)
+    """
 
     def decorate(cls: Any) -> Any:
         cls = settings.group(cls.title)(cls)
@@ -35,7 +56,10 @@ def declared(name: str) -> Callable[[_Class], _Class]:
 
         __init__.__signature__ = cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
         cls.__init__, cls.name = __init__, name
-        cls.__doc__ = f"{inspect.cleandoc(cls.__doc__)}\n\n{settings.described(cls)}\n"
+        text = inspect.cleandoc(cls.__doc__)
+        first = re.search(r"^\w.*\n-{3,}$", text, re.MULTILINE)  # the first section: Parameters stand before it
+        end = len(text) if first is None else first.start()
+        cls.__doc__ = f"{text[:end].rstrip()}\n\n{settings.described(cls)}\n\n{text[end:]}".rstrip() + "\n"
         return cls
 
     return decorate
@@ -68,18 +92,77 @@ class Protocol(settings.Settings):
         return {f.name: f.default for f in fields(cls)}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's settings."""
+        """Settings of the constructor, as scikit-learn asks for them.
+
+        Parameters
+        ----------
+        deep : bool, default True
+            Ignored: no setting is an estimator.
+
+        Returns
+        -------
+        dict of str to object
+
+        Examples
+        --------
+        >>> gvae.VAE(latent=3).get_params()["latent"]
+        3
+        """
         return {f.name: getattr(self, f.name) for f in fields(type(self))}
 
     def set_params(self, **params: Any) -> Self:
-        """Change settings; returns self. Raises ConfigError for an unknown name, and then changes nothing."""
+        """Change settings.
+
+        Parameters
+        ----------
+        **params : object
+            New values by name.
+
+        Returns
+        -------
+        Estimator
+            This one.
+
+        Raises
+        ------
+        ConfigError
+            An unknown name; nothing is changed then.
+
+        Examples
+        --------
+        >>> gvae.VAE().set_params(latent=3, posterior="diagonal")
+        VAE(latent=3, posterior='diagonal')
+        """
         check_known(type(self).__name__, type(self), params)
         for name, value in params.items():
             setattr(self, name, value)
         return self
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of transform's columns: "vae0", "vae1", ...; of several codes "z1_0", "z1_1", ..."""
+        """Names of the columns of `transform`: "vae0", "vae1", ...; with several codes "z1_0", "z1_1", ...
+
+        Parameters
+        ----------
+        input_features : array of str, optional
+            Names of the columns of X, only checked.
+
+        Returns
+        -------
+        array of str (codes,)
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        DataError, ShapeError
+            Names that differ from those of fit, or a wrong number of them.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> gvae.FactorAnalysis(latent=2, epochs=5).fit(X).get_feature_names_out().tolist()
+        ['factoranalysis0', 'factoranalysis1']
+        """
         self._check_fitted()
         if input_features is not None:
             names, n, known = np.asarray(input_features, object), self.n_features_in_, self.views_["x"].names
@@ -93,7 +176,30 @@ class Protocol(settings.Settings):
         return np.array(out, dtype=object)
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """What `transform` returns: "default" (an array), "pandas" or "polars" (a DataFrame); None changes nothing."""
+        """Choose the container that `transform` returns.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, optional
+            An array, or a DataFrame of either library; None changes nothing.
+
+        Returns
+        -------
+        Estimator
+            This one.
+
+        Raises
+        ------
+        ConfigError
+            Another word.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.FactorAnalysis(latent=2, epochs=5).set_output(transform="pandas")
+        >>> list(model.fit_transform(X).columns)
+        ['factoranalysis0', 'factoranalysis1']
+        """
         if transform is not None:
             settings.Choice("default", "pandas", "polars").check("set_output: transform", transform)
             self._sklearn_output_config = {"transform": transform}

@@ -111,10 +111,29 @@ def save(
 
 
 def load(path: str | os.PathLike) -> Estimator:
-    """An estimator from a file written by its `save`, or from a run folder of `fit(run=...)` or `gvae train`.
+    """Load an estimator from a file written by its `save`, or from a run folder of `fit(run=...)` or `gvae train`.
 
-    Raises RunError for what is missing, damaged, altered, of another kind or of a newer version. Of a run whose last
-    checkpoint is damaged, the one before it is taken, and a warning logged.
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Estimator
+        Fitted, of the class that was saved. Of a run whose last checkpoint is damaged, the one before it is taken, and a
+        warning logged.
+
+    Raises
+    ------
+    RunError
+        A file that is missing, damaged, altered, of another kind or of a newer version.
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> gvae.FactorAnalysis(latent=2, epochs=5).fit(X).save("model.gvae")
+    >>> gvae.load("model.gvae").n_features_in_
+    5
     """
     from gvae.estimator import estimators
 

@@ -21,7 +21,31 @@ logger = logging.getLogger(__name__)
 
 
 def data_support(observation: str | None, binarize: str | None, n: int) -> Support:
-    """Where data of n columns must lie: what is binarized in [0, 1], else where the observation model has its values."""
+    """Support that data must have: [0, 1] for data to binarize, else that of the observation model.
+
+    Parameters
+    ----------
+    observation : str or None
+        As the setting of that name.
+    binarize : str or None
+        As the setting of that name.
+    n : int
+        The number of columns.
+
+    Returns
+    -------
+    Support
+        See `gvae.families`.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> str(gvae.estimator.data_support("poisson", None, 3))
+    '0, 1, ..'
+    """
     if binarize not in (None, "none"):
         return Support(0, 1)
     return Support() if observation in (None, "auto") else families.parse(observation, n).support

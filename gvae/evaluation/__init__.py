@@ -1,13 +1,13 @@
-"""How good a model is on given rows. Everything here knows the model protocol only (gvae.models); all values are in nats.
+"""Evaluation: how good a model is on given rows. It uses the model protocol only (gvae.models); all values are in nats.
 
 importance   the ELBO, importance-sampled log p(x) and how far it can be trusted
 annealed     log p(x) by annealed importance sampling, from both sides on simulated rows; rate-distortion curve of a decoder
 codes        active units, the parts of the KL, reconstruction error
 information  mutual informations and total correlations, variable by variable
-gibbs        missing variables of x, filled in by drawing codes and x in turn
+gibbs        imputation of missing variables of x, by drawing codes and x in turn
 classification    error of labels, bits of x and y in a classifier's code
-gaps         what is lost by the family of q, and what by the encoder
-measures     all of them by name: `evaluate` computes any; table: what people read
+gaps         inference gaps: the losses due to the family of q and due to the encoder
+measures     all of them by name: `evaluate` computes any; table: the results as readable text
 
 A measure is a pass over the rows of a `Subject` in batches; its result has values per row, and a `summary` over them.
 """

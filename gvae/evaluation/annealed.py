@@ -1,7 +1,8 @@
 """Annealed importance sampling with Hamiltonian Monte Carlo, and what follows from it: log p(x) between two bounds, and the
 rate-distortion curve of a decoder.
 
-Everything happens in the space of standard normal noise e of which the draws of z are made, where one form serves all:
+All computations take place in the space of the standard normal noise e of which the draws of z are made. One form covers
+all:
 
     log p(x) = log E_{e ~ N(0, I)} exp t(e),     p_b(e) ∝ N(e; 0, I) exp(b t(e))  for b from 0 to 1
 
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 STARTS = ("posterior", "prior")
-ACCEPTED = 0.65  # what share of proposals the step sizes aim at: the best in high dimension (Beskos et al. 2013)
+ACCEPTED = 0.65  # share of accepted proposals that step sizes aim at: the best in high dimension (Beskos et al. 2013)
 FIRST_STEP = 0.5
 GAIN = 0.3  # log step size per unit of acceptance above ACCEPTED, in the pilot run
 CURVE = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -50,8 +51,26 @@ CURVE = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Annealed:
-    """Per row: log_likelihood, a lower bound on log p(x) in expectation, its standard error, the chains' effective sample
-    size, and the share of accepted proposals."""
+    """log p(x) by annealed importance sampling, per row.
+
+    Parameters
+    ----------
+    log_likelihood : array (N,)
+        A lower bound on log p(x) in expectation. Nats.
+    standard_error : array (N,)
+        Of log_likelihood. Nats.
+    effective_sample_size : array (N,)
+        Of the chains.
+    acceptance : array (N,)
+        The share of accepted proposals.
+    chains : int
+
+    Examples
+    --------
+    >>> result = gvae.evaluation.Annealed(np.array([-3.0, -5.0]), np.full(2, 0.1), np.full(2, 14.0), np.full(2, 0.7), 16)
+    >>> result.log_likelihood.mean()
+    np.float64(-4.0)
+    """
 
     log_likelihood: np.ndarray
     standard_error: np.ndarray
@@ -60,6 +79,21 @@ class Annealed:
     chains: int
 
     def summary(self) -> dict[str, Any]:
+        """Means over rows of log p(x), its errors, the effective sample size and the acceptance.
+
+        Returns
+        -------
+        dict
+            "rows", "chains", "log_likelihood" with "log_likelihood_standard_error", over rows, and
+            "log_likelihood_sampling_error", of the chains alone; "effective_sample_size" and "acceptance".
+
+        Examples
+        --------
+        >>> result = gvae.evaluation.Annealed(np.array([-3.0, -5.0]), np.full(2, 0.1), np.full(2, 14.0), np.full(2, 0.7), 16)
+        >>> summary = result.summary()
+        >>> round(summary["log_likelihood_standard_error"], 3), round(summary["log_likelihood_sampling_error"], 3)
+        (1.0, 0.071)
+        """
         return {
             "rows": len(self.log_likelihood),
             "chains": self.chains,
@@ -73,7 +107,24 @@ class Annealed:
 
 @dataclass(frozen=True)
 class Bidirectional:
-    """Per simulated row: bounds on log p(x) that hold in expectation, from chains forward (lower) and reverse (upper)."""
+    """Bounds on log p(x) per simulated row, which hold in expectation.
+
+    Parameters
+    ----------
+    lower : array (N,)
+        From forward chains. Nats.
+    upper : array (N,)
+        From reverse chains. Nats.
+    acceptance : array (N,)
+        The share of accepted proposals, of both directions.
+    chains : int
+
+    Examples
+    --------
+    >>> result = gvae.evaluation.Bidirectional(np.array([-3.1, -5.1]), np.array([-3.0, -4.8]), np.full(2, 0.7), 16)
+    >>> (result.upper - result.lower).round(3)
+    array([0.1, 0.3])
+    """
 
     lower: np.ndarray
     upper: np.ndarray
@@ -81,6 +132,19 @@ class Bidirectional:
     chains: int
 
     def summary(self) -> dict[str, Any]:
+        """Means over rows of both bounds, of the gap between them and of the acceptance.
+
+        Returns
+        -------
+        dict
+            "rows", "chains", "lower", "upper", "gap" with "gap_standard_error", over rows, and "acceptance".
+
+        Examples
+        --------
+        >>> result = gvae.evaluation.Bidirectional(np.array([-3.1, -5.1]), np.array([-3.0, -4.8]), np.full(2, 0.7), 16)
+        >>> round(result.summary()["gap"], 3), round(result.summary()["gap_standard_error"], 3)
+        (0.2, 0.1)
+        """
         gap = self.upper - self.lower
         return {
             "rows": len(gap),
@@ -95,9 +159,29 @@ class Bidirectional:
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """At each inverse temperature b, per row: the rate KL(p_b(z) ‖ p(z)) and the distortion -E_{p_b} log p(x|z) of the codes
-    p_b(z) ∝ p(z) p(x|z)^b, the best ones for this decoder. rate and distortion are (points, rows); the rates are upper
-    bounds in expectation."""
+    """Points of a decoder's rate-distortion curve, per row, at inverse temperatures b.
+
+    The codes p_b(z) ∝ p(z) p(x|z)^b are the best ones for this decoder.
+
+    Parameters
+    ----------
+    betas : tuple of float
+        The inverse temperatures b.
+    rate : array (points, N)
+        KL(p_b(z) ‖ p(z)), an upper bound in expectation. Nats.
+    distortion : array (points, N)
+        -E_{p_b} log p(x|z). Nats.
+    acceptance : array (N,)
+        The share of accepted proposals.
+    chains : int
+
+    Examples
+    --------
+    >>> rate, distortion = np.array([[0.5], [1.0]]), np.array([[4.0], [3.2]])
+    >>> result = gvae.evaluation.RateDistortion((0.5, 1.0), rate, distortion, np.array([0.7]), 16)
+    >>> -(result.rate + result.distortion)[1]  # at b = 1: log p(x)
+    array([-4.2])
+    """
 
     betas: tuple[float, ...]
     rate: np.ndarray
@@ -106,6 +190,21 @@ class RateDistortion:
     chains: int
 
     def summary(self) -> dict[str, Any]:
+        """Means over rows of rate and distortion at each inverse temperature, with standard errors over rows.
+
+        Returns
+        -------
+        dict
+            "rows", "chains", "acceptance", and "points", a list of dicts with "beta", "rate", "rate_standard_error",
+            "distortion" and "distortion_standard_error".
+
+        Examples
+        --------
+        >>> rate, distortion = np.array([[0.5, 0.7], [1.0, 1.4]]), np.array([[4.0, 5.0], [3.2, 3.8]])
+        >>> result = gvae.evaluation.RateDistortion((0.5, 1.0), rate, distortion, np.array([0.7, 0.8]), 16)
+        >>> [(point["beta"], round(point["rate"], 3), round(point["distortion"], 3)) for point in result.summary()["points"]]
+        [(0.5, 0.6, 4.5), (1.0, 1.2, 3.5)]
+        """
         points = [
             {
                 "beta": beta,
@@ -129,12 +228,46 @@ def annealed_importance_sampling(
     leapfrogs: int = 10,
     start: str = "posterior",
 ) -> Annealed:
-    """log p(x) of the first `rows` rows by annealing to the posterior in so many temperatures.
+    """log p(x) of the first rows by annealing to the posterior.
 
-    start : "posterior", from q(z|x), or "prior", which does not depend on q and needs the model's method `generate`
-    Step sizes follow, per row and temperature, from a pilot run with noise of its own, and are then frozen, so that
-    E exp(log_likelihood) = p(x). Costs 2 chains x temperatures x leapfrogs evaluations of log p(x, z) with gradients a row.
-    Raises ConfigError: a setting, or a layer that is not drawn by standard normal noise.
+    Parameters
+    ----------
+    subject : Subject
+    rows : int, optional
+        How many of the first rows, by default 100; None: all.
+    chains : int, default 16
+        Chains per row.
+    temperatures : int, default 500
+        Steps of the annealing schedule.
+    leapfrogs : int, default 10
+        Leapfrog steps of a transition.
+    start : {"posterior", "prior"}, default "posterior"
+        "posterior" starts from q(z|x). "prior" does not depend on q, and needs the model's method `generate`.
+
+    Returns
+    -------
+    Annealed
+
+    Raises
+    ------
+    ConfigError
+        A setting is invalid, the model has no method `generate` (start="prior"), or a layer is not drawn by standard
+        normal noise.
+    NonFiniteError
+        log p(x, z) of a row is NaN or +inf at the start.
+
+    Notes ----- Step sizes follow, per row and temperature, from a pilot run with noise of its own, and are then frozen, so
+    that E exp(log_likelihood) = p(x). Costs 2 chains x temperatures x leapfrogs evaluations of log p(x, z) with gradients
+    per row. Sources: Neal (2001); Neal (2011), for HMC; Wu, Burda, Salakhutdinov and Grosse (2017), for decoders.
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> x = fa.sample(gvae.random.key(0), 4)
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(x))
+    >>> result = gvae.evaluation.annealed_importance_sampling(subject, temperatures=40, leapfrogs=3, start="prior")
+    >>> np.abs(result.log_likelihood - fa.log_prob(x)).max().round(1)
+    np.float64(0.2)
     """
     settings = _checked(chains, temperatures, leapfrogs)
     betas = _sigmoid_schedule(temperatures)
@@ -154,10 +287,44 @@ def annealed_importance_sampling(
 def bidirectional(
     subject: Subject, *, rows: int = 100, chains: int = 16, temperatures: int = 500, leapfrogs: int = 10
 ) -> Bidirectional:
-    """Bounds on log p(x) from both sides, for `rows` rows that the model itself draws: there z is an exact draw of the
-    posterior p(z|x), from which chains can start in reverse.
+    """Lower and upper bounds on log p(x), for rows that the model itself draws (bidirectional Monte Carlo).
 
-    Both directions anneal between prior and posterior with the same step sizes. Raises ConfigError as above.
+    Parameters
+    ----------
+    subject : Subject
+        Its model has the method `generate`.
+    rows : int, default 100
+        How many rows are drawn.
+    chains : int, default 16
+        Chains per row.
+    temperatures : int, default 500
+        Steps of the annealing schedule.
+    leapfrogs : int, default 10
+        Leapfrog steps of a transition.
+
+    Returns
+    -------
+    Bidirectional
+
+    Raises
+    ------
+    ConfigError
+        A setting is invalid, the model has no method `generate`, or a layer is not drawn by standard normal noise.
+    NonFiniteError
+        log p(x, z) of a row is NaN or +inf at the start.
+
+    Notes
+    -----
+    For a row that the model draws, z is an exact draw of the posterior p(z|x), from which chains can start in reverse. Both
+    directions anneal between prior and posterior with the same step sizes. Source: Grosse, Ghahramani and Adams (2015).
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(fa.sample(gvae.random.key(0), 4)))
+    >>> result = gvae.evaluation.bidirectional(subject, rows=8, temperatures=20, leapfrogs=3)
+    >>> result.lower.mean().round(1), result.upper.mean().round(1)
+    (np.float64(-5.1), np.float64(-4.9))
     """
     settings = _checked(chains, temperatures, leapfrogs)
     rows = whole("rows", rows)
@@ -200,10 +367,47 @@ def rate_distortion(
     leapfrogs: int = 10,
     betas: Sequence[float] = CURVE,
 ) -> RateDistortion:
-    """The rate-distortion curve of the decoder on the first `rows` rows, at inverse temperatures `betas`.
+    """The rate-distortion curve of the decoder on the first rows, at given inverse temperatures.
 
-    Chains start at the prior, where the rate is 0, and pass the points on their way; the encoder plays no part. At b = 1
-    rate plus distortion is -log p(x). Costs and errors as in annealed_importance_sampling; betas ascend and are positive.
+    Parameters
+    ----------
+    subject : Subject
+        Its model has the method `generate`.
+    rows : int, optional
+        How many of the first rows, by default 100; None: all.
+    chains : int, default 16
+        Chains per row.
+    temperatures : int, default 500
+        Steps of the annealing schedule.
+    leapfrogs : int, default 10
+        Leapfrog steps of a transition.
+    betas : sequence of float, default (0.1, 0.2, 0.5, 1, 2, 5, 10)
+        The inverse temperatures, positive and ascending.
+
+    Returns
+    -------
+    RateDistortion
+
+    Raises
+    ------
+    ConfigError
+        A setting is invalid, betas are not positive and ascending, the model has no method `generate`, or a layer is not
+        drawn by standard normal noise.
+    NonFiniteError
+        log p(x, z) of a row is NaN or +inf at the start.
+
+    Notes ----- Chains start at the prior, where the rate is 0, and pass the points one after the other. The encoder is not
+    used. At b = 1 rate plus distortion is -log p(x). The cost is that of `annealed_importance_sampling`. Source: Huang,
+    Makhzani, Cao and Grosse (2020).
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> x = fa.sample(gvae.random.key(0), 4)
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(x))
+    >>> result = gvae.evaluation.rate_distortion(subject, temperatures=40, leapfrogs=5, betas=(0.5, 1.0))
+    >>> -(result.rate + result.distortion)[1].mean().round(1), fa.log_prob(x).mean().round(1)  # at b = 1
+    (np.float64(-5.0), np.float64(-5.0))
     """
     settings = _checked(chains, temperatures, leapfrogs)
     subject.optional("generate", "rate_distortion")
@@ -248,8 +452,9 @@ def _sigmoid_schedule(temperatures: int) -> np.ndarray:
 
 
 def _through(points: Sequence[float], temperatures: int) -> tuple[np.ndarray, dict[int, int]]:
-    """A schedule from 0 through all points, and which of its entries they are: as many steps to each, the first ones
-    quadratic, later ones in equal ratios."""
+    """A schedule from 0 through all points, and which of its entries they are: the same number of steps to each, the first
+    ones quadratic, later ones in equal ratios.
+    """
     each = max(1, temperatures // len(points))
     share = np.arange(1, each + 1) / each
     parts = [np.zeros(1), points[0] * share**2]
@@ -278,7 +483,7 @@ class _Path:
         first = subject.model.noise(random.fold_in(key, 0), batch, chains)
         moving = self._of_layers(first)
         self.shapes = {name: draws.shape[2:] for name, draws in first.items() if name in moving}
-        # what else is random, as the corruption of a denoising model's input, stays: for any value of it E exp t(e) = p(x)
+        # other noise, such as the corruption of a denoising model's input, is fixed: for any value of it E exp t(e) = p(x)
         self.fixed = {name: draws for name, draws in first.items() if name not in moving}
         self.initial = self._joined(first)
         self.dtype = self.initial.dtype
@@ -338,7 +543,7 @@ class _Path:
         return log_weights, accepted / max(moves, 1)
 
     def _transition(self, point, beta, step, key):
-        """One HMC transition that leaves p_beta as it is; ((e, tilt, its gradient), share of accepted proposals by row)."""
+        """One HMC transition that leaves p_beta invariant; ((e, tilt, its gradient), share of accepted proposals by row)."""
         e, tilt, slope = point
         beta = self.dtype.type(beta)
         momentum = random.normal(random.fold_in(key, 0), e.shape, self.dtype)

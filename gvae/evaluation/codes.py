@@ -1,4 +1,4 @@
-"""What the codes carry: active units, the parts of the KL, and how well the data come back."""
+"""What the codes carry: active units, the parts of the KL, and the error of reconstructions."""
 
 from __future__ import annotations
 
@@ -25,16 +25,42 @@ ACTIVE = 0.01  # Burda, Grosse and Salakhutdinov (2016), section 5.3
 
 @dataclass(frozen=True)
 class Units:
-    """By layer, (units,) each: the activity Var_x(E_q[u | x]) and the mean KL of the unit's marginal, KL(q(u|x) ‖ p(u)).
+    """Activity and mean KL of the units of each layer.
 
-    The KLs of a layer's units add up to its KL if q(z|x) and p(z) are independent over units, else to less or more.
+    The KLs of a layer's units add up to its KL if q(z|x) and p(z) are independent over units, otherwise to less or more.
+
+    Parameters
+    ----------
+    activity : list of array (units,)
+        By layer, Var_x(E_q[u | x]) of each unit.
+    kl : list of array (units,)
+        By layer, the mean KL of each unit's marginal, KL(q(u|x) ‖ p(u)). Nats.
+
+    Examples
+    --------
+    >>> units = gvae.evaluation.Units([np.array([0.9, 0.001])], [np.array([1.5, 0.002])])
+    >>> units.summary()["active"], units.summary()["collapsed"]
+    (1, 0.5)
     """
 
     activity: list[np.ndarray]
     kl: list[np.ndarray]
 
     def summary(self) -> dict[str, Any]:
-        """Counts of units with activity above 0.01, and the share of those that are not, over all layers and by layer."""
+        """Counts of active units, those with activity above 0.01, and the share of the others, over all layers and by layer.
+
+        Returns
+        -------
+        dict
+            "active", "units", "collapsed" (the share of units that are not active), and "layers", a list of dicts with
+            "active", "units", "activity" and "kl".
+
+        Examples
+        --------
+        >>> units = gvae.evaluation.Units([np.array([0.9, 0.001])], [np.array([1.5, 0.002])])
+        >>> units.summary()["layers"]
+        [{'active': 1, 'units': 2, 'activity': [0.9, 0.001], 'kl': [1.5, 0.002]}]
+        """
         layers = [
             {
                 "active": int((activity > ACTIVE).sum()),
@@ -50,10 +76,28 @@ class Units:
 
 @dataclass(frozen=True)
 class Surgery:
-    """Per row, over draws z of q(z|x_n), (N,): log q(z|x_n), log q(z) and log p(z), where q(z) = 1/N sum_n q(z|x_n), and the
-    entropy H(q(n|z)) of the responsibilities q(n|z) = q(z|x_n) / sum_m q(z|x_m).
+    """Log-densities of draws z of q(z|x_n), one per row, under q(z|x_n), the mixture q(z) and the prior.
 
-    layers : the same of each layer alone, where there are several; p(z_l) as the model has it, be it given other layers
+    Parameters
+    ----------
+    log_q_given_x : array (N,)
+        log q(z|x_n). Nats.
+    log_q : array (N,)
+        log q(z), where q(z) = 1/N sum_n q(z|x_n). Nats.
+    log_p : array (N,)
+        log p(z). Nats.
+    responsibility_entropy : array (N,)
+        The entropy H(q(n|z)) of the responsibilities q(n|z) = q(z|x_n) / sum_m q(z|x_m). Nats.
+    layers : sequence of Surgery, optional
+        The same for each layer alone, where there are several; with p(z_l) as the model has it, even if it is conditioned on
+        other layers.
+
+    Examples
+    --------
+    >>> log_p = np.array([-1.6, -1.8])
+    >>> result = gvae.evaluation.Surgery(log_p + 0.6, log_p + 0.1, log_p, np.zeros(2))
+    >>> round(result.summary()["mutual_information"], 3)
+    0.5
     """
 
     log_q_given_x: np.ndarray
@@ -63,10 +107,27 @@ class Surgery:
     layers: Sequence[Surgery] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """mean KL(q(z|x) ‖ p(z)) = marginal KL(q(z) ‖ p(z)) + mutual information of index and code, in [0, log N].
+        """The mean KL(q(z|x) ‖ p(z)) as marginal KL(q(z) ‖ p(z)) plus mutual information of index and code.
 
-        Two estimates of that information from the same draws: the mean of log q(z|x_n) - log q(z), and, by entropy,
-        log N - E H(q(n|z)).
+        Returns
+        -------
+        dict
+            "rows", "log_rows" (log N), "kl", "marginal_kl", "mutual_information", "responsibility_entropy",
+            "mutual_information_by_entropy", standard errors over rows as "_standard_error", and "layers", a list of the
+            same for each layer, where there are several. Nats.
+
+        Notes
+        -----
+        The mutual information lies in [0, log N]. There are two estimates of it from the same draws: the mean of
+        log q(z|x_n) - log q(z), and, by entropy, log N - E H(q(n|z)).
+
+        Examples
+        --------
+        >>> log_p = np.array([-1.6, -1.8])
+        >>> result = gvae.evaluation.Surgery(log_p + 0.6, log_p + 0.1, log_p, np.zeros(2))
+        >>> summary = result.summary()
+        >>> [round(summary[name], 3) for name in ("kl", "marginal_kl", "mutual_information")]
+        [0.6, 0.1, 0.5]
         """
         information, marginal = self.log_q_given_x - self.log_q, self.log_q - self.log_p
         entropy, log_rows = float(self.responsibility_entropy.mean()), math.log(len(self.log_q))
@@ -87,14 +148,42 @@ class Surgery:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Per row, means over draws of q(z|x): the distortion -log p(x|z), the rate log q(z|x) - log p(z) (in closed form where
-    there is one), and the squared error of the mean of p(x|z), averaged over variables."""
+    """Distortion, rate and squared error of reconstructions per row, as means over draws of q(z|x).
+
+    Parameters
+    ----------
+    distortion : array (N,)
+        -log p(x|z). Nats.
+    rate : array (N,)
+        log q(z|x) - log p(z), in closed form where there is one. Nats.
+    squared_error : array (N,)
+        Of the mean of p(x|z), averaged over variables.
+
+    Examples
+    --------
+    >>> result = gvae.evaluation.Reconstruction(np.array([80.0, 90.0]), np.array([20.0, 22.0]), np.array([0.01, 0.03]))
+    >>> (result.rate + result.distortion).mean()  # minus the ELBO
+    np.float64(106.0)
+    """
 
     distortion: np.ndarray
     rate: np.ndarray
     squared_error: np.ndarray
 
     def summary(self) -> dict[str, Any]:
+        """Means over rows of rate, distortion and squared error, with standard errors.
+
+        Returns
+        -------
+        dict
+            "rows", "rate", "distortion" and "squared_error", each mean with its "_standard_error".
+
+        Examples
+        --------
+        >>> result = gvae.evaluation.Reconstruction(np.array([80.0, 90.0]), np.array([20.0, 22.0]), np.array([0.01, 0.03]))
+        >>> result.summary()["distortion"], result.summary()["distortion_standard_error"]
+        (85.0, 5.0)
+        """
         result: dict[str, Any] = {"rows": len(self.rate)}
         for name in ("rate", "distortion", "squared_error"):
             values = getattr(self, name)
@@ -103,9 +192,35 @@ class Reconstruction:
 
 
 def active_units(subject: Subject, *, samples: int = 10) -> Units:
-    """Activity and KL of every unit of every layer. Costs `samples` draws a row.
+    """Activity and KL of every unit of every layer.
 
+    Parameters
+    ----------
+    subject : Subject
+    samples : int, default 10
+        Draws per row.
+
+    Returns
+    -------
+    Units
+
+    Raises
+    ------
+    ConfigError
+        samples is not a positive integer, or a layer's q has no mean.
+
+    Notes
+    -----
     Layers above the first are inferred from draws of those below: E_q[u|x] is then a mean over `samples` of them.
+    A unit is active if its activity Var_x(E_q[u|x]) is above 0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.3).
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 0.01]]), np.zeros(3), np.ones(3))
+    >>> x = fa.sample(gvae.random.key(0), 100)
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae("diagonal"), gvae.data.Table(x))
+    >>> gvae.evaluation.active_units(subject).activity[0].round(2)  # the second code has no effect on x
+    array([0.92, 0.  ])
     """
     samples = whole("samples", samples)
 
@@ -128,8 +243,9 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
 
 
 def _unit_kl(layer: Any) -> np.ndarray:
-    """KL of each unit's marginal under q to that under p, (.., n): exact for Gaussians, else from the draws; where variables
-    of p depend on each other, as in a mixture, of the unit given those before it, so that the sum is the layer's KL."""
+    """KL of each unit's marginal under q to that under p, (.., n): exact for Gaussians, otherwise from the draws. Where
+    variables of p depend on each other, as in a mixture, of the unit given those before it: the sum is the layer's KL.
+    """
     p = layer.q.standard if layer.p is None else layer.p
     if is_gaussian(layer.q) and is_gaussian(p):
         return np.asarray(_marginals(layer.q).kl(_marginals(p)), np.float64)
@@ -137,13 +253,13 @@ def _unit_kl(layer: Any) -> np.ndarray:
 
 
 def is_gaussian(d: Distribution) -> bool:
-    """By what is to be had of it: a KL to a diagonal Gaussian, in closed form."""
+    """Whether d is Gaussian, decided by its KL to a diagonal Gaussian, which then has a closed form."""
     zero = np.zeros(d.n, d.mean.dtype)
     return d.reparameterized and d.kl(DiagonalGaussian(zero, zero)) is not None
 
 
 def _marginals(d: Distribution) -> DiagonalGaussian:
-    """The marginals as distributions of one variable each, with one batch axis more."""
+    """The marginals as distributions of one variable each, with an additional batch axis."""
     mean, variance = np.asarray(d.mean, np.float64), np.asarray(d.variance(), np.float64)
     return DiagonalGaussian(mean[..., None], 0.5 * np.log(variance)[..., None])
 
@@ -154,11 +270,35 @@ def from_x_alone(layer: Any, batch: Batch) -> bool:
 
 
 def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
-    """The parts of the KL on the first `rows` rows (None: all), with q(z) as the mixture of all of them.
+    """The parts of the KL: marginal KL and mutual information of row and code, with q(z) as the mixture over the rows.
 
-    One draw a row, and the log-density of each draw under each row's q: O(rows²) evaluations of log q. Of several layers
-    each has to be inferred from x alone; ConfigError otherwise.
-    Source: Hoffman and Johnson (2016).
+    Parameters
+    ----------
+    subject : Subject
+    rows : int, optional
+        How many of the first rows; None: all.
+
+    Returns
+    -------
+    Surgery
+
+    Raises
+    ------
+    ConfigError
+        rows is not a positive integer, or a layer is not inferred from x alone.
+
+    Notes
+    -----
+    One draw per row, and the log-density of each draw under each row's q: O(rows²) evaluations of log q. Source: Hoffman and
+    Johnson (2016).
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(fa.sample(gvae.random.key(0), 200)))
+    >>> summary = gvae.evaluation.surgery(subject).summary()
+    >>> [round(summary[name], 1) for name in ("kl", "marginal_kl", "mutual_information")]  # q(z) is close to the prior
+    [0.9, 0.0, 0.9]
     """
     n = len(subject.table) if rows is None else min(whole("rows", rows), len(subject.table))
 
@@ -192,17 +332,38 @@ def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
 
     subject.each("surgery: mixture", mix, settings={}, rows=n, kept=False)
 
-    def parted(mixture: Mixture, which: str = "", layers: Sequence[Surgery] = ()) -> Surgery:
+    def result_of(mixture: Mixture, which: str = "", layers: Sequence[Surgery] = ()) -> Surgery:
         log_q_given_x, log_p = columns[f"log_q_given_x{which}"], columns[f"log_p{which}"]
         return Surgery(log_q_given_x, mixture.log_q, log_p, mixture.entropy, layers)
 
-    return parted(mixture, layers=[parted(part, f" {j}") for j, part in enumerate(parts)])
+    return result_of(mixture, layers=[result_of(part, f" {j}") for j, part in enumerate(parts)])
 
 
 def reconstruction(subject: Subject, *, samples: int = 10) -> Reconstruction:
-    """Rate, distortion and the squared error of reconstructions, with `samples` draws a row.
+    """Rate, distortion and squared error of reconstructions.
 
-    The distributions p(view | z) come with the model's Terms as `views`; ConfigError if there are none.
+    Parameters
+    ----------
+    subject : Subject
+    samples : int, default 10
+        Draws per row.
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    ConfigError
+        samples is not a positive integer, or the model's Terms have no `views`, the distributions p(view | z).
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.full(3, 0.1))
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(fa.sample(gvae.random.key(0), 200)))
+    >>> summary = gvae.evaluation.reconstruction(subject).summary()
+    >>> [round(summary[name], 2) for name in ("rate", "distortion", "squared_error")]
+    [1.96, 0.72, 0.09]
     """
     samples = whole("samples", samples)
 

@@ -1,8 +1,8 @@
-"""Where the inference is lost: in the family of q, or in the encoder.
+"""Where inference loses: in the family of q, or in the encoder.
 
     log p(x) - L(q_encoder) = [log p(x) - L(q*)] + [L(q*) - L(q_encoder)] = approximation gap + amortization gap
 
-with q* the best member of the family for this x, found by ascending the ELBO in q's own raw numbers, row by row.
+with q* the best member of the family for this x, found by ascending the ELBO in q's unconstrained parameters, row by row.
 Source: Cremer, Li and Duvenaud (2018).
 """
 
@@ -27,9 +27,32 @@ __all__ = ["Gaps", "inference_gaps"]
 
 @dataclass(frozen=True)
 class Gaps:
-    """Per row: the ELBO of the encoder's q and of the best one, log p(x) by importance samples of the latter, and `raw`, by
-    name, the raw numbers of the best one. The ELBOs are means of log w over the same noise, so that the approximation gap,
-    of one set of weights, is never negative."""
+    """ELBOs of the encoder's q and of the best q of its family, and log p(x), per row.
+
+    The ELBOs are means of log w over the same noise, so that the approximation gap, computed from one set of weights, is
+    never negative.
+
+    Parameters
+    ----------
+    elbo : array (N,)
+        Of the encoder's q. Nats.
+    best_elbo : array (N,)
+        Of q*, the best member of the family for each row. Nats.
+    log_likelihood : array (N,)
+        log p(x) by importance samples of q*. Nats.
+    pareto_k : array (N,)
+        Of the weights of q*, see `pareto_k`.
+    raw : dict of str to array (N, ...)
+        The unconstrained parameters of q*, by name.
+    samples : int
+        The number of importance samples.
+
+    Examples
+    --------
+    >>> result = gvae.evaluation.Gaps(np.array([-5.0]), np.array([-4.5]), np.array([-4.4]), np.array([0.2]), {}, 1000)
+    >>> result.approximation.round(3), result.amortization.round(3)
+    (array([0.1]), array([0.5]))
+    """
 
     elbo: np.ndarray
     best_elbo: np.ndarray
@@ -40,15 +63,44 @@ class Gaps:
 
     @property
     def approximation(self) -> np.ndarray:
-        """log p(x) - L(q*): what the family costs."""
+        """The loss due to the family of q, log p(x) - L(q*), (N,). Nats.
+
+        Examples
+        --------
+        >>> result = gvae.evaluation.Gaps(np.array([-5.0]), np.array([-4.5]), np.array([-4.4]), np.array([0.2]), {}, 1000)
+        >>> result.approximation.round(3)
+        array([0.1])
+        """
         return self.log_likelihood - self.best_elbo
 
     @property
     def amortization(self) -> np.ndarray:
-        """L(q*) - L(q_encoder): what the encoder costs, compared to optimising q for each row."""
+        """The loss due to the encoder compared to optimising q for each row, L(q*) - L(q_encoder), (N,). Nats.
+
+        Examples
+        --------
+        >>> result = gvae.evaluation.Gaps(np.array([-5.0]), np.array([-4.5]), np.array([-4.4]), np.array([0.2]), {}, 1000)
+        >>> result.amortization.round(3)
+        array([0.5])
+        """
         return self.best_elbo - self.elbo
 
     def summary(self) -> dict[str, Any]:
+        """Means over rows of the ELBOs, of log p(x) and of both gaps, the gaps with standard errors over rows.
+
+        Returns
+        -------
+        dict
+            "rows", "samples", "elbo", "best_elbo", "log_likelihood", "approximation_gap" and "amortization_gap", each gap
+            with its "_standard_error". Nats.
+
+        Examples
+        --------
+        >>> elbo = np.array([-5.0, -5.2])
+        >>> summary = gvae.evaluation.Gaps(elbo, elbo + 0.5, elbo + 0.6, np.zeros(2), {}, 1000).summary()
+        >>> round(summary["approximation_gap"], 3), round(summary["amortization_gap"], 3)
+        (0.1, 0.5)
+        """
         result: dict[str, Any] = {"rows": len(self.elbo), "samples": self.samples}
         for name in ("elbo", "best_elbo", "log_likelihood"):
             result[name] = float(getattr(self, name).mean())
@@ -68,13 +120,48 @@ def inference_gaps(
     learning_rate: float = 0.05,
     memory: float | None = None,
 ) -> Gaps:
-    """Approximation and amortization gap of the first `rows` rows.
+    """Approximation gap and amortization gap of the first rows.
 
-    samples : for the ELBOs and log p(x), as in `evaluate`, and `memory` likewise
-    steps   : of Adam, per row, from the encoder's numbers on, with `draws` draws each, new ones in every step; the rate
-              falls from learning_rate to 0 along half a cosine
-    The decoder stays as it is. What more steps would still gain is counted as approximation gap. Costs steps x draws draws
-    with gradients, and 2 samples without, a row. The model needs the method `raw` (ConfigError otherwise).
+    Parameters
+    ----------
+    subject : Subject
+        Its model has the method `raw`.
+    rows : int, optional
+        How many of the first rows, by default 100; None: all.
+    samples : int, default 1000
+        For the ELBOs and log p(x), as in `evaluate`.
+    steps : int, default 500
+        Of Adam, per row, from the encoder's output on.
+    draws : int, default 10
+        In each step, new ones in every step.
+    learning_rate : float, default 0.05
+        At the first step. It falls to 0 along half a cosine.
+    memory : float, optional
+        As in `evaluate`.
+
+    Returns
+    -------
+    Gaps
+
+    Raises
+    ------
+    ConfigError
+        A setting is invalid, or the model has no method `raw`.
+
+    Notes ----- log p(x) - L(q_encoder) = [log p(x) - L(q*)] + [L(q*) - L(q_encoder)] = approximation gap + amortization
+    gap, with q* the best member of the family for this x. The decoder stays as it is. What more steps would still gain is
+    counted as approximation gap. Costs steps x draws draws with gradients, and 2 samples without, per row. Source: Cremer,
+    Li and Duvenaud (2018).
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> model, parameters = fa.as_vae()
+    >>> parameters["encoder.0.bias"][0] += 0.6  # an encoder whose means are wrong
+    >>> subject = gvae.evaluation.Subject(model, parameters, gvae.data.Table(fa.sample(gvae.random.key(0), 5)))
+    >>> result = gvae.evaluation.inference_gaps(subject, samples=200, steps=60)
+    >>> result.amortization.mean().round(1), result.approximation.mean().round(1)
+    (np.float64(1.0), np.float64(0.0))
     """
     samples, steps, draws = whole("samples", samples), whole("steps", steps), whole("draws", draws)
     raw_of = subject.optional("raw", "inference_gaps")
@@ -89,8 +176,8 @@ def inference_gaps(
         def noise(step: int) -> dict[str, Any]:
             return subject.model.noise(random.fold_in(subject.key, streams.GAPS, i, 0, step), batch, draws)
 
-        subjected = (subject.model, known, subject.state, batch)
-        best = ascend(*subjected, start, noise, steps=steps, learning_rate=learning_rate)
+        about = (subject.model, known, subject.state, batch)
+        best = ascend(*about, start, noise, steps=steps, learning_rate=learning_rate)
         ours, theirs = sampler(i, batch), sampler(i, batch, best)
         columns = {"elbo": ours["log_weight"], "best_elbo": theirs["log_weight"]}
         columns |= {name: theirs[name] for name in ("log_likelihood", "pareto_k")}

@@ -36,20 +36,41 @@ COLUMNS = ("elbo", "log_likelihood", "standard_error", "kl", "effective_sample_s
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per row, in nats: the ELBO, the importance-sampled log p(x) and what tells how good it is, and the KL.
+    """The ELBO, importance-sampled log p(x) with measures of its quality, and the KL, per row.
 
-    elbo                  : mean over the samples of log p(x|z), minus the KL, in closed form where there is one
-    log_likelihood        : log 1/K sum_k w_k, w_k = p(x, z_k) / q(z_k | x); its expectation is a lower bound on log p(x),
-                            too low by about standard_error² / 2
-    standard_error        : of log_likelihood, from the samples' spread: sd(w) / (mean(w) sqrt K), the delta method;
-                            NaN for K = 1
-    kl                    : the rate; the distortion -E log p(x|z) is what remains of -elbo
-    effective_sample_size : (sum w)² / sum w², between 1 and K: near 1, one sample decides, and the estimate is poor
-    pareto_k              : see gvae.evaluation.pareto; above 0.7, neither log_likelihood nor its error can be trusted;
-                            NaN for K < 21, -inf where the weights are all the same
-    measures              : what else was asked for, by name; see gvae.evaluation.MEASURES
-    conditional           : whether the model explains y given x: log p(y|x) stands in place of log p(x), and its bound is
-                            the mean of log p(y|z)
+    Parameters
+    ----------
+    elbo : array (N,)
+        Mean over the samples of log p(x|z), minus the KL, in closed form where there is one. Nats.
+    log_likelihood : array (N,)
+        log 1/K sum_k w_k with w_k = p(x, z_k) / q(z_k | x). Its expectation is a lower bound on log p(x), too low by about
+        standard_error² / 2. Nats.
+    standard_error : array (N,)
+        Of log_likelihood, from the samples' spread: sd(w) / (mean(w) sqrt K), the delta method. NaN for K = 1. Nats.
+    kl : array (N,)
+        The rate; the distortion -E log p(x|z) is what remains of -elbo. Nats.
+    effective_sample_size : array (N,)
+        (sum w)² / sum w², between 1 and K. Near 1, one sample decides, and the estimate is poor.
+    pareto_k : array (N,)
+        See `pareto_k`. Above 0.7, neither log_likelihood nor its error can be trusted. NaN for K < 21, -inf where the
+        weights are all the same.
+    samples : int
+        The number of samples K.
+    measures : mapping of str to object, optional
+        Results of further measures that were requested, by name; see `gvae.evaluation.MEASURES`.
+    conditional : bool, default False
+        Whether the model explains y given x. Then log p(y|x) replaces log p(x), and its bound is the mean of log p(y|z).
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> x = fa.sample(gvae.random.key(0), 50)
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(x))
+    >>> result = gvae.evaluation.importance_sampling(subject)
+    >>> np.allclose(result.log_likelihood, fa.log_prob(x))  # q(z|x) is exact, so that all weights of a row are equal
+    True
+    >>> result.effective_sample_size.min().round(3)
+    np.float64(100.0)
     """
 
     elbo: np.ndarray
@@ -63,11 +84,27 @@ class Evaluation:
     conditional: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """Means over rows with the standard error that the choice of rows causes; the summaries of other measures.
+        """Means over rows, with the standard error that the choice of rows causes, and the summaries of further measures.
 
-        log_likelihood_sampling_error : that of the mean log p(x), from the samples alone
-        pareto_k                      : the median over rows
-        pareto_k_unreliable           : the share of rows above 0.7; None if K is too small to tell
+        Returns
+        -------
+        dict
+            "rows" and "samples"; the means "elbo", "log_likelihood", "kl", "distortion" and "effective_sample_size";
+            "elbo_standard_error" and "log_likelihood_standard_error", over rows; "log_likelihood_sampling_error", the
+            standard error of the mean log p(x) due to the samples alone; "pareto_k", the median over rows, and
+            "pareto_k_unreliable", the share of rows above 0.7, both None if K is too small to tell; and, by name, a dict
+            for each further measure, with "importance_sampled_log_likelihood" of the same rows where the measure estimates
+            log p(x).
+
+        Examples
+        --------
+        >>> one = np.ones(2)
+        >>> result = gvae.evaluation.Evaluation(-3 * one, np.array([-2.5, -2.7]), 0.1 * one, one, 40 * one, 0.2 * one, 100)
+        >>> summary = result.summary()
+        >>> round(summary["log_likelihood"], 3), round(summary["log_likelihood_standard_error"], 3)
+        (-2.6, 0.1)
+        >>> round(summary["log_likelihood_sampling_error"], 3), summary["distortion"]
+        (0.071, 2.0)
         """
         n = len(self.elbo)
         result: dict[str, Any] = {"rows": n, "samples": self.samples}
@@ -90,24 +127,49 @@ class Evaluation:
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean over rows, from their spread; NaN for one row."""
+    """Standard error of the mean over rows, from their spread; NaN for one row."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def sampling_error(errors: np.ndarray) -> float:
-    """Of the mean over rows, from each row's own standard error."""
+    """Standard error of the mean over rows, from each row's own standard error."""
     return math.sqrt(float((errors**2).sum())) / len(errors)
 
 
 def importance_sampling(subject: Subject, *, samples: int = 100, memory: float | None = None) -> Evaluation:
-    """The ELBO and log p(x) of every row with K = samples draws each.
+    """The ELBO and importance-sampled log p(x) of every row, with K = samples draws each.
 
-    memory : MB that the arrays of chunks of samples may take, beside the data and the parameters (None: as they come, 20 a
-             thread for two layers of 200 units); chunks are cut by what one sample is measured to take
-    On a CPU, threads work on different batches, as far as memory allows.
-    The result does not depend on how samples were cut into chunks beyond rounding, but does on the subject's batch_size.
-    Raises ConfigError for samples < 1 and for a memory that one sample of one batch does not fit into; NonFiniteError for a
-    row with a weight that is NaN or infinite, or whose weights are all zero.
+    Parameters
+    ----------
+    subject : Subject
+    samples : int, default 100
+        The number of draws K.
+    memory : float, optional
+        Megabytes that the arrays of chunks of samples may take, in addition to the data and the parameters. Chunks are cut
+        by the measured memory of one sample. None: no limit; about 20 per thread for two layers of 200 units.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ConfigError
+        samples is not a positive integer, or memory is too small for one sample of one batch.
+    NonFiniteError
+        A row has a weight that is NaN or infinite, or only weights that are zero.
+
+    Notes ----- On a CPU, threads work on different batches, as far as memory allows. The result does not depend on how
+    samples are cut into chunks beyond rounding, but it depends on the subject's batch_size.
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), np.zeros(3), np.ones(3))
+    >>> x = fa.sample(gvae.random.key(0), 50)
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae("diagonal"), gvae.data.Table(x))
+    >>> result = gvae.evaluation.importance_sampling(subject, samples=1000)
+    >>> result.elbo.mean().round(2), result.log_likelihood.mean().round(2), fa.log_prob(x).mean().round(2)
+    (np.float64(-5.59), np.float64(-5.56), np.float64(-5.56))
     """
     samples = whole("samples", samples)
     on_device = any(device.is_cuda(values) for values in subject.parameters.values())
@@ -121,7 +183,8 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
 
 class Sampler:
     """sampler(i, batch) -> the columns of an Evaluation for batch i, with noise of its own stream, and "log_weight", the
-    mean of log w: the ELBO by sampling alone. At most `at_once` threads may call it at once, and share the memory."""
+    mean of log w: the ELBO by sampling alone. At most `at_once` threads may call it at the same time; they share the memory.
+    """
 
     def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int, at_once: int = 1):
         self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
@@ -131,9 +194,9 @@ class Sampler:
         self.last = 0
 
     def __call__(self, i: int, batch: Batch, instead: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
-        """instead : what goes before the model's parameters of these names"""
+        """instead : arrays that replace the model's parameters of these names"""
         subject, running = self.subject, _Running(batch, self.samples)
-        with self.fitting:  # which measures memory: the others wait
+        with self.fitting:  # it measures memory: other threads wait
             if not self.part:
                 self._fit(batch)
         with self.room:
@@ -142,34 +205,35 @@ class Sampler:
                 k = min(chunk, self.samples - start)
                 noise = self._noise(i, c, batch, k)
                 parts = -(-k // self.part)
-                if k != self.last:  # blocks that fit parts of another size would lie idle beside those of this one
+                if k != self.last:  # memory of parts of another size would not be reused
                     memory_pool.clear_memory()
                     self.last = k
-                # large ones first: their memory serves again
+                # large parts first: their memory is reused
                 cuts = [i * (k // parts) + min(i, k % parts) for i in range(parts + 1)]
                 for a, b in itertools.pairwise(cuts):  # whatever the cuts, the noise is the same
                     running.add(subject.terms(batch, {name: draws[a:b] for name, draws in noise.items()}, instead))
         return running.finish()
 
     def _chunk(self, batch: Batch) -> int:
-        """How many samples' noise is drawn at once."""
+        """Number of samples whose noise is drawn at once."""
         return max(1, ROWS_AT_ONCE // len(batch))
 
     def _noise(self, i: int, c: int, batch: Batch, samples: int) -> dict[str, np.ndarray]:
         return self.subject.model.noise(random.fold_in(self.subject.key, self.stream, i, c), batch, samples)
 
     def _fit(self, batch: Batch) -> None:
-        """Decide, by this batch, the largest, how many samples are decoded at once, and by how many threads: as many as
-        memory allows, threads first. It is tried with one sample, then with half of what may fit."""
+        """Decide by this batch, the largest, how many samples are decoded at once and by how many threads: as many as memory
+        allows, threads first. Memory is measured with one sample, then with half of the number that may fit.
+        """
         if self.memory is None:
             self.part = self._chunk(batch)
             return
         noise = self._noise(0, 0, batch, min(self._chunk(batch), self.samples))
-        floor = math.inf  # what is held besides: the least that was seen, as threads may let go of something late
+        floor = math.inf  # memory held otherwise: the least seen, as threads may free some late
 
         def peak(samples: int) -> int:
             nonlocal floor
-            memory_pool.clear_memory()  # so that what would be used again is counted
+            memory_pool.clear_memory()  # so that memory that would be reused is counted
             part = {name: draws[:samples] for name, draws in noise.items()}
             floor = min(floor, tracemalloc.get_traced_memory()[0])
             tracemalloc.reset_peak()
@@ -239,7 +303,7 @@ def _in_double(x: Any) -> np.ndarray:
 
 
 class _Running:
-    """What is summed over the samples of a batch."""
+    """Sums over the samples of a batch."""
 
     def __init__(self, batch: Batch, samples: int):
         n = len(batch)

@@ -1,4 +1,4 @@
-"""What codes and data say about each other, variable by variable: mutual informations and total correlations.
+"""Information that codes and data hold about each other, by variable: mutual informations and total correlations.
 
 Over the rows' empirical distribution q(x, z) = 1/N sum_n delta(x - x_n) q(z|x_n), with TC(z) = KL(q(z) ‖ prod_j q(z_j)):
 
@@ -35,13 +35,40 @@ __all__ = ["Information", "information"]
 
 @dataclass(frozen=True)
 class Information:
-    """Of one draw z of q(z|x_n) a row: log q(z|x_n), log q(z) and log p(z), (N,), and the same of each variable by code,
-    (N, variables), where q(z) = 1/N sum_n q(z|x_n). Of `samples` draws a row: the ELBO, (N,), and E log p(x_i|z), (D,).
+    """Log-densities of codes and data, from which mutual informations and total correlations follow.
 
-    log_p, log_p_by_code   : None where there is no p(z) of these codes alone; the latter also if its variables depend on
-                             each other
-    entropy, log_p_of_view : H(x_i) and E log p(x_i|z), (D,); None where x is continuous
-    factorizes             : whether the variables of q(z|x) are independent
+    The first six arrays are of one draw z of q(z|x_n) per row, where q(z) = 1/N sum_n q(z|x_n); E log p(x_i|z) and the ELBO
+    are of `samples` draws per row.
+
+    Parameters
+    ----------
+    log_q_given_x : array (N,)
+        log q(z|x_n). Nats.
+    log_q : array (N,)
+        log q(z). Nats.
+    log_p : array (N,) or None
+        log p(z). None where there is no p(z) of these codes alone. Nats.
+    log_q_given_x_by_code, log_q_by_code : mapping of str to array (N, variables)
+        The same for each variable, by code. Nats.
+    log_p_by_code : mapping of str to array (N, variables) or None
+        The same. None where log_p is None, and where the variables of p(z) depend on each other. Nats.
+    entropy : array (D,) or None
+        H(x_i). None where x is continuous. Nats.
+    log_p_of_view : array (D,) or None
+        E log p(x_i|z). None where x is continuous. Nats.
+    elbo : array (N,)
+        Nats.
+    factorizes : bool
+        Whether the variables of q(z|x) are independent.
+    samples : int
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> subject = gvae.evaluation.Subject(*fa.as_vae("diagonal"), gvae.data.Table(fa.sample(gvae.random.key(3), 200)))
+    >>> result = gvae.evaluation.information(subject)
+    >>> (result.log_q_given_x - result.log_q).mean().round(1), round(np.log(6) / 2, 1)  # I(z; x), and its exact value
+    (np.float64(0.9), np.float64(0.9))
     """
 
     log_q_given_x: np.ndarray
@@ -57,15 +84,34 @@ class Information:
     samples: int
 
     def summary(self) -> dict[str, Any]:
-        """kl = mutual_information + total_correlation + sum_code_kl, each a mean over the same draws, and lower bounds.
+        """Mutual informations, total correlations, the parts of the KL and lower bounds, as means over the same draws.
 
-        mutual_information, total_correlation, marginal_kl : I(z; x), at most log_rows; TC(z); KL(q(z) ‖ p(z))
-        codes                   : of each variable by code, I(z_j; x) and KL(q(z_j) ‖ p(z_j))
-        view_information        : of each x_i, at most I(x_i; z); below 0 where a constant predicts better than p(x_i|z)
-        explained               : sum_view_information - I(z; x), at most TC(x; z)
-        explained_beyond_codes  : sum_view_information - sum_code_information, at most TC(x; z) - TC(z); None unless q(z|x)
-                                  factorizes
-        total_correlation_bound : ELBO + sum_h, sum_h = sum_i H(x_i): at most TC(x; z); TC(x; z) - TC(z) if p(z) factorizes
+        Returns
+        -------
+        dict
+            "rows", "samples" and "log_rows" (log N), and the quantities below, with standard errors over rows as
+            "_standard_error" where they are means over rows. What cannot be computed is None. Nats.
+
+        Notes ----- - "kl" = "mutual_information" + "total_correlation" + "sum_code_kl". - "mutual_information" is I(z; x),
+        at most "log_rows"; "total_correlation" is TC(z); "marginal_kl" is KL(q(z) ‖ p(z)). - "codes" has, for each
+        variable by code, "mutual_information" I(z_j; x) and "kl" KL(q(z_j) ‖ p(z_j));
+          "sum_code_information" and "sum_code_kl" are their sums.
+        - "entropy" is H(x_i) of each x_i, and "sum_h" its sum over i.
+        - "view_information" is, for each x_i, at most I(x_i; z); below 0 where a constant predicts better than p(x_i|z).
+          "sum_view_information" is its sum.
+        - "explained" = "sum_view_information" - I(z; x), at most TC(x; z).
+        - "explained_beyond_codes" = "sum_view_information" - "sum_code_information", at most TC(x; z) - TC(z); None unless
+          q(z|x) factorizes.
+        - "total_correlation_bound" = "elbo" + "sum_h", at most TC(x; z); at most TC(x; z) - TC(z) if p(z) factorizes.
+
+        Examples
+        --------
+        >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+        >>> subject = gvae.evaluation.Subject(*fa.as_vae("diagonal"), gvae.data.Table(fa.sample(gvae.random.key(0), 200)))
+        >>> summary = gvae.evaluation.information(subject).summary()
+        >>> parts = summary["mutual_information"] + summary["total_correlation"] + summary["sum_code_kl"]
+        >>> np.isclose(summary["kl"], parts)
+        np.True_
         """
         of_code = {name: own - self.log_q_by_code[name] for name, own in self.log_q_given_x_by_code.items()}
         p = self.log_p_by_code
@@ -93,9 +139,9 @@ class Information:
         result |= dict.fromkeys(("entropy", "sum_h", "view_information", "sum_view_information"))
         result |= dict.fromkeys(("explained", "explained_beyond_codes", "total_correlation_bound"))
         if self.entropy is not None and self.log_p_of_view is not None:
-            told, sum_h = self.entropy + self.log_p_of_view, float(self.entropy.sum())
-            result |= {"entropy": self.entropy.tolist(), "sum_h": sum_h, "view_information": told.tolist()}
-            result |= {"sum_view_information": float(told.sum()), "total_correlation_bound": result["elbo"] + sum_h}
+            by_variable, sum_h = self.entropy + self.log_p_of_view, float(self.entropy.sum())
+            result |= {"entropy": self.entropy.tolist(), "sum_h": sum_h, "view_information": by_variable.tolist()}
+            result |= {"sum_view_information": float(by_variable.sum()), "total_correlation_bound": result["elbo"] + sum_h}
             result["explained"] = result["sum_view_information"] - result["mutual_information"]
             if self.factorizes:
                 result["explained_beyond_codes"] = result["sum_view_information"] - result["sum_code_information"]
@@ -103,18 +149,48 @@ class Information:
 
 
 def information(subject: Subject, *, samples: int = 10, rows: int | None = None) -> Information:
-    """Mutual informations and total correlations on the first `rows` rows (None: all), of a model that explains x alone.
+    """Mutual informations and total correlations of codes and data, for a model that explains x alone.
 
-    One draw a row, whose log-density under each row's q is taken by variable: O(rows²) evaluations of log q; and `samples`
-    draws a row for the ELBO and log p(x_i|z). Layers are joined if each is inferred from x alone; else z is the first alone,
-    next to the data, without a p(z), for the model's is given the layers above. The weights of rows play no part. Where
-    p(x_i|z) takes grey levels as the probabilities of bits, x_i is the bit. Raises ConfigError for models that explain more
-    than x, or another column, and for q(z_j|x) without a closed form; DataError for x that p(x|z) excludes.
+    Parameters
+    ----------
+    subject : Subject
+    samples : int, default 10
+        Draws per row for the ELBO and log p(x_i|z).
+    rows : int, optional
+        How many of the first rows; None: all.
+
+    Returns
+    -------
+    Information
+
+    Raises
+    ------
+    ConfigError
+        samples or rows is not a positive integer; the model explains more than x, or another column; the first layer's q
+        depends on draws of other layers; or q(z_j|x) has no closed form.
+    DataError
+        x has values outside the support of p(x|z).
+
+    Notes ----- One draw per row has its log-density under each row's q taken by variable: O(rows²) evaluations of log q.
+    Layers are joined if each is inferred from x alone; otherwise z is the first layer alone, next to the data, without a
+    p(z), because the model's is conditioned on the layers above. The weights of rows are ignored. Where p(x_i|z) takes
+    grey levels as the probabilities of bits, x_i is the bit. The formulas are those of this module: TC(x; z) = sum_i
+    I(x_i; z) - I(z; x), and I(x_i; z) >= H(x_i) + E log p(x_i|z). Sources: Gao, Brekelmans, Ver Steeg and Galstyan (2019);
+    Chen, Li, Grosse and Duvenaud (2018) for the parts of the KL.
+
+    Examples
+    --------
+    >>> x = (gvae.random.uniform(gvae.random.key(0), (100, 3)) < 0.5).astype(np.float32)
+    >>> model = gvae.models.VAE(3, latent=2, posterior="diagonal", hidden=(4,))
+    >>> subject = gvae.evaluation.Subject(model, model.init(gvae.random.key(0)), gvae.data.Table(x))
+    >>> result = gvae.evaluation.information(subject)
+    >>> result.entropy.round(2), round(float(np.log(2)), 2)  # of fair bits
+    (array([0.69, 0.68, 0.67]), 0.69)
     """
     samples = whole("samples", samples)
     n = len(subject.table) if rows is None else min(whole("rows", rows), len(subject.table))
     counts: dict[float, np.ndarray] = {}  # of each value, by variable of x
-    told: list[np.ndarray] = []  # sums over rows of E log p(x_i | z), by batch
+    log_p_sums: list[np.ndarray] = []  # sums over rows of E log p(x_i | z), by batch
     factorizes = True
 
     def draw(i: int, batch: Batch) -> dict[str, np.ndarray]:
@@ -140,13 +216,13 @@ def information(subject: Subject, *, samples: int = 10, rows: int | None = None)
                 raise DataError(f"information: x has other values than those of {type(view).__name__}, {view.support}")
             _count(counts, x, bits=not view.support.whole)
             log_p = np.broadcast_to(np.asarray(view.log_prob(x, reduce=False), np.float64), (*shape, view.n))
-            told.append(log_p.mean(axis=0).sum(axis=0))
+            log_p_sums.append(log_p.mean(axis=0).sum(axis=0))
         rates = [layer.log_q - layer.log_p if layer.kl is None else layer.kl for layer in terms.layers]
         rate = sum(np.broadcast_to(np.asarray(r, np.float64), shape).mean(axis=0) for r in rates)
         columns["elbo"] = np.asarray(terms.total_log_likelihood, np.float64).mean(axis=0) - rate
         return columns
 
-    # not kept on the way: what is summed over rows would lack those of an earlier run
+    # not kept in `partial`: sums over rows would lack the rows of an earlier run
     columns = subject.each("information: draws", draw, settings={}, rows=n, kept=False)
     z = [values for name, values in columns.items() if name.startswith("z ")]
     joint, mixtures = Mixture(n), [Mixture(n, code.shape[1]) for code in z]
@@ -178,7 +254,7 @@ def information(subject: Subject, *, samples: int = 10, rows: int | None = None)
         {name: mixture.log_q for name, mixture in zip(names, mixtures, strict=True)},
         by_code("log_p") if "log_p 0" in columns else None,
         _entropy(counts, n) if counts else None,
-        np.sum(told, axis=0) / n if counts else None,
+        np.sum(log_p_sums, axis=0) / n if counts else None,
         columns["elbo"],
         factorizes,
         samples,
@@ -186,7 +262,7 @@ def information(subject: Subject, *, samples: int = 10, rows: int | None = None)
 
 
 def _own(terms: Terms, batch: Batch) -> list[Layer]:
-    """The layers that count."""
+    """The layers whose codes are z."""
     if all(codes.from_x_alone(layer, batch) for layer in terms.layers):
         return terms.layers
     if not codes.from_x_alone(terms.layers[0], batch):

@@ -26,7 +26,9 @@ __all__ = ["MEASURES", "Measure", "evaluate", "names"]
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """run(subject, **settings) -> a result with a `summary`; `settings` names those of `evaluate` that it takes, `needs` the
-    optional method of the model. `of`: "x" or "y" where it is for models that explain x, or y given x, alone."""
+    optional method of the model. `of`: "x" for models that explain x only, "y" for models that explain y given x, None for
+    both.
+    """
 
     run: Callable[..., Any]
     what: str
@@ -37,7 +39,7 @@ class Measure:
 
 
 _ANNEALED = ("first", "chains", "temperatures")
-_CHAINS = "60 x chains x temperatures decoder passes"  # pilot and run, 10 leapfrogs, a gradient as dear as two values
+_CHAINS = "60 x chains x temperatures decoder passes"  # pilot and run, 10 leapfrogs, a gradient costs as much as two values
 
 MEASURES: dict[str, Measure] = {
     "units": Measure(active_units, "active units and the KL of each", "10 draws a row"),
@@ -72,8 +74,8 @@ MEASURES: dict[str, Measure] = {
     ),
     "bdmc": Measure(
         bidirectional,
-        "log p(x) from below and above, on as many rows that the model draws itself",
-        f"{_CHAINS} for each, half as many again for the way back",
+        "log p(x) from below and above, on rows drawn from the model",
+        f"{_CHAINS} for each, and half as many for the reverse chains",
         _ANNEALED,
         "generate",
         of="x",
@@ -98,7 +100,8 @@ MEASURES: dict[str, Measure] = {
 
 def names(given: str | Sequence[str]) -> list[str]:
     """The measures that one or several names stand for; "all" for all, of which `evaluate` takes those that suit the model.
-    ConfigError for an unknown one."""
+    ConfigError for an unknown one.
+    """
     given = [given] if isinstance(given, str) else given
     for name in given:
         if name != "all" and name not in MEASURES:
@@ -123,18 +126,61 @@ def evaluate(
     progress: bool = False,
     partial: Partial | None = None,
 ) -> Evaluation:
-    """Evaluate every row of a table with K = samples draws each, and what else `measures` names.
+    """The ELBO and importance-sampled log p(x) of every row of a table, and further measures by name.
 
-    state                : the model's state (running statistics), where it has one: `Trainer.chosen_state`
-    memory               : MB that the arrays of one chunk of samples may take, see importance_sampling
-    measures             : of MEASURES, or "all"
-    first                : how many rows the costly ones look at
-    chains, temperatures : of annealing
-    partial              : a file that keeps finished rows, see gvae.evaluation.Partial
-    The table's binarization (if dynamic: one fixed draw) and all noise follow from `key`; results depend on batch_size
-    (which decides who gets which noise).
-    Raises ConfigError for settings that are none, a model without the method that a measure needs, and parameters or a state
-    of another model; DataError for an empty table; NonFiniteError for a row whose weights are NaN, infinite, or all zero.
+    Parameters
+    ----------
+    model : Model
+        See `gvae.models.Model`.
+    parameters : mapping of str to array
+    table : Table
+    samples : int, default 100
+        The number of draws K for each row.
+    key : array (4,), optional
+        The table's binarization (if dynamic: one fixed draw) and all noise follow from it. Default: `gvae.random.key(0)`.
+    state : mapping of str to array, optional
+        The model's state (running statistics), where it has one: `Trainer.chosen_state`.
+    batch_size : int, default 100
+        Rows per batch. Results depend on it: it decides which row gets which noise.
+    memory : float, optional
+        Megabytes that the arrays of one chunk of samples may take, see `importance_sampling`.
+    measures : str or sequence of str, default ()
+        Names in `MEASURES`, or "all": those that suit the model.
+    first : int, default 100
+        How many rows the costly measures use.
+    chains : int, default 16
+        Annealing chains per row.
+    temperatures : int, default 500
+        Steps of the annealing schedule.
+    progress : bool, default False
+        Show a progress bar for each measure.
+    partial : Partial, optional
+        A file that keeps finished rows.
+
+    Returns
+    -------
+    Evaluation
+        With the results of further measures in its `measures`.
+
+    Raises
+    ------
+    ConfigError
+        A setting is invalid, the model has no method that a measure needs, or parameters or state are of another model.
+    DataError
+        The table has no rows.
+    NonFiniteError
+        A row has a weight that is NaN or infinite, or only weights that are zero.
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> model, parameters = fa.as_vae()
+    >>> x = fa.sample(gvae.random.key(0), 50)
+    >>> result = gvae.evaluation.evaluate(model, parameters, gvae.data.Table(x), measures="units")
+    >>> result.log_likelihood.mean().round(3), fa.log_prob(x).mean().round(3)  # q(z|x) is exact here
+    (np.float64(-5.192), np.float64(-5.192))
+    >>> result.measures["units"].summary()["active"]
+    1
     """
     settings = {"samples": whole("samples", samples), "memory": memory, "first": whole("first", first)}
     settings |= {"chains": whole("chains", chains), "temperatures": whole("temperatures", temperatures)}

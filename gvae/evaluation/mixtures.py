@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["Mixture", "blocks"]
 
-PAIRS = 1 << 21  # numbers of q(z_n | x_m) computed at once, times variables
+PAIRS = 1 << 21  # values q(z_n | x_m) computed at once, times variables
 LEAST = -1000.0  # e^LEAST is 0 in float64, and so is e^LEAST * LEAST, where e^-inf * -inf would be NaN
 
 
@@ -51,7 +51,7 @@ class Mixture:
 
 
 def blocks(n: int, numbers: int) -> Iterator[slice]:
-    """Of n draws, as many at once as PAIRS allows, with so many numbers for each."""
+    """Slices of n draws, each as long as PAIRS allows where a draw takes `numbers` values."""
     at_once = max(1, PAIRS // numbers)
     for a in range(0, n, at_once):
         yield slice(a, min(a + at_once, n))

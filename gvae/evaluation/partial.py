@@ -1,4 +1,4 @@
-"""Results of some rows, kept in a file while the others are computed, so that an evaluation that was interrupted resumes."""
+"""Results of some rows, kept in a file while the others are computed, so that an interrupted evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,25 @@ _log = logging.getLogger(__name__)
 
 
 class Partial:
-    """Columns of rows 0, 1, .. of each measure, in one file.
+    """A file with the columns of the rows 0, 1, .. that each measure has finished.
 
-    path : the file; it need not exist      about : what else than the arguments of a measure decides its numbers, as JSON
-    What is in the file counts only if its fingerprint is the one asked for. A file that is damaged, or of another
+    What is in the file counts only if its fingerprint is the requested one. A file that is damaged, or of another
     evaluation, is ignored with a warning of this module's logger, and so is one that cannot be written.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; it need not exist.
+    about : mapping
+        What decides the results of a measure, in addition to its arguments; values that JSON can hold.
+
+    Examples
+    --------
+    >>> partial = gvae.evaluation.Partial("rows.safetensors", about={"data": "digits"})
+    >>> columns = partial.begun("units", "a fingerprint")
+    >>> partial.keep("units", {"kl": np.array([0.5, 0.7])}, now=True)
+    >>> gvae.evaluation.Partial("rows.safetensors", about={"data": "digits"}).begun("units", "a fingerprint")
+    {'kl': array([0.5, 0.7])}
     """
 
     def __init__(self, path: str | os.PathLike, about: Mapping[str, Any]):
@@ -42,7 +56,24 @@ class Partial:
             self._read()
 
     def begun(self, measure: str, fingerprint: str) -> dict[str, np.ndarray]:
-        """The columns of a measure that the file holds for this fingerprint; {} if there are none."""
+        """Columns of a measure that the file holds for this fingerprint; from now on the measure has this fingerprint.
+
+        Parameters
+        ----------
+        measure : str
+        fingerprint : str
+            A hash of everything that decides the results.
+
+        Returns
+        -------
+        dict of str to array
+            Empty if the file has none for this fingerprint.
+
+        Examples
+        --------
+        >>> gvae.evaluation.Partial("rows.safetensors", about={}).begun("units", "a fingerprint")
+        {}
+        """
         known = self.fingerprints.get(measure)
         if known is not None and known != fingerprint:
             _log.warning("%s holds %s of another evaluation: ignored", self.path, measure)
@@ -51,7 +82,24 @@ class Partial:
         return self.columns[measure]
 
     def keep(self, measure: str, columns: Mapping[str, np.ndarray], *, now: bool = False) -> None:
-        """Remember columns; they reach the file if the last write was some seconds ago, or `now`."""
+        """Remember the columns of a measure, and write the file if the last write was some seconds ago, or `now`.
+
+        Parameters
+        ----------
+        measure : str
+        columns : mapping of str to array
+            All rows that are finished, not only the new ones.
+        now : bool, default False
+            Write the file even if the last write was less than some seconds ago.
+
+        Examples
+        --------
+        >>> partial = gvae.evaluation.Partial("rows.safetensors", about={})
+        >>> columns = partial.begun("units", "a fingerprint")
+        >>> partial.keep("units", {"kl": np.array([0.5, 0.7])}, now=True)
+        >>> partial.path.exists()
+        True
+        """
         self.columns[measure] = dict(columns)
         if not self.writes or (not now and time.monotonic() - self.written < SECONDS):
             return
@@ -67,7 +115,16 @@ class Partial:
         self.written = time.monotonic()
 
     def remove(self) -> None:
-        """The evaluation is complete."""
+        """Remove the file, as the evaluation is complete.
+
+        Examples
+        --------
+        >>> partial = gvae.evaluation.Partial("rows.safetensors", about={})
+        >>> partial.keep("units", {"kl": np.array([0.5, 0.7])}, now=True)
+        >>> partial.remove()
+        >>> partial.path.exists()
+        False
+        """
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 

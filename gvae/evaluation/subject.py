@@ -1,4 +1,4 @@
-"""What is evaluated: a model with parameters, and rows. Every measure is a pass over the rows in batches."""
+"""What is evaluated: a model with its parameters, and rows. Every measure is a pass over the rows in batches."""
 
 from __future__ import annotations
 
@@ -19,21 +19,51 @@ from gvae.training import infer
 
 __all__ = ["Subject", "dense", "view_of_x", "whole"]
 
-# what the key is folded with, once per use, for ever: streams of different purpose never meet
+# What the key is folded with, one number per purpose, the same in every release: so all streams are different.
 BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION, INFERENCE = range(10)
 CLASSIFICATION, INFORMATION, GIBBS = range(10, 13)
 
 
 class Subject:
-    """A model, its parameters and the rows of a table.
+    """A model, its parameters and the rows of a table on which measures are computed.
 
-    key        : the table's binarization (if dynamic: one fixed draw) and all noise follow from it
-    state      : the model's state (running statistics), if it has one: that of training, `Trainer.chosen_state`
-    batch_size : rows at once; it decides which row gets which noise
-    progress   : show a bar per measure
-    partial    : keeps results on their way; see gvae.evaluation.partial
-    rows       : per-datum parameters (N, ..) by name, where the model has such: inferred for these rows, see training.infer
-    Raises DataError for a table without rows, ConfigError for parameters or a state that are not this model's.
+    Parameters
+    ----------
+    model : Model
+        See `gvae.models.Model`.
+    parameters : mapping of str to array
+    table : Table
+    key : array (4,), optional
+        The table's binarization (if dynamic: one fixed draw) and all noise follow from it. Default: `gvae.random.key(0)`.
+    state : mapping of str to array, optional
+        The model's state (running statistics), if it has one: that of training, `Trainer.chosen_state`.
+    batch_size : int, default 100
+        Rows per batch. It decides which row gets which noise.
+    progress : bool, default False
+        Show a progress bar for each measure.
+    partial : Partial, optional
+        Keeps results while they are computed, see `gvae.evaluation.Partial`.
+
+    Attributes
+    ----------
+    rows : dict of str to array (N, ...)
+        Per-datum parameters by name, where the model has such: inferred for these rows, see `gvae.training.infer`.
+
+    Raises
+    ------
+    DataError
+        The table has no rows.
+    ConfigError
+        The parameters or the state are not this model's, or batch_size is not a positive integer.
+
+    Examples
+    --------
+    >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+    >>> model, parameters = fa.as_vae()
+    >>> table = gvae.data.Table(fa.sample(gvae.random.key(0), 50))
+    >>> subject = gvae.evaluation.Subject(model, parameters, table, batch_size=25)
+    >>> gvae.evaluation.active_units(subject).summary()["active"]
+    1
     """
 
     def __init__(
@@ -64,23 +94,112 @@ class Subject:
         return infer(self.model, self.parameters, self.state, batch, random.fold_in(self.key, INFERENCE))
 
     def own(self, batch: Batch) -> dict[str, np.ndarray]:
-        """The per-datum parameters of a batch's rows, which have been inferred."""
+        """Per-datum parameters of the rows of a batch, as inferred.
+
+        Parameters
+        ----------
+        batch : Batch
+            Rows of the subject's table.
+
+        Returns
+        -------
+        dict of str to array (B, ...)
+            Empty for a model without per-datum parameters.
+
+        Examples
+        --------
+        >>> model = gvae.models.NonlinearFactorAnalysis(3, 1, hidden=(4,), dtype="float64")
+        >>> x = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0]])
+        >>> subject = gvae.evaluation.Subject(model, model.init(gvae.random.key(0)), gvae.data.Table(x))
+        >>> batch = subject.table.batch(np.array([1]), subject.key)
+        >>> {name: values.shape for name, values in subject.own(batch).items()}
+        {'encoder.raw': (1, 2)}
+        """
         return {name: values[batch.index] for name, values in self.rows.items()}
 
     def terms(self, batch: Batch, noise: Mapping[str, Any], instead: Mapping[str, Any] | None = None) -> Any:
-        """What the model says about a batch, which it scores; `instead` goes before the parameters of the same names."""
+        """Terms of the model for a batch that is scored: log-likelihoods and stochastic layers.
+
+        Parameters
+        ----------
+        batch : Batch
+        noise : mapping of str to array
+            As `model.noise` draws it.
+        instead : mapping of str to array, optional
+            Replaces the parameters of the same names.
+
+        Returns
+        -------
+        Terms
+            See `gvae.objectives.Terms`.
+
+        Examples
+        --------
+        >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+        >>> x = fa.sample(gvae.random.key(0), 2)
+        >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(x))
+        >>> batch = subject.table.batch(np.arange(2), subject.key)
+        >>> terms = subject.terms(batch, subject.model.noise(subject.key, batch, samples=1))
+        >>> np.allclose(terms.log_weights, fa.log_prob(x))  # of the exact posterior: log p(x), whatever the draw
+        True
+        """
         pool.check_stop()
         parameters = self.parameters | self.own(batch) | dict(instead or {})
         return self.model.terms(parameters, self.state, batch, noise, None)
 
     def optional(self, method: str, measure: str) -> Callable:
-        """An optional method of the model; ConfigError if it has none."""
+        """An optional method of the model, such as "generate".
+
+        Parameters
+        ----------
+        method : str
+        measure : str
+            Name of the measure that needs it, for the error's message.
+
+        Returns
+        -------
+        callable
+
+        Raises
+        ------
+        ConfigError
+            The model has no such method.
+
+        Examples
+        --------
+        >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+        >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(fa.sample(gvae.random.key(0), 2)))
+        >>> subject.optional("generate", "my measure").__name__
+        'generate'
+        """
         if not hasattr(self.model, method):
             raise ConfigError(f"{measure}: {type(self.model).__name__} has no method `{method}`, see gvae.models")
         return getattr(self.model, method)
 
     def on(self, table: Table) -> Subject:
-        """The same model with other rows."""
+        """The same model and settings with the rows of another table.
+
+        Parameters
+        ----------
+        table : Table
+
+        Returns
+        -------
+        Subject
+
+        Raises
+        ------
+        DataError
+            The table has no rows.
+
+        Examples
+        --------
+        >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+        >>> x = fa.sample(gvae.random.key(0), 50)
+        >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(x[:40]))
+        >>> len(subject.on(gvae.data.Table(x[40:])).table)
+        10
+        """
         settings = {name: getattr(self, name) for name in ("key", "state", "batch_size", "progress", "partial")}
         return Subject(self.model, self.parameters, table, **settings)
 
@@ -94,11 +213,40 @@ class Subject:
         kept: bool = True,
         at_once: int = 1,
     ) -> dict[str, np.ndarray]:
-        """Columns over the first `rows` rows (None: all): compute(i, batch) gives those of batch i.
+        """Compute columns over rows, batch by batch, and join them.
 
-        settings : what decides the numbers, beside the subject; a pass that was interrupted goes on only with the same
-        kept     : whether the columns go into `partial`
-        at_once  : how many batches threads compute at the same time, if there are so many threads
+        Parameters
+        ----------
+        measure : str
+            Name for progress bars, errors and `partial`.
+        compute : callable
+            compute(i, batch) returns the columns of batch i, a mapping of str to array (B, ...).
+        settings : mapping
+            What decides the results, in addition to the subject; an interrupted pass is resumed only with the same settings.
+        rows : int, optional
+            How many of the first rows; None: all.
+        kept : bool, default True
+            Whether the columns are kept in `partial`.
+        at_once : int, default 1
+            How many batches threads compute at the same time, if there are that many threads.
+
+        Returns
+        -------
+        dict of str to array (rows, ...)
+
+        Raises
+        ------
+        ConfigError
+            rows is not a positive integer, or compute raises NotImplementedError: the model lacks what the measure needs.
+
+        Examples
+        --------
+        >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+        >>> x = fa.sample(gvae.random.key(0), 4)
+        >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(x), batch_size=2)
+        >>> columns = subject.each("log p(x)", lambda i, batch: {"exact": fa.log_prob(batch.x)}, settings={})
+        >>> np.allclose(columns["exact"], fa.log_prob(x))
+        True
         """
 
         def one(task: tuple[int, Batch]) -> Mapping[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""An evaluation for people to read."""
+"""An evaluation as readable text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,29 @@ MANY = 0.05  # share of rows with an unreliable estimate that is worth a warning
 
 
 def table(result: Evaluation) -> str:
-    """A line per number, in nats per row, under a heading per measure."""
+    """The summary of an evaluation as text: one line per number, in nats per row, under a heading per measure.
+
+    Parameters
+    ----------
+    result : Evaluation
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> one = np.ones(2)
+    >>> result = gvae.evaluation.Evaluation(-3 * one, np.array([-2.5, -2.7]), 0.1 * one, one, 40 * one, 0.2 * one, 100)
+    >>> print(gvae.evaluation.table(result))
+      ELBO                                    -3.000  +- 0.000 (standard error over rows)
+      log p(x), 100 importance samples        -2.600  +- 0.100 (standard error over rows)
+        its standard error by sampling         0.071
+      rate KL(q(z|x) || p(z))                  1.000
+      distortion -E log p(x|z)                 2.000
+      effective sample size                     40.0  of 100
+      Pareto k, median                         0.200  0.0% of rows above 0.7
+    """
     summary = result.summary()
     lines = list(_importance(summary, "log p(y|x)" if result.conditional else "log p(x)"))
     for name in result.measures:

@@ -1,7 +1,7 @@
 """Models, one file per system of the papers, each with the dataclass of its settings. A model follows the protocol
-`gvae.models.base.Model`, by which training, evaluation, estimators and the command line use it, and nothing else:
+`gvae.models.base.Model`: training, evaluation, estimators and the command line use nothing else of it.
 
-    columns, views, codes                                 what it reads, what of that it explains, its codes
+    columns, views, codes                                 the columns it reads, those of them it explains, its codes
     init(key) -> params                                   dict of named arrays; the name up to the first dot is the group
     noise(key, batch, samples=1) -> dict of arrays        all randomness of one evaluation, drawn ahead
     terms(params, state, batch, noise, step=None) -> Terms    see gvae.objectives; step: None where rows are scored
@@ -16,20 +16,21 @@
                                                           Those of rows not trained on are inferred: see training.infer
     row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of
                                                           all (0); their learning rate, in learning rates (1)
-    update(params, batch) -> dict of arrays               the parameters after a step of the model's own, not a gradient's
+    update(params, batch) -> dict of arrays               the parameters after a step that the model defines, in place of a
+                                                          gradient step
     predict(params, state, batch, noise) -> array         p(y | x) of classifiers: probabilities (B, classes)
     pure = True                                           terms depends on its arguments only and has no other effect, so
                                                           that a step can be captured, and launched without calling it; a
-                                                          subclass with terms of its own has to say so itself
+                                                          subclass that overrides terms has to declare it again
     generate(params, state, noise) -> Terms               the model without q: each layer's z is drawn from its prior, by
                                                           noise as `noise` draws it, and its q is that prior; `views` are
                                                           p(view | z); there is no log_likelihood
     raw(params, state, batch) -> dict of arrays           the unconstrained parameters (B, ..) of q(z|x); where `params`
                                                           have arrays of these names, `terms` takes those for q
 
-`params` maps names to plain arrays (evaluation) or Vars (training); a model cannot tell the difference. `batch` has the
+`params` maps names to plain arrays (evaluation) or Vars (training); a model does not distinguish them. `batch` has the
 columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.
-Which estimator stands for which model: gvae.estimators().
+The estimator of each model: gvae.estimators().
 """
 
 from gvae.models.autoencoder import Autoencoder

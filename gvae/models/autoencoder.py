@@ -1,8 +1,8 @@
-"""The plain autoencoder: the encoder's mean and the decoder of a VAE, with no sampling and no KL; a baseline.
+"""The autoencoder: the encoder's mean and the decoder of a VAE, with no sampling and no KL; a baseline.
 
 Its loss is the limit of the VAE's as the posterior's variance and the weight of the KL go to 0. Its "bound" is the
-reconstruction term log p(x | z(x)), which bounds nothing. Nothing ties its codes to a prior, so draws from N(0, I) decode to
-what they may.
+reconstruction term log p(x | z(x)), which bounds nothing. Its codes are not regularised towards a prior, so that draws from
+N(0, I) decode to unspecified data.
 """
 
 from __future__ import annotations
@@ -18,10 +18,33 @@ __all__ = ["Autoencoder"]
 
 
 class Autoencoder(VAE):
-    """Settings as VAE's; the posterior's family decides how z = its mean is emitted, and nothing else."""
+    """The autoencoder: a VAE's encoder mean and decoder, without sampling and without KL.
+
+    The posterior's family decides only how z = its mean is emitted.
+
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+    **given : object
+        As for `Base`, with the settings of `gvae.Autoencoder`.
+
+    Examples
+    --------
+    >>> model = gvae.models.Autoencoder(4, latent=2, hidden=(3,))
+    >>> params = model.init(gvae.random.key(0))
+    >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+    >>> terms = model.terms(params, {}, batch, model.noise(gvae.random.key(1), batch))
+    >>> float(gvae.objectives.ELBO()(terms)[1]["kl"])
+    0.0
+    """
 
     pure = True
-    caution = "an autoencoder's reconstruction term bounds nothing: what stands for the ELBO and for log p(x) is neither"
+    caution = (
+        "an autoencoder has no bound: what is shown as ELBO and log p(x) is its reconstruction term, which bounds nothing"
+    )
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         z = self.encoder(params, batch.x).mean[None]

@@ -1,6 +1,6 @@
-"""The model protocol, and what models inherit.
+"""The model protocol, and the base class of models.
 
-`Model` is what training, evaluation, estimators and the command line know of a model: nothing else of it is used by them.
+Training, evaluation, estimators and the command line use a model through the protocol `Model` only.
 """
 
 from __future__ import annotations
@@ -24,14 +24,32 @@ class UnknownSettingError(ConfigError, TypeError):
 
 
 class Model(Protocol):
-    """What a model says and does.
+    """The protocol by which training, evaluation, estimators and the command line use a model.
 
-    Settings : the dataclass of its settings, see gvae.settings
-    columns  : what it reads, and of which kind: "matrix" (real numbers), "counts" (whole numbers, CSR) or "labels"
-    views    : those of them that it explains, each by a distribution: they have an `observation`
-    codes    : the codes that `transform` joins, by name, with their numbers of variables
-    caution  : a sentence that is said where its figures are reported, or ""
-    conditional : whether it explains y given x
+    Attributes
+    ----------
+    Settings : type
+        The dataclass of its settings, see `gvae.settings`.
+    columns : mapping of str to str
+        The columns that it reads, and their kinds: "matrix" (real numbers), "counts" (whole numbers, CSR) or "labels".
+    views : tuple of str
+        The columns that it explains, each by a distribution: they have an `observation`.
+    caution : str
+        A sentence that is reported together with its figures, or "".
+    conditional : bool
+        Whether it explains y given x.
+    dtype : dtype
+    has_closed_kl : bool
+
+    Notes
+    -----
+    The optional methods of models are listed in `gvae.models`.
+
+    Examples
+    --------
+    >>> model = gvae.models.VIB({"x": 784, "y": 10}, latent=16)
+    >>> model.columns, model.views, model.codes, model.conditional
+    ({'x': 'matrix', 'y': 'labels'}, (), {'z': 16}, True)
     """
 
     Settings: ClassVar[type[Settings]]
@@ -43,39 +61,212 @@ class Model(Protocol):
     has_closed_kl: Any
 
     @property
-    def codes(self) -> Mapping[str, int]: ...
+    def codes(self) -> Mapping[str, int]:
+        """The codes that `transform` joins, by name, with their numbers of variables.
+
+        Examples
+        --------
+        >>> gvae.models.VLAE(784, latent=(4, 2)).codes
+        {'z1': 4, 'z2': 2}
+        """
 
     @classmethod
-    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]: ...
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+        """Widths of all networks of a model of these settings, which need not be built.
+
+        Parameters
+        ----------
+        settings : Settings
+        sizes : mapping of str to int
+
+        Returns
+        -------
+        list of tuple of int
+            (inputs, hidden .., outputs) of each network, see `Base.layers`.
+
+        Examples
+        --------
+        >>> settings = gvae.models.VAE.Settings(latent=2, posterior="diagonal", hidden=(200,))
+        >>> gvae.models.VAE.layers(settings, {"x": 784})
+        [(784, 200, 2), (2, 200, 784)]
+        """
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
-        """The parameters at the start, arrays by name; the name up to the first dot is the group."""
+        """Initial parameters, arrays by name; the name up to the first dot is the group.
+
+        Parameters
+        ----------
+        key : array (4,)
+
+        Returns
+        -------
+        dict of str to array
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> {name: value.shape for name, value in params.items() if name.startswith("encoder")}
+        {'encoder.0.weight': (4, 3), 'encoder.0.bias': (3,), 'encoder.1.weight': (3, 5), 'encoder.1.bias': (5,)}
+        """
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
-        """All randomness of one evaluation of `terms`, drawn ahead."""
+        """All randomness of one evaluation of `terms`, drawn ahead.
+
+        Parameters
+        ----------
+        key : array (4,)
+        batch : Batch
+        samples : int, default 1
+            Draws for each row, K.
+
+        Returns
+        -------
+        dict of str to array
+            By code, (K, B, variables), and by further names.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2)
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> noise = model.noise(gvae.random.key(1), batch, samples=3)
+        >>> {name: value.shape for name, value in noise.items()}
+        {'z': (3, 4, 2)}
+        """
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
-        """What the model says about a batch. step: the number of a training step; None where rows are scored."""
+        """The terms of the bound for a batch: log-likelihoods, and each layer's q, p and draw.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+            As `noise` draws it.
+        step : int, optional
+            The number of a training step; None where rows are scored.
+
+        Returns
+        -------
+        Terms
+            See `gvae.objectives`.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> terms = model.terms(params, {}, batch, model.noise(gvae.random.key(1), batch, samples=3))
+        >>> terms.log_weights.shape
+        (3, 4)
+        """
 
     def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
-        """q(code | x) of each row, by name."""
+        """The distribution q(code | x) of each row, by name of the code.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+
+        Returns
+        -------
+        dict of str to Distribution
+            With the batch axis (B,).
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> q = model.code(params, {}, batch)["z"]
+        >>> q, q.mean.shape
+        (BandedGaussian(batch_shape=(4,), n=2), (4, 2))
+        """
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
-        """p(view | codes), by view. noise: that of `noise`, where a draw decides; None: without one."""
+        """The distribution p(view | codes), by view.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        z : mapping of str to array
+            The codes by name, (..., variables).
+        noise : mapping of str to array, optional
+            As `noise` draws it, where decoding depends on a draw; None: decode without one.
+
+        Returns
+        -------
+        dict of str to Distribution
+            With the batch axes of z.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> model.decode(params, {}, {"z": np.zeros((5, 2), np.float32)})
+        {'x': BernoulliDistribution(batch_shape=(5,), n=4)}
+        """
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """n draws of the codes, by name: what `decode` takes."""
+        """Draws of the codes from the prior, by name.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        key : array (4,)
+        n : int
+
+        Returns
+        -------
+        dict of str to array
+            (n, variables): the codes that `decode` takes.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> z = model.sample_prior(params, gvae.random.key(1), 5)
+        >>> z["z"].shape, model.decode(params, {}, z)["x"].mean.shape
+        ((5, 2), (5, 4))
+        """
 
 
 class Base:
-    """A model that is made of its settings and of the numbers of columns that it reads.
+    """A model that is built from its settings and from the sizes of the columns that it reads.
 
-    sizes    : the columns of x, or a mapping from each column of the data to its size (of labels: how many there are)
-    settings : a `Settings`, or its fields
-    dtype    : of all arithmetic           n_rows : of the training data, for models whose bound or step depends on it
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+        The number of columns of x, or of each column of the data by its name (of labels: the number of classes).
+    *settings : Settings or object
+        A `Settings`, or the values of its fields in order.
+    dtype : dtype, default float32
+        Of all arithmetic.
+    n_rows : int, default 0
+        Rows of the training data, for models whose bound or training step depends on it.
+    **given : object
+        Fields of the settings by name.
 
-        models.VAE(784, 16, "chain", hidden=(200,))
-        models.VAE({"x": 784}, models.VAE.Settings(16, "chain", hidden=(200,)), dtype="float64")
+    Attributes
+    ----------
+    emitters : mapping of str to Conditional
+        The network of each view that has one.
+
+    Raises
+    ------
+    UnknownSettingError
+        A name that is not a field of the settings.
+    ConfigError
+        A setting has a value that it does not take.
+
+    Examples
+    --------
+    >>> a = gvae.models.VAE(784, 16, "chain", hidden=(200,))
+    >>> settings = gvae.models.VAE.Settings(16, "chain", hidden=(200,))
+    >>> b = gvae.models.VAE({"x": 784}, settings, dtype="float64")
+    >>> a.sizes == b.sizes, a.dtype, b.dtype
+    (True, dtype('float32'), dtype('float64'))
     """
 
     Settings: ClassVar[Any]
@@ -101,11 +292,56 @@ class Base:
         self.build(self.Settings(**plain))
 
     def build(self, settings: Any) -> None:
-        """Make the parts, of settings that have been checked. `emitters`: the network of each view that has one."""
+        """Construct the parts of the model, from settings that have been checked; called by the constructor.
+
+        A subclass sets `emitters`, the network of each view that has one, and what its other methods use.
+
+        Parameters
+        ----------
+        settings : Settings
+
+        Examples
+        --------
+        >>> class BetaVAE(gvae.models.VAE):
+        ...     def build(self, settings):
+        ...         super().build(settings)
+        ...         self.code_cost = gvae.costs.Beta(4.0)
+        >>> BetaVAE(4, latent=2).code_cost
+        Beta(beta=4.0)
+        """
         raise NotImplementedError
 
     def prepare(self, params: Mapping[str, np.ndarray], state: Any, table: Any, key: np.ndarray) -> tuple[dict, Any]:
-        """(params, state) with what is learned of the training rows before the first step: biases of the output."""
+        """Parameters and state with what is learned from the training rows before the first step: biases of the output.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        table : Table
+            The training rows.
+        key : array (4,)
+
+        Returns
+        -------
+        params : dict of str to array
+            With output_bias="data", the last bias of each view's network is such that the view has the mean of the training
+            rows.
+        state : mapping of str to array
+            Unchanged.
+
+        Raises
+        ------
+        ConfigError
+            With output_bias="data", where the bias has no closed form.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(2, latent=1, hidden=(3,), output_bias="data")
+        >>> table = gvae.data.Table(np.array([[1, 0], [1, 1], [0, 0], [1, 0]], np.float32))
+        >>> params, state = model.prepare(model.init(gvae.random.key(0)), {}, table, gvae.random.key(1))
+        >>> params["decoder.1.bias"].round(2)  # log-odds of 3/4 and of 1/4
+        array([ 1.1, -1.1], dtype=float32)
+        """
         params = dict(params)
         if self.output_bias == "data":
             for view, emitter in self.emitters.items():
@@ -114,13 +350,33 @@ class Base:
 
     @classmethod
     def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
-        """The widths of all networks, as far as texts tell without a table of that size being made: by these a model that
-        cannot fit into memory is refused before it is made."""
+        """Widths of all networks, estimated without building them.
+
+        A model that cannot fit into memory is refused by these widths before it is built. Families given as text are not
+        parsed, as that could allocate tables of their size: the widths may be under-estimates.
+
+        Parameters
+        ----------
+        settings : Settings
+        sizes : mapping of str to int
+            Of the columns by name.
+
+        Returns
+        -------
+        list of tuple of int
+            (inputs, hidden .., outputs) of each network; [] where a model does not say.
+
+        Examples
+        --------
+        >>> settings = gvae.models.VAE.Settings(latent=2, posterior="diagonal", hidden=(200,))
+        >>> gvae.models.VAE.layers(settings, {"x": 784})
+        [(784, 200, 2), (2, 200, 784)]
+        """
         return []
 
 
 def check_known(what: str, settings: type, given: Mapping[str, Any] | Sequence[str]) -> None:
-    """Raise UnknownSettingError if some of the names given are no settings."""
+    """Raise UnknownSettingError if a given name is not a setting."""
     known = [f.name for f in fields(settings)]
     for name in given:
         if name not in known:

@@ -1,7 +1,7 @@
 """Models whose codes are independent given the data: q(z_1, z_2, .. | data) = q_1(z_1 | .) q_2(z_2 | .) ..., p(z) likewise.
 
-A subclass makes its parts in `build`: `coded`, the codes by name, and what its `decode` consists of. Initial parameters,
-priors, noise, terms, draws from the model and unconstrained parameters are here.
+A subclass constructs its parts in `build`: `coded`, the codes by name, and the networks of its `decode`. Initial parameters,
+priors, noise, terms, draws from the model and unconstrained parameters are implemented here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,22 @@ __all__ = ["Code", "Codes"]
 
 @dataclass
 class Code:
-    """A code: its encoder, what it reads, and its prior (None: the standard one of the posterior's family).
+    """A code: its encoder, the input of the encoder, and its prior.
 
-    reads : a column of the data by its name, or a level of the model's tower by its number
+    Parameters
+    ----------
+    encoder : Conditional
+    reads : str or int, default "x"
+        The encoder's input: a column of the data by its name, or a level of the model's tower by its number.
+    prior : Family, optional
+        None: the standard one of the posterior's family.
+
+    Examples
+    --------
+    >>> encoder = gvae.families.Conditional("encoder", 4, gvae.families.parse("chain", 3))
+    >>> code = gvae.models.Code(encoder, prior=gvae.families.parse("ar1", 3))
+    >>> code.reads, code.prior_name
+    ('x', 'prior.raw')
     """
 
     encoder: Conditional
@@ -37,25 +50,100 @@ class Code:
 
     @property
     def prior_name(self) -> str:
-        """Of the prior's parameters: that of the encoder with another word."""
+        """Name of the prior's parameters: that of the encoder, with "prior" for "encoder".
+
+        Examples
+        --------
+        >>> encoder = gvae.families.Conditional("encoder", 4, gvae.families.parse("chain", 3))
+        >>> code = gvae.models.Code(encoder, prior=gvae.families.parse("ar1", 3))
+        >>> code.prior_name
+        'prior.raw'
+        """
         return self.encoder.name.replace("encoder", "prior") + ".raw"
 
     def of(self, seen: Mapping[str | int, Any], batch: Any) -> Any:
-        """What it reads, of `Codes.read`. DataError, by the batch, for a column that is not there."""
+        """The encoder's input.
+
+        Parameters
+        ----------
+        seen : mapping of str or int to array
+            What `Codes.read` returned.
+        batch : Batch
+
+        Returns
+        -------
+        array (..., inputs)
+
+        Raises
+        ------
+        DataError
+            The batch has no such column.
+
+        Examples
+        --------
+        >>> encoder = gvae.families.Conditional("encoder", 4, gvae.families.parse("chain", 3))
+        >>> code = gvae.models.Code(encoder, prior=gvae.families.parse("ar1", 3))
+        >>> batch = gvae.data.Batch({"x": np.eye(4)}, np.arange(4))
+        >>> code.of({"x": batch.x}, batch) is batch.x
+        True
+        """
         return seen[self.reads] if self.reads in seen else getattr(batch, str(self.reads))
 
     def p(self, params: Any) -> Distribution | None:
-        """p(z); None for the standard one."""
+        """The prior p(z).
+
+        Parameters
+        ----------
+        params : mapping of str to array
+
+        Returns
+        -------
+        Distribution or None
+            None: the standard one.
+
+        Examples
+        --------
+        >>> encoder = gvae.families.Conditional("encoder", 4, gvae.families.parse("chain", 3))
+        >>> code = gvae.models.Code(encoder, prior=gvae.families.parse("ar1", 3))
+        >>> params = {"prior.raw": code.prior.start(gvae.random.key(0), np.float64)}
+        >>> code.p(params)
+        AR1Gaussian(batch_shape=(), n=3)
+        >>> gvae.models.Code(encoder).p({}) is None
+        True
+        """
         return None if self.prior is None else self.prior(params[self.prior_name])
 
 
 class Codes(Base):
-    """See above.
+    """A model whose codes are independent given the data.
 
-    coded      : the codes by name       decoders : the networks of `decode`, which `init` begins as they say
-    tower      : features of x at several levels, which codes may read
-    corruption : of the x that encoders read in training steps
-    code_cost  : what codes cost where it is not their KL, see gvae.costs
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+    **given : object
+        As for `Base`.
+
+    Attributes
+    ----------
+    coded : mapping of str to Code
+        The codes by name.
+    decoders : tuple
+        The networks of `decode`, whose initial parameters `init` includes.
+    tower : Tower or None
+        Features of x at several levels, which codes may read.
+    corruption : Corruption or None
+        Of the x that encoders read in training steps.
+    code_cost : Cost or None
+        The cost of the codes where it is not their KL, see `gvae.costs`.
+
+    Examples
+    --------
+    >>> model = gvae.models.VAE(4, latent=2, posterior="chain")
+    >>> isinstance(model, gvae.models.Codes), model.coded["z"].encoder.family
+    (True, Cholesky('chain', n=2))
     """
 
     coded: Mapping[str, Code]
@@ -66,9 +154,32 @@ class Codes(Base):
 
     @property
     def codes(self) -> Mapping[str, int]:
+        """The codes by name, with their numbers of variables.
+
+        Examples
+        --------
+        >>> gvae.models.DLGM(784, latent=(4, 2)).codes
+        {'z1': 4, 'z2': 2}
+        """
         return {name: code.encoder.family.n for name, code in self.coded.items()}
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+        """Initial parameters of encoders, decoders, tower and priors.
+
+        Parameters
+        ----------
+        key : array (4,)
+
+        Returns
+        -------
+        dict of str to array
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, hidden=(3,), prior="ar1")
+        >>> sorted({name.partition(".")[0] for name in model.init(gvae.random.key(0))})
+        ['decoder', 'encoder', 'prior']
+        """
         trunk = () if self.tower is None else (self.tower,)
         parts = (*(code.encoder for code in self.coded.values()), *self.decoders, *trunk)
         params = {n: v for i, part in enumerate(parts) for n, v in part.init(random.fold_in(key, i), self.dtype).items()}
@@ -78,14 +189,52 @@ class Codes(Base):
         return params
 
     def prior_of(self, params: Any, name: str | None = None) -> Distribution:
-        """p of a code, by default of the first."""
+        """The prior p(z) of a code.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        name : str, optional
+            The code; None: the first.
+
+        Returns
+        -------
+        Distribution
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> model.prior_of(params).variance()
+        array([1., 1.], dtype=float32)
+        """
         code = self.coded[next(iter(self.coded)) if name is None else name]
         family = code.encoder.family
         p = code.p(params)
         return family(np.zeros(family.n_params, self.dtype)).standard if p is None else p
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """n draws of each code, (n, variables)."""
+        """Draws of each code from its prior.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        key : array (4,)
+        n : int
+
+        Returns
+        -------
+        dict of str to array
+            (n, variables) of each code.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> z = model.sample_prior(params, gvae.random.key(1), 5)
+        >>> z["z"].shape, model.decode(params, {}, z)["x"].mean.shape
+        ((5, 2), (5, 4))
+        """
         drawn = {}
         for name, own in self._keys(key).items():
             p = self.prior_of(params, name)
@@ -103,6 +252,28 @@ class Codes(Base):
         return all(standing(c.encoder.family).kl(None if c.prior is None else standing(c.prior)) is not None for c in codes)
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+        """Noise of the draws of all codes, and of the corruption of x.
+
+        Parameters
+        ----------
+        key : array (4,)
+        batch : Batch
+        samples : int, default 1
+            Draws for each row, K.
+
+        Returns
+        -------
+        dict of str to array
+            By code, (K, B, variables); for a model with a corruption, "corruption" (K, B, D).
+
+        Examples
+        --------
+        >>> model = gvae.models.Denoising(4, latent=2)
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> noise = model.noise(gvae.random.key(1), batch, samples=3)
+        >>> {name: value.shape for name, value in noise.items()}
+        {'z': (3, 4, 2), 'corruption': (3, 4, 4)}
+        """
         shape, like = (samples, len(batch)), vars(batch).get("x")
         keys = self._keys(key)
         drawn = {name: code.encoder.family.noise(keys[name], shape, self.dtype, like) for name, code in self.coded.items()}
@@ -112,13 +283,35 @@ class Codes(Base):
         return drawn
 
     def _keys(self, key: np.ndarray) -> dict[str, np.ndarray]:
-        """A key for each code; a code alone has the whole one."""
+        """A key for each code; a single code has the key itself."""
         if len(self.coded) == 1:
             return dict.fromkeys(self.coded, key)
         return {name: random.fold_in(key, i) for i, name in enumerate(self.coded)}
 
     def read(self, params: Any, batch: Any, noise: Any = None, step: Any = None) -> dict[str | int, Any]:
-        """What encoders read: the columns by name, x corrupted in training steps, and the tower's features by level."""
+        """Inputs of the encoders: the columns by name, x corrupted in training steps, and the tower's features by level.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array, optional
+            Needed in training steps of a model with a corruption.
+        step : int, optional
+            The number of a training step; None: x is not corrupted.
+
+        Returns
+        -------
+        dict of str or int to array
+
+        Examples
+        --------
+        >>> model = gvae.models.VLAE(4, latent=(2, 1), hidden=((5,), (3,)))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> seen = model.read(model.init(gvae.random.key(0)), batch)
+        >>> seen["x"].shape, seen[0].shape, seen[1].shape
+        ((4, 4), (4, 5), (4, 3))
+        """
         found: dict[str | int, Any] = dict(vars(batch))
         if self.corruption is not None and step is not None:
             found["x"] = self.corruption(batch.x, noise["corruption"], step)
@@ -127,24 +320,138 @@ class Codes(Base):
         return found
 
     def encode(self, params: Any, name: str, seen: Mapping[str | int, Any], batch: Any) -> Distribution:
-        """q of a code, from what `read` returned."""
+        """The distribution q of a code.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        name : str
+            The code.
+        seen : mapping of str or int to array
+            What `read` returned.
+        batch : Batch
+
+        Returns
+        -------
+        Distribution
+
+        Raises
+        ------
+        DataError
+            The batch lacks the column that the code's encoder reads.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> model.encode(params, "z", model.read(params, batch), batch)
+        BandedGaussian(batch_shape=(4,), n=2)
+        """
         code = self.coded[name]
         return code.encoder(params, code.of(seen, batch))
 
     def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
-        """q of each code whose column is there."""
+        """The distribution q of each code whose input column is in the batch.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+
+        Returns
+        -------
+        dict of str to Distribution
+            By name of the code.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> q = model.code(params, {}, batch)["z"]
+        >>> q, q.mean.shape
+        (BandedGaussian(batch_shape=(4,), n=2), (4, 2))
+        """
         there = self.read(params, batch)
         return {name: self.encode(params, name, there, batch) for name, code in self.coded.items() if code.reads in there}
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
-        """p(view | codes), by view."""
+        """The distribution p(view | codes), by view.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        z : mapping of str to array
+            The codes by name, (..., variables).
+        noise : mapping of str to array, optional
+            As `noise` draws it, where decoding depends on a draw; None: decode without one.
+
+        Returns
+        -------
+        dict of str to Distribution
+            With the batch axes of z.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> model.decode(params, {}, {"z": np.zeros((5, 2), np.float32)})
+        {'x': BernoulliDistribution(batch_shape=(5,), n=4)}
+        """
         raise NotImplementedError
 
     def likelihood(self, views: Mapping[str, Distribution], batch: Any) -> dict[str, Any]:
-        """log p(view | codes) of each view, (K, B)."""
+        """The log-likelihood log p(view | codes) of each view.
+
+        Parameters
+        ----------
+        views : mapping of str to Distribution
+            What `decode` returned.
+        batch : Batch
+
+        Returns
+        -------
+        dict of str to array (K, B)
+            Nats.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> views = model.decode(params, {}, {"z": np.zeros((3, 4, 2), np.float32)})
+        >>> model.likelihood(views, batch)["x"].shape
+        (3, 4)
+        """
         return {name: p.log_prob(getattr(batch, name)) for name, p in views.items()}
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+        """The log-likelihood of each view, and q, p and draw of each code.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+            As `noise` draws it.
+        step : int, optional
+            The number of a training step; None where rows are scored.
+
+        Returns
+        -------
+        Terms
+            See `gvae.objectives`.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> terms = model.terms(params, {}, batch, model.noise(gvae.random.key(1), batch, samples=3))
+        >>> terms.log_likelihood["x"].shape, terms.layers[0].kl.shape
+        ((3, 4), (4,))
+        """
         seen = self.read(params, batch, noise, step)
         q: dict[str, Distribution] = {}
         z: dict[str, Any] = {}
@@ -171,7 +478,7 @@ class Codes(Base):
         return Terms(likelihood, layers, views=views, **about)
 
     def _again(self, params: Any, name: str, batch: Any, noise: Any, step: Any) -> Any:
-        """See Layer; a code alone needs none."""
+        """See `Layer`; None for a single code, which needs none."""
         if len(self.coded) == 1:
             return None
 
@@ -182,10 +489,54 @@ class Codes(Base):
         return again
 
     def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+        """The model without q: each code is drawn from its prior, and decoded.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        noise : mapping of str to array
+            As `noise` draws it.
+
+        Returns
+        -------
+        Terms
+            The q of each layer is its prior, `views` are p(view | z), and there is no log_likelihood.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> terms = model.generate(params, {}, model.noise(gvae.random.key(1), batch))
+        >>> terms.layers[0].z.shape, terms.views["x"].mean.shape
+        ((1, 4, 2), (1, 4, 4))
+        """
         p = {name: self.prior_of(params, name) for name in self.coded}
         z = {name: p[name].sample(noise[name]) for name in p}
         return Terms({}, [Layer(p[n], p[n], z[n], noise[n]) for n in p], views=self.decode(params, state, z, noise))
 
     def raw(self, params: Any, state: Any, batch: Any) -> dict[str, np.ndarray]:
+        """The unconstrained parameters of q(z|x), shared ones included, by name.
+
+        Where `params` have arrays of these names, `terms` takes those for q.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+
+        Returns
+        -------
+        dict of str to array
+            (B, ..) of each code.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> {name: value.shape for name, value in model.raw(params, {}, batch).items()}
+        {'encoder.raw': (4, 5)}
+        """
         seen = self.read(params, batch)
         return {f"{c.encoder.name}.raw": c.encoder.raw(params, c.of(seen, batch)) for c in self.coded.values()}

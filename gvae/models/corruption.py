@@ -1,8 +1,8 @@
-"""What encoders read in training: rows with noise, whose level falls from a high one to a low one.
+"""Corrupted inputs of encoders in training, at a level of noise that falls from a high one to a low one.
 
-x~ ~ c_nu(x~ | x), z ~ q(z | x~): the bound is E_c E_q [log p(x, z) - log q(z | x~)], with the clean x to be explained. It is
-a lower bound of log p(x): with the posterior q~(z | x) = E_c q(z | x~), the entropy's concavity makes it at most the ELBO of
-q~. Where rows are scored, encoders read the clean x. Source: Geras and Sutton (2015), scheduled denoising autoencoders,
+x~ ~ c_nu(x~ | x), z ~ q(z | x~): the bound is E_c E_q [log p(x, z) - log q(z | x~)], in which the clean x is explained. It
+is a lower bound of log p(x): with the posterior q~(z | x) = E_c q(z | x~), the entropy's concavity makes it at most the ELBO
+of q~. Where rows are scored, encoders read the clean x. Source: Geras and Sutton (2015), scheduled denoising autoencoders,
 carried over to the VAE.
 """
 
@@ -26,7 +26,7 @@ KINDS = ("masking", "gaussian", "flipping")
 
 @settings.group("model")
 class Settings(settings.Settings):
-    """Those of a model whose encoders may read corrupted rows."""
+    """Settings of a model whose encoders may read corrupted rows."""
 
     corruption: str | None = setting(
         default=None,
@@ -44,7 +44,16 @@ class Settings(settings.Settings):
 
 @dataclass(frozen=True)
 class Corruption:
-    """kind : one of KINDS      levels : nu at the first step, and from step `anneal` on; linear in between"""
+    """The corruption of rows, and the schedule of its level.
+
+    Parameters
+    ----------
+    kind : str
+        One of KINDS.
+    levels : tuple of float, default (0.5, 0.1)
+        nu at the first step, and from step `anneal` on; linear in between.
+    anneal : int, default 5000
+    """
 
     kind: str
     levels: tuple[float, float] = (0.5, 0.1)
@@ -52,7 +61,7 @@ class Corruption:
 
     @classmethod
     def of(cls, settings: Any) -> Corruption | None:
-        """That of settings; None where there is none."""
+        """The corruption that settings describe; None where they have none."""
         return None if settings.corruption is None else cls(settings.corruption, settings.levels, settings.anneal)
 
     def level(self, step: Any) -> Any:
@@ -63,12 +72,12 @@ class Corruption:
         return first + (last - first) * done
 
     def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
-        """That of draws of `shape`, (K, B, D)."""
+        """Noise for draws of `shape`, (K, B, D)."""
         draw = random.normal if self.kind == "gaussian" else random.uniform
         return draw(key, shape, dtype, like)
 
     def __call__(self, x: Any, noise: Any, step: Any) -> Any:
-        """x~ (K, B, D) of x (B, D)."""
+        """The corrupted rows x~ (K, B, D) of x (B, D)."""
         nu = self.level(step)
         if self.kind == "gaussian":
             return elementwise.add(x, elementwise.multiply(noise, nu))

@@ -36,7 +36,7 @@ NOISES = ("full", "diagonal", "identity")
 
 @settings.group("model")
 class OwnSettings(settings.Settings):
-    """Those that only a deep latent Gaussian model has."""
+    """Settings that only a deep latent Gaussian model has."""
 
     latent: int | tuple[int, ...] = restated(hierarchical.Settings, "latent", default=(100, 50), kw_only=False)
     posterior: str | Family = restated(
@@ -60,8 +60,8 @@ class OwnSettings(settings.Settings):
     )
     kappa: float | None = setting(
         default=None,
-        help="variance of the prior N(0, kappa I) of all weights and biases of the generative model, which training rows "
-        "share; None: a flat one",
+        help="variance of the prior N(0, kappa I) of all weights and biases of the generative model, shared by the "
+        "training rows; None: flat",
         kind=Maybe(Number()),
     )
     start: str = restated(vae.Settings, "start", default="calm")
@@ -70,11 +70,19 @@ class OwnSettings(settings.Settings):
 
 @settings.group("model")
 class Settings(corruption.Settings, OwnSettings):
-    """Those of a deep latent Gaussian model."""
+    """Settings of a deep latent Gaussian model."""
 
 
 class Noise:
-    """G xi of a square matrix G (n, n), which starts as the identity.   kind : one of NOISES"""
+    """The product G xi with a square matrix G (n, n), which starts as the identity.
+
+    Parameters
+    ----------
+    name : str
+    n : int
+    kind : str
+        One of NOISES.
+    """
 
     def __init__(self, name: str, n: int, kind: str):
         self.name, self.n, self.kind = name, n, kind
@@ -96,7 +104,31 @@ class Noise:
 
 
 class DLGM(Codes):
-    """A deep latent Gaussian model. Settings: see gvae.DLGM."""
+    """A deep latent Gaussian model: noise enters at every layer, and is inferred from the data for all layers at once.
+
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+        Needed with the setting kappa.
+    **given : object
+        As for `Base`, with the settings of `gvae.DLGM`.
+
+    Raises
+    ------
+    ConfigError
+        A posterior without support on all real numbers; kappa without n_rows.
+
+    Examples
+    --------
+    >>> model = gvae.models.DLGM(4, latent=(3, 2), hidden=(5,))
+    >>> model.codes, model.coded["z2"].encoder.family
+    ({'z1': 3, 'z2': 2}, LowRank('lowrank:1', n=2))
+    >>> sorted(name for name in model.init(gvae.random.key(0)) if name.startswith("noise"))
+    ['noise1.weight', 'noise2.weight']
+    """
 
     Settings: ClassVar[Any] = Settings
     pure = True
@@ -140,7 +172,7 @@ class DLGM(Codes):
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
-        if self.kappa is not None and step is not None:  # what the weights cost is no single row's
+        if self.kappa is not None and step is not None:  # the cost of the weights belongs to all rows together
             generative = [name for name in params if name.startswith(("decoder", "noise"))]
             price = parts.price_of_weights(params, generative, math.sqrt(self.kappa))
             terms.layers.append(parts.Penalty(price * (1 / self.n_rows)))

@@ -27,7 +27,7 @@ __all__ = ["Hierarchical"]
 
 @settings.group("model")
 class Settings(settings.Settings):
-    """Those of a hierarchy of codes."""
+    """Settings of a hierarchy of codes."""
 
     latent: int | tuple[int, ...] = setting(
         default=(100, 50), help="variables of each layer, from the data upwards", kind=Layers(), kw_only=False
@@ -60,7 +60,23 @@ class Settings(settings.Settings):
 
 
 class Hierarchical(Base):
-    """Layers of codes. Settings: see gvae.HierarchicalVAE."""
+    """A hierarchy of stochastic layers, inferred from the data upwards, with any family in each.
+
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+    **given : object
+        As for `Base`, with the settings of `gvae.HierarchicalVAE`.
+
+    Examples
+    --------
+    >>> model = gvae.models.Hierarchical(784, latent=(20, 5), hidden=((200,), (50,)), posterior="chain")
+    >>> [encoder.network.sizes for encoder in model.encoders]
+    [(784, 200, 59), (20, 50, 14)]
+    """
 
     Settings = Settings
     pure = True
@@ -84,7 +100,7 @@ class Hierarchical(Base):
             Conditional(f"decoder{i}", n, family, down[i], activation, start)
             for i, (n, family) in enumerate(zip(latents, emitted, strict=True))
         ]
-        # what is next to the data: codes are those of z_1
+        # the layer next to the data: codes are those of z_1
         self.encoder, self.decoder, self.posterior = self.encoders[0], self.decoders[0], self.posteriors[0]
         self.emitters = {"x": self.decoder}
 
@@ -94,10 +110,32 @@ class Hierarchical(Base):
 
     @property
     def codes(self) -> Mapping[str, int]:
-        """Those next to the data."""
+        """The codes next to the data, z_1, with their number of variables.
+
+        Examples
+        --------
+        >>> gvae.models.Hierarchical(784, latent=(20, 5)).codes
+        {'z1': 20}
+        """
         return {"z1": self.posterior.n}
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+        """Initial parameters of all encoders and decoders, and of the prior if it is learned.
+
+        Parameters
+        ----------
+        key : array (4,)
+
+        Returns
+        -------
+        dict of str to array
+
+        Examples
+        --------
+        >>> params = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,)).init(gvae.random.key(0))
+        >>> sorted({name.partition(".")[0] for name in params})
+        ['decoder0', 'decoder1', 'encoder1', 'encoder2']
+        """
         params: dict[str, np.ndarray] = {}
         for i, part in enumerate((*self.encoders, *self.decoders)):
             params |= part.init(random.fold_in(key, i), self.dtype)
@@ -107,14 +145,50 @@ class Hierarchical(Base):
         return params
 
     def prior_of(self, params: Any) -> Distribution:
-        """p(z_L)."""
+        """The prior of the top layer, p(z_L).
+
+        Parameters
+        ----------
+        params : mapping of str to array
+
+        Returns
+        -------
+        Distribution
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> model.prior_of(params).n
+        2
+        """
         if self.prior is not None:
             return self.prior(params["prior.raw"])
         last = self.posteriors[-1]
         return last(np.zeros(last.n_params, self.dtype)).standard
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """n draws of z_1, (n, latent[0]), from the top down."""
+        """Draws of z_1, from the top layer down.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        key : array (4,)
+        n : int
+
+        Returns
+        -------
+        dict of str to array
+            "z1", (n, latent[0]).
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> z = model.sample_prior(params, gvae.random.key(1), 5)
+        >>> z["z1"].shape, model.decode(params, {}, z)["x"].mean.shape
+        ((5, 3), (5, 4))
+        """
         p = self.prior_of(params)
         z = p.sample(p.noise(random.fold_in(key, 0), (n,)))
         for i in reversed(range(1, len(self.decoders))):
@@ -124,12 +198,33 @@ class Hierarchical(Base):
 
     @property
     def has_closed_kl(self) -> bool:
-        """Whether the KL of the whole has a closed form: with one layer at most, as p(z_l) depends on a draw of z_(l+1)."""
+        """Whether the KL of all layers has a closed form: with one layer only, as p(z_l) depends on a draw of z_(l+1)."""
         q = self.posterior(np.zeros(self.posterior.n_params, self.dtype))
         p = None if self.prior is None else self.prior(np.zeros(self.prior.n_params, self.dtype))
         return len(self.posteriors) == 1 and q.kl(p) is not None
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+        """Noise of the draws of all layers.
+
+        Parameters
+        ----------
+        key : array (4,)
+        batch : Batch
+        samples : int, default 1
+            Draws for each row, K.
+
+        Returns
+        -------
+        dict of str to array
+            "z1", "z2", ..: (K, B, variables) of each layer.
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> {name: value.shape for name, value in model.noise(gvae.random.key(1), batch, samples=6).items()}
+        {'z1': (6, 4, 3), 'z2': (6, 4, 2)}
+        """
         shape = (samples, len(batch))
         return {
             f"z{i + 1}": family.noise(random.fold_in(key, i), shape, self.dtype, vars(batch).get("x"))
@@ -137,7 +232,27 @@ class Hierarchical(Base):
         }
 
     def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
-        """q(z_1 | x), and q(z_(l+1) | z_l) at the mean of the layer below."""
+        """The distribution q(z_1 | x), and q(z_(l+1) | z_l) at the mean of the layer below.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+
+        Returns
+        -------
+        dict of str to Distribution
+            "z1", "z2", ..: of each layer.
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> q = model.code(params, {}, batch)
+        >>> q["z1"].mean.shape, q["z2"].mean.shape
+        ((4, 3), (4, 2))
+        """
         found: dict[str, Distribution] = {}
         below = batch.x
         for i, encoder in enumerate(self.encoders):
@@ -146,9 +261,56 @@ class Hierarchical(Base):
         return found
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+        """The distribution p(x | z_1).
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        z : mapping of str to array
+            "z1", (..., latent[0]).
+        noise : mapping of str to array, optional
+            Not used.
+
+        Returns
+        -------
+        dict of str to Distribution
+            "x".
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> model.decode(params, {}, {"z1": np.zeros((5, 3), np.float32)})
+        {'x': BernoulliDistribution(batch_shape=(5,), n=4)}
+        """
         return {"x": self.decoder(params, z["z1"])}
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+        """The log-likelihood of x, and q, p and draw of each layer.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+            As `noise` draws it.
+        step : int, optional
+            The number of a training step; None where rows are scored.
+
+        Returns
+        -------
+        Terms
+            See `gvae.objectives`.
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> terms = model.terms(params, {}, batch, model.noise(gvae.random.key(1), batch, samples=6))
+        >>> [(layer.z.shape, layer.coupled) for layer in terms.layers]
+        [((6, 4, 3), True), ((6, 4, 2), False)]
+        """
         z: list[Any] = [batch.x]  # z[l] is z_l, and z_0 is x
         q = []
         for i, encoder in enumerate(self.encoders):
@@ -173,6 +335,28 @@ class Hierarchical(Base):
         return Terms({"x": x.log_prob(batch.x)}, layers, inference=inference, views={"x": x})
 
     def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+        """The model without q: the layers are drawn from their priors, from the top down.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        noise : mapping of str to array
+            As `noise` draws it.
+
+        Returns
+        -------
+        Terms
+            The q of each layer is its prior, `views` are p(view | z), and there is no log_likelihood.
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> terms = model.generate(params, {}, model.noise(gvae.random.key(1), batch))
+        >>> terms.layers[0].z.shape, terms.views["x"].mean.shape
+        ((1, 4, 3), (1, 4, 4))
+        """
         p: Any = self.prior_of(params)
         layers: list[Layer] = []
         for i in reversed(range(len(self.decoders))):  # from the top down

@@ -1,4 +1,4 @@
-"""What several models share."""
+"""Helpers that several models share."""
 
 from __future__ import annotations
 
@@ -32,9 +32,14 @@ class _Certain(Distribution):
 
 
 class Penalty(Layer):
-    """A term of the bound that no draw decides: it takes `value` nats from every row, a scalar or (B,).
+    """A term of the bound that does not depend on a draw: it subtracts `value` nats from the bound of every row.
 
-    With value = KL(q(w) ‖ p(w)) / N it is what N rows pay for weights w that all of them share; with 0, nothing.
+    With value = KL(q(w) ‖ p(w)) / N it is the share of each of N rows in the cost of weights w that all of them share; with
+    0, nothing.
+
+    Parameters
+    ----------
+    value : float or array (B,)
     """
 
     def __init__(self, value: Any):
@@ -54,16 +59,20 @@ def price_of_weights(params: Mapping[str, Any], names: Iterable[str], deviation:
 
 
 def shared_by(model: Any) -> int:
-    """How many rows share the weights of a model whose bound depends on it. Raises ConfigError."""
+    """The number of rows that share the weights of a model whose bound depends on it. ConfigError unless it is positive."""
     n_rows = model.n_rows
     if not isinstance(n_rows, (int, np.integer)) or n_rows < 1:
-        raise ConfigError(f"{type(model).__name__}: n_rows is {n_rows!r}, expected how many rows share the weights")
+        raise ConfigError(
+            f"{type(model).__name__}: n_rows is {n_rows!r}, expected the number of rows that share the weights"
+        )
     return int(n_rows)
 
 
 def each_layer(name: str, value: Any, n: int) -> Sequence[Any]:
-    """One value for each of n layers, of one for all or one for each: a family, or the widths of hidden layers. Raises
-    ConfigError."""
+    """One value for each of n layers, from one for all or one for each: a family, or the widths of hidden layers.
+
+    Raises ConfigError for a wrong number of values.
+    """
     if isinstance(value, (str, Family)) or all(isinstance(width, (int, np.integer)) for width in value):
         return [value] * n
     if len(value) != n:
@@ -72,13 +81,15 @@ def each_layer(name: str, value: Any, n: int) -> Sequence[Any]:
 
 
 def numbers_of_layers(latent: int | Sequence[int]) -> tuple[int, ...]:
-    """Variables of each layer, from the data upwards; a number alone is one layer."""
+    """Numbers of variables of each layer, from the data upwards; a single number is one layer."""
     return (latent,) if isinstance(latent, int) else tuple(latent)
 
 
 def widths_of_layers(settings: Any, n: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Those of the encoders' and the decoders' hidden layers, for each of n layers of codes; without `decoder_hidden` each
-    decoder mirrors its encoder."""
+    """Widths of the encoders' and of the decoders' hidden layers, for each of n layers of codes.
+
+    Without `decoder_hidden` each decoder mirrors its encoder.
+    """
     up = [tuple(widths) for widths in each_layer("hidden", settings.hidden, n)]
     if getattr(settings, "decoder_hidden", None) is None:
         return up, [widths[::-1] for widths in up]
@@ -86,13 +97,15 @@ def widths_of_layers(settings: Any, n: int) -> tuple[list[tuple[int, ...]], list
 
 
 def known_observation(observation: Any) -> Any:
-    """The family of an observation model; "auto", where there are no data to look at, is bernoulli."""
+    """The family of an observation model; "auto", where there are no data to choose by, is bernoulli."""
     return "bernoulli" if isinstance(observation, str) and observation == "auto" else observation
 
 
 def network_widths(settings: Any, latents: Sequence[int], n_inputs: int) -> list[tuple[int, ...]]:
-    """Of the layers of encoders and decoders of codes from the data upwards, as far as texts tell: parsing a family may
-    make tables of its size. An under-estimate."""
+    """Widths of the encoders and decoders of codes from the data upwards, as far as families' texts tell: an under-estimate.
+
+    Families are not parsed, as that may allocate tables of their size.
+    """
 
     def emitted(family: Any, n: int) -> int:
         name, _, number = family.partition(":") if isinstance(family, str) else ("", "", "")

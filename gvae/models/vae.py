@@ -23,7 +23,7 @@ ACTIVATIONS = ("elu", "tanh", "relu", "leaky_relu", "softplus", "sigmoid", "iden
 
 @settings.group("model")
 class Settings(settings.Settings):
-    """Those of a VAE."""
+    """Settings of a VAE."""
 
     latent: int = setting(default=16, help="number of latent variables", kind=Layers(several=False), kw_only=False)
     posterior: str | Family = setting(
@@ -56,7 +56,7 @@ class Settings(settings.Settings):
     start: str = setting(
         default="calm",
         help="calm: scales, edges and the like of every distribution that a network emits start as in the standard "
-        "one, whatever the input; glorot: as random as the rest of the network",
+        "one, for any input; glorot: random, as the rest of the network",
         kind=Choice(*families.STARTS),
     )
     output_bias: str = setting(
@@ -68,8 +68,28 @@ class Settings(settings.Settings):
 
 
 class VAE(Codes):
-    """A VAE of n_inputs variables x. Settings: see gvae.VAE; families may be given as objects too, and observation "auto"
-    is bernoulli, for there are no data to look at."""
+    """The variational autoencoder of n_inputs variables x.
+
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+    **given : object
+        As for `Base`, with the settings of `gvae.VAE`. Families may be given as
+        objects, too; observation "auto" is bernoulli, as there are no data to choose by.
+
+    Examples
+    --------
+    >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
+    >>> params = model.init(gvae.random.key(0))
+    >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+    >>> terms = model.terms(params, {}, batch, model.noise(gvae.random.key(1), batch, samples=3))
+    >>> value, metrics = gvae.objectives.ELBO()(terms)
+    >>> sorted(metrics)
+    ['bound', 'kl', 'log_likelihood']
+    """
 
     Settings: ClassVar[Any] = Settings
     pure = True

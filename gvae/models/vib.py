@@ -1,4 +1,4 @@
-"""The deep variational information bottleneck: a classifier whose code says as little of x as the labels allow.
+"""The deep variational information bottleneck: a classifier whose code carries as little information on x as labels allow.
 
     max  E_{p(z|x)} log q(y | z) - beta KL(p(z|x) || r(z)),       I(Z; X) <= E KL,   I(Z; Y) >= H(Y) + E log q(y|z)
 
@@ -27,7 +27,7 @@ __all__ = ["VIB"]
 
 @settings.group("model")
 class Settings(settings.Settings):
-    """Those of a variational information bottleneck."""
+    """Settings of a variational information bottleneck."""
 
     latent: int = restated(vae.Settings, "latent", default=256, kw_only=False)
     posterior: str | Family = restated(vae.Settings, "posterior", default="diagonal", help="family of p(z|x)", kw_only=False)
@@ -46,7 +46,25 @@ class Settings(settings.Settings):
 
 
 class VIB(Codes):
-    """A classifier. Settings: see gvae.VIB."""
+    """The deep variational information bottleneck, a classifier of y given x.
+
+    Parameters
+    ----------
+    sizes : mapping of str to int
+        The number of columns of "x" and the number of classes of "y".
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+    **given : object
+        As for `Base`, with the settings of `gvae.VIB`.
+
+    Examples
+    --------
+    >>> model = gvae.models.VIB({"x": 4, "y": 3}, latent=2, hidden=(5,), beta=1e-2)
+    >>> params = model.init(gvae.random.key(0))
+    >>> model.decode(params, {}, {"z": np.zeros((7, 2), np.float32)})
+    {'y': CategoricalDistribution(batch_shape=(7,), n=1)}
+    """
 
     Settings: ClassVar[Any] = Settings
     columns: ClassVar[Mapping[str, str]] = {"x": "matrix", "y": "labels"}
@@ -75,10 +93,32 @@ class VIB(Codes):
         return {"y": views["y"].log_prob(batch.y[:, None].astype(self.dtype))}
 
     def predict(self, params: Any, state: Any, batch: Any, noise: Any) -> np.ndarray:
-        """p(y | x), (B, classes): the mean of q(y | z) over draws of p(z|x)."""
+        """Class probabilities p(y | x): the mean of q(y | z) over draws of p(z|x).
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+            As `noise` draws it.
+
+        Returns
+        -------
+        array (B, classes)
+
+        Examples
+        --------
+        >>> model = gvae.models.VIB({"x": 4, "y": 3}, latent=2, hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> p = model.predict(params, {}, batch, model.noise(gvae.random.key(1), batch, samples=8))
+        >>> p.shape, np.allclose(p.sum(axis=1), 1)
+        ((4, 3), True)
+        """
         z = self.encoder(params, batch.x).sample(noise["z"])
         p, one = self.decode(params, state, {"z": z})["y"], np.ones((len(batch), 1), self.dtype)
         return np.stack([np.exp(p.log_prob(c * one)).mean(axis=0) for c in range(self.sizes["y"])], axis=1)
 
     def generate(self, params: Any, state: Any, noise: Any) -> Any:
+        """Raises ConfigError: there is no model of x to draw from."""
         raise ConfigError("VIB explains y given x, and has no model of x to draw from")

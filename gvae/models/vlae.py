@@ -3,9 +3,9 @@
     h_0 = x,   h_l = g_l(h_(l-1)),   q(z_l | x) = posterior_l(head_l(h_l)), independent given x,   z_l ~ N(0, I)
     zt_L = f_L(z_L),   zt_l = f_l(zt_(l+1), z_l),   x ~ observation(f_0(zt_1))
 
-What a code can hold follows from how deep the networks are that lead to it; no code is drawn from another. Source: Zhao,
-Song and Ermon (2017), "Learning hierarchical features from deep generative models". The variational lossy autoencoder, which
-is also abbreviated so, is another model.
+The information that a code can hold depends on the depth of the networks that lead to it; no code is drawn given another.
+Source: Zhao, Song and Ermon (2017), "Learning hierarchical features from deep generative models". The variational lossy
+autoencoder, also abbreviated VLAE, is a different model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GATE = 0.1  # where gates start, as in the released code
 
 @settings.group("model")
 class Settings(settings.Settings):
-    """Those of a variational ladder autoencoder."""
+    """Settings of a variational ladder autoencoder."""
 
     latent: int | tuple[int, ...] = restated(
         hierarchical.Settings,
@@ -61,7 +61,7 @@ class Settings(settings.Settings):
     activation: str = restated(vae.Settings, "activation", default="elu", kw_only=False)
     combine: str = setting(
         default="concat",
-        help="how a code joins what comes from above: concat, beside it; gate, added times a learned gate, 0.1 at the start",
+        help="how features from above join a code: concat, concatenated; gate, added times a learned gate, 0.1 at the start",
         kind=Choice("concat", "gate"),
     )
     start: str = restated(vae.Settings, "start", default="calm")
@@ -69,9 +69,22 @@ class Settings(settings.Settings):
 
 
 class Join:
-    """What f_l reads of zt_(l+1) (..., width) and z_l (..., n): both side by side, or zt + gate * lift(z).
+    """The input of f_l, from zt_(l+1) (..., width) and z_l (..., n): their concatenation, or zt + gate * lift(z).
 
-    width : of what comes from above          n_outputs : of what f_l reads
+    Parameters
+    ----------
+    name : str
+    width : int
+        Of zt_(l+1).
+    n : int
+        Variables of z_l.
+    combine : str
+        "concat" or "gate".
+
+    Attributes
+    ----------
+    n_outputs : int
+        The number of inputs of f_l.
     """
 
     def __init__(self, name: str, width: int, n: int, combine: str):
@@ -91,7 +104,28 @@ class Join:
 
 
 class VLAE(Codes):
-    """A variational ladder autoencoder. Settings: see gvae.VLAE."""
+    """The variational ladder autoencoder.
+
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+    **given : object
+        As for `Base`, with the settings of `gvae.VLAE`.
+
+    Raises
+    ------
+    ConfigError
+        A level without hidden layers.
+
+    Examples
+    --------
+    >>> model = gvae.models.VLAE(784, latent=(4, 2), hidden=((200,), (100, 50)))
+    >>> model.codes, [level.sizes for level in model.tower.levels]
+    ({'z1': 4, 'z2': 2}, [(784, 200), (200, 100, 50)])
+    """
 
     Settings: ClassVar[Any] = Settings
     pure = True

@@ -1,14 +1,14 @@
-"""Beliefs about the decoder's weights: the most probable ones (MAP), and full variational Bayes.
+"""Distributions over the decoder's weights: their most probable values (MAP), and full variational Bayes.
 
 Both have p(theta) = N(0, alpha² I) over the decoder's weights and biases, and N rows of data that share them:
 
     MAP      sum_i L_i + log p(theta), divided by N: weight decay with 1 / (2 alpha² N) per row
     Bayes    q(theta) = N(m, diag s²):   sum_i L_i(theta) - KL(q(theta) ‖ p(theta)), divided by N
 
-Bayes draws no weights but the layers' sums (local reparameterization): for h W with independent Gaussian entries,
-a_j ~ N(sum_i h_i m_ij, sum_i h_i² s_ij²), one draw per row and sample. s starts small, or the first draws would drown the
-signal. Sources: Kingma and Welling (2014), appendix F, with the ELBO in
-place of the intractable log p(X); Kingma, Salimans and Welling (2015).
+Bayes does not draw weights but the layers' sums (local reparameterization): for h W with independent Gaussian entries,
+a_j ~ N(sum_i h_i m_ij, sum_i h_i² s_ij²), one draw per row and sample. s starts small, as otherwise the noise of the first
+draws would dominate the signal. Sources: Kingma and Welling (2014), appendix F, with the ELBO in place of the intractable
+log p(X); Kingma, Salimans and Welling (2015).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["MAP", "Bayes"]
 
 @settings.group("model")
 class Settings(vae.Settings):
-    """Those of a VAE whose decoder's weights have a prior."""
+    """Settings of a VAE whose decoder's weights have a prior."""
 
     alpha: float = setting(
         default=1.0, help="standard deviation of the prior of the decoder's weights and biases", kind=Number()
@@ -40,7 +40,7 @@ class Settings(vae.Settings):
 
 @settings.group("model")
 class BayesSettings(Settings):
-    """Those of a VAE whose decoder's weights have a posterior."""
+    """Settings of a VAE whose decoder's weights have a posterior."""
 
     initial_scale: float = setting(
         default=1e-2, help="standard deviation of the weights' posterior at the start", kind=Number()
@@ -48,7 +48,7 @@ class BayesSettings(Settings):
 
 
 class _Weighed(VAE):
-    """A VAE whose n_rows rows share the cost of the decoder's weights. Settings: see gvae.MAPVAE."""
+    """A VAE whose n_rows rows share the cost of the decoder's weights."""
 
     Settings: ClassVar[Any] = Settings
 
@@ -57,12 +57,12 @@ class _Weighed(VAE):
         self.alpha, self.n_rows = settings.alpha, shared_by(self)
 
     def cost(self, params: Any) -> Any:
-        """Nats that all rows together pay for the weights: -log p(theta), or KL(q(theta) ‖ p(theta))."""
+        """Cost of the weights for all rows together, in nats: -log p(theta), or KL(q(theta) ‖ p(theta))."""
         raise NotImplementedError
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
-        if step is not None:  # what the weights cost is no single row's
+        if step is not None:  # the cost of the weights belongs to all rows together
             terms.layers.append(Penalty(self.cost(params) * (1 / self.n_rows)))
         return terms
 
@@ -71,16 +71,90 @@ class _Weighed(VAE):
 
 
 class MAP(_Weighed):
-    """The decoder's most probable weights. The bound of training steps includes log p(theta) / N."""
+    """A VAE with the most probable weights of the decoder, under a Gaussian prior.
+
+    The bound of training steps includes log p(theta) / N.
+
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+        Rows that share the weights, N: needed.
+    **given : object
+        As for `Base`, with the settings of `gvae.MAPVAE`.
+
+    Raises
+    ------
+    ConfigError
+        n_rows is not a positive integer.
+
+    Examples
+    --------
+    >>> model = gvae.models.MAP(4, latent=2, hidden=(3,), alpha=0.5, n_rows=100)
+    >>> params = model.init(gvae.random.key(0))
+    >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+    >>> terms = model.terms(params, {}, batch, model.noise(gvae.random.key(1), batch), step=0)
+    >>> np.allclose(terms.layers[-1].kl, model.cost(params) / 100)
+    True
+    """
 
     pure = True
 
-    def cost(self, params):
+    def cost(self, params: Any) -> Any:
+        """Cost of the decoder's weights, -log p(theta).
+
+        Parameters
+        ----------
+        params : mapping of str to array
+
+        Returns
+        -------
+        array ()
+            Nats, of all rows together.
+
+        Examples
+        --------
+        >>> model = gvae.models.MAP(4, latent=2, hidden=(3,), alpha=0.5, n_rows=100)
+        >>> params = model.init(gvae.random.key(0))
+        >>> theta = np.concatenate([params[name].ravel() for name in params if name.startswith("decoder.")])
+        >>> expected = 0.5 * np.sum(theta**2) / 0.5**2 + theta.size * np.log(0.5 * np.sqrt(2 * np.pi))
+        >>> np.allclose(model.cost(params), expected)
+        True
+        """
         return price_of_weights(params, self._weights(params), self.alpha)
 
 
 class Bayes(_Weighed):
-    """A Gaussian for each of the decoder's weights: its mean under the weight's own name, log s under decoder_log_scale."""
+    """A VAE with a Gaussian posterior for each of the decoder's weights.
+
+    Its mean has the weight's own name in the parameters, and log s the group decoder_log_scale. Without noise, `decode`
+    takes the means.
+
+    Parameters
+    ----------
+    sizes : int or mapping of str to int
+    *settings : Settings or object
+    dtype : dtype, default float32
+    n_rows : int, default 0
+        Rows that share the weights, N: needed.
+    **given : object
+        As for `Base`, with the settings of `gvae.BayesianVAE`.
+
+    Raises
+    ------
+    ConfigError
+        n_rows is not a positive integer.
+
+    Examples
+    --------
+    >>> params = gvae.models.Bayes(4, latent=2, hidden=(3,), n_rows=100).init(gvae.random.key(0))
+    >>> [name for name in params if name.endswith("1.weight")]
+    ['encoder.1.weight', 'decoder.1.weight', 'decoder_log_scale.1.weight']
+    >>> params["decoder_log_scale.1.bias"].round(3)
+    array([-4.605, -4.605, -4.605, -4.605], dtype=float32)
+    """
 
     Settings = BayesSettings
     pure = True
@@ -117,7 +191,26 @@ class Bayes(_Weighed):
             h = a if i == last else _activate(a, network.activation)
         return {"x": self.observation(h, params.get("decoder.shared"))}
 
-    def cost(self, params):
+    def cost(self, params: Any) -> Any:
+        """Cost of the decoder's weights, KL(q(theta) ‖ p(theta)).
+
+        Parameters
+        ----------
+        params : mapping of str to array
+
+        Returns
+        -------
+        array ()
+            Nats, of all rows together.
+
+        Examples
+        --------
+        >>> model = gvae.models.Bayes(4, latent=2, hidden=(3,), alpha=0.5, initial_scale=0.5, n_rows=100)
+        >>> params = model.init(gvae.random.key(0))
+        >>> theta = np.concatenate([params[name].ravel() for name in params if name.startswith("decoder.")])
+        >>> np.allclose(model.cost(params), 0.5 * np.sum(theta**2) / 0.5**2)  # where s is alpha
+        True
+        """
         # KL(N(m, s²) ‖ N(0, alpha²)) = KL(N(m / alpha, (s / alpha)²) ‖ N(0, 1))
         total: Any = 0.0
         for name in self._weights(params):

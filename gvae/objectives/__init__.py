@@ -1,15 +1,15 @@
-"""Objectives: what a model reports about a batch -> one scalar to maximise, in mean nats per row.
+"""Objectives: from the terms that a model reports for a batch to one scalar to maximise, in mean nats per row.
 
 A model reports `Terms`: the log-likelihood of each view and, per stochastic layer, its q, its p and the draw. All of them
-have shape (K, B): K samples lead, B rows. Objectives know nothing of families or models; they ask a layer for log q, log p
+have shape (K, B): K samples lead, B rows. Objectives do not depend on families or models; they ask a layer for log q, log p
 or the closed-form KL. An objective is any callable
 
     objective(terms, step, weight) -> (value, metrics)
 
 where `value` is a scalar Var, or a dict from parameter groups to scalars when groups maximise different things (REST: all
-other groups; what no key covers stays as it is), `metrics` are scalars, Vars or numbers, `step` counts training steps and
-`weight` (B,) weighs rows (None: all alike). One that depends on these only, and has no other effect, may say so with
-`pure = True`: steps may then be captured (see gvae.training.program).
+groups that are not named; a group that no key covers is not updated), `metrics` are scalars, Vars or numbers, `step` counts
+training steps and `weight` (B,) weighs rows (None: all alike). An objective that depends on these only, and has no other
+effect, may declare so by `pure = True`: steps may then be captured (see gvae.training.program).
 
 terms           what a model reports: Layer, Terms
 elbo            ELBO, with the KL or a cost in its place; second_order: its gradient by second derivatives

@@ -1,4 +1,4 @@
-"""The evidence lower bound, with its codes' KL or a cost in its place."""
+"""The evidence lower bound, with the KL of its codes or a cost in place of the KL."""
 
 from __future__ import annotations
 
@@ -20,19 +20,52 @@ __all__ = ["ELBO"]
 class ELBO:
     """The evidence lower bound.
 
-    estimator "B" : E log p(x|z) - KL, with the closed-form KL; ConfigError if a layer has none
-    estimator "A" : E [log p(x, z) - log q(z)], all of it by sampling
-    "auto"        : B for each layer that has a closed form, A for the others
-    warmup        : steps over which the weight of the KL, or of its cost, grows from 0 to 1
-    cost          : what the codes pay in place of their KL, see gvae.costs; what is ascended is then reported as "objective"
-                    beside the bound
-    trace         : "exact", or "probe": the trace in the KL of a banded posterior to N(0, I) by random signs, unbiased (see
-                    gvae.ops.traces, with its variance); ConfigError for other layers
-    gradient      : of q's parameters: "reparameterized"; or "hessian", for Gaussian codes in float64, from
-                    d E f / d mean = E grad f and d E f / d C = 1/2 E Hess f of f = log p(x|z), whose Hessian is by
-                    differences (`autodiff.hessian`): a tool for small models, and to measure variances by. Kinks of f, as
-                    relu has them, are not in its Hessian. Source: Rezende, Mohamed and Wierstra (2014)
-    Source: Kingma and Welling (2014), eqs. 6 (A) and 7 (B).
+    A call returns (value, metrics) for `Terms`; metrics are "bound", "log_likelihood" and "kl", in mean nats per row.
+
+    Parameters
+    ----------
+    estimator : str, default "auto"
+        "B": E log p(x|z) - KL, with the closed-form KL. "A": E [log p(x, z) - log q(z)], all of it by sampling. "auto": B
+        for each layer that has a closed form, A for the others.
+    warmup : int, default 0
+        Steps over which the weight of the KL, or of its cost, grows from 0 to 1.
+    cost : Cost, optional
+        What the codes pay in place of their KL, see `gvae.costs`. The maximised quantity is then reported as "objective"
+        in addition to the bound.
+    trace : str, default "exact"
+        "exact", or "probe": the trace in the KL of a banded posterior to N(0, I) is estimated by random signs, without bias
+        (see `gvae.ops.traces`, with its variance).
+    gradient : str, default "reparameterized"
+        The estimator of the gradient of q's parameters: "reparameterized", or "hessian", see Notes.
+
+    Raises
+    ------
+    ConfigError
+        On a call: "B" where a layer has no closed form; "probe" where a layer is not a banded posterior under N(0, I); a
+        cost where the model defines one of its own or draws no codes; "hessian" for other codes than those in Notes.
+
+    Notes
+    -----
+    gradient="hessian" is for Gaussian codes in float64. With f = log p(x|z),
+
+        d E f / d mean = E grad f,     d E f / d C = 1/2 E Hess f.
+
+    The Hessian is by differences (`autodiff.hessian`): a tool for small models, and to measure variances by. It misses kinks
+    of f, such as those of relu. Source: Rezende, Mohamed and Wierstra (2014).
+
+    Source of the bound: Kingma and Welling (2014), eqs. 6 (A) and 7 (B).
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+    >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+    >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+    >>> terms = gvae.objectives.Terms({"x": np.array([[-1.0], [-2.0]])}, [layer])
+    >>> value, metrics = gvae.objectives.ELBO()(terms)
+    >>> metrics["log_likelihood"], metrics["kl"], value
+    (np.float64(-1.5), np.float64(0.25), np.float64(-1.75))
+    >>> gvae.objectives.ELBO("A")(terms)[0]  # the KL by sampling
+    np.float64(-1.875)
     """
 
     pure: ClassVar[bool] = True
@@ -49,7 +82,7 @@ class ELBO:
                 f"elbo: the codes of this model have a cost of their own, {terms.cost}; got {self.cost} as well"
             )
         cost = terms.cost if self.cost is None else self.cost
-        if cost is None and terms.conditional:  # whose bound has no KL: it is paid all the same
+        if cost is None and terms.conditional:  # the bound has no KL, but the objective subtracts it
             cost = Beta()
         if cost is not None:
             return self._at_a_cost(cost, terms, beta, weight)
@@ -71,7 +104,7 @@ class ELBO:
         if not drawn:
             raise ConfigError("elbo: a cost is paid for codes that are drawn, and this model draws none")
         penalty = added([self._divergence(layer) for layer in drawn])
-        fixed = [self._divergence(layer) for layer in terms.layers if layer.z is None]  # what weights cost stays
+        fixed = [self._divergence(layer) for layer in terms.layers if layer.z is None]  # the cost of weights is kept
 
         def mean(values: Any, by_unit: bool = False) -> Any:
             return mean_units(values, weight) if by_unit else mean_draws(values, weight)
@@ -87,7 +120,26 @@ class ELBO:
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl, "objective": objective}
 
     def remark(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
-        """An event that the last row of a training's log is worth, or None."""
+        """An event about the last row of a training's log, if the cost reports one.
+
+        Parameters
+        ----------
+        row : mapping of str to object
+            The row, with "train_kl".
+
+        Returns
+        -------
+        dict of str to object or None
+            The event; None if there is nothing to report.
+
+        Examples
+        --------
+        >>> elbo = gvae.objectives.parse("elbo:rate=16,weight=4")
+        >>> elbo.remark({"train_kl": 10.0})
+        {'event': 'off target', 'rate': 10.0, 'target': 16.0, 'weight': 4.0}
+        >>> elbo.remark({"train_kl": 16.1}) is None
+        True
+        """
         look = getattr(self.cost, "remark", None)
         return None if look is None else look(row)
 

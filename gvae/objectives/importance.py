@@ -20,13 +20,30 @@ GRADIENTS = ("reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg")
 
 @dataclass(frozen=True)
 class ImportanceWeighted:
-    """E bound(l), with l_k = log p(x, z_k) - log q(z_k | x) of the K samples drawn; by default IWAE's bound.
+    """The bound E bound(l) of importance-weighted draws, l_k = log p(x, z_k) - log q(z_k | x); by default that of IWAE.
 
-    bound           : see gvae.bounds; with K = 1 every one of them is ELBO's estimator A
-    gradient        : how the gradient with respect to q's parameters phi is estimated, below
-    inference_bound : what phi ascends, where it is another bound than what the model's parameters ascend (PIWAE)
-    warmup          : weighs log q - log p as in ELBO
+    A call returns (value, metrics) for `Terms` of K samples; metrics are "bound", "log_likelihood" and "kl", in mean nats
+    per row.
 
+    Parameters
+    ----------
+    bound : Bound, default IWAE
+        See `gvae.bounds`; with K = 1 every one of them is ELBO's estimator A.
+    gradient : str, default "reparameterized"
+        The estimator of the gradient with respect to q's parameters phi, see Notes.
+    inference_bound : Bound, optional
+        The bound that phi ascends, where it differs from the one that the model's parameters ascend (PIWAE).
+    warmup : int, default 0
+        Steps over which the weight of log q - log p grows, as in `ELBO`.
+
+    Raises
+    ------
+    ConfigError
+        On a call: an unknown gradient, or one that does not suit the layers; a model with a cost of its codes; a model that
+        defines its log-weights, with a warm-up or another gradient than "reparameterized".
+
+    Notes
+    -----
     With w_k = d bound / d l_k, "path" = the derivative of l_k through the draw z_k alone, "score" = grad_phi log q(z_k | x),
     the estimators of grad_phi are
 
@@ -37,10 +54,23 @@ class ImportanceWeighted:
         rws               sum w_k score, of wake-sleep's wake phase: not the bound's gradient; descends KL(posterior ‖ q)
         rws_dreg          sum (d w_k / d l_k) path, which has the same mean as rws
 
-    Layers that are not reparameterized take vimco's term in the first; they have no path.
+    For "reparameterized", layers that are not reparameterized have no path, and take vimco's term.
+
     Sources: Burda, Grosse and Salakhutdinov (2016), eqs. 8 and 14; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and
     Maddison (2019), eqs. 8 and 10; Mnih and Rezende (2016), eq. 9; Bornschein and Bengio (2015). That dreg holds for any
     bound: E[w_k score] = E[(d w_k / d l_k) path], by the reparameterization of a single draw with the others fixed.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+    >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+    >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+    >>> terms = gvae.objectives.Terms({"x": np.array([[-1.0], [-2.0]])}, [layer])
+    >>> terms.log_weights.ravel()
+    array([-1.25, -2.5 ])
+    >>> value, metrics = gvae.objectives.ImportanceWeighted()(terms)
+    >>> value.round(4), np.log(np.exp(terms.log_weights).mean()).round(4)
+    (np.float64(-1.6912), np.float64(-1.6912))
     """
 
     pure: ClassVar[bool] = True
@@ -77,7 +107,7 @@ class ImportanceWeighted:
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
     def _inference(self, terms: Terms, log_weights: Any, beta: Any) -> Any:
-        """What phi ascends, (B,)."""
+        """The quantity that phi ascends, (B,)."""
         bound = self.bound if self.inference_bound is None else self.inference_bound
         constant = stop_gradient(log_weights)
         if self.gradient in ("reparameterized", "stl"):
@@ -112,7 +142,7 @@ class ImportanceWeighted:
             return
         drawn = [layer for layer in terms.layers if layer.z is not None]
         if len(drawn) > 1 and any(layer.again is None for layer in drawn):
-            raise ConfigError(f"gradient {self.gradient!r}: a model of several layers gives each its `again`, see Layer")
+            raise ConfigError(f"gradient {self.gradient!r}: each layer of a model of several needs `again`, see Layer")
         if self.gradient in ("stl", "dreg", "rws_dreg"):
             for layer in drawn:
                 if not layer.q.reparameterized:

@@ -1,4 +1,4 @@
-"""Means over rows, draws and variables, and the term by which draws without a path are learned."""
+"""Means over rows, draws and variables, and the score-function term for draws without a path."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def warm(warmup: int, step: Any) -> Any:
 
 
 def mean_rows(values: Any, weight: Any) -> Any:
-    """Mean over rows (B,), weighted if weights are given: sum w v / sum w."""
+    """The mean over rows (B,), weighted if weights are given: sum w v / sum w."""
     if weight is None:
         return arrays.mean(values)
     return elementwise.divide(arrays.sum(elementwise.multiply(values, weight)), arrays.sum(weight))
 
 
 def mean_draws(values: Any, weight: Any) -> Any:
-    """Mean over rows, weighted if weights are given, of (B,), or of the mean over the samples of (K, B)."""
+    """The mean over rows, weighted if weights are given, of (B,), or of the mean over the samples of (K, B)."""
     if weight is None:
-        return arrays.mean(values)  # all draws alike
+        return arrays.mean(values)  # all rows and draws weigh the same
     return mean_rows(arrays.mean(values, axis=0) if len(values.shape) == 2 else values, weight)
 
 
 def mean_units(values: Any, weight: Any) -> Any:
-    """Mean over rows, and draws, of each variable: (n,) of (B, n) or (K, B, n)."""
+    """The mean over rows, and draws, of each variable: (n,) of (B, n) or (K, B, n)."""
     if weight is None:
         return arrays.mean(values, axis=tuple(range(len(values.shape) - 1)))
     rows = arrays.mean(values, axis=0) if len(values.shape) == 3 else values
@@ -45,10 +45,9 @@ def mean_units(values: Any, weight: Any) -> Any:
 
 
 def score_function(terms: Terms, signal: Callable[[], Any]) -> Any:
-    """A term of value zero whose gradient is that of the draws which are not reparameterized, (K, B).
+    """A term (K, B) of value zero whose gradient is that of the draws which are not reparameterized; None if there are none.
 
     grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw; `signal` computes f - b, (K, B).
-    Returns None if every layer is reparameterized.
     """
     discrete = [layer for layer in terms.layers if not layer.q.reparameterized]
     if not discrete:

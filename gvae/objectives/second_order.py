@@ -1,4 +1,4 @@
-"""Derivatives of an expectation under a Gaussian by those of its integrand: the first route of Rezende et al. (2014)."""
+"""Gradients of a Gaussian expectation by derivatives of its integrand: the first route of Rezende et al. (2014)."""
 
 from __future__ import annotations
 

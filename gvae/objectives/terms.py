@@ -1,4 +1,4 @@
-"""What a model reports about a batch: likelihoods, and its stochastic layers."""
+"""The terms that a model reports for a batch: log-likelihoods and stochastic layers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,34 @@ REST = "*"  # in an objective's value: the parameter groups that no other key na
 
 @dataclass
 class Layer:
-    """One stochastic layer: its posterior q, its prior p (None: the standard one), and the draw z from q.
+    """A stochastic layer: its posterior q, its prior p and the draw z from q.
 
-    noise   : what z was made of, or None if z was not drawn by q.sample
-    coupled : p is conditioned on draws that depend on z, as p(z1|z2) is where z2 ~ q(z2|z1). KL(q ‖ p) is then no part of
-              the bound: E log q(z)/p(z) is over both draws
-    again   : again(f, g) is q with f applied to the parameters of its network and g to the draws of other layers that it is
-              conditioned on. A model of several layers gives it for each, so that derivatives can take one of the ways alone
+    Parameters
+    ----------
+    q : Distribution
+    p : Distribution or None
+        None: the standard one, `q.standard`.
+    z : array (K, B, n) or None
+        K draws for each of B rows; None for a term of the bound that does not depend on a draw.
+    noise : array, optional
+        The noise from which z was computed; None if z was not drawn by `q.sample`.
+    coupled : bool, default False
+        Whether p is conditioned on draws that depend on z, as p(z1|z2) is where z2 ~ q(z2|z1). KL(q ‖ p) is then not a term
+        of the bound: E log q(z)/p(z) is over both draws.
+    again : callable, optional
+        again(f, g) returns q with f applied to the parameters of its network, and g to the draws of other layers that it is
+        conditioned on. A model of several layers sets it for each, so that derivatives can be restricted to one of these
+        paths.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+    >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+    >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+    >>> layer.z.shape
+    (2, 1, 2)
+    >>> layer.kl, (layer.log_q - layer.log_p).mean()  # in closed form; by sampling
+    (array([0.25]), np.float64(0.375))
     """
 
     q: Distribution
@@ -39,54 +60,141 @@ class Layer:
 
     @cached_property
     def log_q(self) -> Any:
-        """log q(z), (K, B)."""
+        """log q(z), (K, B), in nats.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+        >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+        >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+        >>> layer.log_q.round(3)
+        array([[-2.838],
+               [-1.963]])
+        """
         if self.q.reparameterized and self.noise is not None:
             return self.q.log_prob_of_draw(self.noise, self.z)
         return self.q.log_prob(self.z)
 
     @cached_property
     def log_q_along_path(self) -> Any:
-        """log q(z) with q's parameters constant, (K, B): derivatives pass through the draws only."""
+        """log q(z), (K, B), with q's parameters constant: derivatives pass through the draws only.
+
+        Examples
+        --------
+        >>> def f(mean):
+        ...     q = gvae.distributions.DiagonalGaussian(mean, np.zeros((1, 2)))
+        ...     layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+        ...     return layer.log_q_along_path.sum()
+        >>> eps = np.array([[[1.0, -1.0]]])
+        >>> gvae.autodiff.gradient(f, np.zeros((1, 2)))
+        array([[-1.,  1.]])
+        """
         q = self.q.stopped() if self.again is None else self.again(stop_gradient, _same)
         return q.log_prob(self.z)
 
     @cached_property
     def log_q_of_score(self) -> Any:
-        """log q(z) with all draws constant, (K, B): derivatives pass through q's parameters only."""
+        """log q(z), (K, B), with all draws constant: derivatives pass through q's parameters only.
+
+        Examples
+        --------
+        >>> def f(mean):
+        ...     q = gvae.distributions.DiagonalGaussian(mean, np.zeros((1, 2)))
+        ...     layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+        ...     return layer.log_q_of_score.sum()
+        >>> eps = np.array([[[1.0, -1.0]]])
+        >>> gvae.autodiff.gradient(f, np.zeros((1, 2)))
+        array([[ 1., -1.]])
+        """
         q = self.q if self.again is None else self.again(_same, stop_gradient)
         return q.log_prob(stop_gradient(self.z))
 
     @cached_property
     def log_p(self) -> Any:
-        """log p(z), (K, B)."""
+        """log p(z), (K, B), in nats.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+        >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+        >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+        >>> layer.log_p.round(3)
+        array([[-3.088],
+               [-2.463]])
+        """
         return (self.q.standard if self.p is None else self.p).log_prob(self.z)
 
     @cached_property
     def kl(self) -> Any:
-        """KL(q ‖ p) in closed form, (B,) or (K, B); None where there is none, or where the layer is coupled."""
+        """KL(q ‖ p) in closed form, (B,) or (K, B), in nats; None where there is none, or where the layer is coupled.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+        >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+        >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+        >>> layer.kl.round(3)
+        array([0.25])
+        """
         return None if self.coupled else self.q.kl(self.p)
 
     @cached_property
     def kl_by_probe(self) -> Any:
-        """KL(q ‖ p) with a random probe for the trace of q's covariance, (K, B); None where that has no use."""
+        """KL(q ‖ p), (K, B), in nats, with a random probe for the trace of q's covariance; None where that has no use.
+
+        It is None, too, where the layer is coupled or has no noise.
+
+        Examples
+        --------
+        >>> q = gvae.families.parse("chain", 3)(np.array([[0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.5, 0.5]]))
+        >>> eps = gvae.random.normal(gvae.random.key(0), (1000, 1, 3), np.float64)
+        >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+        >>> layer.kl_by_probe.shape, layer.kl_by_probe.mean().round(1), layer.kl.round(1)
+        ((1000, 1), np.float64(0.4), array([0.4]))
+        """
         return None if self.coupled or self.noise is None else self.q.kl_by_probe(self.noise, self.p)
 
 
 @dataclass
 class Terms:
-    """What a model says about a batch.
+    """The terms of a bound that a model reports for a batch.
 
-    log_likelihood : log p(view | z) by view, each (K, B)
-    layers         : the stochastic layers
-    extras         : anything an objective or a log may want
-    state          : the model's new state (running statistics, baselines)
-    inference      : the parameter groups of q, which gradient estimators treat apart from those of the model itself
-    views          : p(view | z) by view, where a model has it as a distribution
-    weights        : log-weights of the draws, (K, B), where the model defines them; None: log p(views, z) - log q(z | x)
-    conditional    : whether it explains y given x: q is then a part of the model and no posterior, and what is bounded is
-                     log p(y|x)
-    cost           : what the model itself makes its codes cost, see gvae.costs; None: their KL
-    likelihood_at  : log p(views | z) (K, B) of other draws of the layers, given in their order; None: it is not offered
+    Parameters
+    ----------
+    log_likelihood : mapping of str to array (K, B)
+        log p(view | z) by view, in nats.
+    layers : list of Layer
+        The stochastic layers.
+    extras : dict of str to object, optional
+        Anything an objective or a log may use.
+    state : dict of str to array, optional
+        The model's new state (running statistics, baselines).
+    inference : tuple of str, default ("encoder",)
+        The parameter groups of q, which gradient estimators treat separately from those of the generative model.
+    views : mapping of str to Distribution, optional
+        p(view | z) by view, where a model has it as a distribution.
+    weights : array (K, B), optional
+        Log-weights of the draws, where the model defines them; None: log p(views, z) - log q(z | x).
+    conditional : bool, default False
+        Whether the model explains y given x: q is then a part of the model and not a posterior, and the bounded quantity is
+        log p(y|x).
+    cost : Cost, optional
+        The cost of its codes that the model itself defines, see `gvae.costs`; None: their KL.
+    likelihood_at : callable, optional
+        Maps a list of other draws, one for each layer in their order, to log p(views | z), (K, B). None: not available.
+
+    Examples
+    --------
+    >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+    >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+    >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+    >>> terms = gvae.objectives.Terms({"x": np.array([[-1.0], [-2.0]])}, [layer])
+    >>> terms.log_weights
+    array([[-1.25],
+           [-2.5 ]])
+    >>> value, metrics = gvae.objectives.ELBO()(terms)
+    >>> value
+    np.float64(-1.75)
     """
 
     log_likelihood: Mapping[str, Any]
@@ -102,11 +210,44 @@ class Terms:
 
     @cached_property
     def log_weights(self) -> Any:
-        """Those of the draws, (K, B): the mean of their exponentials estimates p(x), or p(y|x)."""
+        """Log-weights of the draws, (K, B), in nats: the mean of their exponentials estimates p(x), or p(y|x).
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+        >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+        >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+        >>> terms = gvae.objectives.Terms({"x": np.array([[-1.0], [-2.0]])}, [layer])
+        >>> terms.log_weights
+        array([[-1.25],
+               [-2.5 ]])
+        """
         return self.weighed(_same)
 
     def weighed(self, cast: Callable[[Any], Any]) -> Any:
-        """The log-weights, of parts that `cast` has converted: an evaluation adds in float64 what models say in float32."""
+        """Log-weights of the draws, computed from parts that `cast` has converted.
+
+        An evaluation adds in float64 the parts that a model computes in float32.
+
+        Parameters
+        ----------
+        cast : callable
+            Maps an array to an array, such as one of another dtype.
+
+        Returns
+        -------
+        array (K, B)
+            Nats.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.full((1, 2), 0.5), np.zeros((1, 2)))
+        >>> eps = np.array([[[1.0, -1.0]], [[0.0, 0.5]]])  # two draws for one row
+        >>> layer = gvae.objectives.Layer(q, None, q.sample(eps), eps)
+        >>> terms = gvae.objectives.Terms({"x": np.array([[-1.0], [-2.0]])}, [layer])
+        >>> terms.weighed(lambda part: part.astype(np.float32)).dtype
+        dtype('float32')
+        """
         if self.weights is not None:
             return cast(self.weights)
         found = cast(self.total_log_likelihood)
@@ -116,12 +257,31 @@ class Terms:
 
     @cached_property
     def total_log_likelihood(self) -> Any:
-        """Summed over the views, (K, B)."""
+        """The log-likelihood summed over the views, (K, B), in nats.
+
+        Examples
+        --------
+        >>> terms = gvae.objectives.Terms({"x": np.array([[-1.0], [-2.0]]), "y": np.array([[-0.5], [-0.5]])}, [])
+        >>> terms.total_log_likelihood
+        array([[-1.5],
+               [-2.5]])
+        """
         return total(self.log_likelihood)
 
 
 class Objective(Protocol):
-    """What `train` maximises: terms -> (scalar, or dict of scalars by parameter group; metrics in mean nats per row)."""
+    """The protocol of objectives, which training maximises: a callable objective(terms, step, weight) -> (value, metrics).
+
+    The value is a scalar, or a dict of scalars by parameter group. The metrics are by name, in mean nats per row.
+
+    Examples
+    --------
+    >>> def reconstruction(terms, step=0, weight=None):
+    ...     value = terms.total_log_likelihood.mean()
+    ...     return value, {"bound": value}
+    >>> reconstruction(gvae.objectives.Terms({"x": np.array([[-1.0], [-2.0]])}, []))
+    (np.float64(-1.5), {'bound': np.float64(-1.5)})
+    """
 
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]: ...
 
@@ -131,7 +291,24 @@ def _same(x: Any) -> Any:
 
 
 def total(log_likelihood: Mapping[str, Any]) -> Any:
-    """The sum over views."""
+    """The sum of log-likelihoods over views.
+
+    Parameters
+    ----------
+    log_likelihood : mapping of str to array (K, B)
+        At least one view.
+
+    Returns
+    -------
+    array (K, B)
+        Nats.
+
+    Examples
+    --------
+    >>> gvae.objectives.total({"x": np.array([[-1.0], [-2.0]]), "y": np.array([[-0.5], [-0.5]])})
+    array([[-1.5],
+           [-2.5]])
+    """
     return added(list(log_likelihood.values()))
 
 

@@ -40,7 +40,7 @@ def _renyi(name: str, least: float, below: float) -> Callable[..., Objective]:
 
 
 class _Codes:
-    """Numbers of codes, counted from 0: "0+3"."""
+    """Indices of codes, counted from 0: "0+3"."""
 
     expected = "different whole numbers of codes such as 0+3"
 
@@ -82,7 +82,7 @@ def _settings(name: str, setting: str) -> tuple[Cost | None, str]:
     if not given and weight is None:
         return None, trace
     if len(given) != 1 or (weight is not None and not given.keys() & set(WEIGHTED)):
-        kinds = f"one of {', '.join(COSTS)}, and weight beside {' or '.join(WEIGHTED)} alone"
+        kinds = f"one of {', '.join(COSTS)}, and weight with {' or '.join(WEIGHTED)} only"
         raise ConfigError(f"objective {text!r}: expected {kinds}")
     if "beta" in given:
         return costs.Beta(given["beta"]), trace
@@ -96,7 +96,23 @@ def _settings(name: str, setting: str) -> tuple[Cost | None, str]:
 
 
 def keys(text: str) -> set[str]:
-    """The settings that an objective's text has by name."""
+    """Names of the settings in the text of an objective.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    set of str
+
+    Examples
+    --------
+    >>> sorted(gvae.objectives.keys("elbo:rate=16,weight=4"))
+    ['rate', 'weight']
+    >>> gvae.objectives.keys("renyi:-1")
+    set()
+    """
     return {part.partition("=")[0] for part in text.partition(":")[2].split(",") if "=" in part}
 
 
@@ -115,7 +131,7 @@ def _elbo(estimator: str) -> Callable[..., Objective]:
             return ELBO(estimator, warmup)
         if gradient == HESSIAN:
             if estimator == "A":
-                raise ConfigError("elbo_a: gradient 'hessian' is of E log p(x|z), beside a closed form of the KL: take elbo")
+                raise ConfigError("elbo_a: gradient 'hessian' needs the KL in closed form: use elbo")
             return ELBO(estimator, warmup, gradient=gradient)
         if estimator == "B":
             raise ConfigError(f"elbo_b: gradient {gradient!r} needs log q by sampling, as in elbo_a")
@@ -157,12 +173,40 @@ COSTLY = ("elbo", "elbo_a", "elbo_b")  # these take costs
 
 
 def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameterized") -> Objective:
-    """The objective that a text stands for: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8".
+    """The objective that a text names: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8".
 
-    The numbers: alpha, alpha, the share of the ELBO, groups, groups. The ELBO's codes may have a cost of their own, see
-    gvae.costs: "elbo:beta=0.5", "elbo:rate=16,weight=4", "elbo:free=0.1", "elbo:anchor=0+3,weight=0.9"; "elbo:trace=probe",
-    also beside a cost, see ELBO. warmup in steps; gradient as in ImportanceWeighted, with which "elbo" is estimator A, or
-    "hessian", see ELBO. Raises ConfigError with the list of known names.
+    Parameters
+    ----------
+    text : str or Objective
+        A callable is returned as it is.
+    warmup : int, default 0
+        Steps over which the weight of the KL grows from 0 to 1.
+    gradient : str, default "reparameterized"
+        As in `ImportanceWeighted`, with which "elbo" is estimator A; or "hessian", see `ELBO`.
+
+    Returns
+    -------
+    Objective
+
+    Raises
+    ------
+    ConfigError
+        With the list of known names.
+
+    Notes
+    -----
+    The number of vr_iwae and of renyi is alpha, that of ciwae the share of the ELBO, that of miwae and of piwae the number
+    of groups. "elbo_a" and "elbo_b" are the ELBO by its estimators A and B.
+
+    The codes of the ELBO may have a cost, see `gvae.costs`: "elbo:beta=0.5", "elbo:rate=16,weight=4", "elbo:free=0.1",
+    "elbo:anchor=0+3,weight=0.9". "elbo:trace=probe", alone or with a cost, estimates the trace in the KL, see `ELBO`.
+
+    Examples
+    --------
+    >>> gvae.objectives.parse("elbo:beta=0.5", warmup=100)
+    ELBO(estimator='auto', warmup=100, cost=Beta(beta=0.5), trace='exact', gradient='reparameterized')
+    >>> gvae.objectives.parse("iwae", gradient="dreg")
+    ImportanceWeighted(bound=Renyi(alpha=0.0), gradient='dreg', inference_bound=None, warmup=0)
     """
     if callable(text):
         return text

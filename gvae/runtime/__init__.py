@@ -1,7 +1,7 @@
-"""How work is executed; knows no mathematics. Nothing outside imports private parts of it.
+"""The execution of work, independent of its mathematics. Private parts of it are not imported elsewhere.
 
-device    the only place that asks "NumPy or CuPy?"            pool      threads: shares of a kernel's range
-launches  work on NumPy arrays as a list of launches           memory    blocks for large arrays, used again
-compile   kernels compiled before their first use          context   what a thread is doing
-limits    CPUs and memory that this process may use
+device    dispatch between NumPy and CuPy, only here           pool      threads: shares of a kernel's range
+launches  work on NumPy arrays as a list of launches           memory    reused blocks for large arrays
+compile   kernels compiled before their first use              context   settings of the current thread
+limits    CPUs and memory that this process may use            abi       private parts of Numba and llvmlite
 """

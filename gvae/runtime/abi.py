@@ -1,9 +1,9 @@
-"""What gvae relies on of Numba's and llvmlite's private parts: all of it is here, and nothing of it elsewhere.
+"""The private parts of Numba and llvmlite on which gvae relies: all of them are used here, and none elsewhere.
 
-Public, and used where it is needed, is what both document: `numba.njit`, `numba.types`, `numba.typeof`, `numba.extending`
-(whose intrinsics are handed a `context` and a `builder`) and `llvmlite.ir`. What stands here may change with any release.
-The tests have passed with the releases of `SEEN`. With others no kernel is called by its address: everything runs in one
-thread, with a warning, as it does where the pool's self-test fails (see gvae.runtime.pool).
+Documented, and used wherever needed, are `numba.njit`, `numba.types`, `numba.typeof`, `numba.extending` (whose intrinsics
+get a `context` and a `builder`) and `llvmlite.ir`. The parts used here may change with any release. The tests have passed
+with the releases of `SEEN`. With others no kernel is called by its address: everything runs in one thread, with a warning,
+as it does if the pool's self-test fails (see gvae.runtime.pool).
 
     private part                                            used for                                      seen with
     ------------------------------------------------------  --------------------------------------------  ------------------
@@ -21,17 +21,17 @@ thread, with a warning, as it does where the pool's self-test fails (see gvae.ru
     Dispatcher.overloads, and of its values                 that address (threads)                         Numba 0.61 to 0.68
       library.get_pointer_to_function,
       fndesc.llvm_func_name, signature
-    numba._dispatcher.compute_fingerprint                   types of arguments, told apart in a            Numba 0.61 to 0.68
-                                                              microsecond; without it numba.typeof does
+    numba._dispatcher.compute_fingerprint                   distinguishing types of arguments in a         Numba 0.61 to 0.68
+                                                              microsecond; numba.typeof replaces it
     llvmlite.binding.get_host_cpu_features                  the size of vector registers                llvmlite 0.44 to 0.50
     builder.function.attributes is a set                    an attribute with a value, which its own    llvmlite 0.44 to 0.50
-                                                              `add` refuses: the preferred vector width
-    what a pointer points to is part of its type            accesses to memory, calls by address        llvmlite 0.44 to 0.50
+                                                              `add` rejects: the preferred vector width
+    a pointer's type contains the type it points to         accesses to memory, calls by address        llvmlite 0.44 to 0.50
     names of LLVM's masked loads and stores, which repeat   edges of matrices                           llvmlite 0.44 to 0.50
-      what the pointer points to
+      the type the pointer points to
 
-`pointer_to` alone makes types of pointers, and nothing reads from one what it points to: loads, stores and addresses are
-told. So where pointers lose that part of their type, as LLVM's have, functions here change, and no kernel does.
+Only `pointer_to` makes types of pointers, and the type that a pointer points to is never read from it: loads, stores and
+addresses get it as an argument. If pointers lose that part of their type, as LLVM's have, only functions here change.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
 from numba.np import arrayobj
 
-SEEN = {"numba": ("0.61", "0.68"), "llvmlite": ("0.44", "0.50")}  # the first and the last release; setup.py asks for them
+SEEN = {"numba": ("0.61", "0.68"), "llvmlite": ("0.44", "0.50")}  # the first and the last release; setup.py requires them
 
 
 def unseen() -> str | None:
-    """Which of Numba and llvmlite has a release that gvae has not been seen with, in words; None if neither has."""
+    """A message that names Numba or llvmlite if its release is outside of `SEEN`; None if both are inside."""
     for name, version in (("numba", numba.__version__), ("llvmlite", llvmlite.__version__)):
         first, release, last = (
             tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (SEEN[name][0], version, SEEN[name][1])
@@ -66,7 +66,7 @@ def _types_of(arguments: tuple) -> tuple:
     return tuple(map(typeof, arguments))
 
 
-fingerprint: Callable[[tuple], Any]  # what tells the types of arguments apart
+fingerprint: Callable[[tuple], Any]  # a hashable key of the types of arguments
 try:
     from numba._dispatcher import compute_fingerprint
 
@@ -78,32 +78,32 @@ except ImportError:
 
 
 def pointer_to(kind: ir.Type) -> ir.PointerType:
-    """LLVM's type of an address at which there is a `kind`."""
+    """LLVM's type of a pointer to a `kind`."""
     return kind.as_pointer()
 
 
 def load(builder: Any, pointer: Any, kind: ir.Type, align: int | None = None) -> Any:
-    """The `kind` that is there."""
+    """Load a `kind`."""
     return builder.load(builder.bitcast(pointer, pointer_to(kind)), align=align, typ=kind)
 
 
 def store(builder: Any, value: Any, pointer: Any, align: int | None = None) -> None:
-    """The value is there from now on."""
+    """Store a value."""
     builder.store(value, builder.bitcast(pointer, pointer_to(value.type)), align=align)
 
 
 def load_atomic(builder: Any, pointer: Any, kind: ir.Type, order: str) -> Any:
-    """`load` of a number of eight bytes that other threads write."""
+    """`load` of an eight-byte number that other threads write."""
     return builder.load_atomic(builder.bitcast(pointer, pointer_to(kind)), order, 8, typ=kind)
 
 
 def store_atomic(builder: Any, value: Any, pointer: Any, order: str) -> None:
-    """`store` of a number of eight bytes that other threads read."""
+    """`store` of an eight-byte number that other threads read."""
     builder.store_atomic(value, builder.bitcast(pointer, pointer_to(value.type)), order, 8)
 
 
 def load_masked(builder: Any, pointer: Any, vector: ir.VectorType, mask: Any, align: int) -> Any:
-    """`load` of the vector's numbers that the mask has, and zero for the others, whose memory is left alone."""
+    """`load` of the vector's masked elements, and zero for the others, whose memory is not accessed."""
     pointer = builder.bitcast(pointer, pointer_to(vector))
     function = ir.FunctionType(vector, [pointer.type, ir.IntType(32), mask.type, vector])
     masked = external(builder, _masked("load", vector), function)
@@ -111,25 +111,25 @@ def load_masked(builder: Any, pointer: Any, vector: ir.VectorType, mask: Any, al
 
 
 def store_masked(builder: Any, value: Any, pointer: Any, mask: Any, align: int) -> None:
-    """`store` of the numbers that the mask has."""
+    """`store` of the masked elements."""
     pointer = builder.bitcast(pointer, pointer_to(value.type))
     function = ir.FunctionType(ir.VoidType(), [value.type, pointer.type, ir.IntType(32), mask.type])
     builder.call(external(builder, _masked("store", value.type), function), [value, pointer, ir.IntType(32)(align), mask])
 
 
 def _masked(operation: str, vector: ir.VectorType) -> str:
-    """LLVM's name; where a pointer's type does not say what it points to, LLVM itself drops that from the name."""
+    """LLVM's name of the function. If a pointer's type has no pointed-to type, LLVM itself drops that from the name."""
     name = f"v{vector.count}{vector.element.intrinsic_name}"
     return f"llvm.masked.{operation}.{name}.p0{name}"
 
 
 def offset(builder: Any, pointer: Any, kind: ir.Type, index: Any) -> Any:
-    """The address of the `kind` that comes after so many others. With more indices, llvmlite would type it as the first."""
+    """The address of the `kind` of a given index. With more indices, llvmlite would give it the type of the first."""
     return builder.gep(builder.bitcast(pointer, pointer_to(kind)), [index], source_etype=kind)
 
 
 def on_stack(builder: Any, kind: ir.Type) -> Any:
-    """The address of room for a `kind`, as long as the function that is compiled runs; zeros at first."""
+    """The address of memory for a `kind` on the stack of the function being compiled; initialised with zeros."""
     return cgutils.alloca_once(builder, kind)
 
 
@@ -137,18 +137,18 @@ def on_stack(builder: Any, kind: ir.Type) -> Any:
 
 
 def start_of(context: Any, builder: Any, array_type: types.Array, array: Any) -> Any:
-    """The address of an array's first number."""
+    """The address of an array's first element."""
     return arrayobj.make_array(array_type)(context, builder, array).data
 
 
 def element(context: Any, builder: Any, array_type: types.Array, array: Any, i: Any) -> Any:
-    """The address of the i-th number of a contiguous array."""
+    """The address of the i-th element of a contiguous array."""
     kind = context.get_data_type(array_type.dtype)
     return offset(builder, start_of(context, builder, array_type, array), kind, i)
 
 
 def uncounted(context: Any, builder: Any, array_type: types.Array, array: Any) -> Any:
-    """The array without its reference count: the caller keeps it alive."""
+    """The array without its reference count: the caller must keep it alive."""
     view = arrayobj.make_array(array_type)(context, builder, array)
     view.meminfo = ir.Constant(view.meminfo.type, None)
     view.parent = ir.Constant(view.parent.type, None)
@@ -171,12 +171,12 @@ def as_vectors(context: Any, builder: Any, array_type: types.Array, array: Any, 
 
 
 def words(ndim: int | None) -> int:
-    """How many words of eight bytes an argument takes at most: an array of so many axes, or, for None, a number."""
+    """The largest number of eight-byte words of an argument: an array of `ndim` axes, or a number (None)."""
     return 2 if ndim is None else 5 + 2 * ndim
 
 
 def parts(builder: Any, group: Any) -> list[Any]:
-    """The values in a tuple, or another group of values."""
+    """The values in a tuple, or in another aggregate."""
     return list(cgutils.unpack_tuple(builder, group))
 
 
@@ -184,17 +184,17 @@ def parts(builder: Any, group: Any) -> list[Any]:
 
 
 def external(builder: Any, name: str, function: ir.FunctionType) -> Any:
-    """A function of LLVM's or the C library's, by its name."""
+    """A function of LLVM or of the C library, by its name."""
     return builder.module.globals.get(name) or ir.Function(builder.module, function, name)
 
 
 def call_address(builder: Any, address: Any, function: ir.FunctionType, arguments: list[Any]) -> Any:
-    """What the function at an address, a number, returns."""
+    """Call the function at an address, given as a number."""
     return builder.call(builder.inttoptr(address, pointer_to(function)), arguments)
 
 
 def call_kernel(context: Any, builder: Any, address: Any, argument_types: tuple, arguments: list[Any]) -> Any:
-    """Whether the kernel at an address (see `compiled`) has failed for these arguments, which it does for want of memory."""
+    """Call the kernel at an address (see `compiled`). Returns whether it failed, which it does if memory is exhausted."""
     from numba.core.callconv import RETCODE_NONE, RETCODE_OK
 
     function = context.call_conv.get_function_type(types.none, argument_types)
@@ -205,7 +205,7 @@ def call_kernel(context: Any, builder: Any, address: Any, argument_types: tuple,
 
 
 def compiled(kernel: Any, argument_types: tuple) -> tuple[int, types.Type]:
-    """(address, type of the result) of a kernel's code for arguments of these types, compiled if it is not yet."""
+    """(address, type of the result) of a kernel's code for arguments of these types, compiled if necessary."""
     kernel.compile(argument_types)
     found = kernel.overloads[argument_types]
     return found.library.get_pointer_to_function(found.fndesc.llvm_func_name), found.signature.return_type
@@ -215,10 +215,10 @@ def compiled(kernel: Any, argument_types: tuple) -> tuple[int, types.Type]:
 
 
 def prefer_vectors(builder: Any, bits: int) -> None:
-    """Have LLVM use vectors of so many bits in the function that is compiled."""
+    """Make LLVM use vectors of this number of bits in the function being compiled."""
     set.add(builder.function.attributes, f'"prefer-vector-width"="{bits}"')
 
 
 def has_feature(name: str) -> bool:
-    """Whether this machine's processor has something, by LLVM's name: "avx512f"."""
+    """Whether this machine's processor has a feature, by LLVM's name, such as "avx512f"."""
     return bool(llvmlite.binding.get_host_cpu_features().get(name))

@@ -1,14 +1,15 @@
 """Kernels compiled before their first use, by as many processes as there are CPUs.
 
-Numba compiles in one thread, and a first training step needs a dozen kernels, of some seconds each. What they leave in the
-cache on disk is loaded where it is used.
+Numba compiles in one thread, and a first training step needs a dozen kernels, of some seconds each. The processes write the
+compiled code to the cache on disk, from which it is loaded at its first use.
 
-Which kernels, and for which types? `rehearsed(run)` lists the launches that a function makes, without making them:
-- a trainer's first step rehearses itself (`asked` says whether; it has the workers start while data are read);
-- `compile_kernels`, all there are, in both precisions, rehearses what REGISTRY holds. A primitive enters itself there, by
-  its contract (see `uses_of`); other functions that launch kernels, by the decorator `registered`. A kernel that no entry
-  reaches is named, so that none can be forgotten.
-`compile_calls` then has the list compiled: this process from the front, the workers of a ProcessPoolExecutor from the back.
+The kernels and the types of their arguments are found by `rehearsed(run)`, which lists the launches of a function without
+executing them:
+- a trainer's first step rehearses itself, in a block of `asked`, which starts the workers while data are read;
+- `compile_kernels`, for all kernels in both precisions, rehearses the entries of REGISTRY. A primitive is registered by its
+  contract (see `uses_of`), other functions that launch kernels by the decorator `registered`. A kernel that no entry reaches
+  is an error, so that none can be forgotten.
+`compile_calls` then compiles the list: this process from the front, the workers of a ProcessPoolExecutor from the back.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ from gvae.runtime.context import context, entered
 
 __all__ = ["asked", "compile_calls", "compile_kernels", "is_asked", "is_cold", "registered", "rehearsed", "uses_of"]
 
-STEP = 4  # processes for a step, which has few kernels that take long
-ALL = 16  # for all kernels: each loads Numba, and the list has some sixty kernels for them
-MEMORY = 1 << 30  # bytes of what there is for each process: a worker takes up to 0.4 GB, the caller has data
+STEP = 4  # processes for a step, in which few kernels take long
+ALL = 16  # for all kernels: each loads Numba, and there are about sixty kernels to distribute
+MEMORY = 1 << 30  # bytes of memory required per process: a worker uses up to 0.4 GB, the caller has data
 
 Call = tuple[str, str, tuple]  # the module of a kernel, its name, arguments of the types of a call
 Use = Callable[[Callable[[np.ndarray], Any]], Any]  # use(traced), as `launches.Graph` calls it
 
-# ---- what there is to compile
+# ---- the kernels to compile
 
 REGISTRY: list[Callable[[np.dtype], Iterable[Use]]] = []  # entries(dtype): calls that launch kernels for arrays of a dtype
 FILLED_BY = ("gvae.ops", "gvae.random", "gvae.optim")  # entries are made where these are imported
@@ -57,7 +58,7 @@ SMALL = 4  # any other axis
 
 
 def registered(entry: Callable[[np.dtype], Iterable[Use]]) -> Callable[[np.dtype], Iterable[Use]]:
-    """Decorator: the calls entry(dtype) launch kernels, for all types of arguments that come with arrays of a dtype."""
+    """Decorator: register entry(dtype), calls that launch kernels for all types of arguments with arrays of a dtype."""
     REGISTRY.append(entry)
     return entry
 
@@ -74,7 +75,7 @@ def uses_of(
     for (systems, variables), values in itertools.product(SIZES, itertools.product(*settings.values())):
         given = dict(zip(settings, values, strict=True))
         sizes = {"...": systems, "N": variables, "M": len(given.get("offsets", range(3)))}
-        for repeats in ((), (2,)):  # each argument as often as the others, and all but factors twice as often
+        for repeats in ((), (2,)):  # arguments with equal batch axes, and all but factors with twice the batch
             made = [_array(axes, sizes, () if "M" in axes else repeats, dtype) for _, axes in arrays]
             yield partial(_call, function, made, given)
 
@@ -91,7 +92,7 @@ def _array(axes: Sequence[str], sizes: dict[str, int], repeats: tuple[int, ...],
     return array
 
 
-# ---- all of it
+# ---- all kernels
 
 
 def _uses(dtype: np.dtype) -> Iterator[Use]:
@@ -102,17 +103,17 @@ def _uses(dtype: np.dtype) -> Iterator[Use]:
 
 
 def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
-    """Kernels found, versions of them in the cache, how many of these are new, seconds, folder: a dict of plain values.
+    """Compile all kernels. Returns a dict: kernels, their versions in the cache, new ones among these, seconds, folder.
 
-    Versions are those of this installation; others may lie beside them.
-    Raises ConfigError if no cache folder can be written, GvaeError if a kernel is left without one of its versions.
+    Versions are those of this installation; the folder may have others.
+    Raises ConfigError if no cache folder can be written, GvaeError if a version of a kernel is missing at the end.
     """
     started = time.perf_counter()
     found = dict(_kernels())
-    before = _versions(found)  # first: the self-test of threads compiles some
+    before = _versions(found)  # counted first: the self-test of threads compiles some
     kernels = {name: kernel for name, kernel in found.items() if not name.startswith(_unused())}
     uses = [use for dtype in PRECISIONS for use in _uses(np.dtype(dtype))]
-    with entered(share=1):  # whatever can be shared is: shares are compiled too, per kernel
+    with entered(share=1):  # all work is shared, if possible: shares are compiled as well, per kernel
         compile_calls(rehearsed(*uses), most=ALL, watch=partial(_watched, progress, "compiling"))
         for use in _watched(progress, "using", uses):
             try:
@@ -132,7 +133,7 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
         "compiled versions": versions,
         "new": versions - before,
         "seconds": round(time.perf_counter() - started, 2),
-        # where they are, and not where they should be: Numba takes another place if it cannot write there
+        # the actual folder: Numba uses another one if it cannot write to the preferred one
         "cache": ", ".join(sorted({str(path.parent) for kernel in kernels.values() for path in _files(kernel)})),
     }
 
@@ -141,14 +142,14 @@ BETWEEN_THREADS = ("_share.rouse", "_share.serve", "_wait.wait", "_wait.tell_and
 
 
 def _unused() -> tuple[str, ...]:
-    """Kernels, or modules of them, that this process does not need."""
+    """Prefixes of kernels that this process does not need."""
     if not pool.works():
         return ("_share.", "_wait.")
     return BETWEEN_THREADS if pool.count() == 1 else ()
 
 
 def is_cold() -> bool:
-    """Whether nothing is compiled yet for this installation: the first user waits for some seconds."""
+    """Whether nothing is compiled yet for this installation: the first use takes some seconds longer."""
     from gvae.kernels.cpu import _jit
 
     return next(Path(_jit.cache_folder()).rglob("*.nbc"), None) is None
@@ -159,14 +160,14 @@ def _versions(kernels: dict[str, Any]) -> int:
 
 
 def _files(kernel: Any) -> Iterator[Path]:
-    """Its compiled versions on disk, by the names that Numba gives them."""
+    """The files of a kernel's compiled versions, by Numba's naming."""
     if kernel.stats.cache_path is not None:  # None: it is not cached
         stem = Path(kernel.py_func.__code__.co_filename).stem
         yield from Path(kernel.stats.cache_path).glob(f"{stem}.{kernel.__name__}-*.nbc")
 
 
 def _kernels() -> Iterator[tuple[str, Any]]:
-    """(name, kernel) for everything compiled that is defined under gvae.kernels.cpu."""
+    """(name, kernel) of all compiled functions defined under gvae.kernels.cpu."""
     package = importlib.import_module("gvae.kernels.cpu")
     for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         for name, value in vars(importlib.import_module(info.name)).items():
@@ -175,11 +176,11 @@ def _kernels() -> Iterator[tuple[str, Any]]:
 
 
 def _complete(kernel: Any) -> bool:
-    """Whether a kernel has both precisions, or one version if it knows no floating type."""
+    """Whether a kernel has versions of both precisions, or one version if it has no floating-point argument."""
     types = {str(getattr(t, "dtype", t)) for signature in kernel.signatures for t in signature}
     if types.issuperset(PRECISIONS) or (types and not types.intersection(PRECISIONS)):
         return True
-    # Where its caller came from the cache, what a kernel calls was not loaded into this process: its files must be there.
+    # If its caller was loaded from the cache, this kernel was not loaded itself: its files must exist.
     return sum(1 for _ in _files(kernel)) >= len(PRECISIONS)
 
 
@@ -192,7 +193,7 @@ def _watched(progress: bool, doing: str, items: Sequence[Any]) -> Iterable[Any]:
 
 
 def _one_system_functions(dtype):
-    """What users call from jitted code of their own, and no op need call; arguments by their letters (see the kernels)."""
+    """Call the functions for jitted code of users, which ops need not call; arguments by their letters (see the kernels)."""
     M, N = 2, 6
     band, vector = np.full((M, N), 0.1, dtype), np.ones(N, dtype)
     band[0] = 1
@@ -218,7 +219,7 @@ def _one_system_functions(dtype):
 
 @contextlib.contextmanager
 def asked(wanted: bool) -> Iterator[None]:
-    """In the block, a trainer's first step has its kernels compiled by several processes, if that is wanted."""
+    """In the block, a trainer's first step has its kernels compiled by several processes, if `wanted`."""
     workers = [_Workers(STEP)] if wanted else None
     with entered(compilers=workers):
         try:
@@ -233,22 +234,22 @@ def is_asked() -> bool:
 
 
 class _Workers:
-    """Processes that compile: as many as there are CPUs for them, this process counted. None outlives this process."""
+    """Processes that compile: one per available CPU, including this process. They end with this process at the latest."""
 
     def __init__(self, most: int):
         from gvae.kernels.cpu import _share
 
-        self.ready: list[Any] = []  # a future of each
+        self.ready: list[Any] = []  # a future per process, done when it has started
         self.done = threading.Semaphore(0)
         n = min(pool.count(), pool.cpus(), most, (limits.memory() or sys.maxsize) // MEMORY) - 1
-        if n <= 0 or _share.share.stats.cache_path is None:  # what they compile would be lost
+        if n <= 0 or _share.share.stats.cache_path is None:  # their results would be lost
             return
-        from concurrent.futures import ProcessPoolExecutor  # not before: most commands compile nothing
+        from concurrent.futures import ProcessPoolExecutor  # imported here: most commands compile nothing
         from multiprocessing import get_context
 
-        spawn = get_context("spawn")  # a fork would have the locks of this process's threads, and not the threads
+        spawn = get_context("spawn")  # a fork would inherit the locks of threads, without the threads
         theirs, self.held = spawn.Pipe(duplex=False)
-        # Without semaphores, a process more, or the right to have one (a daemon's), this process compiles alone.
+        # Where semaphores are missing, or a process cannot be started or is not allowed (in a daemon), it compiles alone.
         with contextlib.suppress(OSError, ImportError, NotImplementedError, AssertionError):
             self.pool = ProcessPoolExecutor(n, spawn, initializer=_begin, initargs=(theirs,))
             with _no_interrupt(), _no_main():
@@ -257,7 +258,7 @@ class _Workers:
         theirs.close()
 
     def compile(self, left: dict[int, Call]) -> None:
-        """Have each that is ready take the last of the calls that are left, and the next one when it is done."""
+        """Let each process that is ready compile the last of the remaining calls, and the next when it is done."""
 
         def take(done: Any) -> None:
             if done.cancelled() or done.exception() is not None:  # its process has ended, and with it the pool
@@ -276,7 +277,7 @@ class _Workers:
             future.add_done_callback(take)
 
     def wait(self, n: int) -> None:
-        """Until the n calls that they have taken are done, or will not be."""
+        """Wait until the n calls that the processes have taken are done or abandoned."""
         for _ in range(n):
             self.done.acquire()
 
@@ -288,7 +289,7 @@ class _Workers:
 
 @contextlib.contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """What is started in the block does not see Ctrl-C, which the terminal sends to all processes of a command."""
+    """Processes started in the block ignore Ctrl-C, which the terminal sends to all processes of a command."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -301,7 +302,7 @@ def _no_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_main() -> Iterator[None]:
-    """What is started in the block does not import the main module, as multiprocessing has it: a script would run again."""
+    """Processes started in the block do not import the main module, as multiprocessing does: a script would run again."""
     main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
     try:
         yield
@@ -310,24 +311,24 @@ def _no_main() -> Iterator[None]:
 
 
 def _begin(held: Any) -> None:
-    """In a worker: silence, and an end when the caller lets go or ends, however that comes."""
+    """Initialise a worker: no output, and exit when the caller closes the pipe or ends, in whatever way."""
 
     def end_with_caller() -> None:
         with contextlib.suppress(EOFError, OSError):
             held.recv()
         os._exit(1)
 
-    if hasattr(os, "setsid"):  # a session of its own: what the terminal sends is for the caller
+    if hasattr(os, "setsid"):  # a session of its own: the terminal's signals are for the caller
         os.setsid()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     threading.Thread(target=end_with_caller, daemon=True).start()
-    atexit.register(os._exit, 0)  # to tidy up the interpreter takes longer than to compile some kernels
+    atexit.register(os._exit, 0)  # an orderly exit takes longer than compiling some kernels
 
 
 class _Rehearsal(launches.Graph):
-    """No kernel is called: what they would write has arbitrary values, so nothing else may rely on these."""
+    """A graph of which no kernel is called: their results have arbitrary values, on which nothing may rely."""
 
     def __init__(self, run: Callable[[Callable], Any], calls: list[Call]):
         self.calls = calls
@@ -344,8 +345,8 @@ class _Rehearsal(launches.Graph):
 
 
 def rehearsed(*runs: Callable[[Callable[[np.ndarray], Any]], Any]) -> list[Call]:
-    """The launches that each `run(traced)` makes, one of each kind, as far as it comes without the values that kernels
-    compute; traced as for `launches.Graph`."""
+    """The launches of each `run(traced)`, one of each kind, as far as it runs without the values that kernels compute;
+    traced as for `launches.Graph`."""
     calls: list[Call] = []
     for run in runs:
         with np.errstate(all="ignore"), contextlib.suppress(Exception):
@@ -356,8 +357,8 @@ def rehearsed(*runs: Callable[[Callable[[np.ndarray], Any]], Any]) -> list[Call]
 def compile_calls(
     calls: list[Call], most: int = STEP, watch: Callable[[Sequence[int]], Iterable[int]] = lambda order: order
 ) -> None:
-    """Have the kernels in the cache, or in this process: all of them but for what a worker has taken and then not done.
-    most : processes      watch(order) : order again, to see how far this process is"""
+    """Compile the kernels of calls into the cache or this process: all except those that a worker took and did not finish.
+    most : the largest number of processes      watch(order) : iterates over order, to show progress"""
     workers = context.compilers.pop() if context.compilers else _Workers(most)
     left = dict(enumerate(calls))
     try:
@@ -377,7 +378,7 @@ def _compile(call: Call) -> None:
     from gvae.kernels.cpu import _share
 
     module, name, arguments = call
-    with contextlib.suppress(Exception):  # the same error shows where the kernel is used
+    with contextlib.suppress(Exception):  # the same error is raised where the kernel is used
         _share.packed(getattr(importlib.import_module(module), name), arguments)
 
 

@@ -1,15 +1,15 @@
-"""What a thread is doing: who executes its work, in which memory, with how many others. Entered by `with`, read here.
+"""Settings of the current thread: the executor of its work, its memory, its number of threads. Entered by `with`, read here.
 
     with entered(pool=workspace): ...
 
-backend : what `device` hands work on NumPy arrays to: the graph that is being captured, or None, which is the CPU itself
-pool    : where `memory` takes large arrays from; None: the process's own
+backend : the executor of work on NumPy arrays: the graph that is being captured, or None for the CPU itself
+pool    : the pool from which `memory` takes large arrays; None: that of the process
 stop    : an event that is set when the caller of `pool.each` is interrupted
-alone   : whether kernels are shared with no other thread
-share   : the numbers that are worth another thread; None: pool.SHARE
+alone   : whether kernels run in the calling thread only
+share   : the number of array elements that are worth another thread; None: pool.SHARE
 parked  : whether workers park between shares at once, without spinning first
-uploads : where index arrays on a device are kept, for a graph that uses them for longer than they stay there; or None
-allocator : of the memory on a device in which index arrays lie; None: CuPy's current one
+uploads : a list that keeps index arrays on a device, for a graph that uses them longer than they are cached there; or None
+allocator : the allocator of index arrays on a device; None: CuPy's current one
 compilers : processes that wait for kernels to compile, until they are given some; None: no kernels are compiled ahead
 """
 
@@ -44,7 +44,7 @@ context = _Context()
 
 @contextlib.contextmanager
 def entered(**changes: Any) -> Iterator[None]:
-    """In the block, this thread's context has these values."""
+    """Set values of this thread's context in the block."""
     before = {name: getattr(context, name) for name in changes}
     vars(context).update(changes)
     try:

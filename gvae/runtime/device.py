@@ -1,6 +1,6 @@
-"""The only place that asks "NumPy or CuPy?". It decides by the type of an array and never imports CuPy itself.
+"""Dispatch between NumPy and CuPy, in this module only, by the type of an array. CuPy is imported for "cuda" only.
 
-If an array comes from CuPy, CuPy is already in `sys.modules`: a process that works on the CPU never pays for it.
+If an array is CuPy's, CuPy is already in `sys.modules`; a process that works on the CPU never imports it.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ DEVICES = ("cpu", "cuda")
 
 
 class Cpu:
-    """Work on NumPy arrays, done at once. Its twin is `launches.Graph`, which writes it down as well.
+    """Immediate execution of work on NumPy arrays. Its counterpart is `launches.Graph`, which records the work as well.
 
-    values : whether the values of arrays may be asked for, to decide by
+    values : whether control flow may depend on the values of arrays
     """
 
     values = True
@@ -75,20 +75,20 @@ CPU = Cpu()
 
 
 def _backend() -> Any:
-    """Who does work on NumPy arrays: the CPU, or the graph that is being captured."""
+    """The executor of work on NumPy arrays: the CPU, or the graph that is being captured."""
     return context.backend or CPU
 
 
-HOST = (np.ndarray, launches.Traced)  # exact types: CuPy's may be made of NumPy's
+HOST = (np.ndarray, launches.Traced)  # exact types: CuPy's may be subclasses of NumPy's
 
 
 def is_cuda(array: Any) -> bool:
-    """Whether this is a CuPy array or sparse matrix."""
+    """Whether an object is a CuPy array or sparse matrix."""
     return type(array) is not np.ndarray and type(array).__module__.split(".")[0] in ("cupy", "cupyx")
 
 
 def namespace(*arrays: Any) -> Any:
-    """The array module of the arguments: numpy or cupy. Python scalars and lists go with either; Vars count as arrays."""
+    """The array module of the arguments: numpy or cupy. Python scalars and lists fit either; Vars count as arrays."""
     if {np.ndarray}.issuperset(map(type, arrays)):
         return np
     arrays = tuple(getattr(a, "value", a) for a in arrays)
@@ -104,7 +104,7 @@ def namespace(*arrays: Any) -> Any:
 def module(device: str) -> Any:
     """The array module of a device by its name: numpy for "cpu", cupy for "cuda".
 
-    Raises ConfigError for another name; DeviceError, saying what to install, where CUDA cannot be used.
+    Raises ConfigError for another name; DeviceError, with the packages to install, if CUDA cannot be used.
     """
     if device not in DEVICES:
         raise ConfigError(f"unknown device {device!r}; known are {', '.join(DEVICES)}")
@@ -124,7 +124,7 @@ def module(device: str) -> Any:
 
 
 def to_device(array: Any, device: str) -> Any:
-    """The array on a device; itself if it is there. CSR matrices and None pass likewise. Raises as `module`."""
+    """The array on a device; itself if it is there. CSR matrices and None are accepted as well. Raises as `module`."""
     there = module(device)
     if array is None or is_cuda(array) == (there is not np):
         return array
@@ -136,13 +136,13 @@ def to_device(array: Any, device: str) -> Any:
 
 
 def to_host(array: Any) -> Any:
-    """The array in host memory: this waits for the device. A NumPy array is itself."""
+    """The array in host memory, which synchronises with the device. A NumPy array is returned as it is."""
     return array.get() if is_cuda(array) else array
 
 
 def beside(array: Any, like: Any) -> Any:
-    """A NumPy array (an index, a mask) where `like` lives. One that is read-only is uploaded once and kept; anything that is
-    no array passes."""
+    """A NumPy array (an index, a mask) on the device of `like`. A read-only array is uploaded once and cached; an argument
+    that is not an array is returned as it is."""
     if not is_cuda(like) or not isinstance(array, np.ndarray):
         return array
     if array.flags.writeable:
@@ -151,7 +151,7 @@ def beside(array: Any, like: Any) -> Any:
 
 
 def overlap(x: Any, y: Any) -> bool:
-    """Whether two arrays may have memory in common."""
+    """Whether two arrays may share memory."""
     return bool(namespace(x, y).may_share_memory(x, y))
 
 
@@ -168,21 +168,21 @@ def _kernels(family: str, device: str) -> ModuleType:
 
 
 def stream(device: str) -> AbstractContextManager[None]:
-    """A block whose work on a device may be captured: see gvae.kernels.cuda.graph. On a CPU, nothing."""
+    """A context manager in which work on a device can be captured (see gvae.kernels.cuda.graph); without effect on a CPU."""
     return nullcontext() if module(device) is np else graphs().own_stream()
 
 
 def graphs() -> ModuleType:
-    """gvae.kernels.cuda.graph: only called where there is CuPy."""
+    """The module gvae.kernels.cuda.graph, which needs CuPy."""
     return importlib.import_module("gvae.kernels.cuda.graph")
 
 
 def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int = 1) -> None:
-    """Run a kernel over the systems 0 .. n-1: shared by threads if its `work`, the numbers it touches, is worth it.
+    """Run a kernel over the systems 0 .. n-1, by several threads if `work`, the number of elements it accesses, is worth it.
 
-    `step` is the size of the groups in which the kernel takes its systems: LANES for a recurrence.
+    `step` is the size of the groups of systems that the kernel processes together: LANES for a recurrence.
     """
-    if type(arguments[0]) in HOST:  # inputs come first; all on one device, checked by then
+    if type(arguments[0]) in HOST:  # the first arguments are inputs; all are on one device, which was checked before
         _backend().over(_kernel(family, name), *arguments, n=n, work=work, step=step)
     else:
         getattr(kernels_for(family, arguments[0]), name)(*arguments, 0, n)
@@ -190,27 +190,27 @@ def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int
 
 @lru_cache
 def _kernel(family: str, name: str) -> Any:
-    """One of the CPU's."""
+    """A kernel for the CPU."""
     return getattr(_kernels(family, "cpu"), name)
 
 
 def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
-    """A buffer for a result where `like` lives; large ones in memory that was used before (see gvae.runtime.memory)."""
+    """A buffer for a result on the device of `like`; large ones reuse memory (see gvae.runtime.memory)."""
     if type(like) not in HOST:
         return namespace(like).empty(shape, dtype)
     return _backend().empty(shape, dtype)
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any, like: Any) -> Any:
-    """Zeros where `like` lives."""
+    """Zeros on the device of `like`."""
     if type(like) not in HOST:
         return namespace(like).zeros(shape, dtype)
     return _backend().zeros(shape, dtype)
 
 
 def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
-    """ufunc(x, y) of arrays of one dtype, or of an array and a number: large results lie in memory that was used before,
-    and are shared by threads. `out` may be x or y."""
+    """ufunc(x, y) of arrays of one dtype, or of an array and a number: large results reuse memory and are computed by
+    several threads. `out` may be x or y."""
     over = _backend().over
     large = x if type(x) in HOST else y
     if type(large) not in HOST or large.nbytes < memory.SMALL or is_cuda(x) or is_cuda(y):
@@ -224,14 +224,14 @@ def apply(ufunc: Any, x: Any, y: Any, out: Any = None) -> Any:
         return ufunc(x, y, out=result)
     result = empty(x.shape, x.dtype, x) if out is None else out
     if x.flags.c_contiguous and y.flags.c_contiguous and result.flags.c_contiguous:
-        work = x.size * 3 // 4  # of 3: to share what is no compiled kernel takes as long as adding 10^5 numbers
+        work = x.size * 3 // 4  # not x.size * 3: sharing work that is not compiled takes as long as adding 10^5 numbers
         over(_share, ufunc, x.reshape(-1), y.reshape(-1), result.reshape(-1), n=x.size, work=work, step=1024)
         return result
     return ufunc(x, y, out=result)
 
 
 def copy(x: Any) -> Any:
-    """A C-contiguous copy, large ones in memory that was used before."""
+    """A C-contiguous copy; large ones reuse memory."""
     if type(x) is not np.ndarray:  # on a device, or traced
         return x.copy()
     result = memory.empty(x.shape, x.dtype)
@@ -244,9 +244,9 @@ def _share(ufunc: Any, x: Any, y: Any, result: Any, lo: int, hi: int) -> None:
 
 
 def plain(array: Any) -> Any:
-    """The array as kernels take it: C-contiguous, aligned, writable; a copy if it is not so already.
+    """The array as kernels expect it: C-contiguous, aligned, writable; a copy if it is not so already.
 
-    Writable, although kernels leave their inputs alone, because Numba compiles another version for read-only arrays.
+    Writable, although kernels do not change their inputs, because Numba compiles another version for read-only arrays.
     """
     if type(array) is not np.ndarray and is_cuda(array):
         return sys.modules["cupy"].ascontiguousarray(array)
@@ -256,18 +256,18 @@ def plain(array: Any) -> Any:
 
 
 def foreign(function: Any, *arguments: Any) -> Any:
-    """function(*arguments), where a graph that is being captured would not see it: it is not NumPy's, and no ufunc."""
+    """function(*arguments), of a function that a graph under capture would not record: neither NumPy's nor a ufunc."""
     return _backend().pure(function, *arguments)
 
 
 def unseen(array: Any) -> bool:
-    """Whether the values of an array may not be asked for now: a device would be waited for, and a graph, which is being
-    captured, will be launched for others."""
+    """Whether the values of an array must not be read: that would synchronise with a device, and a graph under capture will
+    be launched with other values."""
     return is_cuda(array) or not _backend().values
 
 
 def special(array: Any) -> Any:
-    """scipy.special, or its CuPy twin, which lacks some functions: asking for one of them raises DeviceError."""
+    """scipy.special, or CuPy's version of it, which lacks some functions: access to one of them raises DeviceError."""
     if is_cuda(array):
         return _SpecialOnDevice()
     return _backend().functions(importlib.import_module("scipy.special"))

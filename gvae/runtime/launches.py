@@ -1,15 +1,15 @@
-"""Work on NumPy arrays as a list of launches, which can be replayed without the Python that led to them.
+"""Work on NumPy arrays as a list of launches, which can be replayed without the Python code that led to them.
 
-What a CUDA graph is on a device, this is on a CPU: `Graph(run, workspace)` calls `run` once, and from then on `launch()`
-does to the same memory what that did: the compiled kernels, as many as follow each other in one call without the
-interpreter, and NumPy's own functions between them. Other numbers are written into the arrays that `run` read.
+This is on a CPU what a CUDA graph is on a device: `Graph(run, workspace)` calls `run` once, and from then on `launch()`
+repeats the same work on the same memory: the compiled kernels, consecutive ones in one call without the interpreter, and
+NumPy's own functions between them. New values are written into the arrays that `run` read.
 
-A stream sees what a device is asked to do. Here, arrays see it: `run` gets its arrays as `Traced` ones, which write down
-what NumPy's operators, methods and functions do to them, and so are all results. What a list cannot hold raises NotCaptured,
-a TypeError: to decide by a value (`float`, `bool`, an index), or a kernel that returns something; and so does a launch in
-which values would give a result another shape. What arrays do not see is who takes their values by another way, `np.asarray`
-above all: these would stay as they were. So a launch of functions from elsewhere is compared with what they do, once, at
-other numbers: see `captured` and gvae.training.program.
+A CUDA stream records what a device is asked to do. Here the arrays record it: `run` gets its arrays as `Traced` ones, which
+note what NumPy's operators, methods and functions do to them, and so are all results. Work that a list cannot hold raises
+NotCaptured, a TypeError: a decision by a value (`float`, `bool`, an index), or a kernel that returns something; and so does
+a launch in which values would give a result another shape. Arrays do not see code that takes their values in another way,
+`np.asarray` above all: these values would stay as they were. So a launch of functions from elsewhere is compared once with
+the functions themselves, at other values: see `captured` and gvae.training.program.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ class NotCaptured(TypeError):
 
 
 class Workspace(memory.Pool):
-    """Memory of graphs that are launched one at a time: what is computed on the way lies here, and is used again within a
-    launch as it is without a graph. It lives as long as a graph of it."""
+    """Memory of graphs that are launched one at a time, for intermediate results.
+
+    It is reused within a launch, as memory is without a graph, and lives as long as a graph that uses it.
+    """
 
     def __init__(self) -> None:
         super().__init__(np.inf, np.inf)
-        self.handles: dict[int, tuple[int, np.ndarray]] = {}  # of blocks, by address: their size, and they once more
+        self.handles: dict[int, tuple[int, np.ndarray]] = {}  # of blocks, by address: size, and a second view
 
     def bare(self, array: np.ndarray) -> np.ndarray:
-        """The same array for a graph, which keeps the workspace: where it lies in a block, it does not keep the block from
-        being used again."""
+        """The same array for a graph, which keeps the workspace: in a block, a view that does not prevent its reuse."""
         address = array.__array_interface__["data"][0]
         for block, size, _ in self.blocks:
             start = block.ctypes.data
@@ -57,21 +58,21 @@ class Workspace(memory.Pool):
 
 
 class Graph:
-    """What `run(traced)` does, as launches. traced(array): the array for its use, in whose memory the work begins.
+    """The work of `run(traced)` as launches. traced(array): the array for its use, in whose memory the work begins.
 
-    result : what it has returned, with NumPy's own arrays; their content is that of the last launch of any graph of the
+    result : what `run` returned, with NumPy's own arrays; their content is that of the last launch of any graph of the
              workspace. Raises whatever run does.
     """
 
-    values = False  # those of a launch are not known while it is captured
+    values = False  # the values of a launch are unknown during capture
 
     def __init__(self, run: Callable[[Callable[[np.ndarray], Traced]], Any], workspace: Workspace):
         self.workspace = workspace
         self._calls: list[Callable[[], Any]] = []
-        self._pending: list[tuple] = []  # launches of kernels since the last other call
-        self._held: list[Any] = []  # what the launches read and write
+        self._pending: list[tuple] = []  # launches of kernels since the last call of another kind
+        self._held: list[Any] = []  # arrays that the launches read and write
         self._packs: list[np.ndarray] = []  # the kernels' arguments, as numbers
-        self._seen: list[np.ndarray] = []  # arrays that other calls than kernels' know
+        self._seen: list[np.ndarray] = []  # arrays that calls other than kernels refer to
         self._errors = np.geterr()
         _alone()
         with entered(backend=self, pool=workspace):
@@ -79,13 +80,13 @@ class Graph:
             self._flush()
 
     def launch(self) -> None:
-        """Once more."""
+        """Repeat the work."""
         _alone()
         for call in self._calls:
             call()
 
     def argument(self, array: np.ndarray) -> Argument:
-        """What an array of `run` is for: to be another one."""
+        """The handle by which an array that `run` read is replaced by another one."""
         copied = array.nbytes < memory.SMALL or not array.flags.c_contiguous
         if copied or _is_view(array, [self.result, self._seen]):
             return Argument(array, [])
@@ -93,7 +94,7 @@ class Graph:
         words = [(pack, i) for pack in self._packs for i in np.flatnonzero((pack >= start) & (pack < start + array.nbytes))]
         return Argument(array, [(pack, int(i), int(pack[i]) - start) for pack, i in words])
 
-    # ---- what is called while it is captured
+    # ---- called during capture
 
     def traced(self, array: np.ndarray) -> Traced:
         return array.view(Traced)
@@ -111,7 +112,7 @@ class Graph:
         return zeros
 
     def kernels(self, module: Any) -> _Kernels:
-        """The kernels of a module, for who calls them without `over`: with all arguments, the last of which are 0 and n."""
+        """The kernels of a module, for callers that do not use `over`: they pass all arguments, the last being 0 and n."""
         return _Kernels(self, module)
 
     def functions(self, module: Any) -> _Functions:
@@ -122,7 +123,7 @@ class Graph:
         """`pool.over`."""
         how: dict[str, Any] = {"n": n, "work": work, "step": step}
         pool.over(kernel, *_plain(arguments), **how)
-        if hasattr(type(kernel), "signatures"):  # of Numba's
+        if hasattr(type(kernel), "signatures"):  # a Numba kernel
             self._pending.append((kernel, self.bare(arguments), how))
         else:
             self._record(functools.partial(pool.over, kernel, *self._known(arguments), **how))
@@ -180,7 +181,7 @@ class Graph:
         return self.traced(result)
 
     def _known(self, structure: Any) -> Any:
-        """`bare`, for what is called without being a kernel."""
+        """`bare`, for calls that are not kernels."""
         found = self.bare(structure)
         self._seen += _arrays(found)
         return found
@@ -202,23 +203,51 @@ class Graph:
                 self._held.append(arguments)
                 self._packs.append(memory)
             self._calls.append(functools.partial(pool.run, np.array(rows, np.int64), max(row[-1] for row in rows)))
-        else:  # by their names, one by one
+        else:  # called one by one
             self._calls += [functools.partial(pool.over, kernel, *given, **how) for kernel, given, how in self._pending]
         self._pending = []
 
 
 def captured(f: Callable[..., Any], *arrays: np.ndarray, verify: Any = True) -> Callable[..., Any]:
-    """f, a function of arrays, as launches for arrays of the shapes and dtypes of these.
+    """Capture a function of arrays as a list of launches, for arrays of the shapes and dtypes of these.
 
-    verify : compare a launch with f at once, bit for bit: at other numbers, a tuple of arrays; True, at these
-             with floats changed by a few thousandths; False, not at all. A launch repeats what NumPy and gvae's ops did to
-             the arrays; it does not repeat what f did past them, as `np.asarray(x)` in compiled code of others
-    What it returns lies in the same memory every time: it holds until the next call. Not for two threads at once. Raises
-    NotCaptured for what cannot be a list of launches, naming what differs, and whatever f raises at these arrays; a call
-    raises ShapeError, DTypeError.
+    Parameters
+    ----------
+    f : callable
+        f(*arrays), of NumPy and gvae's ops.
+    *arrays : array
+        NumPy arrays at which f is called once. They are copied.
+    verify : bool or tuple of array, default True
+        Compare a launch with f at once, bit for bit, at other values: those of a tuple of arrays; True, at these arrays with
+        floats changed by a few thousandths; False, not compared.
 
-        step = gvae.captured(lambda mean, chol: value_and_gradient(loss, mean, chol), mean, chol)
-        loss, (mean_bar, chol_bar) = step(mean, chol)
+    Returns
+    -------
+    callable
+        Called with arrays of these shapes and dtypes, it returns what f returns. The result lies in the same memory every
+        time: it is valid until the next call. Not for two threads at once. A call raises ShapeError, DTypeError.
+
+    Raises
+    ------
+    NotCaptured
+        A TypeError: f cannot be a list of launches, or a launch differs from f. The message names what differs.
+    Exception
+        Whatever f raises at these arrays.
+
+    Notes
+    -----
+    A launch repeats what NumPy and gvae's ops did to the arrays. It does not repeat what f did outside of these, such as
+    `np.asarray(x)` in other compiled code. An op that checks values, such as pivots, cannot be captured: pass `check=False`.
+
+    Examples
+    --------
+    >>> def loss(mean, chol):
+    ...     return gvae.ops.kl_divergence_banded(mean, chol, check=False).sum()
+    >>> mean, chol = np.zeros((1, 3)), np.array([[[1.0, 1.0, 1.0], [-0.5, -0.5, 0.0]]])
+    >>> step = gvae.captured(lambda mean, chol: gvae.value_and_gradient(loss, mean, chol), mean, chol)
+    >>> value, (mean_bar, chol_bar) = step(mean + 2.0, chol)
+    >>> value.round(4), mean_bar
+    (np.float64(6.2812), array([[2., 2., 2.]]))
     """
     own = [np.array(array) for array in arrays]
     graph = Graph(lambda traced: f(*map(traced, own)), Workspace())
@@ -249,7 +278,7 @@ def captured(f: Callable[..., Any], *arrays: np.ndarray, verify: Any = True) -> 
 
 
 def _changed(array: np.ndarray) -> np.ndarray:
-    """Floats times 1 - 0.003 to 1 + 0.003; others as they are."""
+    """Floats times 1 - 0.003 to 1 + 0.003; other dtypes unchanged."""
     if array.dtype.kind != "f":
         return array
     factors = 1 + 0.003 * np.cos(np.arange(array.size)).reshape(array.shape)
@@ -269,15 +298,17 @@ def _difference(expected: Any, got: Any) -> str | None:
 
 
 class Argument:
-    """An array that a graph reads, and into which others are put before a launch: they are copied, or, where only kernels
-    read it, those read them where they are."""
+    """An array that a graph reads, replaced by others before a launch.
+
+    They are copied into it, or, where only kernels read it, the kernels read them in place.
+    """
 
     def __init__(self, array: np.ndarray, words: list[tuple[np.ndarray, int, int]]):
         self.array, self.read = array, array
         self.words = words  # (a kernel's arguments, the position of an address in them, its distance from the array's)
 
     def put(self, array: np.ndarray) -> None:
-        """In the next launches, this one: until then it must not change."""
+        """Read this array in the next launches: until then it must not change."""
         there = array if self.words and array.flags.c_contiguous and array.flags.aligned else self.array
         if there is self.array:
             self.array[...] = array
@@ -333,7 +364,7 @@ def _arrays(structure: Any) -> list[np.ndarray]:
 
 
 def _is_view(result: Any, structure: Any) -> bool:
-    """Whether it is an array in the memory of one of the arrays of a structure, or in none at all."""
+    """Whether it is an array in the memory of one of the arrays of a structure, or an empty one."""
     if not isinstance(result, np.ndarray) or result.size == 0:
         return isinstance(result, np.ndarray)
     return any(np.may_share_memory(result, array) for array in _arrays(structure))
@@ -343,7 +374,7 @@ KNOWN_BY_SHAPE = {np.shape, np.ndim, np.size, np.may_share_memory, np.shares_mem
 
 
 class Traced(np.ndarray):
-    """An array of which a graph that is being captured sees what happens to it."""
+    """An array whose operations are recorded by the graph that is being captured."""
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **settings):
         graph = context.backend
@@ -384,7 +415,7 @@ def _do(function: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
 
 
 def _plain(structure: Any) -> Any:
-    """NumPy's own arrays for Traced ones, to compute with now."""
+    """NumPy's own arrays in place of Traced ones, to compute with at once."""
     return _without_traced(lambda array: array.view(np.ndarray), structure)
 
 
@@ -408,7 +439,7 @@ def _refusal(name: str) -> Callable[..., Any]:
     return refuse
 
 
-# What may copy. NumPy's sum, mean, max, ... are made of ufuncs, and views are Traced by themselves.
+# Methods that may copy. NumPy's sum, mean, max, ... are made of ufuncs, and views are Traced by themselves.
 COPYING = """argmax argmin argsort astype choose compress conj conjugate copy cumprod cumsum diagonal dot flatten ravel
     repeat reshape round searchsorted take trace"""
 REFUSED = """__bool__ __complex__ __contains__ __float__ __index__ __int__ byteswap dump dumps item nonzero partition put

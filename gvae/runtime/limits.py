@@ -1,11 +1,12 @@
-"""What this process may use of the machine: CPUs and memory.
+"""The CPUs and the memory that this process may use.
 
 A container with 4 of 64 CPUs is a control group (cgroup) with a quota: its processes may run on each of the 64, but for no
-more than 400 ms of CPU time in 100 ms; once that is used up, all their threads stop. A group that needs more memory than its
-limit has a process killed. Both hold for everything below the group, so the tightest count of the process's own group and
-those above it, as far as they can be seen from here.
+more than 400 ms of CPU time in 100 ms; when that is used up, all their threads stop. If a group exceeds its memory limit,
+one of its processes is killed. Both limits hold for all groups below, so the tightest limits of the process's own group and
+its ancestors count, as far as they are visible to the process.
 
-All this is Linux's. What cannot be read is no limit. `root` is the folder in which /proc and the mount points lie.
+All of this is specific to Linux. A limit that cannot be read is treated as absent. `root` is the folder that contains /proc
+and the mount points.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 __all__ = ["affinity", "cpu_quota", "cpus", "machine_memory", "memory", "memory_limit"]
 
-UNLIMITED = 1 << 62  # bytes: version 1 writes the largest number of whole pages where there is no limit
+UNLIMITED = 1 << 62  # bytes: without a limit, version 1 reports the largest number of whole pages
 GROUP = re.compile(r"^\d+:([^:\n]*):(.*)$", re.MULTILINE)  # controllers, path: see cgroups(7)
 MOUNT = re.compile(  # the folder of the file system that is mounted, where, type, options: see proc_pid_mountinfo(5)
     r"^[^ \n]+ [^ \n]+ [^ \n]+ ([^ \n]+) ([^ \n]+) .*- (cgroup2?) [^ \n]+ ([^ \n]+)$", re.MULTILINE
@@ -27,19 +28,19 @@ MOUNT = re.compile(  # the folder of the file system that is mounted, where, typ
 
 
 def cpus(root: str = "/") -> int:
-    """How many CPUs this process may use: of its affinity, at most the quota, rounded up."""
+    """The number of CPUs that this process may use: those of its affinity, at most the quota, rounded up."""
     quota = cpu_quota(root)
     return affinity() if quota is None else min(affinity(), math.ceil(quota))
 
 
 def affinity() -> int:
-    """How many CPUs this process may be scheduled on."""
+    """The number of CPUs on which this process may be scheduled."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache  # every call of a shared kernel asks
+@cache  # called for every shared kernel
 def cpu_quota(root: str = "/") -> float | None:
-    """CPU time per time of the control groups, in CPUs; None without a quota. Read once in a process."""
+    """The CPU quota of the control groups, in CPUs; None without a quota. Read once per process."""
     quotas = []
     for group in _groups("cpu", root):
         words = _text(group / "cpu.max").split() or [_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
@@ -51,13 +52,13 @@ def cpu_quota(root: str = "/") -> float | None:
 
 
 def memory(root: str = "/") -> int | None:
-    """How many bytes of memory this process may use: the machine's, at most the limit. None where neither is known."""
+    """Bytes of memory that this process may use: the machine's, at most the limit. None if neither is known."""
     known = [n_bytes for n_bytes in (machine_memory(), memory_limit(root)) if n_bytes is not None]
     return min(known, default=None)
 
 
 def machine_memory() -> int | None:
-    """Bytes of physical memory, or None where the system does not say."""
+    """Bytes of physical memory, or None if the system does not report it."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     n_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -65,8 +66,8 @@ def machine_memory() -> int | None:
 
 
 def memory_limit(root: str = "/") -> int | None:
-    """Bytes of memory of the control groups; None without a limit. memory.high counts as well: it kills no process, but
-    a process whose arrays need more is slowed down until it makes no progress."""
+    """The memory limit of the control groups, in bytes; None without one. memory.high counts as well: no process is killed
+    beyond it, but a process whose arrays need more is throttled until it makes no progress."""
     limits = []
     for group in _groups("memory", root):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
@@ -78,8 +79,8 @@ def memory_limit(root: str = "/") -> int | None:
 
 
 def _groups(controller: str, root: str) -> list[Path]:
-    """The folders of this process's control groups, and of those above them: of version 2, which has one group for all
-    controllers, and of the hierarchy of version 1 that has this controller."""
+    """The folders of this process's control groups and of their ancestors: of version 2, which has one group for all
+    controllers, and of the hierarchy of version 1 with this controller."""
     paths = {}  # of the process's group, by the type of file system
     for controllers, path in GROUP.findall(_text(Path(root, "proc/self/cgroup"))):
         if not controllers or controller in controllers.split(","):
@@ -98,7 +99,7 @@ def _groups(controller: str, root: str) -> list[Path]:
                 unseen.append(folder)
             else:
                 seen += [folder.joinpath(*below[:n]) for n in range(len(below) + 1)]
-        # A container may be told its path on the host, and see its own group only, as the mount point.
+        # A container may be given its path on the host, while only its own group is visible, as the mount point.
         folders += seen or unseen
     return folders
 
@@ -111,5 +112,5 @@ def _text(path: Path) -> str:
 
 
 def _unescaped(path: str) -> str:
-    """In mountinfo, blanks and backslashes are written as octal numbers."""
+    """Decode mountinfo's octal escapes of blanks and backslashes."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

@@ -1,12 +1,13 @@
-"""Memory for large arrays that is used again: fresh pages from the system cost more than most kernels that fill them.
+"""Reused memory for large arrays: fresh pages from the system cost more than most kernels that fill them.
 
 `empty(shape, dtype)` is `numpy.empty`, except that memory of about the size which no array uses any more is handed out
-again. The arrays are ordinary ones; what tells that one is no longer used, nor any view of it, is its reference count. At
-most LIMIT bytes lie idle, those idle for longest go first, and `gvae.clear_memory()` gives all of them back to the system.
+again. The arrays are ordinary ones; their reference count tells whether one, or a view of it, is still in use. At most
+LIMIT bytes lie idle, those idle for longest are released first, and `gvae.clear_memory()` gives all of them back to the
+system.
 
-They begin with a line of the caches, where NumPy's begin anywhere, and each with another one of its page: a kernel that
-stores whole lines takes up to a fifth less time, and a processor compares no more than places within a page to tell whether
-what it loads has just been stored.
+The arrays begin at a cache line, where NumPy's begin anywhere, and each at another line of its page: a kernel that stores
+whole lines takes up to a fifth less time, and a processor compares only positions within a page to decide whether what it
+loads has just been stored.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ __all__ = ["LIMIT", "Pool", "clear_memory", "empty"]
 LINE, PAGE = 64, 4096  # bytes
 SMALL = 1 << 16  # below this the C library itself keeps freed memory
 LIMIT = 1 << 28
-MOST = 64  # blocks: each call looks through them, while callers may hold any number of results
-ROUNDS = 20  # of the calibration: an interpreter rewrites bytecodes that run often, and those have to count alike
+MOST = 64  # blocks: each call scans them, and callers may hold any number of results
+ROUNDS = 20  # of the calibration: an interpreter rewrites bytecodes that run often, which must give the same counts
 
 
 class Pool:
@@ -49,13 +50,13 @@ class Pool:
         self.made = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any, size: int) -> np.ndarray:
-        """See `memory.empty`; size: what `_room` says."""
+        """See `memory.empty`; size: what `_room` returns."""
         if size > self.limit or self.idle is None:
             return np.empty(shape, dtype)
         blocks = self.blocks
         with self.lock:
             most = size + size // 4
-            for i in range(len(blocks) - 1, -1, -1):  # what was used last is in the caches still
+            for i in range(len(blocks) - 1, -1, -1):  # the blocks used last are still in the caches
                 block, there, start = blocks[i]
                 if size <= there <= most and sys.getrefcount(block) == self.idle:
                     size = there
@@ -70,14 +71,14 @@ class Pool:
             return np.ndarray(shape, dtype, block, start)
 
     def discard(self, limit: float) -> None:
-        """Forget blocks, those handed out longest ago first, until one more has room; what is used lives on elsewhere."""
+        """Forget blocks, those handed out longest ago first, until one more has room; arrays in use keep their memory."""
         total = sum(size for _, size, _ in self.blocks)
         while total > limit or len(self.blocks) >= self.most:
             total -= self.blocks.popleft()[1]
 
 
 class _Counts:
-    """Stands for `Pool.idle`: equals no count, and keeps those that it is compared with."""
+    """A placeholder for `Pool.idle`: equals no count, and keeps those that it is compared with."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -90,7 +91,7 @@ class _Counts:
 
 
 def _count_of_first(pool: Pool) -> int:
-    """What `Pool.empty` counts of the first block; it goes through them from the last one on."""
+    """What `Pool.empty` counts of the first block; it scans them from the last one on."""
     pool.empty((2,), np.float32, PAGE)
     return pool.idle.seen[-1]
 
@@ -114,7 +115,7 @@ def _calibrated() -> int | None:
 
 
 Pool.idle = _calibrated()
-_pool = Pool(LIMIT, MOST)  # of the process
+_pool = Pool(LIMIT, MOST)  # the pool of the process
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -124,7 +125,17 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def clear_memory() -> None:
-    """Forget all memory: what no array uses goes back to the system."""
+    """Release the idle memory that gvae keeps for large arrays to the system.
+
+    Memory that arrays use is not affected; it goes back to the system with them.
+
+    Examples
+    --------
+    >>> x = gvae.ops.add(np.zeros((300, 300)), 1.0)
+    >>> gvae.clear_memory()
+    >>> x.sum()  # arrays in use stay valid
+    np.float64(90000.0)
+    """
     with _pool.lock:
         _pool.blocks.clear()
 
@@ -138,7 +149,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
-@lru_cache(maxsize=1024)  # a program makes arrays of few shapes, and each of them often
+@lru_cache(maxsize=1024)  # a program makes arrays of few shapes, each of them often
 def _room(shape: tuple[int, ...], dtype: Any) -> int:
     """The size of a block for such an array, or 0 if it is too small for one. Up to the next of eight sizes per power of
     two, so that a last smaller batch fits where a full one was."""

@@ -1,25 +1,26 @@
 """A small pool of threads over ranges of systems, for kernels that release the interpreter lock.
 
-How many threads: GVAE_NUM_THREADS, by default the number of CPUs this process may use (gvae.runtime.limits). Every kernel
-runs over a half-open range [lo, hi) of independent systems, and the cuts fall between the groups that the kernel itself
-works in, so the results have the same bits for every number of threads. Work too small to share stays in the calling thread.
+The number of threads is GVAE_NUM_THREADS, by default the number of CPUs that this process may use (gvae.runtime.limits).
+Every kernel runs over a half-open range [lo, hi) of independent systems, which is cut between the groups of systems that the
+kernel processes together, so the results have the same bits for every number of threads. Work too small to share stays in
+the calling thread.
 
-The pool is made at its first use, never at import. A forked child makes a pool of its own. A thread that waits for a share
-that no worker has begun takes it back and does it itself, so any number of Python threads can call at once.
+The pool is created at its first use, never at import. A forked child creates a pool of its own. A thread that waits for a
+share that no worker has begun takes it back and computes it itself, so any number of Python threads can call concurrently.
 
-The system takes longer to wake a thread than most kernels run. So a worker that is done spins for SPIN seconds, without the
-interpreter lock, and parks if no share comes. It begins a compiled kernel's share without the lock, too, within a few us:
-see gvae.kernels.cpu._share. A share in Python (a ufunc's) costs 20 us: a thread that wants the lock while another has it
-sleeps, hence the caller posts such a share in compiled code, and stays there until the worker has claimed it and passed the
-arguments on.
+The system takes longer to wake a thread than most kernels run. So a worker that has finished spins for SPIN seconds, without
+the interpreter lock, and parks if no share is posted. It begins a compiled kernel's share without the lock as well, within a
+few us: see gvae.kernels.cpu._share. A share in Python (a ufunc's) costs 20 us: a thread that requests the lock while another
+holds it sleeps, hence the caller posts such a share in compiled code, and stays there until the worker has claimed it and
+passed the arguments on.
 
-A kernel's share is begun by the address of the kernel's code, which Numba does not promise to be possible. So the first call
-of a process that would do so makes a self-test, a known sum by two workers. Where that fails, or gvae has not been seen with
-this release of Numba (gvae.runtime.abi), everything runs in the calling thread, with one warning. GVAE_SELF_TEST=fail in the
-environment shows what that is like.
+A kernel's share is begun by the address of the kernel's code, which is not guaranteed by Numba. So the first such call in a
+process runs a self-test, a known sum by two workers. If that fails, or this release of Numba is outside of the tested ones
+(gvae.runtime.abi), everything runs in the calling thread, with one warning. GVAE_SELF_TEST=fail in the environment
+simulates this.
 
-What comes again and again knows whether other processes keep the CPUs busy, and then has its workers park between shares, or
-uses none at all if that is faster: see `Pace`.
+Repeated work measures whether other processes keep the CPUs busy; its workers then park between shares, or none is used if
+that is faster: see `Pace`.
 """
 
 from __future__ import annotations
@@ -48,29 +49,29 @@ logger = logging.getLogger(__name__)
 
 VARIABLE = "GVAE_NUM_THREADS"
 SELF_TEST = "GVAE_SELF_TEST"
-SHARE = 1 << 16  # numbers read and written that are worth another thread
+SHARE = 1 << 16  # elements read and written that are worth another thread
 SPIN = 5e-4  # seconds that a worker spins before it parks: longer than Python takes between two kernels
-SPIN_CLAIMED = 2e-5  # that a caller spins until a worker that spins has claimed a share in Python
-ENTER = 5e-6  # that the worker then has the interpreter lock, to pass the arguments on
-SPIN_DONE = 1e-3  # that a caller spins for the end of a share, before it sleeps for moments in between
+SPIN_CLAIMED = 2e-5  # seconds that a caller spins until a spinning worker has claimed a share in Python
+ENTER = 5e-6  # seconds for which the worker then gets the interpreter lock, to pass the arguments on
+SPIN_DONE = 1e-3  # seconds that a caller spins for the end of a share, before it sleeps for short intervals
 
-FIRST, OFTEN, SELDOM, TRIAL = 20, 50, 200, 4  # of what keeps a `Pace`: times until and between trials, and of one
-RECENT = 0.2  # what the last time counts in its running averages
-CLEAR = 1.15  # what is slower by less may be as fast
-LATELY = 0.05  # what the last time counts in how busy the machine is
-BUSY = 0.1  # of its time a caller waits for a CPU, or more; at rest it is a thousandth
+FIRST, OFTEN, SELDOM, TRIAL = 20, 50, 200, 4  # blocks of a `Pace` before the first trial, between trials, and in a trial
+RECENT = 0.2  # weight of the last block in the running averages of the two modes
+CLEAR = 1.15  # ratio of times above which a mode counts as slower
+LATELY = 0.05  # weight of the last block in the running averages of the machine's load
+BUSY = 0.1  # share of its time that a caller waits for a CPU on a busy machine; on an idle one it is 0.001
 
 _lock = threading.Lock()
 _workers: list[_Worker] = []
 _table = np.zeros((0, 0), np.int64)  # a row of numbers per worker
-_idle: list[_Worker] = []  # those that no caller has
+_idle: list[_Worker] = []  # those that no caller has claimed
 _testing = threading.Lock()
-_works: bool | None = None  # how the self-test ended
+_works: bool | None = None  # the result of the self-test
 
 
 def count() -> int:
-    """How many threads large work is shared by, the caller's own included: GVAE_NUM_THREADS, or as many as there are CPUs; 1
-    where the self-test has failed. Raises ConfigError."""
+    """The number of threads for large work, including the caller's: GVAE_NUM_THREADS, by default the number of CPUs; 1 if
+    the self-test has failed. Raises ConfigError."""
     given = os.environ.get(VARIABLE) or str(cpus())
     if not given.isdecimal() or int(given) == 0:
         raise ConfigError(f"{VARIABLE} is {given!r}, expected a positive integer")
@@ -78,7 +79,7 @@ def count() -> int:
 
 
 def works() -> bool:
-    """Whether kernels may be called by their addresses, and workers have shares. The first call of a process makes the
+    """Whether kernels may be called by their addresses, and shares be given to workers. The first call of a process runs the
     self-test, and logs one warning if that fails. Raises MemoryError."""
     global _works
     if _works is None:
@@ -87,7 +88,7 @@ def works() -> bool:
                 try:
                     _self_test()
                     _works = True
-                except MemoryError:  # which is no fault of Numba's
+                except MemoryError:  # unrelated to Numba
                     raise
                 except Exception as error:
                     _works = False
@@ -96,9 +97,9 @@ def works() -> bool:
 
 
 def _self_test() -> None:
-    """A known sum by two workers and the caller, in both ways that kernels are called by their addresses: alone (`over`) and
-    in a list (`run`). Raises RuntimeError where it is wrong, or whatever the attempt raises. The kernel is one that every
-    training step needs, so it is not compiled for this."""
+    """Compute a known sum by two workers and the caller, in both ways of calling kernels by their addresses: one (`over`)
+    and a list (`run`). Raises RuntimeError if it is wrong, or any error of the attempt. Every training step needs the
+    kernel, so it is not compiled for this test only."""
     from gvae.kernels.cpu import _share, optim
     from gvae.runtime import abi
 
@@ -112,7 +113,7 @@ def _self_test() -> None:
     numbers = np.resize(np.arange(8, dtype=np.float32), pieces * size)
 
     def call(crew: np.ndarray) -> int:
-        for worker in workers:  # it may have just been started, and the caller would do its share
+        for worker in workers:  # a worker may have just been started, and the caller would compute its share
             worker.wait(worker.numbers, STATE, AWAY, worker.spin_done)
         for way in ("share", "run"):
             sums = np.zeros(pieces, np.float32)
@@ -132,16 +133,16 @@ def _self_test() -> None:
 def over(
     kernel: Callable[..., None], *arguments: Any, n: int, work: int, step: int = 1, stop: threading.Event | None = None
 ) -> None:
-    """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`; `work` is the numbers touched in all.
+    """kernel(*arguments, lo, hi) over all of [0, n), cut at multiples of `step`; `work` is the number of elements accessed.
 
-    stop : set when the caller is interrupted. An interrupt is raised only when no thread works on the arguments any more.
+    stop : set when the caller is interrupted. An interrupt is raised only after all threads are done with the arguments.
     """
     shares = worth(n, work, step)
     workers = _claim(min(count(), shares) - 1) if shares > 1 and not context.alone else []
     if not workers:
         kernel(*arguments, 0, n)
         return
-    if hasattr(type(kernel), "signatures"):  # of Numba's: the instance would list them
+    if hasattr(type(kernel), "signatures"):  # a Numba kernel; asked of the type, as the instance would list its signatures
         compiled = workers[0].compiled
 
         def call(crew: np.ndarray) -> int:
@@ -167,31 +168,32 @@ def over(
 
 
 def prepare() -> None:
-    """Have workers now, and what they and their callers wait by compiled, and not when first there is work."""
+    """Start the workers and compile the waiting functions now, instead of at the first work."""
     _idle.extend(_claim(count() - 1))
 
 
 class Pace:
-    """For work that comes again and again, as training steps do: by several threads or by the caller's alone, whichever has
-    been faster lately.
+    """Execution of repeated work, such as training steps, by several threads or by the caller's alone, whichever has been
+    faster recently.
 
         with pace:
             step()
 
-    On a machine at rest several are faster. Where other processes keep the CPUs busy, threads that share small kernels wait
-    for each other's turns, and one may be done sooner; no rule tells beforehand. So now and then the other way is tried.
+    On an idle machine several threads are faster. If other processes keep the CPUs busy, threads that share small kernels
+    wait for each other to be scheduled, and one thread may be faster; no rule predicts this. So the other mode is tried at
+    intervals.
 
-    Workers spin between shares on a machine at rest, and park at once on a busy one: a thread that spins uses up its part of
-    a busy CPU and is then absent when there is work, while one that is parked is woken at once, and where there is room. The
-    caller never sleeps: what it has not worked of its time, it has waited for a CPU.
+    Workers spin between shares on an idle machine, and park at once on a busy one: a spinning thread uses up its time slice
+    of a busy CPU and is then not scheduled when there is work, while a parked one is woken at once, on a free CPU. The
+    caller never sleeps: the time that it has not worked, it has waited for a CPU.
     """
 
     def __init__(self) -> None:
-        self.alone = False  # the way that is taken, trials apart
+        self.alone = False  # the mode outside of trials
         self.parks = False  # whether workers park between shares
-        self.lasted = self.waited = 0.0  # running averages: of a time's seconds, and of those without a CPU
-        self.seconds: dict[bool, float] = {}  # of the ways: running averages
-        self.left = FIRST  # times until the next trial, which goes down to -TRIAL
+        self.lasted = self.waited = 0.0  # running averages: of a block's seconds, and of those without a CPU
+        self.seconds: dict[bool, float] = {}  # running averages of the two modes
+        self.left = FIRST  # blocks until the next trial, during which it decreases to -TRIAL
         self.last = False
 
     def __enter__(self) -> None:
@@ -206,14 +208,14 @@ class Pace:
         self.left -= 1
         changed, self.last = way != self.last, way
         if kind is not None or (not self.seconds and self.left > FIRST // 2):
-            return  # not what it takes as a rule: at first, kernels are compiled
+            return  # not representative: kernels are compiled in the first blocks
         self.lasted += LATELY * (taken - self.lasted)
         self.waited += LATELY * (waited - self.waited)
         self.parks = self.waited > BUSY * self.lasted
         if changed:
-            return  # nor is this: workers have to wake up
+            return  # not representative either: workers have to wake up
         average = self.seconds.get(way, taken)
-        self.seconds[way] = average + RECENT * (min(taken, 2 * average) - average)  # a single hiccup says little
+        self.seconds[way] = average + RECENT * (min(taken, 2 * average) - average)  # limits outliers
         if -TRIAL < self.left <= 0 or len(self.seconds) < 2:
             return
         faster, slower = sorted(self.seconds, key=lambda way: self.seconds[way])
@@ -224,14 +226,14 @@ class Pace:
 
 
 def worth(n: int, work: int, step: int) -> int:
-    """How many shares a call of `over` is worth."""
+    """The number of shares that a call of `over` is worth."""
     share = SHARE if context.share is None else context.share
     return 1 if work < 2 * share else min(work // share, -(-n // step))
 
 
 def pack(kernel: Any, arguments: tuple, n: int, work: int, step: int) -> tuple[list[int], np.ndarray]:
-    """A call of `over` for `run`, where kernels can be called by their addresses (`works`): its numbers, and the memory that
-    has the arguments. The caller keeps that, and the arrays, as long as it has them run."""
+    """A call of `over` for `run`, if kernels can be called by their addresses (`works`): its numbers, and the memory with
+    the arguments. The caller must keep that memory and the arrays alive while it uses `run`."""
     from gvae.kernels.cpu import _share
 
     address, code, memory = _share.packed(kernel, arguments)
@@ -239,8 +241,8 @@ def pack(kernel: Any, arguments: tuple, n: int, work: int, step: int) -> tuple[l
 
 
 def run(launches: np.ndarray, most: int) -> None:
-    """One after the other, the calls whose numbers are the rows of launches, each as `over` does it. most: the shares that
-    any of them is worth."""
+    """Execute the calls whose numbers are the rows of launches, one after another, each as by `over`. most: the largest
+    number of shares of any of them."""
     from gvae.kernels.cpu import _share
 
     workers = _claim(min(count(), most) - 1) if most > 1 and not context.alone else []
@@ -249,10 +251,10 @@ def run(launches: np.ndarray, most: int) -> None:
 
 
 def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """[function(item) for item in items], by several threads; what they share further finds no thread left.
+    """[function(item) for item in items], by several threads; nested calls run in the calling thread if none is left.
 
-    Each runs in a copy of the caller's context, of which NumPy's errstate is a part. Raises what function raises for the
-    first of the items for which it does. When the caller is interrupted, `check_stop` makes the others end.
+    Each runs in a copy of the caller's context, which includes NumPy's errstate. Raises the error of the first item for
+    which function raises one. When the caller is interrupted, `check_stop` ends the other threads' work.
     """
     results = [None] * len(items)
     contexts = [contextvars.copy_context() for _ in items]
@@ -272,33 +274,33 @@ def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
 
 def check_stop() -> None:
-    """Called now and then by what `each` runs for long: raises Stopped once the caller of `each` was interrupted."""
+    """Raise Stopped if the caller of `each` was interrupted. To be called at intervals by long functions in `each`."""
     if context.stop is not None and context.stop.is_set():
         raise Stopped
 
 
 class Stopped(Exception):
-    """An interrupt has reached the thread for which this one works."""
+    """The thread for which this one works was interrupted."""
 
 
 MOST = 1024  # workers
 
 
 class _Worker:
-    """A thread that does what is posted, one share after the other: see gvae.kernels.cpu._protocol for its `numbers`.
+    """A thread that computes posted shares, one after another: see gvae.kernels.cpu._protocol for its `numbers`.
 
-    spins(seconds) : how many spins take so long      may_spin : whether the thread spins before it parks
+    spins(seconds) : the number of spins in a time      may_spin : whether the thread spins before it parks
     """
 
     def __init__(self, row: int, spins: Callable[[float], int], may_spin: bool):
-        from gvae.kernels.cpu import _share, _wait  # not before: importing gvae loads no compiler
+        from gvae.kernels.cpu import _share, _wait  # imported here: importing gvae loads no compiler
 
         self.wait, self.tell_and_wait, self.compiled = _wait.wait, _wait.tell_and_wait, _share
         times = SPIN if may_spin else 0, SPIN_CLAIMED, ENTER, SPIN_DONE
         self.spin, self.spin_claimed, self.enter, self.spin_done = map(spins, times)
         self.row, self.numbers = row, _table[row]
         self.posted = 0
-        self.shares: dict[int, tuple] = {}  # the one that is posted and not claimed, by its number
+        self.shares: dict[int, tuple] = {}  # the share that is posted and not claimed, by its number
         self.error: BaseException | None = None
         self.asleep = self.parks = False
         self.bell = threading.Lock()
@@ -307,9 +309,9 @@ class _Worker:
         self.thread.start()
 
     def post(self, *share: Any) -> None:
-        """Have a share done: (kernel, arguments, lo, hi)."""
+        """Post a share: (kernel, arguments, lo, hi)."""
         numbers, posted = self.numbers, int(self.numbers[POSTED]) + 1
-        self.shares = {posted: share}  # first: an interrupt in between leaves nothing to wait for
+        self.shares = {posted: share}  # set first: after an interrupt in between there is nothing to wait for
         self.posted = posted
         claimed, numbers[CODE] = int(numbers[CLAIMED]), 0
         if self.asleep or numbers[STATE] == PARKED:
@@ -325,15 +327,15 @@ class _Worker:
             self.bell.release()
 
     def finish(self) -> BaseException | None:
-        """Wait for the share that was posted last, or do it if it has not begun. Returns what it raised."""
+        """Wait for the share that was posted last, or compute it if no thread has begun it. Returns its error, or None."""
         try:
-            share = self.shares.pop(self.posted, None)  # the thread that pops it does it
+            share = self.shares.pop(self.posted, None)  # the thread that pops it computes it
             if share is not None:
                 return _do(share)
-        except KeyboardInterrupt as interrupt:  # in between
+        except KeyboardInterrupt as interrupt:  # before or after the share
             return interrupt
         done = int(self.numbers[DONE])
-        while done < self.posted:  # compiled shares, which count as well, may have come after it
+        while done < self.posted:  # compiled shares, which are counted as well, may have been posted after it
             done = self.wait(self.numbers, DONE, done, self.spin_done)
             if done < self.posted:
                 time.sleep(5e-5)
@@ -347,18 +349,18 @@ class _Worker:
             seen = int(numbers[POSTED])
             if seen == posted:
                 self.asleep = True
-                if numbers[POSTED] == posted:  # else it was posted by a caller that had not seen this asleep
+                if numbers[POSTED] == posted:  # else it was posted by a caller that did not see this flag
                     self.bell.acquire()
                 self.asleep = False
                 continue
-            if numbers[CODE]:  # a compiled one, just now
+            if numbers[CODE]:  # a compiled share was posted meanwhile
                 continue
             posted = seen
             share = self.shares.pop(posted, None)
             if share is not None:  # it may have been taken back
                 numbers[CLAIMED] = posted
                 self.error = _do(share)
-            share = None  # the waiting caller may ask at once whether the arrays' memory is free (see gvae.runtime.memory)
+            share = None  # the waiting caller may check at once if the arrays' memory is free (see gvae.runtime.memory)
 
 
 def _do(share: tuple) -> BaseException | None:
@@ -371,7 +373,7 @@ def _do(share: tuple) -> BaseException | None:
 
 
 def _together(workers: list[_Worker], call: Callable[[np.ndarray], int]) -> int:
-    """call(crew), which has these workers do something, for which they need no interpreter lock. Returns how many shares
+    """call(crew), by which these workers compute shares without the interpreter lock. Returns the number of shares that
     failed."""
     try:
         for worker in workers:
@@ -391,7 +393,7 @@ def _crew(*rows: int) -> np.ndarray:
 
 
 def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseException | None]:
-    """Wait until all are done. Returns what their shares raised."""
+    """Wait for all workers. Returns the errors of their shares, None where there was none."""
     errors: list[BaseException | None] = []
     interrupt = None
     while len(errors) < len(workers):
@@ -408,7 +410,7 @@ def _finish(workers: list[_Worker], stop: threading.Event | None) -> list[BaseEx
 
 
 def _claim(n: int) -> list[_Worker]:
-    """At most n workers that no other caller has; none where the self-test fails."""
+    """At most n workers that no other caller has claimed; none if the self-test fails."""
     return _free_workers(n) if n > 0 and works() else []
 
 
@@ -432,23 +434,23 @@ def _make_workers(n: int) -> None:
     with _lock:
         if not len(_table):
             _table = np.zeros((MOST, WIDTH), np.int64)
-        nobody = np.zeros(WIDTH, np.int64)  # numbers of no worker: the code is in this process from here on
-        _share.rouse(nobody)
-        _share.serve(nobody, -1, 0)  # ends at once: 0 is posted, and in Python
+        unused = np.zeros(WIDTH, np.int64)  # a row of no worker: these calls load the code into this process
+        _share.rouse(unused)
+        _share.serve(unused, -1, 0)  # returns at once: share 0 is posted, in Python
         numbers, times = np.zeros(1, np.int64), []
-        _wait.tell_and_wait(numbers, 0, 0, 0, 1, 1, 0)  # compiles, as the first of those below
+        _wait.tell_and_wait(numbers, 0, 0, 0, 1, 1, 0)  # compiles, as does the first call below
         for _ in range(6):
             start = time.perf_counter()
             _wait.wait(numbers, 0, 0, 1000)
             times.append(time.perf_counter() - start)
         while len(_workers) < n:
-            may_spin = len(_workers) + 1 < cpus()  # else the thread that one waits for has no CPU
+            may_spin = len(_workers) + 1 < cpus()  # else spinning takes the CPU of the thread that it waits for
             _workers.append(_Worker(len(_workers), lambda seconds: int(seconds / min(times) * 1000), may_spin))
             _idle.append(_workers[-1])
 
 
 def _forget() -> None:
-    """In a forked child the threads do not exist, and the lock may have been held by one of them."""
+    """Reset the pool in a forked child, where the threads do not exist, and one of them may have held the lock."""
     global _lock, _testing, _table
     _lock, _testing = threading.Lock(), threading.Lock()
     _table = np.zeros((0, 0), np.int64)

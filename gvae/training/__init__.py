@@ -1,14 +1,15 @@
-"""Training: the loop, its checkpoints and run folders. It knows the model protocol (gvae.models) and objectives, and nothing
-of any model or family.
+"""Training: the loop, its checkpoints and run folders. It depends on the model protocol (gvae.models) and on objectives,
+and on no particular model or family.
 
 All randomness is a pure function of the seed and of a position: the initial parameters, the order of epoch e, the
-binarization and the noise of step s. So a run is repeatable, what one step draws does not depend on any other, and a run
-continues from its checkpoint, at whatever step, with the bits it would have had.
+binarization and the noise of step s. So a run is repeatable, the draws of a step do not depend on any other step, and a run
+that is resumed from a checkpoint, at any step, is bit-identical to the uninterrupted one.
 
-Parts: `step` (the Trainer: one step, and all state that it changes), `program` (how steps are executed: by Python, by
-launches, as a CUDA graph), `inputs` (what differs from step to step), `loop` (epochs, early stopping, what is not
-finite), `until` (the default length), `validation`, `failure` (which rows broke a step), `snapshot`, `rows` (per-datum
-parameters of rows not trained on), `checkpoint` (the file), `runs` (the folder), `files` (atomic writes and the lock).
+Parts: `step` (the Trainer: one step, and all state that it changes), `program` (the execution of steps: in Python, as
+launches, as a CUDA graph), `inputs` (the quantities that differ from step to step), `loop` (epochs, early stopping,
+non-finite values), `until` (the default length), `validation`, `failure` (the rows that cause a non-finite step),
+`snapshot`, `rows` (per-datum parameters of rows not trained on), `checkpoint` (the file), `runs` (the folder), `files`
+(atomic writes and the lock).
 """
 
 from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint

@@ -1,13 +1,13 @@
-"""Checkpoints: everything that continues a run, in one safetensors file with a checksum. No pickle, no code.
+"""Checkpoints: all state that is needed to resume a run, in one safetensors file with a checksum. No pickle, no code.
 
 The header's metadata has four texts: `format`; `config` and `counters`, as JSON; and `checksum`, the SHA-256 of the whole
-file with zeros in the place of its digits, so that no bit of the file can change unnoticed. The arrays, by name:
+file with zeros in place of its digits, so that a change of any bit of the file is detected. The arrays, by name:
 
     parameters/...        optimizer/{m, v}: its moments        state/...        rows/NAME/{values, m, v, steps}
-    average/...           best/..., best_state/...        mark/...: all of these once more, where a roll-back would lead
+    average/...           best/..., best_state/...        mark/...: all of these again, at the target of a roll-back
 
-and `counters["use"]` says which of parameters, average and best are the ones to use. `best_state` is the model's state that
-belongs to `best`.
+`counters["use"]` says which of parameters, average and best are to be used. `best_state` is the model's state that belongs
+to `best`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,61 @@ MARK = '"checksum":"'  # as safetensors writes it; inside a JSON text of the met
 
 
 class Checkpoint(NamedTuple):
-    """The arrays by name, the configuration of the run, and the counters."""
+    """The content of a checkpoint file: arrays, configuration and counters.
+
+    Parameters
+    ----------
+    tensors : dict of str to array
+        All arrays, by their names in the file, such as "parameters/encoder.0.weight".
+    config : dict
+        The configuration of the run.
+    counters : dict
+        The position of training: steps, epochs, the epoch in progress, early stopping, ...; "use" says which arrays are
+        the parameters to use.
+
+    Examples
+    --------
+    >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+    >>> gvae.training.save_checkpoint("model", trainer, {"data": "digits"})
+    >>> checkpoint = gvae.training.load_checkpoint("model")
+    >>> checkpoint.config, checkpoint.counters["steps"], checkpoint.counters["use"]
+    ({'data': 'digits'}, 0, 'parameters')
+    """
 
     tensors: dict[str, np.ndarray]
     config: dict[str, Any]
     counters: dict[str, Any]
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Those to use, by their own names."""
+        """The parameters to use: those of the best epoch, else the running average, else the last ones.
+
+        Returns
+        -------
+        dict of str to array
+            By their names in the model.
+
+        Examples
+        --------
+        >>> tensors = {"parameters/w": np.zeros(2), "average/w": np.ones(2)}
+        >>> gvae.training.Checkpoint(tensors, {}, {"use": "average"}).parameters()
+        {'w': array([1., 1.])}
+        """
         return self._under(self.counters["use"])
 
     def state(self) -> dict[str, np.ndarray]:
-        """The model's state that goes with `parameters()`, by its own names; {} for a model without one."""
+        """The model's state that belongs to `parameters()`.
+
+        Returns
+        -------
+        dict of str to array
+            By their names in the model; {} for a model without state.
+
+        Examples
+        --------
+        >>> tensors = {"state/mean": np.zeros(2), "best_state/mean": np.ones(2)}
+        >>> gvae.training.Checkpoint(tensors, {}, {"use": "best"}).state()
+        {'mean': array([1., 1.])}
+        """
         return self._under("best_state" if self.counters["use"] == "best" else "state")
 
     def _under(self, part: str) -> dict[str, np.ndarray]:
@@ -55,12 +98,32 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(path: str | os.PathLike, trainer: Trainer, config: dict[str, Any]) -> None:
-    """All of a trainer's state in one file, written beside the target and renamed."""
+    """Write all state of a trainer to one file, atomically: to a temporary file, which is then renamed.
+
+    Parameters
+    ----------
+    path : str or path-like
+    trainer : Trainer
+    config : dict
+        The configuration of the run: values that JSON can hold.
+
+    Raises
+    ------
+    OSError
+
+    Examples
+    --------
+    >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+    >>> gvae.training.save_checkpoint("model", trainer, {})
+    >>> saved = gvae.training.load_checkpoint("model").parameters()
+    >>> all(np.array_equal(saved[name], value) for name, value in trainer.parameters.items())
+    True
+    """
     write_atomically(Path(path), encode(trainer_checkpoint(trainer, config)))
 
 
 def trainer_checkpoint(trainer: Trainer, config: dict[str, Any]) -> Checkpoint:
-    """What a checkpoint of this moment holds."""
+    """The checkpoint of a trainer's current state."""
     tensors, counters = trainer.snapshot()
     last = "parameters" if trainer.weights is trainer.parameters else "average"
     counters["use"] = last if trainer.best is None else "best"
@@ -72,11 +135,11 @@ def trainer_checkpoint(trainer: Trainer, config: dict[str, Any]) -> Checkpoint:
 
 
 def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Make the trainer continue from a checkpoint. RunError if it is of other settings, and then nothing is changed."""
+    """Resume a trainer from a checkpoint. RunError if that has other settings; then nothing is changed."""
     own = {name: x for name, x in checkpoint.tensors.items() if not name.startswith("mark/")}
     counters = dict(checkpoint.counters)
     mark, _, _ = (counters.pop(name, None) for name in ("mark", "use", "log_bytes"))
-    if mark is not None:  # it is checked as everything is: by restoring it
+    if mark is not None:  # restored first, which checks it
         marked = {name.removeprefix("mark/"): x for name, x in checkpoint.tensors.items() if name.startswith("mark/")}
         trainer.restore((marked, mark))
         trainer.set_mark()
@@ -84,7 +147,25 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The content of the file."""
+    """Serialise a checkpoint, in the current format.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+
+    Returns
+    -------
+    bytes
+        The content of the file, with its checksum.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> checkpoint = gvae.training.Checkpoint({"parameters/w": np.ones(2)}, {"epochs": 3}, {"use": "parameters"})
+    >>> n_bytes = Path("model").write_bytes(gvae.training.encode(checkpoint))
+    >>> gvae.training.load_checkpoint("model").parameters()
+    {'w': array([1., 1.])}
+    """
     from safetensors.numpy import save
 
     tensors = {name: np.asarray(device.to_host(x), order="C") for name, x in checkpoint.tensors.items()}
@@ -96,7 +177,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
 
 
 def decode(content: bytes) -> Checkpoint:
-    """The checkpoint in the content of a file of this or of an earlier format. Raises ValueError: damaged or foreign."""
+    """The checkpoint in the content of a file of this or an earlier format. ValueError if it is damaged or no checkpoint."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -110,12 +191,12 @@ def decode(content: bytes) -> Checkpoint:
         raise ValueError(f"{type(error).__name__} {error}") from None
 
 
-# what texts that are JSON, but not ours, make the code raise that reads them
+# errors raised by the interpretation of valid JSON that is not a checkpoint's
 _ODD = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError)
 
 
 def glance(path: Path) -> Checkpoint:
-    """A checkpoint without its arrays, and without a check of the file. Raises ValueError or OSError."""
+    """A checkpoint without its arrays; the checksum is not verified. Raises ValueError or OSError."""
     with open(path, "rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
@@ -128,7 +209,7 @@ def glance(path: Path) -> Checkpoint:
 
 
 def _interpret(header: Mapping[str, str], tensors: Callable[[], dict[str, np.ndarray]]) -> Checkpoint:
-    """The checkpoint of a header, in today's format."""
+    """The checkpoint of a header, in the current format."""
     version = header.get("format", "")
     newer = re.fullmatch(rf"{PREFIX}([1-9][0-9]{{0,5}})", version)
     if newer and int(newer[1]) > FORMAT:
@@ -146,13 +227,41 @@ def _interpret(header: Mapping[str, str], tensors: Callable[[], dict[str, np.nda
 
 
 class _Foreign(ValueError):
-    """Not damaged: another kind of file."""
+    """The file is not damaged, but of another kind."""
 
 
 def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """The checkpoint (tensors, config, counters) in a file. Raises RunError for one that is missing, damaged or foreign.
+    """Read a checkpoint from a file of the current or an earlier format, and verify its checksum.
 
-    Memory grows with the size of the file, never with what its header announces.
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    Checkpoint
+        tensors, config and counters.
+
+    Raises
+    ------
+    RunError
+        The file is missing, not readable, damaged, not a gvae checkpoint, or of a newer format.
+
+    Notes
+    -----
+    Memory grows with the size of the file, never with the sizes that its header announces. Files of the first format have
+    no checksum.
+
+    Examples
+    --------
+    >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+    >>> gvae.training.save_checkpoint("model", trainer, {})
+    >>> sorted(gvae.training.load_checkpoint("model").tensors)[-1]
+    'parameters/encoder.1.weight'
+    >>> gvae.training.load_checkpoint("other")
+    Traceback (most recent call last):
+    ...
+    gvae.errors.RunError: no checkpoint at other
     """
     path = Path(path)
     if not path.is_file():
@@ -180,13 +289,13 @@ def _header(content: bytes) -> Mapping[str, str]:
 
 
 def _place_of_checksum(content: bytes) -> int | None:
-    """Where the digits of the checksum begin, if the header has one."""
+    """The position of the checksum's digits, or None if the header has no checksum."""
     at = content.find(MARK.encode(), 8, 8 + int.from_bytes(content[:8], "little"))
     return at + len(MARK) if at >= 0 else None
 
 
 def _is_checked(content: bytes) -> bool:
-    """Whether the file has a checksum. Raises ValueError if it does not fit."""
+    """Whether the file has a checksum. Raises ValueError if it does not match the content."""
     at = _place_of_checksum(content)
     if at is None:
         return False
@@ -202,8 +311,8 @@ def _is_checked(content: bytes) -> bool:
 
 
 def _from_1(old: Checkpoint) -> Checkpoint:
-    """Format 1 had no checksum, was written at the ends of epochs only, and knew no schedules, averages or early stopping:
-    what settings it lacks have the values under which training continued as it did then."""
+    """Format 1 had no checksum, was written at the ends of epochs only, and had no schedules, averages or early stopping:
+    the missing settings get the values under which training continues as it did then."""
     steps, epochs, optimizer_step = (old.counters[name] for name in ("steps", "epochs", "optimizer_step"))
     counters = {
         "steps": steps,

@@ -1,4 +1,4 @@
-"""What is said when a bound or a gradient is not finite."""
+"""Diagnosis of a bound or a gradient that is not finite."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ADVICE = "a smaller learning rate, a bound on the gradient or data on a smaller 
 
 
 def failure(trainer: Trainer, params: dict, batch: Batch, noise: dict, bound: float, gradient: dict) -> NonFiniteError:
-    """Which tensor is not finite, and which rows make it so on their own."""
+    """The error that names the tensor that is not finite, and the rows that cause this on their own."""
     index, rows = batch.index, []
     broken = [name for name, value in params.items() if not np.isfinite(value).all()]
     if broken:
         tensor = f"parameter {broken[0]}"
-    else:  # the parameters are good: this step alone
+    else:  # the parameters are finite: the failure is in this step
         gradients = [f"the gradient of {name}" for name, value in gradient.items() if not np.isfinite(value).all()]
         tensor = "the bound" if not math.isfinite(bound) else next(iter(gradients), "the gradient's norm, squared,")
         try:
             with np.errstate(all="ignore"):
                 found = _rows_that_fail(trainer, params, batch, noise, np.arange(len(index)))
-        except Exception:  # a model that takes whole batches only: the search must not hide what it explains
+        except Exception:  # a model that accepts whole batches only: the search must not hide the error it explains
             found = []
         rows = [int(index[i]) for i in found[:NAMED]]
     which = "because of rows" if rows else "batch of rows"
@@ -46,8 +46,8 @@ def failure(trainer: Trainer, params: dict, batch: Batch, noise: dict, bound: fl
 
 
 def _rows_that_fail(trainer: Trainer, params: dict, batch: Batch, noise: dict, among: np.ndarray) -> list[int]:
-    """Positions in the batch of rows that alone give no finite bound or gradient, by bisection; not many more than
-    NAMED. None are found where the model's noise does not have them on its second axis."""
+    """Positions in the batch of rows that alone give a non-finite bound or gradient, by bisection; not many more than NAMED.
+    None are found where the rows are not the second axis of the model's noise."""
     n = len(batch)
     if not all(getattr(draws, "shape", ())[1:2] == (n,) for draws in noise.values()):
         return []

@@ -1,4 +1,4 @@
-"""Files that are whole at any moment, and a lock that dies with its process."""
+"""Atomic writes of files, and a lock that is released when its process ends."""
 
 from __future__ import annotations
 
@@ -8,16 +8,34 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: there two processes on one run folder are not kept apart
+except ImportError:  # Windows: a run folder is not locked against a second process there
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp"
 
 
 def write_atomically(path: Path, content: bytes, previous: Path | None = None) -> None:
-    """The file holds the old content or the new one, whenever it is looked at, also after a loss of power.
+    """Write a file such that it always holds either its old or its new content, even after a loss of power.
 
-    previous : where the old one is kept; for an instant there is no file at `path` then, but there is one here
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    previous : Path, optional
+        The path to which the old file is moved. There is then no file at `path` for an instant, but there is one at
+        `previous`.
+
+    Raises
+    ------
+    OSError
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> gvae.training.write_atomically(Path("model"), b"first")
+    >>> gvae.training.write_atomically(Path("model"), b"second", previous=Path("model.old"))
+    >>> Path("model").read_bytes(), Path("model.old").read_bytes()
+    (b'second', b'first')
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
@@ -35,7 +53,7 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
 
 
 def remove_leftovers(folder: Path) -> None:
-    """What a killed process has left of files that it was writing."""
+    """Remove the temporary files that a killed process has left."""
     for path in folder.iterdir():
         if is_leftover(path):
             path.unlink(missing_ok=True)
@@ -46,7 +64,7 @@ def is_leftover(path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system can do that."""
+    """Flush the entries of a folder to the disk, where the system supports that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -56,8 +74,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def lock(descriptor: int) -> bool:
-    """Whether the open file is now locked by its opener alone. The lock goes when all copies of the descriptor are closed,
-    at the latest with the process."""
+    """Lock an open file exclusively; returns whether that succeeded. The lock is released when all copies of the descriptor
+    are closed, at the latest at the end of the process."""
     if fcntl is None:
         return True
     try:
@@ -68,7 +86,7 @@ def lock(descriptor: int) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file, as far as can be told."""
+    """Whether a process holds the lock of a file. False where that cannot be determined."""
     if fcntl is None:
         return False
     try:

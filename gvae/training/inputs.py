@@ -1,4 +1,4 @@
-"""What differs from step to step: one record, on the host or on the device."""
+"""The quantities that differ from step to step: one record per step, on the host or on the device."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ if TYPE_CHECKING:
 
 __all__ = ["StepInputs", "records", "uploaded"]
 
-# what a key is folded with, once per use, for ever: streams of different purpose never meet
+# the number that a key is folded with, one per purpose, in every release: their streams are independent
 INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS, PREPARE = range(7)
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What a step takes beside its batch: arrays on the host, or views of one record on the device.
+    """The inputs of a step other than its batch: arrays on the host, or views of one record on the device.
 
-    index, data : of the table's rows, (B,), and the key of their binarization: by these the batch is chosen
-    noise       : the key of the step's draws                      step : its number, ()
-    rate        : the learning rate, a float (0 on a device)
-    numbers     : the optimiser's at that rate (see gvae.optim.Optimizer.numbers)
-    weight      : of the parameters in the running average, ()
+    Parameters
+    ----------
+    index : array (B,)
+        The row numbers of the batch in the table.
+    data : array (4,)
+        The key of the batch's binarization.
+    noise : array (4,)
+        The key of the step's noise.
+    step : array ()
+        The number of the step.
+    rate : float
+        The learning rate (0 on a device).
+    numbers : array
+        The optimiser's numbers at that rate (see gvae.optim.Optimizer.numbers).
+    weight : array ()
+        The weight of the parameters in the running average.
     """
 
     index: Any
@@ -41,7 +52,7 @@ class StepInputs:
 
     @classmethod
     def of(cls, record: np.void) -> StepInputs:
-        """From a record of `records`."""
+        """The inputs in one record of `records`."""
         step, weight = np.asarray(record["step"]), np.asarray(record["weight"])
         rate = float(record["rate"])
         return cls(record["index"], record["data"], record["noise"], step, rate, record["numbers"], weight)
@@ -67,8 +78,8 @@ def records(
     key: np.ndarray | None = None,
     batch_size: int = 0,
 ) -> np.ndarray:
-    """n records, of which `first` and later ones are those of the steps to come. With the order of a pass and its key, they
-    have the rows of its batches as well."""
+    """n records; those from `first` on belong to the next steps. With the order of a pass and its key, they have the rows of
+    its batches as well."""
     table = np.zeros(n, _layout(trainer, batch_size))
     if order is not None and key is not None:
         table["index"] = order[: n * batch_size].reshape(n, batch_size)
@@ -85,7 +96,7 @@ def records(
 
 
 def uploaded(trainer: Trainer, batch_size: int) -> tuple[StepInputs, Any]:
-    """(inputs, words): a record on the trainer's device, and the words (1, W) it lies in, for one of `records` to be put."""
+    """(inputs, words): a record on the trainer's device, and its memory as words (1, W), to which `records` are copied."""
     layout, xp = _layout(trainer, batch_size), device.module(trainer.device)
     words = xp.empty((1, layout.itemsize // 4), np.uint32)
     entries: Any = layout.fields

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, validation, early stopping, and what happens when numbers stop being finite."""
+"""The training loop: epochs of steps, validation, early stopping, and the handling of non-finite values."""
 
 from __future__ import annotations
 
@@ -25,14 +25,33 @@ from gvae.training.step import Trainer
 from gvae.training.until import Until
 
 POLICIES = ("stop", "skip", "rollback")
-ROLLBACKS = 10  # at most, until an epoch ends well
+ROLLBACKS = 10  # at most, until an epoch succeeds
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class History:
-    """`rows`, one per epoch (under Until one per look), and `events` between them, as written to log.jsonl."""
+    """The log of a training run, as it is written to log.jsonl.
+
+    Parameters
+    ----------
+    rows : list of dict, optional
+        One row per epoch, under `Until` one per evaluation of the validation bound. Keys: epoch, step, train_NAME and
+        validation_NAME for each metric, seconds, steps_per_second.
+    events : list of dict, optional
+        What happened between the rows, such as a bound that was not finite.
+
+    Examples
+    --------
+    >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+    >>> model = gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+    >>> trainer, history = gvae.training.train(model, table, epochs=2, batch_size=2)
+    >>> [(row["epoch"], row["step"]) for row in history.rows]
+    [(1, 2), (2, 4)]
+    >>> list(history.rows[0])
+    ['epoch', 'step', 'train_bound', 'train_log_likelihood', 'train_kl', 'seconds', 'steps_per_second']
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -56,23 +75,71 @@ def train(
     trainer: Trainer | None = None,
     **settings: Any,
 ) -> tuple[Trainer, History]:
-    """Train for a number of epochs, of steps, or until a bound stops growing; `settings` go to Trainer (objective, samples,
-    learning_rate, seed, ...).
+    """Train a model for a number of epochs or steps, or until the validation bound stops increasing.
 
-    until        : see Until; it needs validation rows. A row of the history then has the means over the steps since the
-                   look before; a plateau schedule counts looks, and a roll-back returns to the last one
-    validation   : rows on which the objective is reported after each epoch, or at each look
-    patience     : end when the validation bound has not grown for so many epochs; `trainer.chosen` are those of its best
-    on_nonfinite : what follows a bound or gradient that is not finite. "stop" raises; "skip" takes the next batch without an
-                   update, if the parameters are finite; "rollback" returns to the start of the epoch with half of the
-                   learning rate, 10 times at most until an epoch ends well. Each is an event in the history and the log.
-                   Of a device, numbers are looked at when an epoch ends; there is no "skip"
-    progress     : a progress bar with the bound
-    run          : a folder that receives the log, and the checkpoint after every epoch, or at each look, and now and then
-                   in between. In one that was reopened, `epochs`, `steps` and `until` count from the run's beginning
-    stop         : asked after every step; at True training saves and raises StoppedError
-    callback     : called with the row of the log after every epoch; a true result ends the training normally
-    Returns the trainer and the history. Raises NonFiniteError, StoppedError; RunError if the run folder cannot be written.
+    Exactly one of `epochs`, `steps` and `until` is given.
+
+    Parameters
+    ----------
+    model : Model
+    table : Table
+        The training rows.
+    epochs : int, optional
+    steps : int, optional
+    until : Until, optional
+        Needs validation rows. A row of the history then has the means over the steps since the last evaluation; a plateau
+        schedule counts evaluations, and a roll-back returns to the last one.
+    batch_size : int, default 100
+    validation : Table, optional
+        The rows on which the objective is evaluated after each epoch, or as `until` says.
+    patience : int, optional
+        Training ends when the validation bound has not increased for this number of epochs; `trainer.chosen` are then the
+        parameters of the best epoch. Needs validation rows; not together with `until`.
+    on_nonfinite : {"stop", "skip", "rollback"}, default "stop"
+        The response to a bound or gradient that is not finite. "stop" raises NonFiniteError; "skip" continues with the next
+        batch without an update, if the parameters are finite; "rollback" returns to the start of the epoch with half of the
+        learning rate, at most 10 times until an epoch succeeds. Each is an event in the history and the log. On a device,
+        values are checked at the end of an epoch, and "skip" is not available.
+    progress : bool, default False
+        Whether to show a progress bar with the bound.
+    run : RunFolder, optional
+        The folder to which the log is written, and a checkpoint after every epoch or evaluation, and in between when
+        `run.is_due()`. If it was reopened, `epochs`, `steps` and `until` count from the beginning of the run.
+    stop : callable, optional
+        stop() is called after every step; if it is true, training saves a checkpoint and raises StoppedError.
+    callback : callable, optional
+        callback(row) is called after every row of the log; a true result ends the training normally.
+    trainer : Trainer, optional
+        The trainer to continue with. By default a new one.
+    **settings : object
+        Arguments of the new Trainer (objective, samples, learning_rate, seed, ...).
+
+    Returns
+    -------
+    trainer : Trainer
+    history : History
+
+    Raises
+    ------
+    ConfigError
+        Not exactly one length is given, or an argument is not valid.
+    DataError
+        The table has no rows.
+    DeviceError
+    NonFiniteError
+        See `on_nonfinite`.
+    RunError
+        The run folder cannot be written.
+    StoppedError
+        See `stop`.
+
+    Examples
+    --------
+    >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+    >>> model = gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+    >>> trainer, history = gvae.training.train(model, table, epochs=100, batch_size=4, learning_rate=0.01)
+    >>> trainer.steps, history.rows[-1]["train_bound"] > history.rows[0]["train_bound"]
+    (100, True)
     """
     lengths = {name: x for name, x in (("epochs", epochs), ("steps", steps), ("until", until)) if x is not None}
     if len(lengths) != 1:
@@ -123,7 +190,7 @@ class _Loop:
     table: Table
     batch_size: int
     validation: Table | None
-    until: Until | int | None  # a number: of epochs without a better bound
+    until: Until | int | None  # int: the patience, in epochs
     on_nonfinite: str
     run: RunFolder | None
     stop: Callable[[], bool] | None
@@ -159,7 +226,7 @@ class _Loop:
             logger.info("trained for %d steps: %s; kept is epoch %d, of bound %s", trainer.steps, why, best.epoch, best.best)
 
     def remark(self) -> None:
-        """What the objective has to say of the last row: an event, once."""
+        """Record the objective's remark on the last row, if it has one: an event, once."""
         look = getattr(self.trainer.objective, "remark", None)
         event = look(self.history.rows[-1]) if look is not None and self.history.rows else None
         if event is not None and event not in self.history.events:
@@ -169,17 +236,17 @@ class _Loop:
                 self.run.log(event)
 
     def has_stopped_growing(self) -> bool:
-        """Whether as many looks as the patience allows, the last of them just now, have found no better bound."""
+        """Whether the evaluations of the validation bound, the last of them just now, have exhausted the patience."""
         trainer, until = self.trainer, self.until
-        if until is None or trainer.epoch.batches or trainer.epoch.rows:  # steps have been taken since the last look
+        if until is None or trainer.epoch.batches or trainer.epoch.rows:  # steps have been taken since the last evaluation
             return False
         if not isinstance(until, Until):
             return trainer.stopping.waited >= until
         return trainer.stopping.waited >= until.patience and trainer.steps >= self.begin + until.least
 
     def is_look(self) -> bool:
-        """Whether the epoch that ends here is reported. It depends on its steps alone, so that a run may be continued
-        anywhere."""
+        """Whether the epoch that ends here is reported. This depends on its steps alone, so that a run can be resumed at any
+        step."""
         trainer, until = self.trainer, self.until
         if not isinstance(until, Until) or trainer.steps == self.end:
             return True
@@ -187,10 +254,10 @@ class _Loop:
         return first // until.every < last // until.every
 
     def finish_epoch(self) -> bool:
-        """The epoch from where it is to its end. Whether the callback asks for the end of training."""
+        """Run the epoch in progress to its end. Returns whether the callback asks for the end of training."""
         trainer, table = self.trainer, self.table
         if trainer.epoch.batches == trainer.epoch.rows == 0:
-            trainer.epoch = Epoch()  # without what steps outside of it have summed
+            trainer.epoch = Epoch()  # discards sums of steps that were taken outside of an epoch
         order, binarize = trainer.order(len(table)), random.fold_in(trainer.key, BINARIZE, trainer.epochs)
         clock = time.perf_counter()
         steps = Pass(trainer, table, binarize, self.batch_size, order)
@@ -200,7 +267,7 @@ class _Loop:
             self.step(steps, i)
             trainer.epoch.batches += 1
             if self.bar is not None:
-                self.show()  # where a device is waited for, and so part of the time that steps take
+                self.show()  # synchronises with a device, hence counted in the time of the steps
             trainer.epoch.seconds += time.perf_counter() - clock
             self.save_if_due()
             clock = time.perf_counter()
@@ -225,27 +292,27 @@ class _Loop:
             raise StoppedError(f"training stopped at step {self.trainer.steps}, in epoch {self.trainer.epochs + 1}")
 
     def end_epoch(self) -> bool:
-        """Whether the callback asks for the end of training."""
+        """Finish the epoch. Returns whether the callback asks for the end of training."""
         trainer = self.trainer
         if trainer.average is not None:
             trainer.average.after_epoch(trainer.parameters, trainer.epochs + 1)
         if self.is_look():
             row = self.look()
             return self.callback is not None and bool(self.callback(row))
-        trainer.epoch.batches, trainer.epochs = 0, trainer.epochs + 1  # what it has summed is reported with epochs to come
+        trainer.epoch.batches, trainer.epochs = 0, trainer.epochs + 1  # its sums are reported with later epochs
         return False
 
     def look(self) -> dict[str, Any]:
-        """The row of the epochs since the last one, and what follows from it."""
+        """Evaluate, log and save: returns the row of the epochs since the last row."""
         trainer, validation = self.trainer, self.validation
         done, number = trainer.epoch, trainer.epochs + 1
         row: dict[str, Any] = {"epoch": number, "step": trainer.steps}
         clock = time.perf_counter()
-        row |= {f"train_{name}": float(x) / done.rows for name, x in done.sums.items()}  # a device is waited for here, once
-        done.seconds += time.perf_counter() - clock  # there, most of the epoch
+        row |= {f"train_{name}": float(x) / done.rows for name, x in done.sums.items()}  # synchronises with a device
+        done.seconds += time.perf_counter() - clock  # on a device, most of the epoch's time
         if validation is not None:
             row |= {f"validation_{name}": x for name, x in trainer.validate(validation).items()}
-        _check_epoch(trainer, row)  # before anything of this epoch is kept
+        _check_epoch(trainer, row)  # before any state of this epoch is kept
         trainer.epoch, trainer.epochs = Epoch(), number
         ascended = row["train_bound" if validation is None else "validation_bound"]
         bound = row.get("train_objective" if validation is None else "validation_objective", ascended)
@@ -281,7 +348,7 @@ class _Loop:
 
 
 def _check_epoch(trainer: Trainer, row: dict[str, float]) -> None:
-    """The last update of an epoch may have broken what no later step has looked at."""
+    """Raise NonFiniteError for parameters or metrics that are not finite: no later step checks the last update."""
     bad = [f"parameter {name}" for name, value in trainer.parameters.items() if not np.isfinite(value).all()]
     bad += [name for name, x in row.items() if not math.isfinite(x)]
     if not bad and "train_bound" not in row:

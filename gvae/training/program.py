@@ -1,12 +1,14 @@
-"""How steps are executed: by Python, or by a program made of what Python did.
+"""The execution of steps: in Python, or by a program recorded while Python executes a step.
 
-A program stands for work on arrays of one set of shapes. It is made while Python does the work for the first time, is
-compared once with Python's bits, at other numbers, and is used from then on. What cannot be captured stays Python, and says
-why; a launch that raises is taken by Python; a ragged last batch has a program of its own, replaced arrays have a new one.
+A program replaces work on arrays of one set of shapes. It is recorded while Python does the work for the first time, its
+result is compared bit for bit with Python's on the second call, with other values, and it is used from then on. Work that
+cannot be captured stays in Python, with a reason in `why_not`; if a launch raises, Python does the work. A last batch of
+another size has a program of its own; replaced arrays get a new one.
 
 On a CPU the work is the value and gradient of a batch, and its program a list of launches (gvae.runtime.launches). On a
-device it is a whole step, `Trainer.step`, after the choice of its rows, and its program a CUDA graph: what differs from step
-to step (see `StepInputs`) is uploaded when a pass over the data begins, and every launch takes the next record.
+device it is a whole step, `Trainer.step`, after the choice of its rows, and its program a CUDA graph: the quantities that
+differ from step to step (see `StepInputs`) are uploaded at the beginning of a pass over the data, and every launch reads the
+next record.
 """
 
 from __future__ import annotations
@@ -30,17 +32,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CudaGraph", "Launches", "Pass", "Programs", "Python"]
 
-MOST = 8  # programs of one trainer: each is a list of launches and the arrays that they know
+MOST = 8  # programs of one trainer: each is a list of launches and the arrays that they refer to
 
-# work(params, out, inputs) -> result: structures of arrays. `params` are read and `out` is written where they are, every
-# time; `inputs` are other arrays each time, of the same shapes
+# work(params, out, inputs) -> result: structures of arrays. `params` are read and `out` is written in the same arrays in
+# every call; `inputs` are other arrays in each call, of the same shapes
 Work = Callable[[Any, Any, Any], Any]
 
 logger = logging.getLogger(__name__)
 
 
 class Python:
-    """The work as it is.   why_not : why there is no program for it"""
+    """Work without a program.   why_not : the reason"""
 
     verified = False
 
@@ -50,9 +52,9 @@ class Python:
 
 
 class Launches:
-    """The work as a list of launches, made while Python does it, over arrays of its own for the inputs.
+    """Work as a list of launches, recorded while Python does it, with its own arrays for the inputs.
 
-    verified : whether it has given Python's bits
+    verified : whether its result was equal to Python's, bit for bit
     """
 
     why_not = ""
@@ -70,11 +72,11 @@ class Launches:
 
     @property
     def result(self) -> Any:
-        """Of the last call, in arrays that no later call writes to."""
+        """The result of the last call, in arrays that no later call writes to."""
         return mapped(np.copy, self.graph.result)
 
     def fits(self, params: Any, out: Any) -> bool:
-        """Whether these are the arrays that it reads and writes."""
+        """Whether these are the arrays that the launches read and write."""
         places = leaves_of((params, out))
         return len(places) == len(self.places) and all(a is b for a, b in zip(places, self.places, strict=True))
 
@@ -88,7 +90,7 @@ class Launches:
 class Programs:
     """Programs of one piece of work on a CPU, by the shapes of its inputs.
 
-    It keeps nothing of the work's owner, so that both are freed when neither is used; a copy begins anew.
+    It holds no reference to the owner of the work, so that both are freed when neither is used. A copy is empty.
     """
 
     def __init__(self) -> None:
@@ -114,24 +116,24 @@ class Programs:
             return program(inputs)
         except MemoryError:
             raise
-        except Exception:  # Python shows it if it has other causes than the launches
+        except Exception:  # Python raises it again if its cause is not in the launches
             del self.known[key]
             return work(params, out, inputs)
 
     def _first(self, key: Any, work: Work, params: Any, out: Any, inputs: Any) -> Any:
-        """By Python, which is captured."""
+        """Call the work in Python and capture it."""
         try:
             program = self.known[key] = Launches(work, params, out, inputs, self.workspace)
             return program.result
         except MemoryError:
             self.known.pop(key, None)
             raise
-        except Exception as error:  # Python shows it if it has other causes than the capture
+        except Exception as error:  # Python raises it again if its cause is not in the capture
             self.known[key] = Python(f"{type(error).__name__}: {error}")
             return work(params, out, inputs)
 
     def _second(self, key: Any, program: Launches, work: Work, params: Any, out: Any, inputs: Any) -> Any:
-        """By Python and by launches, whose bits are compared."""
+        """Do the work in Python and by launches, and compare the results bit for bit."""
         with entered(pool=self.workspace):
             expected = mapped(np.copy, (work(params, out, inputs), out))
         try:
@@ -149,21 +151,21 @@ class Programs:
 
 
 class Pass:
-    """The steps of one pass over a table in `order`; each batch's binarization has a key of its own.
+    """The steps of one pass over a table in `order`; each batch's binarization has its own key.
 
-    `step(i)` is the step on batch i, and counts its rows in the epoch.
+    `step(i)` takes the step on batch i, and adds its rows to the epoch.
     """
 
     def __init__(self, trainer: Trainer, table: Table, key: np.ndarray, batch_size: int, order: np.ndarray):
         self.trainer, self.table, self.key, self.batch_size, self.order = trainer, table, key, batch_size, order
-        self.graph: CudaGraph | None = None  # the trainer's, while it takes the steps of this pass
+        self.graph: CudaGraph | None = None  # the trainer's, while it executes the steps of this pass
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
 
     @cached_property
     def there(self) -> Any:
-        """The order, where the table is."""
+        """The order, on the device of the table."""
         return device.beside(self.order, self.table.columns["x"])
 
     def step(self, i: int) -> None:
@@ -172,21 +174,21 @@ class Pass:
         n = len(self.order[rows])
         try:
             if not (trainer.device != "cpu" and n == self.batch_size and self._launched(i)):
-                self.graph = None  # it begins anew after this
+                self.graph = None  # it is restarted after this step
                 trainer.step(self.table.batch(self.there[rows], random.fold_in(self.key, i)))
         except MemoryError:
-            trainer.graph = self.graph = None  # with the memory that it keeps
+            trainer.graph = self.graph = None  # frees its memory
             raise
         except BaseException:
-            self.graph = None  # it begins anew with the next step
+            self.graph = None  # it is restarted with the next step
             raise
         trainer.epoch.rows += n
 
     def _launched(self, i: int) -> bool:
-        """Whether the trainer's graph has taken step i."""
+        """Take step i by the trainer's graph. Returns whether that was possible."""
         trainer, graph = self.trainer, self.trainer.graph
         if graph is None or not graph.is_for(self.table, self.batch_size):
-            if trainer.why_not or not trainer.reported:  # the first step is Python's
+            if trainer.why_not or not trainer.reported:  # the first step runs in Python
                 return False
             self.graph, trainer.graph = None, CudaGraph(trainer, self.table, self.batch_size)
             graph = trainer.graph
@@ -201,11 +203,12 @@ class Pass:
 class CudaGraph:
     """Steps of a trainer on full batches of a table, from records on the device.
 
-    graph   : the step as a CUDA graph, once it has been captured        why_not : why there is none
-    refused : whether the step needs something on the host, as to draw there; Python takes it then, from the host's numbers
-    The first step runs as Python, in the graph's memory; the second is captured, and taken both ways, whose bits are
-    compared; from then on the graph is launched. Where it cannot be captured, Python takes the steps from the records.
-    It belongs to the trainer it was made for, and holds no reference to it, so that both are freed when neither is used.
+    graph   : the step as a CUDA graph, once it has been captured        why_not : the reason for which there is none
+    refused : whether the step needs the host, for instance to draw there; Python then takes it, with inputs on the host
+    The first step runs in Python, in the graph's memory; the second is captured, and executed both in Python and by the
+    graph, whose results are compared bit for bit; from then on the graph is launched. If the step cannot be captured, Python
+    executes it, with inputs from the records. The graph belongs to one trainer, and holds no reference to it, so that both
+    are freed when neither is used.
     """
 
     def __init__(self, trainer: Trainer, table: Table, batch_size: int):
@@ -213,11 +216,11 @@ class CudaGraph:
         self.workspace = device.graphs().Workspace()
         self.graph: Any = None
         self.why_not = ""
-        self.warm, self.verified, self.refused = False, False, False  # warm: a step has run on this stream, in this memory
+        self.warm, self.verified, self.refused = False, False, False  # warm: a step has run on this stream, in this pool
         xp = device.module(trainer.device)
-        self.now, self.row = uploaded(trainer, batch_size)  # the record of the step under way, and the words it lies in
-        self.rows = xp.empty((len(table) // batch_size, self.row.shape[1]), np.uint32)  # of a pass
-        self.position = xp.zeros(1, np.int64)  # of the next one
+        self.now, self.row = uploaded(trainer, batch_size)  # the current step's record, and its memory
+        self.rows = xp.empty((len(table) // batch_size, self.row.shape[1]), np.uint32)  # the records of a pass
+        self.position = xp.zeros(1, np.int64)  # of the next record
         self.sums = {name: xp.zeros((), np.float64) for name in trainer.reported}
 
     def is_for(self, table: Table, batch_size: int) -> bool:
@@ -225,8 +228,8 @@ class CudaGraph:
         return same and self.batch_size == batch_size
 
     def begin(self, trainer: Trainer, order: np.ndarray, key: np.ndarray, first: int) -> None:
-        """The next step is that of batch `first` of a pass."""
-        self.host = records(trainer, len(self.rows), first, order, key, self.batch_size)  # kept while it is uploaded
+        """Upload the records of a pass; the next step is that of batch `first`."""
+        self.host = records(trainer, len(self.rows), first, order, key, self.batch_size)  # referenced during the upload
         self.rows.set(self.host.view(np.uint32).reshape(self.rows.shape))
         self.position.fill(first)
         for name, total in self.sums.items():
@@ -234,7 +237,7 @@ class CudaGraph:
             trainer.epoch.sums[name] = total
 
     def step(self, trainer: Trainer) -> bool:
-        """The next one. Returns whether it was taken."""
+        """Take the next step. Returns whether it was taken."""
         number = trainer.steps
         try:
             if self.graph is None and self.warm and not self.why_not:
@@ -246,7 +249,7 @@ class CudaGraph:
             else:
                 self._verify(trainer)
         finally:
-            trainer.steps = number  # Python has counted, in a capture as well
+            trainer.steps = number  # Python has incremented it, in a capture as well
         trainer.steps += not self.refused
         return not self.refused
 
@@ -264,7 +267,7 @@ class CudaGraph:
         self.warm = True
 
     def _run(self, trainer: Trainer) -> None:
-        """The launches of a step, whichever it is."""
+        """The launches of a step; they read its number from the device."""
         self.rows.take(self.position, axis=0, out=self.row)
         self.position += 1
         trainer.step(self.table.batch(self.now.index, self.now.data), self.now)
@@ -272,11 +275,11 @@ class CudaGraph:
     def _capture(self, trainer: Trainer) -> None:
         try:
             self.graph = device.graphs().Graph(lambda: self._run(trainer), self.workspace)
-        except Exception as error:  # Python shows it if it has other causes than the capture
+        except Exception as error:  # Python raises it again if its cause is not in the capture
             self._give_up(f"{type(error).__name__}: {error}")
 
     def _verify(self, trainer: Trainer) -> None:
-        """A step by Python and by the graph, whose bits are compared."""
+        """Take a step in Python and by the graph, and compare the results bit for bit."""
         arrays = [array for array in trainer.snapshot()[0].values() if device.is_cuda(array)]
         arrays += [self.position, *self.sums.values()]
         before, after = ([array.copy() for array in arrays] for _ in range(2))
@@ -301,7 +304,7 @@ class CudaGraph:
 
 
 def _shapes(inputs: Any) -> tuple | None:
-    """What tells inputs apart that differ in more than values; None if something is not a dense array on the CPU."""
+    """A key of the names, shapes and dtypes of inputs; None if something is not a dense array on the CPU."""
     kinds: list[Any] = []
     for name, part in inputs.items():
         if isinstance(part, dict):
@@ -319,6 +322,6 @@ def _shapes(inputs: Any) -> tuple | None:
 
 
 def _same(expected: Any, got: Any) -> bool:
-    """Whether two structures of arrays have the same bits."""
+    """Whether two structures of arrays are equal bit for bit."""
     pairs = zip(leaves_of(expected), leaves_of(got), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)

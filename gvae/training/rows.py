@@ -1,7 +1,8 @@
-"""Per-datum parameters of rows that no training has seen.
+"""Per-datum parameters of rows that were not trained on.
 
-A model with `init_rows` has numbers of its own for each row, such as the raw numbers of q(z|x) where there is no encoder.
-Training keeps those of its rows. Those of any other row are found here: up the ELBO, all else held fixed.
+A model with `init_rows` has parameters for each row, such as the unconstrained parameters of q(z|x) where there is no
+encoder. Training keeps those of the training rows. Those of other rows are inferred here, by gradient ascent on the ELBO,
+with all other parameters held fixed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gvae.runtime import device
 
 __all__ = ["ascend", "infer"]
 
-ROWS = 500  # inferred at once
+ROWS = 500  # rows inferred together
 
 
 def ascend(
@@ -36,11 +37,41 @@ def ascend(
     steps: int,
     learning_rate: float,
 ) -> Parameters:
-    """Numbers of each row of a batch, arrays (B, ..) by name, moved from `start` up the ELBO, each row its own: so many
-    steps of Adam with the draws noise(step), at a rate that falls from learning_rate to 0 along half a cosine.
+    """Optimise per-row parameters of a batch by gradient ascent on the ELBO, each row independently, by Adam.
 
-    Where `parameters` have arrays of the same names, the model sees these numbers instead. It scores (`step` is None), so
-    that dropout, corruption and the like are off.
+    The model scores the rows (its `step` is None): dropout, corruption and the like are off.
+
+    Parameters
+    ----------
+    model : Model
+    parameters : mapping of str to array
+        The shared parameters, held fixed. An array of a name that is also in `start` is replaced by the per-row parameters.
+    state : mapping of str to array
+        The model's state.
+    batch : Batch
+        B rows.
+    start : mapping of str to array (B, ...)
+        The initial per-row parameters, by name.
+    noise : callable
+        noise(step) is the noise of a step, as the model's `noise` draws it.
+    steps : int
+        The number of steps.
+    learning_rate : float
+        The initial learning rate; it falls to 0 along half a cosine.
+
+    Returns
+    -------
+    Parameters
+        The optimised arrays (B, ...), by the names in `start`.
+
+    Examples
+    --------
+    >>> model = gvae.models.NonlinearFactorAnalysis(4, 2, hidden=(3,))
+    >>> key, batch = gvae.random.key(0), gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+    >>> start, noise = model.init_rows(key, 4), model.noise(key, batch)
+    >>> rows = gvae.training.ascend(model, model.init(key), {}, batch, start, lambda step: noise, steps=5, learning_rate=0.1)
+    >>> {name: values.shape for name, values in rows.items()}
+    {'encoder.raw': (4, 4)}
     """
     best = Parameters(start)
     slope, optimizer = best.zeros(), Adam(best, learning_rate)
@@ -67,8 +98,40 @@ def infer(
     draws: int = 4,
     learning_rate: float = 0.3,
 ) -> dict[str, Any]:
-    """Per-datum parameters of the rows of a batch, by name; {} for a model that has none. They start as `init_rows` has
-    them. All rows see the same draws, so that what is found for one does not depend on the others."""
+    """Infer the per-datum parameters of the rows of a batch, with the shared parameters held fixed.
+
+    Parameters
+    ----------
+    model : Model
+    parameters : mapping of str to array
+        The shared parameters.
+    state : mapping of str to array
+        The model's state.
+    batch : Batch
+        B rows.
+    key : array (4,)
+        The key of the initial values and of the noise.
+    steps : int, default 300
+        Steps of Adam.
+    draws : int, default 4
+        Monte Carlo draws per row and step.
+    learning_rate : float, default 0.3
+        The initial learning rate; it falls to 0 along half a cosine.
+
+    Returns
+    -------
+    dict of str to array (B, ...)
+        By name; {} for a model without per-datum parameters. They start as the model's `init_rows` returns them. All rows
+        have the same noise, so that the result for a row does not depend on the other rows.
+
+    Examples
+    --------
+    >>> model = gvae.models.NonlinearFactorAnalysis(4, 2, hidden=(3,))
+    >>> key, batch = gvae.random.key(0), gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+    >>> rows = gvae.training.infer(model, model.init(key), {}, batch, key, steps=5)
+    >>> {name: values.shape for name, values in rows.items()}
+    {'encoder.raw': (4, 4)}
+    """
     if not hasattr(model, "init_rows"):
         return {}
     parts = []

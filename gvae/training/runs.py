@@ -1,7 +1,7 @@
 """Run folders: config.json, run.toml, log.jsonl, checkpoint.safetensors and the checkpoint before it.
 
-The checkpoint alone says what a run is and where it stands. config.json repeats its configuration, for people and for a run
-that has no checkpoint yet. log.jsonl has a line for every epoch and event; who trains holds the lock of this file.
+The checkpoint alone defines a run and its state. config.json repeats its configuration, for readers and for a run that has
+no checkpoint yet. log.jsonl has a line for every epoch and event; the training process holds the lock of this file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gvae.training.step import Trainer
 from gvae.training.until import Until
 
 CONFIG, TOML, LOG = "config.json", "run.toml", "log.jsonl"
-BEGUN = (CONFIG, TOML, LOG)  # what a run holds before its first checkpoint
+BEGUN = (CONFIG, TOML, LOG)  # the files of a run before its first checkpoint
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 DAMAGED = "checkpoint.damaged.safetensors"
 SAVE_EVERY = 300.0
@@ -33,11 +33,46 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """A run folder that only this process writes to, until `close` or its end. A new one must not exist yet, or be empty.
+    """A new run folder, locked by this process until `close` or the end of the process.
 
-    save_every   : seconds after which `is_due` asks for a checkpoint within an epoch
-    toml         : makes of the configuration the text of run.toml, by which `gvae train --config` repeats the run
-    rows, events : of the log so far          reopened : whether it was begun before          checkpoint : its state then
+    Parameters
+    ----------
+    path : str or path-like
+        A folder that does not exist yet or is empty; see `check_free`.
+    config : dict
+        The configuration of the run: values that JSON can hold.
+    save_every : float, default 300.0
+        Seconds since the last checkpoint after which `is_due` asks for one within an epoch.
+    toml : callable, optional
+        toml(config) is the text of run.toml, by which `gvae train --config` repeats the run.
+
+    Attributes
+    ----------
+    path : Path
+    config : dict
+    rows, events : list of dict
+        The content of the log when the folder was opened.
+    reopened : bool
+        Whether the run was begun earlier; see `reopen`.
+    checkpoint : Checkpoint or None
+        The state of a run that was reopened, until `restore` has used it.
+    close : callable
+        Releases the lock.
+
+    Raises
+    ------
+    RunError
+        The folder is occupied, in use by another process, or not writable.
+
+    Examples
+    --------
+    >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+    >>> model = gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+    >>> run = gvae.training.RunFolder("run", {"model": "vae"})
+    >>> trainer, history = gvae.training.train(model, table, epochs=2, run=run)
+    >>> run.close()
+    >>> sorted(path.name for path in run.path.iterdir())
+    ['checkpoint.previous.safetensors', 'checkpoint.safetensors', 'config.json', 'log.jsonl']
     """
 
     def __init__(
@@ -53,7 +88,7 @@ class RunFolder:
             Path(path).mkdir(parents=True, exist_ok=True)
         self._take(Path(path), save_every, toml)
         try:
-            check_free(path)  # once more: another process may have been here before us
+            check_free(path)  # again: another process may have written to it in between
             self._write_config(config)
         except BaseException:
             self.close()
@@ -69,10 +104,40 @@ class RunFolder:
         save_every: float = SAVE_EVERY,
         toml: Callable[[dict[str, Any]], str] | None = None,
     ) -> RunFolder:
-        """A run folder that is there, to continue it; its `checkpoint` is None if it has none yet.
+        """Open an existing run folder, to resume the run.
 
-        Raises RunError: not a run, in use by another process, no good checkpoint where there should be one. The older one
-        is taken if the newer one is damaged, which then gets another name.
+        If the newest checkpoint is damaged, the one before it is used, and the damaged file is renamed.
+
+        Parameters
+        ----------
+        path : str or path-like
+        save_every : float, default 300.0
+            Seconds since the last checkpoint after which `is_due` asks for one within an epoch.
+        toml : callable, optional
+            toml(config) is the text of run.toml.
+
+        Returns
+        -------
+        RunFolder
+            Its `checkpoint` is None if the run has none yet.
+
+        Raises
+        ------
+        RunError
+            The folder is not a run, is in use by another process, is not writable, or has no valid checkpoint among its
+            checkpoint files.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> model = gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+        >>> run = gvae.training.RunFolder("run", {})
+        >>> trainer, history = gvae.training.train(model, table, epochs=2, run=run)
+        >>> run.close()
+        >>> run = gvae.training.RunFolder.reopen("run")
+        >>> run.checkpoint.counters["epochs"], len(run.rows)
+        (2, 2)
+        >>> run.close()
         """
         run, path = cls.__new__(cls), Path(path)
         if not (path / CONFIG).is_file():
@@ -116,8 +181,34 @@ class RunFolder:
                 files.write_atomically(self.path / TOML, self.toml(config).encode())
 
     def restore(self, trainer: Trainer, config: dict[str, Any]) -> None:
-        """Bring the trainer to where the run stands, which is continued under a configuration with perhaps more epochs.
-        RunError if the checkpoint does not fit the trainer."""
+        """Restore a trainer to the state of the run's checkpoint, and update the run's configuration.
+
+        Parameters
+        ----------
+        trainer : Trainer
+            A trainer with the settings of the run. Without a checkpoint it is left as it is.
+        config : dict
+            The configuration under which the run is resumed, for instance with more epochs.
+
+        Raises
+        ------
+        RunError
+            The checkpoint does not fit the trainer, or the folder is not writable.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> model = gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+        >>> run = gvae.training.RunFolder("run", {"epochs": 2})
+        >>> trainer, history = gvae.training.train(model, table, epochs=2, run=run)
+        >>> run.close()
+        >>> run, trainer = gvae.training.RunFolder.reopen("run"), gvae.training.Trainer(model)
+        >>> run.restore(trainer, {"epochs": 5})
+        >>> trainer, history = gvae.training.train(model, table, epochs=5, run=run, trainer=trainer)
+        >>> [row["epoch"] for row in history.rows]
+        [1, 2, 3, 4, 5]
+        >>> run.close()
+        """
         if self.checkpoint is not None:
             try:
                 restore(trainer, self.checkpoint)
@@ -128,7 +219,26 @@ class RunFolder:
             self._write_config(config)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append a line."""
+        """Append a line to log.jsonl.
+
+        Parameters
+        ----------
+        row : dict
+            The row of an epoch, or an event: values that JSON can hold.
+
+        Raises
+        ------
+        RunError
+            The line cannot be written; then no part of it is.
+
+        Examples
+        --------
+        >>> run = gvae.training.RunFolder("run", {})
+        >>> run.log({"epoch": 1, "step": 10, "train_bound": -3.5})
+        >>> (run.path / "log.jsonl").read_text()
+        '{"epoch": 1, "step": 10, "train_bound": -3.5}\\n'
+        >>> run.close()
+        """
         line = (json.dumps(row) + "\n").encode()
         with _writing(self.path):
             before = os.fstat(self._file).st_size
@@ -136,15 +246,47 @@ class RunFolder:
                 while line:
                     line = line[os.write(self._file, line) :]
             except OSError:
-                os.ftruncate(self._file, before)  # no half a line
+                os.ftruncate(self._file, before)  # no partial line
                 raise
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint is older than `save_every`."""
+        """Whether the last checkpoint is older than `save_every` seconds.
+
+        Returns
+        -------
+        bool
+            Before the first checkpoint, the age is counted from the opening of the folder.
+
+        Examples
+        --------
+        >>> run = gvae.training.RunFolder("run", {}, save_every=300.0)
+        >>> run.is_due()
+        False
+        >>> run.close()
+        """
         return time.monotonic() - self._saved >= self.save_every
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint of this moment; the one before it is kept beside it."""
+        """Write a checkpoint of a trainer's current state; the checkpoint before it is kept.
+
+        Parameters
+        ----------
+        trainer : Trainer
+
+        Raises
+        ------
+        RunError
+            The checkpoint cannot be written.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> run = gvae.training.RunFolder("run", {})
+        >>> run.save(trainer)
+        >>> gvae.training.load_checkpoint("run/checkpoint.safetensors").counters["steps"]
+        0
+        >>> run.close()
+        """
         checkpoint = trainer_checkpoint(trainer, self.config)
         with _writing(self.path):
             checkpoint.counters["log_bytes"] = os.fstat(self._file).st_size
@@ -157,7 +299,7 @@ _taken: weakref.WeakSet[RunFolder] = weakref.WeakSet()
 
 
 def _let_go() -> None:
-    """In a forked child: the run is its parent's, and must not stay locked when that ends."""
+    """In a forked child: the run belongs to its parent, and must not stay locked after the parent's end."""
     for run in list(_taken):
         run.close()
         run._file = -1
@@ -169,7 +311,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """An OSError in the block (a full disk, a folder taken away) becomes a RunError that names the run folder."""
+    """Convert an OSError in the block (a full disk, a removed folder) to a RunError that names the run folder."""
     try:
         yield
     except RunError:
@@ -179,7 +321,30 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def check_free(path: str | os.PathLike) -> None:
-    """Raise RunError unless the folder does not exist yet, or is empty, or was left so by a process killed at its start."""
+    """Check that a new run can be begun in a folder.
+
+    The folder must not exist yet, or be empty, or hold only what a process killed at its start has left: temporary files and
+    an empty log.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Raises
+    ------
+    RunError
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> gvae.training.check_free("run")
+    >>> Path("run").mkdir()
+    >>> Path("run/notes.txt").touch()
+    >>> gvae.training.check_free("run")
+    Traceback (most recent call last):
+    ...
+    gvae.errors.RunError: run already holds something; name a new folder; nothing was written
+    """
     path = Path(path)
     try:
         occupied = path.exists() and (not path.is_dir() or any(not _is_nothing(entry) for entry in path.iterdir()))
@@ -199,10 +364,35 @@ def _is_nothing(entry: Path) -> bool:
 
 
 def read(folder: Path) -> tuple[dict[str, Any], Checkpoint | None, str | None]:
-    """(configuration, newest good checkpoint, its file's name) of a run; (configuration, None, None) before the first one.
+    """Read the configuration and the newest valid checkpoint of a run.
 
-    Raises RunError: no run folder, no good checkpoint where there should be one, or a config.json that says something else
-    than the checkpoint.
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    config : dict
+        The configuration: that of the checkpoint, or of config.json before the first checkpoint.
+    checkpoint : Checkpoint or None
+        None before the first checkpoint.
+    name : str or None
+        The name of the checkpoint's file.
+
+    Raises
+    ------
+    RunError
+        The folder is not a run, all its checkpoint files are invalid, or config.json contradicts the checkpoint.
+
+    Examples
+    --------
+    >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+    >>> run = gvae.training.RunFolder("run", {"data": "digits"})
+    >>> run.save(trainer)
+    >>> run.close()
+    >>> config, checkpoint, name = gvae.training.read(run.path)
+    >>> config, name
+    ({'data': 'digits'}, 'checkpoint.safetensors')
     """
     written = _read_config(folder)
     problem: RunError | None = None
@@ -229,7 +419,30 @@ def read(folder: Path) -> tuple[dict[str, Any], Checkpoint | None, str | None]:
 
 
 def read_history(folder: Path, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(rows, events) of the log as far as the checkpoint goes; empty if it is lost, which a model does not mind."""
+    """Read the log of a run, up to a checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+    checkpoint : Checkpoint
+
+    Returns
+    -------
+    rows, events : list of dict
+        The lines that were logged before the checkpoint was written, up to the first damaged line. Empty if the log is
+        missing, which is no error.
+
+    Examples
+    --------
+    >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+    >>> model = gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+    >>> run = gvae.training.RunFolder("run", {})
+    >>> trainer, history = gvae.training.train(model, table, epochs=2, run=run)
+    >>> run.close()
+    >>> rows, events = gvae.training.read_history(run.path, gvae.training.read(run.path)[1])
+    >>> rows == history.rows, events
+    (True, [])
+    """
     try:
         return _parse(_log_of(folder, checkpoint))
     except OSError:
@@ -237,8 +450,8 @@ def read_history(folder: Path, checkpoint: Checkpoint) -> tuple[list[dict[str, A
 
 
 def _log_of(folder: Path, checkpoint: Checkpoint | None) -> bytes:
-    """The log as it was when the checkpoint was written: a process that was killed may have logged more, a loss of power
-    may have left less."""
+    """The log as it was when the checkpoint was written: a killed process may have logged more, and less may be left after a
+    loss of power."""
     known = 0 if checkpoint is None else checkpoint.counters.get("log_bytes")  # None: all of it, in format 1
     with open(folder / LOG, "rb") as file:
         content = file.read()[: known if isinstance(known, int) else None]
@@ -268,11 +481,36 @@ def _is_number(x: Any) -> bool:
 
 
 def survey(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    """What there is to say about the run folders in a folder, and about itself if it is one; by name.
+    """Summarise the run folders in a folder, and the folder itself if it is one.
 
-    run, state ("training", "finished", "stopped early", "interrupted", "not begun", "damaged"), epoch, epochs, step, bound
-    (of the last row of the log: validation if there is one), data, posterior, objective, saved (seconds since 1970). Files
-    are not checked, so that any number of runs is listed at once. Raises RunError if there is no such folder.
+    Parameters
+    ----------
+    folder : str or path-like
+
+    Returns
+    -------
+    list of dict
+        One per run, sorted by name. Keys: run (the path), model, state ("training", "finished", "stopped early",
+        "interrupted", "not begun" or "damaged"), epoch and step (those reached), epochs and steps (the settings), bound (of
+        the last row of the log, on the validation rows if there are any), data, posterior, objective, saved (seconds since
+        1970). A key of which nothing is known is missing or None.
+
+    Raises
+    ------
+    RunError
+        The folder does not exist or is not readable.
+
+    Notes
+    -----
+    The checkpoints are neither verified nor read in full, so that listing many runs is fast.
+
+    Examples
+    --------
+    >>> for name in ("a", "b"):
+    ...     run = gvae.training.RunFolder(name, {"model": "vae", "settings": {"epochs": 5}, "notes": {"data": "digits"}})
+    ...     run.close()
+    >>> [(found["run"], found["state"], found["epochs"]) for found in gvae.training.survey(".")]
+    [('a', 'not begun', 5), ('b', 'not begun', 5)]
     """
     folder = Path(folder)
     try:
@@ -319,7 +557,28 @@ def _describe(run: Path) -> dict[str, Any]:
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """The configuration that a run was begun with, and perhaps extended. Raises RunError if there is none."""
+    """Read the configuration of a run from its config.json.
+
+    Parameters
+    ----------
+    folder : str or path-like
+
+    Returns
+    -------
+    dict
+        The configuration with which the run was begun or last resumed.
+
+    Raises
+    ------
+    RunError
+        The folder has no readable config.json.
+
+    Examples
+    --------
+    >>> gvae.training.RunFolder("run", {"data": "digits"}).close()
+    >>> gvae.training.read_config("run")
+    {'data': 'digits'}
+    """
     config = _read_config(Path(folder))
     if config is None:
         raise RunError(f"{folder} is not a run folder: it holds no readable {CONFIG}")
@@ -335,8 +594,8 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def _agree(written: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Whether config.json says what the checkpoint says, but for the number of epochs or steps, which may have been raised
-    since, and settings that the version which wrote the checkpoint did not know."""
+    """Whether config.json agrees with the checkpoint, except for the number of epochs or steps, which may have been raised
+    since, and for settings that the version which wrote the checkpoint did not have."""
     parts = {"settings", "fitted"}
     if any(written.get(name) != config.get(name) for name in (written.keys() | config.keys()) - parts):
         return False

@@ -1,4 +1,4 @@
-"""All that training changes, to be saved and brought back."""
+"""Snapshots: all state that training changes, saved and restored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Snapshot = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays by name, and p
 
 @dataclass
 class Epoch:
-    """What the epoch under way has so far: batches seen, rows and their sums of metrics (of finite steps), seconds."""
+    """The epoch in progress: batches processed, rows and their sums of metrics (of finite steps), seconds."""
 
     batches: int = 0
     rows: int = 0
@@ -35,7 +35,7 @@ class Epoch:
 
 @dataclass
 class Stopping:
-    """The best validation bound, the epoch it was reached in, and the looks since, one an epoch or as Until says."""
+    """The best validation bound, its epoch, and the evaluations since, one per epoch or as `Until` says."""
 
     best: float | None = None
     epoch: int = 0
@@ -43,7 +43,7 @@ class Stopping:
 
 
 def snapshot(trainer: Trainer) -> Snapshot:
-    """(arrays by name, counters): all that training changes. The arrays are the trainer's own, not copies."""
+    """(arrays by name, counters): all state that training changes. The arrays are the trainer's own, not copies."""
     arrays = {f"parameters/{name}": value for name, value in trainer.parameters.items()}
     arrays |= {f"optimizer/{name}": getattr(trainer.optimizer, name) for name in trainer.optimizer.moments}
     arrays |= _arrays("state", trainer.state)
@@ -56,9 +56,9 @@ def snapshot(trainer: Trainer) -> Snapshot:
         arrays |= {f"best/{name}": value for name, value in trainer.best.items()} | _arrays("best_state", trainer.best_state)
     taken = 0 if hasattr(trainer.model, "update") else trainer.taken
     counters: dict[str, Any] = {"steps": trainer.steps, "epochs": trainer.epochs, "optimizer_step": taken}
-    if trainer.optimizer.name != "adam":  # of which a checkpoint says nothing, as those before there was a choice
+    if trainer.optimizer.name != "adam":  # "adam" is not recorded, as in checkpoints older than the choice
         counters["optimizer"] = trainer.optimizer.name
-    sums = {name: float(x) for name, x in trainer.epoch.sums.items()}  # a device is waited for here
+    sums = {name: float(x) for name, x in trainer.epoch.sums.items()}  # synchronises with a device
     counters |= {
         "epoch": asdict(replace(trainer.epoch, sums=sums)),
         "stopping": asdict(trainer.stopping),
@@ -70,8 +70,8 @@ def snapshot(trainer: Trainer) -> Snapshot:
 
 
 def restore(trainer: Trainer, saved: Snapshot) -> None:
-    """Become what a trainer with these settings was when it made the snapshot. RunError if they do not fit; then
-    nothing is changed."""
+    """Set all state of a trainer to that of a snapshot, which a trainer with the same settings has made. RunError if it does
+    not fit; then nothing is changed."""
     arrays, counters = saved
     mine, own = trainer.snapshot()
     if not _alike(own, counters):
@@ -82,7 +82,7 @@ def restore(trainer: Trainer, saved: Snapshot) -> None:
         mine |= best
     if _kinds(arrays) != _kinds(mine):
         raise RunError("the arrays do not fit the model and the settings of training")
-    # all memory first, so that where there is not enough nothing is changed
+    # all memory is allocated first, so that nothing is changed if there is not enough
     there = {name: device.to_device(array, trainer.device) for name, array in arrays.items()}
     state, best_state = (
         {name: there[f"{part}/{name}"].copy() for name in trainer.state if f"{part}/{name}" in there}
@@ -93,7 +93,7 @@ def restore(trainer: Trainer, saved: Snapshot) -> None:
         if not name.startswith(("state/", "best_state/")):
             array[...] = there[name]
     trainer.state, trainer.best_state = state, best_state
-    trainer.graph = None  # it knows the state's arrays
+    trainer.graph = None  # it refers to the old arrays of the state
     trainer.steps, trainer.epochs = counters["steps"], counters["epochs"]
     trainer.skipped = 0 if hasattr(trainer.model, "update") else counters["steps"] - counters["optimizer_step"]
     trainer.epoch, trainer.stopping = Epoch(**copy.deepcopy(counters["epoch"])), Stopping(**counters["stopping"])
@@ -109,7 +109,7 @@ def _arrays(part: str, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alike(mine: Any, theirs: Any, name: str = "") -> bool:
-    """Whether counters, which may come from a file, have the structure and the kinds of numbers of the trainer's own."""
+    """Whether counters, which may come from a file, have the structure and the number types of the trainer's own."""
     if name == "sums":  # empty at the start of an epoch
         return isinstance(theirs, dict) and all(type(x) is float for x in theirs.values())
     if isinstance(mine, dict):

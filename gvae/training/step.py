@@ -32,39 +32,92 @@ from gvae.training.validation import validate
 
 __all__ = ["Trainer"]
 
-COMING = 64  # records that are made at once, which takes as long as making a few of them
+COMING = 64  # records that are made together, which takes no longer than a few of them
 
 
 class Trainer:
-    """A model, its parameters and an optimiser; `step` is one step. All that changes is in `snapshot`.
+    """A model with its parameters, optimiser and all other state of training.
 
-    parameters : Parameters         state : the model's state         rows : per-datum parameters with their optimisers
-    weights    : the parameters to look at: the running average if there is one, else the last
-    chosen     : the parameters to keep: those of the best epoch under early stopping, else `weights`; `chosen_state` is the
-                 model's state that goes with them, on the host
-    steps      : the number of the next step, advanced by `step` and by `skip`; `taken` are those that were not skipped
+    `step` takes one step; `snapshot` returns all state that training changes. A subclass may override `step`; pass an
+    instance of it to `train`.
 
-    optimizer  : "adam", "adam:beta1=0.5,eps=1e-4", "adamw:0.01", "sgd:0.9", ... (see gvae.optim.parse_optimizer); of
-                 `parameters`: `rows` have an Adam of their own, of its default settings
-    schedule   : of the learning rate (see gvae.optim)
-    average    : "ema:0.999", "swa:10", ... (see gvae.optim.parse_average); of `parameters`, not of `rows` and `state`
-    clip       : the largest Euclidean norm of the gradient of all parameters together; a longer one is shortened to it
-    device     : "cpu", or "cuda": parameters, optimiser and all that a step draws live there, batches have to (`Table.to`),
-                 and a step waits for nothing: its metrics are scalars on the device, and are looked at when they are read
-    programs   : after the first of its shape, a step's work is done by a program made of what Python did, with the same
-                 bits: see gvae.training.program. `why_not` says why there is none. A model, an objective and, on a device,
-                 a subclass with a `step` of its own have to call themselves `pure` for it (see gvae.models)
+    Parameters
+    ----------
+    model : Model
+    objective : Objective, optional
+        The objective to maximise; by default the ELBO.
+    samples : int, default 1
+        Monte Carlo draws per row and step.
+    optimizer : str, default "adam"
+        "adam", "adam:beta1=0.5,eps=1e-4", "adamw:0.01", "sgd:0.9", ... (see gvae.optim.parse_optimizer). It updates
+        `parameters`; `rows` have Adam optimisers of their own, with the default settings.
+    learning_rate : float, default 1e-3
+    schedule : Schedule, optional
+        The factor of the learning rate at each step (see gvae.optim); by default constant.
+    average : str, optional
+        The running average of `parameters`, not of `rows` and `state`: "ema:0.999", "swa:10", ... (see
+        gvae.optim.parse_average).
+    clip : float, optional
+        The largest Euclidean norm of the gradient of all parameters together; a longer gradient is scaled down to it.
+    seed : int, default 0
+        The seed of all randomness.
+    n_rows : int, default 0
+        The number of training rows, for models with per-datum parameters.
+    parameters : dict of str to array, optional
+        The initial parameters; by default those of the model's `init`.
+    device : {"cpu", "cuda"}, default "cpu"
+        On "cuda", parameters, optimiser and the draws of a step are on the device; batches must be there, too (`Table.to`).
+        A step does not synchronise: its metrics are scalars on the device, whose reading waits for it.
+    programs : bool, default True
+        Whether steps are executed by programs: the first step on a batch of a shape is recorded while Python executes it,
+        and later steps replay the recording, with the same bits (see gvae.training.program). The model, the objective and,
+        on a device, a subclass that overrides `step` must declare themselves `pure` for this (see gvae.models).
+    replays, graphs : bool, optional
+        Deprecated: use `programs`.
 
-    Another way to take a step: a subclass with another `step`, which `train` then takes.
+    Attributes
+    ----------
+    parameters, gradient : Parameters
+        The parameters, and the gradient of the last step.
+    state : dict of str to array
+        The model's state.
+    rows : dict of str to RowAdam
+        The per-datum parameters with their optimisers.
+    steps : int
+        The number of the next step, incremented by `step` and by `skip`.
+    epochs : int
+        The number of the current epoch, from 0.
+    why_not : str
+        The reason for which steps are not executed by programs, or "".
 
-        class Signs(Trainer):
-            def step(self, batch, inputs=None):
-                now = self.inputs() if inputs is None else inputs
-                noise = self.model.noise(now.noise, batch, self.samples)
-                metrics, state, gradient = self.value_and_gradient(dict(self.parameters), batch, noise, now)
-                self.parameters.flat -= 1e-3 * np.sign(self.gradient.flat)
-                self.steps += 1
-                return metrics
+    Raises
+    ------
+    ConfigError, DeviceError
+
+    Warns
+    -----
+    DeprecationWarning
+        `replays` or `graphs` is given.
+
+    Examples
+    --------
+    A step by the signs of the gradient's entries, instead of Adam's:
+
+    >>> class Signs(gvae.training.Trainer):
+    ...     def step(self, batch, inputs=None):
+    ...         now = self.inputs() if inputs is None else inputs
+    ...         noise = self.model.noise(now.noise, batch, self.samples)
+    ...         metrics, state, gradient = self.value_and_gradient(dict(self.parameters), batch, noise, now)
+    ...         self.parameters.flat -= 1e-2 * np.sign(self.gradient.flat)
+    ...         self.keep(state, self.epoch.plus(metrics, len(batch)))
+    ...         self.steps += 1
+    ...         return metrics
+    >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+    >>> trainer = Signs(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+    >>> before = trainer.validate(table)["bound"]
+    >>> trainer, history = gvae.training.train(trainer.model, table, epochs=50, trainer=trainer)
+    >>> trainer.validate(table)["bound"] > before
+    True
     """
 
     pure = True  # of `step`
@@ -110,19 +163,19 @@ class Trainer:
         self.learning_rate, self.schedule, self.clip = learning_rate, schedule or Schedule(), clip
         self.average = None if average is None else parse_average(average, self.parameters)
         self.best: Parameters | None = None
-        self.best_state: dict[str, Any] = {}  # of the epoch of `best`
+        self.best_state: dict[str, Any] = {}  # the state in the epoch of `best`
         self.stopping = Stopping()
         self.prepares = parameters is None and hasattr(model, "prepare")
         self.steps = self.skipped = 0
         self.epochs = 0
         self.epoch = Epoch()
         self.scale = 1.0  # of the learning rate: halved by every roll-back
-        self.rollbacks = 0  # since an epoch last ended well
-        self.mark: Snapshot | None = None  # where a roll-back leads to
+        self.rollbacks = 0  # since the last epoch that succeeded
+        self.mark: Snapshot | None = None  # the state to which a roll-back returns
         self._coming: tuple[int, np.ndarray] = 0, np.zeros(0)  # the number of a step, and the records from there on
         self.pace = pool.Pace()
         self.programs = Programs()
-        self.graph: Any = None  # a CudaGraph, while there is one
+        self.graph: Any = None  # a CudaGraph or None
         self.reported: tuple[str, ...] = ()  # the names of the last step's metrics
         self.why_not = "" if programs else "programs=False"
         if not self.why_not:
@@ -130,17 +183,52 @@ class Trainer:
 
     @property
     def taken(self) -> int:
-        """How many steps have been taken: those of the optimiser, and of an average after every step."""
+        """The number of steps that were not skipped: those of the optimiser, and of an average over steps.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.skip()
+        >>> trainer.steps, trainer.taken
+        (1, 0)
+        """
         return self.steps - self.skipped
 
     def step(self, batch: Batch, inputs: StepInputs | None = None) -> dict[str, Any]:
-        """One step up the objective on a batch. Returns the objective's metrics, in mean nats per row: floats, or scalars
-        on the device, whose reading waits for it.
+        """Take one ascent step on the objective of a batch.
 
-        inputs : what differs from step to step; by default that of step `steps`
-        Raises NonFiniteError if the bound or a gradient is not finite, MemoryError if there is not enough, and has then
-        changed nothing but the gradient (and the batch's own parameters, by earlier steps of `row_steps`); on a device no
-        number is looked at.
+        Parameters
+        ----------
+        batch : Batch
+        inputs : StepInputs, optional
+            The quantities that differ from step to step; by default those of step `steps`.
+
+        Returns
+        -------
+        dict of str to float
+            The objective's metrics at the parameters before the step, in mean nats per row: floats, or scalars on the
+            device, whose reading waits for it.
+
+        Raises
+        ------
+        NonFiniteError
+            The bound or a gradient is not finite. On a device no value is checked.
+        MemoryError
+
+        Notes
+        -----
+        After an error, only the gradient has changed (and the per-datum parameters of the batch, by earlier steps of
+        `row_steps`).
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> batch = table.batch(np.arange(4), gvae.random.key(0))
+        >>> {name: round(x, 2) for name, x in trainer.step(batch).items()}
+        {'bound': -2.53, 'log_likelihood': -2.14, 'kl': 0.39}
+        >>> trainer.steps
+        1
         """
         now = self.inputs() if inputs is None else inputs
         with self.pace:
@@ -148,7 +236,7 @@ class Trainer:
             params = dict(self.parameters) | self.rows_of(batch, now)
             metrics, state, gradient = self.value_and_gradient(params, batch, noise, now)
             self.look_and_clip(params, batch, noise, metrics, gradient)
-            update = self.update(batch, now, gradient)  # takes the memory that it needs, and changes nothing yet
+            update = self.update(batch, now, gradient)  # allocates memory, and changes nothing yet
             sums = self.epoch.plus(metrics, len(batch))
             update()
             self.keep(state, sums)
@@ -156,7 +244,20 @@ class Trainer:
         return metrics
 
     def inputs(self) -> StepInputs:
-        """What step `steps` takes beside its batch."""
+        """The inputs of step `steps` other than its batch.
+
+        Returns
+        -------
+        StepInputs
+            The key of the noise, the number of the step, the learning rate, ...
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> now = trainer.inputs()
+        >>> int(now.step), now.rate
+        (0, 0.001)
+        """
         first, coming = self._coming
         i = self.steps - first
         known = 0 <= i < len(coming) and (coming["taken"][i], coming["rate"][i]) == (self.taken, self.rate(self.steps))
@@ -169,18 +270,80 @@ class Trainer:
         return replace(now, step=namespace(flat).full((), float(now.step), flat.dtype))
 
     def skip(self) -> None:
-        """Take no step, and go to the next: what a step draws depends on its number."""
+        """Skip a step: the next one has the next number, and hence the noise of that number.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.skip()
+        >>> trainer.steps
+        1
+        """
         self.steps, self.skipped = self.steps + 1, self.skipped + 1
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """The learning rate of a step.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        float
+            The product of `learning_rate`, the schedule and the factor of the roll-backs.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+        >>> trainer = gvae.training.Trainer(model, learning_rate=0.1, schedule=gvae.optim.Cosine(10))
+        >>> [round(trainer.rate(step), 3) for step in (0, 5, 9)]
+        [0.1, 0.05, 0.002]
+        """
         return self.learning_rate * self.scale * self.schedule(step)
 
     # ---- parts of a step
 
     def value_and_gradient(self, params: dict, batch: Batch, noise: dict, now: StepInputs) -> tuple[dict, dict, dict]:
-        """(metrics, state, gradient) of the objective at params. The gradient, by name, of all that shares one learning rate
-        is `self.gradient`; there is none for a model that takes its steps itself."""
+        """Evaluate the objective at given parameters, and the gradient of its negative.
+
+        Parameters
+        ----------
+        params : dict of str to array
+            The parameters, with the rows of per-datum parameters that belong to the batch.
+        batch : Batch
+        noise : dict of str to array
+            The noise, as the model's `noise` draws it.
+        now : StepInputs
+
+        Returns
+        -------
+        metrics : dict of str to float
+            The objective's metrics: floats, or scalars on the device.
+        state : dict of str to array, or None
+            The model's next state.
+        gradient : dict of str to array
+            The gradient of the negative objective, by name: views of `self.gradient`, and arrays of per-datum parameters.
+            {} for a model that has its own `update`.
+
+        Raises
+        ------
+        ConfigError
+            The objective names a parameter group that the model does not have.
+        MemoryError
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> batch = table.batch(np.arange(4), gvae.random.key(0))
+        >>> now = trainer.inputs()
+        >>> noise = trainer.model.noise(now.noise, batch, trainer.samples)
+        >>> params = dict(trainer.parameters)
+        >>> metrics, state, gradient = trainer.value_and_gradient(params, batch, noise, now)
+        >>> gradient["decoder.1.bias"].round(2)
+        array([0.28, 0.22, 0.23, 0.27], dtype=float32)
+        """
         inputs = self.arguments(batch, noise, now.step)
         gradient: dict[str, Any] = {}
         if hasattr(self.model, "update"):
@@ -199,7 +362,36 @@ class Trainer:
         return {name: x if is_cuda(x) else float(x) for name, x in metrics.items()}, state, gradient
 
     def look_and_clip(self, params: dict, batch: Batch, noise: dict, metrics: dict, gradient: dict) -> None:
-        """Raise NonFiniteError, except on a device, and shorten the gradient in place."""
+        """Check the bound and the gradient, and clip the gradient in place.
+
+        Parameters
+        ----------
+        params : dict of str to array
+        batch : Batch
+        noise : dict of str to array
+        metrics, gradient : dict
+            As `value_and_gradient` returns them.
+
+        Raises
+        ------
+        NonFiniteError
+            The bound or the gradient is not finite, or without `clip` the square of the gradient's norm overflows. On a
+            device nothing is checked.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> batch = table.batch(np.arange(4), gvae.random.key(0))
+        >>> now = trainer.inputs()
+        >>> noise = trainer.model.noise(now.noise, batch, trainer.samples)
+        >>> params = dict(trainer.parameters)
+        >>> metrics, state, gradient = trainer.value_and_gradient(params, batch, noise, now)
+        >>> trainer.clip = 0.1
+        >>> trainer.look_and_clip(params, batch, noise, metrics, gradient)
+        >>> round(float(np.linalg.norm(trainer.gradient.flat)), 3)
+        0.1
+        """
         arrays = [self.gradient.flat, *(gradient[name] for name in self.rows)] if gradient else []
         length = norm(*arrays) if arrays and (self.device == "cpu" or self.clip is not None) else 0.0
         most = math.inf if self.clip is not None else float(np.finfo(self.gradient.flat.dtype).max) ** 0.5  # it is squared
@@ -209,7 +401,41 @@ class Trainer:
             shorten(arrays, length, self.clip)
 
     def update(self, batch: Batch, now: StepInputs, gradient: dict) -> Callable[[], None]:
-        """What moves the parameters down the gradient, and their average with them. It needs no memory when it is called."""
+        """Prepare the update of the parameters along the negative gradient, and of their running average.
+
+        Parameters
+        ----------
+        batch : Batch
+        now : StepInputs
+        gradient : dict of str to array
+            As `value_and_gradient` returns it.
+
+        Returns
+        -------
+        callable
+            move() applies the update. All memory that it needs is allocated before.
+
+        Raises
+        ------
+        MemoryError
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> batch = table.batch(np.arange(4), gvae.random.key(0))
+        >>> now = trainer.inputs()
+        >>> noise = trainer.model.noise(now.noise, batch, trainer.samples)
+        >>> params = dict(trainer.parameters)
+        >>> metrics, state, gradient = trainer.value_and_gradient(params, batch, noise, now)
+        >>> before = trainer.parameters.flat.copy()
+        >>> move = trainer.update(batch, now, gradient)
+        >>> np.array_equal(trainer.parameters.flat, before)
+        True
+        >>> move()
+        >>> np.array_equal(trainer.parameters.flat, before)
+        False
+        """
         own = self.model.update(self.parameters, batch) if hasattr(self.model, "update") else {}
         rows = {name: optimizer.moved(batch.index, gradient[name]) for name, optimizer in self.rows.items()}
         flat = self.parameters.flat
@@ -228,13 +454,53 @@ class Trainer:
         return move
 
     def keep(self, state: dict[str, Any] | None, sums: dict[str, Any]) -> None:
-        """The model's new state and the epoch's new sums: on a device in the arrays of the old ones, which a graph knows."""
+        """Store the model's new state and the epoch's new sums.
+
+        On a device they are written to the arrays of the old ones, to which a CUDA graph refers.
+
+        Parameters
+        ----------
+        state : dict of str to array, or None
+            The model's new state. None: it stays as it is.
+        sums : dict of str to float
+            The sums of the metrics over the rows of the epoch.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.keep(None, trainer.epoch.plus({"bound": -2.5}, 4))
+        >>> float(trainer.epoch.sums["bound"])
+        -10.0
+        """
         self.state = _in_place(self.state, state or self.state)
         self.epoch.sums = _in_place(self.epoch.sums, sums)
 
     def rows_of(self, batch: Batch, now: StepInputs) -> dict[str, Any]:
-        """The per-datum parameters of a batch's rows, after the steps that they take before those of all: the E step of
-        variational EM. {} for a model that has none."""
+        """Update the per-datum parameters of a batch's rows by the model's `row_steps`: the E step of variational EM.
+
+        Parameters
+        ----------
+        batch : Batch
+        now : StepInputs
+
+        Returns
+        -------
+        dict of str to array (B, ...)
+            The updated per-datum parameters of the rows. {} for a model without any.
+
+        Raises
+        ------
+        NonFiniteError
+            The bound or a gradient is not finite. On a device no value is checked.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.NonlinearFactorAnalysis(4, 2, hidden=(3,)), n_rows=4)
+        >>> batch = table.batch(np.arange(2), gvae.random.key(0))
+        >>> {name: values.shape for name, values in trainer.rows_of(batch, trainer.inputs()).items()}
+        {'encoder.raw': (2, 4)}
+        """
         if not self.rows:
             return {}
         for optimizer in self.rows.values():
@@ -263,11 +529,59 @@ class Trainer:
         return metrics, state
 
     def arguments(self, batch: Batch, noise: dict, step: Any) -> dict[str, Any]:
-        """What the objective is computed from, beside the parameters."""
+        """The arguments of the objective other than the parameters.
+
+        Parameters
+        ----------
+        batch : Batch
+        noise : dict of str to array
+        step : int or array ()
+            The number of the step.
+
+        Returns
+        -------
+        dict
+            The batch's columns, the noise, the model's state and the step: plain arrays, without a Batch.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> batch = table.batch(np.arange(4), gvae.random.key(0))
+        >>> now = trainer.inputs()
+        >>> noise = trainer.model.noise(now.noise, batch, trainer.samples)
+        >>> list(trainer.arguments(batch, noise, now.step))
+        ['batch', 'noise', 'state', 'step']
+        """
         return {"batch": vars(batch), "noise": noise, "state": self.state, "step": step}
 
     def evaluate(self, params: dict, inputs: dict) -> tuple[Any, tuple[dict, dict]]:
-        """(value, (metrics, state)) of the objective, of what `arguments` gives."""
+        """Evaluate the objective.
+
+        Parameters
+        ----------
+        params : dict of str to array or Var
+        inputs : dict
+            As `arguments` returns it.
+
+        Returns
+        -------
+        value : scalar, or dict of str to scalar
+            The objective: one scalar, or one for each group of parameters. Mean nats per row.
+        (metrics, state) : tuple of dict
+            The objective's metrics, and the model's next state.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> batch = table.batch(np.arange(4), gvae.random.key(0))
+        >>> now = trainer.inputs()
+        >>> noise = trainer.model.noise(now.noise, batch, trainer.samples)
+        >>> value, (metrics, state) = trainer.evaluate(dict(trainer.parameters), trainer.arguments(batch, noise, now.step))
+        >>> round(float(value), 2)
+        -2.53
+        """
         columns = dict(inputs["batch"])
         batch = Batch(columns, columns.pop("index"), columns.pop("weight"))
         terms = self.model.terms(params, inputs["state"], batch, inputs["noise"], inputs["step"])
@@ -275,7 +589,7 @@ class Trainer:
         return value, (metrics, terms.state)
 
     def _pull(self, value: Any, pull: Callable, out: dict) -> None:
-        """Fill the gradients, `out`: descending the optimiser's way is ascending the objective, hence the cotangent -1."""
+        """Fill the gradients, `out`: the optimiser descends and the objective is maximised, hence the cotangent -1."""
         if not isinstance(value, dict):
             pull(value.dtype.type(-1))
             return
@@ -295,13 +609,13 @@ class Trainer:
             pull({g: v.dtype.type(-1) if g == first else None for g, v in value.items()}, only=names)
 
     def _rehearse(self, params: dict, out: dict, inputs: dict, traced: Callable) -> None:
-        """A step that changes nothing if its kernels are not run."""
+        """The launches of a step, for `gvae.runtime.compile`. It changes nothing if its kernels are not run."""
         self._work(*(mapped(traced, part) for part in (params, *mapped(np.copy, (out, inputs)))))
         self.optimizer.update(self.gradient, list(map(self.gradient.flat.dtype.type, self.optimizer.numbers(0.0, 1))))
         norm(self.gradient.flat)
 
     def _why_not(self) -> str:
-        """Why steps stay Python's, if they do."""
+        """The reason for which steps are executed by Python only, or ""."""
         if self.rows:
             return "the model has per-datum parameters"
         if hasattr(self.model, "update"):
@@ -315,7 +629,21 @@ class Trainer:
     # ---- around the steps
 
     def prepare(self, table: Table) -> None:
-        """Let the model learn what it learns of the training rows before the first step, unless parameters were given."""
+        """Call the model's `prepare` on the training rows before the first step, unless initial parameters were given.
+
+        Parameters
+        ----------
+        table : Table
+            The training rows.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.array([[0, 1], [1, 1], [0, 0], [0, 1]], np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(2, 1, "diagonal", hidden=(3,), output_bias="data"))
+        >>> trainer.prepare(table)
+        >>> trainer.parameters["decoder.1.bias"].round(2)  # log-odds of the means 0.25 and 0.75
+        array([-1.1,  1.1], dtype=float32)
+        """
         if self.prepares and self.steps == 0:
             host = {name: np.asarray(to_host(value)) for name, value in self.parameters.items()}
             params, state = self.model.prepare(host, self.state, table, random.fold_in(self.key, PREPARE))
@@ -324,53 +652,191 @@ class Trainer:
             self.state = {name: to_device(value, self.device) for name, value in state.items()}
 
     def order(self, n_rows: int) -> np.ndarray:
-        """The order of the rows in the current epoch."""
+        """The order of the training rows in the current epoch.
+
+        Parameters
+        ----------
+        n_rows : int
+
+        Returns
+        -------
+        array (n_rows,)
+            A permutation of 0 .. n_rows-1: a function of the seed and of `epochs`.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.order(4)
+        array([2, 0, 3, 1])
+        """
         return random.permutation(random.fold_in(self.key, ORDER, self.epochs), n_rows)
 
     def validate(self, table: Table, batch_size: int = 500) -> dict[str, float]:
-        """The objective's metrics over a table: see gvae.training.validation."""
+        """The objective's metrics over a table, without a training step.
+
+        Parameters
+        ----------
+        table : Table
+            The rows need not be training rows: per-datum parameters are inferred.
+        batch_size : int, default 500
+
+        Returns
+        -------
+        dict of str to float
+            Row-weighted means, in nats per row.
+
+        Notes
+        -----
+        The parameters are `weights`. The model scores the rows (its `step` is None): without dropout, corruption or a cost
+        of the weights, and with the trainer's state. The objective gets the trainer's step, for its warm-up. The noise is
+        the same in every call.
+
+        Examples
+        --------
+        >>> table = gvae.data.Table(np.eye(4, dtype=np.float32))
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> {name: round(x, 2) for name, x in trainer.validate(table).items()}
+        {'bound': -4.19, 'log_likelihood': -3.8, 'kl': 0.39}
+        """
         return validate(self, table, batch_size)
 
     @property
     def weights(self) -> Parameters:
+        """The parameters to evaluate: their running average if there is one, else the last ones.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.weights is trainer.parameters
+        True
+        """
         average = self.average
         return average.values if average is not None and average.terms(self.taken) > 0 else self.parameters
 
     @property
     def chosen(self) -> Parameters:
+        """The parameters to keep: those of the best epoch under early stopping, else `weights`.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.chosen is trainer.weights
+        True
+        >>> trainer.look(-2.5)
+        >>> trainer.chosen is trainer.best
+        True
+        """
         return self.weights if self.best is None else self.best
 
     @property
     def chosen_state(self) -> dict[str, np.ndarray]:
+        """The model's state that belongs to `chosen`, on the host.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.chosen_state  # a VAE has none
+        {}
+        """
         state = self.state if self.best is None else self.best_state
         return {name: np.asarray(to_host(value)) for name, value in state.items()}
 
     def look(self, bound: float) -> None:
-        """An epoch, or some of them, ended with this validation bound: keep weights and state if it is the best so far, else
-        count."""
+        """Record a validation bound for early stopping.
+
+        If the bound is the best so far, `weights` and the model's state are copied; otherwise the number of evaluations
+        since the best one is incremented.
+
+        Parameters
+        ----------
+        bound : float
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.look(-2.5)
+        >>> trainer.look(-2.7)
+        >>> trainer.stopping
+        Stopping(best=-2.5, epoch=0, waited=1)
+        """
         if self.stopping.best is not None and not bound > self.stopping.best:
             self.stopping.waited += 1
             return
         self.best = self.parameters.zeros() if self.best is None else self.best
         self.best.flat[:] = self.weights.flat
-        self.best_state = {name: value.copy() for name, value in self.state.items()}  # a step may write to its arrays
+        self.best_state = {name: value.copy() for name, value in self.state.items()}  # a step may write to the arrays
         self.stopping = Stopping(bound, self.epochs)
 
     def snapshot(self) -> Snapshot:
-        """All that training changes: see gvae.training.snapshot."""
+        """All state that training changes.
+
+        Returns
+        -------
+        arrays : dict of str to array
+            By name, such as "parameters/decoder.1.bias". The trainer's own arrays, not copies.
+        counters : dict
+            Values that JSON can hold.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> arrays, counters = trainer.snapshot()
+        >>> sorted({name.partition("/")[0] for name in arrays})
+        ['optimizer', 'parameters']
+        >>> counters["steps"], counters["epochs"], counters["stopping"]
+        (0, 0, {'best': None, 'epoch': 0, 'waited': 0})
+        """
         return snapshot(self)
 
     def restore(self, saved: Snapshot) -> None:
-        """Become what a trainer with these settings was when it made the snapshot."""
+        """Set all state to that of a snapshot.
+
+        Parameters
+        ----------
+        saved : tuple of dict
+            The arrays and counters of a `snapshot` of a trainer with the same settings. They are copied.
+
+        Raises
+        ------
+        RunError
+            The snapshot does not fit the model or the settings; then nothing is changed.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+        >>> one, other = gvae.training.Trainer(model, seed=1), gvae.training.Trainer(model, seed=2)
+        >>> other.restore(one.snapshot())
+        >>> np.array_equal(other.parameters.flat, one.parameters.flat)
+        True
+        """
         restore(self, saved)
 
     def set_mark(self) -> None:
-        """Remember this moment: here `roll_back` leads."""
+        """Copy the current state, to which `roll_back` returns.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.set_mark()
+        >>> trainer.skip()
+        >>> trainer.roll_back()
+        >>> trainer.steps
+        0
+        """
         arrays, counters = self.snapshot()
         self.mark = {name: array.copy() for name, array in arrays.items()}, copy.deepcopy(counters)
 
     def roll_back(self) -> None:
-        """Return to the mark, with half of the learning rate."""
+        """Return to the state that `set_mark` has copied, with half of the learning rate.
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)))
+        >>> trainer.set_mark()
+        >>> trainer.roll_back()
+        >>> trainer.rate(0), trainer.rollbacks
+        (0.0005, 1)
+        """
         assert self.mark is not None
         scale, rollbacks = self.scale / 2, self.rollbacks + 1
         self.restore(self.mark)
@@ -378,7 +844,8 @@ class Trainer:
 
 
 def _is_pure(part: Any, method: str) -> bool:
-    """Whether the class with the method, or one below it, says `pure = True`: an override has to say so itself."""
+    """Whether the class that defines the method, or a subclass of it, declares `pure = True`; an override must declare it
+    itself."""
     for cls in type(part).__mro__:
         if "pure" in vars(cls):
             return vars(cls)["pure"]
@@ -388,7 +855,7 @@ def _is_pure(part: Any, method: str) -> bool:
 
 
 def _in_place(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """new; what lies on a device, in the arrays of the old."""
+    """The dict `new`, with values on a device stored in the arrays of `old`."""
     for name, value in new.items():
         there: Any = old.get(name)
         if is_cuda(there) and is_cuda(value) and (there.shape, there.dtype) == (value.shape, value.dtype):

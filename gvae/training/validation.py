@@ -1,4 +1,4 @@
-"""The objective on rows that no step is taken on."""
+"""The objective on rows that are not trained on."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["validate"]
 
-INFERENCE: dict[str, Any] = {"steps": 50, "draws": 2, "learning_rate": 0.4}  # cheap, and still a bound
+INFERENCE: dict[str, Any] = {"steps": 50, "draws": 2, "learning_rate": 0.4}  # cheap; the result is still a bound
 
 
 def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float]:
-    """The objective's metrics over a table, with no step taken: row-weighted means, the same noise every time.
+    """The objective's metrics over a table, without a training step: row-weighted means, with the same noise in every call.
 
-    The model scores the rows (its `step` is None): without dropout, corruption or a price of the weights, and with the
-    trainer's state. The objective has the trainer's step, for its warm-up. The rows need not be those of training:
-    per-datum parameters are inferred.
+    The model scores the rows (its `step` is None): without dropout, corruption or a cost of the weights, and with the
+    trainer's state. The objective gets the trainer's step, for its warm-up. The rows need not be training rows: per-datum
+    parameters are inferred.
     """
     totals: dict[str, Any] = {}
     weights: Any = 0.0
