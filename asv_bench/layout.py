@@ -95,7 +95,7 @@ def case(B: int, N: int, dtype: type) -> dict[str, float]:
     return seconds(
         {
             "one by one": lambda: one_by_one(chol, b, x),
-            "turned by NumPy": turned,
+            "transposed by NumPy": turned,
             "batch last": lambda: batch_last(*last),
             "blocks": lambda: blocks(*groups),
             "packed": lambda: banded.solve_triangular(chol, OFFSETS, order, order, order, b, x, True, info, 0, B),

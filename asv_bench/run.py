@@ -93,9 +93,13 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def run(bench: list[str], quick: bool, show_stderr: bool, name: str, commit: str) -> tuple[dict[str, Any], int]:
-    """The contents of asv's result file, and asv's exit code."""
+def run(
+    bench: list[str], quick: bool, show_stderr: bool, name: str, commit: str, history: Path | None
+) -> tuple[dict[str, Any], int]:
+    """The contents of asv's result file, and asv's exit code. In `history`, a folder, results are kept beside those of
+    earlier calls, and published as pages."""
     with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) if history is None else history.resolve()
         configuration = {
             "version": 1,
             "project": "gvae",
@@ -106,7 +110,9 @@ def run(bench: list[str], quick: bool, show_stderr: bool, name: str, commit: str
             # every combination gets a process of its own: forked, it inherits what benchmarks/common.py has imported, and
             # one that is skipped costs nothing; half the time of the whole run
             "launch_method": "forkserver" if hasattr(os, "fork") else "spawn",
-            **{key: str(Path(folder, key)) for key in ("results_dir", "env_dir", "html_dir")},
+            "env_dir": str(Path(folder, "env")),
+            "results_dir": str(kept / "results"),
+            "html_dir": str(kept / "html"),
         }
         Path(folder, "asv.conf.json").write_text(json.dumps(configuration), encoding="utf-8")
         asv = [sys.executable, "-m", "asv"]
@@ -118,10 +124,12 @@ def run(bench: list[str], quick: bool, show_stderr: bool, name: str, commit: str
         command += [f"--bench={pattern}" for pattern in bench]
         command += ["--show-stderr"] if show_stderr else []
         code = subprocess.run(command, env=_environment()).returncode
-        found = [p for p in Path(folder, "results_dir").rglob("*.json") if p.name not in ("machine.json", "benchmarks.json")]
+        found = list((kept / "results" / name).glob(f"{commit[:8]}*.json"))
         if not found:
             raise SystemExit(f"run.py: asv wrote no results (its exit code is {code})")
-        return json.loads(found[0].read_text(encoding="utf-8")), code
+        if history is not None:
+            subprocess.run([*asv, "publish", *common], env=_environment(), check=True)
+        return json.loads(max(found, key=os.path.getmtime).read_text(encoding="utf-8")), code
 
 
 def export(results: dict[str, Any], about: dict[str, Any]) -> str:
@@ -153,6 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", metavar="OUT.json", help="the file to write; FOLDER/ for FOLDER/<name of the machine>.json")
     parser.add_argument("--bench", action="append", default=[], metavar="REGEX", help="only these; may be repeated")
     parser.add_argument("--quick", action="store_true", help="every benchmark once: to see that all of them run")
+    parser.add_argument(
+        "--history", type=Path, metavar="FOLDER", help="keep asv's results there, and publish them as pages, FOLDER/html"
+    )
     parser.add_argument("--show-stderr", action="store_true", help="say why a benchmark failed or was skipped")
     options = parser.parse_args(arguments)
     facts = machine()
@@ -165,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > 0.5:
         print(f"run.py: other programs are busy (load {load:.1f}): timings will be too long", file=sys.stderr)
-    results, code = run(options.bench, options.quick, options.show_stderr, name, commit)
+    results, code = run(options.bench, options.quick, options.show_stderr, name, commit, options.history)
     about = {
         "name": name,
         "machine": facts,

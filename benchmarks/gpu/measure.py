@@ -337,7 +337,7 @@ def kernels(cases: list[Any], steps: int = 20) -> list[dict[str, Any]]:
     """What the device does in a step: its kernels by time, which PyTorch's profiler sees, whatever launches them."""
     import torch
 
-    results = []
+    results = []  # entries without device time are calls of the host
     for case in cases:
         with gvae_pass(case, programs=False) as step:
             torch.cuda.synchronize()
@@ -348,7 +348,7 @@ def kernels(cases: list[Any], steps: int = 20) -> list[dict[str, Any]]:
         took = sorted(
             ((e.key, e.device_time_total / steps, e.count / steps) for e in seen.key_averages()), key=lambda r: -r[1]
         )
-        row = {"case": str(case), "microseconds": sum(t for _, t, _ in took), "launches": sum(n for *_, n in took)}
+        row = {"case": str(case), "microseconds": sum(t for _, t, _ in took), "launches": sum(n for _, t, n in took if t)}
         results.append(row | {"kernels": [{"name": name, "microseconds": t, "times": n} for name, t, n in took if t]})
     return results
 

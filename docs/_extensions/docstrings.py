@@ -119,17 +119,35 @@ def _fields(block: list[str]) -> list[str]:
     return [*out, ""]
 
 
-def _setting(block: list[str]) -> list[str]:
-    """Settings in numpydoc's form, as generated for the estimators: a term with its type, the explanation below it."""
-    out: list[str] = []
-    for line in block:
-        if line.startswith(" "):
-            out += ["    " + prose(line.strip()), ""]
+LISTED = ("Parameters", "Other Parameters", "Attributes", "Returns", "Yields", "Raises", "Warns")
+
+
+def _sections(lines: list[str]) -> list[tuple[str, list[str]]]:
+    """numpydoc's sections, (title, lines); what comes before the first has no title."""
+    found: list[tuple[str, list[str]]] = [("", [])]
+    for i, line in enumerate(lines):
+        if i and re.fullmatch(r"-{3,}", line) and lines[i - 1].strip():
+            title = found[-1][1].pop()
+            found.append((title.strip(), []))
         else:
-            name, _, rest = line.partition(" : ")
-            kind, _, default = rest.partition(", default ")
-            out.append(f"``{name}`` : ``{kind}``" + (f", default ``{default}``" if default else ""))
-    return [*out, ""]
+            found[-1][1].append(line)
+    return found
+
+
+def _entries(lines: list[str]) -> list[str]:
+    """A section's entries, "name : type" or a type alone, each with its explanation indented below it."""
+    out: list[str] = []
+    for block in _paragraphs(lines):
+        for line in block:
+            if line.startswith(" "):
+                out.append("    " + prose(line.strip()))
+            elif re.fullmatch(r"\*[\w ]+\*", line):  # a group of settings
+                out += ["", f"**{line[1:-1].capitalize()}**", ""]
+            else:
+                name, colon, kind = line.partition(" : ")
+                out += ["", (f"``{name}`` : " if colon else "") + prose(kind if colon else name)]
+        out.append("")
+    return out
 
 
 def _bullets(block: list[str]) -> list[str]:
@@ -148,17 +166,20 @@ def restructured(docstring: str | None) -> list[str]:
     """The docstring's lines as reStructuredText."""
     if not docstring:
         return []
-    lines = inspect.cleandoc(docstring).splitlines()
     out: list[str] = []
-    settings = False
+    for title, lines in _sections(inspect.cleandoc(docstring).splitlines()):
+        if title:
+            out += [f".. rubric:: {title}", ""]
+        out += _entries(lines) if title in LISTED or title.startswith("Parameters") else _text(lines)
+    return out
+
+
+def _text(lines: list[str]) -> list[str]:
+    """What is in no list: prose, examples, bullets, aligned columns, and fields as internal docstrings have them."""
+    out: list[str] = []
     for block in _paragraphs(lines):
-        if len(block) == 2 and re.fullmatch(r"-{3,}", block[1].strip()):
-            settings = True
-            out += [f".. rubric:: {block[0].strip()}", ""]
-        elif settings and re.fullmatch(r"\*[\w ]+\*", block[0]) and len(block) == 1:
-            out += [f"**{block[0][1:-1].capitalize()}**", ""]
-        elif settings and " : " in block[0]:
-            out += _setting(block)
+        if block[0].startswith(">>>"):
+            out += _literal(block, "python")
         elif _indent(block) >= 2 and not any(line.lstrip().startswith("- ") for line in block):
             if all(_FIELD.match(line.strip()) for line in block if len(line) - len(line.lstrip()) == _indent(block)):
                 cut = _indent(block)

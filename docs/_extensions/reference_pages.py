@@ -25,6 +25,8 @@ MODULES = (
     ("gvae.autodiff", "Differentiation"),
     ("gvae.models", "Models"),
     ("gvae.objectives", "Objectives"),
+    ("gvae.bounds", "Bounds"),
+    ("gvae.costs", "Costs of codes"),
     ("gvae.training", "Training"),
     ("gvae.evaluation", "Evaluation"),
     ("gvae.data", "Data"),
