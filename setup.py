@@ -22,6 +22,7 @@ BENCH = ["asv>=0.6.4", "virtualenv>=20"]
 FUZZ = ["atheris>=3; platform_system == 'Linux'"]
 DOC = [  # of the documentation, docs/
     "sphinx>=8",
+    "numpydoc>=1.8",
     "pydata-sphinx-theme>=0.16",
     "myst-parser>=4",
     "sphinx-gallery>=0.18",
@@ -30,6 +31,8 @@ DOC = [  # of the documentation, docs/
     *DEMO,
 ]
 LINT = ["ruff>=0.12", "mypy>=1.16"]
+RELEASE = ["build>=1.2", "twine>=6"]
+BROWSER = ["playwright>=1.45"]  # drives a Chromium that is there already
 
 
 def seen():
@@ -68,13 +71,18 @@ setup(
         "peers": INTEROP,
         "fuzz": FUZZ,
         "doc": DOC,
-        "dev": TEST + INTEROP + BENCH + LINT + DOC + CUDA_CHECKS,
+        "dev": TEST + INTEROP + BENCH + LINT + DOC + RELEASE + BROWSER + CUDA_CHECKS,
     },
     entry_points={"console_scripts": ["gvae = gvae.__main__:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3 :: Only",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Typing :: Typed",
         "Topic :: Scientific/Engineering",
     ],
 )

@@ -258,7 +258,7 @@ def test_two_layers(estimator):
     difference = got - expected  # of the same draws
     assert (np.abs(difference.mean(axis=1)) < 4 * difference.std(axis=1) / math.sqrt(model.rows)).all()
     assert (np.abs(expected.mean(axis=1)) > 0.01).all()
-    with pytest.raises(ConfigError, match="gives each its `again`"):
+    with pytest.raises(ConfigError, match="needs `again`"):
         ImportanceWeighted(gradient=estimator)(model.terms({"encoder.a": np.zeros(1), "encoder.b": np.zeros(1)}, False))
 
 

@@ -443,7 +443,7 @@ def test_texts(text, cost):
         ("elbo:rate=2,weight=0", "weight is '0', expected a positive number"),
         ("elbo:beta=1,rate=2", "expected one of beta, rate, free, anchor"),
         ("elbo:weight=2", "expected one of"),
-        ("elbo:beta=1,weight=2", "weight beside rate or anchor alone"),
+        ("elbo:beta=1,weight=2", "weight with rate or anchor only"),
         ("elbo:beta=1,beta=2", "beta is given twice"),
         ("elbo:gamma=1", "unknown setting 'gamma=1'"),
         ("elbo:anchor=0", "weight is None, expected a number in"),

@@ -335,7 +335,7 @@ def test_the_prior_of_the_weights():
         assert_allclose(slopes[0][name] - slopes[1][name], expected, atol=1e-14)
     scored = [ELBO()(model.terms(params, {}, batch_of(BITS), noise))[0] for model in (priced, flat)]
     assert scored[0] == scored[1]
-    with pytest.raises(ConfigError, match="n_rows is 0, expected how many rows share the weights"):
+    with pytest.raises(ConfigError, match="n_rows is 0, expected the number of rows that share the weights"):
         dlgm(kappa=1.0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import importlib
 import importlib.util
 import os
@@ -10,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,6 +24,7 @@ import gvae
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NEEDED = ("sphinx", "myst_parser", "sphinx_gallery", "sphinx_design", "sphinx_copybutton", "pydata_sphinx_theme")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
@@ -32,6 +36,11 @@ def extension(name):
         return importlib.import_module(name)
     finally:
         sys.path.remove(folder)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 class Page(HTMLParser):
@@ -54,38 +63,62 @@ class Page(HTMLParser):
 
 
 FOUND = ("index", "install", "models", "start/digits", "engine/write_a_model", "gallery/index", "reference/made/api")
-DESCRIBED = ("autodiff", "data", "distributions", "evaluation", "families", "graphs", "models", "nn", "objectives", "ops",
-             "optim", "plots", "random", "training")  # fmt: skip
+DESCRIBED = [
+    "autodiff",
+    "bounds",
+    "costs",
+    "data",
+    "distributions",
+    "evaluation",
+    "families",
+    "graphs",
+    "models",
+    "nn",
+    "objectives",
+    "ops",
+    "optim",
+    "plots",
+    "random",
+    "training",
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, built from a copy, for Sphinx writes beside its sources."""
+    if MISSING:
+        pytest.skip(f"not installed: {', '.join(MISSING)} (extra doc)")
+    folder = tmp_path_factory.mktemp("docs")
+    ignored = shutil.ignore_patterns("_build", "_gallery_src", "gallery", "made", "__pycache__")
+    shutil.copytree(DOCS, folder / "docs", ignore=ignored)
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=ignored)
+    shutil.copy(ROOT / "CHANGELOG.md", folder)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "-d", folder / "trees", folder / "docs", folder / "site"]
+    done = subprocess.run(command, env=os.environ | {"GVAE_DOCS_RUN": "0"}, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    found = [path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts]  # where templates lie
+    return {path: Page(path) for path in found}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extra doc)")
-def test_site(tmp_path):
-    """One test of all pages, for building them takes most of its time; of a copy, for Sphinx writes beside its sources."""
-    ignored = shutil.ignore_patterns("_build", "_gallery_src", "gallery", "made", "__pycache__")
-    shutil.copytree(DOCS, tmp_path / "docs", ignore=ignored)
-    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=ignored)
-    shutil.copy(ROOT / "CHANGELOG.md", tmp_path)
-    site = tmp_path / "site"
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "-d", tmp_path / "trees", tmp_path / "docs", site]
-    done = subprocess.run(command, env=os.environ | {"GVAE_DOCS_RUN": "0"}, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-4000:]
-
-    found = [path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts]  # where templates lie
-    pages = {path: Page(path) for path in found}
+def test_pages_are_there(site, pages):
     assert not [name for name in FOUND if site / f"{name}.html" not in pages]
-    no_page_needs_a_network(site, pages)
-    no_link_is_broken(site, pages)
-    every_public_name_is_described(site)
 
 
-def no_page_needs_a_network(site, pages):
+@pytest.mark.slow
+def test_no_page_needs_a_network(site, pages):
     assert not {load for page in pages.values() for load in page.loads if urlsplit(load).netloc}
     loading = re.compile(r"""(?:@import\s+|url\(\s*)["']?(?:https?:)?//""")
     assert not [sheet for sheet in site.rglob("*.css") if loading.search(sheet.read_text(encoding="utf-8"))]
 
 
-def no_link_is_broken(site, pages):
+@pytest.mark.slow
+def test_no_link_is_broken(site, pages):
     broken = []
     for path, page in pages.items():
         for link in [*page.links, *page.loads]:
@@ -99,13 +132,39 @@ def no_link_is_broken(site, pages):
     assert not broken
 
 
-def every_public_name_is_described(site):
+@pytest.mark.slow
+def test_every_public_name_is_described(site):
     text = "".join(path.read_text(encoding="utf-8") for path in (site / "reference" / "made").glob("*.html"))
     described = {name.rpartition(".")[2] for name in re.findall(r'id="(gvae\.[\w.]+)"', text)}
     assert not [name for name in gvae.__all__ if callable(getattr(gvae, name)) and name not in described]
     for module in (getattr(gvae, name) for name in DESCRIBED):
         names = set(dir(module)) - set(gvae.ops._MODULES) if module is gvae.ops else set(module.__all__)
         assert not names - described, module.__name__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["index", "guide/model/vae", "reference/made/gvae.ops.banded"])
+def test_a_browser_opens_pages(site, page):
+    """In Chromium, from a local server: no request fails, nothing is asked of another host, the console stays empty."""
+    browsers = pytest.importorskip("playwright.sync_api", reason="not installed: playwright (extra dev)")
+    if CHROMIUM is None:
+        pytest.skip("not installed: chromium")
+    handler = functools.partial(QuietHandler, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, browsers.sync_playwright() as playwright:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here, problems = f"http://127.0.0.1:{server.server_port}/", []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+        tab.on("request", lambda request: None if request.url.startswith((here, "data:")) else problems.append(request.url))
+        tab.on("response", lambda r: None if r.ok else problems.append(f"{r.status}: {r.url}"))
+        tab.goto(f"{here}{page}.html", wait_until="networkidle")
+        assert tab.locator("h1").count() == 1
+        browser.close()
+        server.shutdown()
+    assert not problems
 
 
 def test_the_command_line_page_has_every_flag():

@@ -9,18 +9,22 @@ import re
 import runpy
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import llvmlite
 import numba
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 import gvae
+from gvae import ops
 
 PACKAGE = Path(gvae.__file__).parent
 ROOT = Path(__file__).parents[1]
+CHOL = np.array([[2.0, 1.5, 1.0], [0.5, 0.5, 0.25]])
 
 MOVED = ("ahead", "capture", "dispatch", "memory", "threads", "warmup")  # old names of parts of the runtime
 # Arrows go down only: a module may import from its own line's right-hand side and below.
@@ -276,6 +280,43 @@ def test_the_citation_has_the_version():
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (.*)$", text, re.MULTILINE)[1] == gvae.__version__
     assert "BSD-3-Clause" in text
+
+
+def test_the_conda_recipe_has_the_limits_of_setup_py():
+    recipe = (ROOT / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^    - (\w+) ([<>=.,\d]+)$", recipe.partition("  run:")[2], re.MULTILINE))
+    needed = {re.match(r"([\w-]+)(.*)", r).groups() for r in metadata.requires("gvae") if "extra ==" not in r}
+    needed |= {("python", metadata.metadata("gvae")["Requires-Python"])}
+    assert {(n, frozenset(v.split(","))) for n, v in listed} == {(n, frozenset(v.split(","))) for n, v in needed}
+    assert f"version: {gvae.__version__}" in recipe
+
+
+def test_the_application_decides_what_is_logged():
+    code = "import logging, gvae; logging.getLogger('gvae.training').warning('heard by nobody')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""
+
+
+FORMER = {
+    "logdet_ar1": (lambda: ops.logdet_ar1(CHOL, CHOL / 4, 3), lambda: -ops.logdet_precision_ar1(CHOL, CHOL / 4, N=3)),
+    "variance": (lambda: ops.marginal_variances_banded(CHOL), lambda: ops.variance_banded(CHOL)),
+    "of its module": (lambda: ops.banded.marginal_variances_banded(CHOL), lambda: ops.variance_banded(CHOL)),
+    "place": (lambda: ops.place(CHOL, index=[0, 2, 4], size=5), lambda: ops.scatter_last(CHOL, index=[0, 2, 4], size=5)),
+    "log_mean_exp": (lambda: ops.log_mean_exp(CHOL, 1), lambda: ops.log_mean_exp(CHOL, axis=1)),
+    "weights": (lambda: ops.normalized_weights(CHOL, 1), lambda: ops.normalized_weights(CHOL, axis=1)),
+    "ess": (lambda: ops.effective_sample_size(CHOL, 1), lambda: ops.effective_sample_size(CHOL, axis=1)),
+    "stack": (lambda: ops.stack([CHOL, CHOL], 1), lambda: ops.stack([CHOL, CHOL], axis=1)),
+    "concatenate": (lambda: ops.concatenate([CHOL, CHOL], 1), lambda: ops.concatenate([CHOL, CHOL], axis=1)),
+    "factor": (lambda: ops.precision_factor_ar1(CHOL, CHOL / 4, 3), lambda: ops.precision_factor_ar1(CHOL, CHOL / 4, N=3)),
+}
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_former_spellings_of_ops_warn_and_work(name):
+    old, new = FORMER[name]
+    with pytest.warns(DeprecationWarning, match=r"is now|keyword-only") as noted:
+        np.testing.assert_array_equal(old(), new())
+    assert [Path(w.filename).name for w in noted] == [Path(__file__).name]  # where the caller can find it
 
 
 def test_old_names_still_work():

@@ -121,6 +121,12 @@ def test_reconstructions(tmp_path, monkeypatch):
         assert (shown.norm.vmin, shown.norm.vmax) == (0, 1)
 
 
+def test_an_unknown_kind_of_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"plots: path is .*p\.xyz', expected a name that ends in one of .*pdf.*png"):
+        plots.samples(tmp_path / "p.xyz", {"m": IMAGES}, SHAPE)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_samples(tmp_path, monkeypatch):
     figures = caught(monkeypatch)
     path = tmp_path / "samples.png"

@@ -310,7 +310,9 @@ def test_an_autoencoder_reconstructs_better_and_codes_no_worse_than_a_vae():
 def test_names():
     assert list(gvae.estimators())[: len(NAMES)] == NAMES
     for cls in (MAP, Bayes):
-        with pytest.raises(ConfigError, match=f"{cls.__name__}: n_rows is 0, expected how many rows share the weights"):
+        with pytest.raises(
+            ConfigError, match=f"{cls.__name__}: n_rows is 0, expected the number of rows that share the weights"
+        ):
             cls(D, k, n_rows=0)
         with pytest.raises(ConfigError, match=r"alpha is 0\.0, expected a positive number"):
             cls(D, k, n_rows=5, alpha=0.0)
