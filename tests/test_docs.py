@@ -17,6 +17,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 
 import gvae
@@ -205,12 +206,83 @@ def test_every_extra_is_listed():
     assert not [name for name in extras if f"`{name}`" not in page]
 
 
-@pytest.mark.parametrize("page", ["storage", "write_an_op", "write_a_family", "write_a_model"])
-def test_the_code_of_a_page_runs(page):
-    """In a process of its own: it registers families and settings."""
-    text = (DOCS / "engine" / f"{page}.md").read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=300, capture_output=True)
+PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not {"_build", "results"} & set(path.parts)]
+PROGRAMS = [page for page in PAGES if re.search(r"^```python$", page.read_text(encoding="utf-8"), re.MULTILINE)]
+PRELUDE = """
+import numpy as np, gvae
+from gvae import data, plots
+mnist = data.load("digits")
+images = X = mnist.train[:60]
+test = X_test = mnist.test[:20]
+y = mnist.train_labels[:60]
+first = second = gvae.FactorAnalysis(latent=2, epochs=1).fit(X)
+"""
+
+
+def shorter(code):
+    """With one epoch, and few steps."""
+    code = re.sub(r"(epochs|warmup)=\d+", r"\1=1", code)
+    code = re.sub(r"(steps)=\d+", r"\1=2", code)
+    return "\n".join(
+        line if re.search("epochs|steps", line) else re.sub(r"(gvae\.\w+)\(latent", r"\1(epochs=1, latent", line)
+        for line in code.splitlines()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(page, tmp_path):
+    """In a process of its own, for it may register families and settings; what it trains, for one epoch."""
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+    for package in ("cupy", "torch", "jax"):
+        if f"import {package}\n" in code:
+            pytest.importorskip(package)
+    code = (PRELUDE if re.search(r"gvae\.|X_test", code) else "") + shorter(code)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, timeout=300, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def smaller(words):
+    """A command on the digits, with one epoch and few draws, or None: the demo and the warm-up are run by other tests."""
+    command, *rest = words
+    if command in ("demo", "warmup") or "cuda" in rest:
+        return None
+    least = {"--temperatures": "3", "--chains": "2", "--first": "2", "--data-dir": ""}
+    least |= {"--samples": "3"} if command == "evaluate" else {}
+    least |= {"--epochs": "2" if "--resume" in rest else "1", "--warmup": "1"}
+    for flag in [flag for flag in least if flag in rest]:
+        place = rest.index(flag)
+        rest[place : place + 2] = [flag, least[flag]] if least[flag] else []
+    if command == "train" and not {"--epochs", "--steps", "--resume"} & {*rest}:
+        rest += ["--epochs", "1"]
+    if {"gaps", "ais"} & {*rest} and "--first" not in rest:
+        rest += ["--first", "2"]
+    named = {"mnist", "binarized_mnist", "frey_faces", "DATA"}
+    return [command, *("digits" if word in named else word for word in rest)]
+
+
+def commands_of(page):
+    found = re.findall(r"^(?:\$ |    )gvae (.*?)(?:  .*)?$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [words for text in found if (words := smaller(shlex.split(text)))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in (*PAGES, ROOT / "README.md") if commands_of(p)], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
+    """In their order, in one folder, in which there is a run already."""
+    from gvae import cli
+
+    commands = commands_of(page)
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("table.csv", np.random.default_rng(0).normal(size=(60, 4)), delimiter=",")
+    if "--out" not in commands[0]:
+        assert cli.main(["train", "digits", "--latent", "2", "--epochs", "1", "--out", "RUN"]) == 0
+    for words in commands:
+        if "--out" in words:
+            shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
+        assert cli.main(words) == 0, words
 
 
 DOCSTRINGS = {
