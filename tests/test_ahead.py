@@ -22,7 +22,7 @@ from gvae.autodiff import value_of
 from gvae.data import Table
 from gvae.kernels.cpu import _share
 from gvae.runtime import compile as compiling
-from gvae.runtime import device, limits, pool
+from gvae.runtime import device, limits, memory, pool
 from gvae.training import Trainer
 
 ROWS = np.random.default_rng(0).random((20, 12), np.float32)
@@ -99,6 +99,19 @@ def test_the_kernels_of_optimizers(step, text, kernel):
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_the_kernels_of_every_posterior(step, posterior):
     check(step, lambda: trainer_of("vae", posterior=posterior))
+
+
+def test_memory_as_it_is_found_does_not_end_the_list(step, monkeypatch):
+    """A dense Cholesky factorisation of NaN fails."""
+    empty = memory.empty
+
+    def poisoned(shape, dtype):
+        array = empty(shape, dtype)
+        array.fill(np.nan if array.dtype.kind == "f" else 1)
+        return array
+
+    monkeypatch.setattr(memory, "empty", poisoned)
+    check(step, lambda: trainer_of("vae", posterior="lowrank:2"))
 
 
 def test_where_values_decide_the_list_ends(step):

@@ -328,11 +328,17 @@ def _begin(held: Any) -> None:
 
 
 class _Rehearsal(launches.Graph):
-    """A graph of which no kernel is called: their results have arbitrary values, on which nothing may rely."""
+    """A graph of which no kernel is called: their results are zeros, on which nothing may rely. Memory as it is found would
+    let LAPACK fail, or not, by chance."""
 
     def __init__(self, run: Callable[[Callable], Any], calls: list[Call]):
         self.calls = calls
         super().__init__(run, launches.Workspace())
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        array = super().empty(shape, dtype)
+        array.view(np.ndarray).fill(0)
+        return array
 
     def over(self, kernel: Any, *arguments: Any, n: int, work: int, step: int = 1) -> None:
         if not hasattr(type(kernel), "signatures"):
