@@ -55,7 +55,7 @@ def test_results_in_place():
         (
             lambda: ops.scatter_last(VECTOR[:, :1], index=np.arange(3), size=5),
             ShapeError,
-            r"place: index has shape \(3,\)",
+            r"scatter_last: index has shape \(3,\)",
         ),
         (lambda: ops.sample_ar1(VECTOR, 1.0, 0.5, VECTOR), DTypeError, "sample_ar1: variance is float"),
         (lambda: Var(VECTOR) + VECTOR[:, :2], ShapeError, r"add: y has shape \(4, 2\), expected one that broadcasts with"),

@@ -103,7 +103,8 @@ settings = SETTINGS | {"schedule": "cosine", "average": "swa", "clip": 1.0, "pat
 gvae.VAE(**settings).fit(X, run=sys.argv[1])
 gvae.load(sys.argv[1]).score(X)
 gvae.VAE(**settings).fit(X, run=sys.argv[1], resume=True)
-assert not logging.getLogger().handlers and not logging.getLogger("gvae").handlers
+assert not logging.getLogger().handlers
+assert [type(handler) for handler in logging.getLogger("gvae").handlers] == [logging.NullHandler]
 assert logging.getLogger("gvae").level == logging.NOTSET
 """
 

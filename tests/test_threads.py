@@ -217,12 +217,13 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 BITS = """
-import hashlib
+import hashlib, logging
 import numpy as np
 from gvae import blas, models, objectives, random
 from gvae.data import Table
 from gvae.training import Trainer
 
+logging.basicConfig(format="%(message)s")  # warnings, on stderr
 x = (np.random.default_rng(0).random((150, 784)) < 0.2).astype(np.float32)
 digest = hashlib.sha256()
 with blas.threads(1):

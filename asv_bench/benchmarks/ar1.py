@@ -99,7 +99,7 @@ class PrecisionFactor(AR1):
         return super().data(shape, dtype)[:2]
 
     def op(self, ops, shape, dtype):
-        return lambda variance, rho: ops.precision_factor_ar1(variance, rho, shape[1])
+        return lambda variance, rho: ops.precision_factor_ar1(variance, rho, N=shape[1])
 
     def numpy(self, mode, shape, dtype):
         only(mode == "forward")
