@@ -107,7 +107,7 @@ class _Help(argparse.HelpFormatter):
 
 def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argparse.ArgumentParser:
     """The command line; estimator: the one whose flags `gvae train` has, None for the flags of all."""
-    from gvae import evaluation
+    from gvae import evaluation, report
     from gvae.estimator import estimators
 
     parser = _Parser(
@@ -123,11 +123,11 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
         sub.set_defaults(run=run)
         return sub
 
-    demo = command("demo", _demo, "Train three posteriors on 8x8 digits; print a table and draw figures.")
+    demo = command("demo", _demo, "Compare posteriors on 8x8 digits and on series; print tables and draw figures.")
     demo.add_argument("--out", default="gvae-demo", metavar="FOLDER", help="folder of the figures; must be new or empty")
-    demo.add_argument("--epochs", type=_count, default=400, metavar="N", help="passes over the data per model")
-    demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="random seed")
-    demo.add_argument("--quiet", action="store_true", help="no progress, no table: figures only")
+    demo.add_argument("--epochs", type=_count, default=400, metavar="N", help="passes over the digits per model")
+    demo.add_argument("--seed", type=_seed, default=1, metavar="N", help="random seed of the digits' models")
+    demo.add_argument("--quiet", action="store_true", help="no progress, no tables: figures only")
 
     train = command("train", _train, "Train a model and save it in a run folder, or resume a run.")
     _data_arguments(train, default="that of the resumed run")
@@ -140,6 +140,12 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     )
     train.add_argument(
         "--save-every", type=_positive, default=300, metavar="S", help="seconds between checkpoints within an epoch"
+    )
+    train.add_argument(
+        "--track",
+        type=_natural,
+        metavar="ROW",
+        help="keep the posterior of this test row after every epoch, in RUN/track.jsonl, for gvae plot --what factors",
     )
     train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     train.add_argument(
@@ -189,6 +195,28 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     sample.add_argument("-n", type=_count, default=100, metavar="N", help="number of samples")
     sample.add_argument("--draw", action="store_true", help="draw x itself instead of showing means")
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the draws")
+
+    plot = command(
+        "plot", _plot, "Draw a run: curves, evaluation, covariance, reconstructions, samples, codes, units, factors."
+    )
+    plot.add_argument("runs", metavar="RUN", nargs="+", help="run folders, or files saved by VAE.save")
+    plot.add_argument(
+        "--what",
+        nargs="+",
+        choices=list(report.PARTS),
+        metavar="PART",
+        help=f"the parts to draw, of {', '.join(report.PARTS)} (default: all that the run has)",
+    )
+    plot.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="folder of the pictures, with a folder per run if there are several (default: RUN/plots)",
+    )
+    plot.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="format of the pictures")
+    plot.add_argument("--data", metavar="DATA", help="show these data in place of those of training")
+    plot.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
+    plot.add_argument("--first", type=_count, default=1000, metavar="N", help="number of test rows to evaluate and to map")
+    plot.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row of the evaluation")
 
     listed = command("models", _models, "List the models: names, estimators, input, descriptions.")
     listed.add_argument("--json", action="store_true", help="print JSON")
@@ -277,7 +305,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 @_on_one_blas_thread
 def _train(options: argparse.Namespace) -> None:
-    from gvae import data, training
+    from gvae import data, report, training
     from gvae.runtime import compile as compiling
     from gvae.settings import native
 
@@ -316,6 +344,8 @@ def _train(options: argparse.Namespace) -> None:
         # early stopping must not look at the test rows
         validation = None if model.holds_out else test if len(test) > 1 else test[0]
         settings = {"run": run, "resume": options.resume is not None, "save_every": options.save_every, "notes": notes}
+        if (row := options.track if options.track is not None else report.tracked_row(run)) is not None:
+            settings["callback"] = report.Track(run, row, test[0])
         with _Interruptible() as interrupted:
             try:
                 model.fit(*train, sample_weight=weight, validation=validation, stop=interrupted, **settings)
@@ -495,14 +525,14 @@ def _finite(structure: Any) -> Any:
 def _sample(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from gvae import estimator, plots
+    from gvae import estimator, plots, report
 
     out = Path(options.out)
     if out.suffix not in (".png", ".npy", ".npz"):
         raise ConfigError(f"{out}: expected a name that ends in .png, .npy or .npz")
     _check_new(out)
     model = estimator.load(options.folder)
-    shape = _image_shape(model)
+    shape = report.image_shape_of(model)
     count = f"{options.n} sample{'s' if options.n > 1 else ''}"
     views = list(model.model.views)
     if out.suffix == ".npy" and len(views) > 1:
@@ -525,12 +555,32 @@ def _sample(options: argparse.Namespace) -> None:
     print(f"{out}: {count}")
 
 
-def _image_shape(model: Any) -> tuple[int, int] | None:
-    """The shape of the images that the model was trained on, if it was. The notes are the user's, and unchecked."""
-    match model.notes_.get("image_shape"):
-        case [int(rows), int(columns)] if rows > 0 and rows * columns == model.n_features_in_:
-            return rows, columns
-    return None
+@_on_one_blas_thread
+def _plot(options: argparse.Namespace) -> None:
+    from gvae import plots, report
+
+    plots.require()
+    drawn = False
+    for run in options.runs:
+        exhibit = report.Exhibit(Path(run), options.data, options.data_dir, first=options.first, samples=options.samples)
+        if not exhibit.path.exists():
+            raise RunError(f"{run}: no such run folder or saved model")
+        folder = Path(options.out) if options.out else (exhibit.path if exhibit.path.is_dir() else Path()) / "plots"
+        folder = folder / exhibit.name if options.out and len(options.runs) > 1 else folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot create the folder {folder}: {error.strerror or error}") from None
+        tracked = report.tracked_row(run) is not None
+        for part in options.what or [part for part in report.PARTS if part != "factors" or tracked]:
+            path = folder / f"{part}.{options.format}"
+            if report.draw(exhibit, part, path):
+                drawn = True
+                print(path)
+        for sentence in exhibit.missing:
+            print(f"gvae plot: {run}: {sentence}", file=sys.stderr)
+    if not drawn:
+        raise RunError(f"{', '.join(options.runs)}: nothing could be drawn")
 
 
 def _runs(options: argparse.Namespace) -> None:

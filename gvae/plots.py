@@ -1,4 +1,4 @@
-"""Pictures: learning curves, images, covariances. Needs matplotlib (the extra `plot`); writes files, shows nothing.
+"""Pictures: learning curves, images, covariances, series. Needs matplotlib (the extra `plot`); writes files, shows nothing.
 
 The file's extension is its format: .png, .pdf, .svg. A file is written whole or not at all. Figures are drawn by
 matplotlib's Agg backend outside its global state: none stays open.
@@ -28,6 +28,7 @@ __all__ = [
     "require",
     "rows",
     "samples",
+    "series",
 ]
 
 DPI = 110
@@ -64,7 +65,7 @@ def require() -> tuple[Any, Any]:
     return Figure, FigureCanvasAgg
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:
+def new_figure(width: float, height: float, layout: str | None = "constrained") -> Any:
     """A figure of its own, outside matplotlib's global state; width and height in inches."""
     Figure, Canvas = require()
     figure = Figure(figsize=(width, height), layout=layout, dpi=DPI)
@@ -72,7 +73,7 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
     return figure
 
 
-def _write(figure: Any, path: str | os.PathLike) -> None:
+def write_figure(figure: Any, path: str | os.PathLike) -> None:
     buffer, kind = io.BytesIO(), Path(path).suffix[1:] or "png"
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
@@ -127,7 +128,12 @@ def image_grid(images: np.ndarray, shape: tuple[int, int], columns: int) -> np.n
     return grid
 
 
-def learning_curves(path: str | os.PathLike, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+def learning_curves(
+    path: str | os.PathLike,
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    events: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Write a picture of the bound by epoch, one colour per run: training (thin) and, if there is one, validation (thick).
 
     The vertical axis leaves out the first twentieth of the epochs, in which the bound rises from far below.
@@ -138,6 +144,8 @@ def learning_curves(path: str | os.PathLike, histories: Mapping[str, Sequence[Ma
     histories : mapping of str to sequence of mapping
         By run, a row per epoch with "epoch", "train_bound" and, where rows are held out, "validation_bound", in nats per
         row.
+    events : sequence of mapping, optional
+        Events of the log, such as skipped steps: those with an "epoch" are marked by vertical lines.
 
     Raises
     ------
@@ -155,7 +163,7 @@ def learning_curves(path: str | os.PathLike, histories: Mapping[str, Sequence[Ma
     >>> os.path.exists("curves.png")
     True
     """
-    figure = _figure(7, 4.2)
+    figure = new_figure(7, 4.2)
     axis = figure.subplots()
     shown: list[float] = []
     validated = False
@@ -175,10 +183,14 @@ def learning_curves(path: str | os.PathLike, histories: Mapping[str, Sequence[Ma
         axis.legend(frameon=False, loc="lower right")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel="bound, nats per row")
+    for kind in sorted({str(event["event"]) for event in events if "epoch" in event}):
+        epochs = [event["epoch"] for event in events if event["event"] == kind and "epoch" in event]
+        axis.vlines(epochs, 0, 1, transform=axis.get_xaxis_transform(), color="0.6", linewidth=0.6, linestyle=":")
+        axis.annotate(kind, (epochs[0], 0.02), xycoords=axis.get_xaxis_transform(), fontsize=7, color="0.4", rotation=90)
     if validated:
         axis.set_title("thick: held-out rows, thin: training rows", fontsize="medium")
     axis.spines[["top", "right"]].set_visible(False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def reconstructions(
@@ -237,13 +249,13 @@ def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple
     """
     n, label = max(map(len, images.values())), 0.085 * max(map(len, images)) + 0.15  # inches
     width = 0.62 * n + label
-    figure = _figure(width, 0.66 * len(images) * shape[0] / shape[1], layout=None)  # a layout's engine cuts names off
+    figure = new_figure(width, 0.66 * len(images) * shape[0] / shape[1], layout=None)  # a layout's engine cuts names off
     figure.subplots_adjust(left=label / width, right=0.995, bottom=0.01, top=0.99, hspace=0.06)
     axes = figure.subplots(len(images), 1, squeeze=False)
     for axis, (name, row) in zip(axes[:, 0], images.items(), strict=True):
         _show(axis, image_grid(row, shape, n))
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def manifold_codes(n: int) -> np.ndarray:
@@ -315,9 +327,9 @@ def manifold(path: str | os.PathLike, images: np.ndarray, shape: tuple[int, int]
     if n * n != len(images):
         raise ShapeError(f"manifold: {len(images)} images, expected a square number")
     width = n * (shape[1] + 1) / DPI * max(1, 40 // shape[1])
-    figure = _figure(max(width, 2), max(width * shape[0] / shape[1], 2))
+    figure = new_figure(max(width, 2), max(width * shape[0] / shape[1], 2))
     _show(figure.subplots(), image_grid(images, shape, n))
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def check_sheet(n: int, shape: tuple[int, int]) -> None:
@@ -383,13 +395,13 @@ def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tup
     check_sheet(n, shape)
     columns, width, height = _sheet(n, shape)
     width, height, gap = max(width / DPI, 1.5), height / DPI, 0.3
-    figure = _figure(len(drawn) * (width + gap), height + 0.4)
+    figure = new_figure(len(drawn) * (width + gap), height + 0.4)
     axes = figure.subplots(1, len(drawn), squeeze=False)
     figure.get_layout_engine().set(h_pad=0.08, wspace=gap / 2 / width)
     for axis, (name, images) in zip(axes[0], drawn.items(), strict=True):
         _show(axis, image_grid(images, shape, columns))
         axis.set_title(name, fontsize="medium")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def covariances(
@@ -421,7 +433,7 @@ def covariances(
     >>> os.path.exists("covariances.png")
     True
     """
-    figure = _figure(2.6 * (len(matrices) + 1) + 0.6, 5.6)
+    figure = new_figure(2.6 * (len(matrices) + 1) + 0.6, 5.6)
     axes = figure.subplots(2, len(matrices) + 1, squeeze=False)
     _show(axes[0, 0], image.reshape(shape))
     axes[0, 0].set_title("the image", fontsize="medium")
@@ -438,7 +450,58 @@ def covariances(
             axis.set_yticks([])
     figure.colorbar(covariance, ax=axes[0, 1:].tolist(), label="covariance", shrink=0.9)
     figure.colorbar(correlation, ax=axes[1, 1:].tolist(), label="correlation", shrink=0.9)
-    _write(figure, path)
+    write_figure(figure, path)
+
+
+def series(
+    path: str | os.PathLike,
+    positions: np.ndarray,
+    values: np.ndarray,
+    posteriors: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> None:
+    """Write a picture of a series that is observed in part, and of its posterior under each model, side by side.
+
+    Each panel has the observed values (points), the posterior's mean (line), the band of 2 standard deviations about it, and
+    draws from the posterior (thin lines).
+
+    Parameters
+    ----------
+    path : str or path-like
+    positions : int array (D,)
+        Which of the n variables were observed.
+    values : array (D,)
+        The observed values.
+    posteriors : mapping of str to (array (n,), array (n,), array (K, n))
+        Mean, standard deviation and K draws, by model.
+
+    Raises
+    ------
+    DependencyError, RunError
+
+    Examples
+    --------
+    >>> import os, matplotlib
+    >>> matplotlib.use("Agg")
+    >>> q = gvae.distributions.DiagonalGaussian(np.linspace(0, 1, 5), np.full(5, -1.0))
+    >>> draws = q.sample(q.noise(gvae.random.key(0), (3,)))
+    >>> seen = np.array([0, 1, 4])
+    >>> gvae.plots.series("series.png", seen, q.mean[seen], {"diagonal": (q.mean, np.sqrt(q.variance()), draws)})
+    >>> os.path.exists("series.png")
+    True
+    """
+    figure = new_figure(3.3 * len(posteriors) + 0.6, 3.4)
+    axes = figure.subplots(1, len(posteriors), squeeze=False, sharex=True, sharey=True)[0]
+    for axis, (name, (mean, scale, draws)) in zip(axes, posteriors.items(), strict=True):
+        index = np.arange(len(mean))
+        axis.fill_between(index, mean - 2 * scale, mean + 2 * scale, color="C0", alpha=0.2, linewidth=0)
+        axis.plot(index, np.transpose(draws), color="C1", linewidth=0.8, alpha=0.8)
+        axis.plot(index, mean, color="C0", linewidth=1.8)
+        axis.plot(positions, values, "o", color="black", markersize=3)
+        axis.set_title(name, fontsize="medium")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_xlabel("position")
+    figure.suptitle("points: observed; line and band: mean and 2 standard deviations; thin: draws", fontsize="medium")
+    write_figure(figure, path)
 
 
 def _show(axis: Any, image: np.ndarray) -> None:

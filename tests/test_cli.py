@@ -434,7 +434,7 @@ def test_doctor_advises_where_the_blas_is_slow(monkeypatch):
     assert not {"advice", "GFLOP/s"} & set(doctor.examine()["blas"])
 
 
-COMMANDS = {"demo", "train", "evaluate", "sample", "models", "runs", "warmup", "completion", "doctor"}
+COMMANDS = {"demo", "train", "evaluate", "sample", "plot", "models", "runs", "warmup", "completion", "doctor"}
 
 
 @pytest.mark.parametrize("name", ["", *sorted(COMMANDS)])
@@ -475,7 +475,7 @@ def test_demo(here):
     code, out, err = command("demo", "--epochs", "2", "--out", "pictures", cwd=here)
     assert code == 0, err
     assert err == ""
-    pictures = ["covariance.png", "learning-curves.png", "reconstructions.png", "samples.png"]
+    pictures = ["covariance.png", "learning-curves.png", "reconstructions.png", "samples.png", "series.png"]
     assert sorted(p.name for p in (here / "pictures").iterdir()) == pictures
     for name in pictures:
         assert (here / "pictures" / name).stat().st_size > 5000
@@ -484,3 +484,14 @@ def test_demo(here):
     assert [row[0] for row in table] == ["diagonal", "chain", "extended grid"]
     for _, elbo, likelihood in table:
         assert -45 < float(elbo) < float(likelihood) < -20
+    (log_p,) = re.findall(r"^exact +(-\d+\.\d{4}) +0\.0000 +0\.0000$", out, re.M)
+    one, spread = r"(-?\d+\.\d{4})", r"(-?\d+\.\d{4}) \+- (\d\.\d{4})"
+    table = re.findall(rf"^(chain|diagonal) +{spread} +{spread} +{one}$", out, re.M)
+    assert [row[0] for row in table] == ["chain", "diagonal"]
+    (elbo, _, chain, _, _), (_, _, diagonal, deviation, least) = (map(float, row[1:]) for row in table)
+    assert elbo == pytest.approx(float(log_p) - chain, abs=2e-4)
+    assert -1e-4 < chain < 0.1 < 3 < least < diagonal + 1e-4 < least + 0.1
+    assert deviation < 0.05
+    ((gain, its),) = re.findall(rf"^the chain's ELBO is {spread} above the diagonal's", out, re.M)
+    assert float(gain) == pytest.approx(diagonal - chain, abs=2e-4)
+    assert float(its) < 0.05

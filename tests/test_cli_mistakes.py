@@ -346,7 +346,10 @@ def test_a_lost_log_does_not_matter(gvae_, run, here):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nope"], ["nope", "demo", "train", "evaluate", "sample", "models", "runs", "warmup", "completion", "doctor"]),
+        (
+            ["nope"],
+            ["nope", "demo", "train", "evaluate", "sample", "plot", "models", "runs", "warmup", "completion", "doctor"],
+        ),
         (["train"], ["--out", "--resume"]),
         (["train", "digits"], ["--out", "--resume"]),
         (["train", "--out", "run"], ["DATA"]),

@@ -103,8 +103,8 @@ def test_learning_curves_leave_out_the_first_climb(tmp_path, monkeypatch):
 
 def caught(monkeypatch):
     """The figures that are written from here on."""
-    figures, write = [], plots._write
-    monkeypatch.setattr(plots, "_write", lambda figure, path: (figures.append(figure), write(figure, path)))
+    figures, write = [], plots.write_figure
+    monkeypatch.setattr(plots, "write_figure", lambda figure, path: (figures.append(figure), write(figure, path)))
     return figures
 
 

@@ -418,18 +418,19 @@ def read(folder: Path) -> tuple[dict[str, Any], Checkpoint | None, str | None]:
     return written, None, None
 
 
-def read_history(folder: Path, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def read_history(folder: Path, checkpoint: Checkpoint | None = None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Read the log of a run, up to a checkpoint.
 
     Parameters
     ----------
     folder : Path
-    checkpoint : Checkpoint
+    checkpoint : Checkpoint, optional
+        None: the whole log.
 
     Returns
     -------
     rows, events : list of dict
-        The lines that were logged before the checkpoint was written, up to the first damaged line. Empty if the log is
+        The lines that were logged before the checkpoint was written, up to the first damaged one. Empty if the log is
         missing, which is no error.
 
     Examples
@@ -444,7 +445,7 @@ def read_history(folder: Path, checkpoint: Checkpoint) -> tuple[list[dict[str, A
     (True, [])
     """
     try:
-        return _parse(_log_of(folder, checkpoint))
+        return _parse((folder / LOG).read_bytes() if checkpoint is None else _log_of(folder, checkpoint))
     except OSError:
         return [], []
 

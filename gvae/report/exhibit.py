@@ -1,0 +1,148 @@
+"""A run as arrays: what `gvae plot` draws. What is missing or damaged is said in a sentence, and the rest is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gvae import data, estimator, training
+from gvae.errors import GvaeError
+
+__all__ = ["Absent", "Exhibit", "image_shape_of"]
+
+ROWS = 1000  # of the test rows, that are evaluated and mapped
+
+
+class Absent(Exception):
+    """Why a part cannot be shown: a sentence."""
+
+
+@dataclass
+class Exhibit:
+    """A run folder, or a saved model, and the data that it was trained on.
+
+    Parameters
+    ----------
+    path : path
+        A run folder, or a file written by `save`.
+    source : str, optional
+        The data to show; by default those of training.
+    data_dir : str, optional
+        Folder of the named data sets.
+    first : int, default 1000
+        The number of test rows that are evaluated and mapped.
+    samples : int, default 100
+        Draws per row of the evaluation.
+
+    reasons : dict of str to list of str
+        Why parts cannot be shown: the parts, by reason.
+    """
+
+    path: Path
+    source: str | None = None
+    data_dir: str | None = None
+    first: int = ROWS
+    samples: int = 100
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.path.name or str(self.path)
+
+    @cached_property
+    def log(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows and events of the log: of the model, or, where it cannot be read, of the file."""
+        try:
+            return self.model.history_, self.model.events_
+        except Absent:
+            return training.read_history(self.path)
+
+    @cached_property
+    def model(self) -> Any:
+        """The fitted estimator."""
+        try:
+            return estimator.load(self.path)
+        except GvaeError as error:
+            raise Absent(f"the model cannot be read: {error}") from None
+
+    @cached_property
+    def dataset(self) -> data.Dataset:
+        notes = self.model.notes_
+        source, folder = self.source or notes.get("data"), self.data_dir or notes.get("data_dir")
+        if not isinstance(source, str):
+            raise Absent("the run does not say what it was trained on: name the data")
+        try:
+            found = data.load(source, data_dir=folder if isinstance(folder, str) else None)
+        except GvaeError as error:
+            raise Absent(f"the data cannot be read: {error}") from None
+        if found.test.shape[1] != self.model.n_features_in_:
+            raise Absent(
+                f"the data have {found.test.shape[1]} columns, the model was trained on {self.model.n_features_in_}"
+            )
+        return found
+
+    @cached_property
+    def X(self) -> Any:
+        """The first test rows, as data: (rows, D), or images (rows, height, width)."""
+        rows = self.dataset.test[: self.first]
+        return rows if self.dataset.image_shape is None else rows.reshape(-1, *self.dataset.image_shape)
+
+    @cached_property
+    def y(self) -> Any:
+        """Their labels or second view, for models that read them."""
+        columns = self.dataset.columns
+        return columns["y"][1][: self.first] if "y" in columns and "y" in self.model.model.columns else None
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """A class for each of these rows, to colour them by; None if the data have none."""
+        known = self.dataset.columns.get("y") if self.dataset.test_labels is None else (None, self.dataset.test_labels)
+        found = None if known is None else np.asarray(known[1][: self.first])
+        return found if found is not None and found.ndim == 1 and len(np.unique(found)) <= 20 else None
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        return image_shape_of(self.model)
+
+    @cached_property
+    def evaluation(self) -> Any:
+        measures = ["units"] if not self.model.model_.conditional else ["units", "classification"]
+        return self.model.evaluate(self.X, self.y, samples=self.samples, measures=measures)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the columns of x."""
+        known = getattr(self.model, "feature_names_in_", None)
+        return [str(n) for n in (range(self.model.n_features_in_) if known is None else known)]
+
+    def views_only(self) -> None:
+        """Raises Absent for a model without a view, which explains labels only."""
+        if not self.model.model.views:
+            raise Absent("the model explains labels only: there is no view to draw")
+
+    def show(self, part: str, draw: Callable[[], None]) -> bool:
+        """Call draw(), and note in `reasons` why a part cannot be shown. Returns whether it was."""
+        try:
+            draw()
+        except Absent as reason:
+            self.reasons.setdefault(str(reason), []).append(part)
+            return False
+        return True
+
+    @property
+    def missing(self) -> list[str]:
+        """Sentences on what cannot be shown."""
+        return [f"{', '.join(parts)}: {reason}" for reason, parts in self.reasons.items()]
+
+
+def image_shape_of(model: Any) -> tuple[int, int] | None:
+    """The shape of the images that the model was trained on, if it was. The notes are the user's, and unchecked."""
+    match model.notes_.get("image_shape"):
+        case [int(rows), int(columns)] if rows > 0 and rows * columns == model.n_features_in_:
+            return rows, columns
+    return None

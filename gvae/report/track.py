@@ -1,0 +1,99 @@
+"""The posterior of one row, kept at the end of each epoch: `gvae train --track ROW`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gvae.errors import ConfigError, DataError, RunError
+
+__all__ = ["FILE", "Track", "read_track", "tracked_row"]
+
+FILE = "track.jsonl"
+
+
+class Track:
+    """A callback of `fit`: appends the posterior's mean and Cholesky factor for one row to track.jsonl in the run folder.
+
+    Parameters
+    ----------
+    run : path
+        The run folder.
+    row : int
+        Index of the row in `X`.
+    X : array (N, D), or images (N, rows, columns)
+
+    Raises
+    ------
+    DataError
+        There is no such row.
+    ConfigError
+        On a call: the posterior has no banded Cholesky factor.
+    """
+
+    def __init__(self, run: str | os.PathLike, row: int, X: Any):
+        if not 0 <= row < X.shape[0]:
+            raise DataError(f"--track is {row}, expected a test row from 0 to {X.shape[0] - 1}")
+        self.path, self.row, self.x = Path(run) / FILE, row, X[row : row + 1]
+
+    def __call__(self, log: dict[str, Any], model: Any) -> None:
+        q = model.posterior_of(self.x)
+        for name, part in (q if isinstance(q, dict) else {"z": q}).items():
+            banded = part.banded() if hasattr(part, "banded") else None
+            if banded is None:
+                raise ConfigError(
+                    f"--track needs a posterior with a banded Cholesky factor; {name} is {type(part).__name__}"
+                )
+            entry = {"epoch": log["epoch"], "row": self.row, "code": name, "offsets": list(banded.offsets or ())}
+            entry |= {"mean": np.asarray(banded.mean)[0].tolist(), "chol": np.asarray(banded.chol)[0].tolist()}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+
+def tracked_row(run: str | os.PathLike) -> int | None:
+    """The row that a run tracks already, when it is resumed; None without a (readable) file of it."""
+    try:
+        row = next(iter(read_track(run).values()))["row"]
+    except RunError:
+        return None
+    return row if isinstance(row, int) else None
+
+
+def read_track(run: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Read what `Track` kept in a run folder.
+
+    Parameters
+    ----------
+    run : path
+
+    Returns
+    -------
+    dict
+        By code: "epoch" (E,), "mean" (E, N), "chol" (E, M, N), "offsets" (M,) and "row". Of an epoch that was trained twice,
+        because its first end came after the last checkpoint, the second counts.
+
+    Raises
+    ------
+    RunError
+        Nothing was tracked, or the file is damaged.
+    """
+    path = Path(run) / FILE
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found: dict[str, dict[int, Any]] = {}
+        for line in lines:
+            found.setdefault(line["code"], {})[line["epoch"]] = line
+        kept: dict[str, dict[str, Any]] = {}
+        for code, epochs in found.items():
+            entries = [epochs[epoch] for epoch in sorted(epochs)]
+            kept[code] = {name: np.array([entry[name] for entry in entries]) for name in ("epoch", "mean", "chol")}
+            kept[code] |= {"offsets": tuple(entries[-1]["offsets"]), "row": entries[-1]["row"]}
+    except FileNotFoundError:
+        raise RunError(f"{run}: no posterior was tracked; train with --track ROW") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    return kept
