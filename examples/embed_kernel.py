@@ -1,4 +1,4 @@
-"""gvae's kernels inside somebody else's numerical loop: an alternating smoother, compiled as one Numba function.
+"""gvae's kernels inside a numerical loop of your own: an alternating smoother, compiled as one Numba function.
 
 A signal y = x + noise, where x is a random walk and a share of the observations are wild. The smoother alternates between
 the posterior mean of x, one tridiagonal solve, and the weights of the observations (iteratively reweighted least squares

@@ -1,6 +1,6 @@
 """What the scripts of this folder share: rows of a published table, how one is trained, measured, recorded and shown.
 
-A row is a set of settings of an estimator. Training goes on in a run folder, so that an interrupted row continues where it
+A row is a set of settings of an estimator. Training has a run folder, so that an interrupted row continues where it
 stopped, bit for bit. A finished row leaves one JSON-lines file under docs/results/TABLE: a line per epoch as the run logged
 them, and a last line with the figures, the settings, the SHA-256 of the final parameters, versions, machine and date.
 """
@@ -103,7 +103,7 @@ def measure(model: gvae.VAE, test: np.ndarray, samples: int, progress: bool) -> 
 
 
 def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False) -> dict[str, Any]:
-    """Train a row, or go on with it, measure it and keep the result. Returns what was recorded."""
+    """Train a row, or resume it, measure it and keep the result. Returns what was recorded."""
     dataset, folder = data.load(table.dataset), runs / table.name / row.name
     begun = (folder / "checkpoint.safetensors").exists()
     folder.parent.mkdir(parents=True, exist_ok=True)

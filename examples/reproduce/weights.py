@@ -1,4 +1,4 @@
-"""Beliefs about the decoder's weights on MNIST: none (VAE), the most probable ones (MAP), full variational Bayes.
+"""The decoder's weights on MNIST: point estimates (VAE), the most probable ones (MAP), full variational Bayes.
 
     python examples/reproduce/weights.py --out FOLDER [--rows 20000] [--epochs 30] [--seed 1] [--models bayes map vae]
 
