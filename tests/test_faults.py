@@ -175,7 +175,7 @@ def test_no_half_line_stays_in_the_log(tmp_path, monkeypatch):
 UNPRIVILEGED = """
 import os, sys
 import numpy as np
-import gvae, gvae.plots, safetensors.numpy
+import gvae, gvae.plots, gvae.report, safetensors.numpy
 from gvae import blas, cli
 from gvae.runtime import compile as compiling
 model = gvae.VAE(observation="bernoulli", latent=2, hidden=(5,), epochs=1, batch_size=16, random_state=1)
