@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +18,8 @@ import gvae
 from gvae import families, optim
 from gvae.ops import elementwise
 
-FOLDER = Path(__file__).parents[1] / "examples" / "reproduce"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "examples" / "reproduce"
 
 
 @pytest.fixture
@@ -188,3 +192,67 @@ def test_the_rule_of_length_is_held_to_its_targets(score, seconds, good, monkeyp
     finally:
         for name in ("length", "tables"):
             sys.modules.pop(name, None)
+
+
+SHORTENED = """
+import runpy, sys
+import numpy as np
+import gvae
+from dataclasses import replace
+from gvae import data
+from gvae.estimator.base import Estimator
+
+fit, evaluate, load = Estimator.fit, Estimator.evaluate, data.load
+few = {"first": 2, "chains": 2, "temperatures": 3}
+shapes = {"digits": (8, 8), "frey_faces": (28, 20)}
+
+def on_few_rows(self, X, y=None, **given):
+    self.set_params(**({} if self.steps is None else {"steps": 2}))
+    return fit(self, X[:60], None if y is None else y[:60], **given)
+
+def briefly(self, X, y=None, *, samples=100, **given):
+    given |= {name: few[name] for name in few if name in given}
+    return evaluate(self, X[:20], None if y is None else y[:20], samples=min(samples, 5), **given)
+
+def made_up(name, **given):
+    random = np.random.default_rng(0)
+    images = (random.uniform(size=(100, *shapes.get(name, (28, 28)))) < 0.3).astype(np.float32)
+    train, test = np.arange(60) % 10, np.arange(40) % 10
+    found = load(images, name=name)
+    part = {"train": found.train[:60], "test": found.train[-40:]}
+    return replace(found, **part, train_labels=train, test_labels=test, columns={"y": (train, test)})
+
+Estimator.fit, Estimator.evaluate, data.load = on_few_rows, briefly, made_up
+sys.argv = sys.argv[1:]
+sys.path[0] = sys.argv[0].rpartition("/")[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+ONE = {
+    "tests/evidence.py": ["factors, mlp, diagonal"],
+    "examples/reproduce/parametrisations.py": ["series", "frey_faces", "--seeds", "0"],
+    "examples/reproduce/rate_distortion.py": ["standard-1", "mixture-5"],
+}
+ONE |= {f"examples/reproduce/{name}.py": ["--seeds", "1"] for name in ("compare", "rho_vae", "observation_graphs")}
+
+
+def programs():
+    """The commands of the documentation that run a script of examples/reproduce, or the evidence."""
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        if "_build" not in page.parts:
+            text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+            for line in re.findall(r"^(?:\$ |    )python ((?:examples/reproduce|tests/evidence).*)$", text, re.MULTILINE):
+                yield shlex.split(line, comments=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", list(programs()), ids=" ".join)
+def test_the_programs_of_the_pages_run(words, tmp_path):
+    """On few made-up rows, in a copy of the folders that they write to, from the results that there are."""
+    for folder in ("docs/results", "examples", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    length = tmp_path / "docs" / "results" / "length.jsonl"
+    lines = length.read_text().splitlines(keepends=True)
+    length.write_text("".join(line for line in lines if '"length": 200,' not in line))  # so that some are left to do
+    run = [sys.executable, "-c", SHORTENED, *words, *ONE.get(words[0], [])]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")

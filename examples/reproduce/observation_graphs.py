@@ -69,7 +69,7 @@ def main() -> None:
             print(f"{name:<36} seed {seed}: log p(x) {row['log_likelihood']:9.2f}, ELBO {row['elbo']:9.2f}  {seconds:.0f} s")
             if seed == options.seeds[0]:
                 picture = options.out / f"{options.data}-{name.replace(':', '-')}.png"
-                z = model.model_.sample_prior(model.parameters_, random.key(0), 30)
+                z = model.model_.sample_prior(model.parameters_, random.key(0), 30)["z"]
                 p = model.model_.decoder(model.parameters_, z)
                 draws, medians = p.sample(p.noise(random.key(1))), getattr(p, "median", p.mean)
                 plots.samples(picture, {"draws": np.clip(draws, 0, 1), "medians": np.clip(medians, 0, 1)}, shape)
