@@ -15,6 +15,7 @@ import signal
 import sys
 import textwrap
 import threading
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -197,7 +198,7 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     sample.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the draws")
 
     plot = command(
-        "plot", _plot, "Draw a run: curves, evaluation, covariance, reconstructions, samples, codes, units, factors."
+        "plot", _plot, "Draw a run: curves, evaluation, covariance, reconstructions, samples, codes, units and more."
     )
     plot.add_argument("runs", metavar="RUN", nargs="+", help="run folders, or files saved by VAE.save")
     plot.add_argument(
@@ -213,10 +214,15 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
         help="folder of the pictures, with a folder per run if there are several (default: RUN/plots)",
     )
     plot.add_argument("--format", choices=["png", "svg", "pdf"], default="png", help="format of the pictures")
-    plot.add_argument("--data", metavar="DATA", help="show these data in place of those of training")
-    plot.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
-    plot.add_argument("--first", type=_count, default=1000, metavar="N", help="number of test rows to evaluate and to map")
-    plot.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row of the evaluation")
+    _exhibit_arguments(plot)
+
+    page = command("report", _report, "Write one HTML file with all there is to see of runs; its decoder is alive.")
+    page.add_argument("runs", metavar="RUN", nargs="+", help="run folders, or files saved by VAE.save, side by side")
+    page.add_argument(
+        "--out", metavar="FILE", help="the .html file, which is replaced (default: RUN/report.html; of several: report.html)"
+    )
+    page.add_argument("--open", action="store_true", help="open the file in a browser")
+    _exhibit_arguments(page)
 
     listed = command("models", _models, "List the models: names, estimators, input, descriptions.")
     listed.add_argument("--json", action="store_true", help="print JSON")
@@ -238,6 +244,13 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _exhibit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DATA", help="show these data in place of those of training")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
+    parser.add_argument("--first", type=_count, default=1000, metavar="N", help="number of test rows to evaluate and to map")
+    parser.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row of the evaluation")
 
 
 def _data_arguments(parser: argparse.ArgumentParser, default: str) -> None:
@@ -561,26 +574,49 @@ def _plot(options: argparse.Namespace) -> None:
 
     plots.require()
     drawn = False
-    for run in options.runs:
-        exhibit = report.Exhibit(Path(run), options.data, options.data_dir, first=options.first, samples=options.samples)
-        if not exhibit.path.exists():
-            raise RunError(f"{run}: no such run folder or saved model")
+    for exhibit in _exhibits(options):
         folder = Path(options.out) if options.out else (exhibit.path if exhibit.path.is_dir() else Path()) / "plots"
         folder = folder / exhibit.name if options.out and len(options.runs) > 1 else folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot create the folder {folder}: {error.strerror or error}") from None
-        tracked = report.tracked_row(run) is not None
-        for part in options.what or [part for part in report.PARTS if part != "factors" or tracked]:
+        for part in options.what or report.usual_parts(exhibit):
             path = folder / f"{part}.{options.format}"
             if report.draw(exhibit, part, path):
                 drawn = True
                 print(path)
         for sentence in exhibit.missing:
-            print(f"gvae plot: {run}: {sentence}", file=sys.stderr)
+            print(f"gvae plot: {exhibit.path}: {sentence}", file=sys.stderr)
     if not drawn:
         raise RunError(f"{', '.join(options.runs)}: nothing could be drawn")
+
+
+def _exhibits(options: argparse.Namespace) -> list[Any]:
+    from gvae import report
+
+    given = {"first": options.first, "samples": options.samples}
+    found = [report.Exhibit(Path(run), options.data, options.data_dir, **given) for run in options.runs]
+    for exhibit in found:
+        if not exhibit.path.exists():
+            raise RunError(f"{exhibit.path}: no such run folder or saved model")
+    return found
+
+
+@_on_one_blas_thread
+def _report(options: argparse.Namespace) -> None:
+    from gvae import report
+
+    exhibits = _exhibits(options)
+    first = exhibits[0].path
+    usual = first / "report.html" if len(exhibits) == 1 and first.is_dir() else Path("report.html")
+    out = Path(options.out) if options.out else usual
+    if out.suffix not in (".html", ".htm"):
+        raise ConfigError(f"--out is {str(out)!r}, expected a name that ends in .html")
+    report.write(exhibits, out)
+    print(out)
+    if options.open:
+        webbrowser.open(out.resolve().as_uri())
 
 
 def _runs(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ network takes such a dict, of plain arrays or of Vars. Names are dotted, "encode
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -262,6 +263,25 @@ class Parameters(Mapping[str, np.ndarray]):
 
     def __reduce__(self):
         return Parameters, (dict(self._views),)  # a copy's arrays must be views of the copy's buffer
+
+    def sha256(self) -> str:
+        """SHA-256 of names, shapes, types and bytes, by which the parameters of two runs can be compared.
+
+        Returns
+        -------
+        str
+            Hexadecimal.
+
+        Examples
+        --------
+        >>> gvae.nn.Parameters({"decoder.bias": np.zeros(2)}).sha256()[:12]
+        '8a6a70722657'
+        """
+        digest = hashlib.sha256()
+        for name, value in sorted(self.to("cpu").items()):
+            digest.update(f"{name}{value.shape}{value.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(value))
+        return digest.hexdigest()
 
     def zeros(self) -> Parameters:
         """Zeros under the same names and in the same shapes: a gradient buffer.

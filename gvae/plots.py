@@ -253,7 +253,7 @@ def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple
     figure.subplots_adjust(left=label / width, right=0.995, bottom=0.01, top=0.99, hspace=0.06)
     axes = figure.subplots(len(images), 1, squeeze=False)
     for axis, (name, row) in zip(axes[:, 0], images.items(), strict=True):
-        _show(axis, image_grid(row, shape, n))
+        show_images(axis, image_grid(row, shape, n))
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
     write_figure(figure, path)
 
@@ -328,7 +328,7 @@ def manifold(path: str | os.PathLike, images: np.ndarray, shape: tuple[int, int]
         raise ShapeError(f"manifold: {len(images)} images, expected a square number")
     width = n * (shape[1] + 1) / DPI * max(1, 40 // shape[1])
     figure = new_figure(max(width, 2), max(width * shape[0] / shape[1], 2))
-    _show(figure.subplots(), image_grid(images, shape, n))
+    show_images(figure.subplots(), image_grid(images, shape, n))
     write_figure(figure, path)
 
 
@@ -399,7 +399,7 @@ def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tup
     axes = figure.subplots(1, len(drawn), squeeze=False)
     figure.get_layout_engine().set(h_pad=0.08, wspace=gap / 2 / width)
     for axis, (name, images) in zip(axes[0], drawn.items(), strict=True):
-        _show(axis, image_grid(images, shape, columns))
+        show_images(axis, image_grid(images, shape, columns))
         axis.set_title(name, fontsize="medium")
     write_figure(figure, path)
 
@@ -435,7 +435,7 @@ def covariances(
     """
     figure = new_figure(2.6 * (len(matrices) + 1) + 0.6, 5.6)
     axes = figure.subplots(2, len(matrices) + 1, squeeze=False)
-    _show(axes[0, 0], image.reshape(shape))
+    show_images(axes[0, 0], image.reshape(shape))
     axes[0, 0].set_title("the image", fontsize="medium")
     axes[1, 0].set_axis_off()
     largest = max(float(np.abs(matrix).max()) for matrix in matrices.values())
@@ -504,7 +504,7 @@ def series(
     write_figure(figure, path)
 
 
-def _show(axis: Any, image: np.ndarray) -> None:
+def show_images(axis: Any, image: np.ndarray) -> None:
     """In grey: 0 is black and 1 white, unless the values go beyond."""
     shown = np.ma.masked_invalid(image)
     axis.imshow(shown, cmap="gray", vmin=min(0.0, shown.min()), vmax=max(1.0, shown.max()), interpolation="nearest")

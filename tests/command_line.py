@@ -17,7 +17,7 @@ import gvae
 from gvae import cli
 
 ROOT = Path(gvae.__file__).parents[1]
-RUN = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "run.toml"]
+RUN = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "run.toml", "starts.jsonl"]
 ROWS = np.random.default_rng(0).random((40, 6)).astype(np.float32)
 TRAIN = ["train", "rows.npy", "--out", "run"]
 CHOSEN = "vae: observation gaussian (real numbers: 0.636962 is no whole multiple of 1/255), standardized\n"  # of these rows

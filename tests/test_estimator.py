@@ -43,7 +43,7 @@ def fitted():
     return small().fit(X)
 
 
-RUN = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "run.toml"]
+RUN = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "run.toml", "starts.jsonl"]
 
 
 def same(a, b, rows=X):

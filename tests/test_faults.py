@@ -27,7 +27,7 @@ from gvae.training import Checkpoint, RunFolder, encode, load_checkpoint
 from gvae.training.checkpoint import decode
 
 ROOT = Path(gvae.__file__).parents[1]
-FILES = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "run.toml"]
+FILES = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "run.toml", "starts.jsonl"]
 
 
 def python(*arguments, **settings):
@@ -355,7 +355,8 @@ def test_two_processes_that_begin_one_run(tmp_path):
     first = RunFolder(tmp_path / "run", {"a": 1})
     with pytest.raises(RunError, match="already holds something"):
         RunFolder(tmp_path / "run", {"a": 2})
-    (tmp_path / "run" / "config.json").unlink()  # as if it had not come so far yet
+    for name in ("config.json", "starts.jsonl"):  # as if it had not come so far yet
+        (tmp_path / "run" / name).unlink()
     with pytest.raises(RunError, match="in use"):
         RunFolder(tmp_path / "run", {"a": 2})
     assert os.listdir(tmp_path / "run") == ["log.jsonl"]

@@ -44,7 +44,7 @@ LAYERS = [
     {"graphs", "checks", "texts", "blas"},
     {"runtime", *MOVED},
     {"kernels"},
-    {"errors", "structures", "earlier"},
+    {"errors", "panels", "structures", "earlier"},
 ]
 # Besides: the tape ends by importing the modules that attach Var's operators; doctor tells where compiled kernels lie.
 EXCEPTIONS = {("autodiff", "ops"), ("runtime", "kernels"), ("doctor", "kernels")}

@@ -12,7 +12,7 @@ import gvae
 from gvae import cli, data, report
 from gvae.errors import RunError
 
-ALL = ["curves", "evaluation", "covariance", "reconstructions", "samples", "codes", "units", "factors"]
+ALL = ["curves", "evaluation", "covariance", "reconstructions", "samples", "codes", "units", "factors", "own"]
 SMALL = ["--first", "40", "--samples", "5"]
 
 
@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("run", "lacking"),
-    [("VAE", set()), ("VIB", {"reconstructions", "samples", "factors"}), ("TABLE", {"factors"})],
+    [("VAE", {"own"}), ("VIB", {"reconstructions", "samples", "factors"}), ("TABLE", {"factors", "own"})],
 )
 def test_every_part(trained, gvae_, run, lacking):
     code, out, err = gvae_("plot", trained / run, "--out", "pictures", *SMALL)

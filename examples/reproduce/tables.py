@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import math
 import os
@@ -84,15 +83,6 @@ class Table:
         return json.loads(path.read_text().splitlines()[-1]) if path.exists() else None
 
 
-def digest(model: gvae.VAE) -> str:
-    """SHA-256 of the parameters: names, shapes, types and bytes."""
-    sha = hashlib.sha256()
-    for name, value in sorted(model.parameters_.items()):
-        sha.update(f"{name}{value.shape}{value.dtype.str}".encode())
-        sha.update(np.ascontiguousarray(value))
-    return sha.hexdigest()
-
-
 def measure(model: gvae.VAE, test: np.ndarray, samples: int, progress: bool) -> dict[str, Any]:
     """The figures of a trained row, in nats per test row."""
     result = model.evaluate(test, samples=samples, seed=SEED, progress=progress)
@@ -111,7 +101,7 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
     notes = {"image_shape": dataset.image_shape}
     model.fit(dataset.train, validation=dataset.test, run=folder, resume=begun, notes=notes)
     started = time.perf_counter()
-    record = {"row": row.name, "settings": row.settings, "parameters_sha256": digest(model)}
+    record = {"row": row.name, "settings": row.settings, "parameters_sha256": model.parameters_.sha256()}
     record |= measure(model, dataset.test, samples, progress=not quiet)
     record |= {
         "evaluation_seconds": round(time.perf_counter() - started, 1),
@@ -170,8 +160,8 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
         return [f"{row.name} has no record: it is pending"]
     model = estimator.load(runs / table.name / row.name)
     wrong = []
-    if digest(model) != record["parameters_sha256"]:
-        wrong.append(f"the run's parameters have the SHA-256 {digest(model)}, the record says {record['parameters_sha256']}")
+    if (found := model.parameters_.sha256()) != record["parameters_sha256"]:
+        wrong.append(f"the run's parameters have the SHA-256 {found}, the record says {record['parameters_sha256']}")
     again = measure(model, data.load(table.dataset).test, samples or record["samples"], progress=True)
     for name in ("elbo", "log_likelihood"):
         few = samples is not None and samples != record["samples"]

@@ -39,6 +39,8 @@ class Dataset:
         Further columns by name, each a pair (of train, of test). "y" are labels (N,) int64, targets (N,) or a second view
         (N, E) as train is; if the source has no y of its own, the labels, where both parts have some. "weight" (N,) are
         the weights of the rows, at least 0 and not all 0.
+    names : tuple of str, optional
+        Of the columns of train, from the heading of a .csv or .txt file.
 
     Examples
     --------
@@ -57,6 +59,7 @@ class Dataset:
     test_labels: np.ndarray | None = None
     image_shape: tuple[int, int] | None = None
     columns: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
 
 
 def assemble(

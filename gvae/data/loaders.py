@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 
 from gvae.data.dataset import COLUMNS, Dataset, assemble, split
-from gvae.data.readers import READERS, opened, packed, read_exactly, read_idx, read_npy, read_npz, reading
+from gvae.data.readers import (
+    READERS,
+    opened,
+    packed,
+    read_exactly,
+    read_heading,
+    read_idx,
+    read_npy,
+    read_npz,
+    read_text,
+    reading,
+)
 from gvae.data.sparse import PARTS, csr_of
 from gvae.errors import DataError, DependencyError
 
@@ -89,7 +100,7 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
     - .npy
     - idx (.idx or *-ubyte)
     - .csv or .txt: numbers between commas or blanks, read as float32; the first line may be a heading (it starts with # or
-      has no number in it)
+      has no number in it), whose names `Dataset.names` keeps
     - .npz: "train" [and "test"], else "x", else the only array, with "train_labels" or "labels", "test_labels", "train_y"
       and "test_y", "train_weight" and "test_weight", or just "y" and "weight" if there is no "test" (see `Dataset`); other
       keys are ignored
@@ -233,7 +244,8 @@ def _load_file(source) -> Dataset:
             arrays["train"] = csr_of({part: arrays.pop(part) for part in PARTS if part in arrays}, str(path))
         return assemble(plain.stem, str(path), **arrays)
     if suffix in READERS:
-        return assemble(plain.stem, str(path), READERS[suffix](path))
+        found = assemble(plain.stem, str(path), READERS[suffix](path))
+        return replace(found, names=read_heading(path, found.train.shape[1])) if READERS[suffix] is read_text else found
     raise DataError(f"{path}: unknown kind of file; known: .npz; {', '.join(READERS)}, *-ubyte, also with .gz")
 
 

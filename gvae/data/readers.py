@@ -155,6 +155,14 @@ def read_text(path) -> np.ndarray:
     return np.frombuffer(values, np.float32).reshape(-1, width)
 
 
+def read_heading(path, columns: int) -> tuple[str, ...] | None:
+    """The names of the columns of a text that `read_text` reads, where its first line has a name for each of them."""
+    with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
+        line = next(lines)
+    cells = [cell.strip() for cell in line.removeprefix("#").split("," if "," in line else None)]
+    return tuple(cells) if len(cells) == columns and _numbers(cells, line) is None else None
+
+
 def _numbers(cells: list[str], text: str) -> list[float] | None:
     """The cells of a text as numbers, or None if one is not; 1_000, which Python takes, is not."""
     try:

@@ -10,8 +10,9 @@ import numpy as np
 
 from gvae import data, evaluation, random, training
 from gvae.errors import ConfigError, DataError
-from gvae.estimator import inputs, stored
+from gvae.estimator import inputs, sections, stored
 from gvae.estimator.fitting import READS, Fitting, as_table, check_lengths, check_room
+from gvae.panels import Panel
 from gvae.settings import Whole
 
 __all__ = ["Classifier", "Estimator"]
@@ -384,6 +385,31 @@ class Estimator(Fitting):
         """
         return float(self.score_samples(X, y).mean())
 
+    def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
+        """What `gvae plot` and `gvae report` show of this model beyond what they show of every model; here nothing.
+
+        Parameters
+        ----------
+        X : array (N, D), or images (N, rows, columns)
+            Test rows.
+        y : array (N,) or (N, D2), optional
+            Their labels or second view, for models that read them.
+
+        Returns
+        -------
+        dict of str to list of Panel
+            By the title of a section.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> gvae.VAE(latent=2, epochs=2).fit(X).report_sections(X)
+        {}
+        >>> list(gvae.FactorAnalysis(latent=2, epochs=5).fit(X).report_sections(X))
+        ['Loadings']
+        """
+        return {}
+
     def save(self, path: str | os.PathLike) -> None:
         """Write settings, parameters and state to one file (safetensors), atomically; `gvae.load` reads it.
 
@@ -546,6 +572,10 @@ class Classifier(Estimator):
         if y is None:
             raise DataError(f"{type(self).__name__}.score: y is missing: accuracy needs labels")
         return float(np.mean(self.predict(X) == np.asarray(y)))
+
+    def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
+        """The confusion matrix of some rows with labels y."""
+        return {} if y is None else sections.confusion(self, X, y)
 
 
 def _alone(views: dict[str, np.ndarray]) -> Any:

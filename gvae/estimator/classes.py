@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from gvae import models
 from gvae.earlier import LACKS, ONE_CLASS
 from gvae.errors import ConfigError
+from gvae.estimator import sections
 from gvae.estimator.base import Classifier, Estimator
 from gvae.estimator.protocol import declared
 from gvae.models import denoising, dlgm, factor_analysis, hierarchical, nlfa, vae, vib, vlae, weights
@@ -123,6 +124,9 @@ class BayesianVAE(_ByGradients, weights.BayesSettings):
 
     model = models.Bayes
 
+    def report_sections(self, X, y=None):
+        return sections.weights(self)
+
 
 @declared("denoising")
 class DenoisingVAE(_ByGradients, denoising.Settings):
@@ -170,6 +174,9 @@ class LinearVAE(_ByGradients, factor_analysis.Settings):
 
     model = models.LinearVAE
 
+    def report_sections(self, X, y=None):
+        return sections.loadings(self, X)
+
 
 @declared("factor_analysis")
 class FactorAnalysis(Estimator, Machine, Length, Standardized, factor_analysis.ExactSettings):
@@ -187,6 +194,9 @@ class FactorAnalysis(Estimator, Machine, Length, Standardized, factor_analysis.E
 
     model = models.FactorAnalysisEM
     fixed: ClassVar[Mapping[str, Any]] = {"objective": "elbo_a", "batch_size": None}
+
+    def report_sections(self, X, y=None):
+        return sections.loadings(self, X)
 
 
 @declared("nlfa")

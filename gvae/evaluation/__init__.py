@@ -30,7 +30,7 @@ from gvae.evaluation.measures import MEASURES, evaluate
 from gvae.evaluation.pareto import pareto_k
 from gvae.evaluation.partial import Partial
 from gvae.evaluation.subject import Subject
-from gvae.evaluation.table import table
+from gvae.evaluation.table import table, warnings
 
 __all__ = [
     "MEASURES",
@@ -61,4 +61,5 @@ __all__ = [
     "reconstruction",
     "surgery",
     "table",
+    "warnings",
 ]

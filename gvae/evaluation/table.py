@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gvae.evaluation.importance import Evaluation
 from gvae.evaluation.pareto import UNRELIABLE
 
-__all__ = ["table"]
+__all__ = ["table", "warnings"]
 
 MANY = 0.05  # share of rows with an unreliable estimate that is worth a warning
 
 
-def table(result: Evaluation) -> str:
+def table(result: Evaluation, warnings: bool = True) -> str:
     """The summary of an evaluation as text: one line per number, in nats per row, under a heading per measure.
 
     Parameters
     ----------
     result : Evaluation
+    warnings : bool, default True
+        Whether to add the `warnings`.
 
     Returns
     -------
@@ -39,10 +42,47 @@ def table(result: Evaluation) -> str:
       Pareto k, median                         0.200  0.0% of rows above 0.7
     """
     summary = result.summary()
-    lines = list(_importance(summary, "log p(y|x)" if result.conditional else "log p(x)"))
+    lines = list(_importance(summary, _explained(result)))
+    for sentence in _warnings(summary, _explained(result)) if warnings else ():
+        lines += [f"  {line}" for line in textwrap.wrap(f"warning: {sentence}", 100)]
     for name in result.measures:
         lines += ["", *_SECTIONS[name](summary[name])]
     return "\n".join(lines)
+
+
+def warnings(result: Evaluation) -> list[str]:
+    """What must be known before the numbers of an evaluation are trusted, in sentences.
+
+    Parameters
+    ----------
+    result : Evaluation
+
+    Returns
+    -------
+    list of str
+        [] if nothing speaks against them.
+
+    Examples
+    --------
+    >>> one = np.ones(2)
+    >>> result = gvae.evaluation.Evaluation(-3 * one, np.array([-2.5, -2.7]), 0.1 * one, one, 40 * one, 0.9 * one, 100)
+    >>> gvae.evaluation.warnings(result)[0][:39]
+    'for 100.0% of rows a few weights decide'
+    """
+    return list(_warnings(result.summary(), _explained(result)))
+
+
+def _warnings(s: Mapping[str, Any], what: str) -> Iterator[str]:
+    share = s["pareto_k_unreliable"] if s["pareto_k"] is not None else 0.0
+    if share > MANY:
+        yield (
+            f"for {share:.1%} of rows a few weights decide: neither {what}, likely too low, nor its error can be trusted; "
+            "more samples help little, a better q or annealing (ais) does"
+        )
+
+
+def _explained(result: Evaluation) -> str:
+    return "log p(y|x)" if result.conditional else "log p(x)"
 
 
 def _of_chains(s: Mapping[str, Any]) -> str:
@@ -71,9 +111,6 @@ def _importance(s: Mapping[str, Any], what: str) -> Iterator[str]:
     if s["pareto_k"] is not None:
         share = s["pareto_k_unreliable"]
         yield _line("Pareto k, median", s["pareto_k"], f"{share:.1%} of rows above {UNRELIABLE}")
-        if share > MANY:
-            yield f"  warning: for {share:.1%} of rows a few weights decide: neither {what}, likely too low, nor its error"
-            yield "  can be trusted; more samples help little, a better q or annealing (ais) does"
 
 
 def _units(s: Mapping[str, Any]) -> Iterator[str]:

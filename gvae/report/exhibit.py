@@ -1,4 +1,4 @@
-"""A run as arrays: what `gvae plot` draws. What is missing or damaged is said in a sentence, and the rest is shown."""
+"""A run and its data, read when they are needed. What is missing or damaged is said in a sentence, and the rest is shown."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from gvae import data, estimator, training
 from gvae.errors import GvaeError
+from gvae.panels import Panel
 
-__all__ = ["Absent", "Exhibit", "image_shape_of"]
+__all__ = ["Absent", "Exhibit", "dense", "image_shape_of", "of_x"]
 
 ROWS = 1000  # of the test rows, that are evaluated and mapped
 
@@ -114,10 +115,24 @@ class Exhibit:
         measures = ["units"] if not self.model.model_.conditional else ["units", "classification"]
         return self.model.evaluate(self.X, self.y, samples=self.samples, measures=measures)
 
+    @property
+    def by_row(self) -> dict[str, np.ndarray]:
+        """Values of each row by name; {} where the rows cannot be evaluated."""
+        try:
+            result = self.evaluation
+        except (Absent, GvaeError):
+            return {}
+        return {"log p(y|x)" if result.conditional else "log p(x)": result.log_likelihood, "KL": result.kl}
+
+    @cached_property
+    def sections(self) -> dict[str, Any]:
+        """What the estimator contributes, panels by title."""
+        return dict(self.model.report_sections(self.X, self.y))
+
     @cached_property
     def names(self) -> list[str]:
         """Of the columns of x."""
-        known = getattr(self.model, "feature_names_in_", None)
+        known = getattr(self.model, "feature_names_in_", self.dataset.names)
         return [str(n) for n in (range(self.model.n_features_in_) if known is None else known)]
 
     def views_only(self) -> None:
@@ -125,19 +140,32 @@ class Exhibit:
         if not self.model.model.views:
             raise Absent("the model explains labels only: there is no view to draw")
 
-    def show(self, part: str, draw: Callable[[], None]) -> bool:
-        """Call draw(), and note in `reasons` why a part cannot be shown. Returns whether it was."""
+    def attempt(self, name: str, show: Callable[[], Any]) -> Any:
+        """show(), or None where it cannot be shown, with the reason in `reasons`."""
         try:
-            draw()
-        except Absent as reason:
-            self.reasons.setdefault(str(reason), []).append(part)
-            return False
-        return True
+            return show()
+        except (Absent, GvaeError) as reason:
+            self.reasons.setdefault(str(reason), []).append(name)
+            return None
+
+    def panels(self, name: str, part: Any) -> list[Panel]:
+        """The panels of a part; [] where it cannot be shown."""
+        return list(self.attempt(name, lambda: part.panels(self)) or [])
 
     @property
     def missing(self) -> list[str]:
         """Sentences on what cannot be shown."""
         return [f"{', '.join(parts)}: {reason}" for reason, parts in self.reasons.items()]
+
+
+def dense(X: Any) -> np.ndarray:
+    """Rows of data, (rows, D) or images, as a dense array."""
+    return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+
+
+def of_x(views: Any) -> np.ndarray:
+    """The view x of what `reconstruct` or `sample` return."""
+    return dense(views["x"] if isinstance(views, dict) else views)
 
 
 def image_shape_of(model: Any) -> tuple[int, int] | None:

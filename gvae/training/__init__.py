@@ -17,6 +17,7 @@ from gvae.training.files import write_atomically
 from gvae.training.loop import POLICIES, History, train
 from gvae.training.rows import ascend, infer
 from gvae.training.runs import BEGUN, SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
+from gvae.training.starts import about_this_process, read_starts
 from gvae.training.step import Trainer
 from gvae.training.until import Until
 
@@ -29,6 +30,7 @@ __all__ = [
     "RunFolder",
     "Trainer",
     "Until",
+    "about_this_process",
     "ascend",
     "check_free",
     "encode",
@@ -37,6 +39,7 @@ __all__ = [
     "read",
     "read_config",
     "read_history",
+    "read_starts",
     "save_checkpoint",
     "survey",
     "train",

@@ -1,7 +1,8 @@
-"""Run folders: config.json, run.toml, log.jsonl, checkpoint.safetensors and the checkpoint before it.
+"""Run folders: config.json, run.toml, log.jsonl, starts.jsonl, checkpoint.safetensors and the checkpoint before it.
 
 The checkpoint alone defines a run and its state. config.json repeats its configuration, for readers and for a run that has
 no checkpoint yet. log.jsonl has a line for every epoch and event; the training process holds the lock of this file.
+starts.jsonl has a line for each such process.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from gvae.earlier import upgraded
 from gvae.errors import RunError
 from gvae.training import files
 from gvae.training.checkpoint import Checkpoint, encode, glance, load_checkpoint, restore, trainer_checkpoint
+from gvae.training.starts import STARTS, about_this_process
 from gvae.training.step import Trainer
 from gvae.training.until import Until
 
 CONFIG, TOML, LOG = "config.json", "run.toml", "log.jsonl"
-BEGUN = (CONFIG, TOML, LOG)  # the files of a run before its first checkpoint
+BEGUN = (CONFIG, TOML, LOG, STARTS)  # the files of a run before its first checkpoint
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 DAMAGED = "checkpoint.damaged.safetensors"
 SAVE_EVERY = 300.0
@@ -72,7 +74,7 @@ class RunFolder:
     >>> trainer, history = gvae.training.train(model, table, epochs=2, run=run)
     >>> run.close()
     >>> sorted(path.name for path in run.path.iterdir())
-    ['checkpoint.previous.safetensors', 'checkpoint.safetensors', 'config.json', 'log.jsonl']
+    ['checkpoint.previous.safetensors', 'checkpoint.safetensors', 'config.json', 'log.jsonl', 'starts.jsonl']
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class RunFolder:
         try:
             check_free(path)  # again: another process may have written to it in between
             self._write_config(config)
+            self._note_start()
         except BaseException:
             self.close()
             if not (self.path / CONFIG).exists():
@@ -217,6 +220,11 @@ class RunFolder:
             self.checkpoint = None
         if config != self.config:
             self._write_config(config)
+        self._note_start()
+
+    def _note_start(self) -> None:
+        with _writing(self.path), open(self.path / STARTS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(about_this_process()) + "\n")
 
     def log(self, row: dict[str, Any]) -> None:
         """Append a line to log.jsonl.

@@ -1,0 +1,239 @@
+"""The parts of a run as panels: what `gvae plot` and `gvae report` show, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gvae import evaluation
+from gvae.errors import GvaeError, RunError
+from gvae.panels import Bars, Histogram, Images, Line, Lines, Matrix, Panel, Points, Sentences, Table, Text
+from gvae.report.exhibit import Absent, Exhibit, dense, of_x
+from gvae.report.track import read_track, tracked_row
+
+__all__ = ["PARTS", "Part", "usual_parts"]
+
+SHOWN = 12  # images in a row, columns of a table
+LARGEST = 256  # variables of a covariance that is drawn
+REPLICATES, REPLICATED = 50, 200  # data sets that are drawn for predictive checks, and their rows at most
+CHECKS: dict[str, Callable[..., Any]] = {"mean": np.mean, "sd": np.std, "smallest": np.min, "largest": np.max}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a run: `panels(exhibit)` lists what to draw, or raises Absent; `columns` of them stand side by side."""
+
+    title: str
+    panels: Callable[[Exhibit], Sequence[Panel]]
+    columns: int = 1
+
+
+def curves(e: Exhibit) -> list[Panel]:
+    """Bounds by epoch, with the events of the log."""
+    rows, events = e.log
+    if not rows:
+        raise Absent("the log has no epoch yet")
+    lines, shown = [], []
+    kinds = [kind for kind in ("train", "validation") if all(f"{kind}_bound" in row for row in rows)]
+    for kind in kinds:
+        bounds = [row[f"{kind}_bound"] for row in rows]
+        name = {"train": "training rows", "validation": "held-out rows"}[kind]
+        lines.append(Line([row["epoch"] for row in rows], bounds, name, 0, thin=kind != kinds[-1]))
+        shown += bounds[-(-len(rows) // 20) :] if len(rows) > 1 else bounds  # without the rise from far below
+    if not lines:
+        raise Absent("the log has no bounds")
+    margin = 0.05 * (max(shown) - min(shown)) or 1.0
+    marks = sorted({(event["epoch"], str(event["event"])) for event in events if "epoch" in event})
+    return [Lines(lines, "epoch", "bound, nats per row", marks, (min(shown) - margin, max(shown) + margin))]
+
+
+def evaluated(e: Exhibit) -> list[Panel]:
+    """The evaluation as text, and the rows' log p(x)."""
+    result, about = e.evaluation, f"the first {len(e.evaluation.elbo)} test rows, nats per row"
+    values = {"ELBO": result.elbo, "log p(y|x)" if result.conditional else "log p(x)": result.log_likelihood}
+    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), min(40, 5 + len(result.elbo) // 5))
+    heights = {name: np.histogram(value, edges)[0] for name, value in values.items()}
+    panels = [Histogram(edges, heights, "nats", "rows"), Text(evaluation.table(result, warnings=False), title=about)]
+    said = [*evaluation.warnings(result), *([e.model.model_.caution] if e.model.model_.caution else [])]
+    return [*panels, *([Sentences(said, title="warnings")] if said else [])]
+
+
+def covariance(e: Exhibit) -> list[Panel]:
+    """Covariance and correlations of q(z|x) for some rows, beside the pattern of the precision."""
+    q = e.model.posterior_of(e.X[:3], None if e.y is None else e.y[:3])
+    q = next(iter(q.values())) if isinstance(q, dict) else q
+    c = covariances_of(q, min(3, len(e.X)))
+    scale = np.sqrt(np.einsum("...ii->...i", c))
+    r = c / (scale[:, :, None] * scale[:, None, :])
+    precision = np.abs(np.linalg.inv(c))
+    pattern = (precision > 1e-6 * precision.max()).any(0).astype(float)
+    panels: list[Panel] = [Matrix(cov, np.abs(c).max(), title=f"row {k}: covariance") for k, cov in enumerate(c)]
+    panels.append(Matrix(pattern, 1.0, title="precision: non-zero entries"))
+    panels += [Matrix(cor, 1.0, title=f"row {k}: correlations") for k, cor in enumerate(r)]
+    lines = [Line(np.arange(len(row)), row, f"row {k}", k) for k, row in enumerate(scale)]
+    return [*panels, Lines(lines, "variable", title="standard deviations")]
+
+
+def covariances_of(q: Any, n: int) -> np.ndarray:
+    """The covariances (n, k, k) of a posterior of n rows; Absent where it has none that can be drawn."""
+    if not hasattr(q, "covariance") or q.n > LARGEST:
+        raise Absent(f"{type(q).__name__} of {q.n} variables has no covariance to look at (at most {LARGEST})")
+    try:
+        c = np.asarray(q.covariance(), np.float64)
+    except NotImplementedError:
+        raise Absent(f"{type(q).__name__} has no covariance in closed form") from None
+    return np.broadcast_to(c, (n, *c.shape[-2:]))
+
+
+def reconstructions(e: Exhibit) -> list[Panel]:
+    """Originals above their reconstructions; of a table, columns against their reconstructions."""
+    e.views_only()
+    if e.image_shape is not None:
+        few = e.X[: min(SHOWN, len(e.X))]
+        rows = {"original": few.reshape(len(few), -1), "reconstruction": of_x(e.model.reconstruct(few))}
+        return [Images(rows, e.image_shape)]
+    x, again = dense(e.X), of_x(e.model.reconstruct(e.X))
+    shown = range(min(SHOWN, x.shape[1]))
+    return [Points(x[:, j], again[:, j], "value", "mean given z", diagonal=True, title=e.names[j]) for j in shown]
+
+
+def samples(e: Exhibit) -> list[Panel]:
+    """Images from the prior; of a table, the columns' distributions in data and in draws, and predictive checks."""
+    e.views_only()
+    if e.image_shape is not None:
+        return [Images({"": of_x(e.model.sample(5 * SHOWN))}, e.image_shape, SHOWN)]
+    x, drawn = dense(e.X), of_x(e.model.sample(1000, draw=True))
+    return [_marginal(e, x, drawn, j) for j in range(min(SHOWN, x.shape[1]))] + [_checks(e, x)]
+
+
+def _marginal(e: Exhibit, x: np.ndarray, drawn: np.ndarray, j: int) -> Panel:
+    edges = np.histogram_bin_edges(np.concatenate([x[:, j], np.quantile(drawn[:, j], [0.005, 0.995])]), 30)
+    heights = {name: np.histogram(a[:, j], edges, density=True)[0] for name, a in (("data", x), ("draws", drawn))}
+    return Histogram(edges, heights, "value", "density", title=e.names[j])
+
+
+def _checks(e: Exhibit, x: np.ndarray) -> Panel:
+    """Statistics of the data among those of data sets of the same size that the model has drawn."""
+    n = min(REPLICATED, len(x))
+    drawn = of_x(e.model.sample(REPLICATES * n, draw=True, seed=1)).reshape(REPLICATES, n, -1)
+    heading, rows = ["column", *(f"{name}: data, draws' 5 to 95 %" for name in CHECKS)], []
+    for j in range(min(SHOWN, x.shape[1])):
+        cells = [e.names[j]]
+        for statistic in CHECKS.values():
+            seen = statistic(x[:n, j])
+            low, high = np.quantile(statistic(drawn[:, :, j], axis=1), [0.05, 0.95])
+            cells.append(f"{seen:.3g}, {low:.3g} to {high:.3g}{'' if low <= seen <= high else '  outside'}")
+        rows.append(cells)
+    return Table(heading, rows, title=f"predictive checks: the first {n} test rows among {REPLICATES} draws of as many rows")
+
+
+def codes(e: Exhibit) -> list[Panel]:
+    """Posterior means on their first two principal axes, coloured by label."""
+    z = np.asarray(e.model.transform(e.X), np.float64)
+    centred = z - z.mean(0)
+    _, spread, axes = np.linalg.svd(centred, full_matrices=False)
+    at = centred @ axes[:2].T if z.shape[1] > 1 else np.stack([centred[:, 0], np.zeros(len(z))], axis=1)
+    share = np.square(spread) / max(np.square(spread).sum(), np.finfo(float).tiny)
+    words = [f"principal axis {k + 1}, {share[k]:.0%} of the variance" for k in range(min(2, len(share)))]
+    about = {"row": [str(i) for i in range(len(z))]}
+    about |= {name: [f"{value:.2f}" for value in values] for name, values in e.by_row.items()}
+    return [
+        Points(
+            at[:, 0],
+            at[:, 1],
+            words[0],
+            words[1] if len(words) > 1 else "",
+            None if e.labels is None else [str(c) for c in e.labels],
+            about,
+            None if e.image_shape is None else dense(e.X).reshape(len(z), -1),
+            e.image_shape,
+            title=f"posterior means of {len(z)} test rows",
+        )
+    ]
+
+
+def units(e: Exhibit) -> list[Panel]:
+    """The KL of each latent variable, largest first, by layer, and the rate and distortion as training went on."""
+    summary = e.evaluation.summary()
+    if "units" not in summary:
+        raise Absent("the model has no units to list")
+    panels: list[Panel] = []
+    layers = summary["units"]["layers"]
+    for i, layer in enumerate(layers):
+        order = np.argsort(layer["kl"])[::-1]
+        faint = np.asarray(layer["activity"])[order] <= 0.01
+        which = f"layer {i + 1}: " if len(layers) > 1 else ""
+        title = f"{which}{layer['active']} of {layer['units']} variables active"
+        panels.append(Bars([str(j) for j in order], np.asarray(layer["kl"])[order], "KL, nats", faint, title=title))
+    return [*panels, *rate_and_distortion(e, summary)]
+
+
+def rate_and_distortion(e: Exhibit, summary: dict[str, Any]) -> Iterator[Panel]:
+    rows = [row for row in e.log[0] if {"validation_kl", "validation_log_likelihood"} <= row.keys()]
+    if not rows or summary["kl"] is None or summary["distortion"] is None:
+        return
+    R, D = (np.array([row[name] for row in rows]) for name in ("validation_kl", "validation_log_likelihood"))
+    settled = slice(-(-len(rows) // 20), None) if len(rows) > 1 else slice(None)  # without the fall from far above
+    R, D, end = R[settled], -D[settled], summary["kl"] + summary["distortion"]
+    across = np.array([min(R.min(), summary["kl"]), max(R.max(), summary["kl"])])
+    lines = [Line(R, D, "held-out rows, by epoch", 0)]
+    lines.append(Line(across, end - across, f"rate + distortion = {end:.2f}", 1, thin=True))
+    yield Lines(
+        [*lines, Line([summary["kl"]], [summary["distortion"]], "the trained model", 3)],
+        "rate KL(q(z|x) || p(z)), nats",
+        f"distortion -E log p({'y' if e.evaluation.conditional else 'x'}|z), nats",
+        title="rate and distortion",
+    )
+
+
+def factors(e: Exhibit) -> list[Panel]:
+    """The posterior mean and the entries of its Cholesky factor for one row, by epoch."""
+    try:
+        tracked = read_track(e.path)
+    except RunError as error:
+        raise Absent(str(error)) from None
+    panels: list[Panel] = []
+    for code, kept in tracked.items():
+        epochs, N = kept["epoch"], kept["mean"].shape[1]
+        means = [Line(epochs, kept["mean"][:, i], colour=i) for i in range(N)]
+        panels.append(Lines(means, "epoch", title=f"{code}: posterior mean of row {kept['row']}"))
+        entries = [
+            Line(epochs, kept["chol"][:, k, i], ("diagonal" if offset == 0 else f"offset {offset}") * (i == 0), k)
+            for k, offset in enumerate(kept["offsets"])
+            for i in range(N - offset)
+        ]
+        panels.append(Lines(entries, "epoch", title="entries of the precision's Cholesky factor"))
+    return panels
+
+
+def own(e: Exhibit) -> list[Panel]:
+    """All that the estimator contributes: see `Estimator.report_sections`."""
+    if not e.sections:
+        raise Absent("the model adds nothing of its own")
+    return [panel for panels in e.sections.values() for panel in panels]
+
+
+PARTS: dict[str, Part] = {
+    "curves": Part("Learning curves", curves),
+    "evaluation": Part("Evaluation", evaluated, 2),
+    "covariance": Part("Covariance of q(z|x)", covariance, 4),
+    "reconstructions": Part("Reconstructions", reconstructions, 4),
+    "samples": Part("Samples", samples, 4),
+    "codes": Part("Codes", codes),
+    "units": Part("Latent variables", units),
+    "factors": Part("One posterior as training went on", factors, 2),
+    "own": Part("Of this model", own, 2),
+}
+
+
+def usual_parts(e: Exhibit) -> list[str]:
+    """All parts but those that only some runs have and this one has not."""
+    lacking = set() if tracked_row(e.path) is not None else {"factors"}
+    try:
+        lacking |= set() if e.sections else {"own"}
+    except (Absent, GvaeError):
+        lacking.add("own")
+    return [name for name in PARTS if name not in lacking]
