@@ -8,13 +8,15 @@ from setuptools import find_packages, setup
 
 PLOT = ["matplotlib>=3.8"]
 SKLEARN = ["scikit-learn>=1.5"]
+REPORT = ["bokeh>=3.8", "jinja2>=3.1"]
 DATA = ["pooch>=1.8"]
 TORCH = ["torch>=2.4"]
 JAX = ["jax>=0.5"]
 INTEROP = TORCH + JAX
 DEMO = PLOT + SKLEARN
 COMPLETION = ["shtab>=1.7"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "pandas>=2.2", *DEMO, *DATA, *COMPLETION]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "pandas>=2.2"]
+TEST += [*DEMO, *REPORT, *DATA, *COMPLETION]
 CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
     f"{package}; sys_platform == 'linux'" for package in ("cuda-bindings>=13,<14", "nvidia-cuda-nvrtc>=13,<14")
 ]
@@ -53,12 +55,13 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["gvae", "gvae.*"]),
-    package_data={"gvae": ["py.typed", "kernels/*.json", "kernels/cuda/*.cu"]},
+    package_data={"gvae": ["py.typed", "kernels/*.json", "kernels/cuda/*.cu", "report/page.*", "report/decoder.js"]},
     install_requires=["numpy>=2", "scipy>=1.13", *seen(), "tqdm>=4.66", "safetensors>=0.5", "threadpoolctl>=3.5"],
     extras_require={
         "demo": DEMO,
         "data": DATA,
         "plot": PLOT,
+        "report": REPORT,
         "completion": COMPLETION,
         "sklearn": SKLEARN,
         "cuda12": ["cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"],

@@ -60,6 +60,7 @@ _MODULES = (
     "objectives",
     "ops",
     "optim",
+    "panels",
     "plots",
     "random",
     "settings",

@@ -20,6 +20,11 @@ class Panel:
     Parameters
     ----------
     title : str, optional
+
+    Examples
+    --------
+    >>> isinstance(gvae.panels.Text("rate   3.1 nats", title="evaluation"), gvae.panels.Panel)
+    True
     """
 
     title: str = ""
@@ -37,6 +42,11 @@ class Line:
     colour : int, default 0
         Lines of the same number have the same colour.
     thin : bool, default False
+
+    Examples
+    --------
+    >>> gvae.panels.Line([1, 2], [-9.0, -4.0], "training rows", thin=True).name
+    'training rows'
     """
 
     x: Sequence[float] | np.ndarray

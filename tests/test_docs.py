@@ -78,6 +78,7 @@ DESCRIBED = [
     "objectives",
     "ops",
     "optim",
+    "panels",
     "plots",
     "random",
     "training",
@@ -257,7 +258,7 @@ def smaller(words):
         rest[place : place + 2] = [flag, least[flag]] if least[flag] else []
     if command == "train" and not {"--epochs", "--steps", "--resume"} & {*rest}:
         rest += ["--epochs", "1"]
-    rest += ["--first", "20", "--samples", "3"] if command == "plot" else []
+    rest += ["--first", "20", "--samples", "3"] if command in ("plot", "report") else []
     if {"gaps", "ais"} & {*rest} and "--first" not in rest:
         rest += ["--first", "2"]
     named = {"mnist", "binarized_mnist", "frey_faces", "DATA"}

@@ -30,6 +30,7 @@ MODULES = [
     "nn",
     "settings",
     "interop",
+    "panels",
     "plots",
     "errors",
 ]

@@ -36,6 +36,7 @@ MODULES = (
     ("gvae.settings", "Declarations of settings"),
     ("gvae.interop", "PyTorch and JAX"),
     ("gvae.plots", "Pictures"),
+    ("gvae.panels", "Panels of reports"),
 )
 
 ADVICE = {

@@ -15,11 +15,10 @@ Sections = dict[str, list[Panel]]
 
 def confusion(model: Any, X: Any, y: Any) -> Sections:
     """Labels of a classifier's rows against its predictions."""
-    place = {c: i for i, c in enumerate(model.classes_.tolist())}
-    counts = np.zeros((len(place), len(place)), int)
-    predicted = model.predict(X)
-    np.add.at(counts, ([place[c] for c in np.asarray(y).tolist()], [place[c] for c in predicted.tolist()]), 1)
     names = [str(c) for c in model.classes_]
+    labels, predicted = model._read(X, y)["y"], model.predict_proba(X).argmax(axis=1)
+    counts = np.zeros((len(names), len(names)), int)
+    np.add.at(counts, (labels, predicted), 1)
     right = np.trace(counts) / counts.sum()
     title = f"{len(predicted)} rows, {right:.1%} right; label down, prediction across"
     return {"Confusion": [Matrix(counts.astype(float), None, names, names, counts=True, title=title)]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from functools import singledispatch
 from typing import Any
@@ -116,9 +117,7 @@ def _(panel: Points) -> Any:
     fig = _new(panel.across, panel.up, HEIGHT if panel.diagonal else LARGE)
     groups = np.full(len(panel.x), "") if panel.groups is None else np.asarray(panel.groups)
     names, columns = np.unique(groups), {f"about{i}": np.asarray(texts) for i, texts in enumerate(panel.about.values())}
-    tips = "".join(f"<div>{{names[{i}]}}: @about{i}</div>" for i in range(len(columns)))
-    for i, name in enumerate(panel.about):
-        tips = tips.replace(f"{{names[{i}]}}", name)
+    tips = "".join(f"<div>{html.escape(name)}: @about{i}</div>" for i, name in enumerate(panel.about))
     if panel.groups is not None:
         columns["group"], tips = groups, "<div>@group</div>" + tips
     if panel.images is not None and panel.shape is not None:

@@ -89,9 +89,9 @@ class Exhibit:
 
     @cached_property
     def X(self) -> Any:
-        """The first test rows, as data: (rows, D), or images (rows, height, width)."""
+        """The first test rows, as data: (rows, D), or images (rows, height, width) if the model was trained on images."""
         rows = self.dataset.test[: self.first]
-        return rows if self.dataset.image_shape is None else rows.reshape(-1, *self.dataset.image_shape)
+        return rows if self.image_shape is None else rows.reshape(-1, *self.image_shape)
 
     @cached_property
     def y(self) -> Any:

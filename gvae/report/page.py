@@ -14,7 +14,7 @@ import numpy as np
 
 import gvae
 from gvae import plots, training
-from gvae.errors import DependencyError, GvaeError, RunError
+from gvae.errors import DependencyError, RunError
 from gvae.panels import Images, Panel, Sentences, Table, Text
 from gvae.report import live, track
 from gvae.report.charts import chart
@@ -79,7 +79,7 @@ def _sections(exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
     for name in ORDER:
         title = "The decoder, alive" if name == "decoder" else PARTS[name].title
         found.append(_section(name, title, exhibits, [_cell(e, name, k) for k, e in enumerate(exhibits)]))
-    own = [_own(e) for e in exhibits]
+    own = [e.attempt("What the model adds", lambda e=e: e.sections) or {} for e in exhibits]  # type: ignore[misc]
     for title in dict.fromkeys(title for sections in own for title in sections):
         key = "own-" + re.sub(r"\W+", "-", title.lower())
         cells = [{"panels": _rendered(sections.get(title, []), f"{key}-{k}")} for k, sections in enumerate(own)]
@@ -90,13 +90,6 @@ def _sections(exhibits: Sequence[Exhibit]) -> Iterator[dict[str, Any]]:
 
 def _section(key: str, title: str, exhibits: Sequence[Exhibit], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"id": key, "title": title, "cells": [{"run": e.name} | cell for e, cell in zip(exhibits, cells, strict=True)]}
-
-
-def _own(e: Exhibit) -> dict[str, list[Panel]]:
-    try:
-        return e.sections
-    except (Absent, GvaeError):  # as other sections say
-        return {}
 
 
 def _cell(e: Exhibit, name: str, k: int) -> dict[str, Any]:
