@@ -4,6 +4,7 @@ Two workers, the emulated CuPy, and what a run says at its end about the CUDA ke
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,8 @@ _warmup = None  # in a worker
 
 def pytest_configure(config):
     global _warmup
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background; some tests interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not is_worker(config) and not config.option.collectonly:
         _warmup = Warmup(Path(tempfile.mkdtemp(prefix="gvae-tests-")))
 

@@ -235,7 +235,7 @@ def test_an_epoch_that_ends_broken_is_not_kept(tmp_path, broken, monkeypatch):
     validation = Table(X[:10]) if broken == "validation" else None
     with pytest.raises(NonFiniteError, match=r"(encoder.0.bias|validation_bound) is not finite after step 1"):
         train(small(), Table(X), epochs=2, run=run, validation=validation, trainer=Last(small()))
-    assert sorted(p.name for p in run.path.iterdir()) == ["config.json", "log.jsonl"]
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.json", "log.jsonl", "starts.jsonl"]
     (event,) = map(json.loads, (run.path / "log.jsonl").read_text().splitlines())
     assert event["event"] == "not finite"
 
@@ -297,7 +297,7 @@ def test_an_empty_table():
 def test_a_run_folder(tmp_path):
     run = RunFolder(tmp_path / "deep" / "run", {"answer": 42})
     trainer, history = train(small(), Table(X), epochs=2, validation=Table(X[:20]), run=run)
-    files = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl"]
+    files = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "starts.jsonl"]
     assert sorted(p.name for p in run.path.iterdir()) == files
     rows = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
     assert rows == history.rows
