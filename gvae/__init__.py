@@ -30,6 +30,9 @@ _HOME = {
     "VIB": "estimator",
     "DLGM": "estimator",
     "VLAE": "estimator",
+    "SBN": "estimator",
+    "DARN": "estimator",
+    "AutoregressiveDensity": "estimator",
     "estimators": "estimator",
     "load": "estimator",
     "Var": "autodiff",
@@ -77,12 +80,15 @@ if TYPE_CHECKING:
     from gvae.doctor import show_versions
     from gvae.errors import GvaeError
     from gvae.estimator import (
+        DARN,
         DLGM,
         MAPVAE,
+        SBN,
         VAE,
         VIB,
         VLAE,
         Autoencoder,
+        AutoregressiveDensity,
         BayesianVAE,
         DenoisingVAE,
         FactorAnalysis,

@@ -780,7 +780,93 @@ SPARSE = [
 ]
 
 # Not differentiable, so only test_awkward.py drives them; test_ops.py has tests of their own.
+HIDDEN = 3  # units of NADE
+
+
+def nade(rng, s, first):
+    """x or uniform numbers, then b, c, W and V."""
+    shapes = (s.N,), (HIDDEN,), (s.N, HIDDEN), (s.N, HIDDEN)
+    return first, *(real(rng, (*s.lead(min(i, 3)), *shape), 0.7) for i, shape in enumerate(shapes, 1))
+
+
+def nade_log_prob(x, b, c, W, V):
+    total, a = 0.0, c
+    for x_j, b_j, w, v in zip(x, b, W, V, strict=True):
+        t = b_j + v @ scipy.special.expit(a)
+        total, a = total + x_j * t - np.logaddexp(0, t), a + x_j * w
+    return total
+
+
+def nade_draw(u, b, c, W, V):
+    draw, a = np.zeros_like(u), c
+    for j in range(len(u)):
+        draw[j] = u[j] < scipy.special.expit(b[j] + V[j] @ scipy.special.expit(a))
+        a = a + draw[j] * W[j]
+    return draw
+
+
+def autoregressive_draw(b, U, u):
+    draw, a = np.zeros_like(u), b + 0
+    for j in range(len(u)):
+        draw[j] = u[j] < scipy.special.expit(a[j])
+        a[j + 1 :] += draw[j] * U[j, j + 1 :]
+    return draw
+
+
+DRAWS = [
+    Case(
+        "strict_triangle",
+        op=lambda s: partial(ops.strict_triangle, n=s.N),
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N * (s.N - 1) // 2)),),
+        reference=lambda s: ref.batched(
+            lambda e: np.array([[e[_at(i, j, s.N)] if i < j else 0.0 for j in range(s.N)] for i in range(s.N)]).reshape(
+                s.N, s.N
+            ),
+            1,
+        ),
+        cores=(1,),
+    ),
+    Case(
+        "nade_log_prob",
+        op=lambda s: ops.nade_log_prob,
+        args=lambda rng, s: nade(rng, s, rng.uniform(0.1, 0.9, (*s.lead(0), s.N))),
+        reference=lambda s: ref.batched(nade_log_prob, 1, 1, 1, 2, 2),
+        cores=(1, 1, 1, 2, 2),
+    ),
+]
+
+
+def _at(i, j, n):
+    """Where the entry (i, j) above the diagonal lies, row by row."""
+    return i * n - i * (i + 1) // 2 + j - i - 1
+
+
 PLAIN = [
+    Case(
+        "bernoulli_draw",
+        op=lambda s: ops.bernoulli_draw,
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), rng.random((*s.lead(1), s.N))),
+        reference=lambda s: ref.batched(lambda a, u: (u < scipy.special.expit(a)) * 1.0, 1, 1),
+        cores=(1, 1),
+    ),
+    Case(
+        "autoregressive_draw",
+        op=lambda s: ops.autoregressive_draw,
+        args=lambda rng, s: (
+            real(rng, (*s.lead(0), s.N)),
+            real(rng, (*s.lead(1), s.N, s.N)),
+            rng.random((*s.lead(2), s.N)),
+        ),
+        reference=lambda s: ref.batched(autoregressive_draw, 1, 2, 1),
+        cores=(1, 2, 1),
+    ),
+    Case(
+        "nade_draw",
+        op=lambda s: ops.nade_draw,
+        args=lambda rng, s: nade(rng, s, rng.random((*s.lead(0), s.N))),
+        reference=lambda s: ref.batched(nade_draw, 1, 1, 1, 2, 2),
+        cores=(1, 1, 1, 2, 2),
+    ),
     Case(
         "band_to_dense",
         op=lambda s: partial(ops.band_to_dense, offsets=s.offsets),
@@ -797,4 +883,4 @@ PLAIN = [
     ),
 ]
 
-CASES = [*ELEMENTWISE, *ARRAYS, *DENSE, *BANDED, *AR1, *LOWRANK, *GAUSSIAN, *LINALG, *WEIGHTS, *SPARSE]
+CASES = [*ELEMENTWISE, *ARRAYS, *DENSE, *BANDED, *AR1, *LOWRANK, *GAUSSIAN, *LINALG, *WEIGHTS, *SPARSE, *DRAWS]

@@ -160,7 +160,7 @@ def codes(kind: str, D: int = 4, noise: float = 0.3) -> Evidence:
 _U = (np.arange(60) + 0.5) / 60
 _COUNTS = np.arange(12.0)
 CODES = {  # values and their probabilities under the standard prior; what is continuous, on a fine grid
-    "bernoulli": (np.arange(2.0), np.ones(2)),
+    **dict.fromkeys(("bernoulli", "autoregressive", "nade:4"), (np.arange(2.0), np.ones(2))),
     "categorical:3": (np.arange(3.0), np.ones(3)),
     "poisson": (_COUNTS, stats.poisson(1).pmf(_COUNTS)),
     "negative_binomial": (_COUNTS, 0.5 ** (_COUNTS + 1)),
@@ -169,6 +169,20 @@ CODES = {  # values and their probabilities under the standard prior; what is co
     "continuous_bernoulli": (_U, np.ones(60)),
     "logit:diagonal": ((special.expit(stats.norm.ppf(_U)) - 0.01) / 0.98, np.ones(60)),
 }
+
+
+def chain_of_bits(n: int = 6) -> Evidence:
+    """Bits of which each is the one before it with probability 0.85."""
+
+    def draw(r: np.random.Generator, rows: int) -> np.ndarray:
+        flips = np.concatenate([r.random((rows, 1)) < 0.5, r.random((rows, n - 1)) < 0.15], axis=1)
+        return (flips.cumsum(axis=1) % 2).astype(float)
+
+    def log_p(x: np.ndarray) -> np.ndarray:
+        same = (x[:, 1:] == x[:, :-1]).sum(axis=1)
+        return math.log(0.5) + same * math.log(0.85) + (n - 1 - same) * math.log(0.15)
+
+    return split(draw, log_p)
 
 
 @functools.cache
@@ -194,6 +208,8 @@ def seen(text: str) -> Evidence:
             return np.clip((special.expit(y) - 0.01) / 0.98, 0, 1)
 
         return split(draw, log_p)
+    if name == "autoregressive" or text.startswith("nade"):
+        return chain_of_bits()
     p = np.linspace(0.1, 0.9, 6)
     laws: dict[str, Any] = {
         "bernoulli": (stats.bernoulli(p), "logpmf"),
@@ -333,6 +349,7 @@ POSTERIORS = ("diagonal", "independent", "chain", "band:2", "grid", "extended_gr
 POSTERIORS += ("gaussian", "random_walk", "shared:chain")
 OBSERVATIONS = ("diagonal", "independent", "chain", "band:2", "grid:3x4", "extended_grid:3x4", "ar1", "lowrank:1", "full")
 OBSERVATIONS += ("gaussian", "random_walk", "mixture:3", "shared:chain", "bernoulli", "categorical:4", "poisson")
+OBSERVATIONS += ("autoregressive", "nade:8")
 OBSERVATIONS += ("negative_binomial", "zero_inflated:negative_binomial", "beta", "continuous_bernoulli")
 OBSERVATIONS += ("logit:shared:chain",)
 GRADIENTS = ("reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg")
@@ -400,7 +417,7 @@ def cases() -> list[Case]:
         add(f"prior, {kind}", evidence, settings | {"prior": kind}, 0.2, "log_likelihood")
     for observation in OBSERVATIONS:  # the observation's role
         settings = {"model": "linear", "latent": 1, "posterior": "diagonal", "observation": observation}
-        slow = observation.endswith(("mixture:3", "poisson", "negative_binomial"))
+        slow = observation.endswith(("mixture:3", "poisson", "negative_binomial", "autoregressive"))
         settings |= {} if slow else {"epochs": 15}
         add(f"seen, {observation}", lambda text=observation: seen(text), settings, 0.05, daily=True)
     for prior in POSTERIORS:  # the prior's role

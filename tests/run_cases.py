@@ -15,8 +15,16 @@ X = np.random.default_rng(0).random((40, 6)).astype(np.float32)
 SETTINGS = {"observation": "bernoulli", "latent": 2, "hidden": (5,), "epochs": 3, "batch_size": 16, "random_state": 1}
 # that is 3 steps an epoch
 
-# by name, those that read rows of numbers alone
-MODELS = {name: cls.model for name, cls in gvae.estimators().items() if cls.model.columns == {"x": "matrix"}}
+# by name, those that read rows of numbers alone, and have codes
+MODELS = {
+    name: cls.model
+    for name, cls in gvae.estimators().items()
+    if cls.model.columns == {"x": "matrix"} and hasattr(cls.model.Settings, "latent")
+}
+
+
+# settings without which a model does not do what it is for
+BITS = {"sbn": {"posterior": "bernoulli"}, "darn": {"posterior": "bernoulli:taylor", "observation": "bernoulli"}}
 
 
 def small(name):

@@ -111,12 +111,17 @@ def _models() -> Iterator[Case]:
             yield Case(f"model {name}, {posterior}, {bound}", {"posterior": posterior} | settings | own, data)
 
 
+def with_codes(model: Any) -> bool:
+    return hasattr(model.Settings, "latent")
+
+
 def _names_of_models() -> list[str]:
     """Those that read rows of numbers alone."""
     import gvae
 
     if hasattr(gvae, "estimators"):
-        return [name for name, cls in gvae.estimators().items() if cls.model.columns == {"x": "matrix"}]
+        found = {name: cls.model for name, cls in gvae.estimators().items() if cls.model.columns == {"x": "matrix"}}
+        return [name for name, model in found.items() if getattr(model, "Settings", None) is None or with_codes(model)]
     return list(gvae.models.MODELS)
 
 
@@ -140,6 +145,8 @@ def _families() -> Iterator[Case]:
 
 def _data_of(support: Any) -> str:
     """Data that lie in the support of an observation family."""
+    if support.whole and support.high == 1:
+        return "binary"
     if support.whole:
         return "counts" if support.high == np.inf else "classes"
     if (support.low, support.high) == (0, 1):

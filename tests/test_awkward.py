@@ -61,6 +61,8 @@ WRONG = {
     "method": (ConfigError, ["fast", 3]),
     "slope": (DTypeError, [np.float32(0.1), "x"]),
     "limit": (DTypeError, [np.float32(0.1), "x"]),
+    "path": (ConfigError, ["exact", 3]),
+    "n": (ShapeError, [-1, 1.5, "x", 7]),
 }
 SWITCHES = {"check", "fill", "keepdims", "save", "symmetric", "trans", "upper"}  # any truth value will do
 BUFFERS = {"out", "info"}

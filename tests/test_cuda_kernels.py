@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import pytest
 from emulator import EmulatorError, EmuModule, Schedule, nvrtc, recorded
+from scipy import special
 
 import gvae.kernels.cpu
 from gvae.kernels import LANES
@@ -62,6 +63,7 @@ CPU_ONLY = {
     "likelihoods": {"joined", "left", "bernoulli_row", "bernoulli_rows"},  # of a row, which a block shares there
     "optim": {"square_sums"},  # CuPy's own sums
     "random": {"philox_block"},
+    "scan": {"probabilities", "nade_end"},  # a unit for each thread there
 }
 
 
@@ -114,6 +116,7 @@ def test_kinds_and_sizes_of_blocks_are_the_same_on_both_sides():
         ("chain", "WIDTH", gpu("chain").SEGMENT),
         ("chain", "PIECES", gpu("chain").PIECES),
         ("likelihoods", "ROW", gpu("likelihoods").ROW),
+        ("scan", "ROW", gpu("scan").ROW),
         ("product", "WIDE", gpu("product").WIDE),
         ("product", "NARROW", gpu("product").NARROW),
         ("product", "EACH", gpu("product").EACH),
@@ -367,6 +370,35 @@ def random_problems(name, dtype, rng):
         yield given, (len(given) - 1,), -(-result.nbytes // 16)
 
 
+def scan_problems(name, dtype, rng):
+    """Two matrices of weights among seven rows of three biases; sizes below and above a block's."""
+    R, b_rows, w_rows = 7, np.arange(7) % 3, np.arange(7) % 2
+    for N in (1, 5, 150):
+        bias, bar, u = (rng.normal(size=(n, N)).astype(dtype) for n in (3, R, R))
+        u = special.expit(u)
+        if name.startswith("autoregressive"):
+            weight = np.triu(rng.normal(size=(2, N, N)), 1).astype(dtype)
+            if name == "autoregressive_draw":
+                yield (u, bias, b_rows, weight, w_rows, out(u), out(u)), (5, 6), R
+            else:
+                yield (bar, u, weight / N, w_rows, out(u)), (4,), R
+            continue
+        H = 3 if N == 5 else 140
+        hidden, weight, out_weight = (rng.normal(size=s).astype(dtype) for s in ((3, H), (2, N, H), (2, N, H)))
+        out_weight, x, x_rows = out_weight / dtype(H), (rng.random((4, N)) < 0.3).astype(dtype), np.arange(R) % 4
+        shared = (weight, out_weight, w_rows)
+        if name == "nade_draw":
+            yield (u, bias, b_rows, hidden, *shared, out(u)), (7,), R
+        elif name == "nade":
+            for S in (R, 0):
+                yield (x, x_rows, bias, b_rows, hidden, *shared, out(bar[:, 0]), out(bar[:S])), (8, 9), R
+        elif name == "nade_vjp":
+            units = np.empty((R, H), dtype)
+            yield (x, x_rows, hidden, b_rows, *shared, bar, out(units), out(weight), out(weight)), (8, 9, 10), H
+        else:
+            yield (x, x_rows, bias, b_rows, hidden, *shared, bar, bar[:, 0].copy(), out(u)), (10,), R
+
+
 OTHERS = {
     "affine": (
         affine_problems,
@@ -378,6 +410,10 @@ OTHERS = {
     ),
     "optim": (optim_problems, ("adam", "adamw", "sgd", "momentum")),
     "weights": (weights_problems, ("log_mean_exp",)),
+    "scan": (
+        scan_problems,
+        ("autoregressive_draw", "autoregressive_draw_vjp", "nade", "nade_draw", "nade_vjp", "nade_input_vjp"),
+    ),
     "random": (random_problems, ("philox", "uniform", "normal", "bernoulli")),
 }
 EXACT = {"philox", "uniform", "random.bernoulli"}  # bit for bit, on a device too

@@ -482,9 +482,9 @@ def test_what_is_known_of_variables():
     found = {name: families.parse(text.get(name, name), 6) for name in families.FAMILIES}
     found |= {name: families.parse(name, 6) for name in ("logit:diagonal", "shared:diagonal")}
     made = {name: family(np.zeros(family.n_params)) for name, family in found.items()}
-    discrete = {"bernoulli", "categorical", "poisson", "negative_binomial", "zero_inflated"}
-    assert {name for name, d in made.items() if d.discrete} == discrete
-    independent = discrete | {"diagonal", "gaussian", "beta", "continuous_bernoulli", "logit:diagonal", "shared:diagonal"}
+    counts = {"bernoulli", "categorical", "poisson", "negative_binomial", "zero_inflated"}
+    assert {name for name, d in made.items() if d.discrete} == counts | {"autoregressive", "nade"}
+    independent = counts | {"diagonal", "gaussian", "beta", "continuous_bernoulli", "logit:diagonal", "shared:diagonal"}
     assert {name for name, d in made.items() if d.independent} == independent
 
 

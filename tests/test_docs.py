@@ -261,6 +261,7 @@ def smaller(words):
     rest += ["--first", "20", "--samples", "3"] if command in ("plot", "report") else []
     if {"gaps", "ais"} & {*rest} and "--first" not in rest:
         rest += ["--first", "2"]
+    rest += ["--binarize", "threshold"] if command == "train" and "binarized_mnist" in rest else []
     named = {"mnist", "binarized_mnist", "frey_faces", "DATA"}
     return [command, *("digits" if word in named else word for word in rest)]
 

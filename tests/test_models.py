@@ -46,6 +46,10 @@ NO_CLOSED_FORM = {
     ("prior", "negative_binomial"),
     ("posterior", "zero_inflated"),
     ("prior", "zero_inflated"),
+    ("posterior", "autoregressive"),
+    ("prior", "autoregressive"),
+    ("posterior", "nade"),
+    ("prior", "nade"),
     ("prior", "lowrank"),
     ("prior", "full"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import bits
 import dlgm
 import ggm_vae
 import iwae
@@ -12,7 +13,7 @@ import rate_distortion
 import vib
 from tables import RESULTS, page
 
-TABLES = [ggm_vae.TABLE, iwae.TABLE, dlgm.TABLE]
+TABLES = [ggm_vae.TABLE, iwae.TABLE, dlgm.TABLE, bits.TABLE]
 
 SECTIONS = [vib.page, rate_distortion.page, levels.page]
 

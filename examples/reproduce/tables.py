@@ -88,6 +88,8 @@ def measure(model: gvae.VAE, test: np.ndarray, samples: int, progress: bool) -> 
     result = model.evaluate(test, samples=samples, seed=SEED, progress=progress)
     numbers = {name: value for name, value in result.summary().items() if isinstance(value, (int, float))}
     figures = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    if not model.model_.codes:
+        return figures
     units = np.concatenate([model.transform(test[i : i + 1000]) for i in range(0, len(test), 1000)])
     return figures | {"active_units": int((units.var(axis=0) > 0.01).sum())}
 
@@ -185,7 +187,7 @@ def show(table: Table) -> str:
         ours = [f"{r[n]:.2f} ± {r[n + '_standard_error']:.2f}" for n in ("log_likelihood", "elbo")]
         k = f"{r['pareto_k_unreliable']:.0%}" if "pareto_k_unreliable" in r else "-"  # none for very few samples
         minutes, sha = r["training_seconds"] / 60, r["parameters_sha256"][:12]
-        cells = (row.name, ours[0], log_p, ours[1], elbo, k, r["active_units"], r["settings"]["epochs"])
+        cells = (row.name, ours[0], log_p, ours[1], elbo, k, r.get("active_units", "-"), r["settings"]["epochs"])
         lines.append(f"| {' | '.join(map(str, cells))} | {minutes:.0f} | `{sha}` |")
     return "\n".join(lines)
 

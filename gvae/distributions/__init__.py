@@ -6,6 +6,7 @@ axes, and broadcasts. Arguments are plain arrays or Vars. Sampling takes its noi
 sample_shape)` draws it), so that a draw is a differentiable function and can be reproduced.
 """
 
+from gvae.distributions.autoregressive import AutoregressiveBernoulli, NADEDistribution
 from gvae.distributions.base import Distribution, Support
 from gvae.distributions.discrete import (
     BernoulliDistribution,
@@ -27,6 +28,7 @@ from gvae.distributions.rescaled import Rescaled
 
 __all__ = [
     "AR1Gaussian",
+    "AutoregressiveBernoulli",
     "BandedGaussian",
     "BernoulliDistribution",
     "BetaDistribution",
@@ -38,6 +40,7 @@ __all__ = [
     "GaussianMixture",
     "LogitNormal",
     "LowRankGaussian",
+    "NADEDistribution",
     "NegativeBinomialDistribution",
     "PoissonDistribution",
     "Rescaled",

@@ -126,6 +126,48 @@ class Distribution:
     mean: Any
 
     @property
+    def path(self) -> str | None:
+        """How derivatives pass through draws: "exact" where reparameterized, "surrogate", or None.
+
+        Examples
+        --------
+        >>> q, taylor = gvae.families.parse("bernoulli", 2), gvae.families.parse("bernoulli:taylor", 2)
+        >>> q(np.zeros(2)).path, taylor(np.zeros(2)).path
+        (None, 'surrogate')
+        """
+        return "exact" if self.reparameterized else None
+
+    @property
+    def shown(self) -> Any:
+        """What is shown of the distribution, (..., n): its mean or, where that has no closed form, `means_along` a draw.
+
+        Examples
+        --------
+        >>> gvae.distributions.PoissonDistribution(np.zeros(2)).shown
+        array([1., 1.])
+        """
+        return self.mean
+
+    def means_along(self, x: Any) -> Any:
+        """The mean or, where that has no closed form, the mean of each variable given those before it in x.
+
+        Parameters
+        ----------
+        x : array (..., n)
+
+        Returns
+        -------
+        array (..., n)
+
+        Examples
+        --------
+        >>> p = gvae.distributions.AutoregressiveBernoulli(np.zeros(2), np.array([[0.0, 2.0], [0.0, 0.0]]))
+        >>> p.means_along(np.array([1.0, 0.0])).round(4)
+        array([0.5   , 0.8808])
+        """
+        return self.mean
+
+    @property
     def n(self) -> int:
         """The number of variables.
 
@@ -344,7 +386,7 @@ class Distribution:
         >>> q.error(np.array([0.5, 2.5]))
         array([ 0.5, -0.5])
         """
-        return np.asarray(value_of(self.mean), np.float64) - x
+        return np.asarray(value_of(self.shown), np.float64) - x
 
     def entropy(self) -> Any:
         """Entropy in closed form.

@@ -1,6 +1,6 @@
 """Independent variables that are binary, categories or counts.
 
-Draws are not differentiable: objectives use the score function.
+Draws are not differentiable: objectives use the score function, unless binary ones have a surrogate path.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gvae import random
 from gvae.autodiff import primitive, value_of
 from gvae.distributions.base import Distribution, Support
 from gvae.errors import BoundsError
-from gvae.ops import arrays, dense, elementwise, likelihoods
+from gvae.ops import arrays, dense, draws, elementwise, likelihoods
 from gvae.runtime import device
 
 __all__ = [
@@ -64,6 +64,8 @@ class BernoulliDistribution(Independent):
     layer : tuple of arrays, optional
         Instead of the logits, (h, weight, bias) of the affine layer that computes them: (..., I), (I, n), (n,). The logits
         are then computed on first access, and log_prob computes densities from h in one pass.
+    path : {None, "taylor", "straight_through"}
+        What stands for the derivative of draws, see `gvae.ops.draws`.
 
     Examples
     --------
@@ -78,9 +80,14 @@ class BernoulliDistribution(Independent):
     support = Support(0, 1)
     discrete = True  # though log_prob takes grey levels, too
 
-    def __init__(self, logits: Any = None, layer: tuple[Any, Any, Any] | None = None):
+    def __init__(self, logits: Any = None, layer: tuple[Any, Any, Any] | None = None, path: str | None = None):
         self._logits: Any = logits
         self._layer: Any = layer
+        self._path = path
+
+    @property
+    def path(self) -> str | None:
+        return None if self._path is None else "surrogate"
 
     @property
     def logits(self) -> Any:
@@ -115,8 +122,7 @@ class BernoulliDistribution(Independent):
         return ((self._logits if self._layer is None else self._layer[0]).shape[:-1],)
 
     def sample(self, noise):
-        probability = value_of(self.mean)
-        return (noise < probability).astype(probability.dtype)
+        return draws.bernoulli_draw(self.logits, noise, path=self._path)
 
     def log_prob(self, x, reduce=True):
         if reduce and self._logits is None:

@@ -9,13 +9,16 @@ they share: `protocol` (scikit-learn's), `fitting`, `base` (use), `views` and `i
 
 from gvae.estimator.base import Classifier, Estimator
 from gvae.estimator.classes import (
+    DARN,
     DLGM,
     MAPVAE,
     REGISTRY,
+    SBN,
     VAE,
     VIB,
     VLAE,
     Autoencoder,
+    AutoregressiveDensity,
     BayesianVAE,
     DenoisingVAE,
     FactorAnalysis,
@@ -29,13 +32,16 @@ from gvae.estimator.stored import load
 from gvae.estimator.views import data_support
 
 __all__ = [
+    "DARN",
     "DLGM",
     "MAPVAE",
     "REGISTRY",
+    "SBN",
     "VAE",
     "VIB",
     "VLAE",
     "Autoencoder",
+    "AutoregressiveDensity",
     "BayesianVAE",
     "Classifier",
     "DenoisingVAE",

@@ -77,6 +77,7 @@ class Estimator(Fitting):
         >>> model.transform(X[:3]).shape
         (3, 2)
         """
+        self._check_codes()
         found = self.codes(X)
         return self._framed(np.concatenate([found[name] for name in self.model_.codes], axis=1), X)
 
@@ -109,7 +110,7 @@ class Estimator(Fitting):
         """
         rows = self._seen(X, y)
         parts = [self._coded(part) for part in _chunks(rows)]
-        return {name: np.concatenate([np.asarray(part[name].mean) for part in parts]) for name in parts[0]}
+        return {name: np.concatenate([np.asarray(part[name].shown) for part in parts]) for name in parts[0]}
 
     def posterior_of(self, X: Any, y: Any = None) -> Any:
         """Posterior q(z|x) of each row. Without an encoder (nlfa) it is inferred, by gradient steps.
@@ -139,6 +140,7 @@ class Estimator(Fitting):
         >>> model.posterior_of(X[:3]).covariance().shape
         (3, 2, 2)
         """
+        self._check_codes()
         rows = self._seen(X, y)
         found = self._coded(rows) if _length_of(rows) <= CHUNK else self._coded_by_raw(rows)
         chosen = [found[name] for name in self.model_.codes]
@@ -170,7 +172,7 @@ class Estimator(Fitting):
         >>> model.inverse_transform(np.zeros((1, 2))).shape
         (1, 5)
         """
-        self._check_fitted()
+        self._check_codes()
         sizes = self.model_.codes
         z, _ = inputs.as_matrix(
             Z, self.model_.dtype, "Z", columns=sum(sizes.values()), grey=False, model=type(self).__name__
@@ -208,6 +210,7 @@ class Estimator(Fitting):
         >>> model.reconstruct(X[:3]).shape
         (3, 5)
         """
+        self._check_codes()
         found = self.codes(X)
         return self.inverse_transform(np.concatenate([found[name] for name in self.model_.codes], axis=1))
 
@@ -249,7 +252,7 @@ class Estimator(Fitting):
         key = random.key(seed)
         found = model.decode(self.parameters_, self.state_, model.sample_prior(self.parameters_, key, n))
         shown = {
-            name: self.views_[name].output(p.sample(p.noise(random.fold_in(key, 1 + i))) if draw else p.mean)
+            name: self.views_[name].output(p.sample(p.noise(random.fold_in(key, 1 + i))) if draw else p.shown)
             for i, (name, p) in enumerate(found.items())
         }
         return _alone(shown)
@@ -437,6 +440,11 @@ class Estimator(Fitting):
 
     # ---- parts
 
+    def _check_codes(self) -> None:
+        self._check_fitted()
+        if not self.model_.codes:
+            raise ConfigError(f"{type(self).__name__}: the model has no codes: there is nothing to transform")
+
     def _read(self, X: Any, y: Any = None, *, all_columns: bool = False) -> dict[str, Any]:
         """The columns of the data, checked, in their own units; with all_columns a missing y is an error."""
         self._check_fitted()
@@ -483,7 +491,7 @@ class Estimator(Fitting):
         if not self.model.views:
             raise ConfigError(f"{type(self).__name__}: the model explains labels and no view: there is nothing to decode")
         found = self.model_.decode(self.parameters_, self.state_, z)
-        return {name: self.views_[name].output(p.mean) for name, p in found.items()}
+        return {name: self.views_[name].output(p.shown) for name, p in found.items()}
 
 
 class Classifier(Estimator):

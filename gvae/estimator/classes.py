@@ -12,16 +12,19 @@ from gvae.errors import ConfigError
 from gvae.estimator import sections
 from gvae.estimator.base import Classifier, Estimator
 from gvae.estimator.protocol import declared
-from gvae.models import denoising, dlgm, factor_analysis, hierarchical, nlfa, vae, vib, vlae, weights
+from gvae.models import darn, denoising, density, dlgm, factor_analysis, hierarchical, nlfa, sbn, vae, vib, vlae, weights
 from gvae.settings import Ascent, Length, Machine, Objective, Presentation, Standardized, fields
 
 __all__ = [
+    "DARN",
     "DLGM",
     "MAPVAE",
+    "SBN",
     "VAE",
     "VIB",
     "VLAE",
     "Autoencoder",
+    "AutoregressiveDensity",
     "BayesianVAE",
     "DenoisingVAE",
     "FactorAnalysis",
@@ -291,6 +294,69 @@ class VLAE(_ByGradients, vlae.Settings):
     model = models.VLAE
 
 
+@declared("sbn")
+class SBN(_ByGradients, sbn.Settings):
+    """Sigmoid belief network: layers of bits, inferred from the data upwards.
+
+    `transform` returns the probabilities of the layer next to the data.
+
+    Notes
+    -----
+    Sources: Neal (1992); Mnih and Gregor (2014).
+
+    Examples
+    --------
+    >>> X = (gvae.random.uniform(gvae.random.key(0), (100, 5)) < 0.3).astype(np.float32)
+    >>> model = gvae.SBN(latent=(4, 2), gradient="vimco", objective="iwae", samples=5, epochs=2, random_state=0).fit(X)
+    >>> {name: z.shape for name, z in model.codes(X).items()}
+    {'z1': (100, 4), 'z2': (100, 2)}
+    """
+
+    model = models.SBN
+
+
+@declared("darn")
+class DARN(_ByGradients, darn.Settings):
+    """Deep autoregressive network: bits that depend on those before them, in every layer.
+
+    `transform` returns the probabilities of the layer next to the data.
+
+    Notes
+    -----
+    Source: Gregor, Danihelka, Mnih, Blundell and Wierstra (2014).
+
+    Examples
+    --------
+    >>> X = (gvae.random.uniform(gvae.random.key(0), (100, 5)) < 0.3).astype(np.float32)
+    >>> model = gvae.DARN(latent=3, epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape, sorted(set(model.sample(4, draw=True).ravel().tolist()) | {0.0, 1.0})
+    ((100, 3), [0.0, 1.0])
+    """
+
+    model = models.DARN
+
+
+@declared("density")
+class AutoregressiveDensity(_ByGradients, density.Settings):
+    """Density of bits without a code, each variable given those before it; `score_samples` is exact.
+
+    "autoregressive" is a fully visible sigmoid belief network, "nade:500" NADE; other families serve as well.
+
+    Notes
+    -----
+    Sources: Frey, Hinton and Dayan (1996); Larochelle and Murray (2011).
+
+    Examples
+    --------
+    >>> X = (gvae.random.uniform(gvae.random.key(0), (100, 5)) < 0.3).astype(np.float32)
+    >>> model = gvae.AutoregressiveDensity("nade:4", epochs=2, random_state=0).fit(X)
+    >>> model.score_samples(X).shape, model.sample(3, draw=True).shape
+    ((100,), (3, 5))
+    """
+
+    model = models.Density
+
+
 CLASSES = (
     VAE,
     MAPVAE,
@@ -304,6 +370,9 @@ CLASSES = (
     VIB,
     DLGM,
     VLAE,
+    SBN,
+    DARN,
+    AutoregressiveDensity,
 )
 REGISTRY: dict[str, type[Estimator]] = {cls.name: cls for cls in CLASSES}
 

@@ -228,10 +228,12 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
         noise = subject.model.noise(random.fold_in(subject.key, streams.CODES, i), batch, samples)
         columns = {}
         for j, layer in enumerate(subject.terms(batch, noise).layers):
-            if not hasattr(layer.q, "mean"):
-                raise ConfigError(f"active units: {type(layer.q).__name__}, a layer's q, has no mean")
+            try:
+                means = layer.q.means_along(layer.z)
+            except AttributeError:
+                raise ConfigError(f"active units: {type(layer.q).__name__}, a layer's q, has no mean") from None
             shape = (samples, len(batch), layer.q.n)
-            mean = np.broadcast_to(np.asarray(layer.q.mean, np.float64), shape)
+            mean = np.broadcast_to(np.asarray(means, np.float64), shape)
             columns[f"mean {j}"] = mean.mean(axis=0)
             columns[f"kl {j}"] = np.broadcast_to(_unit_kl(layer), shape).mean(axis=0)
         return columns
@@ -254,8 +256,10 @@ def _unit_kl(layer: Any) -> np.ndarray:
 
 def is_gaussian(d: Distribution) -> bool:
     """Whether d is Gaussian, decided by its KL to a diagonal Gaussian, which then has a closed form."""
+    if not d.reparameterized:
+        return False
     zero = np.zeros(d.n, d.mean.dtype)
-    return d.reparameterized and d.kl(DiagonalGaussian(zero, zero)) is not None
+    return d.kl(DiagonalGaussian(zero, zero)) is not None
 
 
 def _marginals(d: Distribution) -> DiagonalGaussian:

@@ -140,7 +140,8 @@ def gibbs(subject: Subject, *, steps: int = 20, keep: Any = None, rows: int | No
             noise = subject.model.noise(random.fold_in(key, step, 0), seen, 1)
             own = infer(subject.model, subject.parameters, subject.state, seen, inference)
             p = view_of_x(subject, "gibbs", subject.terms(seen, noise, own))
-            x, mean = (np.asarray(values)[0] for values in (p.sample(p.noise(random.fold_in(key, step, 1))), p.mean))
+            drawn = p.sample(p.noise(random.fold_in(key, step, 1)))
+            x, mean = (np.asarray(values)[0] for values in (drawn, p.means_along(drawn)))
             if step in (1, steps):
                 wrong = np.square(mean.astype(np.float64) - truth) * ~known
                 errors[step] = wrong.sum(axis=1) / (~known).sum(axis=1)

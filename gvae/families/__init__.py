@@ -7,7 +7,9 @@ One family serves in each of these roles.
 
 Every unconstrained parameter other than a mean or a logit is first bounded smoothly, c tanh(raw / c): near 0 it is
 unchanged, and far out it saturates at c, so that any raw in +-1e4 gives a finite sample, KL and gradient in float32 and
-float64. Raw 0 is N(0, I), or a fair coin, unless the family says otherwise.
+float64. (The weights of `autoregressive` and `nade` are not bounded, as those of a network are not; the surrogate path of
+autoregressive:taylor multiplies them unit by unit, and may overflow.) Raw 0 is N(0, I), or a fair coin, unless the family
+says otherwise.
 
 The last `n_shared` unconstrained parameters are by default not emitted per data point but learned once for all data: see
 `Conditional`, which combines a network and a family.
@@ -24,6 +26,7 @@ import numpy as np
 from gvae import graphs
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
+from gvae.families.autoregressive import NADE, Autoregressive
 from gvae.families.base import LOG_SCALE, Family
 from gvae.families.gaussians import (
     AR1,
@@ -55,7 +58,9 @@ __all__ = [
     "AR1",
     "FAMILIES",
     "LOG_SCALE",
+    "NADE",
     "STARTS",
+    "Autoregressive",
     "Bernoulli",
     "Beta",
     "Categorical",
@@ -148,7 +153,9 @@ FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
     "random_walk": _plain(RandomWalk),
     "mixture": _counted("mixture", Mixture, 10, 1),
     "shared": _of(Shared),
-    "bernoulli": _plain(Bernoulli),
+    "bernoulli": Bernoulli,
+    "autoregressive": Autoregressive,
+    "nade": _counted("nade", NADE, 100, 1),
     "categorical": _counted("categorical", Categorical, 2, 2),
     "poisson": _plain(Poisson),
     "negative_binomial": _plain(NegativeBinomial),

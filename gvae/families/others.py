@@ -20,13 +20,20 @@ from gvae.distributions import (
 )
 from gvae.errors import ConfigError
 from gvae.families.base import LOG_SCALE, Family, unbounded
-from gvae.ops import arrays, elementwise, sparse
+from gvae.ops import arrays, draws, elementwise, sparse
 
 __all__ = ["Bernoulli", "Beta", "Categorical", "ContinuousBernoulli", "Logit", "NegativeBinomial", "Poisson", "ZeroInflated"]
 
 LOG_RATE = math.log(1e6)
 LOG_CONCENTRATION = math.log(1e4)
 LEAST = 1e-3  # least probability or rate at the start: a column without ones still gives a one some probability
+
+
+def with_path(name: str, path: str | None) -> str:
+    """The text of a family of bits whose draws have that path. ConfigError for an unknown one."""
+    if path is not None and path not in draws.PATHS:
+        raise ConfigError(f"{name}: path is {path!r}, expected one of {', '.join(draws.PATHS)}")
+    return name if path is None else f"{name}:{path}"
 
 
 class Bernoulli(Family):
@@ -36,11 +43,13 @@ class Bernoulli(Family):
     ----------
     n : int
         The number of variables.
+    path : {None, "taylor", "straight_through"}
+        What stands for the derivative of draws, see `gvae.ops.draws`.
 
     Raises
     ------
     ConfigError
-        n is not a positive integer.
+        n is not a positive integer, or an unknown path.
 
     Examples
     --------
@@ -48,22 +57,22 @@ class Bernoulli(Family):
     array([0.5   , 0.8808])
     """
 
-    name = "bernoulli"
     distribution = BernoulliDistribution
 
-    def __init__(self, n: int):
+    def __init__(self, n: int, path: str | None = None):
         super().__init__(n, n)
+        self.path, self.name = path, with_path("bernoulli", path)
 
     def _make(self, raw, shared=None):
-        return BernoulliDistribution(raw)
+        return BernoulliDistribution(raw, path=self.path)
 
     def of_layer(self, x, weight, bias, shared=None):
         if sparse.is_csr(x):
             return super().of_layer(x, weight, bias, shared)
-        return BernoulliDistribution(layer=(x, weight, bias))
+        return BernoulliDistribution(layer=(x, weight, bias), path=self.path)
 
     def located(self, raw, mean):
-        return _log_odds(mean).astype(raw.dtype)
+        return log_odds(mean).astype(raw.dtype)
 
 
 class Categorical(Family):
@@ -258,7 +267,7 @@ class Beta(Family):
         return np.concatenate([log_a, -log_a], axis=1)  # log a = -log b: the mean alone, sigmoid(2 log a), is random
 
     def located(self, raw, mean):
-        log_a = unbounded(0.5 * _log_odds(mean), LOG_CONCENTRATION)
+        log_a = unbounded(0.5 * log_odds(mean), LOG_CONCENTRATION)
         return np.concatenate([log_a, -log_a]).astype(raw.dtype)
 
 
@@ -348,10 +357,10 @@ class Logit(Family):
         return self.family.start_weight(weight)
 
     def located(self, raw, mean):
-        return self.family.located(raw, _log_odds(self.squeeze + (1 - 2 * self.squeeze) * mean))  # its median
+        return self.family.located(raw, log_odds(self.squeeze + (1 - 2 * self.squeeze) * mean))  # its median
 
 
-def _log_odds(share: np.ndarray) -> np.ndarray:
+def log_odds(share: np.ndarray) -> np.ndarray:
     share = np.clip(share, LEAST, 1 - LEAST)
     return np.log(share) - np.log1p(-share)
 

@@ -36,19 +36,24 @@ The estimator of each model: gvae.estimators().
 from gvae.models.autoencoder import Autoencoder
 from gvae.models.base import Base, Model
 from gvae.models.codes import Code, Codes
+from gvae.models.darn import DARN
 from gvae.models.denoising import Denoising
+from gvae.models.density import Density
 from gvae.models.dlgm import DLGM
 from gvae.models.factor_analysis import FactorAnalysis, FactorAnalysisEM, LinearVAE
 from gvae.models.hierarchical import Hierarchical
 from gvae.models.nlfa import NonlinearFactorAnalysis
+from gvae.models.sbn import SBN
 from gvae.models.vae import VAE
 from gvae.models.vib import VIB
 from gvae.models.vlae import VLAE
 from gvae.models.weights import MAP, Bayes
 
 __all__ = [
+    "DARN",
     "DLGM",
     "MAP",
+    "SBN",
     "VAE",
     "VIB",
     "VLAE",
@@ -58,6 +63,7 @@ __all__ = [
     "Code",
     "Codes",
     "Denoising",
+    "Density",
     "FactorAnalysis",
     "FactorAnalysisEM",
     "Hierarchical",

@@ -257,7 +257,7 @@ class Hierarchical(Base):
         below = batch.x
         for i, encoder in enumerate(self.encoders):
             found[f"z{i + 1}"] = encoder(params, below)
-            below = found[f"z{i + 1}"].mean
+            below = found[f"z{i + 1}"].shown
         return found
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:

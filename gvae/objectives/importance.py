@@ -54,7 +54,8 @@ class ImportanceWeighted:
         rws               sum w_k score, of wake-sleep's wake phase: not the bound's gradient; descends KL(posterior ‖ q)
         rws_dreg          sum (d w_k / d l_k) path, which has the same mean as rws
 
-    For "reparameterized", layers that are not reparameterized have no path, and take vimco's term.
+    For "reparameterized", layers whose draws have no path take vimco's term; a surrogate path counts as one there and for
+    stl.
 
     Sources: Burda, Grosse and Salakhutdinov (2016), eqs. 8 and 14; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and
     Maddison (2019), eqs. 8 and 10; Mnih and Rezende (2016), eq. 9; Bornschein and Bengio (2015). That dreg holds for any
@@ -102,7 +103,7 @@ class ImportanceWeighted:
         if self.inference_bound is not None or self.gradient not in ("reparameterized", "stl"):
             ascent = mean_rows(self._inference(terms, log_weights, beta), weight)
             value = {REST: bound} | dict.fromkeys(terms.inference, ascent)
-        elif any(not layer.q.reparameterized for layer in terms.layers):
+        elif any(layer.q.path is None for layer in terms.layers):
             value = bound + mean_rows(arrays.sum(self._score(terms, log_weights), axis=0), weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
@@ -145,6 +146,7 @@ class ImportanceWeighted:
             raise ConfigError(f"gradient {self.gradient!r}: each layer of a model of several needs `again`, see Layer")
         if self.gradient in ("stl", "dreg", "rws_dreg"):
             for layer in drawn:
-                if not layer.q.reparameterized:
+                if layer.q.path is None or (layer.q.path != "exact" and self.gradient != "stl"):
+                    what = "no path" if layer.q.path is None else "no exact path"
                     name = type(layer.q).__name__
-                    raise ConfigError(f"gradient {self.gradient!r}: draws from a {name} have no path; use vimco or rws")
+                    raise ConfigError(f"gradient {self.gradient!r}: draws from a {name} have {what}; use vimco or rws")

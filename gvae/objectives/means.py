@@ -45,11 +45,11 @@ def mean_units(values: Any, weight: Any) -> Any:
 
 
 def score_function(terms: Terms, signal: Callable[[], Any]) -> Any:
-    """A term (K, B) of value zero whose gradient is that of the draws which are not reparameterized; None if there are none.
+    """A term (K, B) of value zero whose gradient is that of the draws without a path; None if there are none.
 
     grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw; `signal` computes f - b, (K, B).
     """
-    discrete = [layer for layer in terms.layers if not layer.q.reparameterized]
+    discrete = [layer for layer in terms.layers if layer.q.path is None]
     if not discrete:
         return None
     surrogate = elementwise.multiply(stop_gradient(signal()), added([layer.q.log_prob(layer.z) for layer in discrete]))

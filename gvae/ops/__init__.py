@@ -6,6 +6,7 @@ dense        matrix products, affine layers                   ar1         Gaussi
 sparse       CSR x dense                                      lowrank     Gaussians with precision D + U'U
 likelihoods  log-densities of data                            gaussian    diagonal and dense Gaussians
 weights      importance weights                               traces      tr (L Lᵀ)⁻¹, exact and by random probes
+draws        draws of binary variables, with or without a path
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _MODULES = (
     "linalg",
     "banded",
     "traces",
+    "draws",
     "ar1",
     "lowrank",
     "gaussian",

@@ -1,0 +1,209 @@
+"""Binary vectors whose variables depend on those before them: by linear logits, or by the hidden units of NADE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gvae import random
+from gvae.autodiff import value_of
+from gvae.distributions.base import Distribution, Support
+from gvae.distributions.discrete import BernoulliDistribution
+from gvae.ops import arrays, dense, draws, elementwise, likelihoods
+from gvae.runtime import device
+
+__all__ = ["AutoregressiveBernoulli", "NADEDistribution"]
+
+
+class _Sequential(Distribution):
+    """Base of distributions of bits that are drawn one after the other. Means have no closed form."""
+
+    reparameterized = False
+    support = Support(0, 1, whole=True)
+    bias: Any
+
+    @staticmethod
+    def draw_noise(key, shape, dtype, like=None):
+        return random.uniform(key, shape, dtype, like)
+
+    def noise(self, key, sample_shape=()):
+        return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.bias.dtype, value_of(self.bias))
+
+    @property
+    def n(self) -> int:
+        return self.bias.shape[-1]
+
+    @property
+    def mean(self) -> Any:
+        """Not in closed form: `shown` and `means_along` are what there is.
+
+        Examples
+        --------
+        >>> gvae.families.parse("nade:3", 2)(np.zeros(17)).mean
+        Traceback (most recent call last):
+            ...
+        NotImplementedError: NADEDistribution has no mean in closed form: average over draws, or see probabilities(x)
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no mean in closed form: average over draws, or see probabilities(x)"
+        )
+
+    def probabilities(self, x: Any) -> Any:
+        """The probability that each variable is 1, given those before it in x.
+
+        Parameters
+        ----------
+        x : array (..., n)
+
+        Returns
+        -------
+        array (..., n)
+
+        Examples
+        --------
+        >>> p = gvae.distributions.AutoregressiveBernoulli(np.zeros(2), np.array([[0.0, 2.0], [0.0, 0.0]]))
+        >>> p.probabilities(np.array([[0.0, 0.0], [1.0, 0.0]])).round(4)
+        array([[0.5   , 0.5   ],
+               [0.5   , 0.8808]])
+        """
+        return elementwise.sigmoid(self._logits_of(x))
+
+    def _logits_of(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    def means_along(self, x):
+        return self.probabilities(x)
+
+    @property
+    def shown(self) -> Any:
+        """The probabilities of each variable given those before it in one draw, (..., n)."""
+        return self.means_along(self.sample(self.noise(random.key(0))))
+
+    @property
+    def standard(self) -> Distribution:
+        return BernoulliDistribution(device.zeros(self.n, self.bias.dtype, value_of(self.bias)))
+
+    def kl(self, p=None):
+        return None
+
+
+class AutoregressiveBernoulli(_Sequential):
+    """Binary variables with P(x_j = 1 | x_<j) = sigmoid(bias_j + sum_{i<j} x_i weight_ij).
+
+    A fully visible belief network. The standard is a fair coin per variable. Neither mean nor KL has a closed form.
+
+    Parameters
+    ----------
+    bias : array (..., n)
+    weight : array (..., n, n)
+        Zero on and below the diagonal.
+    path : {None, "taylor", "straight_through"}
+        What stands for the derivative of draws, see `gvae.ops.draws`.
+
+    Notes
+    -----
+    Sources: Neal (1992); Frey, Hinton and Dayan (1996).
+
+    Examples
+    --------
+    >>> p = gvae.distributions.AutoregressiveBernoulli(np.zeros(2), np.array([[0.0, 2.0], [0.0, 0.0]]))
+    >>> x = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> np.exp(p.log_prob(x)).round(4)
+    array([0.25  , 0.25  , 0.0596, 0.4404])
+    >>> p.sample(np.array([0.4, 0.8]))
+    array([1., 1.])
+    """
+
+    def __init__(self, bias: Any, weight: Any, path: str | None = None):
+        self.bias, self.weight, self._path = bias, weight, path
+
+    @property
+    def path(self) -> str | None:
+        return None if self._path is None else "surrogate"
+
+    def _leads(self):
+        return self.bias.shape[:-1], self.weight.shape[:-2]
+
+    def logits(self, x: Any) -> Any:
+        """The logits of all variables, each given those before it in x.
+
+        Parameters
+        ----------
+        x : array (..., n)
+
+        Returns
+        -------
+        array (..., n)
+
+        Examples
+        --------
+        >>> p = gvae.distributions.AutoregressiveBernoulli(np.ones(2), np.array([[0.0, 2.0], [0.0, 0.0]]))
+        >>> p.logits(np.array([1.0, 0.0]))
+        array([1., 3.])
+        """
+        if len(self.weight.shape) == 2 and len(x.shape) > 1:
+            return elementwise.add(dense.matmul(x, self.weight), self.bias)
+        return elementwise.add(dense.matmul(x[..., None, :], self.weight)[..., 0, :], self.bias)
+
+    def _logits_of(self, x):
+        return self.logits(x)
+
+    def sample(self, noise):
+        return draws.autoregressive_draw(self.bias, self.weight, noise, path=self._path)
+
+    def log_prob(self, x, reduce=True):
+        a = self.logits(x)
+        if reduce:
+            return likelihoods.bernoulli_log_prob(x, a)
+        return elementwise.subtract(elementwise.multiply(x, a), elementwise.softplus(a))
+
+
+class NADEDistribution(_Sequential):
+    """Binary variables whose logits share hidden units: t_j = bias_j + V_j . sigmoid(hidden + sum_{i<j} x_i W_i).
+
+    The standard is a fair coin per variable. Neither mean nor KL has a closed form, and draws have no path.
+
+    Parameters
+    ----------
+    bias : array (..., n)
+    hidden : array (..., H)
+    weight, out_weight : array (..., n, H)
+        W and V.
+
+    Notes
+    -----
+    Source: Larochelle and Murray (2011).
+
+    Examples
+    --------
+    >>> W, V = np.array([[100.0], [0.0]]), np.array([[0.0], [2.0]])
+    >>> p = gvae.distributions.NADEDistribution(np.zeros(2), np.zeros(1), W, V)
+    >>> x = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> np.exp(p.log_prob(x)).round(4)
+    array([0.1345, 0.3655, 0.0596, 0.4404])
+    """
+
+    def __init__(self, bias: Any, hidden: Any, weight: Any, out_weight: Any):
+        self.bias, self.hidden, self.weight, self.out_weight = bias, hidden, weight, out_weight
+
+    def _leads(self):
+        weights = self.weight.shape[:-2], self.out_weight.shape[:-2]
+        return self.bias.shape[:-1], self.hidden.shape[:-1], *weights
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.bias, self.hidden, self.weight, self.out_weight
+
+    def sample(self, noise):
+        return draws.nade_draw(noise, *map(value_of, self._parts()))
+
+    def log_prob(self, x, reduce=True):
+        if reduce:
+            return draws.nade_log_prob(x, *self._parts())
+        t = self._logits_of(x)
+        return elementwise.subtract(elementwise.multiply(x, t), elementwise.softplus(t))
+
+    def _logits_of(self, x):
+        """All at once, from the hidden units before each variable, (..., n, H)."""
+        steps = elementwise.multiply(x[..., None], self.weight)
+        before = elementwise.subtract(arrays.cumsum(steps, axis=-2), steps)
+        units = elementwise.sigmoid(elementwise.add(self.hidden[..., None, :], before))
+        return elementwise.add(self.bias, arrays.sum(elementwise.multiply(units, self.out_weight), axis=-1))

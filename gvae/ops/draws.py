@@ -1,0 +1,344 @@
+"""Draws of binary variables as operations: recorded, captured and replayed like any other, with or without a path.
+
+A draw h of a logit a has no derivative. A `path` puts a surrogate in the place of dh/da:
+
+    None              none: objectives take the score function
+    taylor            |h - sigmoid(a)| / 2, the estimator of DARN: exact in the mean for functions that are quadratic in h
+    straight_through  sigmoid'(a)
+
+For DARN's rule: with q = sigmoid(a), grad q(h) / (2 q(h)) f'(h) has for h = 1 the slope q (1 - q) / (2 q) = (1 - q) / 2, and
+for h = 0 likewise q / 2. Source: Gregor, Danihelka, Mnih, Blundell and Wierstra (2014), section 3.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gvae.autodiff import primitive, value_of
+from gvae.checks import check_arrays
+from gvae.errors import ConfigError, ShapeError
+from gvae.ops import elementwise
+from gvae.ops._batching import broadcast, flat, owners, widened
+from gvae.ops.elementwise import unbroadcast
+from gvae.runtime import device
+
+__all__ = ["PATHS", "autoregressive_draw", "bernoulli_draw", "nade_draw", "nade_log_prob", "strict_triangle"]
+
+PATHS = ("taylor", "straight_through")
+UNITS = 32  # hidden units of NADE that a thread takes together: their loops fill vector registers
+
+
+def bernoulli_draw(logits: Any, uniform: Any, *, path: str | None = None) -> Any:
+    """Draws of independent binary variables: 1 where uniform < sigmoid(logits), else 0.
+
+    Parameters
+    ----------
+    logits, uniform : array (..., N)
+    path : {None, "taylor", "straight_through"}
+        What stands for the derivative of a draw in its logit, see `gvae.ops.draws`.
+
+    Returns
+    -------
+    array (..., N)
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    ConfigError
+        An unknown path.
+
+    Examples
+    --------
+    >>> logits, uniform = np.array([2.0, 2.0]), np.array([0.5, 0.95])
+    >>> gvae.ops.bernoulli_draw(logits, uniform)
+    array([1., 0.])
+    >>> gvae.gradient(lambda a: gvae.ops.bernoulli_draw(a, uniform, path="taylor").sum(), logits).round(4)
+    array([0.0596, 0.4404])
+    """
+    _check_path("bernoulli_draw", path)
+    check_arrays("logits: ... N, uniform: ... N", where="bernoulli_draw", logits=logits, uniform=uniform)
+    return _bernoulli_draw(value_of(logits) if path is None else logits, uniform, path=path)
+
+
+@primitive(saves=True)
+def _bernoulli_draw(logits, uniform, *, path, save=False):
+    p = elementwise.sigmoid(logits)
+    one, zero = uniform < p, uniform >= p
+    draw = np.where(one | zero, one.astype(p.dtype), uniform + p)  # NaN where one of them is
+    return (draw, p) if save else draw
+
+
+@_bernoulli_draw.vjp
+def _(h_bar, h, logits, uniform, *, needs, path, saved):
+    return unbroadcast(h_bar * _slope(path, h, saved), logits.shape), None
+
+
+def _slope(path: str | None, h: Any, p: Any) -> Any:
+    """What stands for dh/da at a draw h of probability p."""
+    return 0.5 * np.abs(h - p) if path == "taylor" else p * (1 - p)
+
+
+def _check_path(name: str, path: str | None) -> None:
+    if path is not None and path not in PATHS:
+        raise ConfigError(f"{name}: path is {path!r}, expected None or one of {', '.join(PATHS)}")
+
+
+# ---- autoregressive logits -----------------------------------------------------------------------
+
+
+@lru_cache(maxsize=16)
+def _above(n: int) -> np.ndarray:
+    """Positions above the diagonal of an n x n matrix, row by row."""
+    rows, columns = np.triu_indices(n, 1)
+    found = rows * n + columns
+    found.setflags(write=False)
+    return found
+
+
+@primitive
+def strict_triangle(entries: Any, *, n: int) -> Any:
+    """Matrix with the given entries above its diagonal, row by row, and zeros elsewhere.
+
+    Parameters
+    ----------
+    entries : array (..., n (n - 1) / 2)
+    n : int
+
+    Returns
+    -------
+    array (..., n, n)
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.strict_triangle(np.array([1.0, 2.0, 3.0]), n=3)
+    array([[0., 1., 2.],
+           [0., 0., 3.],
+           [0., 0., 0.]])
+    """
+    check_arrays("entries: ... K", where="strict_triangle", entries=entries)
+    if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+        raise ShapeError(f"strict_triangle: n is {n!r}, expected an integer of at least 0")
+    size = n * (n - 1) // 2
+    if entries.shape[-1:] != (size,):
+        raise ShapeError(f"strict_triangle: entries has shape {entries.shape}, expected (..., {size}) for n = {n}")
+    result = device.zeros((*entries.shape[:-1], n * n), entries.dtype, entries)
+    result[..., device.beside(_above(n), entries)] = entries
+    return result.reshape(*entries.shape[:-1], n, n)
+
+
+@strict_triangle.vjp
+def _(y_bar, y, entries, *, needs, n):
+    return (y_bar.reshape(*y_bar.shape[:-2], n * n)[..., device.beside(_above(n), y_bar)],)
+
+
+@lru_cache(maxsize=16)
+def _triangle(n: int, dtype: Any) -> np.ndarray:
+    """Ones above the diagonal."""
+    found = np.triu(np.ones((n, n), dtype), 1)
+    found.setflags(write=False)
+    return found
+
+
+def autoregressive_draw(bias: Any, weight: Any, uniform: Any, *, path: str | None = None) -> Any:
+    """Draws h_j = 1 where uniform_j < sigmoid(a_j), else 0, one after the other: a_j = bias_j + Σ_{i<j} h_i weight_ij.
+
+    Parameters
+    ----------
+    bias : array (..., D)
+    weight : array (..., D, D)
+        Only what lies above the diagonal is read.
+    uniform : array (..., D)
+    path : {None, "taylor", "straight_through"}
+        What stands for the derivative of a draw in its logit, see `gvae.ops.draws`. It acts on later units, too: their
+        distributions depend on the draw. This is closer to the gradient than with the others fixed, and not exact even for
+        linear functions.
+
+    Returns
+    -------
+    array (..., D)
+
+    Raises
+    ------
+    ShapeError, DTypeError
+    ConfigError
+        An unknown path.
+
+    Examples
+    --------
+    >>> bias, weight = np.zeros(3), np.full((3, 3), 5.0)
+    >>> gvae.ops.autoregressive_draw(bias, weight, np.array([0.4, 0.9, 0.9]))  # the first unit turns the others on
+    array([1., 1., 1.])
+    >>> gvae.ops.autoregressive_draw(bias, weight, np.array([0.6, 0.9, 0.9]))
+    array([0., 0., 0.])
+    """
+    _check_path("autoregressive_draw", path)
+    if path is None:
+        bias, weight = value_of(bias), value_of(weight)
+    return _autoregressive_draw(bias, weight, uniform, path=path)
+
+
+@primitive(saves=True, contract="bias: ... D, weight: ... D D, uniform: ... D", settings={"path": ("taylor",)})
+def _autoregressive_draw(bias, weight, uniform, *, path, save=False):
+    given = {"bias": bias, "weight": weight, "uniform": uniform}
+    sizes = check_arrays(_autoregressive_draw.contract, where="autoregressive_draw", **given)
+    batch, D = sizes["..."], sizes["D"]
+    u = flat(widened(uniform, (*batch, D)), 1)
+    draw, logits = (device.empty(u.shape, u.dtype, u) for _ in range(2))
+    shared = flat(bias, 1), owners(bias.shape[:-1], batch), flat(weight, 2), owners(weight.shape[:-2], batch)
+    device.launch("scan", "autoregressive_draw", u, *shared, draw, logits, n=len(u), work=u.size * (8 + D // 8))
+    draw = draw.reshape(*batch, D)
+    return (draw, logits) if save else draw
+
+
+@_autoregressive_draw.vjp
+def _(h_bar, h, bias, weight, uniform, *, needs, path, saved):
+    # down the units: a_j's cotangent is slope_j (h_bar_j + sum_{k>j} U_jk a_bar_k); then b_bar = a_bar, U_bar = h a_barᵀ
+    batch, D = h.shape[:-1], h.shape[-1]
+    slope = _slope(path, h.reshape(-1, D), elementwise.sigmoid(saved))
+    bars, a_bar = flat(device.plain(h_bar), 1), device.empty(slope.shape, h.dtype, h)
+    given = bars, device.plain(slope), flat(weight, 2), owners(weight.shape[:-2], batch), a_bar
+    device.launch("scan", "autoregressive_draw_vjp", *given, n=len(a_bar), work=a_bar.size * (8 + D // 4))
+    weight_bar = None
+    if needs[1]:
+        above = device.beside(_triangle(D, h.dtype), h)
+        if weight.ndim == 2:
+            weight_bar = (h.reshape(-1, D).T @ a_bar) * above
+        else:
+            outer = h[..., :, None] * a_bar.reshape(*batch, D)[..., None, :]
+            weight_bar = unbroadcast(outer, weight.shape) * above
+    return unbroadcast(a_bar.reshape(*batch, D), bias.shape) if needs[0] else None, weight_bar, None
+
+
+# ---- NADE ----------------------------------------------------------------------------------------
+
+_NADE = "bias: ... D, hidden: ... H, weight: ... D H, out_weight: ... D H"
+
+
+@primitive(saves=True, contract=f"x: ... D, {_NADE}")
+def nade_log_prob(x: Any, bias: Any, hidden: Any, weight: Any, out_weight: Any, *, save: bool = False) -> Any:
+    """Log-probability of binary x under NADE: logits t_j = bias_j + V_j · sigmoid(a_j), a_j = hidden + Σ_{i<j} x_i W_i.
+
+    Parameters
+    ----------
+    x : array (..., D)
+        Zeros and ones. Not checked.
+    bias : array (..., D)
+    hidden : array (..., H)
+    weight, out_weight : array (..., D, H)
+        W and V.
+    save : bool, default False
+        For the tape, which passes True where a gradient is wanted: also return x - sigmoid(t).
+
+    Returns
+    -------
+    array (...)
+        Nats; batch axes broadcast.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Notes
+    -----
+    The hidden units change only where x_j = 1, so that a row takes D H multiplications and as many logistic functions as H
+    times its ones. The derivative runs the recurrence down again and stores nothing of it. Source: Larochelle and Murray
+    (2011).
+
+    Examples
+    --------
+    >>> x, bias, hidden = np.array([1.0, 0.0]), np.zeros(2), np.zeros(1)
+    >>> weight, out_weight = np.array([[100.0], [0.0]]), np.array([[0.0], [2.0]])
+    >>> gvae.ops.nade_log_prob(x, bias, hidden, weight, out_weight).round(4)  # log 1/2 + log(1 - sigmoid(2))
+    np.float64(-2.8201)
+    """
+    given = {"x": x, "bias": bias, "hidden": hidden, "weight": weight, "out_weight": out_weight}
+    sizes = check_arrays(nade_log_prob.contract, where="nade_log_prob", **given)
+    batch, D = sizes["..."], sizes["D"]
+    data, R = flat(x, 1), math.prod(batch)
+    log_prob = device.empty((R,), data.dtype, data)
+    residual = device.empty((R if save else 0, D), data.dtype, data)
+    rows, shared = owners(x.shape[:-1], batch), _shared(batch, bias, hidden, weight, out_weight)
+    work = R * D * (8 + sizes["H"])
+    device.launch("scan", "nade", data, rows, *shared, log_prob, residual, n=R, work=work)
+    value = log_prob.reshape(batch)
+    return (value, residual) if save else value
+
+
+@nade_log_prob.vjp
+def _(y_bar, y, x, bias, hidden, weight, out_weight, *, needs, saved):
+    batch, (D, H) = y.shape, weight.shape[-2:]
+    s, data, rows = device.plain(y_bar).reshape(-1), flat(x, 1), owners(x.shape[:-1], batch)
+    logit_bar = device.apply(np.multiply, saved, s[:, None])
+    b, b_rows, c, W, V, w_rows = _shared(batch, bias, hidden, weight, out_weight)
+    x_bar = hidden_bar = weight_bar = out_weight_bar = None
+    if needs[0]:
+        x_bar = device.empty(logit_bar.shape, y.dtype, y)
+        given = data, rows, b, b_rows, c, W, V, w_rows, logit_bar, s, x_bar
+        device.launch("scan", "nade_input_vjp", *given, n=len(s), work=len(s) * D * H * 2)
+        x_bar = unbroadcast(x_bar.reshape(*batch, D), x.shape)
+    if any(needs[2:]):
+        hidden_bar = device.empty((len(s), H), y.dtype, y)
+        bars = [device.empty(W.shape, y.dtype, y) for _ in range(2)]
+        given = data, rows, c, b_rows, W, V, w_rows, logit_bar, hidden_bar, *bars
+        device.launch("scan", "nade_vjp", *given, n=H, work=len(s) * D * H * 2, step=UNITS)
+        hidden_bar = unbroadcast(hidden_bar.reshape(*batch, H), hidden.shape)
+        lead = broadcast(weight.shape[:-2], out_weight.shape[:-2])
+        weight_bar, out_weight_bar = (
+            unbroadcast(bar.reshape(*lead, D, H), each.shape) for bar, each in zip(bars, (weight, out_weight), strict=True)
+        )
+    bias_bar = unbroadcast(logit_bar.reshape(*batch, D), bias.shape) if needs[1] else None
+    return x_bar, bias_bar, hidden_bar, weight_bar, out_weight_bar
+
+
+@functools.partial(primitive, differentiable=False, contract=f"uniform: ... D, {_NADE}")
+def nade_draw(uniform: Any, bias: Any, hidden: Any, weight: Any, out_weight: Any) -> Any:
+    """Draws of NADE's binary variables, one after the other: 1 where uniform_j < sigmoid(t_j), else 0; without a path.
+
+    Parameters
+    ----------
+    uniform : array (..., D)
+    bias : array (..., D)
+    hidden : array (..., H)
+    weight, out_weight : array (..., D, H)
+        As for `nade_log_prob`.
+
+    Returns
+    -------
+    array (..., D)
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> bias, hidden = np.zeros(2), np.zeros(1)
+    >>> weight, out_weight = np.array([[100.0], [0.0]]), np.array([[0.0], [9.0]])
+    >>> gvae.ops.nade_draw(np.array([0.4, 0.9]), bias, hidden, weight, out_weight)
+    array([1., 1.])
+    """
+    given = {"uniform": uniform, "bias": bias, "hidden": hidden, "weight": weight, "out_weight": out_weight}
+    sizes = check_arrays(nade_draw.contract, where="nade_draw", **given)
+    batch, D = sizes["..."], sizes["D"]
+    u = flat(widened(uniform, (*batch, D)), 1)
+    draw, shared = device.empty(u.shape, u.dtype, u), _shared(batch, bias, hidden, weight, out_weight)
+    device.launch("scan", "nade_draw", u, *shared, draw, n=len(u), work=u.size * (8 + sizes["H"]))
+    return draw.reshape(*batch, D)
+
+
+def _shared(batch: tuple[int, ...], bias: Any, hidden: Any, weight: Any, out_weight: Any) -> tuple[Any, ...]:
+    """bias, its rows, hidden, weights and their rows, flat: bias and hidden have the same rows, and so have the weights."""
+    lead = broadcast(bias.shape[:-1], hidden.shape[:-1])
+    b, c = (flat(widened(x, (*lead, x.shape[-1])), 1) for x in (bias, hidden))
+    above = broadcast(weight.shape[:-2], out_weight.shape[:-2])
+    W, V = (flat(widened(x, (*above, *x.shape[-2:])), 2) for x in (weight, out_weight))
+    return b, owners(lead, batch), c, W, V, owners(above, batch)
