@@ -47,4 +47,5 @@ def weights(model: Any) -> Sections:
     edges = np.histogram_bin_edges(np.concatenate(list(scales.values())), 40)
     heights = {name: np.histogram(s, edges, density=True)[0] for name, s in scales.items()}
     title = f"of the decoder's weights; the prior's is {model.alpha:g}"
-    return {"Weights": [Histogram(edges, heights, "log10 of the posterior's standard deviation", "density", title=title)]}
+    across = "log10 of the posterior's standard deviation"
+    return {"Weights": [Histogram(edges, heights, across, "density of weights", title=title)]}

@@ -112,7 +112,7 @@ def samples(e: Exhibit) -> list[Panel]:
 def _marginal(e: Exhibit, x: np.ndarray, drawn: np.ndarray, j: int) -> Panel:
     edges = np.histogram_bin_edges(np.concatenate([x[:, j], np.quantile(drawn[:, j], [0.005, 0.995])]), 30)
     heights = {name: np.histogram(a[:, j], edges, density=True)[0] for name, a in (("data", x), ("draws", drawn))}
-    return Histogram(edges, heights, "value", "density", title=e.names[j])
+    return Histogram(edges, heights, "value", "density of rows", title=e.names[j])
 
 
 def _checks(e: Exhibit, x: np.ndarray) -> Panel:
