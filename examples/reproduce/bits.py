@@ -12,7 +12,7 @@ from typing import Any
 from tables import Row, Table, main
 
 COMMON: dict[str, Any] = {"batch_size": 100, "learning_rate": 1e-3, "schedule": "cosine", "random_state": 0}
-FVSBN = COMMON | {"observation": "autoregressive", "output_bias": "data", "epochs": 20}
+FVSBN = COMMON | {"observation": "autoregressive", "output_bias": "data", "learning_rate": 3e-3, "epochs": 40}
 NADE = COMMON | {"observation": "nade:500", "epochs": 60}
 VIMCO = {"objective": "iwae", "gradient": "vimco", "samples": 20}
 SBN = COMMON | VIMCO | {"latent": (200, 200, 200), "epochs": 100}
@@ -29,10 +29,10 @@ TABLE = Table(
         Row("darn-0", DARN, (-84.13, None), "darn"),
         Row("darn-autoregressive-0", DARN | {"posterior": "autoregressive:taylor"}, (None, None), "darn"),
     ),
-    "Adam at 1e-3 down to 0 along half a cosine, batches of 100 of 50,000 images. FVSBN: linear logits; NADE: 500 hidden "
-    "units; SBN: three layers of 200 bits, VIMCO with 20 draws; DARN: 500 bits, without the paper's weight noise, with its "
-    "factorial encoder and with an autoregressive one. The log p(x) of FVSBN and NADE is exact. The published figures are "
-    "second-hand.",
+    "Adam at 1e-3 (FVSBN: 3e-3) down to 0 along half a cosine, batches of 100 of 50,000 images. FVSBN: linear logits; NADE: "
+    "500 hidden units; SBN: three layers of 200 bits, VIMCO with 20 draws; DARN: 500 bits, without the paper's weight "
+    "noise, with its factorial encoder and with an autoregressive one. The log p(x) of FVSBN and NADE is exact. The "
+    "published figures are second-hand.",
     samples=1000,
 )
 
