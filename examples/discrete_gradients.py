@@ -2,10 +2,10 @@
 
     python examples/discrete_gradients.py
 
-A sigmoid belief network of four bits with two layers of codes, of two bits and one, has eight codes. For every estimator
-all tuples of K draws are listed with their probabilities, so that the mean and variance of its gradient are sums and no
-estimates. Printed are, for the encoders' parameters, the relative error of the mean and the standard deviation of one
-estimate, both as lengths of the vector in units of the gradient's length. Run time: some seconds.
+The model is a sigmoid belief network of four bits with two layers of codes, of two bits and one: eight codes in all. For
+each estimator all tuples of K draws are listed with their probabilities, so that the mean and the variance of its gradient
+are sums and not estimates. Printed are, for the encoders' parameters, the relative error of the mean and the standard
+deviation of one estimate, both as lengths of the vector in units of the gradient's length. Run time: some seconds.
 """
 
 import itertools

@@ -54,6 +54,7 @@ def evaluated(e: Exhibit) -> list[Panel]:
     """The evaluation as text, and the rows' log p(x)."""
     result, about = e.evaluation, f"the first {len(e.evaluation.elbo)} test rows, nats per row"
     values = {"ELBO": result.elbo, "log p(y|x)" if result.conditional else "log p(x)": result.log_likelihood}
+    values = {name: value[np.isfinite(value)] for name, value in values.items()}  # an impossible row is -inf
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), min(40, 5 + len(result.elbo) // 5))
     heights = {name: np.histogram(value, edges)[0] for name, value in values.items()}
     panels = [Histogram(edges, heights, "nats", "rows"), Text(evaluation.table(result, warnings=False), title=about)]

@@ -167,8 +167,8 @@ def nade_vjp(
 ):
     """Cotangents of c, W and V for hidden units lo <= k < hi, from those of the logits, logit_bar (R, N).
 
-    hidden_bar (R, H), weight_bar, out_weight_bar (F, N, H). The recurrence runs down again: nothing of it was stored. In the
-    order of rows for every unit, whichever units a thread has.
+    hidden_bar (R, H), weight_bar, out_weight_bar (F, N, H). The recurrence runs down again: nothing of it was stored. Sums
+    over rows are in the order of the rows, so that any split of the units over threads gives the same bits.
     """
     wide_vectors()
     (R, N), n = logit_bar.shape, hi - lo
