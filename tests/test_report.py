@@ -117,6 +117,16 @@ def test_sections(runs):
     assert "predictive checks" in text_of(runs / "table" / "report.html")
 
 
+@pytest.mark.parametrize("model", ["density", "autoencoder"])
+def test_a_model_without_units_is_evaluated_all_the_same(gvae_, model):
+    bits = ["--observation", "nade:4", "--binarize", "threshold"]
+    own = bits if model == "density" else ["--latent", "2", "--hidden", "8"]
+    assert gvae_("train", "digits", "--model", model, *own, "--epochs", "1", "--out", "r", "--quiet")[0] == 0
+    assert gvae_("report", "r", *SMALL)[0] == 0
+    assert "Evaluation" in headings(Path("r/report.html"))
+    assert "Latent variables: the model has no units to list" in text_of(Path("r/report.html"))
+
+
 def test_the_header(runs):
     text, model = text_of(runs / "vae" / "report.html"), gvae.load(runs / "vae")
     for fact in (model.config_["fitted"]["data_sha256"], model.parameters_.sha256(), "3 epochs, 45 steps", gvae.__version__):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gvae import data, estimator, training
-from gvae.errors import GvaeError
+from gvae.errors import ConfigError, GvaeError
 from gvae.panels import Panel
 
 __all__ = ["Absent", "Exhibit", "dense", "image_shape_of", "of_x"]
@@ -112,8 +112,12 @@ class Exhibit:
 
     @cached_property
     def evaluation(self) -> Any:
-        measures = ["units"] if not self.model.model_.conditional else ["units", "classification"]
-        return self.model.evaluate(self.X, self.y, samples=self.samples, measures=measures)
+        further = ["classification"] if self.model.model_.conditional else []
+        given = {"samples": self.samples}
+        try:
+            return self.model.evaluate(self.X, self.y, **given, measures=["units", *further])
+        except ConfigError:  # a model without codes, or whose codes are not drawn, has no units
+            return self.model.evaluate(self.X, self.y, **given, measures=further)
 
     @property
     def by_row(self) -> dict[str, np.ndarray]:
