@@ -41,6 +41,7 @@ __all__ = [
     "norm",
     "parse_average",
     "parse_optimizer",
+    "parse_rates",
     "parse_schedule",
     "shorten",
 ]
@@ -378,7 +379,37 @@ def check_optimizer(text: str) -> None:
     texts.parse("optimizer", text, _TAKEN, _LONE)
 
 
-def parse_optimizer(text: str, parameters: Parameters, learning_rate: float = 1e-3) -> Optimizer:
+def parse_rates(text: str) -> dict[str, float]:
+    """Multiples of the learning rate by parameter group.
+
+    Parameters
+    ----------
+    text : str
+        "baseline=10", "baseline=10,prior=0.1".
+
+    Returns
+    -------
+    dict of str to float
+
+    Raises
+    ------
+    ConfigError
+        A part is not GROUP=NUMBER with a number of at least 0, or names a group again.
+
+    Examples
+    --------
+    >>> gvae.optim.parse_rates("baseline=10,prior=0.1")
+    {'baseline': 10.0, 'prior': 0.1}
+    """
+    groups = [part.partition("=")[0] for part in text.split(",")]
+    if not all(groups) or not all("=" in part for part in text.split(",")):
+        raise ConfigError(f"rates {text!r}: expected GROUP=NUMBER, several with commas between them")
+    return texts.parse("rates", f"rates:{text}", {"rates": dict.fromkeys(groups, NOT_NEGATIVE)})[1]
+
+
+def parse_optimizer(
+    text: str, parameters: Parameters, learning_rate: float = 1e-3, rates: Mapping[str, float] | None = None
+) -> Optimizer:
     """The optimiser that a text describes.
 
     Parameters
@@ -388,6 +419,8 @@ def parse_optimizer(text: str, parameters: Parameters, learning_rate: float = 1e
         "sgd", "sgd:0.9" (its momentum) or "sgd:momentum=0.9". Settings that are left out have the defaults of the class.
     parameters : Parameters
     learning_rate : float, default 1e-3
+    rates : mapping of str to float, optional
+        Multiples of the learning rate by parameter group.
 
     Returns
     -------
@@ -405,7 +438,7 @@ def parse_optimizer(text: str, parameters: Parameters, learning_rate: float = 1e
     0.9
     """
     name, settings = texts.parse("optimizer", text, _TAKEN, _LONE)
-    return OPTIMIZERS[name](parameters, learning_rate, **settings)
+    return OPTIMIZERS[name](parameters, learning_rate, rates=rates, **settings)
 
 
 class RowAdam:

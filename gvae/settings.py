@@ -783,6 +783,12 @@ def _check_average(text: str) -> None:
     optim.parse_average(text, nn.Parameters({}))
 
 
+def _check_rates(text: str) -> None:
+    from gvae import optim
+
+    optim.parse_rates(text)
+
+
 def _check_optimizer(text: str) -> None:
     from gvae import optim
 
@@ -832,8 +838,8 @@ class Objective(Settings):
     )
     gradient: str = setting(
         default="reparameterized",
-        help="estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg; hessian: by second "
-        "derivatives, of the elbo in float64 for at most 64 variables",
+        help="estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg; of the elbo: local and "
+        "disarm, for discrete codes; hessian, by second derivatives, in float64 for at most 64 variables",
         kind=Text(lambda text: None),
     )
     samples: int = setting(default=1, help="draws of the codes per row and step", kind=Whole())
@@ -888,6 +894,11 @@ class Ascent(Settings):
         default="adam",
         help="adam:beta1=,beta2=,eps=; adamw:0.01 with decay of the weights; sgd:0.9 with momentum",
         kind=Text(_check_optimizer),
+    )
+    rates: str | None = setting(
+        default=None,
+        help="multiples of the learning rate by parameter group, as in baseline=10,prior=0.1",
+        kind=Maybe(Text(_check_rates, metavar="GROUP=NUMBER,..")),
     )
     schedule: str = setting(
         default="constant",

@@ -7,9 +7,10 @@ import itertools
 import numpy as np
 import pytest
 from run_cases import kept_and_captured
+from scipy import special
 
 import gvae
-from gvae import models, objectives, random, training
+from gvae import costs, models, objectives, random, training
 from gvae.autodiff import value_and_gradient
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError
@@ -39,13 +40,18 @@ def made(cls=models.SBN, latent=LATENT, seed=0, **settings):
     return model, {name: value + 0.7 * rng.normal(size=value.shape) for name, value in params.items()}
 
 
-def enumerated(model, params, x=X, latent=LATENT):
-    """(log q(h|x), log p(x, h)) of every h, (2^n, B)."""
+def parts(model, params, x=X, latent=LATENT):
+    """(log q(h|x), log p(x|h), log p(h)) of every h, (2^n, B)."""
     batch = Batch({"x": x}, np.arange(len(x)))
     noise = {n: np.repeat(v, len(x), axis=1) for n, v in noise_of(bits(sum(latent)), latent).items()}
     terms = model.terms(params, {}, batch, noise)
-    q = sum(layer.log_q for layer in terms.layers)
-    return q, terms.total_log_likelihood + sum(layer.log_p for layer in terms.layers)
+    return sum(layer.log_q for layer in terms.layers), terms.total_log_likelihood, sum(layer.log_p for layer in terms.layers)
+
+
+def enumerated(model, params, x=X, latent=LATENT):
+    """(log q(h|x), log p(x, h)) of every h, (2^n, B)."""
+    log_q, likelihood, prior = parts(model, params, x, latent)
+    return log_q, likelihood + prior
 
 
 MADE = {
@@ -100,39 +106,83 @@ def test_a_darn_without_links_is_a_sigmoid_belief_network():
 def exact(model, params, bound):
     """The gradient of sum over K draws of prod q(h_k) bound(log w_1 .. log w_K)."""
 
-    def value(params):
-        log_q, log_p = enumerated(model, params)
-        return bound(log_q, log_p)
-
-    return value_and_gradient(value, params)[1]
+    return value_and_gradient(lambda params: bound(*parts(model, params)), params)[1]
 
 
-def of_one(log_q, log_p):
-    q = gvae.ops.exp(log_q)
-    return (q * (log_p - log_q)).sum()
+def of_one(log_q, likelihood, prior, beta=1.0):
+    return (gvae.ops.exp(log_q) * (likelihood + beta * (prior - log_q))).sum()
 
 
-def of_two(log_q, log_p):
+def of_half(*terms):
+    """With half of the KL."""
+    return of_one(*terms, beta=0.5)
+
+
+def of_two(log_q, likelihood, prior):
     """IWAE's bound of two draws."""
-    q, w = gvae.ops.exp(log_q), gvae.ops.exp(log_p - log_q)
+    q, w = gvae.ops.exp(log_q), gvae.ops.exp(likelihood + prior - log_q)
     pairs = gvae.ops.log(0.5 * (w[:, None] + w[None]))
     return (q[:, None] * q[None] * pairs).sum()
 
 
-def mean_of_estimates(model, params, objective, K):
-    """The mean over all K-tuples of draws of the gradient that training takes."""
+def tuples(model, params, K):
+    """(probability, noise) of every tuple of K independent draws."""
     log_q, _ = enumerated(model, params)
     q, h = np.exp(log_q)[:, 0], bits(sum(LATENT))
-    total = {name: np.zeros_like(value) for name, value in params.items()}
-    for tuples in itertools.product(range(len(h)), repeat=K):
-        noise = noise_of(h[list(tuples)], LATENT)
+    for chosen in itertools.product(range(len(h)), repeat=K):
+        yield np.prod(q[list(chosen)]), noise_of(h[list(chosen)], LATENT)
+
+
+def cells(p):
+    """(probability, u, 1 - u) of the cells of a pair of draws of bits: (1, 0), (0, 1), and both alike."""
+    for kinds in itertools.product(range(3), repeat=len(p)):
+        rare = np.minimum(p, 1 - p)
+        probability = np.prod(np.select([np.equal(kinds, k) for k in range(3)], [rare, rare, 1 - 2 * rare]))
+        u = np.select(
+            [np.equal(kinds, k) for k in range(3)], [np.full_like(p, ONE), np.full_like(p, ZERO), 0.5 * np.ones_like(p)]
+        )
+        yield probability, u, 1 - u
+
+
+def pairs(model, params, K):
+    """(probability, noise) of two pairs: u and 1 - u in the first layer, and in the second; the same in the other."""
+    assert K == 4
+
+    def p_of(layer, below):
+        return special.expit(model.encoders[layer](params, below).logits)
+
+    def same(p):
+        """The cells of one number for each bit, between the probabilities p (several, n)."""
+        edges = [np.unique([0, *column, 1]) for column in np.transpose(p)]
+        for chosen in itertools.product(*(itertools.pairwise(e) for e in edges)):
+            yield np.prod([b - a for a, b in chosen]), np.array([(a + b) / 2 for a, b in chosen])
+
+    p1, first, second = p_of(0, X[0]), [], []
+    for w, u, v in cells(p1):
+        above = [p_of(1, (n < p1).astype(float)) for n in (u, v)]
+        first += [(w * wa, (u, v), (a, a)) for wa, a in same(above)]
+    for w, u in same([p1]):
+        second += [(w * wa, (u, u), (a, b)) for wa, a, b in cells(p_of(1, (u < p1).astype(float)))]
+    for (wa, a1, a2), (wb, b1, b2) in itertools.product(first, second):
+        yield wa * wb, {"z1": np.array([*a1, *b1])[:, None], "z2": np.array([*a2, *b2])[:, None]}
+
+
+def estimates(model, params, objective, listed):
+    """(mean, variance) of the gradient that training takes, over all listed draws, by parameter."""
+    total = {name: np.zeros((2, *value.shape)) for name, value in params.items()}
+    for probability, noise in listed:
 
         def value(params, noise=noise):
             return objective(model.terms(params, {}, BATCH, noise, 0))[0]
 
         for name, slope in gradient_by_group(model, value, params).items():
-            total[name] += np.prod(q[list(tuples)]) * slope
-    return total
+            total[name] += probability * np.stack([slope, slope**2])
+    return {name: (mean, square - mean**2) for name, (mean, square) in total.items()}
+
+
+def mean_of_estimates(model, params, objective, K):
+    """The mean over all K-tuples of draws of the gradient that training takes."""
+    return {name: mean for name, (mean, _) in estimates(model, params, objective, tuples(model, params, K)).items()}
 
 
 def gradient_by_group(model, value, params):
@@ -150,21 +200,156 @@ def gradient_by_group(model, value, params):
     return found
 
 
-ESTIMATORS = {
-    "score function, K = 1": (ELBO(), 1, of_one),
-    "score function, K = 2": (ELBO(), 2, of_one),
-    "iwae, score function": (ImportanceWeighted(), 2, of_two),
-    "vimco": (ImportanceWeighted(gradient="vimco"), 2, of_two),
+ESTIMATORS = {  # name: objective, K, its bound, the draws
+    "score function, K = 1": (ELBO(), 1, of_one, tuples),
+    "score function, K = 2": (ELBO(), 2, of_one, tuples),
+    "local, K = 1": (ELBO(gradient="local"), 1, of_one, tuples),
+    "local, K = 2": (ELBO(gradient="local"), 2, of_one, tuples),
+    "local, beta": (ELBO(gradient="local", cost=costs.Beta(0.5)), 2, of_half, tuples),
+    "local, estimator A": (ELBO("A", gradient="local"), 2, of_one, tuples),
+    "disarm": (ELBO(gradient="disarm"), 4, of_one, pairs),
+    "disarm, beta": (ELBO(gradient="disarm", cost=costs.Beta(0.5)), 4, of_half, pairs),
+    "iwae, score function": (ImportanceWeighted(), 2, of_two, tuples),
+    "vimco": (ImportanceWeighted(gradient="vimco"), 2, of_two, tuples),
 }
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_estimators_are_unbiased(name):
-    objective, K, bound = ESTIMATORS[name]
+    objective, K, bound, listed = ESTIMATORS[name]
     model, params = made()
-    found, wanted = mean_of_estimates(model, params, objective, K), exact(model, params, bound)
+    found, wanted = estimates(model, params, objective, listed(model, params, K)), exact(model, params, bound)
     for name, slope in wanted.items():
-        np.testing.assert_allclose(found[name], slope, rtol=1e-8, atol=1e-10, err_msg=name)
+        np.testing.assert_allclose(found[name][0], slope, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+CODES = {  # kinds of q and p: independent units, and units one after the other
+    "darn, factorial encoder": (models.DARN, {"posterior": "bernoulli"}),
+    "darn, autoregressive encoder": (models.DARN, {"posterior": "autoregressive"}),
+    "sbn, autoregressive encoder": (models.SBN, {"posterior": "autoregressive"}),
+    "sbn, learned baseline": (models.SBN, {"baseline": (2,)}),
+}
+
+
+@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize("K", [1, 2])
+@pytest.mark.parametrize("gradient", ["reparameterized", "local"])
+def test_local_signals_and_baselines_are_unbiased_for_any_codes(name, K, gradient):
+    cls, settings = CODES[name]
+    model, params = made(cls, **settings)
+    objective = ELBO(gradient=gradient)
+    found, wanted = estimates(model, params, objective, tuples(model, params, K)), exact(model, params, of_one)
+    for name, slope in wanted.items():
+        if not name.startswith("baseline"):
+            np.testing.assert_allclose(found[name][0], slope, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def variance(model, params, objective, K, listed=tuples):
+    """Of the encoders' gradient, summed over its entries."""
+    found = estimates(model, params, objective, listed(model, params, K))
+    return sum(v.sum() for name, (_, v) in found.items() if name.startswith("encoder"))
+
+
+def test_variances_of_the_estimators():
+    """By enumeration: each step away from the plain score function takes some of its variance off."""
+    model, params = made()
+    plain, two = (variance(model, params, ELBO(), K) for K in (1, 2))
+    assert two < 0.5 * plain
+    assert variance(model, params, ELBO(gradient="local"), 1) < 0.8 * plain
+    assert variance(model, params, ELBO(gradient="local"), 2) < two
+    assert variance(model, params, ELBO(gradient="disarm"), 4, pairs) < 0.8 * two  # each layer has one pair
+
+
+MANY = 1_000_000  # draws
+
+
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if "beta" not in name and name != "local, estimator A"])
+def test_a_million_draws_have_the_mean_and_the_variance_of_the_enumeration(name):
+    """Each entry of the mean gradient is within four standard errors of the exact one (of a fixed seed)."""
+    objective, K, bound, listed = ESTIMATORS[name]
+    model, params = made()
+    rows = MANY // K
+    batch = Batch({"x": np.repeat(X, rows, axis=0)}, np.arange(rows))
+    trainer = training.Trainer(model, objective=objective, samples=K, parameters=params)
+    noise = trainer.noise(random.key(11), batch)
+
+    def value(params):
+        return objective(model.terms(params, {}, batch, noise, 0))[0]
+
+    found, wanted = gradient_by_group(model, value, params), exact(model, params, bound)
+    each = estimates(model, params, objective, listed(model, params, K))
+    for name, slope in wanted.items():
+        error = np.sqrt(each[name][1] / rows)
+        assert np.all(np.abs(found[name] - slope) <= 4 * error + 1e-9), name
+
+
+@pytest.mark.parametrize("K", [1, 2])
+def test_without_blankets_local_signals_are_the_score_function(K, caplog):
+    """The same bits; and training says once which layers have none."""
+
+    class Bare(models.SBN):
+        pure = True
+
+        def terms(self, *given):
+            terms = super().terms(*given)
+            for layer in terms.layers:
+                layer.blanket = None
+            return terms
+
+    found = []
+    for gradient in ("reparameterized", "local"):
+        model = Bare(12, latent=(4, 3))
+        trainer, history = training.train(
+            model, Table(BITS), steps=7, batch_size=20, objective=ELBO(gradient=gradient), samples=K, seed=1
+        )
+        found.append(trainer.parameters.flat.copy())
+    np.testing.assert_array_equal(*found)
+    events = [{"event": "no blanket", "layer": "z1"}, {"event": "no blanket", "layer": "z2"}]
+    assert history.events == events
+    assert [record.getMessage() for record in caplog.records if "blanket" in record.getMessage()] == [
+        f"training: {event}" for event in events
+    ]
+
+
+def test_a_learned_baseline_learns_what_the_signals_are():
+    """It ascends with a rate of its own, and the steps are captured; elsewhere it is refused."""
+    found = {}
+    for rate in (0.0, 20.0):
+        model = gvae.SBN((4, 3), baseline=(8,), rates=f"baseline={rate}", epochs=30, batch_size=20, random_state=1).fit(BITS)
+        noise = model.model_.noise(random.key(3), batch := Table(BITS).batch(np.arange(60), random.key(0)), 50)
+        terms = model.model_.terms(model.parameters_, {}, batch, noise, 0)
+        f = terms.log_weights.mean(axis=0)
+        found[rate] = [np.square(f - layer.baseline).mean() / np.square(f).mean() for layer in terms.layers[:1]]
+    assert max(found[20.0]) < 0.1 < min(found[0.0])
+    with pytest.raises(ConfigError, match="a learned baseline is for the elbo"):
+        gvae.SBN((4, 3), baseline=(8,), objective="iwae", samples=2, epochs=1).fit(BITS)
+    with pytest.raises(ConfigError, match="baseline: it is for draws that have no path"):
+        gvae.DARN(4, baseline=(8,), epochs=1).fit(BITS)
+    with pytest.raises(ConfigError, match="unknown parameter group 'critic'; known are"):
+        gvae.SBN((4, 3), rates="critic=2", epochs=1).fit(BITS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"samples": 3}, r"samples is 3, expected a multiple of 4: pairs for each of 2 layers"),
+        ({"samples": 4, "posterior": "autoregressive"}, r"independent bits; got AutoregressiveBernoulli"),
+        ({"samples": 4, "posterior": "bernoulli:taylor"}, "draws that have no path"),
+        ({"samples": 4, "objective": "iwae"}, "gradient 'disarm' is of the ELBO alone"),
+        ({"samples": 4, "baseline": (3,)}, "without a learned baseline"),
+    ],
+)
+def test_pairs_are_refused_by_name(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        gvae.SBN(**{"latent": (4, 3), "gradient": "disarm", "epochs": 1} | settings).fit(BITS)
+
+
+def test_pairs_share_what_else_a_model_draws():
+    model = gvae.DenoisingVAE(3, "bernoulli", gradient="disarm", samples=2, epochs=1, random_state=0).fit(BITS)
+    trainer = training.Trainer(model.model_, objective=ELBO(gradient="disarm"), samples=2)
+    noise = trainer.noise(random.key(0), Table(BITS).batch(np.arange(5), random.key(1)))
+    np.testing.assert_array_equal(noise["z"][1], 1 - noise["z"][0])
+    np.testing.assert_array_equal(noise["corruption"][1], noise["corruption"][0])
 
 
 def test_taylors_rule_is_exact_where_the_bound_is_quadratic_and_close_elsewhere():
@@ -185,11 +370,7 @@ def test_taylors_rule_is_exact_where_the_bound_is_quadratic_and_close_elsewhere(
 
 
 def exact_with(model, params, latent):
-    def value(params):
-        log_q, log_p = enumerated(model, params, latent=latent)
-        return of_one(log_q, log_p)
-
-    return value_and_gradient(value, params)[1]
+    return value_and_gradient(lambda params: of_one(*parts(model, params, latent=latent)), params)[1]
 
 
 def mean_with(model, params, latent):
@@ -213,6 +394,9 @@ BITS = (np.random.default_rng(3).random((60, 12)) < np.linspace(0.1, 0.9, 12)).a
     ("cls", "settings"),
     [
         (gvae.SBN, {"latent": (4, 3)}),
+        (gvae.SBN, {"latent": (4, 3), "gradient": "local"}),
+        (gvae.SBN, {"latent": (4, 3), "gradient": "disarm", "samples": 4}),
+        (gvae.SBN, {"latent": (4, 3), "gradient": "local", "baseline": (5,)}),
         (gvae.SBN, {"latent": (4, 3), "objective": "iwae", "gradient": "vimco", "samples": 3}),
         (gvae.DARN, {"latent": 4}),
         (gvae.DARN, {"latent": (4, 3), "posterior": "autoregressive:taylor", "between": "nade:3", "hidden": (5,)}),

@@ -18,6 +18,7 @@ class _Sequential(Distribution):
     """Base of distributions of bits that are drawn one after the other. Means have no closed form."""
 
     reparameterized = False
+    sequential = True
     support = Support(0, 1, whole=True)
     bias: Any
 

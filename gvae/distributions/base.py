@@ -107,6 +107,8 @@ class Distribution:
         Whether a draw is mean + R noise with standard normal noise: a Gaussian.
     independent : bool
         Whether the variables are known to be independent.
+    sequential : bool
+        Whether log_prob(x, reduce=False) has the term of each variable given those before it.
     support : Support
         The set in which the values of each variable lie.
 
@@ -121,7 +123,7 @@ class Distribution:
     """
 
     reparameterized: bool
-    affine = independent = False
+    affine = independent = sequential = False
     support = Support()
     mean: Any
 

@@ -427,6 +427,7 @@ def _trainer(values: Mapping[str, Any], model: Any, n_rows: int, length: Mapping
         samples=values["samples"],
         optimizer=values["optimizer"],
         learning_rate=values["learning_rate"],
+        rates=None if values["rates"] is None else optim.parse_rates(values["rates"]),
         schedule=optim.parse_schedule(values["schedule"], per_epoch, steps),
         average=values["average"],
         clip=values["clip"],

@@ -348,6 +348,18 @@ class Base:
                 params |= emitter.located(params, table.mean(view))
         return params, state
 
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The names of the noise of its codes, each before those that are inferred from it.
+
+        Examples
+        --------
+        >>> gvae.models.SBN(784, latent=(20, 10)).drawn
+        ('z1', 'z2')
+        """
+        codes: Mapping[str, int] = self.codes  # type: ignore[attr-defined]
+        return tuple(codes)
+
     @classmethod
     def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         """Widths of all networks, estimated without building them.

@@ -19,7 +19,7 @@ from gvae.families import Conditional, Family
 from gvae.models.base import Base
 from gvae.models.corruption import Corruption
 from gvae.nn import Tower
-from gvae.objectives import Layer, Terms, total
+from gvae.objectives import Blanket, Layer, Terms, total
 
 __all__ = ["Code", "Codes"]
 
@@ -459,13 +459,18 @@ class Codes(Base):
             q[name] = self.encode(params, name, seen, batch)
             z[name] = q[name].sample(noise[name])
         views = self.decode(params, state, z, noise)
-        layers = [
-            Layer(q[name], code.p(params), z[name], noise[name], again=self._again(params, name, batch, noise, step))
-            for name, code in self.coded.items()
-        ]
+        likelihood = self.likelihood(views, batch)
+
+        def blanket() -> Blanket:  # codes are independent under p and q
+            return Blanket(total(likelihood))
+
+        layers = []
+        for name, code in self.coded.items():
+            layer = Layer(q[name], code.p(params), z[name], noise[name], name=name, blanket=blanket)
+            layer.again = self._again(params, name, batch, noise, step)
+            layers.append(layer)
         inference = tuple(code.encoder.name for code in self.coded.values())
         inference += () if self.tower is None else (self.tower.name,)
-        likelihood = self.likelihood(views, batch)
         about: dict[str, Any] = {"inference": inference, "conditional": self.conditional, "cost": self.code_cost}
         if self.conditional:  # z is drawn from a part of the model, and the weight of a draw is p(y|z)
             about["weights"] = total(likelihood)

@@ -9,20 +9,26 @@ Source: Burda, Grosse and Salakhutdinov (2016), section 3 (two layers of diagona
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gvae import families, random, settings
+from gvae.autodiff import stop_gradient
 from gvae.distributions import Distribution
+from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.models import vae
 from gvae.models.base import Base
 from gvae.models.parts import each_layer, known_observation, network_widths, numbers_of_layers, widths_of_layers
-from gvae.objectives import Layer, Terms
+from gvae.nn import MLP
+from gvae.objectives import Blanket, Layer, Terms
 from gvae.settings import Families, Layers, Maybe, Widths, restated, setting
 
 __all__ = ["Hierarchical"]
+
+BASELINES = 1000  # of the keys of initial parameters
 
 
 @settings.group("model")
@@ -57,6 +63,12 @@ class Settings(settings.Settings):
     )
     start: str = restated(vae.Settings, "start", default="calm")
     output_bias: str = restated(vae.Settings, "output_bias", default="zero")
+    baseline: tuple[int, ...] | None = setting(
+        default=None,
+        help="widths of the hidden layers of networks that predict the bound, to be subtracted from the signals of layers "
+        "whose draws have no path",
+        kind=Maybe(Widths()),
+    )
 
 
 class Hierarchical(Base):
@@ -92,14 +104,23 @@ class Hierarchical(Base):
         posteriors = each_layer("posterior", settings.posterior, L)
         self.posteriors = [families.parse(f, n) for f, n in zip(posteriors, latents, strict=True)]
         self.prior = None if prior is None else families.parse(prior, latents[-1])
+        inputs = n_inputs, *latents[:-1]  # of the encoders
         self.encoders = [
             Conditional(f"encoder{i + 1}", n, family, up[i], activation, start)
-            for i, (n, family) in enumerate(zip((n_inputs, *latents[:-1]), self.posteriors, strict=True))
+            for i, (n, family) in enumerate(zip(inputs, self.posteriors, strict=True))
         ]
         self.decoders = [
             Conditional(f"decoder{i}", n, family, down[i], activation, start)
             for i, (n, family) in enumerate(zip(latents, emitted, strict=True))
         ]
+        self.baselines: dict[int, MLP] = {}  # by layer
+        if settings.baseline is not None:
+            given = [family(np.zeros(family.n_params, self.dtype)) for family in self.posteriors]
+            pathless = [i for i, q in enumerate(given) if q.path is None]
+            if not pathless:
+                raise ConfigError("baseline: it is for draws that have no path, and those of all layers have one")
+            for i in pathless:
+                self.baselines[i] = MLP(f"baseline.{i + 1}", (inputs[i], *settings.baseline, 1), activation)
         # the layer next to the data: codes are those of z_1
         self.encoder, self.decoder, self.posterior = self.encoders[0], self.decoders[0], self.posteriors[0]
         self.emitters = {"x": self.decoder}
@@ -107,6 +128,10 @@ class Hierarchical(Base):
     @classmethod
     def layers(cls, settings, sizes):
         return network_widths(settings, numbers_of_layers(settings.latent), sizes["x"])
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        return tuple(f"z{i + 1}" for i in range(len(self.encoders)))
 
     @property
     def codes(self) -> Mapping[str, int]:
@@ -142,6 +167,8 @@ class Hierarchical(Base):
         if self.prior is not None:
             n = len(self.encoders) + len(self.decoders)
             params["prior.raw"] = self.prior.start(random.fold_in(key, n), self.dtype)
+        for i, network in self.baselines.items():
+            params |= network.init(random.fold_in(key, BASELINES, i), self.dtype)
         return params
 
     def prior_of(self, params: Any) -> Distribution:
@@ -227,8 +254,8 @@ class Hierarchical(Base):
         """
         shape = (samples, len(batch))
         return {
-            f"z{i + 1}": family.noise(random.fold_in(key, i), shape, self.dtype, vars(batch).get("x"))
-            for i, family in enumerate(self.posteriors)
+            name: family.noise(random.fold_in(key, i), shape, self.dtype, vars(batch).get("x"))
+            for i, (name, family) in enumerate(zip(self.drawn, self.posteriors, strict=True))
         }
 
     def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
@@ -318,21 +345,26 @@ class Hierarchical(Base):
             z.append(q[i].sample(noise[f"z{i + 1}"]))
         x, *p = [decoder(params, above) for decoder, above in zip(self.decoders, z[1:], strict=True)]
         top = None if self.prior is None else self.prior(params["prior.raw"])
+        likelihood = x.log_prob(batch.x)
+        layers: list[Layer] = []
 
-        def layer(i: int) -> Layer:
-            below = i + 1 < len(q)
-            return Layer(
-                q[i],
-                p[i] if below else top,
-                z[i + 1],
-                noise[f"z{i + 1}"],
-                coupled=below,
-                again=lambda f, g: self.encoders[i](f(params), g(z[i])),
-            )
+        def blanket(i: int) -> Blanket:
+            # z_i enters the layer below it and, through the draws of q, all layers above
+            above = tuple(layers[i + 1 :])
+            return Blanket(prior=layers[i - 1].log_p, layers=above) if i else Blanket(likelihood, layers=above)
 
-        layers = [layer(i) for i in range(len(q))]
+        for i, name in enumerate(self.drawn):
+            layer = Layer(q[i], p[i] if i < len(p) else top, z[i + 1], noise[name], coupled=i < len(p), name=name)
+            layer.again = partial(self._again, params, i, z[i])
+            layer.blanket = partial(blanket, i)
+            if step is not None and i in self.baselines:
+                layer.baseline = self.baselines[i](params, stop_gradient(z[i]))[..., 0]
+            layers.append(layer)
         inference = tuple(encoder.name for encoder in self.encoders)
-        return Terms({"x": x.log_prob(batch.x)}, layers, inference=inference, views={"x": x})
+        return Terms({"x": likelihood}, layers, inference=inference, views={"x": x})
+
+    def _again(self, params: Any, i: int, below: Any, f: Any, g: Any) -> Distribution:
+        return self.encoders[i](f(params), g(below))
 
     def generate(self, params: Any, state: Any, noise: Any) -> Terms:
         """The model without q: the layers are drawn from their priors, from the top down.

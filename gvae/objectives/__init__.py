@@ -11,8 +11,9 @@ groups that are not named; a group that no key covers is not updated), `metrics`
 training steps and `weight` (B,) weighs rows (None: all alike). An objective that depends on these only, and has no other
 effect, may declare so by `pure = True`: steps may then be captured (see gvae.training.program).
 
-terms           what a model reports: Layer, Terms
+terms           what a model reports: Layer, Terms, Blanket
 elbo            ELBO, with the KL or a cost in its place; second_order: its gradient by second derivatives
+score           gradients of draws that have no path: score function, local signals, pairs, learned baselines
 importance      ImportanceWeighted, and the estimators of its gradient
 texts           parse, and the registry
 """
@@ -20,7 +21,7 @@ texts           parse, and the registry
 from gvae.objectives.elbo import ELBO
 from gvae.objectives.importance import GRADIENTS, ImportanceWeighted
 from gvae.objectives.second_order import HESSIAN
-from gvae.objectives.terms import REST, Layer, Objective, Terms, total
+from gvae.objectives.terms import REST, Blanket, Layer, Objective, Terms, total
 from gvae.objectives.texts import COSTLY, OBJECTIVES, keys, parse
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "HESSIAN",
     "OBJECTIVES",
     "REST",
+    "Blanket",
     "ImportanceWeighted",
     "Layer",
     "Objective",

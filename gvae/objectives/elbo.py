@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gvae.costs import Beta, Cost
 from gvae.errors import ConfigError
-from gvae.objectives.means import less_the_others, mean_draws, mean_units, score_function, warm
+from gvae.objectives import score
+from gvae.objectives.means import mean_draws, mean_units, warm
 from gvae.objectives.second_order import HESSIAN, likelihood_by_hessian
-from gvae.objectives.terms import Layer, Terms, added
+from gvae.objectives.terms import Layer, Terms, added, by_group
 from gvae.ops import elementwise
 
-__all__ = ["ELBO"]
+__all__ = ["DISARM", "ELBO", "LOCAL"]
+
+LOCAL, DISARM = "local", "disarm"  # estimators of the gradient of draws that have no path
 
 
 @dataclass(frozen=True)
@@ -36,22 +39,33 @@ class ELBO:
         "exact", or "probe": the trace in the KL of a banded posterior to N(0, I) is estimated by random signs, without bias
         (see `gvae.ops.traces`, with its variance).
     gradient : str, default "reparameterized"
-        The estimator of the gradient of q's parameters: "reparameterized", or "hessian", see Notes.
+        The estimator of the gradient of q's parameters: "reparameterized", "local", "disarm" or "hessian", see Notes.
 
     Raises
     ------
     ConfigError
         On a call: "B" where a layer has no closed form; "probe" where a layer is not a banded posterior under N(0, I); a
-        cost where the model defines one of its own or draws no codes; "hessian" for other codes than those in Notes.
+        cost where the model defines one of its own or draws no codes; "hessian" and "disarm" for other codes than those in
+        Notes; "local" with a cost other than `costs.Beta`.
 
     Notes
     -----
+    gradient="reparameterized" follows the draws' path; draws that have none take the score function of their layer, times
+    the bound less that of the row's other draws (with K = 1: of the other rows). For these draws, "local" takes instead, for
+    each unit, the terms of the bound that depend on it (Rao-Blackwellization, see `Blanket`), and a layer without a blanket
+    is named in the log. "disarm" is for bits that are independent given the draws below: K is a multiple of two for each
+    layer, and the pair of a layer shares all noise but the layer's. A layer's learned baseline (NVIL) is subtracted from its
+    signal; it ascends minus its squared error, as the parameter group "baseline".
+
     gradient="hessian" is for Gaussian codes in float64. With f = log p(x|z),
 
         d E f / d mean = E grad f,     d E f / d C = 1/2 E Hess f.
 
     The Hessian is by differences (`autodiff.hessian`): a tool for small models, and to measure variances by. It misses kinks
     of f, such as those of relu. Source: Rezende, Mohamed and Wierstra (2014).
+
+    Sources of "local": Ranganath, Gerrish and Blei (2014); Mnih and Gregor (2014), who learn baselines; of "disarm": Dong,
+    Mnih and Tucker (2020).
 
     Source of the bound: Kingma and Welling (2014), eqs. 6 (A) and 7 (B).
 
@@ -92,11 +106,9 @@ class ELBO:
         bound = elementwise.subtract(likelihood, kl)
         if self.gradient == HESSIAN:
             value = mean_draws(likelihood_by_hessian(terms), weight) - beta * kl
-            return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
+            return by_group(value, terms.auxiliary), {"bound": bound, "log_likelihood": likelihood, "kl": kl}
         value = bound if not self.warmup else likelihood - beta * kl
-        score = score_function(terms, lambda: less_the_others(terms.total_log_likelihood - beta * penalty))
-        if score is not None:
-            value = value + mean_draws(score, weight)
+        value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * penalty, beta, weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
     def _at_a_cost(self, cost: Cost, terms: Terms, beta: Any, weight: Any) -> tuple[Any, dict[str, Any]]:
@@ -114,10 +126,62 @@ class ELBO:
         others: Any = mean(added(fixed)) if fixed else 0.0
         bound = likelihood - others if terms.conditional else likelihood - kl - others
         value = objective = likelihood - beta * paid - others
-        score = score_function(terms, lambda: less_the_others(terms.total_log_likelihood - beta * rows()))
-        if score is not None:
-            value = value + mean(score)
+        if self.gradient == LOCAL and not isinstance(cost, Beta):
+            raise ConfigError(f"gradient 'local' weighs the KL of each unit, as beta does; got {cost}")
+        price = beta * cost.beta if isinstance(cost, Beta) else beta
+        value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * rows(), price, weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl, "objective": objective}
+
+    def _with_score(self, value: Any, terms: Terms, f: Callable[[], Any], price: Any, weight: Any) -> Any:
+        """The value with the terms of the draws that have no path, and with what other parameter groups ascend.
+
+        f() : the objective of each row, (K, B)     price : the weight of the KL
+        """
+        layers = [layer for layer in terms.layers if layer.q.path is None]
+        signals: list[tuple[Layer, Any]] = []  # of layers that have one of their own
+        if self.gradient == DISARM:
+            drawn = [layer for layer in terms.layers if layer.z is not None]
+            if len(layers) < len(drawn) or any(layer.baseline is not None for layer in layers):
+                raise ConfigError("gradient 'disarm' is for draws that have no path, without a learned baseline")
+            return by_group(value + score.disarm(layers, f(), weight), terms.auxiliary)
+        for layer in layers:
+            if self.gradient == LOCAL and layer.blanket is not None:
+                signals.append((layer, score.local_signal(layer, price, self._closed)))
+            elif layer.baseline is not None:
+                signals.append((layer, f()))
+            elif self.gradient == LOCAL:
+                terms.events.append({"event": "no blanket", "layer": layer.name or repr(layer.q)})
+        own = [layer for layer, _ in signals]
+        plain = score.score_function([layer for layer in layers if layer not in own], lambda: score.less_the_others(f()))
+        for term in ([] if plain is None else [plain]) + [score.layer_score(*each) for each in signals]:
+            value = value + mean_draws(term, weight)
+        return by_group(value, {**terms.auxiliary, **score.errors_of_baselines(signals, weight)})
+
+    def arrange(self, noise: Mapping[str, Any], codes: Sequence[str]) -> Mapping[str, Any]:
+        """The noise of a step, in pairs where gradient="disarm", see `Objective`.
+
+        Parameters
+        ----------
+        noise : mapping of str to array (K, B, n)
+        codes : sequence of str
+            The names of the codes' noise, from the data upwards.
+
+        Returns
+        -------
+        mapping of str to array
+
+        Raises
+        ------
+        ConfigError
+            K is not a multiple of two for each code.
+
+        Examples
+        --------
+        >>> noise = {"z1": np.array([[[0.2]], [[0.4]]])}
+        >>> gvae.objectives.ELBO(gradient="disarm").arrange(noise, ["z1"])["z1"].ravel()
+        array([0.2, 0.8])
+        """
+        return score.antithetic(noise, codes) if self.gradient == DISARM else noise
 
     def remark(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
         """An event about the last row of a training's log, if the cost reports one.
@@ -149,10 +213,13 @@ class ELBO:
                 expected = "a banded posterior under N(0, I), such as chain, band:3 or extended_grid"
                 raise ConfigError(f"elbo: trace=probe is for {expected}; got {type(layer.q).__name__}")
             return layer.kl_by_probe
-        closed = layer.kl if self.estimator != "A" else None
+        closed = self._closed(layer)
         if closed is None:
             if self.estimator == "B":
                 why = "is coupled to another layer's draw" if layer.coupled else "has no closed form"
                 raise ConfigError(f"elbo_b: KL({type(layer.q).__name__} ‖ {type(layer.p).__name__}) {why}")
             return elementwise.subtract(layer.log_q, layer.log_p)
         return closed
+
+    def _closed(self, layer: Layer) -> Any:
+        return layer.kl if self.estimator != "A" else None

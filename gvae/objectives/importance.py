@@ -9,8 +9,9 @@ from gvae import bounds
 from gvae.autodiff import stop_gradient
 from gvae.bounds import Bound
 from gvae.errors import ConfigError
-from gvae.objectives.means import less_the_others, mean_draws, mean_rows, score_function, warm
-from gvae.objectives.terms import REST, Terms, added
+from gvae.objectives.means import mean_draws, mean_rows, warm
+from gvae.objectives.score import less_the_others, score_function
+from gvae.objectives.terms import REST, Terms, added, by_group
 from gvae.ops import arrays, elementwise
 
 __all__ = ["GRADIENTS", "ImportanceWeighted"]
@@ -105,7 +106,7 @@ class ImportanceWeighted:
             value = {REST: bound} | dict.fromkeys(terms.inference, ascent)
         elif any(layer.q.path is None for layer in terms.layers):
             value = bound + mean_rows(arrays.sum(self._score(terms, log_weights), axis=0), weight)
-        return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
+        return by_group(value, terms.auxiliary), {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
     def _inference(self, terms: Terms, log_weights: Any, beta: Any) -> Any:
         """The quantity that phi ascends, (B,)."""
@@ -134,11 +135,13 @@ class ImportanceWeighted:
                 return less_the_others(constant)
             return bound(constant) - bounds.leave_one_out(bound, constant)
 
-        return score_function(terms, signal)
+        return score_function([layer for layer in terms.layers if layer.q.path is None], signal)
 
     def _check(self, terms: Terms) -> None:
         if self.gradient not in GRADIENTS:
             raise ConfigError(f"unknown gradient {self.gradient!r}; known are {', '.join(GRADIENTS)}")
+        if any(layer.baseline is not None for layer in terms.layers):
+            raise ConfigError("a learned baseline is for the elbo; bounds of several draws have one of their own (vimco)")
         if self.gradient == "reparameterized":
             return
         drawn = [layer for layer in terms.layers if layer.z is not None]

@@ -14,12 +14,42 @@ from gvae.costs import Cost
 from gvae.distributions import Distribution
 from gvae.ops import elementwise
 
-__all__ = ["REST", "Layer", "Objective", "Terms", "added", "total"]
+__all__ = ["REST", "Blanket", "Layer", "Objective", "Terms", "added", "by_group", "total"]
 
 REST = "*"  # in an objective's value: the parameter groups that no other key names
 
 
-@dataclass
+@dataclass(frozen=True)
+class Blanket:
+    """The terms of the bound that depend on each unit of a layer's draw, apart from the layer's own log q and log p.
+
+    Arrays are (K, B), or (K, B, n) where the units of the draw enter different terms, in nats.
+
+    Parameters
+    ----------
+    likelihood : array or float, default 0.0
+        Log-likelihoods of views.
+    prior : array or float, default 0.0
+        log p of other layers, which is conditioned on the draw.
+    layers : tuple of Layer, default ()
+        Layers whose q is conditioned on the draw, itself or through other draws: all of log q - log p depends on it.
+
+    Examples
+    --------
+    >>> model = gvae.models.SBN(4, latent=(3, 2))
+    >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+    >>> params, noise = model.init(gvae.random.key(0)), model.noise(gvae.random.key(1), batch)
+    >>> first, second = model.terms(params, {}, batch, noise).layers
+    >>> first.blanket().layers == (second,), np.array_equal(second.blanket().prior, first.log_p)
+    (True, True)
+    """
+
+    likelihood: Any = 0.0
+    prior: Any = 0.0
+    layers: tuple[Layer, ...] = ()
+
+
+@dataclass(eq=False)
 class Layer:
     """A stochastic layer: its posterior q, its prior p and the draw z from q.
 
@@ -39,6 +69,13 @@ class Layer:
         again(f, g) returns q with f applied to the parameters of its network, and g to the draws of other layers that it is
         conditioned on. A model of several layers sets it for each, so that derivatives can be restricted to one of these
         paths.
+    name : str, default ""
+        For messages.
+    blanket : callable, optional
+        blanket() returns the terms that depend on the draw, as a `Blanket`, for gradient="local".
+    baseline : array (B,) or (K, B), optional
+        What a network of the parameter group "baseline" predicts of the bound's terms, for draws that have no path. It may
+        depend on the data and on the draws that q is conditioned on.
 
     Examples
     --------
@@ -57,6 +94,9 @@ class Layer:
     noise: Any = None
     coupled: bool = False
     again: Callable[[Callable, Callable], Distribution] | None = None
+    name: str = ""
+    blanket: Callable[[], Blanket] | None = None
+    baseline: Any = None
 
     @cached_property
     def log_q(self) -> Any:
@@ -182,6 +222,10 @@ class Terms:
         The cost of its codes that the model itself defines, see `gvae.costs`; None: their KL.
     likelihood_at : callable, optional
         Maps a list of other draws, one for each layer in their order, to log p(views | z), (K, B). None: not available.
+    auxiliary : mapping of str to scalar, optional
+        What parameter groups outside the bound ascend, by group.
+    events : list of dict, optional
+        Events that the model or the objective reports: training logs each of them once.
 
     Examples
     --------
@@ -207,6 +251,8 @@ class Terms:
     conditional: bool = False
     cost: Cost | None = None
     likelihood_at: Callable[[list[Any]], Any] | None = None
+    auxiliary: Mapping[str, Any] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     @cached_property
     def log_weights(self) -> Any:
@@ -269,10 +315,20 @@ class Terms:
         return total(self.log_likelihood)
 
 
+def by_group(value: Any, auxiliary: Mapping[str, Any]) -> Any:
+    """An objective's value, with what further parameter groups ascend: unchanged if there are none."""
+    if not auxiliary:
+        return value
+    return (value if isinstance(value, dict) else {REST: value}) | dict(auxiliary)
+
+
 class Objective(Protocol):
     """The protocol of objectives, which training maximises: a callable objective(terms, step, weight) -> (value, metrics).
 
     The value is a scalar, or a dict of scalars by parameter group. The metrics are by name, in mean nats per row.
+
+    An optional method arrange(noise, codes) returns the noise of a step where its draws must not be independent: `codes` are
+    the names of the codes' noise, from the data upwards.
 
     Examples
     --------

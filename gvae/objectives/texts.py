@@ -10,9 +10,9 @@ import numpy as np
 
 from gvae import bounds, costs, texts
 from gvae.bounds import Bound
-from gvae.costs import Cost
+from gvae.costs import Beta, Cost
 from gvae.errors import ConfigError
-from gvae.objectives.elbo import ELBO
+from gvae.objectives.elbo import DISARM, ELBO, LOCAL
 from gvae.objectives.importance import GRADIENTS, ImportanceWeighted
 from gvae.objectives.second_order import HESSIAN
 from gvae.objectives.terms import Objective
@@ -119,16 +119,18 @@ def keys(text: str) -> set[str]:
 def _elbo(estimator: str) -> Callable[..., Objective]:
     def make(setting: str | None, gradient: str, warmup: int) -> Objective:
         if setting is not None:
-            if gradient != "reparameterized":
+            if gradient not in COSTED:
                 raise ConfigError(
-                    f"objective 'elbo:{setting}': its settings take the gradient 'reparameterized', not {gradient!r}"
+                    f"objective 'elbo:{setting}': its settings take the gradients {', '.join(COSTED)}, not {gradient!r}"
                 )
             cost, trace = _settings("elbo", setting)
             if trace == "probe" and estimator == "A":
                 raise ConfigError(f"objective 'elbo_a:{setting}': it samples all of the KL, and has no trace to probe")
-            return ELBO(estimator, warmup, cost, trace)
-        if gradient == "reparameterized":
-            return ELBO(estimator, warmup)
+            if gradient == LOCAL and not isinstance(cost, Beta | None):
+                raise ConfigError(f"objective 'elbo:{setting}': gradient 'local' weighs the KL of each unit, as beta does")
+            return ELBO(estimator, warmup, cost, trace, gradient)
+        if gradient in COSTED:
+            return ELBO(estimator, warmup, gradient=gradient)
         if gradient == HESSIAN:
             if estimator == "A":
                 raise ConfigError("elbo_a: gradient 'hessian' needs the KL in closed form: use elbo")
@@ -170,6 +172,8 @@ OBJECTIVES: dict[str, Callable[[str | None, str, int], Objective]] = {
 }
 PLAIN = ("iwae",)  # these take no setting
 COSTLY = ("elbo", "elbo_a", "elbo_b")  # these take costs
+COSTED = ("reparameterized", LOCAL, DISARM)  # with these gradients
+OF_ELBO = (LOCAL, DISARM, HESSIAN)  # gradients of no other bound
 
 
 def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameterized") -> Objective:
@@ -182,7 +186,7 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
     warmup : int, default 0
         Steps over which the weight of the KL grows from 0 to 1.
     gradient : str, default "reparameterized"
-        As in `ImportanceWeighted`, with which "elbo" is estimator A; or "hessian", see `ELBO`.
+        As in `ImportanceWeighted`, with which "elbo" is estimator A; or "local", "disarm" or "hessian", see `ELBO`.
 
     Returns
     -------
@@ -218,8 +222,8 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
         raise ConfigError(f"unknown objective {text!r}; known are {', '.join(OBJECTIVES)} (renyi:0.5, ciwae:0.05, miwae:8)")
     if not isinstance(warmup, (int, np.integer)) or isinstance(warmup, bool) or warmup < 0:
         raise ConfigError(f"warmup is {warmup!r}, expected a whole number of steps, 0 or more")
-    if gradient not in (*GRADIENTS, HESSIAN):
-        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join(GRADIENTS)}, {HESSIAN}")
-    if gradient == HESSIAN and name not in COSTLY:
-        raise ConfigError(f"objective {text!r}: gradient 'hessian' is of the ELBO alone: objective='elbo'")
+    if gradient not in (*GRADIENTS, *OF_ELBO):
+        raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join((*GRADIENTS, *OF_ELBO))}")
+    if gradient in OF_ELBO and name not in COSTLY:
+        raise ConfigError(f"objective {text!r}: gradient {gradient!r} is of the ELBO alone: objective='elbo'")
     return OBJECTIVES[name](setting or None, gradient, int(warmup))

@@ -226,14 +226,16 @@ class _Loop:
             logger.info("trained for %d steps: %s; kept is epoch %d, of bound %s", trainer.steps, why, best.epoch, best.best)
 
     def remark(self) -> None:
-        """Record the objective's remark on the last row, if it has one: an event, once."""
+        """Record the events that the objective reported in steps, and its remark on the last row, each once."""
         look = getattr(self.trainer.objective, "remark", None)
         event = look(self.history.rows[-1]) if look is not None and self.history.rows else None
         if event is not None and event not in self.history.events:
-            self.history.events.append(event)
             logger.warning("training: %s", event)
-            if self.run is not None:
-                self.run.log(event)
+        for each in (*self.trainer.events, *([] if event is None else [event])):
+            if each not in self.history.events:
+                self.history.events.append(each)
+                if self.run is not None:
+                    self.run.log(each)
 
     def has_stopped_growing(self) -> bool:
         """Whether the evaluations of the validation bound, the last of them just now, have exhausted the patience."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -32,6 +33,8 @@ from gvae.training.validation import validate
 
 __all__ = ["Trainer"]
 
+logger = logging.getLogger(__name__)
+
 COMING = 64  # records that are made together, which takes no longer than a few of them
 
 
@@ -52,6 +55,8 @@ class Trainer:
         "adam", "adam:beta1=0.5,eps=1e-4", "adamw:0.01", "sgd:0.9", ... (see gvae.optim.parse_optimizer). It updates
         `parameters`; `rows` have Adam optimisers of their own, with the default settings.
     learning_rate : float, default 1e-3
+    rates : mapping of str to float, optional
+        Multiples of the learning rate by parameter group; 0 keeps a group as it is.
     schedule : Schedule, optional
         The factor of the learning rate at each step (see gvae.optim); by default constant.
     average : str, optional
@@ -130,6 +135,7 @@ class Trainer:
         samples: int = 1,
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
+        rates: Mapping[str, float] | None = None,
         schedule: Schedule | None = None,
         average: str | None = None,
         clip: float | None = None,
@@ -154,7 +160,7 @@ class Trainer:
         self.device = device
         self.parameters = Parameters(model.init(init_key) if parameters is None else parameters).to(device)
         self.gradient = self.parameters.zeros()
-        self.optimizer = parse_optimizer(optimizer, self.parameters, learning_rate)
+        self.optimizer = parse_optimizer(optimizer, self.parameters, learning_rate, rates)
         state = model.init_state(init_key) if hasattr(model, "init_state") else {}
         self.state = {name: to_device(value, device) for name, value in state.items()}
         rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
@@ -173,6 +179,7 @@ class Trainer:
         self.rollbacks = 0  # since the last epoch that succeeded
         self.mark: Snapshot | None = None  # the state to which a roll-back returns
         self._coming: tuple[int, np.ndarray] = 0, np.zeros(0)  # the number of a step, and the records from there on
+        self.events: list[dict[str, Any]] = []  # that the objective reported
         self.pace = pool.Pace()
         self.programs = Programs()
         self.graph: Any = None  # a CudaGraph or None
@@ -232,7 +239,7 @@ class Trainer:
         """
         now = self.inputs() if inputs is None else inputs
         with self.pace:
-            noise = self.model.noise(now.noise, batch, self.samples)
+            noise = self.noise(now.noise, batch)
             params = dict(self.parameters) | self.rows_of(batch, now)
             metrics, state, gradient = self.value_and_gradient(params, batch, noise, now)
             self.look_and_clip(params, batch, noise, metrics, gradient)
@@ -508,7 +515,7 @@ class Trainer:
         shared = dict(self.parameters)
         for t in range(getattr(self.model, "row_steps", 0)):
             own = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
-            draws = self.model.noise(random.fold_in(self.key, ROWS, self.steps, t), batch, self.samples)
+            draws = self.noise(random.fold_in(self.key, ROWS, self.steps, t), batch)
             given = self.arguments(batch, draws, now.step)
             out = {name: np.empty_like(v) for name, v in own.items()}
             metrics, _ = self._work(own, out, given, shared)
@@ -519,6 +526,31 @@ class Trainer:
         return {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
 
     # ---- the objective
+
+    def noise(self, key: np.ndarray, batch: Batch) -> dict[str, Any]:
+        """The noise of one evaluation of the objective: that of the model, as the objective arranges it.
+
+        Parameters
+        ----------
+        key : array (4,)
+        batch : Batch
+
+        Returns
+        -------
+        dict of str to array
+
+        Examples
+        --------
+        >>> model, batch = gvae.models.SBN(4, latent=(3,)), gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> pairs = gvae.objectives.ELBO(gradient="disarm")
+        >>> trainer = gvae.training.Trainer(model, objective=pairs, samples=2)
+        >>> u = trainer.noise(gvae.random.key(0), batch)["z1"]
+        >>> np.array_equal(u[1], 1 - u[0])
+        True
+        """
+        drawn = self.model.noise(key, batch, self.samples)
+        arrange = getattr(self.objective, "arrange", None)
+        return drawn if arrange is None else arrange(drawn, getattr(self.model, "drawn", tuple(drawn)))
 
     def _work(self, params: dict, out: dict, inputs: dict, constant: dict | None = None) -> tuple[dict, dict]:
         """(metrics, state) of the objective, and its gradient with respect to params in `out`."""
@@ -586,6 +618,10 @@ class Trainer:
         batch = Batch(columns, columns.pop("index"), columns.pop("weight"))
         terms = self.model.terms(params, inputs["state"], batch, inputs["noise"], inputs["step"])
         value, metrics = self.objective(terms, inputs["step"], batch.weight)
+        for event in terms.events:
+            if event not in self.events:
+                self.events.append(event)
+                logger.warning("training: %s", event)
         return value, (metrics, terms.state)
 
     def _pull(self, value: Any, pull: Callable, out: dict) -> None:

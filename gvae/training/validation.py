@@ -30,7 +30,7 @@ def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float
     weights: Any = 0.0
     key = random.fold_in(trainer.key, VALIDATE)
     for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
-        noise = trainer.model.noise(random.fold_in(key, 1, i), batch, trainer.samples)
+        noise = trainer.noise(random.fold_in(key, 1, i), batch)
         own = infer(trainer.model, trainer.weights, trainer.state, batch, random.fold_in(key, 2), **INFERENCE)
         terms = trainer.model.terms(dict(trainer.weights) | own, trainer.state, batch, noise, None)
         _, metrics = trainer.objective(terms, trainer.steps, batch.weight)

@@ -1,0 +1,183 @@
+"""Gradients of draws that have no path: terms of value zero whose derivative is that of E_q f.
+
+    score function   grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw
+    local            the same for each unit of a layer, with those terms of f alone that depend on its draw (Layer.blanket)
+    DisARM           from pairs of draws of opposite noise, for independent bits
+
+b is the mean of f over the other draws of the row, or over the other rows where there is one draw; what a layer's learned
+baseline predicts is subtracted before. Sources: Williams (1992); Mnih and Gregor (2014); Ranganath, Gerrish and Blei (2014);
+Dong, Mnih and Tucker (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gvae.autodiff import stop_gradient
+from gvae.distributions import BernoulliDistribution, Distribution
+from gvae.errors import ConfigError
+from gvae.objectives.means import mean_draws
+from gvae.objectives.terms import Layer, added
+from gvae.ops import arrays, elementwise
+
+__all__ = [
+    "BASELINE",
+    "antithetic",
+    "disarm",
+    "errors_of_baselines",
+    "layer_score",
+    "less_the_others",
+    "local_signal",
+    "score_function",
+]
+
+BASELINE = "baseline"  # the parameter group of networks that predict signals
+
+
+def score_function(layers: Sequence[Layer], signal: Callable[[], Any]) -> Any:
+    """A term (K, B) of value zero whose gradient is that of the layers' draws; None if there are no layers.
+
+    `signal` computes f - b, (K, B).
+    """
+    if not layers:
+        return None
+    return _zero(stop_gradient(signal()), added([layer.q.log_prob(layer.z) for layer in layers]))
+
+
+def _zero(signal: Any, log_q: Any) -> Any:
+    """The product minus its own value: zero, with the derivative signal grad log q."""
+    surrogate = elementwise.multiply(signal, log_q)
+    return elementwise.subtract(surrogate, stop_gradient(surrogate))
+
+
+def less_the_others(f: Any) -> Any:
+    """f (K, B, ...) minus its mean over the other samples of the row or, with one sample, over the other rows."""
+    axis = 0 if f.shape[0] > 1 else 1
+    n = f.shape[axis]
+    return (f - arrays.mean(f, axis=axis, keepdims=True)) * (n / (n - 1)) if n > 1 else f
+
+
+def layer_score(layer: Layer, f: Any) -> Any:
+    """A term (K, B) of value zero whose gradient is that of the layer's draw, by a signal f of its own.
+
+    f is (K, B), or (K, B, n) with a signal for each unit; its learned baseline is subtracted.
+    """
+    by_unit = len(f.shape) == 3
+    if layer.baseline is not None:
+        guess = stop_gradient(layer.baseline)
+        f = elementwise.subtract(f, guess[..., None] if by_unit else guess)
+    signal = stop_gradient(less_the_others(f))
+    if by_unit:
+        return arrays.sum(_zero(signal, log_q_by_unit(layer)), axis=-1)
+    return _zero(signal, layer.q.log_prob(layer.z))
+
+
+def errors_of_baselines(signals: Sequence[tuple[Layer, Any]], weight: Any) -> dict[str, Any]:
+    """What the learned baselines of layers ascend, by parameter group: minus half the mean squared error of the signal,
+    (K, B), or of its mean over the units, (K, B, n)."""
+    errors = []
+    for layer, f in signals:
+        if layer.baseline is not None:
+            wanted = stop_gradient(arrays.mean(f, axis=-1) if len(f.shape) == 3 else f)
+            errors.append(mean_draws(elementwise.square(elementwise.subtract(layer.baseline, wanted)), weight))
+    return {BASELINE: -0.5 * added(errors)} if errors else {}
+
+
+# ---- local signals -------------------------------------------------------------------------------
+
+
+def local_signal(layer: Layer, price: Any, closed: Callable[[Layer], Any]) -> Any:
+    """The terms of the bound that depend on the draw of each unit of a layer with a blanket, (K, B, n) or (K, B, 1).
+
+    price : the weight of the KL     closed(layer) : its KL in closed form, or None
+    """
+    assert layer.blanket is not None
+    found = layer.blanket()
+    rate = -_by_unit(found.prior)
+    for other in found.layers:
+        kl = closed(other)
+        rate = elementwise.add(rate, _by_unit(elementwise.subtract(other.log_q, other.log_p) if kl is None else kl))
+    if closed(layer) is None:  # else its derivative is taken of the closed form, and not of the draw
+        rate = elementwise.add(rate, _own_rate(layer))
+    return elementwise.subtract(_by_unit(found.likelihood), elementwise.multiply(rate, price))
+
+
+def _by_unit(terms: Any) -> Any:
+    """Terms with an axis of units: (B,) and (K, B) do not depend on the unit."""
+    return terms if len(getattr(terms, "shape", ())) in (0, 3) else terms[..., None]
+
+
+def log_q_by_unit(layer: Layer) -> Any:
+    """log q of each unit, given those before it, (K, B, n); of all of them, (K, B, 1), where they are coupled otherwise."""
+    return _conditionals(layer.q, layer.z)
+
+
+def _conditionals(p: Distribution, z: Any) -> Any:
+    return p.log_prob(z, reduce=False) if p.independent or p.sequential else p.log_prob(z)[..., None]
+
+
+def _own_rate(layer: Layer) -> Any:
+    """The part of log q - log p of the layer itself that depends on the draw of each unit."""
+    q, p = layer.q, layer.q.standard if layer.p is None else layer.p
+    log_q = stop_gradient(log_q_by_unit(layer))
+    if q.sequential:
+        log_q = _from_there(log_q)
+    if layer.coupled or not (q.independent or q.sequential):  # all units of z have a part in it
+        return elementwise.subtract(log_q, stop_gradient(layer.log_p)[..., None])
+    log_p = stop_gradient(_conditionals(p, layer.z))
+    if (q.sequential or p.sequential) and log_p.shape[-1] > 1:
+        log_p = _from_there(log_p)
+    return elementwise.subtract(log_q, log_p)
+
+
+def _from_there(terms: Any) -> Any:
+    """The sum of the terms of each unit and of all later ones."""
+    whole = arrays.sum(terms, axis=-1, keepdims=True)
+    return elementwise.add(elementwise.subtract(whole, arrays.cumsum(terms, axis=-1)), terms)
+
+
+# ---- pairs ---------------------------------------------------------------------------------------
+
+
+def antithetic(noise: Mapping[str, Any], codes: Sequence[str]) -> dict[str, Any]:
+    """Noise of K = 2 L m draws, arranged in pairs: m pairs for each of the L codes, named from the data upwards.
+
+    The pair of a code has u and 1 - u in the code itself, and shares all other noise: that of the codes below it, on which
+    its logits depend, and that of the codes above, as common random numbers.
+    """
+    arranged, L = {}, len(codes)
+    for name, u in noise.items():
+        _check_pairs(u.shape[0], L)
+        u = u.copy()
+        u[1::2] = u[::2]
+        if name in codes:
+            i = codes.index(name)
+            u[2 * i + 1 :: 2 * L] = 1 - u[2 * i :: 2 * L]
+        arranged[name] = u
+    return arranged
+
+
+def _check_pairs(K: int, L: int) -> None:
+    if K % (2 * L):
+        layers = "a layer" if L == 1 else f"each of {L} layers"
+        raise ConfigError(f"gradient 'disarm': samples is {K}, expected a multiple of {2 * L}: pairs for {layers}")
+
+
+def disarm(layers: Sequence[Layer], f: Any, weight: Any) -> Any:
+    """A scalar of value zero whose gradient is that of the layers' draws, from pairs as `antithetic` arranges them.
+
+    For a pair h, h' of bits of logits a, each with its f: 1/2 (f - f') (h - h') sigmoid(|a|). f : (K, B)
+    """
+    L, terms = len(layers), []
+    _check_pairs(f.shape[0], L)
+    for i, layer in enumerate(layers):
+        if type(layer.q) is not BernoulliDistribution:
+            raise ConfigError(f"gradient 'disarm' is for codes of independent bits; got {type(layer.q).__name__}")
+        first, second = slice(2 * i, None, 2 * L), slice(2 * i + 1, None, 2 * L)
+        a = layer.q.logits[first] if len(layer.q.logits.shape) == 3 else layer.q.logits
+        apart = stop_gradient(elementwise.subtract(layer.z[first], layer.z[second]))
+        size = elementwise.multiply(apart, elementwise.sigmoid(elementwise.abs(stop_gradient(a))))
+        half = 0.5 * stop_gradient(elementwise.subtract(f[first], f[second]))
+        terms.append(mean_draws(arrays.sum(_zero(elementwise.multiply(half[..., None], size), a), axis=-1), weight))
+    return added(terms)
