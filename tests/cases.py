@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import reference as ref
 import scipy.special
+import scipy.stats
 
 from gvae import ops
 
@@ -847,6 +848,22 @@ PLAIN = [
         op=lambda s: ops.bernoulli_draw,
         args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), rng.random((*s.lead(1), s.N))),
         reference=lambda s: ref.batched(lambda a, u: (u < scipy.special.expit(a)) * 1.0, 1, 1),
+        cores=(1, 1),
+    ),
+    Case(
+        "categorical_draw",
+        op=lambda s: ops.categorical_draw,
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N, 3)), rng.random((*s.lead(1), s.N))),
+        reference=lambda s: ref.batched(
+            lambda a, u: (u[:, None] >= np.cumsum(scipy.special.softmax(a, axis=-1), axis=-1)[:, :-1]).sum(axis=-1) * 1.0, 2, 1
+        ),
+        cores=(2, 1),
+    ),
+    Case(
+        "poisson_draw",
+        op=lambda s: ops.poisson_draw,
+        args=lambda rng, s: (real(rng, (*s.lead(0), s.N)), rng.random((*s.lead(1), s.N))),
+        reference=lambda s: ref.batched(lambda a, u: scipy.stats.poisson.ppf(u, np.exp(a)), 1, 1),
         cores=(1, 1),
     ),
     Case(

@@ -82,7 +82,7 @@ def test_every_structured_op_has_a_benchmark():
         "logdet_lowrank",
         "variance_lowrank",
     }
-    parts |= {"method_banded", "PATHS", "bernoulli_draw", "strict_triangle"}
+    parts |= {"method_banded", "PATHS", "bernoulli_draw", "categorical_draw", "poisson_draw", "strict_triangle"}
     for family in ("banded", "traces", "ar1", "lowrank", "weights", "likelihoods", "draws"):
         for name in set(importlib.import_module(f"gvae.ops.{family}").__all__) - parts:
             assert f"ops.{name}" in text, name

@@ -21,6 +21,8 @@ NOT_DIFFERENTIABLE = {"band_to_dense", "dense_to_band", "is_csr", "method_banded
 NOT_DIFFERENTIABLE |= {
     "PATHS",
     "bernoulli_draw",
+    "categorical_draw",
+    "poisson_draw",
     "autoregressive_draw",
     "nade_draw",
 }  # test_draws.py  # covered below, by tests of their own

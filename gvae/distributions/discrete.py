@@ -241,9 +241,7 @@ class CategoricalDistribution(Independent):
         return arrays.sum(elementwise.multiply(elementwise.exp(self.log_probabilities()), values), axis=-1)
 
     def sample(self, noise):
-        # the number of classes whose cumulative probability is at most the uniform number
-        below = np.cumsum(np.exp(value_of(self.log_probabilities())), axis=-1)[..., :-1]
-        return (noise[..., None] >= below).sum(axis=-1).astype(noise.dtype)
+        return draws.categorical_draw(value_of(self.logits).astype(noise.dtype, copy=False), noise)
 
     def _log_terms(self, x):
         picked = arrays.sum(elementwise.multiply(_one_hot(x, classes=self.logits.shape[-1]), self.logits), axis=-1)
@@ -325,10 +323,7 @@ class PoissonDistribution(Independent):
         return (self.log_rate.shape[:-1],)
 
     def sample(self, noise):
-        rate, u = _on_host(self.mean, noise)
-        special = device.special(u)
-        k = _count(special.pdtrik(u, rate), u, lambda k: special.pdtr(k, rate))
-        return device.beside(k.astype(noise.dtype), noise)
+        return draws.poisson_draw(value_of(self.log_rate).astype(noise.dtype, copy=False), noise)
 
     def _log_terms(self, x):
         log_joint = elementwise.subtract(elementwise.multiply(x, self.log_rate), elementwise.exp(self.log_rate))
@@ -400,10 +395,10 @@ class NegativeBinomialDistribution(Independent):
         return self.log_mean.shape[:-1], self.log_r.shape[:-1]
 
     def sample(self, noise):
-        log_m, log_r, u = _on_host(self.log_mean, self.log_r, noise)
+        log_m, log_r, u = draws.on_host(value_of(self.log_mean), value_of(self.log_r), noise)
         m, r = np.exp(log_m), np.exp(log_r)
         special, p = device.special(u), r / (r + m)
-        k = _count(special.nbdtrik(u, r, p), u, lambda k: special.betainc(r, k + 1, p))
+        k = draws.smallest_count(special.nbdtrik(u, r, p), u, lambda k: special.betainc(r, k + 1, p))
         return device.beside(k.astype(noise.dtype), noise)
 
     def _log_terms(self, x):
@@ -476,7 +471,7 @@ class ZeroInflatedDistribution(Independent):
         return self.logits.shape[:-1], *self.base._leads()
 
     def sample(self, noise):
-        logits, u = _on_host(self.logits, noise)
+        logits, u = draws.on_host(value_of(self.logits), noise)
         expit = device.special(u).expit
         zero, nonzero = expit(logits), expit(-logits)
         of_base = np.maximum(u - zero, 0) / np.maximum(nonzero, TINY)  # uniform where u > zero
@@ -506,15 +501,3 @@ def _log_add_exp(a: Any, b: Any) -> Any:
     difference = elementwise.subtract(a, b)
     with_a = elementwise.add(a, elementwise.softplus(-difference))
     return elementwise.where(larger, with_a, elementwise.add(b, elementwise.softplus(difference)))
-
-
-def _on_host(*arrays: Any) -> tuple[np.ndarray, ...]:
-    """In host memory and float64: CuPy does not have the inverses of these distribution functions."""
-    return tuple(device.to_host(value_of(a)).astype(np.float64) for a in arrays)
-
-
-def _count(guess: Any, u: Any, cdf: Any) -> Any:
-    """The smallest k with P(x <= k) > u, from a guess that may be off by one."""
-    k = np.maximum(np.ceil(guess), 0)
-    k = np.where((k > 0) & (cdf(np.maximum(k - 1, 0)) > u), k - 1, k)
-    return np.where(cdf(k) > u, k, k + 1)

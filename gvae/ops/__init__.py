@@ -6,7 +6,7 @@ dense        matrix products, affine layers                   ar1         Gaussi
 sparse       CSR x dense                                      lowrank     Gaussians with precision D + U'U
 likelihoods  log-densities of data                            gaussian    diagonal and dense Gaussians
 weights      importance weights                               traces      tr (L Lᵀ)⁻¹, exact and by random probes
-draws        draws of binary variables, with or without a path
+draws        draws of bits, with or without a path, of categories and of counts
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Draws of binary variables as operations: recorded, captured and replayed like any other, with or without a path.
+"""Draws of bits, categories and counts as operations: recorded, captured and replayed like any other.
 
-A draw h of a logit a has no derivative. A `path` puts a surrogate in the place of dh/da:
+Those of bits may have a path. A draw h of a logit a has no derivative. A `path` puts a surrogate in the place of dh/da:
 
     None              none: objectives take the score function
     taylor            |h - sigmoid(a)| / 2, the estimator of DARN: exact in the mean for functions that are quadratic in h
@@ -27,7 +27,16 @@ from gvae.ops._batching import broadcast, flat, owners, widened
 from gvae.ops.elementwise import unbroadcast
 from gvae.runtime import device
 
-__all__ = ["PATHS", "autoregressive_draw", "bernoulli_draw", "nade_draw", "nade_log_prob", "strict_triangle"]
+__all__ = [
+    "PATHS",
+    "autoregressive_draw",
+    "bernoulli_draw",
+    "categorical_draw",
+    "nade_draw",
+    "nade_log_prob",
+    "poisson_draw",
+    "strict_triangle",
+]
 
 PATHS = ("taylor", "straight_through")
 UNITS = 32  # hidden units of NADE that a thread takes together: their loops fill vector registers
@@ -86,6 +95,84 @@ def _slope(path: str | None, h: Any, p: Any) -> Any:
 def _check_path(name: str, path: str | None) -> None:
     if path is not None and path not in PATHS:
         raise ConfigError(f"{name}: path is {path!r}, expected None or one of {', '.join(PATHS)}")
+
+
+@functools.partial(primitive, differentiable=False)
+def categorical_draw(logits: Any, uniform: Any) -> Any:
+    """Draws of independent categories: the number of classes whose cumulative probability is at most the uniform number.
+
+    Parameters
+    ----------
+    logits : array (..., N, C)
+    uniform : array (..., N)
+        In [0, 1).
+
+    Returns
+    -------
+    array (..., N)
+        Class numbers 0 .. C - 1. No derivative passes through them.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Examples
+    --------
+    >>> gvae.ops.categorical_draw(np.log([[0.5, 0.25, 0.25]]), np.array([[0.4], [0.6], [0.9]])).ravel()
+    array([0., 1., 2.])
+    """
+    check_arrays("logits: ... N C, uniform: ... N", where="categorical_draw", logits=logits, uniform=uniform)
+    p = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    below = np.cumsum(p, axis=-1)
+    below = below[..., :-1] / below[..., -1:]
+    wrong = uniform + below.sum(axis=-1)  # NaN where one of them is
+    return np.where(wrong == wrong, (uniform[..., None] >= below).sum(axis=-1).astype(uniform.dtype), wrong)
+
+
+@functools.partial(primitive, differentiable=False)
+def poisson_draw(log_rate: Any, uniform: Any) -> Any:
+    """Draws of independent Poisson counts: the smallest k with P(x <= k) > uniform.
+
+    Parameters
+    ----------
+    log_rate, uniform : array (..., N)
+        uniform in [0, 1).
+
+    Returns
+    -------
+    array (..., N)
+        No derivative passes through them.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Notes
+    -----
+    The distribution function is inverted in float64 on the host, on a device too: CuPy does not have the inverse.
+
+    Examples
+    --------
+    >>> gvae.ops.poisson_draw(np.log([1.0, 1.0, 100.0]), np.array([0.3, 0.7, 0.5]))
+    array([  0.,   1., 100.])
+    """
+    check_arrays("log_rate: ... N, uniform: ... N", where="poisson_draw", log_rate=log_rate, uniform=uniform)
+    rate, u = on_host(np.exp(log_rate), uniform)
+    special = device.special(u)
+    k = smallest_count(special.pdtrik(u, rate), u, lambda k: special.pdtr(k, rate))
+    return device.beside(k.astype(uniform.dtype), uniform)
+
+
+def on_host(*arrays: Any) -> tuple[np.ndarray, ...]:
+    """In host memory and float64: CuPy does not have the inverses of distribution functions."""
+    return tuple(device.to_host(a).astype(np.float64) for a in arrays)
+
+
+def smallest_count(guess: Any, u: Any, cdf: Any) -> Any:
+    """The smallest k with P(x <= k) > u, from a guess that may be off by one."""
+    k = np.maximum(np.ceil(guess), 0)
+    k = np.where((k > 0) & (cdf(np.maximum(k - 1, 0)) > u), k - 1, k)
+    return np.where(cdf(k) > u, k, k + 1)
 
 
 # ---- autoregressive logits -----------------------------------------------------------------------
