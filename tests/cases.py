@@ -855,7 +855,9 @@ PLAIN = [
         op=lambda s: ops.categorical_draw,
         args=lambda rng, s: (real(rng, (*s.lead(0), s.N, 3)), rng.random((*s.lead(1), s.N))),
         reference=lambda s: ref.batched(
-            lambda a, u: (u[:, None] >= np.cumsum(scipy.special.softmax(a, axis=-1), axis=-1)[:, :-1]).sum(axis=-1) * 1.0, 2, 1
+            lambda a, u: (u[:, None] >= np.cumsum(scipy.special.softmax(a, axis=-1), axis=-1)[:, :-1]).sum(axis=-1) * 1.0,
+            2,
+            1,
         ),
         cores=(2, 1),
     ),

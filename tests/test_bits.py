@@ -415,7 +415,9 @@ def test_use(cls, settings, tmp_path):
     assert np.isfinite(summary["units"]["layers"][0]["kl"]).all()
 
 
-@pytest.mark.parametrize("posterior", ["bernoulli", "categorical:3", "poisson", "negative_binomial", "zero_inflated:poisson"])
+@pytest.mark.parametrize(
+    "posterior", ["bernoulli", "categorical:3", "poisson", "negative_binomial", "zero_inflated:poisson"]
+)
 def test_steps_of_any_discrete_codes_are_captured(posterior, tmp_path):
     settings = {"epochs": 2, "batch_size": 20, "samples": 2, "random_state": 1, "observation": "bernoulli"}
     kept_and_captured(gvae.VAE(3, posterior, **settings).fit(BITS), BITS, tmp_path / "model")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+from scipy import special
 
 from gvae import random
 from gvae.autodiff import value_of
-from gvae.distributions.base import Distribution, Support
+from gvae.distributions.base import Distribution, Support, host
 from gvae.distributions.discrete import BernoulliDistribution
 from gvae.ops import arrays, dense, draws, elementwise, likelihoods
 from gvae.runtime import device
@@ -151,6 +155,11 @@ class AutoregressiveBernoulli(_Sequential):
     def sample(self, noise):
         return draws.autoregressive_draw(self.bias, self.weight, noise, path=self._path)
 
+    def conditionals(self, x):
+        bias, weight = host(self.bias), host(self.weight)
+        for j in range(self.n):
+            yield j, _cdf_of_bit(bias[..., j] + (x[:, :j] * weight[..., :j, j]).sum(axis=-1))
+
     def log_prob(self, x, reduce=True):
         a = self.logits(x)
         if reduce:
@@ -202,9 +211,24 @@ class NADEDistribution(_Sequential):
         t = self._logits_of(x)
         return elementwise.subtract(elementwise.multiply(x, t), elementwise.softplus(t))
 
+    def conditionals(self, x):
+        bias, hidden, W, V = map(host, self._parts())
+        a = np.broadcast_to(hidden, (len(x), hidden.shape[-1])).copy()
+        units = special.expit(a)
+        for j in range(self.n):
+            yield j, _cdf_of_bit(bias[..., j] + (units * V[..., j, :]).sum(axis=-1))
+            one = np.flatnonzero(x[:, j])  # the hidden units of the other rows stay
+            a[one] += np.broadcast_to(W[..., j, :], a.shape)[one] * x[one, j, None]
+            units[one] = special.expit(a[one])
+
     def _logits_of(self, x):
         """All at once, from the hidden units before each variable, (..., n, H)."""
         steps = elementwise.multiply(x[..., None], self.weight)
         before = elementwise.subtract(arrays.cumsum(steps, axis=-2), steps)
         units = elementwise.sigmoid(elementwise.add(self.hidden[..., None, :], before))
         return elementwise.add(self.bias, arrays.sum(elementwise.multiply(units, self.out_weight), axis=-1))
+
+
+def _cdf_of_bit(a: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    zero = special.expit(-a)
+    return lambda v: np.where(v >= 1, 1.0, zero)

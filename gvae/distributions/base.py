@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gvae.autodiff import stop_gradient, value_of
+from gvae.errors import ConfigError
+from gvae.runtime import device
 
 __all__ = ["Distribution", "Support"]
 
@@ -370,6 +373,37 @@ class Distribution:
         """
         return self.log_prob(sample)
 
+    def conditionals(self, x: np.ndarray) -> Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]:
+        """The distribution functions of the variables, each given those that come before it here.
+
+        Parameters
+        ----------
+        x : array (R, n)
+            The values of the variables. Those of a variable are read after it has come, so that a caller may fill them in.
+
+        Returns
+        -------
+        iterator of (int, callable)
+            Every variable j once, with the function v -> P(x_j <= v | those before), (R,) to (R,) in float64, for whole v
+            of discrete variables.
+
+        Raises
+        ------
+        ConfigError
+            There is no closed form.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DenseGaussian(np.zeros(2), np.array([[2.0, 0.0], [1.0, 1.0]]))
+        >>> x = np.zeros((1, 2))
+        >>> for j, cdf in q.conditionals(x):
+        ...     x[:, j] = 1.0
+        ...     print(j, cdf(np.array([1.0])).round(4))  # N(0, 2), then N(1, 2)
+        1 [0.7602]
+        0 [0.5]
+        """
+        raise ConfigError(f"{type(self).__name__} has no conditional distributions in closed form: it cannot be coded")
+
     def error(self, x: Any) -> np.ndarray:
         """The error of the mean, mean - x, in the units of the data.
 
@@ -532,3 +566,8 @@ class Distribution:
         (array([2.3181, 0.    ]), np.float64(2.3181))
         """
         return None
+
+
+def host(a: Any) -> np.ndarray:
+    """The value of an array or Var in host memory, in float64."""
+    return np.asarray(device.to_host(value_of(a)), np.float64)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from gvae import random
 from gvae.autodiff import primitive, value_of
-from gvae.distributions.base import Distribution, Support
-from gvae.errors import BoundsError
+from gvae.distributions.base import Distribution, Support, host
+from gvae.errors import BoundsError, ConfigError
 from gvae.ops import arrays, dense, draws, elementwise, likelihoods
 from gvae.runtime import device
 
@@ -47,6 +49,14 @@ class Independent(Distribution):
 
     def _log_terms(self, x: Any) -> Any:
         raise NotImplementedError
+
+    def conditionals(self, x):
+        cdf = self._cdf()
+        return ((j, functools.partial(cdf, j)) for j in range(self.n))
+
+    def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
+        """The function (j, v) -> P(x_j <= v)."""
+        raise ConfigError(f"{type(self).__name__} has no distribution function here: it cannot be coded")
 
     def covariance(self):
         variance = value_of(self.variance())
@@ -123,6 +133,10 @@ class BernoulliDistribution(Independent):
 
     def sample(self, noise):
         return draws.bernoulli_draw(self.logits, noise, path=self._path)
+
+    def _cdf(self):
+        zero = special.expit(-host(self.logits))
+        return lambda j, v: np.where(v >= 1, 1.0, zero[..., j])
 
     def log_prob(self, x, reduce=True):
         if reduce and self._logits is None:
@@ -243,6 +257,12 @@ class CategoricalDistribution(Independent):
     def sample(self, noise):
         return draws.categorical_draw(value_of(self.logits).astype(noise.dtype, copy=False), noise)
 
+    def _cdf(self):
+        below = np.cumsum(special.softmax(host(self.logits), axis=-1), axis=-1).clip(0, 1)
+        return lambda j, v: (
+            below[..., j, :][..., v.astype(np.int64)] if below.ndim == 2 else below[np.arange(len(v)), j, v.astype(np.int64)]
+        )
+
     def _log_terms(self, x):
         picked = arrays.sum(elementwise.multiply(_one_hot(x, classes=self.logits.shape[-1]), self.logits), axis=-1)
         return elementwise.subtract(picked, arrays.logsumexp(self.logits, axis=-1))
@@ -325,6 +345,10 @@ class PoissonDistribution(Independent):
     def sample(self, noise):
         return draws.poisson_draw(value_of(self.log_rate).astype(noise.dtype, copy=False), noise)
 
+    def _cdf(self):
+        rate = np.exp(host(self.log_rate))
+        return lambda j, v: special.pdtr(v, rate[..., j])
+
     def _log_terms(self, x):
         log_joint = elementwise.subtract(elementwise.multiply(x, self.log_rate), elementwise.exp(self.log_rate))
         return elementwise.subtract(log_joint, elementwise.lgamma(x + 1))
@@ -397,9 +421,15 @@ class NegativeBinomialDistribution(Independent):
     def sample(self, noise):
         log_m, log_r, u = draws.on_host(value_of(self.log_mean), value_of(self.log_r), noise)
         m, r = np.exp(log_m), np.exp(log_r)
-        special, p = device.special(u), r / (r + m)
-        k = draws.smallest_count(special.nbdtrik(u, r, p), u, lambda k: special.betainc(r, k + 1, p))
+        functions, p = device.special(u), r / (r + m)
+        k = draws.smallest_count(functions.nbdtrik(u, r, p), u, lambda k: functions.betainc(r, k + 1, p))
         return device.beside(k.astype(noise.dtype), noise)
+
+    def _cdf(self):
+        m, r = np.exp(host(self.log_mean)), np.exp(host(self.log_r))
+        p = r / (r + m)
+        r = np.broadcast_to(r, p.shape)
+        return lambda j, v: special.betainc(r[..., j], v + 1, p[..., j])
 
     def _log_terms(self, x):
         r = elementwise.exp(self.log_r)
@@ -477,6 +507,11 @@ class ZeroInflatedDistribution(Independent):
         of_base = np.maximum(u - zero, 0) / np.maximum(nonzero, TINY)  # uniform where u > zero
         k = np.where(u < zero, 0, self.base.sample(np.minimum(of_base, BELOW_ONE)))
         return device.beside(k.astype(noise.dtype), noise)
+
+    def _cdf(self):
+        logits, of_base = host(self.logits), self.base._cdf()
+        zero, nonzero = special.expit(logits), special.expit(-logits)
+        return lambda j, v: np.minimum(zero[..., j] + nonzero[..., j] * of_base(j, v), 1.0)
 
     def _log_terms(self, x):
         log_p = self.base._log_terms(x)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from gvae import random
 from gvae.autodiff import value_of
-from gvae.distributions.base import Distribution
+from gvae.distributions.base import Distribution, host
 from gvae.errors import ConfigError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank, traces
 from gvae.runtime import device
@@ -70,6 +71,22 @@ class _Gaussian(Distribution):
             prior_offsets=prior.offsets,
             check=own.check or prior.check,
         )
+
+    def conditionals(self, x):
+        own = self.banded()
+        if own is None:  # by the dense factor of the precision
+            precision = np.linalg.inv(host(self.covariance()))
+            mean, offsets = host(self.mean), tuple(range(self.n))
+            chol = banded.dense_to_band(np.linalg.cholesky(precision), offsets=offsets)
+        else:
+            mean, chol, offsets = host(own.mean), host(own.chol), own.offsets
+        for j in reversed(range(self.n)):
+            # z_j given those after it: its precision is L_jj², its mean mu_j - sum_{k>j} L_kj (z_k - mu_k) / L_jj
+            pivot, moved = chol[..., 0, j], 0.0
+            for m, offset in enumerate(offsets):
+                if offset and j + offset < self.n:
+                    moved = moved + chol[..., m, j] * (x[:, j + offset] - mean[..., j + offset])
+            yield j, _cdf_of_normal(mean[..., j] - moved / pivot, pivot)
 
     def banded(self) -> BandedGaussian | None:
         """The same Gaussian by a banded Cholesky factor of its precision, or None if it has none.
@@ -481,3 +498,8 @@ class DenseGaussian(_Gaussian):
 def _only_reduced(d: Distribution, reduce: bool) -> None:
     if not reduce:
         raise ConfigError(f"{type(d).__name__}.log_prob: reduce=False is offered where terms per variable are natural")
+
+
+def _cdf_of_normal(mean: Any, root: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Of N(mean, 1 / root²)."""
+    return lambda v: special.ndtr((v - mean) * root)

@@ -6,6 +6,7 @@ codes        active units, the parts of the KL, reconstruction error
 information  mutual informations and total correlations, variable by variable
 gibbs        imputation of missing variables of x, by drawing codes and x in turn
 classification    error of labels, bits of x and y in a classifier's code
+bits         the rows encoded by the model, with bits back, and decoded again; coder: how
 gaps         inference gaps: the losses due to the family of q and due to the encoder
 measures     all of them by name: `evaluate` computes any; table: the results as readable text
 
@@ -20,7 +21,9 @@ from gvae.evaluation.annealed import (
     bidirectional,
     rate_distortion,
 )
+from gvae.evaluation.bits import Bits, bits
 from gvae.evaluation.classification import Classification, classification
+from gvae.evaluation.coder import Bins, Coder, Whole, alphabet, pop, push
 from gvae.evaluation.codes import Reconstruction, Surgery, Units, active_units, reconstruction, surgery
 from gvae.evaluation.gaps import Gaps, inference_gaps
 from gvae.evaluation.gibbs import Gibbs, gibbs
@@ -36,7 +39,10 @@ __all__ = [
     "MEASURES",
     "Annealed",
     "Bidirectional",
+    "Bins",
+    "Bits",
     "Classification",
+    "Coder",
     "Evaluation",
     "Gaps",
     "Gibbs",
@@ -47,9 +53,12 @@ __all__ = [
     "Subject",
     "Surgery",
     "Units",
+    "Whole",
     "active_units",
+    "alphabet",
     "annealed_importance_sampling",
     "bidirectional",
+    "bits",
     "classification",
     "evaluate",
     "gibbs",
@@ -57,6 +66,8 @@ __all__ = [
     "inference_gaps",
     "information",
     "pareto_k",
+    "pop",
+    "push",
     "rate_distortion",
     "reconstruction",
     "surgery",

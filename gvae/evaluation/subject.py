@@ -21,7 +21,7 @@ __all__ = ["Subject", "dense", "view_of_x", "whole"]
 
 # What the key is folded with, one number per purpose, the same in every release: so all streams are different.
 BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION, INFERENCE = range(10)
-CLASSIFICATION, INFORMATION, GIBBS = range(10, 13)
+CLASSIFICATION, INFORMATION, GIBBS, BITS = range(10, 14)
 
 
 class Subject:

@@ -210,6 +210,15 @@ def _classification(s: Mapping[str, Any]) -> Iterator[str]:
     yield _line("I(Z; Y), at least, in bits", s["i_zy_bits"])
 
 
+def _bits(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"bits, {s['rows']} rows in one stream" + ("" if s["decoded"] else ": IT DID NOT DECODE TO THE ROWS")
+    yield _line("net bits of a row", s["net_bits_per_row"], f"{s['net_bits_per_variable']:.4f} of a variable")
+    yield _line("-ELBO / ln 2", s["bound_bits_per_row"], _spread(s, "bound"))
+    yield _line("gzip", s["gzip_bits_per_row"])
+    yield _line("bz2", s["bz2_bits_per_row"])
+    yield _line("bits to begin with, in all", s["initial_bits"])
+
+
 _SECTIONS = {
     "units": _units,
     "surgery": _surgery,
@@ -221,4 +230,5 @@ _SECTIONS = {
     "bdmc": _bdmc,
     "curve": _curve,
     "classification": _classification,
+    "bits": _bits,
 }

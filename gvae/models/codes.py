@@ -376,6 +376,54 @@ class Codes(Base):
         there = self.read(params, batch)
         return {name: self.encode(params, name, there, batch) for name, code in self.coded.items() if code.reads in there}
 
+    def posterior_given(self, params: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+        """The distribution q of a code, given those before it in `drawn`.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        batch : Batch
+        name : str
+            The code.
+        z : mapping of str to array
+            Draws of the codes before it. Not used: codes are independent given the data.
+
+        Returns
+        -------
+        Distribution
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, hidden=(3,))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> model.posterior_given(model.init(gvae.random.key(0)), batch, "z", {}).mean.shape
+        (4, 2)
+        """
+        return self.encode(params, name, self.read(params, batch), batch)
+
+    def prior_given(self, params: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+        """The distribution p of a code, given those after it in `drawn`.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        name : str
+            The code.
+        z : mapping of str to array
+            Draws of the codes after it. Not used: codes are independent.
+
+        Returns
+        -------
+        Distribution
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, hidden=(3,), prior="ar1")
+        >>> model.prior_given(model.init(gvae.random.key(0)), "z", {})
+        AR1Gaussian(batch_shape=(), n=2)
+        """
+        return self.prior_of(params, name)
+
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
         """The distribution p(view | codes), by view.
 

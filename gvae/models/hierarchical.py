@@ -287,6 +287,59 @@ class Hierarchical(Base):
             below = found[f"z{i + 1}"].shown
         return found
 
+    def posterior_given(self, params: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+        """The distribution q(z_l | z_(l-1)), or q(z_1 | x).
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        batch : Batch
+        name : str
+            "z1", "z2", ..
+        z : mapping of str to array
+            A draw of the layer below.
+
+        Returns
+        -------
+        Distribution
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> model.posterior_given(params, None, "z2", {"z1": np.zeros((7, 3), np.float32)}).mean.shape
+        (7, 2)
+        """
+        i = self.drawn.index(name)
+        return self.encoders[i](params, z[self.drawn[i - 1]] if i else batch.x)
+
+    def prior_given(self, params: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+        """The distribution p(z_l | z_(l+1)), or p(z_L).
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        name : str
+            "z1", "z2", ..
+        z : mapping of str to array
+            A draw of the layer above.
+
+        Returns
+        -------
+        Distribution
+
+        Examples
+        --------
+        >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> model.prior_given(params, "z1", {"z2": np.zeros((7, 2), np.float32)}).mean.shape
+        (7, 3)
+        """
+        i = self.drawn.index(name)
+        if i + 1 == len(self.drawn):
+            return self.prior_of(params)
+        return self.decoders[i + 1](params, z[self.drawn[i + 1]])
+
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
         """The distribution p(x | z_1).
 
