@@ -45,7 +45,7 @@ BITS = (X > 0) * 1.0
 
 def rows_of(cls):
     """Bits for a model of bits."""
-    return BITS if cls in (gvae.SBN, gvae.DARN, gvae.AutoregressiveDensity) else X
+    return BITS if cls in (gvae.SBN, gvae.DARN, gvae.AutoregressiveDensity, gvae.EoNADE) else X
 
 
 def small(cls, **given):
@@ -251,7 +251,7 @@ def test_positions():
 # ---- the class that was all models ---------------------------------------------------------------
 
 
-LATER = (gvae.VIB, gvae.SBN, gvae.DARN, gvae.AutoregressiveDensity)  # than that class
+LATER = (gvae.VIB, gvae.SBN, gvae.DARN, gvae.AutoregressiveDensity, gvae.EoNADE)  # than that class
 
 
 @pytest.mark.parametrize("cls", [c for c in ESTIMATORS if c not in (gvae.VAE, *LATER)])

@@ -4,9 +4,10 @@
     python examples/reproduce/rate_distortion.py standard-1 mixture-1 --runs FOLDER
     python examples/reproduce/rate_distortion.py --draw docs/models-rate-distortion.png
 
-Seven prices beta of `elbo:beta=..`, with p(z) = N(0, I) and with a learned mixture of 20 Gaussians; 16 latents, diagonal
-posteriors, two layers of 200. A line per point goes to docs/results/rate_distortion.jsonl; that of beta = 1 under N(0, I)
-also has the curve of its decoder alone, by annealed importance sampling on 20 test images. `--draw` reads the lines.
+Seven prices beta of `elbo:beta=..`, with p(z) = N(0, I), with a learned mixture of 20 Gaussians, and with a decoder that is
+autoregressive in the pixels; 16 latents, diagonal posteriors, two layers of 200. A line per point goes to
+docs/results/rate_distortion.jsonl; that of beta = 1 under N(0, I) also has the curve of its decoder alone, by annealed
+importance sampling on 20 test images. `--draw` reads the lines.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ import gvae
 from gvae import data
 
 BETAS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-PRIORS = {"standard": None, "mixture": "mixture:20"}
+KINDS: dict[str, dict] = {
+    "standard": {},
+    "mixture": {"prior": "mixture:20"},
+    "autoregressive": {"observation": "autoregressive"},
+}
+LABELS = {"standard": "p(z) = N(0, I)", "mixture": "p(z) = mixture:20", "autoregressive": "N(0, I), autoregressive decoder"}
 SETTINGS = {
     "latent": 16,
     "posterior": "diagonal",
@@ -34,7 +40,7 @@ SETTINGS = {
     "schedule": "cosine",
     "random_state": 0,
 }
-POINTS = {f"{name}-{beta:g}": (beta, prior) for name, prior in PRIORS.items() for beta in BETAS}
+POINTS = {f"{kind}-{beta:g}": (beta, kind) for kind in KINDS for beta in BETAS}
 CURVE = "standard-1"  # the point whose decoder's curve is measured
 IMAGES = 20
 RESULT = RESULTS / "rate_distortion.jsonl"
@@ -48,17 +54,17 @@ optimum it lies between their betas. The picture is in docs/models.md."""
 def page() -> str:
     """The part of docs/results.md."""
     found, rows = lines(RESULT, "point"), []
-    for prior in PRIORS:
+    for kind in KINDS:
         for i, beta in enumerate(BETAS):
-            name = f"{prior}-{beta:g}"
+            name = f"{kind}-{beta:g}"
             if name not in found:
                 rows.append([name, *["pending"] * 4, "", ""])
                 continue
-            r, after = found[name], found.get(f"{prior}-{BETAS[i + 1]:g}") if i + 1 < len(BETAS) else None
+            r, after = found[name], found.get(f"{kind}-{BETAS[i + 1]:g}") if i + 1 < len(BETAS) else None
             slope = "" if after is None else f"{(after['distortion'] - r['distortion']) / (r['rate'] - after['rate']):.2f}"
             figures = [f"{r[key]:.2f}" for key in ("rate", "distortion", "elbo", "log_likelihood")]
             rows.append([name, *figures, slope, str(r["epochs"])])
-    columns = ("prior, beta", "rate", "distortion", "ELBO", "log p(x), 100 samples", "slope", "epochs")
+    columns = ("model, beta", "rate", "distortion", "ELBO", "log p(x), 100 samples", "slope", "epochs")
     title = "Rate and distortion on the fixed binarization of MNIST"
     return section(title, "rate_distortion.py", columns, rows, NOTES, found.values())
 
@@ -79,12 +85,12 @@ def main() -> None:
         parser.error("--runs is needed: the folder where run folders lie, or are made")
     images = data.load(options.data)
     for name in options.points or POINTS:
-        beta, prior = POINTS[name]
+        beta, kind = POINTS[name]
         run = options.runs / name
-        model = gvae.VAE(**SETTINGS, prior=prior, objective=f"elbo:beta={beta:g}", epochs=options.epochs)
+        model = gvae.VAE(**SETTINGS | KINDS[kind], objective=f"elbo:beta={beta:g}", epochs=options.epochs)
         model.fit(images.train, run=run, resume=run.exists())
         found = model.evaluate(images.test, samples=100).summary()
-        row = {"point": name, "beta": beta, "prior": prior, "epochs": options.epochs}
+        row = {"point": name, "beta": beta, "epochs": options.epochs}
         row |= {"rate": found["kl"], "distortion": found["distortion"], "elbo": found["elbo"]}
         row |= {"log_likelihood": found["log_likelihood"], "standard_error": found["elbo_standard_error"]}
         if name == CURVE:
@@ -96,7 +102,7 @@ def main() -> None:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Points by prior, lines of equal ELBO, the curve of one decoder, and both limits at H = the least -log p(x) found."""
+    """Points by model, lines of equal ELBO, the curve of one decoder, and both limits at H = the least -log p(x) found."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
@@ -106,10 +112,9 @@ def draw(rows: list[dict], path: Path) -> None:
     R = np.array([0, max(top, 1.05 * H)])
     for elbo in range(-200, -79, 20):
         axes.plot(R, -elbo - R, color="0.88", linewidth=0.8, zorder=0)
-    for (name, prior), marker in zip(PRIORS.items(), "os", strict=True):
-        own = sorted((row for row in rows if row["prior"] == prior), key=lambda row: row["beta"])
-        label = f"p(z) = {'N(0, I)' if prior is None else prior}"
-        axes.plot([r["rate"] for r in own], [r["distortion"] for r in own], marker=marker, markersize=5, label=label)
+    for name, marker in zip(KINDS, "os^", strict=True):
+        own = sorted((row for row in rows if row["point"].startswith(f"{name}-")), key=lambda row: row["beta"])
+        axes.plot([r["rate"] for r in own], [r["distortion"] for r in own], marker=marker, markersize=5, label=LABELS[name])
         if name == "standard":
             for r in own:
                 axes.annotate(f"{r['beta']:g}", (r["rate"], r["distortion"]), textcoords="offset points", xytext=(5, 5))

@@ -47,13 +47,14 @@ SEED = 0  # of the binarization and the noise of every evaluation
 class Row:
     """name: "chain-0"     settings: of the estimator     published: (log p(x), ELBO), nats per row; None where there is none
 
-    model : the estimator's name, see gvae.estimators
+    model : the estimator's name, see gvae.estimators     measures : that its record holds in addition, see gvae.evaluation
     """
 
     name: str
     settings: dict[str, Any]
     published: tuple[float | None, float | None] = (None, None)
     model: str = "vae"
+    measures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ class Table:
         return json.loads(path.read_text().splitlines()[-1]) if path.exists() else None
 
 
-def measure(model: gvae.VAE, test: np.ndarray, samples: int, progress: bool) -> dict[str, Any]:
+def measure(model: gvae.VAE, test: np.ndarray, samples: int, progress: bool, measures: tuple[str, ...]) -> dict[str, Any]:
     """The figures of a trained row, in nats per test row."""
-    result = model.evaluate(test, samples=samples, seed=SEED, progress=progress)
+    result = model.evaluate(test, samples=samples, measures=measures, seed=SEED, progress=progress)
     numbers = {name: value for name, value in result.summary().items() if isinstance(value, (int, float))}
-    figures = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    figures: dict[str, Any] = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    figures |= {name: found.summary() for name, found in result.measures.items()}
     if not model.model_.codes:
         return figures
     units = np.concatenate([model.transform(test[i : i + 1000]) for i in range(0, len(test), 1000)])
@@ -104,7 +106,7 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
     model.fit(dataset.train, validation=dataset.test, run=folder, resume=begun, notes=notes)
     started = time.perf_counter()
     record = {"row": row.name, "settings": row.settings, "parameters_sha256": model.parameters_.sha256()}
-    record |= measure(model, dataset.test, samples, progress=not quiet)
+    record |= measure(model, dataset.test, samples, not quiet, row.measures)
     record |= {
         "evaluation_seconds": round(time.perf_counter() - started, 1),
         "training_seconds": round(sum(epoch["seconds"] for epoch in model.history_), 1),
@@ -164,7 +166,7 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
     wrong = []
     if (found := model.parameters_.sha256()) != record["parameters_sha256"]:
         wrong.append(f"the run's parameters have the SHA-256 {found}, the record says {record['parameters_sha256']}")
-    again = measure(model, data.load(table.dataset).test, samples or record["samples"], progress=True)
+    again = measure(model, data.load(table.dataset).test, samples or record["samples"], True, ())
     for name in ("elbo", "log_likelihood"):
         few = samples is not None and samples != record["samples"]
         tolerance = 4 * record[f"{name}_standard_error"] if few else 1e-3  # the order of sums depends on the BLAS
@@ -176,18 +178,32 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
 def show(table: Table) -> str:
     """The table as Markdown, published figures beside ours."""
     columns = ("row", f"log p(x), {table.samples} samples", "published", "ELBO", "published")
+    coded = any("bits" in row.measures for row in table.rows)
+    columns += ("net bits", "-ELBO / ln 2") if coded else ()
     columns += ("k > 0.7", "active units", "epochs", "minutes", "parameters")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table.rows:
         log_p, elbo = ("-" if x is None else f"{x:g}" for x in row.published)
         r = table.record(row)
         if r is None:
-            lines.append(f"| {row.name} | pending | {log_p} | pending | {elbo} | | | {row.settings['epochs']} | | |")
+            blank = "| | " if coded else ""
+            lines.append(f"| {row.name} | pending | {log_p} | pending | {elbo} | {blank}| | {row.settings['epochs']} | | |")
             continue
         ours = [f"{r[n]:.2f} ± {r[n + '_standard_error']:.2f}" for n in ("log_likelihood", "elbo")]
         k = f"{r['pareto_k_unreliable']:.0%}" if "pareto_k_unreliable" in r else "-"  # none for very few samples
         minutes, sha = r["training_seconds"] / 60, r["parameters_sha256"][:12]
-        cells = (row.name, ours[0], log_p, ours[1], elbo, k, r.get("active_units", "-"), r["settings"]["epochs"])
+        net = [f"{r['bits'][n]:.2f}" if "bits" in r else "-" for n in ("net_bits_per_row", "bound_bits_per_row")]
+        cells = (
+            row.name,
+            ours[0],
+            log_p,
+            ours[1],
+            elbo,
+            *(net if coded else ()),
+            k,
+            r.get("active_units", "-"),
+            r["settings"]["epochs"],
+        )
         lines.append(f"| {' | '.join(map(str, cells))} | {minutes:.0f} | `{sha}` |")
     return "\n".join(lines)
 

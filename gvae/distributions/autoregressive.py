@@ -18,7 +18,7 @@ from gvae.runtime import device
 __all__ = ["AutoregressiveBernoulli", "NADEDistribution"]
 
 
-class _Sequential(Distribution):
+class Sequential(Distribution):
     """Base of distributions of bits that are drawn one after the other. Means have no closed form."""
 
     reparameterized = False
@@ -91,7 +91,7 @@ class _Sequential(Distribution):
         return None
 
 
-class AutoregressiveBernoulli(_Sequential):
+class AutoregressiveBernoulli(Sequential):
     """Binary variables with P(x_j = 1 | x_<j) = sigmoid(bias_j + sum_{i<j} x_i weight_ij).
 
     A fully visible belief network. The standard is a fair coin per variable. Neither mean nor KL has a closed form.
@@ -167,7 +167,7 @@ class AutoregressiveBernoulli(_Sequential):
         return elementwise.subtract(elementwise.multiply(x, a), elementwise.softplus(a))
 
 
-class NADEDistribution(_Sequential):
+class NADEDistribution(Sequential):
     """Binary variables whose logits share hidden units: t_j = bias_j + V_j . sigmoid(hidden + sum_{i<j} x_i W_i).
 
     The standard is a fair coin per variable. Neither mean nor KL has a closed form, and draws have no path.

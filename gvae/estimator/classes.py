@@ -12,7 +12,21 @@ from gvae.errors import ConfigError
 from gvae.estimator import sections
 from gvae.estimator.base import Classifier, Estimator
 from gvae.estimator.protocol import declared
-from gvae.models import darn, denoising, density, dlgm, factor_analysis, hierarchical, nlfa, sbn, vae, vib, vlae, weights
+from gvae.models import (
+    darn,
+    denoising,
+    density,
+    dlgm,
+    eonade,
+    factor_analysis,
+    hierarchical,
+    nlfa,
+    sbn,
+    vae,
+    vib,
+    vlae,
+    weights,
+)
 from gvae.settings import Ascent, Length, Machine, Objective, Presentation, Standardized, fields
 
 __all__ = [
@@ -27,6 +41,7 @@ __all__ = [
     "AutoregressiveDensity",
     "BayesianVAE",
     "DenoisingVAE",
+    "EoNADE",
     "FactorAnalysis",
     "HierarchicalVAE",
     "LinearVAE",
@@ -357,6 +372,28 @@ class AutoregressiveDensity(_ByGradients, density.Settings):
     model = models.Density
 
 
+@declared("eonade")
+class EoNADE(_ByGradients, eonade.Settings):
+    """Density of bits without a code by one network for all orders; scores and draws are those of an ensemble of orders.
+
+    Notes
+    -----
+    Training maximizes the mean of log p_o(x) over all orders, estimated from one random part of each row. `score_samples`
+    is exact for the ensemble, and costs a pass over the network for each bit and order. Source: Uria, Murray and Larochelle
+    (2014).
+
+    Examples
+    --------
+    >>> X = (gvae.random.uniform(gvae.random.key(0), (100, 5)) < 0.3).astype(np.float32)
+    >>> model = gvae.EoNADE(hidden=(8,), orders=4, epochs=2, random_state=0).fit(X)
+    >>> model.score_samples(X).shape, model.sample(3, draw=True).shape
+    ((100,), (3, 5))
+    """
+
+    model = models.EoNADE
+    fixed: ClassVar[Mapping[str, Any]] = {"observation": "autoregressive"}
+
+
 CLASSES = (
     VAE,
     MAPVAE,
@@ -373,6 +410,7 @@ CLASSES = (
     SBN,
     DARN,
     AutoregressiveDensity,
+    EoNADE,
 )
 REGISTRY: dict[str, type[Estimator]] = {cls.name: cls for cls in CLASSES}
 

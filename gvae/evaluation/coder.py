@@ -441,7 +441,7 @@ def alphabet(p: Distribution) -> Whole:
 
 @dataclass
 class Symbols:
-    """The symbols of a variable as intervals of [0, 2^bits): their sizes are in proportion to probability, and at least 1."""
+    """The symbols of a variable as intervals of [0, 2^bits), of sizes in proportion to probability and at least 1."""
 
     alphabet: Alphabet
     j: int

@@ -159,8 +159,10 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
     NonFiniteError
         A row has a weight that is NaN or infinite, or only weights that are zero.
 
-    Notes ----- On a CPU, threads work on different batches, as far as memory allows. The result does not depend on how
-    samples are cut into chunks beyond rounding, but it depends on the subject's batch_size.
+    Notes
+    -----
+    On a CPU, threads work on different batches, as far as memory allows. The result does not depend on how samples are cut
+    into chunks beyond rounding, but it depends on the subject's batch_size. A model that is `exact` has one sample.
 
     Examples
     --------
@@ -171,7 +173,7 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
     >>> result.elbo.mean().round(2), result.log_likelihood.mean().round(2), fa.log_prob(x).mean().round(2)
     (np.float64(-5.59), np.float64(-5.56), np.float64(-5.56))
     """
-    samples = whole("samples", samples)
+    samples = 1 if getattr(subject.model, "exact", False) else whole("samples", samples)
     on_device = any(device.is_cuda(values) for values in subject.parameters.values())
     at_once = 1 if on_device else min(pool.count(), -(-len(subject.table) // subject.batch_size))
     sampler = Sampler(subject, samples, memory, streams.IMPORTANCE, at_once)

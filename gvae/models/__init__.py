@@ -18,6 +18,12 @@
                                                           all (0); their learning rate, in learning rates (1)
     update(params, batch) -> dict of arrays               the parameters after a step that the model defines, in place of a
                                                           gradient step
+    watch(params, state, batch, noise) -> Terms           in place of terms for the held-out rows that training looks at,
+                                                          where scoring a row is costly: a cheaper estimate
+    posterior_given(params, batch, name, z), prior_given(params, name, z) -> distribution     q of a code given draws of
+                                                          those before it in `drawn`, p of it given those after it: for
+                                                          coders
+    drawn                                                 names of the codes' noise, in the order of inference
     predict(params, state, batch, noise) -> array         p(y | x) of classifiers: probabilities (B, classes)
     pure = True                                           terms depends on its arguments only and has no other effect, so
                                                           that a step can be captured, and launched without calling it; a
@@ -40,6 +46,7 @@ from gvae.models.darn import DARN
 from gvae.models.denoising import Denoising
 from gvae.models.density import Density
 from gvae.models.dlgm import DLGM
+from gvae.models.eonade import EoNADE
 from gvae.models.factor_analysis import FactorAnalysis, FactorAnalysisEM, LinearVAE
 from gvae.models.hierarchical import Hierarchical
 from gvae.models.nlfa import NonlinearFactorAnalysis
@@ -64,6 +71,7 @@ __all__ = [
     "Codes",
     "Denoising",
     "Density",
+    "EoNADE",
     "FactorAnalysis",
     "FactorAnalysisEM",
     "Hierarchical",

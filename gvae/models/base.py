@@ -252,6 +252,8 @@ class Base:
     ----------
     emitters : mapping of str to Conditional
         The network of each view that has one.
+    exact : bool
+        Whether the weight of every draw is p(x) itself, as without a code.
 
     Raises
     ------
@@ -274,6 +276,7 @@ class Base:
     views: ClassVar[tuple[str, ...]] = ("x",)
     caution: ClassVar[str] = ""
     conditional: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
     has_closed_kl: Any = True
     emitters: Mapping[str, Conditional] = {}
 

@@ -56,6 +56,7 @@ class Density(Base):
 
     Settings = Settings
     pure = True
+    exact = True
 
     def build(self, settings):
         self.observation = families.parse(known_observation(settings.observation), self.sizes["x"])

@@ -22,9 +22,9 @@ INFERENCE: dict[str, Any] = {"steps": 50, "draws": 2, "learning_rate": 0.4}  # c
 def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float]:
     """The objective's metrics over a table, without a training step: row-weighted means, with the same noise in every call.
 
-    The model scores the rows (its `step` is None): without dropout, corruption or a cost of the weights, and with the
-    trainer's state. The objective gets the trainer's step, for its warm-up. The rows need not be training rows: per-datum
-    parameters are inferred.
+    The model scores the rows (its `step` is None, or by its `watch`): without dropout, corruption or a cost of the weights,
+    and with the trainer's state. The objective gets the trainer's step, for its warm-up. The rows need not be training rows:
+    per-datum parameters are inferred.
     """
     totals: dict[str, Any] = {}
     weights: Any = 0.0
@@ -32,7 +32,8 @@ def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float
     for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
         noise = trainer.noise(random.fold_in(key, 1, i), batch)
         own = infer(trainer.model, trainer.weights, trainer.state, batch, random.fold_in(key, 2), **INFERENCE)
-        terms = trainer.model.terms(dict(trainer.weights) | own, trainer.state, batch, noise, None)
+        given = dict(trainer.weights) | own, trainer.state, batch, noise
+        terms = trainer.model.watch(*given) if hasattr(trainer.model, "watch") else trainer.model.terms(*given, None)
         _, metrics = trainer.objective(terms, trainer.steps, batch.weight)
         weight = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum()))
         weights += weight
