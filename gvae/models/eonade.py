@@ -63,7 +63,7 @@ class EoNADE(Density):
     ((1568, 500, 500, 784), (4, 784))
     """
 
-    Settings = Settings
+    Settings = Settings  # type: ignore[assignment]
     pure = True
 
     def build(self, settings):
