@@ -100,6 +100,43 @@ def test_a_darn_without_links_is_a_sigmoid_belief_network():
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
+def test_a_silent_upper_layer_leaves_one_layer():
+    """The layer above emits the biases of the prior alone, and q of it is its prior: all terms of one layer, plus zero."""
+    one, params = made(models.DARN, latent=(2,))
+    two, own = made(models.DARN, latent=(2, 1))
+    own |= {name: value for name, value in params.items() if name.startswith(("encoder1", "decoder0"))}
+    own["decoder1.0.weight"][:] = 0
+    own["decoder1.0.bias"][:] = params["prior.raw"][:2]
+    own["decoder1.shared"][:] = params["prior.raw"][2:]
+    own["encoder2.0.weight"][:] = 0
+    own["encoder2.0.bias"][:] = own["prior.raw"]
+    q, p = enumerated(one, params, latent=(2,))
+    q2, p2 = enumerated(two, own)
+    np.testing.assert_allclose(np.repeat(p - q, 2, axis=0), p2 - q2, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(np.exp(q2).reshape(4, 2, -1).sum(axis=1), np.exp(q), rtol=1e-12)
+
+
+def test_an_autoregressive_posterior_of_two_bits_is_exact():
+    """With biases and a weight of each row's own, q is p(h|x): the bound is log p(x)."""
+    model, params = made(models.DARN, latent=(2,))
+    x = bits(D)
+    _, log_p = enumerated(model, params, x, latent=(2,))  # of h = 00, 01, 10, 11, and each x
+    log_odds = special.logsumexp(log_p[2:], axis=0) - special.logsumexp(log_p[:2], axis=0)
+    given_0, given_1 = log_p[1] - log_p[0], log_p[3] - log_p[2]
+    weight = np.zeros((len(x), 2, 2))
+    weight[:, 0, 1] = given_1 - given_0
+    q = gvae.distributions.AutoregressiveBernoulli(np.stack([log_odds, given_0], axis=1), weight)
+    log_q = q.log_prob(np.repeat(bits(2)[:, None], len(x), axis=1))
+    evidence = special.logsumexp(log_p, axis=0)
+    np.testing.assert_allclose((np.exp(log_q) * (log_p - log_q)).sum(axis=0), evidence, rtol=1e-12)
+    np.testing.assert_allclose(log_p - log_q, np.broadcast_to(evidence, log_q.shape), rtol=1e-10)
+
+
+def test_conditionals_that_there_are_not_are_refused_by_name():
+    with pytest.raises(ConfigError, match="unknown family 'eonade:5'; known are .*nade"):
+        gvae.DARN(3, observation="eonade:5", epochs=1).fit(BITS)
+
+
 # ---- estimators of gradients, their mean by enumeration
 
 
