@@ -32,6 +32,10 @@ def noise_of(h, latent):
     return {f"z{i + 1}": part[..., None, :] for i, part in enumerate(parts)}
 
 
+def sizes(model):
+    return tuple(family.n for family in model.posteriors)
+
+
 def made(cls=models.SBN, latent=LATENT, seed=0, **settings):
     """(model, parameters far from their start)"""
     model = cls(D, latent=latent, dtype=np.float64, **settings)
@@ -40,17 +44,18 @@ def made(cls=models.SBN, latent=LATENT, seed=0, **settings):
     return model, {name: value + 0.7 * rng.normal(size=value.shape) for name, value in params.items()}
 
 
-def parts(model, params, x=X, latent=LATENT):
+def parts(model, params, x=X):
     """(log q(h|x), log p(x|h), log p(h)) of every h, (2^n, B)."""
+    latent = sizes(model)
     batch = Batch({"x": x}, np.arange(len(x)))
     noise = {n: np.repeat(v, len(x), axis=1) for n, v in noise_of(bits(sum(latent)), latent).items()}
     terms = model.terms(params, {}, batch, noise)
     return sum(layer.log_q for layer in terms.layers), terms.total_log_likelihood, sum(layer.log_p for layer in terms.layers)
 
 
-def enumerated(model, params, x=X, latent=LATENT):
+def enumerated(model, params, x=X):
     """(log q(h|x), log p(x, h)) of every h, (2^n, B)."""
-    log_q, likelihood, prior = parts(model, params, x, latent)
+    log_q, likelihood, prior = parts(model, params, x)
     return log_q, likelihood + prior
 
 
@@ -110,7 +115,7 @@ def test_a_silent_upper_layer_leaves_one_layer():
     own["decoder1.shared"][:] = params["prior.raw"][2:]
     own["encoder2.0.weight"][:] = 0
     own["encoder2.0.bias"][:] = own["prior.raw"]
-    q, p = enumerated(one, params, latent=(2,))
+    q, p = enumerated(one, params)
     q2, p2 = enumerated(two, own)
     np.testing.assert_allclose(np.repeat(p - q, 2, axis=0), p2 - q2, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(np.exp(q2).reshape(4, 2, -1).sum(axis=1), np.exp(q), rtol=1e-12)
@@ -120,7 +125,7 @@ def test_an_autoregressive_posterior_of_two_bits_is_exact():
     """With biases and a weight of each row's own, q is p(h|x): the bound is log p(x)."""
     model, params = made(models.DARN, latent=(2,))
     x = bits(D)
-    _, log_p = enumerated(model, params, x, latent=(2,))  # of h = 00, 01, 10, 11, and each x
+    _, log_p = enumerated(model, params, x)  # of h = 00, 01, 10, 11, and each x
     log_odds = special.logsumexp(log_p[2:], axis=0) - special.logsumexp(log_p[:2], axis=0)
     given_0, given_1 = log_p[1] - log_p[0], log_p[3] - log_p[2]
     weight = np.zeros((len(x), 2, 2))
@@ -165,9 +170,9 @@ def of_two(log_q, likelihood, prior):
 def tuples(model, params, K):
     """(probability, noise) of every tuple of K independent draws."""
     log_q, _ = enumerated(model, params)
-    q, h = np.exp(log_q)[:, 0], bits(sum(LATENT))
+    q, h = np.exp(log_q)[:, 0], bits(sum(sizes(model)))
     for chosen in itertools.product(range(len(h)), repeat=K):
-        yield np.prod(q[list(chosen)]), noise_of(h[list(chosen)], LATENT)
+        yield np.prod(q[list(chosen)]), noise_of(h[list(chosen)], sizes(model))
 
 
 def cells(p):
@@ -265,6 +270,9 @@ CODES = {  # kinds of q and p: independent units, and units one after the other
     "darn, autoregressive encoder": (models.DARN, {"posterior": "autoregressive"}),
     "sbn, autoregressive encoder": (models.SBN, {"posterior": "autoregressive"}),
     "sbn, learned baseline": (models.SBN, {"baseline": (2,)}),
+    "three bits under an autoregressive prior": (models.DARN, {"posterior": "bernoulli", "latent": (3,)}),
+    "three bits after each other": (models.DARN, {"posterior": "autoregressive", "latent": (3,)}),
+    "three bits after each other, factorial prior": (models.SBN, {"posterior": "autoregressive", "latent": (3,)}),
 }
 
 
@@ -393,9 +401,9 @@ def test_taylors_rule_is_exact_where_the_bound_is_quadratic_and_close_elsewhere(
     """One factorial layer under a factorial prior, with a linear decoder of real numbers: the bound is quadratic in h. Two
     layers of bits: not exact, but within a fifth of the gradient of the encoders."""
     given = {"latent": (3,), "prior": "bernoulli", "observation": "gaussian", "output_bias": "zero"}
-    wanted = exact_with(*made(**given), (3,))
+    wanted = exact(*made(**given), of_one)
     model, params = made(**given, posterior="bernoulli:taylor")
-    found = mean_with(model, params, (3,))
+    found = mean_of_estimates(model, params, ELBO(), 1)
     for name, slope in wanted.items():
         np.testing.assert_allclose(found[name], slope, rtol=1e-8, atol=1e-10, err_msg=name)
     wanted = exact(*made(), of_one)
@@ -404,21 +412,6 @@ def test_taylors_rule_is_exact_where_the_bound_is_quadratic_and_close_elsewhere(
     off = {name: np.abs(found[name] - slope).max() / np.abs(slope).max() for name, slope in wanted.items()}
     assert max(value for name, value in off.items() if name.startswith("decoder")) < 1e-8
     assert 1e-4 < max(off.values()) < 0.2
-
-
-def exact_with(model, params, latent):
-    return value_and_gradient(lambda params: of_one(*parts(model, params, latent=latent)), params)[1]
-
-
-def mean_with(model, params, latent):
-    log_q, _ = enumerated(model, params, latent=latent)
-    total = {name: np.zeros_like(value) for name, value in params.items()}
-    for h, q in zip(bits(sum(latent)), np.exp(log_q)[:, 0], strict=True):
-        noise = noise_of(h[None], latent)
-        slopes = value_and_gradient(lambda p, noise=noise: ELBO()(model.terms(p, {}, BATCH, noise, 0))[0], params)[1]
-        for name, slope in slopes.items():
-            total[name] += q * slope
-    return total
 
 
 # ---- use
