@@ -303,6 +303,12 @@ def test_variances_of_the_estimators():
     assert variance(model, params, ELBO(gradient="local"), 1) < 0.8 * plain
     assert variance(model, params, ELBO(gradient="local"), 2) < two
     assert variance(model, params, ELBO(gradient="disarm"), 4, pairs) < 0.8 * two  # each layer has one pair
+    learned, own = made(baseline=(2,))
+    own = params | {name: 0 * value for name, value in own.items() if name.startswith("baseline")}
+    assert variance(learned, own, ELBO(), 1) == pytest.approx(plain, rel=1e-12)
+    for i in (1, 2):
+        own[f"baseline.{i}.1.bias"] = np.array([of_one(*parts(model, params))])  # the mean of the signal
+    assert variance(learned, own, ELBO(), 1) < 0.5 * plain
 
 
 MANY = 1_000_000  # draws
