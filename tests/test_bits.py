@@ -138,7 +138,7 @@ def test_an_autoregressive_posterior_of_two_bits_is_exact():
 
 
 def test_conditionals_that_there_are_not_are_refused_by_name():
-    with pytest.raises(ConfigError, match="unknown family 'eonade:5'; known are .*nade"):
+    with pytest.raises(ConfigError, match=r"unknown family 'eonade:5'; known are .*nade"):
         gvae.DARN(3, observation="eonade:5", epochs=1).fit(BITS)
 
 

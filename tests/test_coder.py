@@ -159,6 +159,18 @@ def alphabet_of(q):
     return Bins(np.zeros(q.n), np.full(q.n, 3.0))
 
 
+def test_what_has_no_probability_has_a_code_word_all_the_same():
+    """Of 27 bits: a model that is wrong costs, and loses nothing."""
+    p = distributions.BernoulliDistribution(np.array([-800.0, 800.0]))
+    x, found = np.array([[1.0, 0.0]]), np.zeros((1, 2))
+    coder = Coder(np.array([2**60], np.uint64), np.zeros(9, np.uint32))
+    before, start = coder.tobytes(), coder.bits
+    push(coder, p.conditionals(x), x.astype(int), Whole(0, 2))
+    assert coder.bits - start == pytest.approx(2 * 27, abs=0.1)
+    np.testing.assert_array_equal(pop(coder, p.conditionals(found), found, Whole(0, 2)), x)
+    assert coder.tobytes() == before
+
+
 def test_bins_are_of_equal_mass():
     bins = Bins(np.array([0.0, 5.0]), np.array([1.0, 0.1]), size=8)
     edges = bins.edge(1, np.arange(1, 8))
@@ -254,7 +266,7 @@ def test_what_cannot_be_coded():
     with pytest.raises(DataError, match=message):
         model.evaluate(grey, samples=2, measures="bits")
     for settings, message in (
-        ({"observation": "gaussian"}, "Gaussian has densities; only discrete data have a length in bits"),
+        ({"observation": "gaussian"}, "has densities; only discrete data have a length in bits"),
         ({"posterior": "mixture:2", "observation": "bernoulli"}, "GaussianMixture has no conditional distributions"),
     ):
         model = gvae.VAE(2, epochs=1, random_state=0, **settings).fit(X[:40])

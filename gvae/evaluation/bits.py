@@ -168,14 +168,13 @@ class _Stream:
             if self.model.drawn:
                 subject.optional(method, "bits")
         self.alphabets: dict[str, Alphabet] = {}
+        drawn: dict[str, Any] = {}
+        for k, name in reversed(list(enumerate(self.model.drawn))):
+            p = self.model.prior_given(subject.parameters, name, drawn)
+            drawn[name] = p.sample(p.noise(random.fold_in(subject.key, streams.BITS, k), () if p.batch_shape else (PRIOR,)))
+            self.alphabets[name] = _codes(p, np.asarray(drawn[name], np.float64))
         heads = min(subject.batch_size, len(subject.table))
-        first = subject.table.batch(np.arange(heads), random.fold_in(subject.key, streams.BINARIZE))
-        noise = self.model.noise(random.fold_in(subject.key, streams.BITS), first, -(-PRIOR // heads))
-        if self.model.drawn:
-            simulated = subject.optional("generate", "bits")(subject.parameters, subject.state, noise)
-            for name, layer in zip(self.model.drawn, simulated.layers, strict=True):
-                self.alphabets[name] = _codes(layer.q, np.asarray(layer.z, np.float64))
-        words = heads * (1 + sum(noise[name].shape[-1] for name in self.model.drawn))  # more than the first rows take
+        words = heads * (1 + sum(z.shape[-1] for z in drawn.values()))  # more than the first rows take
 
         def start() -> Coder:
             return Coder.start(random.fold_in(subject.key, streams.BITS, len(subject.table)), heads, words)
@@ -236,12 +235,11 @@ class _Stream:
 
 
 def _codes(prior: Distribution, drawn: np.ndarray) -> Alphabet:
-    """The symbols of a code, given its prior and draws from it (K, B, n)."""
+    """The symbols of a code, given its prior and draws from it, (N, n)."""
     if prior.discrete:
         known = coder.alphabet(prior)
         return known if math.isfinite(prior.support.high) else Whole(known.low, 4 * int(drawn.max()) + 64)  # with its tail
-    scale = np.maximum(drawn.std(axis=(0, 1)), np.finfo(np.float32).tiny)
-    return Bins(drawn.mean(axis=(0, 1)), scale)
+    return Bins(drawn.mean(axis=0), np.maximum(drawn.std(axis=0), np.finfo(np.float32).tiny))
 
 
 def _packed(x: np.ndarray) -> bytes:
