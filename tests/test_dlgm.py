@@ -307,7 +307,7 @@ def test_training_by_the_hessian():
         ({"latent": (65,)}, "a code has 65 variables, expected at most 64"),
         ({"objective": "iwae"}, "objective 'iwae': gradient 'hessian' is of the ELBO alone"),
         ({"objective": "elbo_a"}, "elbo_a: gradient 'hessian' needs the KL in closed form"),
-        ({"objective": "elbo:beta=2"}, "its settings take the gradient 'reparameterized', not 'hessian'"),
+        ({"objective": "elbo:beta=2"}, "its settings take the gradients reparameterized, local, disarm, not 'hessian'"),
     ):
         given = {"latent": (2,), "hidden": (5,), "gradient": "hessian", "dtype": "float64", "epochs": 1} | settings
         with pytest.raises(ConfigError, match=words):

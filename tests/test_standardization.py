@@ -149,7 +149,7 @@ def test_every_model_stands_in_any_units():
     x = X + 1e6 * (UNITS < 1e6)
     location, scale = deviations(x)
     for name, make in gvae.estimators().items():
-        if make.model.columns != {"x": "matrix"}:
+        if make.model.columns != {"x": "matrix"} or name == "eonade":  # of bits
             continue
         settings = {"observation": "gaussian", "epochs": 3}
         if name != "density":

@@ -165,12 +165,12 @@ class _Stream:
     def __init__(self, subject: Subject, given: Coder | None = None):
         self.subject, self.model = subject, subject.model
         for method in ("posterior_given", "prior_given"):
-            if self.model.drawn:
+            if self.model.inference_order:
                 subject.optional(method, "bits")
         self.alphabets: dict[str, Alphabet] = {}
         drawn: dict[str, Any] = {}
-        for k, name in reversed(list(enumerate(self.model.drawn))):
-            p = self.model.prior_given(subject.parameters, name, drawn)
+        for k, name in reversed(list(enumerate(self.model.inference_order))):
+            p = self.model.prior_given(subject.parameters, subject.state, name, drawn)
             drawn[name] = p.sample(p.noise(random.fold_in(subject.key, streams.BITS, k), () if p.batch_shape else (PRIOR,)))
             self.alphabets[name] = _codes(p, np.asarray(drawn[name], np.float64))
         heads = min(subject.batch_size, len(subject.table))
@@ -193,33 +193,33 @@ class _Stream:
         return views["x"]
 
     def encode(self, i: int, batch: Batch) -> None:
-        params, rows = self.subject.parameters, len(batch)
+        given, rows = (self.subject.parameters, self.subject.state), len(batch)
         z: dict[str, Any] = {}
         symbols = {}
-        for k, name in enumerate(self.model.drawn):
-            q = self.model.posterior_given(params, batch, name, z)
+        for k, name in enumerate(self.model.inference_order):
+            q = self.model.posterior_given(*given, batch, name, z)
             z[name], symbols[name] = self._pop(q, self.alphabets[name], rows, self._masks(i, k, rows, q.n))
         p, x = self.view(z, rows), dense(batch.x)
         known = coder.alphabet(p)
         coder.push(self.coder, p.conditionals(x), known.index(x, batch.index), known)
-        for name in self.model.drawn:
-            prior = self.model.prior_given(params, name, z)
+        for name in self.model.inference_order:
+            prior = self.model.prior_given(*given, name, z)
             coder.push(self.coder, prior.conditionals(z[name]), symbols[name], self.alphabets[name])
 
     def decode(self, i: int, batch: Batch) -> np.ndarray:
         """The x of batch i, of which only the other columns are read."""
-        params, rows = self.subject.parameters, len(batch)
+        given, rows = (self.subject.parameters, self.subject.state), len(batch)
         z: dict[str, Any] = {}
         symbols = {}
-        for name in reversed(self.model.drawn):
-            prior = self.model.prior_given(params, name, z)
+        for name in reversed(self.model.inference_order):
+            prior = self.model.prior_given(*given, name, z)
             z[name], symbols[name] = self._pop(prior, self.alphabets[name], rows)
         p = self.view(z, rows)
         x, _ = self._pop(p, coder.alphabet(p), rows)
         others = {name: value for name, value in vars(batch).items() if name not in ("index", "weight")}
         own = Batch(others | {"x": x}, batch.index)
-        for k, name in reversed(list(enumerate(self.model.drawn))):
-            q = self.model.posterior_given(params, own, name, z)
+        for k, name in reversed(list(enumerate(self.model.inference_order))):
+            q = self.model.posterior_given(*given, own, name, z)
             masks = self._masks(i, k, rows, q.n)
             coder.push(self.coder, q.conditionals(z[name]), symbols[name], self.alphabets[name], masks)
         return x

@@ -20,10 +20,9 @@
                                                           gradient step
     watch(params, state, batch, noise) -> Terms           in place of terms for the held-out rows that training looks at,
                                                           where scoring a row is costly: a cheaper estimate
-    posterior_given(params, batch, name, z), prior_given(params, name, z) -> distribution     q of a code given draws of
-                                                          those before it in `drawn`, p of it given those after it: for
-                                                          coders
-    drawn                                                 names of the codes' noise, in the order of inference
+    inference_order                                       names of the codes' noise, each before those inferred from it
+    posterior_given(params, state, batch, name, z) -> q, prior_given(params, state, name, z) -> p     of a code, given
+                                                          draws of those before it in that order, or after it: for bits
     predict(params, state, batch, noise) -> array         p(y | x) of classifiers: probabilities (B, classes)
     pure = True                                           terms depends on its arguments only and has no other effect, so
                                                           that a step can be captured, and launched without calling it; a

@@ -352,12 +352,12 @@ class Base:
         return params, state
 
     @property
-    def drawn(self) -> tuple[str, ...]:
+    def inference_order(self) -> tuple[str, ...]:
         """The names of the noise of its codes, each before those that are inferred from it.
 
         Examples
         --------
-        >>> gvae.models.SBN(784, latent=(20, 10)).drawn
+        >>> gvae.models.SBN(784, latent=(20, 10)).inference_order
         ('z1', 'z2')
         """
         codes: Mapping[str, int] = self.codes  # type: ignore[attr-defined]

@@ -376,12 +376,12 @@ class Codes(Base):
         there = self.read(params, batch)
         return {name: self.encode(params, name, there, batch) for name, code in self.coded.items() if code.reads in there}
 
-    def posterior_given(self, params: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
-        """The distribution q of a code, given those before it in `drawn`.
+    def posterior_given(self, params: Any, state: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+        """The distribution q of a code, given those before it in `inference_order`.
 
         Parameters
         ----------
-        params : mapping of str to array
+        params, state : mapping of str to array
         batch : Batch
         name : str
             The code.
@@ -396,17 +396,17 @@ class Codes(Base):
         --------
         >>> model = gvae.models.VAE(4, latent=2, hidden=(3,))
         >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
-        >>> model.posterior_given(model.init(gvae.random.key(0)), batch, "z", {}).mean.shape
+        >>> model.posterior_given(model.init(gvae.random.key(0)), {}, batch, "z", {}).mean.shape
         (4, 2)
         """
         return self.encode(params, name, self.read(params, batch), batch)
 
-    def prior_given(self, params: Any, name: str, z: Mapping[str, Any]) -> Distribution:
-        """The distribution p of a code, given those after it in `drawn`.
+    def prior_given(self, params: Any, state: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+        """The distribution p of a code, given those after it in `inference_order`.
 
         Parameters
         ----------
-        params : mapping of str to array
+        params, state : mapping of str to array
         name : str
             The code.
         z : mapping of str to array
@@ -419,7 +419,7 @@ class Codes(Base):
         Examples
         --------
         >>> model = gvae.models.VAE(4, latent=2, hidden=(3,), prior="ar1")
-        >>> model.prior_given(model.init(gvae.random.key(0)), "z", {})
+        >>> model.prior_given(model.init(gvae.random.key(0)), {}, "z", {})
         AR1Gaussian(batch_shape=(), n=2)
         """
         return self.prior_of(params, name)

@@ -130,7 +130,7 @@ class Hierarchical(Base):
         return network_widths(settings, numbers_of_layers(settings.latent), sizes["x"])
 
     @property
-    def drawn(self) -> tuple[str, ...]:
+    def inference_order(self) -> tuple[str, ...]:
         return tuple(f"z{i + 1}" for i in range(len(self.encoders)))
 
     @property
@@ -255,7 +255,7 @@ class Hierarchical(Base):
         shape = (samples, len(batch))
         return {
             name: family.noise(random.fold_in(key, i), shape, self.dtype, vars(batch).get("x"))
-            for i, (name, family) in enumerate(zip(self.drawn, self.posteriors, strict=True))
+            for i, (name, family) in enumerate(zip(self.inference_order, self.posteriors, strict=True))
         }
 
     def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
@@ -287,12 +287,12 @@ class Hierarchical(Base):
             below = found[f"z{i + 1}"].shown
         return found
 
-    def posterior_given(self, params: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def posterior_given(self, params: Any, state: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
         """The distribution q(z_l | z_(l-1)), or q(z_1 | x).
 
         Parameters
         ----------
-        params : mapping of str to array
+        params, state : mapping of str to array
         batch : Batch
         name : str
             "z1", "z2", ..
@@ -307,18 +307,18 @@ class Hierarchical(Base):
         --------
         >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
         >>> params = model.init(gvae.random.key(0))
-        >>> model.posterior_given(params, None, "z2", {"z1": np.zeros((7, 3), np.float32)}).mean.shape
+        >>> model.posterior_given(params, {}, None, "z2", {"z1": np.zeros((7, 3), np.float32)}).mean.shape
         (7, 2)
         """
-        i = self.drawn.index(name)
-        return self.encoders[i](params, z[self.drawn[i - 1]] if i else batch.x)
+        i = self.inference_order.index(name)
+        return self.encoders[i](params, z[self.inference_order[i - 1]] if i else batch.x)
 
-    def prior_given(self, params: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def prior_given(self, params: Any, state: Any, name: str, z: Mapping[str, Any]) -> Distribution:
         """The distribution p(z_l | z_(l+1)), or p(z_L).
 
         Parameters
         ----------
-        params : mapping of str to array
+        params, state : mapping of str to array
         name : str
             "z1", "z2", ..
         z : mapping of str to array
@@ -332,13 +332,13 @@ class Hierarchical(Base):
         --------
         >>> model = gvae.models.Hierarchical(4, latent=(3, 2), hidden=(5,))
         >>> params = model.init(gvae.random.key(0))
-        >>> model.prior_given(params, "z1", {"z2": np.zeros((7, 2), np.float32)}).mean.shape
+        >>> model.prior_given(params, {}, "z1", {"z2": np.zeros((7, 2), np.float32)}).mean.shape
         (7, 3)
         """
-        i = self.drawn.index(name)
-        if i + 1 == len(self.drawn):
+        i = self.inference_order.index(name)
+        if i + 1 == len(self.inference_order):
             return self.prior_of(params)
-        return self.decoders[i + 1](params, z[self.drawn[i + 1]])
+        return self.decoders[i + 1](params, z[self.inference_order[i + 1]])
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
         """The distribution p(x | z_1).
@@ -406,7 +406,7 @@ class Hierarchical(Base):
             above = tuple(layers[i + 1 :])
             return Blanket(prior=layers[i - 1].log_p, layers=above) if i else Blanket(likelihood, layers=above)
 
-        for i, name in enumerate(self.drawn):
+        for i, name in enumerate(self.inference_order):
             layer = Layer(q[i], p[i] if i < len(p) else top, z[i + 1], noise[name], coupled=i < len(p), name=name)
             layer.again = partial(self._again, params, i, z[i])
             layer.blanket = partial(blanket, i)

@@ -550,7 +550,7 @@ class Trainer:
         """
         drawn = self.model.noise(key, batch, self.samples)
         arrange = getattr(self.objective, "arrange", None)
-        return drawn if arrange is None else arrange(drawn, getattr(self.model, "drawn", tuple(drawn)))
+        return drawn if arrange is None else arrange(drawn, getattr(self.model, "inference_order", tuple(drawn)))
 
     def _work(self, params: dict, out: dict, inputs: dict, constant: dict | None = None) -> tuple[dict, dict]:
         """(metrics, state) of the objective, and its gradient with respect to params in `out`."""
