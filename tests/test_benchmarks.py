@@ -477,6 +477,19 @@ def test_a_profile_of_what_there_is_not():
     assert "there is no row 'nothing': expected some of diagonal, " in done.stderr
 
 
+# --- discrete_steps.py
+
+
+def test_steps_of_discrete_codes():
+    command = [sys.executable, FOLDER / "discrete_steps.py", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    cells = [line.strip("| ").split(" | ")[1:] for line in done.stdout.splitlines() if line.count("|") == 4]
+    numbers = [float(cell) for row in cells if row[0][0].isdigit() for cell in row]
+    assert len(numbers) == 2 * (8 + 3)
+    assert min(numbers) > 0
+
+
 # --- two_checkouts.py
 
 two_checkouts = load("gvae_bench_two_checkouts", FOLDER / "two_checkouts.py")
