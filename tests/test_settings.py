@@ -147,7 +147,7 @@ def test_an_estimator_of_each_model(cls, tmp_path):
         assert_array_equal(getattr(other, use.__name__)(X), use(X))
     joblib.dump(model, tmp_path / "pickled")
     assert_array_equal(getattr(joblib.load(tmp_path / "pickled"), use.__name__)(X), use(X))
-    first = "latent, posterior" if model.model_.codes else "observation"
+    first = ", ".join(f.name for f in list(settings.fields(cls.model.Settings))[:2])
     with pytest.raises(ConfigError, match=f"{cls.__name__} has no setting 'latents'; known are {first}"):
         cls(latents=3)
     with pytest.raises(TypeError):  # as Python's callers expect
