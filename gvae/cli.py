@@ -254,7 +254,8 @@ def _exhibit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _data_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    what = "digits, mnist, binarized_mnist, omniglot, frey_faces, or a .npy, .npz (of scipy.sparse too), .csv or idx file"
+    what = "digits, mnist, binarized_mnist, omniglot, frey_faces, 20news, olivetti, nips_counts, or a .npy, .npz (of "
+    what += "scipy.sparse too), .csv, .feat or idx file"
     parser.add_argument("data", metavar="DATA", nargs="?", help=f"{what} (default: {default})")
     parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
 

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of what reads files, by atheris (extra `fuzz`).
 
-    python tests/fuzz_readers.py npy|npz|sparse|csv|idx|gz|checkpoint|run [options of libFuzzer, such as -runs=1000000]
+    python tests/fuzz_readers.py npy|npz|sparse|csv|feat|idx|gz|checkpoint|run [options of libFuzzer, such as -runs=1000000]
 
 Any exception but a GvaeError, and more than 256 MB in one allocation or 2 GB in all, is a finding: atheris prints it, keeps
 the input and exits with another code than 0. Without -runs or -max_total_time it goes on for ever.
@@ -29,7 +29,7 @@ import numpy as np
 import scipy.sparse
 from run_cases import SETTINGS, X
 
-SUFFIXES = {"npy": ".npy", "npz": ".npz", "sparse": ".npz", "csv": ".csv", "idx": ".idx", "gz": ".npy.gz"}
+SUFFIXES = {"npy": ".npy", "npz": ".npz", "sparse": ".npz", "csv": ".csv", "feat": ".feat", "idx": ".idx", "gz": ".npy.gz"}
 
 
 def seeds(kind: str, folder: Path) -> None:
@@ -51,6 +51,8 @@ def seeds(kind: str, folder: Path) -> None:
         return
     elif kind == "csv":
         buffer.write(b"a,b\n1,2\n3,4\n")
+    elif kind == "feat":
+        buffer.write(b"1 1:2 3:4\n1\n1 2:1\n")
     elif kind == "idx":
         buffer.write(b"\0\0\x08\x02\0\0\0\x02\0\0\0\x03" + bytes(range(6)))
     else:

@@ -232,7 +232,10 @@ def test_dequantization_is_uniform_within_a_level_and_anew_at_every_presentation
 
 
 def test_names():
-    assert dataset_names() == ("digits", "mnist", "binarized_mnist", "omniglot", "frey_faces")
+    assert dataset_names() == (
+        *("digits", "mnist", "binarized_mnist", "omniglot", "frey_faces"),
+        *("20news", "olivetti", "nips_counts"),
+    )
 
 
 def test_digits():
@@ -293,6 +296,86 @@ def test_real_frey_faces():
     assert_array_equal(np.sort(np.vstack([d.train, d.test]).sum(1)), np.sort((faces / np.float32(255)).sum(1)))
 
 
+def test_real_20news():
+    d = load("20news", data_dir=real("20news/train.feat", "20news/test.feat", "20news/vocab.new"))
+    assert (d.train.shape, d.test.shape, d.train.format, d.train.dtype) == ((11_259, 1995), (7488, 1995), "csr", np.float32)
+    assert (d.train.sum(dtype=np.float64), d.test.sum(dtype=np.float64)) == (991_493, 629_312)
+    assert [int((np.diff(part.indptr) == 0).sum()) for part in (d.train, d.test)] == [1, 1]
+    assert (d.train.max(), d.test.max()) == (549, 210)
+    assert len(d.names) == 1995
+    assert d.names[0] == "_eos_"
+    assert d.train[:, [0]].nnz == d.test[:, [0]].nnz == 0
+    # words that are near: of those that occur in 50 documents, by the cosine of their columns
+    seen = (d.train > 0).astype(np.float64).tocsc()
+    often = np.flatnonzero(np.diff(seen.indptr) >= 50)
+    j = d.names.index("encryption")
+    near = (seen.T @ seen[:, [j]]).toarray()[often, 0] / np.sqrt(np.diff(seen.indptr)[often])
+    assert {d.names[i] for i in often[np.argsort(-near)[:5]]} >= {"encryption", "clipper", "key", "secure"}
+
+
+def test_real_olivetti():
+    d = load("olivetti", data_dir=real("olivetti/olivettifaces.mat"))
+    assert (d.image_shape, d.train.shape, d.test.shape) == ((64, 64), (320, 4096), (80, 4096))
+    assert d.train.dtype == np.float32
+    assert (d.test.min(), d.test.max()) == (1, 238)  # counts
+    face = d.train[0].reshape(64, 64)  # upright: left and right are alike, top and bottom are not
+    assert np.corrcoef(face.ravel(), face[:, ::-1].ravel())[0, 1] > np.corrcoef(face.ravel(), face[::-1].ravel())[0, 1] + 0.2
+
+
+def test_real_nips_counts():
+    d = load("nips_counts", data_dir=real("nips_counts/nips_train.csv.gz", "nips_counts/nips_test.csv.gz"))
+    assert (d.train.shape, d.test.shape, d.train.format) == ((305, 5715), (305, 5715), "csr")
+    assert (d.train.sum(dtype=np.float64), d.test.sum(dtype=np.float64)) == (490_005, 122_503)
+
+
+def small_news(folder, train=b"1 2:3 3:1\n1\n1 3:2 3:4\n", vocabulary=b"a 0\nb 0\nc 0\n"):
+    (folder / "train.feat").write_bytes(train)
+    (folder / "test.feat").write_bytes(b"1 1:5\n")
+    (folder / "vocab.new").write_bytes(vocabulary)
+
+
+def test_20news_in_small(tmp_path):
+    """A document without words; counts of one word twice in a document add up."""
+    small_news(tmp_path)
+    d = load("20news", data_dir=tmp_path)
+    assert_array_equal(d.train.toarray(), [[0, 3, 1], [0, 0, 0], [0, 0, 6]])
+    assert_array_equal(d.test.toarray(), [[5, 0, 0]])
+    assert d.names == ("a", "b", "c")
+    direct = load(tmp_path / "train.feat")
+    assert_array_equal(direct.train.toarray(), d.train.toarray())
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (b"1 4:1\n", "line 1: ids 4 to 4, expected ids in 1 to 3 and counts of at least 1"),
+        (b"1 0:1\n", "line 1: ids 0 to 0, expected ids in 1 to 3"),
+        (b"1 2:1\n1 1:0\n", "line 2: ids 1 to 1, expected ids in 1 to 3 and counts of at least 1"),
+        (b"1 2:1\n1 1:1.5\n", "line 2: '1:1.5', expected a number and then id:count"),
+        (b"1 2:-1\n", "line 1: '2:-1', expected"),
+        (b"1 2\n", "line 1: '2', expected"),
+        (b"1 1:2  2:2\n", "line 1: "),
+        (b"1 1:2\n\n1 1:2\n", "line 2: '', expected"),
+        (b"one 1:2\n", "line 1: 'one', expected"),
+        (b"1\n1\n", "no counts"),
+        (b"", "empty file"),
+    ],
+)
+def test_20news_damaged(tmp_path, train, message):
+    small_news(tmp_path, train)
+    fails("20news", "train.feat", message, data_dir=tmp_path)
+
+
+def test_other_files_under_the_names_of_counts(tmp_path):
+    small_news(tmp_path, vocabulary=b"a 0\n\nc 0\n")
+    fails("20news", "vocab.new", "line 2 is empty", data_dir=tmp_path)
+    (tmp_path / "olivettifaces.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    fails("olivetti", "olivettifaces.mat", "not the original file: 19 bytes of another SHA-256", data_dir=tmp_path)
+    for name in ("nips_train.csv", "nips_test.csv"):
+        (tmp_path / name).write_text("1\t2\n")
+    fails("nips_counts", "nips_train.csv", "1 x 2 numbers, expected 305 x 5715 counts", data_dir=tmp_path)
+
+
 def small_mnist(folder, packed=True, **changed):
     """Twelve training and five test images of 3 x 4 under MNIST's names; `changed` replaces whole files."""
     arrays = [rng.integers(0, 256, shape, np.uint8) for shape in ((12, 3, 4), (12,), (5, 3, 4), (5,))]
@@ -343,6 +426,9 @@ def test_mnist_is_never_mixed_from_two_folders(tmp_path):
         ("binarized_mnist", "binarized_mnist_train.amat"),
         ("omniglot", "omniglot_28x28_derived.npz"),
         ("frey_faces", "freyfaces.npy"),
+        ("20news", "train.feat"),
+        ("olivetti", "olivettifaces.mat"),
+        ("nips_counts", "nips_train.csv"),
     ],
 )
 def test_a_missing_file_is_named_with_the_folders_searched(tmp_path, monkeypatch, name, file):

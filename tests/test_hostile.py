@@ -263,6 +263,7 @@ GOOD = {
     ".csr.npz": sparse("csr"),
     ".coo.npz": sparse("coo"),
     ".csv": b"a,b,c\n1,2,3\n4,5,6\n7,8,9\n",
+    ".feat": b"1 1:2 3:4\n1\n1 2:1\n",
     ".txt": b"1 2 3\n4 5 6\n",
     ".idx": b"\0\0\x08\x03" + struct.pack(">III", 4, 2, 3) + bytes(range(24)),
     "-ubyte": b"\0\0\x0d\x02" + struct.pack(">II", 2, 3) + np.arange(6, dtype=">f4").tobytes(),
@@ -343,7 +344,7 @@ def test_headers_that_announce_much(folder, sizes):
         path.unlink()
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "sparse", "csv", "idx", "gz", "checkpoint", "run"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "sparse", "csv", "feat", "idx", "gz", "checkpoint", "run"])
 def test_readers_under_a_coverage_guided_fuzzer(kind, tmp_path):
     """Shortly, where atheris is there (extra `fuzz`)."""
     pytest.importorskip("atheris")

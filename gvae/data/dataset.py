@@ -81,11 +81,11 @@ def assemble(
     train_labels = _as_labels(train_labels, n, f"{where}, train")
     if test is not None:
         test, test_shape = _as_rows(test, f"{where}, test")
-        test_labels = _as_labels(test_labels, len(test), f"{where}, test")
+        test_labels = _as_labels(test_labels, test.shape[0], f"{where}, test")
         if (train.shape[1], image_shape) != (test.shape[1], test_shape):
             sizes = [shape or x.shape[1] for x, shape in ((train, image_shape), (test, test_shape))]
             raise DataError(f"{where}: a row of train has size {sizes[0]}, of test {sizes[1]}")
-        further = {column: _column(column, columns, (n, len(test)), where) for column in COLUMNS}
+        further = {column: _column(column, columns, (n, test.shape[0]), where) for column in COLUMNS}
     else:
         split_rows = split(n)
         (train, test), (train_labels, test_labels) = split_rows(train), split_rows(train_labels)

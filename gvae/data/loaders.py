@@ -6,6 +6,8 @@ Memory grows with what a file holds, not with what its header announces.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,8 +22,10 @@ from gvae.data.readers import (
     opened,
     packed,
     read_exactly,
+    read_feat,
     read_heading,
     read_idx,
+    read_lines,
     read_npy,
     read_npz,
     read_text,
@@ -39,6 +43,7 @@ MNIST_FILES = {  # sha256 of the .gz, which are those of the original distributi
     "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+OLIVETTI_BYTES, OLIVETTI_SHA256 = 1_432_511, "b1988d02c72fe5b8ee82b5ef3bb7982eafc74f1e1ff0ae0ade35061ad0af534d"
 BINARIZED_ROWS = {"train": 50_000, "test": 10_000}
 ADVICE = "give the folder of the files as data_dir (--data-dir) or in GVAE_DATA_DIR"
 
@@ -53,7 +58,7 @@ def dataset_names() -> tuple[str, ...]:
     Examples
     --------
     >>> gvae.data.dataset_names()
-    ('digits', 'mnist', 'binarized_mnist', 'omniglot', 'frey_faces')
+    ('digits', 'mnist', 'binarized_mnist', 'omniglot', 'frey_faces', '20news', 'olivetti', 'nips_counts')
     """
     return tuple(_LOADERS)
 
@@ -92,6 +97,10 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
     - "binarized_mnist": the fixed binarization of Larochelle and Murray, 50,000 + 10,000; the validation part is unused
     - "omniglot": omniglot_28x28_derived.npz (images; split: 0 train, 1 test; character: the label), pixels / 255
     - "frey_faces": freyfaces.npy, 1,965 images of 28 x 20, pixels / 255, in one fixed shuffled order, 1,765 + 200
+    - "20news": counts of 1,995 words (`Dataset.names`) in 11,259 + 7,488 documents of 20 newsgroups, CSR, from train.feat,
+      test.feat and vocab.new; one document of each part is empty
+    - "olivetti": olivettifaces.mat, 400 faces of 64 x 64 as counts 0 to 255; the last two of each ten are the test set
+    - "nips_counts": counts of 5,715 words in 305 papers, CSR; the test set are further words of the same papers
     - an array (N, D), or images (N, rows, columns), which are flattened; a sparse matrix of SciPy's, which becomes CSR
     - the path of a file
 
@@ -99,6 +108,7 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
 
     - .npy
     - idx (.idx or *-ubyte)
+    - .feat: a document a line, a number that is not used and then id:count, ids from 1; it becomes CSR
     - .csv or .txt: numbers between commas or blanks, read as float32; the first line may be a heading (it starts with # or
       has no number in it), whose names `Dataset.names` keeps
     - .npz: "train" [and "test"], else "x", else the only array, with "train_labels" or "labels", "test_labels", "train_y"
@@ -197,12 +207,48 @@ def _frey_faces(folders) -> Dataset:
     return assemble("frey_faces", str(path), faces[order[:-200]], faces[order[-200:]])
 
 
+def _20news(folders) -> Dataset:
+    train, test, words = _locate("20news", ["train.feat", "test.feat", "vocab.new"], folders)
+    names = read_lines(words)
+    found = assemble("20news", str(train.parent), *(read_feat(path, len(names)) for path in (train, test)))
+    return replace(found, names=names)
+
+
+def _olivetti(folders) -> Dataset:
+    (path,) = _locate("olivetti", ["olivettifaces.mat"], folders)
+    with reading(path), opened(path) as stream:
+        content = stream.read(OLIVETTI_BYTES + 1)
+    if hashlib.sha256(content).hexdigest() != OLIVETTI_SHA256:
+        raise DataError(f"{path}: not the original file: {len(content)} bytes of another SHA-256")
+    from scipy.io import loadmat
+
+    faces = loadmat(io.BytesIO(content))["faces"].T.reshape(400, 64, 64).swapaxes(1, 2)  # stored by columns
+    test = np.arange(400) % 10 >= 8
+    return assemble(
+        "olivetti", str(path), *(faces[part].astype(np.int16) for part in (~test, test))
+    )  # counts, not grey levels
+
+
+def _nips_counts(folders) -> Dataset:
+    paths = _locate("nips_counts", ["nips_train.csv", "nips_test.csv"], folders)
+    from scipy.sparse import csr_array
+
+    parts = [read_text(path) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        if part.shape != (305, 5715) or not ((part >= 0) & (part == np.floor(part))).all():
+            raise DataError(f"{path}: {part.shape[0]} x {part.shape[1]} numbers, expected 305 x 5715 counts")
+    return assemble("nips_counts", str(paths[0].parent), *map(csr_array, parts))
+
+
 _LOADERS: dict[str, Callable[[list[Path]], Dataset]] = {
     "digits": _digits,
     "mnist": _mnist,
     "binarized_mnist": _binarized_mnist,
     "omniglot": _omniglot,
     "frey_faces": _frey_faces,
+    "20news": _20news,
+    "olivetti": _olivetti,
+    "nips_counts": _nips_counts,
 }
 
 

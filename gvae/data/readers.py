@@ -16,14 +16,30 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
+from gvae.data.sparse import csr_of
 from gvae.errors import DataError
 
-__all__ = ["READERS", "opened", "packed", "read_exactly", "read_idx", "read_npy", "read_npz", "reading"]
+__all__ = [
+    "READERS",
+    "opened",
+    "packed",
+    "read_exactly",
+    "read_feat",
+    "read_idx",
+    "read_lines",
+    "read_npy",
+    "read_npz",
+    "reading",
+]
 
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MOST = 2**31 - 1  # the largest id of a column
+PAIR = re.compile(rb"[0-9]{1,9}:[0-9]{1,9}")
+DOCUMENT = re.compile(rb"[0-9]{1,9}( [0-9]{1,9}:[0-9]{1,9})*\s*")
 CHUNK = 1 << 22  # bytes read at a time
 NUMBERS, TEXT = r"[<>=|]?(b1|[iu][1248]|f[248])", r"[<>=|]?[SU][1-9][0-9]?"  # dtypes
 
@@ -171,4 +187,41 @@ def _numbers(cells: list[str], text: str) -> list[float] | None:
         return None
 
 
-READERS = {".npy": read_npy, ".csv": read_text, ".txt": read_text, ".idx": read_idx}
+def read_feat(path, columns: int | None = None) -> Any:
+    """Counts (N, D) as CSR: a line per document, a first number that is not used, then id:count with ids from 1.
+
+    columns : D; by default the largest id
+    """
+    lengths, parts = array("q", [0]), [np.zeros(0, np.int64)]
+    with reading(path), opened(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not DOCUMENT.fullmatch(line):
+                cells = line.split()
+                bad = next((cell for cell in cells[1:] if not PAIR.fullmatch(cell)), b" ".join(cells[:1]))
+                what = repr(bad[:40].decode("latin1"))
+                raise DataError(f"{path}: line {number}: {what}, expected a number and then id:count of whole numbers")
+            pairs = np.array(line.replace(b":", b" ").split()[1:], np.int64)
+            if len(pairs) and not (pairs.min() >= 1 and pairs[::2].max() <= (columns or MOST)):
+                expected = f"ids in 1 to {columns or MOST} and counts of at least 1"
+                raise DataError(f"{path}: line {number}: ids {pairs[::2].min()} to {pairs[::2].max()}, expected {expected}")
+            parts.append(pairs)
+            lengths.append(lengths[-1] + len(pairs) // 2)
+    pairs = np.concatenate(parts)
+    if len(lengths) == 1 or not len(pairs):
+        raise DataError(f"{path}: no counts")
+    ids, shape = pairs[::2] - 1, (len(lengths) - 1, columns or int(pairs[::2].max()))
+    form, pointers = np.array("csr"), np.frombuffer(lengths, np.int64)
+    found = {"format": form, "shape": np.array(shape), "data": pairs[1::2], "indices": ids, "indptr": pointers}
+    return csr_of(found, str(path))
+
+
+def read_lines(path) -> tuple[str, ...]:
+    """The first word of every line."""
+    with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8") as lines:
+        found = [line.split() for line in lines]
+    if not all(found):
+        raise DataError(f"{path}: line {found.index([]) + 1} is empty")
+    return tuple(words[0] for words in found)
+
+
+READERS = {".feat": read_feat, ".npy": read_npy, ".csv": read_text, ".txt": read_text, ".idx": read_idx}
