@@ -171,6 +171,19 @@ def test_what_has_no_probability_has_a_code_word_all_the_same():
     assert coder.tobytes() == before
 
 
+def test_mixing_costs_nothing():
+    """600 bits as codes, 60 rounds of 100 rows: decoded by q with masks, encoded by p; net of what the symbols say."""
+    q, p = (distributions.BernoulliDistribution(rng.normal(size=600)) for _ in range(2))
+    coder = fresh(heads=100, words=80_000)
+    before, wanted = coder.bits, 0.0
+    for i in range(60):
+        z = np.zeros((100, 600))
+        found = pop(coder, q.conditionals(z), z, Whole(0, 2), random.bits(random.key(i), (600, 100)))
+        push(coder, p.conditionals(z), found, Whole(0, 2))
+        wanted += (q.log_prob(z) - p.log_prob(z)).sum() / np.log(2)
+    assert abs(coder.bits - before - wanted) / 6000 < 0.1  # bits a row
+
+
 def test_bins_are_of_equal_mass():
     bins = Bins(np.array([0.0, 5.0]), np.array([1.0, 0.1]), size=8)
     edges = bins.edge(1, np.arange(1, 8))
@@ -275,6 +288,9 @@ def test_what_cannot_be_coded():
     model = gvae.NonlinearFactorAnalysis(2, epochs=1, random_state=0).fit(X[:40])
     with pytest.raises(ConfigError, match="bits: NonlinearFactorAnalysis has parameters of each row"):
         model.evaluate(X[:40], samples=2, measures="bits")
+    wide = Whole(0, 2**18)
+    with pytest.raises(ConfigError, match="an alphabet of 262144 symbols, expected at most 131072"):
+        pop(fresh(), distributions.PoissonDistribution(np.zeros(1)).conditionals(np.zeros((4, 1))), np.zeros((4, 1)), wide)
     with pytest.raises(DataError, match=r"x is 70000 in row 7, column 1, expected a whole number in 0 \.\. 65535"):
         Whole(0, 2**16).index(np.array([[0.0, 70000.0]]), np.array([7]))
 

@@ -130,7 +130,7 @@ def test_use(tmp_path):
     assert (drawn[:, 0] + drawn[:, 1] == 1).mean() > 0.9
     shown = model.sample(5)
     assert np.all((shown >= 0) & (shown <= 1))
-    with pytest.raises(ConfigError, match="BitsInOrder has no conditional distributions in closed form"):
+    with pytest.raises(ConfigError, match="EoNADE: a mean over orders is not coded"):
         model.evaluate(x[:20], measures="bits")
 
 

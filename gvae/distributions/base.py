@@ -384,8 +384,8 @@ class Distribution:
         Returns
         -------
         iterator of (int, callable)
-            Every variable j once, with the function v -> P(x_j <= v | those before), (R,) to (R,) in float64, for whole v
-            of discrete variables.
+            Every variable j once, with the function v -> P(x_j <= v | those before), (R,) to (R,) in float64, for v in the
+            support.
 
         Raises
         ------

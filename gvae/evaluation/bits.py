@@ -171,7 +171,9 @@ class _Stream:
         drawn: dict[str, Any] = {}
         for k, name in reversed(list(enumerate(self.model.inference_order))):
             p = self.model.prior_given(subject.parameters, subject.state, name, drawn)
-            drawn[name] = p.sample(p.noise(random.fold_in(subject.key, streams.BITS, k), () if p.batch_shape else (PRIOR,)))
+            drawn[name] = p.sample(
+                p.noise(random.fold_in(subject.key, streams.BITS, k, 0, 0), () if p.batch_shape else (PRIOR,))
+            )
             self.alphabets[name] = _codes(p, np.asarray(drawn[name], np.float64))
         heads = min(subject.batch_size, len(subject.table))
         words = heads * (1 + sum(z.shape[-1] for z in drawn.values()))  # more than the first rows take
@@ -238,7 +240,7 @@ def _codes(prior: Distribution, drawn: np.ndarray) -> Alphabet:
     """The symbols of a code, given its prior and draws from it, (N, n)."""
     if prior.discrete:
         known = coder.alphabet(prior)
-        return known if math.isfinite(prior.support.high) else Whole(known.low, 4 * int(drawn.max()) + 64)  # with its tail
+        return known if math.isfinite(prior.support.high) else Whole(known.low, min(4 * int(drawn.max()) + 64, known.size))
     return Bins(drawn.mean(axis=0), np.maximum(drawn.std(axis=0), np.finfo(np.float32).tiny))
 
 

@@ -171,7 +171,8 @@ class Coder:
         Notes
         -----
         A head's last bits say what was encoded last, and are no random numbers: codes that were decoded from them as they
-        are would depend on those of the row before. With a pseudo-random mask they do not.
+        are would depend on those of the row before. With a pseudo-random mask they do not. It should change no other bits
+        than those that are looked at: heads grow where their higher bits are random.
 
         Examples
         --------
@@ -441,7 +442,7 @@ def alphabet(p: Distribution) -> Whole:
 
 @dataclass
 class Symbols:
-    """The symbols of a variable as intervals of [0, 2^bits), of sizes in proportion to probability and at least 1."""
+    """The symbols of a variable as intervals of [0, 2^bits), of sizes in proportion to probability, and none without."""
 
     alphabet: Alphabet
     j: int
@@ -451,6 +452,8 @@ class Symbols:
         # Each symbol gets 2 of the 2^bits ahead, so that roundings of the cdf leave none without an interval: a share of at
         # most 2^-14, and 2^-26 for bits. It costs, as a draw that q would hardly have made costs many bits of x.
         self.bits = max(28, (self.alphabet.size - 1).bit_length() + 15)
+        if self.bits > 32:
+            raise ConfigError(f"bits: an alphabet of {self.alphabet.size} symbols, expected at most {2**17}")
 
     def starts(self, i: np.ndarray) -> np.ndarray:
         """The beginning of the interval of symbol i, (R,); of i = size, the end of the last one."""
@@ -508,7 +511,7 @@ def push(
     for k, (start, size, bits) in reversed(list(enumerate(intervals))):
         coder.encode(start, size, bits)
         if masks is not None:
-            coder.mix(masks[k])
+            coder.mix(masks[k] & np.uint32(2**bits - 1))
 
 
 def pop(
@@ -545,7 +548,7 @@ def pop(
     for k, (j, cdf) in enumerate(conditionals):
         variable = Symbols(alphabet, j, cdf)
         if masks is not None:
-            coder.mix(masks[k])
+            coder.mix(masks[k] & np.uint32(2**variable.bits - 1))
         found = variable.find(coder.peek(len(values), variable.bits))
         start = variable.starts(found)
         coder.remove(start, variable.starts(found + 1) - start, variable.bits)

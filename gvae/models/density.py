@@ -35,7 +35,44 @@ class Settings(settings.Settings):
     output_bias: str = restated(vae.Settings, "output_bias", default="zero")
 
 
-class Density(Base):
+class Codeless(Base):
+    """Base of models without a code: the bound is log p(x)."""
+
+    exact = True
+
+    @property
+    def codes(self) -> Mapping[str, int]:
+        """No codes.
+
+        Examples
+        --------
+        >>> gvae.models.Density(4).codes
+        {}
+        """
+        return {}
+
+    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+        """No codes.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+
+        Returns
+        -------
+        dict
+            Empty.
+
+        Examples
+        --------
+        >>> gvae.models.Density(2).code({}, {}, None)
+        {}
+        """
+        return {}
+
+
+class Density(Codeless):
     """A density of the data without a code.
 
     Parameters
@@ -56,22 +93,10 @@ class Density(Base):
 
     Settings = Settings
     pure = True
-    exact = True
 
     def build(self, settings):
         self.observation = families.parse(known_observation(settings.observation), self.sizes["x"])
         self.emitters = {"x": self}  # type: ignore[dict-item]  # what it needs of one is `located`
-
-    @property
-    def codes(self) -> Mapping[str, int]:
-        """No codes.
-
-        Examples
-        --------
-        >>> gvae.models.Density(4).codes
-        {}
-        """
-        return {}
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
         """Initial parameters: those that a network would emit, and those that its family shares.
@@ -152,26 +177,6 @@ class Density(Base):
         Examples
         --------
         >>> gvae.models.Density(2).noise(gvae.random.key(0), gvae.data.Batch({"x": np.ones((3, 2))}, np.arange(3)))
-        {}
-        """
-        return {}
-
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
-        """No codes.
-
-        Parameters
-        ----------
-        params, state : mapping of str to array
-        batch : Batch
-
-        Returns
-        -------
-        dict
-            Empty.
-
-        Examples
-        --------
-        >>> gvae.models.Density(2).code({}, {}, None)
         {}
         """
         return {}

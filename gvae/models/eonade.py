@@ -4,7 +4,8 @@
     log p(x) = log mean of p_o(x) over R fixed orders o
 
 A step shows the network a random part of each row, as large as the first t - 1 bits of a random order, and scores the
-others: in the mean over orders and t this is the mean of log p_o(x), at most log of the mean of p_o(x). Sources: Uria,
+others: in the mean over parts this is the mean of log p_o(x) over all orders, at most the log of the mean of p_o(x) over
+them. Sources: Uria,
 Murray and Larochelle (2014).
 """
 
@@ -21,7 +22,7 @@ from gvae.distributions.autoregressive import Sequential
 from gvae.errors import ConfigError
 from gvae.families.others import log_odds
 from gvae.models import vae
-from gvae.models.density import Density
+from gvae.models.density import Codeless
 from gvae.models.parts import Penalty
 from gvae.nn import MLP
 from gvae.objectives import Terms
@@ -38,13 +39,17 @@ ORDERS = 1000  # the key of the fixed orders
 class Settings(settings.Settings):
     """Settings of an ensemble of orders."""
 
-    hidden: tuple[int, ...] = restated(vae.Settings, "hidden", default=(500, 500), kw_only=False)
+    hidden: tuple[int, ...] = restated(
+        vae.Settings, "hidden", default=(500, 500), kw_only=False, help="widths of the network's hidden layers"
+    )
     activation: str = restated(vae.Settings, "activation", default="relu")
     orders: int = setting(default=16, help="orders in the ensemble, of which scores and draws are", kind=Whole())
-    output_bias: str = restated(vae.Settings, "output_bias", default="data")
+    output_bias: str = restated(
+        vae.Settings, "output_bias", default="data", help="first bias of the last layer: zero, or the log-odds of the data"
+    )
 
 
-class EoNADE(Density):
+class EoNADE(Codeless):
     """A density of bits without a code, by one network for all orders.
 
     Parameters
@@ -63,7 +68,7 @@ class EoNADE(Density):
     ((1568, 500, 500, 784), (4, 784))
     """
 
-    Settings = Settings  # type: ignore[assignment]
+    Settings = Settings
     pure = True
 
     def build(self, settings):
@@ -198,7 +203,7 @@ class EoNADE(Density):
         >>> model, batch = gvae.models.EoNADE(2), gvae.data.Batch({"x": np.ones((3, 2), np.float32)}, np.arange(3))
         >>> noise = model.noise(gvae.random.key(0), batch, samples=5)
         >>> model.watch(model.init(gvae.random.key(0)), {}, batch, noise).log_weights.shape
-        (5, 3)
+        (1, 3)
         """
         x, D = batch.x, self.sizes["x"]
         shown = (noise["order"] < noise["position"]).astype(self.dtype)
@@ -206,7 +211,8 @@ class EoNADE(Density):
         each = elementwise.subtract(elementwise.multiply(x, a), elementwise.softplus(a))
         left = 1 - shown
         weight = (D + 1) / np.maximum(left.sum(axis=-1), 1)
-        return self._reported(arrays.sum(elementwise.multiply(each, left), axis=-1) * weight, batch)
+        found = arrays.sum(elementwise.multiply(each, left), axis=-1) * weight
+        return self._reported(arrays.mean(found, axis=0, keepdims=True), batch)  # estimates, and no weights of draws
 
     def _reported(self, log_p: Any, batch: Any) -> Terms:
         nothing = device.zeros(len(batch), self.dtype, batch.x)
@@ -278,8 +284,13 @@ class BitsInOrder(Sequential):
         self.network, self.params, self.orders = network, params, orders
         self.bias = params[f"{network.name}.{len(network.sizes) - 2}.bias"]
 
+    sequential = False  # its terms are in the order of the variables
+
     def _leads(self):
         return (self.orders.shape[:-1],)
+
+    def conditionals(self, x):
+        raise ConfigError("EoNADE: a mean over orders is not coded; see AutoregressiveDensity")
 
     def sample(self, noise):
         def drawn(place: Any, logits: np.ndarray) -> np.ndarray:

@@ -106,7 +106,7 @@ class ELBO:
         bound = elementwise.subtract(likelihood, kl)
         if self.gradient == HESSIAN:
             value = mean_draws(likelihood_by_hessian(terms), weight) - beta * kl
-            return by_group(value, terms.auxiliary), {"bound": bound, "log_likelihood": likelihood, "kl": kl}
+            return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
         value = bound if not self.warmup else likelihood - beta * kl
         value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * penalty, beta, weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
@@ -141,21 +141,28 @@ class ELBO:
         signals: list[tuple[Layer, Any]] = []  # of layers that have one of their own
         if self.gradient == DISARM:
             drawn = [layer for layer in terms.layers if layer.z is not None]
-            if len(layers) < len(drawn) or any(layer.baseline is not None for layer in layers):
-                raise ConfigError("gradient 'disarm' is for draws that have no path, without a learned baseline")
-            return by_group(value + score.disarm(layers, f(), weight), terms.auxiliary)
+            for layer in drawn:
+                if layer.q.path is not None:
+                    raise ConfigError(
+                        f"gradient 'disarm' is for draws without a path; those of a {type(layer.q).__name__} have one"
+                    )
+                if layer.baseline is not None:
+                    raise ConfigError("gradient 'disarm' takes no learned baseline: baseline=None")
+            return value + score.disarm(layers, f(), weight)
+        plain = []
         for layer in layers:
             if self.gradient == LOCAL and layer.blanket is not None:
                 signals.append((layer, score.local_signal(layer, price, self._closed)))
             elif layer.baseline is not None:
                 signals.append((layer, f()))
-            elif self.gradient == LOCAL:
-                terms.events.append({"event": "no blanket", "layer": layer.name or repr(layer.q)})
-        own = [layer for layer, _ in signals]
-        plain = score.score_function([layer for layer in layers if layer not in own], lambda: score.less_the_others(f()))
-        for term in ([] if plain is None else [plain]) + [score.layer_score(*each) for each in signals]:
+            else:
+                plain.append(layer)
+                if self.gradient == LOCAL:
+                    terms.events.append({"event": "no blanket", "layer": layer.name or type(layer.q).__name__})
+        common = score.score_function(plain, lambda: score.less_the_others(f()))
+        for term in ([] if common is None else [common]) + [score.layer_score(*each) for each in signals]:
             value = value + mean_draws(term, weight)
-        return by_group(value, {**terms.auxiliary, **score.errors_of_baselines(signals, weight)})
+        return by_group(value, score.errors_of_baselines(signals, weight))
 
     def arrange(self, noise: Mapping[str, Any], codes: Sequence[str]) -> Mapping[str, Any]:
         """The noise of a step, in pairs where gradient="disarm", see `Objective`.

@@ -61,7 +61,7 @@ def less_the_others(f: Any) -> Any:
 def layer_score(layer: Layer, f: Any) -> Any:
     """A term (K, B) of value zero whose gradient is that of the layer's draw, by a signal f of its own.
 
-    f is (K, B), or (K, B, n) with a signal for each unit; its learned baseline is subtracted.
+    f is (K, B), or (K, B, n) with a signal for each unit; what its learned baseline predicts is subtracted.
     """
     by_unit = len(f.shape) == 3
     if layer.baseline is not None:
@@ -75,11 +75,12 @@ def layer_score(layer: Layer, f: Any) -> Any:
 
 def errors_of_baselines(signals: Sequence[tuple[Layer, Any]], weight: Any) -> dict[str, Any]:
     """What the learned baselines of layers ascend, by parameter group: minus half the mean squared error of the signal,
-    (K, B), or of its mean over the units, (K, B, n)."""
+    (K, B), or of its mean over the units, (K, B, n), less its mean in the batch."""
     errors = []
     for layer, f in signals:
         if layer.baseline is not None:
             wanted = stop_gradient(arrays.mean(f, axis=-1) if len(f.shape) == 3 else f)
+            wanted = elementwise.subtract(wanted, arrays.mean(wanted))  # what is common is subtracted in any case
             errors.append(mean_draws(elementwise.square(elementwise.subtract(layer.baseline, wanted)), weight))
     return {BASELINE: -0.5 * added(errors)} if errors else {}
 
@@ -100,7 +101,7 @@ def local_signal(layer: Layer, price: Any, closed: Callable[[Layer], Any]) -> An
         rate = elementwise.add(rate, _by_unit(elementwise.subtract(other.log_q, other.log_p) if kl is None else kl))
     if closed(layer) is None:  # else its derivative is taken of the closed form, and not of the draw
         rate = elementwise.add(rate, _own_rate(layer))
-    return elementwise.subtract(_by_unit(found.likelihood), elementwise.multiply(rate, price))
+    return elementwise.subtract(_by_unit(found.likelihood), rate * price)
 
 
 def _by_unit(terms: Any) -> Any:
@@ -147,8 +148,8 @@ def antithetic(noise: Mapping[str, Any], codes: Sequence[str]) -> dict[str, Any]
     its logits depend, and that of the codes above, as common random numbers.
     """
     arranged, L = {}, len(codes)
+    _check_pairs(min((u.shape[0] for u in noise.values()), default=0), L)
     for name, u in noise.items():
-        _check_pairs(u.shape[0], L)
         u = u.copy()
         u[1::2] = u[::2]
         if name in codes:
@@ -159,6 +160,8 @@ def antithetic(noise: Mapping[str, Any], codes: Sequence[str]) -> dict[str, Any]
 
 
 def _check_pairs(K: int, L: int) -> None:
+    if not L:
+        raise ConfigError("gradient 'disarm' is for codes of independent bits, and the model has no codes")
     if K % (2 * L):
         layers = "a layer" if L == 1 else f"each of {L} layers"
         raise ConfigError(f"gradient 'disarm': samples is {K}, expected a multiple of {2 * L}: pairs for {layers}")

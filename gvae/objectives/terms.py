@@ -222,8 +222,6 @@ class Terms:
         The cost of its codes that the model itself defines, see `gvae.costs`; None: their KL.
     likelihood_at : callable, optional
         Maps a list of other draws, one for each layer in their order, to log p(views | z), (K, B). None: not available.
-    auxiliary : mapping of str to scalar, optional
-        What parameter groups outside the bound ascend, by group.
     events : list of dict, optional
         Events that the model or the objective reports: training logs each of them once.
 
@@ -251,7 +249,6 @@ class Terms:
     conditional: bool = False
     cost: Cost | None = None
     likelihood_at: Callable[[list[Any]], Any] | None = None
-    auxiliary: Mapping[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @cached_property
