@@ -260,7 +260,7 @@ class EoNADE(Codeless):
         Examples
         --------
         >>> gvae.models.EoNADE(2, orders=4).sample_prior({}, gvae.random.key(0), 5)["order"].ravel()
-        array([1., 2., 3., 0., 1.], dtype=float32)
+        array([1., 3., 2., 2., 3.], dtype=float32)
         """
         return {"order": np.floor(random.uniform(key, (n, 1), self.dtype) * len(self.orders))}
 

@@ -118,9 +118,8 @@ class Hierarchical(Base):
             given = [family(np.zeros(family.n_params, self.dtype)) for family in self.posteriors]
             pathless = [i for i, q in enumerate(given) if q.path is None]
             if not pathless:
-                raise ConfigError(
-                    "baseline: it is for draws that have no path, and those of all layers have one: take posterior='bernoulli'"
-                )
+                advice = "take posterior='bernoulli'"
+                raise ConfigError(f"baseline: it is for draws that have no path, and those of all layers have one: {advice}")
             for i in pathless:
                 self.baselines[i] = MLP(f"baseline.{i + 1}", (inputs[i], *settings.baseline, 1), activation)
         # the layer next to the data: codes are those of z_1
