@@ -514,6 +514,15 @@ def test_a_density_without_a_code(observation, tmp_path):
             use(x)
 
 
+@pytest.mark.parametrize("cls", [gvae.AutoregressiveDensity, gvae.EoNADE])
+def test_measures_of_codes_of_a_model_without_any(cls):
+    model = cls(epochs=1, random_state=0).fit(BITS)
+    for name in ("units", "surgery", "gibbs", "ais"):
+        with pytest.raises(ConfigError, match=f"{name}: .* has no codes, of which this is a measure"):
+            model.evaluate(BITS[:5], measures=name)
+    assert model.evaluate(BITS[:5], measures="all").measures == {}
+
+
 def test_the_bias_starts_at_the_log_odds():
     settings = {"epochs": 1, "learning_rate": 1e-9, "output_bias": "data", "random_state": 1}
     model = gvae.AutoregressiveDensity(**settings).fit(BITS)

@@ -28,7 +28,7 @@ __all__ = ["MEASURES", "Measure", "evaluate", "names"]
 class Measure:
     """run(subject, **settings) -> a result with a `summary`; `settings` names those of `evaluate` that it takes, `needs` the
     optional method of the model. `of`: "x" for models that explain x only, "y" for models that explain y given x, None for
-    both. `asked`: it is not among "all".
+    both. `coded`: only for models with codes. `asked`: it is not among "all".
     """
 
     run: Callable[..., Any]
@@ -37,6 +37,7 @@ class Measure:
     settings: tuple[str, ...] = ()
     needs: str | None = None
     of: str | None = None
+    coded: bool = True
     asked: bool = False
 
 
@@ -95,6 +96,7 @@ MEASURES: dict[str, Measure] = {
         "length in bits of discrete x, encoded with bits back and decoded again, beside gzip and bz2",
         "10 draws a row, and one variable after the other, twice",
         of="x",
+        coded=False,
         asked=True,
     ),
     "classification": Measure(
@@ -194,14 +196,18 @@ def evaluate(
     settings = {"samples": whole("samples", samples), "memory": memory, "first": whole("first", first)}
     settings |= {"chains": whole("chains", chains), "temperatures": whole("temperatures", temperatures)}
     chosen = names(measures)
+    coded = bool(getattr(model, "codes", True))
     if "all" in measures:
         other = "x" if getattr(model, "conditional", False) else "y"
         asked = {measures} if isinstance(measures, str) else set(measures)
-        chosen = [n for n in chosen if MEASURES[n].of != other and (not MEASURES[n].asked or n in asked)]
+        suits = {n: m.of != other and (coded or not m.coded) and not m.asked for n, m in MEASURES.items()}
+        chosen = [n for n in chosen if suits[n] or n in asked]
     subject = Subject(
         model, parameters, table, key=key, state=state, batch_size=batch_size, progress=progress, partial=partial
     )
     for name in chosen:  # before anything costly
+        if MEASURES[name].coded and not coded:
+            raise ConfigError(f"{name}: {type(model).__name__} has no codes, of which this is a measure")
         needed = MEASURES[name].needs
         if needed is not None:
             subject.optional(needed, name)
