@@ -291,6 +291,13 @@ def test_what_cannot_be_coded():
     wide = Whole(0, 2**18)
     with pytest.raises(ConfigError, match="an alphabet of 262144 symbols, expected at most 131072"):
         pop(fresh(), distributions.PoissonDistribution(np.zeros(1)).conditionals(np.zeros((4, 1))), np.zeros((4, 1)), wide)
+    three = gvae.models.FactorAnalysis(np.array([[2.0], [1.0]]), np.zeros(2), np.ones(2)).as_vae()
+
+    class Bare:  # a model of the protocol alone
+        codes, init, noise, terms = three[0].codes, three[0].init, three[0].noise, three[0].terms
+
+    with pytest.raises(ConfigError, match=r"bits: Bare has no method `inference_order`, see gvae\.models"):
+        evaluation.bits(Subject(Bare(), three[1], Table(np.zeros((3, 2)))))
     with pytest.raises(DataError, match=r"x is 70000 in row 7, column 1, expected a whole number in 0 \.\. 65535"):
         Whole(0, 2**16).index(np.array([[0.0, 70000.0]]), np.array([7]))
 

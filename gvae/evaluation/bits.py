@@ -164,12 +164,13 @@ class _Stream:
 
     def __init__(self, subject: Subject, given: Coder | None = None):
         self.subject, self.model = subject, subject.model
-        for method in ("posterior_given", "prior_given"):
-            if self.model.inference_order:
-                subject.optional(method, "bits")
+        order: Any = subject.optional("inference_order", "bits")  # a tuple of names
+        self.order: tuple[str, ...] = order
+        for method in ("posterior_given", "prior_given") if self.order else ():
+            subject.optional(method, "bits")
         self.alphabets: dict[str, Alphabet] = {}
         drawn: dict[str, Any] = {}
-        for k, name in reversed(list(enumerate(self.model.inference_order))):
+        for k, name in reversed(list(enumerate(self.order))):
             p = self.model.prior_given(subject.parameters, subject.state, name, drawn)
             drawn[name] = p.sample(
                 p.noise(random.fold_in(subject.key, streams.BITS, k, 0, 0), () if p.batch_shape else (PRIOR,))
@@ -198,13 +199,13 @@ class _Stream:
         given, rows = (self.subject.parameters, self.subject.state), len(batch)
         z: dict[str, Any] = {}
         symbols = {}
-        for k, name in enumerate(self.model.inference_order):
+        for k, name in enumerate(self.order):
             q = self.model.posterior_given(*given, batch, name, z)
             z[name], symbols[name] = self._pop(q, self.alphabets[name], rows, self._masks(i, k, rows, q.n))
         p, x = self.view(z, rows), dense(batch.x)
         known = coder.alphabet(p)
         coder.push(self.coder, p.conditionals(x), known.index(x, batch.index), known)
-        for name in self.model.inference_order:
+        for name in self.order:
             prior = self.model.prior_given(*given, name, z)
             coder.push(self.coder, prior.conditionals(z[name]), symbols[name], self.alphabets[name])
 
@@ -213,14 +214,14 @@ class _Stream:
         given, rows = (self.subject.parameters, self.subject.state), len(batch)
         z: dict[str, Any] = {}
         symbols = {}
-        for name in reversed(self.model.inference_order):
+        for name in reversed(self.order):
             prior = self.model.prior_given(*given, name, z)
             z[name], symbols[name] = self._pop(prior, self.alphabets[name], rows)
         p = self.view(z, rows)
         x, _ = self._pop(p, coder.alphabet(p), rows)
         others = {name: value for name, value in vars(batch).items() if name not in ("index", "weight")}
         own = Batch(others | {"x": x}, batch.index)
-        for k, name in reversed(list(enumerate(self.model.inference_order))):
+        for k, name in reversed(list(enumerate(self.order))):
             q = self.model.posterior_given(*given, own, name, z)
             masks = self._masks(i, k, rows, q.n)
             coder.push(self.coder, q.conditionals(z[name]), symbols[name], self.alphabets[name], masks)
