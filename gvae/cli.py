@@ -164,7 +164,9 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     evaluate = command("evaluate", _evaluate, "ELBO and importance-sampled log p(x) of a run, in nats per row.")
     evaluate.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     _data_arguments(evaluate, default="as in training")
-    evaluate.add_argument("--split", choices=["test", "train"], default="test", help="part of the data")
+    evaluate.add_argument(
+        "--split", choices=["test", "train", "validation"], default="test", help="part of the data; few have all three"
+    )
     evaluate.add_argument("--samples", type=_count, default=100, metavar="K", help="draws per row")
     evaluate.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the draws and of the binarization")
     evaluate.add_argument("--memory", type=_positive, metavar="MB", help="limit for the arrays of one chunk of draws")
@@ -182,6 +184,7 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     )
     group.add_argument("--chains", type=_count, default=16, metavar="N", help="chains of ais, bdmc and curve, per row")
     group.add_argument("--temperatures", type=_count, default=500, metavar="N", help="temperatures of ais, bdmc and curve")
+    group.add_argument("--seen", type=_positive, default=0.1, metavar="P", help="share of the counts that completion sees")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--rows", metavar="FILE", help="also write the values of every row, as .csv; must be new")
 
@@ -254,8 +257,8 @@ def _exhibit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _data_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    what = "digits, mnist, binarized_mnist, omniglot, frey_faces, 20news, olivetti, nips_counts, or a .npy, .npz (of "
-    what += "scipy.sparse too), .csv, .feat or idx file"
+    what = "digits, mnist, noisy_mnist, binarized_mnist, omniglot, frey_faces, 20news, olivetti, nips_counts, or a .npy, "
+    what += ".npz (of scipy.sparse too), .csv, .feat or idx file"
     parser.add_argument("data", metavar="DATA", nargs="?", help=f"{what} (default: {default})")
     parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
 
@@ -350,13 +353,18 @@ def _train(options: argparse.Namespace) -> None:
     with compiling.asked(cold):
         source, data_dir = _source(options, run, notes)
         dataset = data.load(source, data_dir=data_dir)
+        model.set_params(**(real := _real(dataset, model.get_params())))
+        if real and not options.quiet:
+            print(f"{estimator.name}: observation gaussian (the values of {dataset.name} are real numbers)", flush=True)
         columns = _columns(dataset, estimator, model.get_params())
         source = source if source in data.dataset_names() else _absolute(source)
         folder = None if data_dir is None else _absolute(data_dir)
         notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
-        train, test, weight = columns
-        # early stopping must not look at the test rows
-        validation = None if model.holds_out else test if len(test) > 1 else test[0]
+        notes |= {} if dataset.names is None else {"names": list(dataset.names)}
+        train, test, held, weight = columns
+        if held is None:  # early stopping must not look at the test rows
+            held = None if model.holds_out else test
+        validation = held if held is None or len(held) > 1 else held[0]
         settings = {"run": run, "resume": options.resume is not None, "save_every": options.save_every, "notes": notes}
         if (row := options.track if options.track is not None else report.tracked_row(run)) is not None:
             settings["callback"] = report.Track(run, row, test[0])
@@ -369,11 +377,24 @@ def _train(options: argparse.Namespace) -> None:
                 kept = Path(run, "checkpoint.safetensors").exists()
                 raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None
     if not options.quiet:
-        _summarize(run, model)
+        _summarize(run, model, "test" if held is test else "validation")
 
 
-def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tuple, tuple, Any]:
-    """(training columns, test columns, weights of the training rows or None) that the estimator's model reads."""
+def _real(dataset: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings to change because the values are real numbers, though they look like grey levels."""
+    observation: Any = settings.get("observation")
+    several = isinstance(observation, (list, tuple))
+    given = observation if several else (observation,)
+    asked = settings.get("binarize") not in (None, "none") or settings.get("dequantize") is not None
+    if not dataset.real or asked or "auto" not in given:
+        return {}
+    found = tuple("gaussian" if family == "auto" else family for family in given)
+    return {"observation": found if several else found[0]}
+
+
+def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tuple, tuple, tuple | None, Any]:
+    """(training columns, test columns, validation columns or None, weights of the training rows or None) that the
+    estimator's model reads."""
     from gvae import data
     from gvae.estimator import data_support
 
@@ -389,13 +410,20 @@ def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tu
         return x if shape is None else x.reshape(-1, *shape)
 
     weight = dataset.columns["weight"][0] if "weight" in dataset.columns else None
+    held: tuple[Any, ...] | None = None
+    if dataset.validation is not None:
+        held = dataset.validation if isinstance(dataset.validation, tuple) else (dataset.validation,)
+        held = (images(held[0]), *held[1:])
     if "y" not in kinds:
-        return (images(dataset.train),), (images(dataset.test),), weight
+        return (images(dataset.train),), (images(dataset.test),), None if held is None else held[:1], weight
     if "y" not in dataset.columns:
         what = "labels" if kinds["y"] == "labels" else "second view"
         raise DataError(f"{dataset.name} has no {what}, which model {estimator.name} reads: a .npz file has it as train_y")
     train, test = dataset.columns["y"]
-    return (images(dataset.train), train), (images(dataset.test), test), weight
+    if kinds["y"] == "labels" and train.ndim > 1 and train.shape[1] > 1:
+        what = "has a second view as y, but model"
+        raise DataError(f"{dataset.name} {what} {estimator.name} reads labels: a .npz file has them as train_y")
+    return (images(dataset.train), train), (images(dataset.test), test), held, weight
 
 
 def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -414,15 +442,16 @@ def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: native(value) for name, value in settings.items()}, notes
 
 
-def _summarize(run: str, model: Any) -> None:
+def _summarize(run: str, model: Any, held_out: str) -> None:
     if not model.history_:  # resumed after its last step, and its log is lost
         print(f"{run}: nothing left to train")
         return
-    last, held_out = model.history_[-1], "validation" if model.holds_out else "test"
+    last = model.history_[-1]
     bounds = [(last.get("train_bound"), "train"), (last.get("validation_bound"), held_out)]
     shown = ", ".join(f"{bound:.2f} ({which})" for bound, which in bounds if bound is not None)
+    said = f"bound {shown} nats per row" if model.model_.has_bound else f"sum of correlations {shown}"
     seconds = sum(row.get("seconds", 0) for row in model.history_)
-    print(f"{run}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; bound {shown} nats per row")
+    print(f"{run}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; {said}")
     if not model.model_.has_closed_kl:
         print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: estimated by sampling")
     if model.holds_out:
@@ -493,23 +522,24 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.rows is not None:
         _check_new(options.rows)
     model = estimator.load(options.folder)
+    if options.rows is not None and not model.model_.has_bound:
+        raise ConfigError(f"--rows: {options.folder} holds a model without a bound, which has no values per row")
     if model.model_.caution:
         print(f"gvae evaluate: {model.model_.caution}", file=sys.stderr)
     source, data_dir = _source(options, options.folder, model.notes_)
     dataset = data.load(source, data_dir=data_dir)
-    part = 1 if options.split == "test" else 0
-    rows, further = (dataset.train, dataset.test)[part], {name: c[part] for name, c in dataset.columns.items()}
+    rows, y = _part(dataset, options.split)
     where = f"{dataset.name}, {options.split} rows"
     if rows.shape[1] != model.n_features_in_:
         raise DataError(f"{where}: {rows.shape[1]} columns, but the model was trained on {model.n_features_in_}")
     if not hasattr(rows, "tocsr"):
         data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
-    names = ("samples", "seed", "memory", "first", "chains", "temperatures")
+    names = ("samples", "seed", "memory", "first", "chains", "temperatures", "seen")
     folder = Path(options.folder)
     partial = folder / "evaluation.partial" if folder.is_dir() else None
     settings = {name: getattr(options, name) for name in names} | {"measures": options.measures or ()}
     try:
-        result = model.evaluate(rows, further.get("y"), **settings, progress=sys.stderr.isatty(), partial=partial)
+        result = model.evaluate(rows, y, **settings, progress=sys.stderr.isatty(), partial=partial)
     except KeyboardInterrupt:
         kept = partial is not None and partial.exists()
         raise KeyboardInterrupt("; the same command continues from here" if kept else "") from None
@@ -522,8 +552,21 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(about | {"binarize": model.binarize_} | _finite(result.summary()), indent=2))
         return
     drawn = ", binarized by one random draw" if model.binarize_ in ("dynamic", "fixed") else ""
-    print(f"{dataset.name}, {options.split}: {rows.shape[0]} rows{drawn}; nats per row")
+    print(
+        f"{dataset.name}, {options.split}: {rows.shape[0]} rows{drawn}{'; nats per row' if model.model_.has_bound else ''}"
+    )
     print(evaluation.table(result))
+
+
+def _part(dataset: Any, split: str) -> tuple[Any, Any]:
+    """x and y, or None, of the training, test or validation rows."""
+    if split == "validation":
+        if dataset.validation is None:
+            raise DataError(f"{dataset.name} has no validation rows: name --split test or --split train")
+        return dataset.validation if isinstance(dataset.validation, tuple) else (dataset.validation, None)
+    i = 1 if split == "test" else 0
+    y = dataset.columns.get("y")
+    return (dataset.train, dataset.test)[i], None if y is None else y[i]
 
 
 def _finite(structure: Any) -> Any:

@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from gvae import random
+from gvae.autodiff import value_of
 from gvae.errors import ConfigError
-from gvae.ops import dense
+from gvae.modes import DROPOUT, STATISTICS, Mode
+from gvae.ops import dense, elementwise, normalize
 from gvae.runtime import device
 from gvae.runtime.device import to_device
+
+NORMALIZATIONS = (None, "batch")
 
 __all__ = ["MLP", "Parameters", "Tower"]
 
@@ -36,6 +40,13 @@ class MLP:
         After every layer but the last: one of `gvae.ops.dense.ACTIVATIONS`.
     last : str, default "identity"
         The activation after the last layer.
+    normalize : str, optional
+        "batch": batch normalisation before each activation, with a learned scale for each unit and with the layer's bias as
+        its shift. In training steps by the moments of the batch, elsewhere by those among the parameters, see `gvae.modes`.
+    dropout : float, default 0
+        The probability with which an activation is dropped in training steps; the others are divided by 1 - dropout.
+    drops_inputs : bool, default False
+        Whether dropout applies to the inputs, too.
 
     Raises
     ------
@@ -51,14 +62,29 @@ class MLP:
     (5, 2)
     """
 
-    def __init__(self, name: str, sizes: Sequence[int], activation: str = "elu", last: str = "identity"):
+    def __init__(
+        self,
+        name: str,
+        sizes: Sequence[int],
+        activation: str = "elu",
+        last: str = "identity",
+        normalize: str | None = None,
+        dropout: float = 0.0,
+        drops_inputs: bool = False,
+    ):
         if len(sizes) < 2 or any(not isinstance(s, (int, np.integer)) or s < 1 for s in sizes):
             raise ConfigError(f"MLP {name!r}: sizes are {tuple(sizes)}, expected at least two positive integers")
         for given in (activation, last):
             if given not in dense.ACTIVATIONS:
                 raise ConfigError(f"unknown activation {given!r}; known are {', '.join(dense.ACTIVATIONS)}")
         self.name, self.sizes = name, tuple(int(s) for s in sizes)
+        if normalize not in NORMALIZATIONS:
+            raise ConfigError(f"MLP {name!r}: normalize is {normalize!r}, expected None or 'batch'")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"MLP {name!r}: dropout is {dropout!r}, expected a probability below 1")
         self.activation, self.last = activation, last
+        self.normalize, self.dropout, self.drops_inputs = normalize, float(dropout), drops_inputs
+        self.n_hidden = len(self.sizes) - 2 + (last != "identity")  # layers with an activation
 
     def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
         """Initial parameters: weights uniform in ±sqrt(6 / (inputs + outputs)), biases 0.
@@ -71,7 +97,8 @@ class MLP:
         Returns
         -------
         dict of str to array
-            For layer i, `NAME.i.weight` (inputs, outputs) and `NAME.i.bias` (outputs,).
+            For layer i, `NAME.i.weight` (inputs, outputs) and `NAME.i.bias` (outputs,). If it is normalised, `NAME.i.scale`
+            (outputs,), of ones, and the moments `statistics.NAME.i.mean` and `.variance`, 0 and 1.
 
         Notes
         -----
@@ -85,17 +112,54 @@ class MLP:
         >>> bool(np.abs(params["encoder.0.weight"]).max() <= np.sqrt(6 / (3 + 4)))
         True
         """
-        params = {}
+        params, statistics = {}, {}
         for i, (n_in, n_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
             u = random.uniform(random.fold_in(key, i), (n_in, n_out), dtype)
             limit = np.dtype(dtype).type(np.sqrt(6 / (n_in + n_out)))
             params[f"{self.name}.{i}.weight"] = limit * (2 * u - 1)
             params[f"{self.name}.{i}.bias"] = np.zeros(n_out, dtype)
-        return params
+            if self.normalize is not None and i < self.n_hidden:
+                params[f"{self.name}.{i}.scale"] = np.ones(n_out, dtype)
+                statistics[f"{STATISTICS}.{self.name}.{i}.mean"] = np.zeros(n_out, dtype)
+                statistics[f"{STATISTICS}.{self.name}.{i}.variance"] = np.ones(n_out, dtype)
+        return statistics | params
+
+    def masks(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, like: Any = None) -> dict[str, Any]:
+        """The noise of dropout in a training step, uniform numbers.
+
+        Parameters
+        ----------
+        key : array (4,)
+        shape : tuple of int
+            The leading axes of the network's inputs; axes of length 1 may stand before them.
+        dtype : dtype, default float32
+        like : array, optional
+            An array on the device where the noise is wanted.
+
+        Returns
+        -------
+        dict of str to array
+            "dropout.NAME.i", (*shape, width) of layer i, and "dropout.NAME.inputs"; {} without dropout.
+
+        Examples
+        --------
+        >>> mlp = gvae.nn.MLP("encoder", (3, 4, 2), dropout=0.2)
+        >>> {name: value.shape for name, value in mlp.masks(gvae.random.key(0), (5,)).items()}
+        {'dropout.encoder.0': (5, 4)}
+        """
+        if not self.dropout:
+            return {}
+        widths = {f"{DROPOUT}.{self.name}.{i}": self.sizes[i + 1] for i in range(self.n_hidden)}
+        if self.drops_inputs:
+            widths[f"{DROPOUT}.{self.name}.inputs"] = self.sizes[0]
+        drawn = enumerate(widths.items())
+        return {name: random.uniform(random.fold_in(key, i), (*shape, n), dtype, like) for i, (name, n) in drawn}
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> Any:
         """The outputs (..., outputs) of x (..., inputs) or CSR (rows, inputs)."""
-        return dense.affine(*self.last_layer(params, x), activation=self.last)
+        x, weight, bias = self.last_layer(params, x)
+        i = len(self.sizes) - 2
+        return self._hidden(params, i, x) if i < self.n_hidden else dense.affine(x, weight, bias)
 
     def last_layer(self, params: Mapping[str, Any], x: Any) -> tuple[Any, Any, Any]:
         """The input, weight and bias of the last layer, for callers that fuse it with the operation after it.
@@ -122,12 +186,75 @@ class MLP:
         ((5, 4), True)
         """
         last = len(self.sizes) - 2
+        if self.drops_inputs:
+            x = self._dropped(params, "inputs", x)
+        plain = self.normalize is None and not self.dropout
         for i in range(last):
-            x = dense.affine(x, *self._layer(params, i), activation=self.activation)
+            if plain:
+                x = dense.affine(x, *self._layer(params, i), activation=self.activation)
+            else:
+                x = self._hidden(params, i, x)
         return x, *self._layer(params, last)
+
+    def _hidden(self, params: Mapping[str, Any], i: int, x: Any) -> Any:
+        """A layer with its activation."""
+        activation = self.last if i == len(self.sizes) - 2 else self.activation
+        weight, bias = self._layer(params, i)
+        if self.normalize is None:
+            return self._dropped(params, i, dense.affine(x, weight, bias, activation=activation))
+        layer, scale = f"{self.name}.{i}", params[f"{self.name}.{i}.scale"]
+
+        def sums() -> Any:
+            return dense.affine(x, weight, device.zeros(self.sizes[i + 1], value_of(weight).dtype, value_of(weight)))
+
+        found = params.moments(layer, sums) if isinstance(params, Mode) else self._moments(params, i)
+        if found is None:
+            y = normalize.batch_norm(sums(), scale, bias, activation=activation)
+        else:
+            y = dense.affine(x, *_normalized(weight, bias, scale, *found), activation=activation)
+        return self._dropped(params, i, y)
+
+    def scoring_layer(self, params: Mapping[str, Any], i: int) -> tuple[Any, Any]:
+        """The weight and bias of a layer where rows are scored: a normalised one is an affine function there, too.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        i : int
+
+        Returns
+        -------
+        weight : array (inputs, outputs)
+        bias : array (outputs,)
+
+        Examples
+        --------
+        >>> mlp = gvae.nn.MLP("encoder", (3, 4, 2), activation="tanh", normalize="batch")
+        >>> params, x = mlp.init(gvae.random.key(0), np.float64), np.eye(5, 3)
+        >>> h = np.tanh(gvae.ops.affine(x, *mlp.scoring_layer(params, 0)))
+        >>> np.allclose(gvae.ops.affine(h, *mlp.scoring_layer(params, 1)), mlp(params, x))
+        True
+        """
+        weight, bias = self._layer(params, i)
+        if self.normalize is None or i >= self.n_hidden:
+            return weight, bias
+        return _normalized(weight, bias, params[f"{self.name}.{i}.scale"], *self._moments(params, i))
+
+    def _moments(self, params: Mapping[str, Any], i: int) -> tuple[Any, Any]:
+        layer = f"{STATISTICS}.{self.name}.{i}"
+        return params[f"{layer}.mean"], params[f"{layer}.variance"]
+
+    def _dropped(self, params: Mapping[str, Any], i: Any, y: Any) -> Any:
+        return params.dropped(f"{self.name}.{i}", y, self.dropout) if self.dropout and isinstance(params, Mode) else y
 
     def _layer(self, params: Mapping[str, Any], i: int) -> tuple[Any, Any]:
         return params[f"{self.name}.{i}.weight"], params[f"{self.name}.{i}.bias"]
+
+
+def _normalized(weight: Any, bias: Any, scale: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
+    """Weight and bias of a layer whose sums are normalised by given moments."""
+    factor = scale / elementwise.sqrt(variance + device.NORM_EPSILON)
+    return weight * factor, bias - mean * factor
 
 
 class Tower:
@@ -144,6 +271,9 @@ class Tower:
     widths : sequence of sequence of int
         Widths of each level's layers, each followed by the activation.
     activation : str, default "elu"
+    normalize : str, optional
+    dropout : float, default 0
+        As for `MLP`.
 
     Raises
     ------
@@ -158,11 +288,19 @@ class Tower:
     ((5, 100), (5, 50))
     """
 
-    def __init__(self, name: str, n_inputs: int, widths: Sequence[Sequence[int]], activation: str = "elu"):
+    def __init__(
+        self,
+        name: str,
+        n_inputs: int,
+        widths: Sequence[Sequence[int]],
+        activation: str = "elu",
+        normalize: str | None = None,
+        dropout: float = 0.0,
+    ):
         below = [n_inputs, *(level[-1] for level in widths)]
         self.name = name
         self.levels = [
-            MLP(f"{name}.{i}", (n, *level), activation, activation)
+            MLP(f"{name}.{i}", (n, *level), activation, activation, normalize, dropout)
             for i, (n, level) in enumerate(zip(below, widths, strict=False))
         ]
 
@@ -184,6 +322,28 @@ class Tower:
         ['trunk.0.0.weight', 'trunk.0.0.bias', 'trunk.1.0.weight', 'trunk.1.0.bias']
         """
         return {n: v for i, level in enumerate(self.levels) for n, v in level.init(random.fold_in(key, i), dtype).items()}
+
+    def masks(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, like: Any = None) -> dict[str, Any]:
+        """The noise of dropout of all levels, each as `MLP.masks` draws it.
+
+        Parameters
+        ----------
+        key : array (4,)
+        shape : tuple of int
+        dtype : dtype, default float32
+        like : array, optional
+
+        Returns
+        -------
+        dict of str to array
+
+        Examples
+        --------
+        >>> list(gvae.nn.Tower("trunk", 8, [(4,), (2,)], dropout=0.5).masks(gvae.random.key(0), (5,)))
+        ['dropout.trunk.0.0', 'dropout.trunk.1.0']
+        """
+        levels = enumerate(self.levels)
+        return {n: v for i, level in levels for n, v in level.masks(random.fold_in(key, i), shape, dtype, like).items()}
 
     def __call__(self, params: Mapping[str, Any], x: Any) -> list[Any]:
         """The features of each level, (..., last width), of x (..., inputs) or CSR."""

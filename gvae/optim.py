@@ -6,7 +6,7 @@ Optimisers and `shorten` change their arguments in place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "AVERAGES",
     "EMA",
     "IWAE",
+    "LBFGS",
     "OPTIMIZERS",
     "SCHEDULES",
     "SGD",
@@ -39,6 +40,7 @@ __all__ = [
     "Schedule",
     "check_optimizer",
     "norm",
+    "parse_alone",
     "parse_average",
     "parse_optimizer",
     "parse_rates",
@@ -66,6 +68,9 @@ class Optimizer:
         The names of its arrays, which are flat as the parameters are. Together with `step` they are its state.
     step : int
         The number of steps taken.
+    iterations : int
+        0 where a step is one move against a given gradient; otherwise a step is this number of iterations of a minimiser,
+        which asks for values and gradients itself, see `LBFGS`.
 
     Raises
     ------
@@ -83,6 +88,7 @@ class Optimizer:
 
     name: str
     moments: tuple[str, ...]
+    iterations: int = 0
 
     def __init__(self, parameters: Parameters, learning_rate: float, rates: Mapping[str, float] | None):
         _positive(learning_rate=learning_rate)
@@ -121,7 +127,7 @@ class Optimizer:
         """
         return [self.rates.get(group, 1.0) * learning_rate for group in self.parameters.groups]
 
-    def update(self, gradient: Parameters, numbers: Any = None) -> None:
+    def update(self, gradient: Parameters, numbers: Any = None, groups: Collection[str] | None = None) -> None:
         """Take one step against the gradient, in one pass over each group.
 
         Parameters
@@ -130,6 +136,8 @@ class Optimizer:
             Of the names and shapes of the parameters.
         numbers : sequence of float, optional
             Those of the step (see `numbers`). By default those of the next step, which `step` then counts.
+        groups : collection of str, optional
+            The groups that move. Default: all.
 
         Raises
         ------
@@ -151,7 +159,7 @@ class Optimizer:
         if counted:
             numbers = [dtype(number) for number in self.numbers(self.learning_rate, self.step + 1)]
         for i, (group, part) in enumerate(self.parameters.groups.items()):
-            if self.rates.get(group, 1.0):
+            if self.rates.get(group, 1.0) and (groups is None or group in groups):
                 self._move(i, part, gradient.flat, numbers)
         self.step += counted
 
@@ -351,10 +359,110 @@ class SGD(Optimizer):
             self._launch("sgd", part, (gradient, flat), numbers[i])
 
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+class LBFGS(Optimizer):
+    """L-BFGS: each step is a number of iterations of SciPy's L-BFGS-B, begun from the parameters.
+
+    It keeps nothing between steps, so a step is a function of the parameters, the rows and the noise. It is for all rows in
+    one batch, on a CPU; the learning rate and its schedule have no effect.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    learning_rate : float, default 1e-3
+        Without effect.
+    iterations : int, default 50
+        Of each step.
+    rates : mapping from str to float, optional
+        0 freezes a group; other values than 0 and 1 are refused.
+
+    Raises
+    ------
+    ConfigError
+
+    Notes
+    -----
+    Source: Byrd, Lu, Nocedal and Zhu (1995); `scipy.optimize.minimize`, method "L-BFGS-B", with its 10 corrections and
+    without its stopping rules.
+
+    Examples
+    --------
+    >>> optimizer = gvae.optim.LBFGS(gvae.nn.Parameters({"network.weight": np.zeros(2)}), iterations=20)
+    >>> optimizer.minimized(lambda x: (np.sum((x - [1.0, 2.0]) ** 2), 2 * (x - [1.0, 2.0])), np.zeros(2)).round(4)
+    array([1., 2.])
+    """
+
+    name, moments = "lbfgs", ()
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        learning_rate: float = 1e-3,
+        *,
+        iterations: int = 50,
+        rates: Mapping[str, float] | None = None,
+    ):
+        if not ITERATIONS.accepts(iterations):
+            raise ConfigError(f"{self}: iterations is {iterations!r}, expected {ITERATIONS.expected}")
+        for group, rate in (rates or {}).items():
+            if rate not in (0, 1):
+                raise ConfigError(f"{self}: the rate of {group} is {rate!r}, expected 0 or 1: L-BFGS has no learning rate")
+        self.iterations = iterations
+        super().__init__(parameters, learning_rate, rates)
+
+    def minimized(self, f: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray) -> np.ndarray:
+        """The argument that the iterations of one step lead to.
+
+        Parameters
+        ----------
+        f : callable
+            f(x) is the value and the gradient (n,) at x (n,), both in float64. Where the value is not finite, the line
+            search goes back.
+        x : array (n,)
+            Where to begin: f is finite there.
+
+        Returns
+        -------
+        array (n,)
+
+        Examples
+        --------
+        >>> optimizer = gvae.optim.LBFGS(gvae.nn.Parameters({"network.weight": np.zeros(1)}))
+        >>> optimizer.minimized(lambda x: (x[0] - np.log(x[0]), 1 - 1 / x), np.array([9.0])).round(4)  # inf beyond 0
+        array([1.])
+        """
+        from scipy.optimize import minimize
+
+        best = math.inf
+
+        def finite(x: np.ndarray) -> tuple[float, np.ndarray]:
+            nonlocal best
+            with np.errstate(all="ignore"):
+                value, slope = f(x)
+            if not (math.isfinite(value) and np.isfinite(slope).all()):  # a worse value than the line search can accept
+                return best + 1e3 * (1 + abs(best)), np.zeros_like(x)
+            best = min(best, value)
+            return value, slope
+
+        most = {"maxiter": self.iterations, "maxfun": 20 * self.iterations, "ftol": 0.0, "gtol": 0.0}
+        return minimize(finite, np.asarray(x, np.float64), jac=True, method="L-BFGS-B", options=most).x
+
+    def update(self, gradient: Parameters, numbers: Any = None, groups: Collection[str] | None = None) -> None:
+        """Raises ConfigError: a step is not a move against one gradient, see `minimized`."""
+        raise ConfigError(
+            f"{self}.update: a step is {self.iterations} iterations with gradients of their own: see minimized"
+        )
+
+
+ITERATIONS = texts.Number("a whole number of at least 1", lambda x: x >= 1, int)
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD, "lbfgs": LBFGS}
 _ADAM = {"beta1": SHARE, "beta2": SHARE, "eps": POSITIVE}
-_TAKEN = {"adam": _ADAM, "adamw": {"decay": NOT_NEGATIVE, **_ADAM}, "sgd": {"momentum": SHARE}}
-_LONE = {"adamw": "decay", "sgd": "momentum"}
+_TAKEN = {
+    "adam": _ADAM,
+    "adamw": {"decay": NOT_NEGATIVE, **_ADAM},
+    "sgd": {"momentum": SHARE},
+    "lbfgs": {"iterations": ITERATIONS},
+}
+_LONE = {"adamw": "decay", "sgd": "momentum", "lbfgs": "iterations"}
 
 
 def check_optimizer(text: str) -> None:
@@ -374,7 +482,7 @@ def check_optimizer(text: str) -> None:
     >>> gvae.optim.check_optimizer("rmsprop")
     Traceback (most recent call last):
         ...
-    gvae.errors.ConfigError: unknown optimizer 'rmsprop'; known are adam, adamw, sgd
+    gvae.errors.ConfigError: unknown optimizer 'rmsprop'; known are adam, adamw, sgd, lbfgs
     """
     texts.parse("optimizer", text, _TAKEN, _LONE)
 
@@ -407,6 +515,36 @@ def parse_rates(text: str) -> dict[str, float]:
     return texts.parse("rates", f"rates:{text}", {"rates": dict.fromkeys(groups, NOT_NEGATIVE)})[1]
 
 
+def parse_alone(text: str) -> dict[str, int]:
+    """Numbers of steps of some parameter groups alone, before each step of the others.
+
+    Parameters
+    ----------
+    text : str
+        "critic=3", "critic=3,prior=1".
+
+    Returns
+    -------
+    dict of str to int
+
+    Raises
+    ------
+    ConfigError
+        A part is not GROUP=NUMBER with a whole number of at least 1, or names a group again.
+
+    Examples
+    --------
+    >>> gvae.optim.parse_alone("critic=3")
+    {'critic': 3}
+    """
+    groups = [part.partition("=")[0] for part in text.split(",")]
+    if not all(groups) or not all("=" in part for part in text.split(",")):
+        raise ConfigError(f"alone {text!r}: expected GROUP=NUMBER, several with commas between them")
+    whole = texts.Number("a whole number of at least 1", lambda x: x >= 1 and x == int(x))
+    found = texts.parse("alone", f"alone:{text}", {"alone": dict.fromkeys(groups, whole)})[1]
+    return {group: int(number) for group, number in found.items()}
+
+
 def parse_optimizer(
     text: str, parameters: Parameters, learning_rate: float = 1e-3, rates: Mapping[str, float] | None = None
 ) -> Optimizer:
@@ -416,7 +554,8 @@ def parse_optimizer(
     ----------
     text : str
         "adam" or "adam:beta1=0.5,beta2=0.999,eps=1e-4"; "adamw", "adamw:0.05" (its decay) or "adamw:decay=0.05,beta1=0.5";
-        "sgd", "sgd:0.9" (its momentum) or "sgd:momentum=0.9". Settings that are left out have the defaults of the class.
+        "sgd", "sgd:0.9" (its momentum) or "sgd:momentum=0.9"; "lbfgs", "lbfgs:50" (its iterations). Settings that are left
+        out have the defaults of the class.
     parameters : Parameters
     learning_rate : float, default 1e-3
     rates : mapping of str to float, optional

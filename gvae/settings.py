@@ -789,6 +789,12 @@ def _check_rates(text: str) -> None:
     optim.parse_rates(text)
 
 
+def _check_alone(text: str) -> None:
+    from gvae import optim
+
+    optim.parse_alone(text)
+
+
 def _check_optimizer(text: str) -> None:
     from gvae import optim
 
@@ -833,7 +839,7 @@ class Objective(Settings):
         default="elbo",
         help="elbo, elbo_a, elbo_b, each also with a cost in place of the KL (elbo:beta=0.5, elbo:rate=16,weight=4, "
         "elbo:free=0.1, elbo:anchor=0+3,weight=0.9), elbo:trace=probe; iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, "
-        "piwae:8: see gvae.objectives.parse",
+        "piwae:8; info:alpha=1,lambda=1000,divergence=mmd: see gvae.objectives.parse",
         kind=Text(_check_objective),
     )
     gradient: str = setting(
@@ -855,7 +861,7 @@ class Objective(Settings):
                 "misses; take elu, softplus or tanh"
             )
         for key in objectives.keys(values["objective"]):
-            if key in values:
+            if key in values and not values["objective"].startswith("info:"):  # whose alpha is no other alpha
                 raise ConfigError(
                     f"objective {values['objective']!r}: {key} is a setting of the model itself: give it there"
                 )
@@ -892,13 +898,19 @@ class Ascent(Settings):
     learning_rate: float = setting(default=1e-3, help="of the optimizer", kind=Number())
     optimizer: str = setting(
         default="adam",
-        help="adam:beta1=,beta2=,eps=; adamw:0.01 with decay of the weights; sgd:0.9 with momentum",
+        help="adam:beta1=,beta2=,eps=; adamw:0.01 with decay of the weights; sgd:0.9 with momentum; lbfgs:50, "
+        "50 iterations of L-BFGS on all rows in each step, without a learning rate",
         kind=Text(_check_optimizer),
     )
     rates: str | None = setting(
         default=None,
         help="multiples of the learning rate by parameter group, as in baseline=10,prior=0.1",
         kind=Maybe(Text(_check_rates, metavar="GROUP=NUMBER,..")),
+    )
+    alone: str | None = setting(
+        default=None,
+        help="steps of parameter groups alone, with noise of their own, before each step of the others, as in critic=3",
+        kind=Maybe(Text(_check_alone, metavar="GROUP=STEPS,..")),
     )
     schedule: str = setting(
         default="constant",

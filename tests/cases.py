@@ -137,6 +137,8 @@ ELEMENTWISE = [
     unary("leaky_relu", away, lambda x: np.where(x > 0, x, 0.01 * x)),
     unary("elu", away, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
     unary("lgamma", positive, scipy.special.gammaln, scale=lambda x: 1 + np.abs(x)),
+    unary("stirling", positive, lambda x: scipy.special.gammaln(x) - x * (np.log(x) - 1)),
+    unary("stirling_slope", positive, lambda x: scipy.special.digamma(x) - np.log(x)),
     binary("log_beta", positive, positive, scipy.special.betaln),
     unary("log_sinhc", real, lambda x: np.log(np.sinh(x) / x), scale=lambda x: 1 + np.abs(x)),
     unary("langevin", real, lambda x: 1 / np.tanh(x) - 1 / x, scale=lambda x: 1 + 1 / np.abs(x)),
@@ -278,6 +280,27 @@ DENSE = [
 ]
 
 
+def batch_norm(activation):
+    def args(rng, s):
+        R = s.K * (s.R + 1)
+        x = np.where(np.arange(R) % 2, -1, 1)[:, None] * rng.uniform(0.5, 2.0, size=(R, s.N))  # no column is constant
+        scale, shift = real(rng, (s.N,)), away(rng, (s.N,))
+        if "relu" in activation:  # away from the corner: |x - mean| / deviation is below the root of the number of rows
+            shift = np.sign(shift) * (0.1 + np.abs(scale) * np.sqrt(R))
+        return x.reshape(s.K, s.R + 1, s.N), scale, shift
+
+    return Case(
+        "batch_norm",
+        op=lambda s: partial(ops.batch_norm, activation=activation),
+        args=args,
+        reference=lambda s: partial(ref.batch_norm, name=activation),
+        settings=f"[{activation}]",
+    )
+
+
+NORMALIZE = [batch_norm(activation) for activation in ops.ACTIVATIONS]
+
+
 def banded(name, reference, cores, args, out=False, **settings):
     return Case(
         name,
@@ -333,6 +356,18 @@ BANDED = [
         ),
         cores=(2,),
         out=True,
+    ),
+    Case(
+        "gram_banded",
+        op=lambda s: partial(ops.gram_banded, offsets=s.offsets),
+        args=lambda rng, s: (factor(rng, s),),
+        reference=lambda s: ref.batched(
+            lambda c: ref.stored(
+                ref.dense_factor(c, s.offsets) @ ref.dense_factor(c, s.offsets).T, range(s.offsets[-1] + 1)
+            ),
+            2,
+        ),
+        cores=(2,),
     ),
     banded("cho_solve_banded", ref.cho_solve, (2, 1), factor_and_vector, out=True),
     *(
@@ -778,6 +813,21 @@ SPARSE = [
         settings="[csr]",
         names=("weight", "bias"),
     ),
+    *(
+        Case(
+            "poisson_counts_log_prob",
+            op=lambda s, by=by: lambda z, w, by=by: ops.poisson_counts_log_prob(_csr(s), z, w, by=by),
+            args=lambda rng, s: (positive(rng, (s.R + 2, s.K)), positive(rng, (s.N, s.K))),
+            reference=lambda s, axis=axis: (
+                lambda z, w: scipy.stats.poisson.logpmf(_csr(s).toarray(), z @ w.T).sum(axis=axis)
+            ),
+            scale=lambda z, w: 1 + 10 * (z @ w.T).sum(),
+            covers=("poisson_counts_log_prob", "CountMatrix"),
+            settings=f"[csr,{by}]",
+            names=("z", "w"),
+        )
+        for by, axis in (("row", -1), ("column", 0))
+    ),
 ]
 
 # Not differentiable, so only test_awkward.py drives them; test_ops.py has tests of their own.
@@ -834,6 +884,14 @@ DRAWS = [
         reference=lambda s: ref.batched(nade_log_prob, 1, 1, 1, 2, 2),
         cores=(1, 1, 1, 2, 2),
     ),
+    Case(
+        "log_gamma_draw",
+        op=lambda s: ops.log_gamma_draw,
+        args=lambda rng, s: (np.exp(real(rng, (*s.lead(0), s.N))), rng.uniform(0.05, 0.95, (*s.lead(1), s.N))),
+        reference=lambda s: lambda a, u: np.log(scipy.special.gammaincinv(a, u)),
+        cores=(1, 1),
+        names=("shape", "uniform"),
+    ),
 ]
 
 
@@ -843,6 +901,13 @@ def _at(i, j, n):
 
 
 PLAIN = [
+    Case(
+        "keep",
+        op=lambda s: lambda u, rate=0.3: ops.keep(u, rate),
+        args=lambda rng, s: (rng.random((*s.lead(0), s.N)),),
+        reference=lambda s: lambda u: np.where(u < 0.3, 0.0, 1.0),
+        cores=(0,),
+    ),
     Case(
         "bernoulli_draw",
         op=lambda s: ops.bernoulli_draw,
@@ -902,4 +967,37 @@ PLAIN = [
     ),
 ]
 
-CASES = [*ELEMENTWISE, *ARRAYS, *DENSE, *BANDED, *AR1, *LOWRANK, *GAUSSIAN, *LINALG, *WEIGHTS, *SPARSE, *DRAWS]
+
+def _views(rng, s):
+    """Two views that depend on each other, so that no canonical correlation is near 0, where their sum has a kink."""
+    n = 2 * max(s.N, s.K) + 20
+    common = rng.normal(size=(n, max(s.N, s.K)))
+    return (common[:, : s.N] + 0.3 * rng.normal(size=(n, s.N)), common[:, : s.K] + 0.3 * rng.normal(size=(n, s.K)))
+
+
+def _nuclear(f, g, ridge):
+    """The sum of singular values of Lx^-1 Sxy Ly^-T, with Cholesky factors in place of symmetric roots."""
+    roots = []
+    for x in (f, g):
+        covariance = np.atleast_2d(np.cov(x.T))
+        roots.append(
+            np.linalg.cholesky(covariance + ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance)))
+        )
+    across = (f - f.mean(axis=0)).T @ (g - g.mean(axis=0)) / (len(f) - 1)
+    return np.linalg.svd(np.linalg.solve(roots[0], across) @ np.linalg.inv(roots[1]).T, compute_uv=False).sum()
+
+
+CORRELATION = [
+    Case(
+        "canonical_correlation",
+        op=lambda s, r=ridge: partial(ops.canonical_correlation, ridge=r),
+        args=_views,
+        reference=lambda s, r=ridge: partial(_nuclear, ridge=r),
+        settings=f"[ridge={ridge:g}]",
+    )
+    for ridge in (0.0, 0.1)
+]
+
+
+CASES = [*ELEMENTWISE, *ARRAYS, *DENSE, *NORMALIZE, *BANDED, *AR1, *LOWRANK, *GAUSSIAN, *LINALG, *WEIGHTS, *SPARSE, *DRAWS]
+CASES += CORRELATION

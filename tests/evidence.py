@@ -167,6 +167,8 @@ CODES = {  # values and their probabilities under the standard prior; what is co
     "zero_inflated:negative_binomial": (_COUNTS, 0.5 * (0.5 ** (_COUNTS + 1) + (_COUNTS == 0))),
     "beta": (_U, np.ones(60)),
     "continuous_bernoulli": (_U, np.ones(60)),
+    "gamma": (-np.log1p(-_U), np.ones(60)),
+    "log_gamma": (np.log(-np.log1p(-_U)), np.ones(60)),
     "logit:diagonal": ((special.expit(stats.norm.ppf(_U)) - 0.01) / 0.98, np.ones(60)),
 }
 
@@ -216,6 +218,8 @@ def seen(text: str) -> Evidence:
         "poisson": (stats.poisson(5 * p), "logpmf"),
         "negative_binomial": (stats.nbinom(1 + 3 * p, 0.3), "logpmf"),
         "beta": (stats.beta(1 + 4 * p, 3 - 2 * p), "logpdf"),
+        "gamma": (stats.gamma(1 + 4 * p, scale=2 - p), "logpdf"),
+        "log_gamma": (stats.loggamma(1 + 4 * p, loc=p), "logpdf"),
     }
     if text.startswith("categorical"):
         probabilities = np.random.default_rng(5).dirichlet(np.ones(4), size=6)
@@ -346,11 +350,12 @@ NARROW: dict[str, Any] = {"ar1": (ar1_covariance, (0.0, 0.1)), "random_walk": (w
 # ---- cases ---------------------------------------------------------------------------------------
 
 POSTERIORS = ("diagonal", "independent", "chain", "band:2", "grid", "extended_grid", "ar1", "lowrank:1", "full")
-POSTERIORS += ("gaussian", "random_walk", "shared:chain")
+POSTERIORS += ("gaussian", "random_walk", "shared:chain", "planar:4")
 OBSERVATIONS = ("diagonal", "independent", "chain", "band:2", "grid:3x4", "extended_grid:3x4", "ar1", "lowrank:1", "full")
 OBSERVATIONS += ("gaussian", "random_walk", "mixture:3", "shared:chain", "bernoulli", "categorical:4", "poisson")
 OBSERVATIONS += ("autoregressive", "nade:8")
 OBSERVATIONS += ("negative_binomial", "zero_inflated:negative_binomial", "beta", "continuous_bernoulli")
+OBSERVATIONS += ("gamma", "log_gamma")
 OBSERVATIONS += ("logit:shared:chain",)
 GRADIENTS = ("reparameterized", "stl", "dreg", "vimco", "rws", "rws_dreg")
 BOUNDS = ("elbo", "elbo_a", "elbo_b", "iwae", "vr_iwae:0.5", "renyi:-0.5", "ciwae:0.05", "miwae:2", "piwae:2")
@@ -412,15 +417,16 @@ def cases() -> list[Case]:
     add("factors, mlp, mixture:2", lambda: factors(4, 2), SMALL | {"posterior": "mixture:2"}, 0.2, "log_likelihood")
     for kind in CODES:
         evidence = lambda kind=kind: codes(kind)  # noqa: E731
-        settings = SMALL | {"posterior": kind} | ({"epochs": 60} if "negative_binomial" in kind else {})
+        slow = "negative_binomial" in kind or kind == "gamma"
+        settings = SMALL | {"posterior": kind} | ({"epochs": 60} if slow else {})
         add(f"codes, {kind}", evidence, settings, 0.2, "log_likelihood", daily=kind == "bernoulli")
         add(f"prior, {kind}", evidence, settings | {"prior": kind}, 0.2, "log_likelihood")
     for observation in OBSERVATIONS:  # the observation's role
         settings = {"model": "linear", "latent": 1, "posterior": "diagonal", "observation": observation}
-        slow = observation.endswith(("mixture:3", "poisson", "negative_binomial", "autoregressive"))
+        slow = observation.endswith(("mixture:3", "poisson", "negative_binomial", "autoregressive", "gamma"))
         settings |= {} if slow else {"epochs": 15}
         add(f"seen, {observation}", lambda text=observation: seen(text), settings, 0.05, daily=True)
-    for prior in POSTERIORS:  # the prior's role
+    for prior in (p for p in POSTERIORS if p != "planar:4"):  # the prior's role; planar is known for its own draws alone
         settings = LINEAR | {"latent": 4, "posterior": "full", "prior": prior, "epochs": 15}
         add(f"prior, {prior}", lambda: series(4, 0.9, 0.3), settings, 0.1, daily=True)
     settings = {"observation": "gaussian", "hidden": (32,), "latent": 4, "posterior": "full", "prior": "mixture:3"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import special
 
 
 def batched(function, *cores):
@@ -130,6 +131,17 @@ def activation(name, t):
         "sigmoid": lambda: 1 / (1 + np.exp(-t)),
         "softplus": lambda: np.log(1 + np.exp(t)),
     }[name]()
+
+
+def batch_norm(x, scale, shift, name="identity"):
+    """Column by column, all leading axes being rows; the variance divides by their number."""
+    rows = x.reshape(-1, x.shape[-1])
+    y = np.empty_like(rows)
+    for j in range(rows.shape[1]):
+        mean = math.fsum(rows[:, j]) / len(rows)
+        variance = math.fsum((rows[:, j] - mean) ** 2) / len(rows)
+        y[:, j] = scale[j] * (rows[:, j] - mean) / np.sqrt(variance + 1e-5) + shift[j]
+    return activation(name, y).reshape(x.shape)
 
 
 class FactorAnalysis:
@@ -276,3 +288,32 @@ class DiscreteCodes:
 
         parts = sum(given_z(column) for column in self.x.T) - given_z(rows.reshape(-1))  # TC(x), TC(x|z)
         return parts[0] - parts[1]
+
+
+def gamma_poisson_by_coordinate_ascent(x, k, prior_z, prior_w, iterations, seed):
+    """Posteriors of x_nd ~ Poisson(sum_k z_nk w_dk), z ~ Gamma(*prior_z), w ~ Gamma(*prior_w), each (shape, rate): counts
+    are divided among the k units. Returns ((shapes, rates) of z (n, k), of w (d, k), and the bound with the parts)."""
+    g = np.random.default_rng(seed)
+    n, d = x.shape
+    z = [prior_z[0] + g.gamma(5.0, 0.2, (n, k)), np.ones((n, k))]
+    w = [prior_w[0] + g.gamma(5.0, 0.2, (d, k)), np.ones((d, k))]
+
+    def logs(q):
+        return special.psi(q[0]) - np.log(q[1])
+
+    def kl(q, prior):
+        (a, b), (a0, b0) = q, prior
+        each = (a - a0) * special.psi(a) - special.gammaln(a) + special.gammaln(a0) + a0 * np.log(b / b0) + a * (b0 - b) / b
+        return each.sum()
+
+    for _ in range(iterations):
+        weights = np.exp(logs(z))[:, None] * np.exp(logs(w))[None]  # (n, d, k)
+        parts = x[..., None] * weights / weights.sum(axis=-1, keepdims=True)
+        z = [prior_z[0] + parts.sum(axis=1), prior_z[1] + np.broadcast_to((w[0] / w[1]).sum(axis=0), (n, k))]
+        weights = np.exp(logs(z))[:, None] * np.exp(logs(w))[None]
+        parts = x[..., None] * weights / weights.sum(axis=-1, keepdims=True)
+        w = [prior_w[0] + parts.sum(axis=0), prior_w[1] + np.broadcast_to((z[0] / z[1]).sum(axis=0), (d, k))]
+    log_rates = np.log((np.exp(logs(z))[:, None] * np.exp(logs(w))[None]).sum(axis=-1))  # at the best division
+    rates = (z[0] / z[1]) @ (w[0] / w[1]).T
+    bound = (x * log_rates - rates - special.gammaln(x + 1)).sum() - kl(z, prior_z) - kl(w, prior_w)
+    return tuple(z), tuple(w), bound

@@ -130,6 +130,8 @@ def _families() -> Iterator[Case]:
 
     for name, role in itertools.product(families.FAMILIES, ("posterior", "observation", "prior")):
         text = TEXTS.get(name, name)
+        if role != "posterior" and not getattr(families.parse(text, COLUMNS).distribution, "has_density", True):
+            continue
         support = families.parse(text, COLUMNS).support
         settings: dict[str, Any] = {role: text}
         if role == "prior" and support != families.parse("diagonal", COLUMNS).support:
@@ -151,7 +153,7 @@ def _data_of(support: Any) -> str:
         return "counts" if support.high == np.inf else "classes"
     if (support.low, support.high) == (0, 1):
         return "unit" if support.open else "grey"
-    return "real"
+    return "positive" if (support.low, support.open) == (0, True) else "real"
 
 
 def _objectives() -> Iterator[Case]:
@@ -271,6 +273,7 @@ def rows(kind: str) -> list[np.ndarray]:
         "binary": lambda: ones.astype(float),
         "grey": lambda: np.clip(0.15 + 0.7 * ones + 0.2 * r.normal(size=(N, n)), 0, 1).round(2),
         "unit": lambda: 0.05 + 0.9 * r.uniform(size=(N, n)) ** (1 + ones),
+        "positive": lambda: r.gamma(2.0, 0.5 + ones),
         "counts": lambda: r.poisson(1 + 4 * ones).astype(float),
         "classes": lambda: r.integers(0, 2, size=(N, n)) + ones.astype(float),
         "real": lambda: (

@@ -19,7 +19,9 @@ import accuracy_page
 import mpmath
 import numpy as np
 import pytest
+import test_gamma
 import test_math_kernels as kernels
+from scipy import sparse, special
 
 from gvae import ops
 
@@ -166,6 +168,13 @@ def cholesky_banded(dtype):
             for a, l in zip(wide(band), wide(ops.cholesky_banded(band)), strict=True):
                 residual, size = symmetric_norm(a - product(l, offsets)), symmetric_norm(a)
                 yield residual / (max(a.shape[-1], 1) * size * eps(dtype)) if size else 0
+
+
+def gram_banded(dtype):
+    for chol, offsets, _ in factors(dtype):
+        for l, a in zip(wide(chol), wide(ops.gram_banded(chol, offsets=offsets)), strict=True):
+            error, size = symmetric_norm(a - product(l, offsets)), symmetric_norm(product(np.abs(l), offsets))
+            yield error / (size * eps(dtype)) if size else 0
 
 
 def solve_triangular_banded(trans):
@@ -545,15 +554,15 @@ def exact_effective_sample_size(x):
     return 1 / (w * w).sum(), (w * unit).sum() / (w * w).sum() ** 2
 
 
-def likelihood(op, exact, arrays):
-    """Errors of a log-density over n eps times the sum of absolute terms."""
+def likelihood(op, exact, arrays, relative_to_n=True):
+    """Errors of a log-density over n eps, or eps, times the sum of absolute terms."""
 
     def measure(dtype):
         for n in (1, 2, 10, 784):
             for spread in (0.1, 3.0, 100.0):
                 args = [a.astype(dtype) for a in arrays(np.random.default_rng([n, round(10 * spread)]), n, spread)]
                 expected, terms = exact(*map(wide, args))
-                yield abs(wide(np.asarray(op(*args)))[()] - expected) / (n * terms * eps(dtype))
+                yield abs(wide(np.asarray(op(*args)))[()] - expected) / ((n if relative_to_n else 1) * terms * eps(dtype))
 
     return measure
 
@@ -574,6 +583,17 @@ def exact_normal(x, m, log_scale):
     constant = len(x) * apply("log", 2 * pi(x)) / 2
     size = (1 + np.abs(log_scale)) * ((np.abs(x) + np.abs(m)) * apply("exp", -log_scale)) ** 2
     return -(t * t).sum() / 2 - log_scale.sum() - constant, size.sum() / 2 + np.abs(log_scale).sum() + constant
+
+
+def poisson_counts(x, z, w):
+    return ops.poisson_counts_log_prob(sparse.csr_array(x[None]), z[None], w)[0]
+
+
+def exact_poisson_counts(x, z, w):
+    """A rate is a sum of H terms, whose relative error comes into x log(rate) times x."""
+    rates, constants = w @ z, apply("loggamma", x + 1) if x.dtype == object else special.gammaln(x + 1)
+    logs = x * apply("log", rates)
+    return (logs - rates - constants).sum(), (np.abs(logs) + rates + constants + len(z) * x).sum()
 
 
 def exact_kl_diagonal(m, log_scale):
@@ -609,6 +629,25 @@ def function(op, exact):
         x = np.concatenate([r.normal(size=200), r.normal(size=200) * 20, r.normal(size=200) * 1e-4]).astype(dtype)
         expected = exact(wide(x))
         yield largest((wide(op(x)) - expected) / expected) / eps(dtype)
+
+    return measure
+
+
+def gamma(what):
+    """log z of gamma variables, and its derivative at the number it was rounded to, for shapes from 1e-3 to 1e6."""
+
+    def measure(dtype):
+        u = test_gamma.U.astype(dtype)
+        u = u[(u > 0) & (u < 1)][::2]
+        ys, slopes = (f(test_gamma.SHAPES[::2].astype(dtype), u) for f in (test_gamma.draw, test_gamma.slopes))
+        for a, row, found in zip(test_gamma.SHAPES[::2].astype(dtype), ys, slopes, strict=True):
+            for v, y, slope in zip(map(float, u), row, found, strict=True):
+                P, Q, D, expected = test_gamma.exact(float(a), float(y))
+                if what == "draw":
+                    off = (P - mpmath.mpf(v)) / D if v < 0.5 else (1 - mpmath.mpf(v) - Q) / D
+                    yield abs(off) / (eps(dtype) * abs(float(y)) + 1e-12)
+                else:
+                    yield abs(slope / expected - 1) / (eps(dtype) + 1e-12)
 
     return measure
 
@@ -660,6 +699,7 @@ LOWRANK = "n eps cond(I + V Vᵀ) (sum of absolute terms)"
 
 TABLE = [
     Row("cholesky_banded", "n eps |A|₁ ≥ |A - L Lᵀ|₁", 30, cholesky_banded),
+    Row("gram_banded", "eps | |L| |L|ᵀ |₁ ≥ |A - L Lᵀ|₁", 4, gram_banded),
     *(
         Row(f"solve_triangular_banded, {name}", f"eps |{name}|₁ |x|₁ ≥ |b - {name} x|₁", 30, solve_triangular_banded(trans))
         for name, trans in (("L", False), ("Lᵀ", True))
@@ -799,6 +839,17 @@ TABLE = [
         ),
     ),
     Row(
+        "poisson_counts_log_prob",
+        "eps (sum of absolute terms, and of H x)",
+        2,
+        likelihood(
+            poisson_counts,
+            exact_poisson_counts,
+            lambda r, n, s: (1.0 * r.poisson(s, n), r.gamma(2, size=9), r.gamma(2, 0.02 * s, size=(n, 9))),
+            relative_to_n=False,
+        ),
+    ),
+    Row(
         "kl_divergence_diagonal",
         "n " + TERMS,
         8,
@@ -819,6 +870,8 @@ TABLE = [
     Row("eigh", "n eps |A|₁ ≥ |A - V diag(w) Vᵀ|₁", 30, dense("eigh")),
     Row("matmul", "k eps (|X| |Y|)", 4, dense("matmul")),
     Row("affine", "(k + 1) eps (|X| |W| + |b|)", 4, dense("affine")),
+    Row("log_gamma_draw", "(eps |y| + 1e-12)", 4, gamma("draw")),
+    Row("log_gamma_draw, its derivative in the shape", "(eps + 1e-12) relative", 4, gamma("derivative")),
     *(Row(f"kernels: {name}", "ulp", kernels.BOUNDS[name], ulps(name)) for name in ("exp", "expm1", "log", "log1p")),
     *(Row(f"kernels: {name}", "ulp (1.1 with fused multiply-add)", 1.7, ulps(name)) for name in ("sinpi", "cospi")),
 ]

@@ -82,8 +82,8 @@ def test_every_structured_op_has_a_benchmark():
         "logdet_lowrank",
         "variance_lowrank",
     }
-    parts |= {"method_banded", "PATHS", "bernoulli_draw", "categorical_draw", "poisson_draw", "strict_triangle"}
-    for family in ("banded", "traces", "ar1", "lowrank", "weights", "likelihoods", "draws"):
+    parts |= {"method_banded", "PATHS", "bernoulli_draw", "categorical_draw", "poisson_draw", "strict_triangle", "keep"}
+    for family in ("normalize", "banded", "traces", "ar1", "lowrank", "weights", "likelihoods", "draws", "counts"):
         for name in set(importlib.import_module(f"gvae.ops.{family}").__all__) - parts:
             assert f"ops.{name}" in text, name
 

@@ -69,6 +69,7 @@ def test_fewer_rows_than_heads_leave_the_others():
 # ---- conditional distribution functions
 
 FAMILIES = ["diagonal", "chain", "band:2", "extended_grid:2x3", "ar1", "lowrank:2", "full", "random_walk"]
+FAMILIES += ["log_gamma"]
 DISCRETE = [
     "bernoulli",
     "categorical:4",
@@ -87,7 +88,7 @@ def drawn(text, n=6, rows=5):
 
 
 @pytest.mark.parametrize("text", FAMILIES)
-def test_conditionals_of_gaussians_are_those_of_the_joint_density(text):
+def test_conditionals_of_real_numbers_are_those_of_the_joint_density(text):
     """The product of the conditional densities, from differences of the distribution functions, is the joint density."""
     q, z = drawn(text)
     total, seen = 0.0, []
@@ -202,6 +203,8 @@ MODELS = {  # estimator, data, how far the net length may be from the bound, of 
     "density, nade": (gvae.AutoregressiveDensity("nade:5"), X, 0.001),
     "poisson codes": (gvae.VAE(4, "poisson", observation="bernoulli"), X, 0.01),
     "categories": (gvae.VAE(3, "categorical:4", observation="bernoulli"), X, 0.01),
+    "gamma codes": (gvae.VAE(3, "gamma", observation="bernoulli"), X, 0.02),
+    "logarithms of gamma codes": (gvae.VAE(3, "log_gamma", observation="bernoulli"), X, 0.02),
     "independent": (gvae.VAE(4, "diagonal", observation="bernoulli"), X, 0.02),
     "chain": (gvae.VAE(4, "chain", observation="bernoulli"), X, 0.02),
     "band, its prior learned": (gvae.VAE(4, "band:2", observation="poisson", prior="band:1"), COUNTS, 0.02),

@@ -166,6 +166,8 @@ LOCATED = {
     "zero_inflated": lambda d: d.mean,
     "zero_inflated:poisson": lambda d: d.mean,
     "beta": lambda d: d.mean,
+    "gamma": lambda d: d.mean,
+    "log_gamma": lambda d: d.mean,
     "logit:diagonal": lambda d: _median(d),
 }
 

@@ -301,7 +301,9 @@ def test_counts_that_are_refused(x, words, tmp_path):
 
 
 def test_a_model_of_matrices_names_those_of_counts(registered):
-    with pytest.raises(DataError, match=r"give X.toarray\(\); models of sparse counts are gvae.TopicModel"):
+    with pytest.raises(
+        DataError, match=r"give X.toarray\(\); models of sparse counts are gvae.DEF, gvae.DoubleDEF, gvae.TopicModel"
+    ):
         gvae.VAE().fit(COUNTS)
 
 

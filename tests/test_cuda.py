@@ -90,6 +90,27 @@ def test_sparse_matrices(anywhere, dtype):
             close(bar, wanted, dtype)
 
 
+@every_dtype
+@pytest.mark.parametrize("by", ["row", "column"])
+def test_poisson_counts(anywhere, by, dtype):
+    """A device's matrix as it is, and a prepared one of the host, whose arrays go where the others are."""
+    rng = np.random.default_rng(0)
+    counts = scipy.sparse.csr_array(rng.poisson(0.5, size=(6, 9)) * 1.0)
+    z, w = rng.gamma(2, size=(3, 6, 4)).astype(dtype), rng.gamma(2, size=(9, 4)).astype(dtype)
+    there = anywhere.asarray(z), anywhere.asarray(w)
+    before = launch.counts.copy()
+    for x in (device.to_device(counts, "cuda"), ops.CountMatrix(counts)):
+        close(ops.poisson_counts_log_prob(x, *there, by=by), ops.poisson_counts_log_prob(counts, z, w, by=by), dtype)
+        bars, expected = (
+            gradient(lambda *a, x=x: ops.sum(ops.poisson_counts_log_prob(x, *a, by=by)), *args)
+            for x, args in ((x, there), (counts, (z, w)))
+        )
+        for bar, wanted in zip(bars, expected, strict=True):
+            close(bar, wanted, dtype)
+    launched = {name for name, n in launch.counts.items() if n > before[name]}
+    assert launched == {name for name in devices.KERNELS if name.startswith("counts.")}
+
+
 @pytest.mark.parametrize("trans", [False, True])
 def test_one_long_system(anywhere, trans):
     rng = np.random.default_rng(0)
@@ -303,6 +324,18 @@ def test_every_registered_model_trains_on_a_device(anywhere, name):
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "amortized"), [("gamma", False), ("sigmoid", False), ("poisson", True)])
+def test_sparse_counts_train_on_a_device(anywhere, kind, amortized):
+    bounds = []
+    for place in ("cpu", "cuda"):
+        settings = {"latent": (3, 2), "hidden": (8,), "kind": kind, "amortized": amortized}
+        model = models.DEF(12, **settings, dtype="float64", n_rows=60)
+        trainer = training.Trainer(model, seed=1, device=place, n_rows=60, objective=objectives.ELBO(gradient="local"))
+        table = data.Table(scipy.sparse.csr_array(np.floor(4.0 * X)), dtype=np.float64).to(place)
+        bounds.append([float(trainer.step(batch)["bound"]) for _ in range(2) for batch in table.batches(random.key(5), 20)])
+    np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-8)
+
+
 @pytest.mark.parametrize("posterior", [*POSTERIORS, "bernoulli"])
 def test_a_step_stays_on_the_device(cupy, posterior):
     """Binarization, noise, forward, backward, update: nothing goes to or comes from the host, nobody waits."""
@@ -337,7 +370,7 @@ def test_families(anywhere, name):
             with np.errstate(all="ignore"):  # a logit-normal's draw may be 0 or 1 itself
                 results.append([z, d.shown, d.kl()])
                 if spread == 1 or name != "full":  # a draw's density with a dense factor of 1e4 is what rounding leaves
-                    results[-1].append(d.log_prob(z))
+                    results[-1].append(d.log_prob(z) if d.has_density else d.log_prob_of_draw(noise, z))
             for part in (d.entropy, d.variance, d.covariance, d.standard.entropy):
                 try:
                     results[-1].append(part())
@@ -436,10 +469,28 @@ def test_the_estimator(anywhere, name):
         "random_state": 1,
     }
     make = gvae.estimators()[name]
-    own = {"vae": {"observation": "bernoulli"}, "factor_analysis": {"posterior": "full"}} | BITS
-    settings = {name: value for name, value in (settings | own.get(name, {})).items() if name in make().get_params()}
+    own = {
+        "ladder": {"latent": (4, 2), "posterior": "chain"},
+        "vae": {"observation": "bernoulli"},
+        "factor_analysis": {"posterior": "full"},
+        "hvm": BITS["sbn"],
+    } | BITS
+    asked = settings | own.get(name, {})
+    settings = {name: value for name, value in asked.items() if name in make().get_params()}
     here, there = (make(**settings, device=device).fit(X, validation=X[:10]) for device in ("cpu", "cuda"))
     assert all(type(value) is np.ndarray for value in there.parameters_.values())
+    np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(there.history_[-1]["train_bound"], here.history_[-1]["train_bound"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("private", [None, (2, 1)])
+def test_an_estimator_of_two_views(anywhere, private):
+    settings = {"latent": 3, "private": private, "hidden": (8,), "dropout": 0.2, "batch_size": 20, "epochs": 2}
+    Y = X[:, ::-2].copy()
+    here, there = (
+        gvae.VCCA(**settings, random_state=1, device=device).fit(X, Y, validation=(X[:10], Y[:10]))
+        for device in ("cpu", "cuda")
+    )
     np.testing.assert_allclose(there.transform(X), here.transform(X), rtol=1e-2, atol=1e-4)
     np.testing.assert_allclose(there.history_[-1]["train_bound"], here.history_[-1]["train_bound"], rtol=1e-4)
 

@@ -13,10 +13,10 @@ import numba
 import numpy as np
 import pytest
 from emulator import EmulatorError, EmuModule, Schedule, nvrtc, recorded
-from scipy import special
+from scipy import sparse, special
 
 import gvae.kernels.cpu
-from gvae.kernels import LANES
+from gvae.kernels import LANES, NORM_EPSILON
 from gvae.kernels.cuda import launch
 from gvae.ops._batching import lane_order, rows_of_factors
 from gvae.runtime.context import context, entered
@@ -64,6 +64,12 @@ CPU_ONLY = {
     "optim": {"square_sums"},  # CuPy's own sums
     "random": {"philox_block"},
     "scan": {"probabilities", "nade_end"},  # a unit for each thread there
+    # a warp on a system there, in one way for all densities
+    "counts": {"add_row_vectors", "add_piece", "add_logs", "add_product", "clear", "is_full", "keep", "place_of"},
+    "gamma": {  # loops for SIMD lanes, and what they call instead of what has a branch
+        *("quantiles_of_small", "quantiles_of_large", "slopes_of_small", "slopes_of_large", "sixteen_terms", "filled"),
+        *("log_gamma1_of_small", "digamma1_of_small"),
+    },
 }
 
 
@@ -116,18 +122,26 @@ def test_kinds_and_sizes_of_blocks_are_the_same_on_both_sides():
         ("chain", "WIDTH", gpu("chain").SEGMENT),
         ("chain", "PIECES", gpu("chain").PIECES),
         ("likelihoods", "ROW", gpu("likelihoods").ROW),
+        ("normalize", "ROW", gpu("normalize").ROW),
         ("scan", "ROW", gpu("scan").ROW),
+        ("counts", "ROW", gpu("counts").ROW),
+        ("counts", "PIECE", cpu("counts").PIECE),
         ("product", "WIDE", gpu("product").WIDE),
         ("product", "NARROW", gpu("product").NARROW),
         ("product", "EACH", gpu("product").EACH),
         ("banded", "LANES", LANES),
     ):
         assert int(re.search(rf"constexpr int (?:\w+ = \d+, )*{name} = (\d+)[,;]", launch.source(family))[1]) == value
+    epsilon = re.search(r"constexpr double EPSILON = (\S+);", launch.source("normalize"))[1]
+    assert float(epsilon) == NORM_EPSILON == cpu("normalize").EPSILON
 
 
 # ---- compiled, without a device ----
 
-DOUBLES = ("sample", "log_prob", "log_prob_of_draw")  # long sums of a density, on purpose in float64
+# long sums of a density, the quantile of a gamma variable, moments of columns: on purpose in float64
+DOUBLES = ("sample", "log_prob", "log_prob_of_draw", "quantile", "quantile_vjp", "stirling", "poisson_quantile")
+DOUBLES += ("sums", "poisson", "poisson_vjp", "poisson_weight_vjp")
+DOUBLES += ("moments", "normalize", "input_vjp")
 
 
 @every_family
@@ -399,6 +413,75 @@ def scan_problems(name, dtype, rng):
             yield (x, x_rows, bias, b_rows, hidden, *shared, bar, bar[:, 0].copy(), out(u)), (10,), R
 
 
+def counts_problems(name, dtype, rng):
+    """Three samples of rows, of which two share z and two w; a few counts, and nearly all; units below and above a warp."""
+    K, z_of, w_of = 3, np.array([0, 1, 0]), np.array([0, 0, 1])
+    for B, D, H, density in ((5, 7, 1, 0.3), (40, 9, 3, 0.2), (6, 90, 50, 0.4), (7, 5, 20, 1.0)):
+        x = sparse.random_array((B, D), density=density, rng=rng, data_sampler=lambda size: rng.poisson(3, size)).tocsr()
+        order = sparse.csr_array((np.arange(x.nnz), x.indices, x.indptr), shape=x.shape).tocsc()
+        z, w, total = (rng.gamma(2, 1, size=(2, n, H)).astype(dtype) for n in (B, D, 1))
+        s, ratio, constants = rng.normal(size=(K, B)).astype(dtype), rng.random((K, x.nnz)), np.zeros(B, dtype)
+        columns, pointers = x.indices.astype(np.int64), x.indptr.astype(np.int64)
+        places = [each.astype(np.int64) for each in (order.indices, order.indptr, order.data)]
+        total, ratio = total[:, 0].copy(), ratio.astype(dtype)
+        if name == "sums":
+            yield (s, z, z_of, out(np.empty((K, H), dtype))), (3,), K * H
+            yield (s[:0], z, np.arange(2), out(z[:, 0])), (3,), 2 * H
+        elif name == "poisson":
+            for V in (K, 0):
+                given = x.data.astype(dtype), columns, pointers, constants, z, z_of, w, w_of, total
+                yield (*given, out(s), out(ratio[:V])), (9, 10), K * B
+        elif name == "poisson_vjp":
+            yield (s, columns, pointers, ratio, w, w_of, total, np.array([[0, 2], [1, 1]]), out(z)), (8,), 2 * B
+        else:
+            yield (s, *places, ratio, z, z_of, total, np.array([[0, 1], [2, 2]]), out(w)), (9,), 2 * D
+
+
+def gamma_problems(name, dtype, rng):
+    if name == "stirling":
+        x = np.exp(rng.uniform(-6, 12, 300)).astype(dtype)
+        for order in range(3):
+            yield (x, order, out(x)), (2,), len(x)
+        return
+    if name == "poisson_quantile":
+        log_rate, rows, u = rng.uniform(-5, 9, (3, 7)).astype(dtype), np.arange(40) % 3, rng.random((40, 7)).astype(dtype)
+        u[:3, 0], log_rate[0, 1] = (0, np.nan, 1), np.nan
+        yield (log_rate, rows, u, out(u)), (3,), 40
+        return
+    for R, N in ((1, 1), (40, 7)):
+        shape, rows = np.exp(rng.uniform(-6, 12, (3, N))).astype(dtype), np.arange(R) % 3
+        u = rng.random((R, N)).astype(dtype)
+        u[::5] **= 40
+        if R > 1:
+            u[:4, 0] = 0, 1, np.nan, -1
+            shape[0, :4] = 0, np.nan, np.inf, -1
+        y = out(u)
+        cpu("gamma").quantile(shape, rows, u, dtype(1e-9), y, 0, R)
+        if name == "quantile":
+            yield (shape, rows, u, dtype(1e-9), out(u)), (4,), R
+        else:
+            yield (rng.normal(size=u.shape).astype(dtype), shape, rows, np.where(np.isfinite(y), y, 0), out(u)), (4,), R
+
+
+def normalize_problems(name, dtype, rng):
+    """Rows of less than a part and of several, columns of less than a warp and more; means far from 0, constant columns."""
+    for R, O in ((2, 1), (5, 40), (131, 33), (300, 3)):
+        a = rng.normal(size=(R, O)) * rng.uniform(0.3, 3, size=O) + rng.normal(size=O) * (1 if name == "input_vjp" else 30)
+        a[:, 0] = 0.5
+        a, b = a.astype(dtype), rng.normal(size=(R, O)).astype(dtype)
+        mean, scale, shift, first, second = (rng.normal(size=O).astype(dtype) for _ in range(5))
+        variance = rng.uniform(0, 2, size=O).astype(dtype)
+        if name == "moments":
+            yield (a, out(mean), out(variance)), (1, 2), O
+        elif name == "sums":
+            yield (a, mean, variance, b, out(scale), out(shift)), (4, 5), O
+        elif name == "input_vjp":
+            yield (a, mean, variance, scale, b, first, second, out(a)), (7,), R
+        else:
+            for activation in range(7):
+                yield (a, mean, variance, scale, shift, activation, out(a)), (6,), R
+
+
 OTHERS = {
     "affine": (
         affine_problems,
@@ -408,13 +491,16 @@ OTHERS = {
         likelihood_problems,
         ("bernoulli", "bernoulli_affine", "bernoulli_affine_input_vjp", "bernoulli_affine_weight_vjp"),
     ),
+    "normalize": (normalize_problems, ("moments", "normalize", "sums", "input_vjp")),
     "optim": (optim_problems, ("adam", "adamw", "sgd", "momentum")),
     "weights": (weights_problems, ("log_mean_exp",)),
     "scan": (
         scan_problems,
         ("autoregressive_draw", "autoregressive_draw_vjp", "nade", "nade_draw", "nade_vjp", "nade_input_vjp"),
     ),
+    "counts": (counts_problems, ("sums", "poisson", "poisson_vjp", "poisson_weight_vjp")),
     "random": (random_problems, ("philox", "uniform", "normal", "bernoulli")),
+    "gamma": (gamma_problems, ("quantile", "quantile_vjp", "stirling", "poisson_quantile")),
 }
 EXACT = {"philox", "uniform", "random.bernoulli"}  # bit for bit, on a device too
 
@@ -489,7 +575,8 @@ def test_banded(anywhere, name, shape, dtype):
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family, (_, names) in OTHERS.items() for name in names])
 def test_other_families(anywhere, family, name, dtype):
     problems = OTHERS[family][0](name, dtype, np.random.default_rng(0))
-    compare(anywhere, family, name, problems, scale=16 if name == "bias_activation" else 300, parts=PARTS.get(name, ()))
+    scale = 16 if name == "bias_activation" else 20000 if family == "gamma" and dtype == np.float64 else 300
+    compare(anywhere, family, name, problems, scale=scale, parts=PARTS.get(name, ()))
 
 
 def test_every_declared_kernel_has_a_test():

@@ -233,7 +233,7 @@ def test_dequantization_is_uniform_within_a_level_and_anew_at_every_presentation
 
 def test_names():
     assert dataset_names() == (
-        *("digits", "mnist", "binarized_mnist", "omniglot", "frey_faces"),
+        *("digits", "mnist", "noisy_mnist", "binarized_mnist", "omniglot", "frey_faces"),
         *("20news", "olivetti", "nips_counts"),
     )
 

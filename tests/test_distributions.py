@@ -484,7 +484,11 @@ def test_what_is_known_of_variables():
     made = {name: family(np.zeros(family.n_params)) for name, family in found.items()}
     counts = {"bernoulli", "categorical", "poisson", "negative_binomial", "zero_inflated"}
     assert {name for name, d in made.items() if d.discrete} == counts | {"autoregressive", "nade"}
-    independent = counts | {"diagonal", "gaussian", "beta", "continuous_bernoulli", "logit:diagonal", "shared:diagonal"}
+    independent = (
+        counts
+        | {"gamma", "log_gamma"}
+        | {"diagonal", "gaussian", "beta", "continuous_bernoulli", "logit:diagonal", "shared:diagonal"}
+    )
     assert {name for name, d in made.items() if d.independent} == independent
 
 

@@ -136,7 +136,7 @@ def test_use(tmp_path):
 
 def test_mistakes():
     grey = rng.random((30, 6)).astype(np.float32)
-    with pytest.raises(DataError, match=r"X: values outside 0, 1, \.\., 1"):
+    with pytest.raises(DataError, match="X: values outside 0, 1: "):
         gvae.EoNADE((3,), epochs=1).fit(grey)
     with pytest.raises(ConfigError, match="EoNADE: hidden is \\(\\), expected the widths of at least one hidden layer"):
         gvae.EoNADE((), epochs=1).fit((grey > 0.5) * 1.0)

@@ -670,6 +670,7 @@ def test_data_that_is_refused(x, error, words, fitted, tmp_path):
         ("negative_binomial", np.random.default_rng(0).poisson(2, (60, 6)).astype(np.uint8), "values outside 0, 1, .."),
         ("zero_inflated:negative_binomial", np.random.default_rng(0).poisson(0.5, (60, 6)), "values outside 0, 1, .."),
         ("categorical:4", np.random.default_rng(0).integers(0, 4, (60, 6)), "values outside 0, 1, .., 3"),
+        ("gamma", np.random.default_rng(0).gamma(2.0, size=(60, 6)), r"values outside \(0, inf\)"),
         ("beta", np.random.default_rng(0).uniform(0.01, 0.99, (60, 6)), r"values outside \(0, 1\)"),
         ("continuous_bernoulli", np.random.default_rng(0).uniform(0, 1, (60, 6)), r"values outside \[0, 1\]"),
         ("logit:shared:grid:2x3", np.random.default_rng(0).uniform(0, 1, (60, 6)), r"values outside \[0, 1\]"),

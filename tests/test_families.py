@@ -30,6 +30,7 @@ TEXTS = {
     "gaussian": ["gaussian"],
     "random_walk": ["random_walk"],
     "mixture": ["mixture:3", "mixture:1"],
+    "planar": ["planar:2", "planar:1"],
     "shared": ["shared:extended_grid:3x4", "shared:grid:3x4", "shared:ar1", "shared:lowrank:2", "shared:full", "shared"],
     "bernoulli": ["bernoulli", "bernoulli:taylor", "bernoulli:straight_through"],
     "autoregressive": ["autoregressive", "autoregressive:taylor"],
@@ -38,14 +39,16 @@ TEXTS = {
     "poisson": ["poisson"],
     "negative_binomial": ["negative_binomial"],
     "zero_inflated": ["zero_inflated:negative_binomial", "zero_inflated:poisson", "zero_inflated"],
+    "gamma": ["gamma", "gamma:score"],
+    "log_gamma": ["log_gamma", "log_gamma:score"],
     "beta": ["beta"],
     "continuous_bernoulli": ["continuous_bernoulli"],
     "logit": ["logit", "logit:extended_grid:3x4", "logit:shared:chain", "logit:ar1"],
 }
 ALL = [text for texts in TEXTS.values() for text in texts]
 OTHERS = ("bernoulli", "categorical", "poisson", "negative_binomial", "zero_inflated", "beta", "continuous_bernoulli")
-OTHERS += ("logit", "autoregressive", "nade")
-GAUSSIAN = [text for text in ALL if text.split(":")[0] not in (*OTHERS, "random_walk", "mixture")]
+OTHERS += ("logit", "autoregressive", "nade", "gamma", "log_gamma")
+GAUSSIAN = [text for text in ALL if text.split(":")[0] not in (*OTHERS, "random_walk", "mixture", "planar")]
 
 
 def test_every_registered_name_is_here():
@@ -92,7 +95,7 @@ def test_any_raw_gives_finite_sample_kl_and_gradient(text, dtype, data):
         closed = d.kl()
         if closed is None:
             z = d.sample(eps)
-            closed = d.log_prob(z) - d.standard.log_prob(z)
+            closed = d.log_prob_of_draw(eps, z) - d.standard.log_prob(z)
         return ops.sum(closed)
 
     if text == "autoregressive:taylor":  # its path multiplies weights unit by unit, and they are not bounded
@@ -153,6 +156,9 @@ def test_others_start_as_the_standard_one():
     beta, _ = begun("beta", "calm")
     np.testing.assert_allclose(beta.log_a, -beta.log_b)
     assert beta.mean.std() > 0.05
+    gamma, _ = begun("gamma", "calm")
+    np.testing.assert_array_equal(gamma.log_shape, 0)
+    np.testing.assert_array_equal(gamma.log_mean, begun("gamma", "glorot")[0].log_mean)
     mixture, _ = begun("mixture:3", "calm")
     np.testing.assert_array_equal(mixture.logits, 0)
     np.testing.assert_array_equal(mixture.components.log_scale, 0)
@@ -416,6 +422,8 @@ def test_shared_numbers_are_the_last():
         ("shared:bernoulli", 4, "bernoulli is no location family"),
         ("shared:shared:chain", 4, "shared:chain is no location family"),
         ("logit:beta", 4, "expected a family of Gaussians"),
+        ("logit:log_gamma", 4, "expected a family of Gaussians"),
+        ("gamma:3", 4, "gamma takes no size, got gamma:3; gamma:score has draws without derivatives"),
         ("zero_inflated:bernoulli", 4, "zero_inflated: the family is bernoulli, expected negative_binomial or poisson"),
         ("zero_inflated:zero_inflated:poisson", 4, "the family is zero_inflated:poisson, expected negative_binomial"),
         ("zero_inflated:nope", 4, "unknown family 'nope'"),

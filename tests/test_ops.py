@@ -20,6 +20,7 @@ TOLERANCE = {np.float64: 1e-12, np.float32: 1e-5}
 NOT_DIFFERENTIABLE = {"band_to_dense", "dense_to_band", "is_csr", "method_banded"}
 NOT_DIFFERENTIABLE |= {
     "PATHS",
+    "keep",
     "bernoulli_draw",
     "categorical_draw",
     "poisson_draw",

@@ -231,8 +231,10 @@ def test_predictive_checks_see_a_model_that_is_wrong(runs):
     exhibit = Exhibit(runs / "linear", str(runs / "table.csv"), first=60)
     true = exhibit.model.sample(60, draw=True, seed=5)
 
+    drawn, names = exhibit.model.sample(50 * 60, draw=True, seed=1).reshape(50, 60, -1), dict(enumerate("abc"))
+
     def outside(x):
-        return sum(cell.endswith("outside") for row in parts._checks(exhibit, x).rows for cell in row)
+        return sum(cell.endswith("outside") for row in parts._checks(x, drawn, names).rows for cell in row)
 
     assert outside(true) <= 3
     assert outside(true.mean(0) + 3 * (true - true.mean(0))) >= 6
@@ -357,3 +359,69 @@ def test_hostile_strings_stay_text(runs, open_page, tmp_path):
     assert f"note: {COLUMNS[1]}" in seen
     assert "<i>run<i>" in seen
     assert "What the model adds" in seen  # in a sentence: the data's labels are none of its classes
+
+
+# ---- models of two views, of layers, and of a chosen information ---------------------------------
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory):
+    """A folder with a run of each, on digits; the second view is as large as the first."""
+    folder = tmp_path_factory.mktemp("further")
+    digits = data.load("digits")
+    rng = np.random.default_rng(0)
+    views = {"train": digits.train[:100], "test": digits.test[:30]}
+    views |= {f"{name}_y": np.clip(x + rng.random(x.shape), 0, 1) for name, x in views.items()}
+    np.savez(folder / "views.npz", **views)
+    common = {"hidden": (8,), "epochs": 2, "batch_size": 50, "random_state": 0}
+    notes = {"data": str(folder / "views.npz"), "image_shape": [8, 8]}
+    two = gvae.VCCA(latent=2, private=(1, 1), **common)
+    two.fit(views["train"], views["train_y"], run=folder / "two", notes=notes)
+    two.fit(views["train"], views["train_y"], run=folder / "table", notes={"data": notes["data"]})
+    notes = {"data": "digits", "image_shape": [8, 8]}
+    gvae.LadderVAE(latent=(3, 2), **common).fit(digits.train[:100], run=folder / "layers", notes=notes)
+    gvae.MutualAutoencoder(latent=2, nats=1.0, **common).fit(digits.train[:100], run=folder / "asked", notes=notes)
+    return folder
+
+
+def shown(run, part):
+    return parts.PARTS[part].panels(Exhibit(run, first=30, samples=5))
+
+
+def test_both_views_are_shown(further):
+    first, second = shown(further / "two", "reconstructions")
+    assert (first.title, second.title) == ("view x", "view y")
+    views = np.load(further / "views.npz")
+    np.testing.assert_allclose(second.rows["original"], views["test_y"][:12])
+    model = gvae.load(further / "two")
+    np.testing.assert_allclose(second.rows["reconstruction"], model.reconstruct(views["test"][:12])["y"], rtol=1e-5)
+    assert [panel.title for panel in shown(further / "two", "samples")] == ["view x", "view y"]
+    titles = [panel.title for panel in shown(further / "table", "reconstructions")]
+    assert titles == [*map(str, range(12)), *(f"y: {j}" for j in range(12))]
+    titles = [panel.title for panel in shown(further / "table", "samples")]
+    assert titles[12].startswith(titles[25][:20])
+    assert titles[13:25] == [f"y: {j}" for j in range(12)]
+    text = next(panel.text for panel in shown(further / "two", "evaluation") if isinstance(panel, panels.Text))
+    assert "log p(x, y), 5 importance samples" in text
+    assert "distortion -E log p(x, y|z)" in text
+
+
+def test_layers_have_their_names(further):
+    for run, names in (("layers", ["z1", "z2"]), ("two", ["z", "h_x", "h_y"])):
+        bars = [panel for panel in shown(further / run, "units") if isinstance(panel, panels.Bars)]
+        assert [panel.title.partition(":")[0] for panel in bars] == names
+        assert all(f"{panel.heights.sum():.2f} nats in sum" in panel.title for panel in bars)
+
+
+def test_the_information_that_was_asked_for(further):
+    (panel,) = shown(further / "asked", "own")
+    found, asked = panel.lines
+    history = gvae.load(further / "asked").history_
+    assert found.y == [row["train_information"] for row in history]
+    assert asked.y == [1.0, 1.0]
+    assert "1 nats asked for" in panel.title
+    assert (
+        cli.main(["report", *(str(further / name) for name in ("asked", "two")), "--out", str(further / "r.html"), *SMALL])
+        == 0
+    )
+    assert "Mutual information" in (further / "r.html").read_text(encoding="utf-8")

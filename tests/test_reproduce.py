@@ -25,7 +25,7 @@ FOLDER = ROOT / "examples" / "reproduce"
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("tables", "ggm_vae", "iwae", "dlgm", "bits", "vib", "rate_distortion", "levels", "page")
+    names = ("tables", "ggm_vae", "iwae", "dlgm", "bits", "vib", "rate_distortion", "levels", "information", "page")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         sys.modules.pop(name, None)
@@ -208,7 +208,7 @@ few = {"first": 2, "chains": 2, "temperatures": 3}
 shapes = {"digits": (8, 8), "frey_faces": (28, 20)}
 
 def on_few_rows(self, X, y=None, **given):
-    self.set_params(**({} if self.steps is None else {"steps": 2}))
+    self.set_params(**({} if getattr(self, "steps", None) is None else {"steps": 2}))
     return fit(self, X[:60], None if y is None else y[:60], **given)
 
 def briefly(self, X, y=None, *, samples=100, **given):
@@ -221,7 +221,11 @@ def made_up(name, **given):
     train, test = np.arange(60) % 10, np.arange(40) % 10
     found = load(images, name=name)
     part = {"train": found.train[:60], "test": found.train[-40:]}
-    return replace(found, **part, train_labels=train, test_labels=test, columns={"y": (train, test)})
+    columns = {"y": (train, test)}
+    if name == "noisy_mnist":  # y is a view
+        columns = {"y": (part["train"][::-1], part["test"][::-1])}
+        part |= {"validation": (part["test"], columns["y"][1]), "validation_labels": test}
+    return replace(found, **part, train_labels=train, test_labels=test, columns=columns)
 
 Estimator.fit, Estimator.evaluate, data.load = on_few_rows, briefly, made_up
 sys.argv = sys.argv[1:]

@@ -192,6 +192,7 @@ def test_models_of_other_data_see_it_as_it_is():
         ("bernoulli", r.random((50, 4))),
         ("poisson", r.poisson(50.0, size=(50, 4))),
         ("beta", r.uniform(0.1, 0.9, (50, 4))),
+        ("gamma", r.gamma(2.0, size=(50, 4))),
     ):
         model = gvae.VAE(**SMALL, observation=observation).fit(x)
         assert model.standardization_ is None

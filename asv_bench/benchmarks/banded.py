@@ -157,6 +157,26 @@ def solve_dense(L, b):
     return np.linalg.solve(L, b[..., None])[..., 0]
 
 
+class Gram(Banded):
+    """The product of a factor with its transpose."""
+
+    params = matrix("gvae", "dense", graphs=["chain", "band:4", "grid"])
+
+    def data(self, graph, shape, dtype):
+        only(len(offsets_of(graph, shape[1])) ** 2 * math.prod(shape) <= 2**27, "takes seconds")
+        return (self.factor(graph, shape, dtype),)
+
+    def op(self, ops, graph, shape, dtype):
+        return lambda chol: ops.gram_banded(chol, offsets=offsets_of(graph, shape[1]))
+
+    def dense(self, mode, graph, shape, dtype):
+        only(mode == "forward")
+        (chol,) = self.data(graph, shape, dtype)
+        offsets = offsets_of(graph, shape[1])
+        lower = dense_factor(chol, offsets)
+        return lambda: diagonals(lower @ lower.swapaxes(-1, -2), tuple(range(offsets[-1] + 1)))
+
+
 class Cholesky(Banded):
     """The factor of a symmetric positive definite band. A lattice ("grid") is a full band as wide as its rows."""
 

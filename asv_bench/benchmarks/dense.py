@@ -1,10 +1,10 @@
-"""Affine layers with an ELU. Baseline: plain NumPy."""
+"""Affine layers with an ELU, and batch normalisation. Baselines: plain NumPy, PyTorch."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .common import Benchmark, with_gradient
+from .common import Benchmark, Op, optional, with_gradient
 
 LAYERS = [(100, 784, 200), (1000, 200, 200)]  # (rows, inputs, outputs)
 
@@ -62,4 +62,42 @@ class AffineGradient(Layer):
         return call
 
     def time_affine_gradient(self, *_):
+        return self.call()
+
+
+class BatchNorm(Op):
+    """With an ELU after it. PyTorch on two threads, with F.batch_norm."""
+
+    params = (["gvae", "torch"], ["gradient", "forward"], [(100, 200), (1000, 200), (5000, 512)])
+    param_names = ("implementation", "mode", "shape")
+
+    def data(self, shape):
+        """x, scale, shift."""
+        return 2 * self.normal(*shape), self.uniform(0.5, 2, shape[-1]), self.normal(shape[-1])
+
+    def op(self, ops, shape):
+        return lambda x, scale, shift: ops.batch_norm(x, scale, shift, activation="elu")
+
+    def torch(self, mode, shape):
+        torch = optional("torch")
+        torch.set_num_threads(2)
+        F = torch.nn.functional
+        arrays = [torch.tensor(a, requires_grad=mode == "gradient") for a in self.data(shape)]
+        y_bar = torch.tensor(self.normal(*shape))
+
+        def forward():
+            x, scale, shift = arrays
+            return F.elu(F.batch_norm(x, None, None, scale, shift, training=True))
+
+        def call():
+            y = forward()
+            return y, *torch.autograd.grad(y, arrays, y_bar)
+
+        def to_numpy(result):
+            return tuple(a.detach().numpy() for a in (result if isinstance(result, tuple) else (result,)))
+
+        self.to_numpy = to_numpy
+        return call if mode == "gradient" else forward
+
+    def time_batch_norm(self, *_):
         return self.call()

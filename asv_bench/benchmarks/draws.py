@@ -1,8 +1,13 @@
-"""Bits one after the other: autoregressive draws, and NADE. Baseline: a loop over the variables in PyTorch."""
+"""Bits one after the other: autoregressive draws, and NADE. Baseline: a loop over the variables in PyTorch. Gamma variables:
+baseline SciPy's quantile."""
 
 from __future__ import annotations
 
-from .common import MODES, Benchmark, Op, optional
+import math
+
+import numpy as np
+
+from .common import MODES, Benchmark, Op, only, optional
 
 SIZES = [(100, 784)]  # rows, variables
 UNITS = 500
@@ -143,4 +148,28 @@ class AutoregressiveDraw(Op):
         return call
 
     def time_autoregressive_draw(self, *_):
+        return self.call()
+
+
+class LogGammaDraw(Op):
+    """Logarithms of 20,000 gamma variables with shapes in a range, and their derivatives in the shapes."""
+
+    params = (["gvae", "scipy"], MODES, [(0.05, 100.0), (0.05, 0.5), (0.5, 8.0), (8.0, 100.0), (100.0, 1e4)], ["float64"])
+    param_names = ("implementation", "mode", "shapes", "dtype")
+
+    def data(self, shapes, dtype):
+        self.u = self.uniform(0, 1, 100, 200, dtype=dtype)
+        low, high = map(math.log, shapes)
+        return (np.exp(self.uniform(low, high, 100, 200, dtype=dtype)),)
+
+    def op(self, ops, shapes, dtype):
+        return lambda shape: ops.log_gamma_draw(shape, self.u)
+
+    def scipy(self, mode, shapes, dtype):
+        special = optional("scipy.special")
+        only(mode == "forward", "SciPy has no derivative in the shape")
+        (shape,) = self.data(shapes, dtype)
+        return lambda: np.log(special.gammaincinv(shape, self.u))
+
+    def time_log_gamma_draw(self, *_):
         return self.call()

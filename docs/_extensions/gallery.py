@@ -16,13 +16,17 @@ TITLES = {
     "factor_analysis": "Factor analysis, exact and by gradients",
     "families": "Observation models: counts, shares, classes",
     "jax_chain": "JAX: chain posteriors under jit and vmap",
+    "ladder": "A ladder VAE beside a hierarchy",
     "launches": "Repeating work without its Python",
+    "mmd": "Information and marginals: InfoVAE",
+    "mutual": "Mutual autoencoders: information that is asked for",
     "observation_graph": "A graph over pixels",
     "plain_step": "A training step in NumPy, the tape and Adam",
     "priors": "Structured priors",
     "sgvb": "An estimator for each model",
     "torch_chain": "PyTorch: a module whose posterior is a chain",
     "train_chain": "Diagonal and chain posteriors compared",
+    "two_views": "Two views: CCA, deep CCA and variational CCA",
     "vlae": "Variational ladder autoencoders",
 }  # an example that is not here is titled by the name of its file
 

@@ -66,6 +66,23 @@ def dlgm(axes: Any, rng: np.random.Generator) -> None:
     _matrix(axes, np.diag(np.full(10, 1.0)) + np.outer(u, u))
 
 
+def ladder(axes: Any, rng: np.random.Generator) -> None:
+    heights = rng.gamma(0.7, size=(3, 12)) * np.array([[1.0], [0.6], [0.3]])
+    for i, row in enumerate(heights):
+        axes.bar(np.arange(12) + 13 * i, np.sort(row)[::-1], color=(BLUE, ORANGE, GREY)[i])
+
+
+def two_views(axes: Any, rng: np.random.Generator) -> None:
+    z = rng.normal(size=200)
+    axes.plot(z + 0.3 * rng.normal(size=200), z + 0.3 * rng.normal(size=200), ".", color=BLUE, ms=5)
+
+
+def mutual(axes: Any, rng: np.random.Generator) -> None:
+    for nats, color in ((0.5, GREY), (1.0, ORANGE), (1.5, BLUE)):
+        axes.plot(nats + np.exp(-np.arange(30) / 5) * rng.normal(size=30), color=color, lw=2)
+        axes.axhline(nats, color=color, lw=0.8, ls=":")
+
+
 def vlae(axes: Any, rng: np.random.Generator) -> None:
     place, width = np.arange(24), 3
     rows = [np.exp(-0.5 * (((place - p + 12) % 24 - 12) / width) ** 2) for p in range(0, 24, 2)]

@@ -5,17 +5,23 @@ from __future__ import annotations
 import sys
 
 import bits
+import counts
 import dlgm
 import ggm_vae
+import information
 import iwae
+import ladder
 import levels
+import mutual
 import rate_distortion
+import two_views
 import vib
 from tables import RESULTS, page
 
 TABLES = [ggm_vae.TABLE, iwae.TABLE, dlgm.TABLE, bits.TABLE]
 
-SECTIONS = [vib.page, rate_distortion.page, levels.page]
+SECTIONS = [vib.page, rate_distortion.page, counts.page, levels.page, information.page]
+SECTIONS += [ladder.page, two_views.page, mutual.page]
 
 if __name__ == "__main__":
     path, text = RESULTS.with_suffix(".md"), page(TABLES, [write() for write in SECTIONS])

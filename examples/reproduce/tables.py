@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,20 @@ def append(path: Path, record: dict[str, Any], command: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(record | about) + "\n")
+
+
+def run_points(points: Mapping[str, Callable[[Path], dict[str, Any]]], result: Path, description: str) -> None:
+    """The command line of a script whose points are trained and measured by `points[name](run folder)`: a line for each."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("points", nargs="*", metavar="POINT", help=", ".join(points))
+    parser.add_argument("--runs", type=Path, required=True, help="where run folders lie, or are made")
+    parser.add_argument("--results", type=Path, default=result)
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    for name in options.points or points:
+        row = {"point": name} | points[name](options.runs / name)
+        append(options.results, row, f"python examples/reproduce/{result.stem}.py {name}")
+        print(f"{name}: {row}", flush=True)
 
 
 def lines(path: Path, key: str) -> dict[str, dict[str, Any]]:

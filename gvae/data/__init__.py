@@ -6,6 +6,7 @@ from gvae.data.kinds import kind
 from gvae.data.loaders import dataset_names, load
 from gvae.data.presentation import BINARIZATIONS, Presentation
 from gvae.data.sparse import as_csr
+from gvae.data.split import split_counts
 from gvae.data.standardization import Standardization
 from gvae.data.table import Batch, Table
 
@@ -24,4 +25,5 @@ __all__ = [
     "dataset_names",
     "kind",
     "load",
+    "split_counts",
 ]

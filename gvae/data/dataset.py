@@ -14,7 +14,7 @@ from gvae.errors import DataError
 from gvae.ops.sparse import is_csr
 from gvae.runtime import pool
 
-__all__ = ["COLUMNS", "Dataset", "assemble", "split"]
+__all__ = ["COLUMNS", "Dataset", "assemble", "scaled", "split"]
 
 COLUMNS = ("y", "weight")  # columns of a .npz in addition to x: as train_y and test_y, or as y where it has no test part
 
@@ -41,6 +41,13 @@ class Dataset:
         the weights of the rows, at least 0 and not all 0.
     names : tuple of str, optional
         Of the columns of train, from the heading of a .csv or .txt file.
+    validation : array (K, D), or pair of arrays (K, D) and (K, E), optional
+        Rows to choose settings by, as `fit` takes them: x, or (x, y) if there is a column "y". Among the named data sets
+        noisy_mnist has some.
+    validation_labels : int64 array (K,), optional
+    real : bool, default False
+        Whether the values are taken for real numbers although bytes were read: `gvae train` then reads observation "auto" as
+        "gaussian".
 
     Examples
     --------
@@ -60,6 +67,9 @@ class Dataset:
     image_shape: tuple[int, int] | None = None
     columns: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
+    validation: Any = None
+    validation_labels: np.ndarray | None = None
+    real: bool = False
 
 
 def assemble(
@@ -182,11 +192,11 @@ def _converted(train: Any, test: Any, column: str = "x") -> tuple[Any, Any]:
         return train.astype(np.int64), test.astype(np.int64)
     dtype = np.float64 if any(x.dtype.str[1:] == "f8" for x in parts) else np.float32
     if train.ndim > 1 and any(x.dtype == np.uint8 and x.max() > 1 for x in parts):
-        train, test = (_scaled(x, dtype) if x.dtype == np.uint8 else x for x in parts)
+        train, test = (scaled(x, dtype) if x.dtype == np.uint8 else x for x in parts)
     return np.ascontiguousarray(train, dtype=dtype), np.ascontiguousarray(test, dtype=dtype)
 
 
-def _scaled(x, dtype):
+def scaled(x, dtype):
     """x / 255 as C-contiguous rows; by all CPUs, because on a virtual machine new memory takes longer than dividing."""
     out = np.empty(x.shape, dtype)
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gvae.data.dataset import COLUMNS, Dataset, assemble, split
+from gvae.data import noisy
+from gvae.data.dataset import COLUMNS, Dataset, assemble, scaled, split
 from gvae.data.readers import (
     READERS,
     opened,
@@ -43,6 +44,8 @@ MNIST_FILES = {  # sha256 of the .gz, which are those of the original distributi
     "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"  # of the arrays
+NOISY_ROWS = 50_000  # of MNIST's training images that are training pairs; the others are the validation part
 OLIVETTI_BYTES, OLIVETTI_SHA256 = 1_432_511, "b1988d02c72fe5b8ee82b5ef3bb7982eafc74f1e1ff0ae0ade35061ad0af534d"
 BINARIZED_ROWS = {"train": 50_000, "test": 10_000}
 ADVICE = "give the folder of the files as data_dir (--data-dir) or in GVAE_DATA_DIR"
@@ -58,7 +61,7 @@ def dataset_names() -> tuple[str, ...]:
     Examples
     --------
     >>> gvae.data.dataset_names()
-    ('digits', 'mnist', 'binarized_mnist', 'omniglot', 'frey_faces', '20news', 'olivetti', 'nips_counts')
+    ('digits', 'mnist', 'noisy_mnist', 'binarized_mnist', 'omniglot', 'frey_faces', '20news', 'olivetti', 'nips_counts')
     """
     return tuple(_LOADERS)
 
@@ -72,7 +75,8 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
         A name, the path of a file, or the data; see Notes.
     data_dir : str or path-like, optional
         Folder of the named data sets. They are searched in it and in data_dir/<name>, then likewise in GVAE_DATA_DIR. Only
-        if neither is given is MNIST downloaded (once, to pooch's cache, with its sha256); the others never.
+        if neither is given is MNIST downloaded (once, to pooch's cache, with its sha256); the others never. noisy_mnist is
+        made from the files of mnist.
     name : str, optional
         By default the name of the data set or file, or "array".
 
@@ -94,6 +98,10 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
 
     - "digits": scikit-learn's 1,797 images of 8 x 8, pixels / 16; every sixth row (index % 6 == 5) is the test set
     - "mnist": 60,000 + 10,000 images of 28 x 28, pixels / 255, from the four idx files, packed or not
+    - "noisy_mnist": two views, 50,000 + 10,000 pairs and 10,000 for validation, pixels / 255, made from "mnist" and the same
+      on every machine. x is a digit rotated by an angle uniform in -45 to 45 degrees; the column "y" is another digit of its
+      class plus noise uniform in 0 to 1 at each pixel, at most 1. The labels are the classes. The values are real numbers:
+      `gvae train` reads observation auto as gaussian, and for `fit`, which sees grey levels, name the observation
     - "binarized_mnist": the fixed binarization of Larochelle and Murray, 50,000 + 10,000; the validation part is unused
     - "omniglot": omniglot_28x28_derived.npz (images; split: 0 train, 1 test; character: the label), pixels / 255
     - "frey_faces": freyfaces.npy, 1,965 images of 28 x 20, pixels / 255, in one fixed shuffled order, 1,765 + 200
@@ -130,7 +138,7 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
     ('rows', (10, 2), array([[18., 19.]], dtype=float32))
     """
     if isinstance(source, str) and source in _LOADERS:
-        dataset = _LOADERS[source](_folders(source, data_dir))
+        dataset = _LOADERS[source](_folders(MADE_FROM.get(source, source), data_dir))
     elif isinstance(source, str | os.PathLike):
         dataset = _load_file(source)
     else:
@@ -152,23 +160,47 @@ def _digits(folders) -> Dataset:
 
 
 def _mnist(folders) -> Dataset:
-    paths = _locate("mnist", list(MNIST_FILES), folders) if folders else [_download(file) for file in MNIST_FILES]
+    where, train, train_labels, test, test_labels = _read_mnist("mnist", folders)
+    return assemble("mnist", where, train, test, train_labels, test_labels)
+
+
+def _read_mnist(name: str, folders) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The folder, and images and labels of both parts, for the data set of a name."""
+    paths = _locate(name, list(MNIST_FILES), folders) if folders else [_download(name, file) for file in MNIST_FILES]
     train, train_labels, test, test_labels = (
         read_idx(path, magic) for path, magic in zip(paths, (0x803, 0x801) * 2, strict=True)
     )
-    return assemble("mnist", str(paths[0].parent), train, test, train_labels, test_labels)
+    return str(paths[0].parent), train, train_labels, test, test_labels
 
 
-def _download(file: str) -> Path:
+def _noisy_mnist(folders) -> Dataset:
+    where, *read = _read_mnist("noisy_mnist", folders)
+    if noisy.digest(read) != MNIST_SHA256:
+        raise DataError(f"{where}: not the original files of MNIST, from which noisy_mnist is made: fetch them again")
+    images, labels, test, test_labels = read
+    first, second = slice(NOISY_ROWS), slice(NOISY_ROWS, None)
+    parts = ((images[first], labels[first]), (images[second], labels[second]), (test, test_labels))
+    (x, y), (vx, vy), (tx, ty) = made = [noisy.pairs(*part, number) for number, part in enumerate(parts)]
+    if (found := noisy.digest(view for pair in made for view in pair)) != noisy.SHA256:
+        raise DataError(
+            f"noisy_mnist: the pairs made here have the SHA-256 {found}, expected {noisy.SHA256}: this version or machine "
+            f"makes others, whose results cannot be compared; please report it with the output of gvae doctor"
+        )
+    dataset = assemble("noisy_mnist", where, x, tx, labels[first], test_labels, train_y=y, test_y=ty)
+    validation = tuple(scaled(view.reshape(len(view), -1), np.float32) for view in (vx, vy))
+    return replace(dataset, validation=validation, validation_labels=labels[second].astype(np.int64), real=True)
+
+
+def _download(name: str, file: str) -> Path:
     try:
         import pooch
     except ImportError as error:
-        raise DependencyError(f"mnist: the download needs pooch; pip install 'gvae[data]', or {ADVICE}") from error
+        raise DependencyError(f"{name}: the download needs pooch; pip install 'gvae[data]', or {ADVICE}") from error
     url, sha256 = f"{MNIST_URL}{file}.gz", f"sha256:{MNIST_FILES[file]}"
     try:
         return Path(pooch.retrieve(url, known_hash=sha256, fname=f"{file}.gz", path=pooch.os_cache("gvae")))
     except (OSError, ValueError) as error:  # no network, no room; another hash
-        raise DataError(f"mnist: cannot download {url} ({error}); fetch it by other means and {ADVICE}") from error
+        raise DataError(f"{name}: cannot download {url} ({error}); fetch it by other means and {ADVICE}") from error
 
 
 def _binarized_mnist(folders) -> Dataset:
@@ -243,6 +275,7 @@ def _nips_counts(folders) -> Dataset:
 _LOADERS: dict[str, Callable[[list[Path]], Dataset]] = {
     "digits": _digits,
     "mnist": _mnist,
+    "noisy_mnist": _noisy_mnist,
     "binarized_mnist": _binarized_mnist,
     "omniglot": _omniglot,
     "frey_faces": _frey_faces,
@@ -250,6 +283,7 @@ _LOADERS: dict[str, Callable[[list[Path]], Dataset]] = {
     "olivetti": _olivetti,
     "nips_counts": _nips_counts,
 }
+MADE_FROM = {"noisy_mnist": "mnist"}  # whose files it reads
 
 
 def _folders(name: str, data_dir) -> list[Path]:

@@ -8,6 +8,7 @@ sample_shape)` draws it), so that a draw is a differentiable function and can be
 
 from gvae.distributions.autoregressive import AutoregressiveBernoulli, NADEDistribution
 from gvae.distributions.base import Distribution, Support
+from gvae.distributions.counts import PoissonProduct
 from gvae.distributions.discrete import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -15,6 +16,8 @@ from gvae.distributions.discrete import (
     PoissonDistribution,
     ZeroInflatedDistribution,
 )
+from gvae.distributions.flows import InversePlanarGaussian, PlanarGaussian, planar_flow
+from gvae.distributions.gamma import GammaDistribution
 from gvae.distributions.gaussians import (
     AR1Gaussian,
     BandedGaussian,
@@ -24,6 +27,7 @@ from gvae.distributions.gaussians import (
 )
 from gvae.distributions.interval import BetaDistribution, ContinuousBernoulliDistribution, LogitNormal
 from gvae.distributions.mixture import GaussianMixture
+from gvae.distributions.products import product
 from gvae.distributions.rescaled import Rescaled
 
 __all__ = [
@@ -37,13 +41,19 @@ __all__ = [
     "DenseGaussian",
     "DiagonalGaussian",
     "Distribution",
+    "GammaDistribution",
     "GaussianMixture",
+    "InversePlanarGaussian",
     "LogitNormal",
     "LowRankGaussian",
     "NADEDistribution",
     "NegativeBinomialDistribution",
+    "PlanarGaussian",
     "PoissonDistribution",
+    "PoissonProduct",
     "Rescaled",
     "Support",
     "ZeroInflatedDistribution",
+    "planar_flow",
+    "product",
 ]

@@ -33,8 +33,8 @@ class Support:
     Examples
     --------
     >>> unit, counts = gvae.distributions.Support(0, 1), gvae.distributions.Support(0, whole=True)
-    >>> print(unit, "|", counts)
-    [0, 1] | 0, 1, ..
+    >>> print(unit, "|", counts, "|", gvae.distributions.Support(0, 1, whole=True))
+    [0, 1] | 0, 1, .. | 0, 1
     >>> gvae.families.parse("poisson", 3).support == counts
     True
     """
@@ -93,7 +93,8 @@ class Support:
 
     def __str__(self) -> str:
         if self.whole:
-            return f"{self.low:g}, {self.low + 1:g}, .." + ("" if self.high == math.inf else f", {self.high:g}")
+            few = f"{self.low:g}, {self.low + 1:g}"  # of bits, all
+            return few if self.high == self.low + 1 else f"{few}, .." + ("" if self.high == math.inf else f", {self.high:g}")
         left, right = "()" if self.open else "[]"
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
@@ -110,6 +111,10 @@ class Distribution:
         Whether a draw is mean + R noise with standard normal noise: a Gaussian.
     independent : bool
         Whether the variables are known to be independent.
+    has_density : bool
+        Whether log_prob is known for any value, not only log_prob_of_draw for the distribution's own draws.
+    by_variable : bool
+        Whether log_prob(x, reduce=False) has a term of each variable.
     sequential : bool
         Whether log_prob(x, reduce=False) has the term of each variable given those before it.
     support : Support
@@ -127,6 +132,7 @@ class Distribution:
 
     reparameterized: bool
     affine = independent = sequential = False
+    has_density = by_variable = True
     support = Support()
     mean: Any
 

@@ -15,7 +15,7 @@ from gvae.estimator.fitting import READS, Fitting, as_table, check_lengths, chec
 from gvae.panels import Panel
 from gvae.settings import Whole
 
-__all__ = ["Classifier", "Estimator"]
+__all__ = ["Classifier", "Correlator", "Estimator"]
 
 CHUNK = 10_000  # rows that go through a network at once
 
@@ -77,9 +77,7 @@ class Estimator(Fitting):
         >>> model.transform(X[:3]).shape
         (3, 2)
         """
-        self._check_codes()
-        found = self.codes(X)
-        return self._framed(np.concatenate([found[name] for name in self.model_.codes], axis=1), X)
+        return self._framed(self._joined(X, "transform"), X)
 
     def codes(self, X: Any, y: Any = None) -> dict[str, np.ndarray]:
         """Posterior means of all codes, by name.
@@ -210,9 +208,7 @@ class Estimator(Fitting):
         >>> model.reconstruct(X[:3]).shape
         (3, 5)
         """
-        self._check_codes()
-        found = self.codes(X)
-        return self.inverse_transform(np.concatenate([found[name] for name in self.model_.codes], axis=1))
+        return self.inverse_transform(self._joined(X, "reconstruct"))
 
     def sample(self, n: int = 1, *, seed: int = 0, draw: bool = False) -> Any:
         """Draw codes from the prior, and return the means of p(view | codes) there.
@@ -269,6 +265,7 @@ class Estimator(Fitting):
         first: int = 100,
         chains: int = 16,
         temperatures: int = 500,
+        seen: float = 0.1,
         progress: bool = False,
         partial: str | os.PathLike | None = None,
     ) -> evaluation.Evaluation:
@@ -290,6 +287,8 @@ class Estimator(Fitting):
             The number of rows that the costly measures take.
         chains, temperatures : int
             Of annealed importance sampling.
+        seen : float, default 0.1
+            The share of the counts that `completion` infers the codes from.
         progress : bool, default False
             Show a progress bar.
         partial : path, optional
@@ -319,8 +318,8 @@ class Estimator(Fitting):
         about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
         kept = None if partial is None else evaluation.Partial(partial, about)
         given: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
-        given |= {"chains": chains, "temperatures": temperatures, "progress": progress, "partial": kept}
-        result = evaluation.evaluate(self.model_, self.parameters_, table, state=self.state_, **given)
+        given |= {"chains": chains, "temperatures": temperatures, "seen": seen, "progress": progress, "partial": kept}
+        result: Any = evaluation.evaluate(self.model_, self.parameters_, table, state=self.state_, **given)
         if kept is not None:
             kept.remove()
         return result
@@ -444,6 +443,17 @@ class Estimator(Fitting):
         self._check_fitted()
         if not self.model_.codes:
             raise ConfigError(f"{type(self).__name__}: the model has no codes: there is nothing to transform")
+
+    def _joined(self, X: Any, method: str) -> np.ndarray:
+        """The means of the codes that are inferred from X alone, side by side."""
+        self._check_codes()
+        found = self.codes(X)
+        for name in self.model_.codes:
+            if name not in found:
+                raise DataError(
+                    f"{type(self).__name__}.{method}: the code {name} is inferred from X and y together; codes(X, y) has it"
+                )
+        return np.concatenate([found[name] for name in self.model_.codes], axis=1)
 
     def _read(self, X: Any, y: Any = None, *, all_columns: bool = False) -> dict[str, Any]:
         """The columns of the data, checked, in their own units; with all_columns a missing y is an error."""
@@ -584,6 +594,100 @@ class Classifier(Estimator):
     def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
         """The confusion matrix of some rows with labels y."""
         return {} if y is None else sections.confusion(self, X, y)
+
+
+class Correlator(Estimator):
+    """Base of estimators of correlated codes of two views, X and y, without a model of the data.
+
+    `transform(X)` returns the code of the first view, and `codes(X, y)` those of both.
+
+    Examples
+    --------
+    >>> isinstance(gvae.CCA(), gvae.estimator.Correlator)
+    True
+    """
+
+    def evaluate(self, X: Any, y: Any = None, **given: Any) -> Any:
+        """Correlations of the codes of the two views, as `gvae.evaluation.view_correlations` returns them.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        y : array (N, D2)
+            The second view.
+        **given : object
+            As for `Estimator.evaluate`: `measures`, of which there is "correlation" alone, `progress`, `partial`.
+
+        Returns
+        -------
+        gvae.evaluation.Measured
+            With "correlation" in its `measures`.
+
+        Raises
+        ------
+        ConfigError, DataError, ShapeError
+            A measure of a bound is asked for, among others.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> model = gvae.CCA(latent=2, random_state=0).fit(X, X[:, :2])
+        >>> model.evaluate(X, X[:, :2]).measures["correlation"].correlations.round(2)
+        array([1., 1.])
+        """
+        return super().evaluate(X, y, **given)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Sum over the pairs of canonical variables of their correlations on these rows.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        y : array (N, D2)
+            The second view.
+
+        Returns
+        -------
+        float
+            At most `latent`. The variables are those of the fit: the score of rows held out is no upper bound.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet.
+        DataError, ShapeError
+            As `fit`; also for one row.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+        >>> round(gvae.CCA(latent=2, random_state=0).fit(X, X[:, :2]).score(X, X[:, :2]), 2)
+        2.0
+        """
+        return float(self.evaluate(X, y).measures["correlation"].summary()["total"])
+
+    def score_samples(self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0) -> np.ndarray:
+        """Raises ConfigError: there is no density of the data."""
+        raise self._lacks("score_samples", "no density of the data; score is a sum of correlations")
+
+    def posterior_of(self, X: Any, y: Any = None) -> Any:
+        """Raises ConfigError: codes are functions of the data, and have no posterior."""
+        raise self._lacks("posterior_of", "no posterior, as codes are functions of the data: see codes")
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Raises ConfigError: there is no model of the data."""
+        raise self._lacks("inverse_transform")
+
+    def reconstruct(self, X: Any) -> Any:
+        """Raises ConfigError: there is no model of the data."""
+        raise self._lacks("reconstruct")
+
+    def sample(self, n: int = 1, *, seed: int = 0, draw: bool = False) -> Any:
+        """Raises ConfigError: there is no model of the data."""
+        raise self._lacks("sample")
+
+    def _lacks(self, method: str, what: str = "no model of the data") -> ConfigError:
+        return ConfigError(f"{type(self).__name__}.{method}: it has {what}")
 
 
 def _alone(views: dict[str, np.ndarray]) -> Any:

@@ -6,45 +6,63 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from gvae import models
 from gvae.earlier import LACKS, ONE_CLASS
 from gvae.errors import ConfigError
 from gvae.estimator import sections
-from gvae.estimator.base import Classifier, Estimator
+from gvae.estimator.base import Classifier, Correlator, Estimator
 from gvae.estimator.protocol import declared
 from gvae.models import (
+    cca,
     darn,
+    deep_exponential,
     denoising,
     density,
     dlgm,
+    double_def,
     eonade,
     factor_analysis,
     hierarchical,
+    hvm,
+    ladder,
+    mutual,
     nlfa,
     sbn,
     vae,
+    vcca,
     vib,
     vlae,
     weights,
 )
-from gvae.settings import Ascent, Length, Machine, Objective, Presentation, Standardized, fields
+from gvae.objectives import Correlation
+from gvae.settings import Ascent, Length, Machine, Objective, Presentation, Standardized, fields, restated
 
 __all__ = [
+    "CCA",
     "DARN",
+    "DCCA",
+    "DEF",
     "DLGM",
+    "HVM",
     "MAPVAE",
     "SBN",
     "VAE",
+    "VCCA",
     "VIB",
     "VLAE",
     "Autoencoder",
     "AutoregressiveDensity",
     "BayesianVAE",
     "DenoisingVAE",
+    "DoubleDEF",
     "EoNADE",
     "FactorAnalysis",
     "HierarchicalVAE",
+    "LadderVAE",
     "LinearVAE",
+    "MutualAutoencoder",
     "NonlinearFactorAnalysis",
     "estimators",
 ]
@@ -288,6 +306,28 @@ class DLGM(_ByGradients, dlgm.Settings):
     model = models.DLGM
 
 
+@declared("ladder")
+class LadderVAE(_ByGradients, ladder.Settings):
+    """Ladder variational autoencoder: layers of codes, inferred from the top down, each merging the data with its prior.
+
+    `transform` returns the means of the layer next to the data, given those of the layers above.
+
+    Notes
+    -----
+    Batch normalisation is on, and rows are scored by the moments of the training rows. Train with `warmup`, as the paper
+    does, or the upper layers are not used. Source: Sonderby, Raiko, Maaloe, Sonderby and Winther (2016).
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.LadderVAE(latent=(2, 1), hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> {name: z.shape for name, z in model.codes(X).items()}
+    {'z1': (100, 2), 'z2': (100, 1)}
+    """
+
+    model = models.Ladder
+
+
 @declared("vlae")
 class VLAE(_ByGradients, vlae.Settings):
     """Variational ladder autoencoder: several standard normal codes, inferred by networks of growing depth.
@@ -394,6 +434,245 @@ class EoNADE(_ByGradients, eonade.Settings):
     fixed: ClassVar[Mapping[str, Any]] = {"observation": "autoregressive"}
 
 
+class _OfCounts(Estimator, Machine, Ascent, Length, Objective):
+    """Deep exponential families, whose units are described by the columns that occur under them."""
+
+    def top_words(self, n: int = 8) -> dict[str, np.ndarray]:
+        """The columns of largest weight of each unit, in the order of their weights.
+
+        Parameters
+        ----------
+        n : int, default 8
+            Columns of each unit; all where there are fewer.
+
+        Returns
+        -------
+        dict of str to array
+            "z1", "z2", .. (units, n), of the layer next to the data first: names where the data had any, else numbers,
+            counted from 0.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet, or n is not a positive integer.
+
+        Notes
+        -----
+        The weights are those of W_0 for the first layer, W_0 W_1 for the second, and so on, at the mean of their posterior.
+
+        Examples
+        --------
+        >>> x = np.kron(np.eye(2), np.ones((50, 3))) * 3.0  # two sets of columns that occur together
+        >>> model = gvae.DEF(latent=(2,), epochs=60, random_state=0).fit(x)
+        >>> sorted(sorted(unit) for unit in model.top_words(3)["z1"].tolist())
+        [[0, 1, 2], [3, 4, 5]]
+        """
+        self._check_fitted()
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+            raise ConfigError(f"top_words: n is {n!r}, expected a whole number of at least 1")
+        names = sections.names_of_columns(self)
+        words = np.arange(self.n_features_in_) if names is None else np.array(names)
+        weights = self.model_.loadings(self.parameters_)
+        return {layer: words[np.argsort(-w, axis=0, kind="stable")[:n].T] for layer, w in weights.items()}
+
+    def report_sections(self, X, y=None):
+        return sections.units(self, X)
+
+
+@declared("def")
+class DEF(_OfCounts, deep_exponential.Settings):
+    """Deep exponential family: counts explained by layers of gamma variables, bits or counts, and weights with a posterior.
+
+    X are counts: whole numbers, dense or sparse; sparse ones are never made dense. `transform` returns the means of the
+    layer next to the data. Rows have posteriors of their own, which are inferred for other data by gradient steps; with
+    `amortized=True` an encoder infers them.
+
+    Notes
+    -----
+    The bound of training steps includes each row's share of the KL of the weights' posterior. Source: Ranganath, Tang,
+    Charlin and Blei (2015).
+
+    Examples
+    --------
+    >>> X = gvae.ops.poisson_draw(np.zeros((100, 5)), gvae.random.uniform(gvae.random.key(0), (100, 5), np.float64))
+    >>> model = gvae.DEF(latent=(3, 2), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape, model.sample(4).shape
+    ((100, 3), (4, 5))
+    """
+
+    model = models.DEF
+    fixed: ClassVar[Mapping[str, Any]] = {"observation": "poisson"}
+    learning_rate: float = restated(Ascent, "learning_rate", default=5e-2)
+    gradient: str = restated(Objective, "gradient", default="local")
+    dtype: str = restated(Machine, "dtype", default="float64")
+
+
+@declared("double_def")
+class DoubleDEF(_OfCounts, double_def.Settings):
+    """Double deep exponential family: the cells of a matrix of counts, explained by codes of its rows and of its columns.
+
+    X are counts, dense or sparse. `transform` returns the means of the rows' layer next to the data; rows of other data are
+    inferred, columns are those of the fit.
+
+    Notes
+    -----
+    Source: Ranganath, Tang, Charlin and Blei (2015), section 5.
+
+    Examples
+    --------
+    >>> X = gvae.ops.poisson_draw(np.zeros((100, 5)), gvae.random.uniform(gvae.random.key(0), (100, 5), np.float64))
+    >>> model = gvae.DoubleDEF(latent=(3, 2), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 3)
+    """
+
+    model = models.DoubleDEF
+    fixed: ClassVar[Mapping[str, Any]] = {"observation": "poisson"}
+    learning_rate: float = restated(Ascent, "learning_rate", default=5e-2)
+    gradient: str = restated(Objective, "gradient", default="local")
+    dtype: str = restated(Machine, "dtype", default="float64")
+
+
+@declared("hvm")
+class HVM(_ByGradients, hvm.Settings):
+    """VAE with a hierarchical variational model as posterior: codes, discrete ones too, that depend on each other.
+
+    `transform` returns the means of the codes at the centre of the distribution of their parameters.
+
+    Notes
+    -----
+    Source: Ranganath, Tran and Blei (2016).
+
+    Examples
+    --------
+    >>> X = (gvae.random.uniform(gvae.random.key(0), (100, 5)) < 0.3).astype(np.float32)
+    >>> model = gvae.HVM(latent=3, variational_prior="planar:2", hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (100, 3)
+    """
+
+    model = models.HVM
+    gradient: str = restated(Objective, "gradient", default="local")
+
+
+@declared("vcca")
+class VCCA(_ByGradients, vcca.Settings):
+    """Variational canonical correlation analysis: a code that explains two views, inferred from the first.
+
+    `fit(X1, X2)` takes the second view where others take y. `transform(X1)` returns the means of the code that the views
+    share, `codes(X1, X2)` those of private codes as well, "h_x" and "h_y"; `reconstruct`, `inverse_transform` and `sample`
+    return a dict by view, "x" and "y".
+
+    Notes
+    -----
+    `inverse_transform` takes the shared code, and private ones at the mean of their prior. With reads="both" the code needs
+    both views. Source: Wang, Yan, Lee and Livescu (2016).
+
+    Examples
+    --------
+    >>> X1 = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> X2 = X1[:, :3] + gvae.random.normal(gvae.random.key(1), (100, 3), np.float64)
+    >>> model = gvae.VCCA(latent=2, private=(1, 1), hidden=(8,), epochs=2, random_state=0).fit(X1, X2)
+    >>> model.transform(X1).shape, {name: z.shape for name, z in model.codes(X1, X2).items()}
+    ((100, 2), {'z': (100, 2), 'h_x': (100, 1), 'h_y': (100, 1)})
+    """
+
+    model = models.VCCA
+
+
+@declared("mutual")
+class MutualAutoencoder(_ByGradients, mutual.Settings):
+    """Mutual autoencoder: a VAE whose model is held to a chosen mutual information of code and data.
+
+    Attributes
+    ----------
+    history_ : list of dict
+        With "train_information", the bound on the mutual information in nats, and "train_objective", what is ascended.
+
+    Notes
+    -----
+    The recogniser, which estimates the information, takes five steps alone before each step of the others, on draws of its
+    own (alone="recogniser=5"); with alone=None both move at once. For decoders whose draws have no path the derivative of
+    the information is by the score function; "bernoulli:straight_through" or "autoregressive:taylor" give them a
+    surrogate one.
+    Source: Phuong, Welling, Kushman, Tomioka and Nowozin (2018).
+
+    Examples
+    --------
+    >>> X = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> model = gvae.MutualAutoencoder(latent=2, nats=1.0, hidden=(8,), epochs=2, random_state=0).fit(X)
+    >>> "train_information" in model.history_[-1]
+    True
+    """
+
+    model = models.Mutual
+    alone: str | None = restated(Ascent, "alone", default="recogniser=5")
+
+    def report_sections(self, X, y=None):
+        return sections.information(self)
+
+
+@declared("cca")
+class CCA(Correlator, Machine, Standardized, cca.Settings):
+    """Canonical correlation analysis of two views, in closed form: pairs of linear functions with the largest correlations.
+
+    `fit(X1, X2)` takes the second view where others take y. `transform(X1)` returns the canonical variables of the first
+    view, `codes(X1, X2)` those of both, "z_x" and "z_y", and `score(X1, X2)` is the sum of their correlations. There is no
+    model of the data, hence no `score_samples`, `sample` or `reconstruct`; rows have no weights.
+
+    Notes
+    -----
+    `parameters_` has the means and projections of both views, in standardized units unless standardize=False. With ridge=0
+    the canonical variables have unit variance, and do not change if a view is mapped affinely. Source: Hotelling (1936).
+
+    Examples
+    --------
+    >>> X1 = gvae.random.normal(gvae.random.key(0), (100, 5), np.float64)
+    >>> X2 = X1[:, :3] + gvae.random.normal(gvae.random.key(1), (100, 3), np.float64)
+    >>> model = gvae.CCA(latent=2).fit(X1, X2)
+    >>> model.transform(X1).shape, round(model.score(X1, X2), 2)
+    ((100, 2), 1.45)
+    """
+
+    model = models.CCA
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "objective": Correlation(),
+        "batch_size": None,
+        "epochs": 1,
+        "steps": None,
+        "patience": None,
+    }
+    dtype: str = restated(Machine, "dtype", default="float64")
+
+
+@declared("dcca")
+class DCCA(Correlator, Machine, Ascent, Length, Standardized, cca.DeepSettings):
+    """Deep canonical correlation analysis: networks of two views whose outputs have the largest canonical correlations.
+
+    `fit(X1, X2)` takes the second view where others take y. `transform(X1)` returns the canonical variables of the first
+    network's outputs, `codes(X1, X2)` those of both, "z_x" and "z_y", and `score(X1, X2)` is the sum of their correlations.
+    There is no model of the data, hence no `score_samples`, `sample` or `reconstruct`; rows have no weights.
+
+    Notes
+    -----
+    A step maximizes the correlation of its batch, which is no mean over rows: batches need more than 2 latent rows, and
+    several hundred to be of use. A last batch of fewer rows is left out. What the log calls a bound is the sum of
+    correlations. Source: Andrew, Arora, Bilmes and Livescu (2013).
+
+    Examples
+    --------
+    >>> X1 = gvae.random.normal(gvae.random.key(0), (300, 5))
+    >>> X2 = np.abs(X1) + 0.1 * gvae.random.normal(gvae.random.key(1), (300, 5))
+    >>> model = gvae.DCCA(latent=2, hidden=(16,), epochs=5, random_state=0).fit(X1, X2)
+    >>> model.transform(X1).shape, {name: z.shape for name, z in model.codes(X1, X2).items()}
+    ((300, 2), {'z_x': (300, 2), 'z_y': (300, 2)})
+    """
+
+    model = models.DCCA
+    fixed: ClassVar[Mapping[str, Any]] = {"objective": Correlation()}
+    batch_size: int | None = restated(Ascent, "batch_size", default=1000)
+
+
 CLASSES = (
     VAE,
     MAPVAE,
@@ -406,11 +685,19 @@ CLASSES = (
     HierarchicalVAE,
     VIB,
     DLGM,
+    LadderVAE,
     VLAE,
     SBN,
     DARN,
     AutoregressiveDensity,
     EoNADE,
+    DEF,
+    DoubleDEF,
+    HVM,
+    VCCA,
+    MutualAutoencoder,
+    CCA,
+    DCCA,
 )
 REGISTRY: dict[str, type[Estimator]] = {cls.name: cls for cls in CLASSES}
 

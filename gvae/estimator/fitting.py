@@ -23,6 +23,7 @@ from gvae.estimator.views import View, units_of
 from gvae.nn import Parameters
 from gvae.runtime import device, limits
 from gvae.settings import fields, native
+from gvae.training.program import batches_in, least_rows
 
 __all__ = ["READS", "Fitting", "as_table", "check_lengths", "check_room"]
 
@@ -419,7 +420,8 @@ def _per_epoch(values: Mapping[str, Any], n_rows: int) -> int:
 
 
 def _trainer(values: Mapping[str, Any], model: Any, n_rows: int, length: Mapping[str, Any]) -> training.Trainer:
-    per_epoch = _per_epoch(values, n_rows)
+    least = least_rows(model, objectives.parse(values["objective"], 0, values["gradient"]))
+    per_epoch = batches_in(n_rows, values["batch_size"] or n_rows, least)
     steps = length["until"].most if "until" in length else length.get("steps") or per_epoch * length["epochs"]
     return training.Trainer(
         model,
@@ -428,6 +430,7 @@ def _trainer(values: Mapping[str, Any], model: Any, n_rows: int, length: Mapping
         optimizer=values["optimizer"],
         learning_rate=values["learning_rate"],
         rates=None if values["rates"] is None else optim.parse_rates(values["rates"]),
+        alone=None if values["alone"] is None else optim.parse_alone(values["alone"]),
         schedule=optim.parse_schedule(values["schedule"], per_epoch, steps),
         average=values["average"],
         clip=values["clip"],

@@ -104,6 +104,8 @@ def as_counts(X: Any, dtype: np.dtype, name: str, *, columns: int | None = None,
 
     if not hasattr(X, "tocsr"):
         x = numbers(X, name, model)
+        if x.ndim == 3:
+            x = x.reshape(len(x), -1)
         check_rows(x.shape, name, columns, model)
         data.check_finite(x, name, names=names_of(X))
         X = sparse.csr_array(x)

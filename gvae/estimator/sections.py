@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from gvae.panels import Histogram, Images, Matrix, Panel
+from gvae.panels import Histogram, Images, Line, Lines, Matrix, Panel, Table
 
-__all__ = ["confusion", "loadings", "weights"]
+__all__ = ["confusion", "information", "loadings", "names_of_columns", "units", "weights"]
 
 Sections = dict[str, list[Panel]]
 
@@ -24,6 +25,20 @@ def confusion(model: Any, X: Any, y: Any) -> Sections:
     return {"Confusion": [Matrix(counts.astype(float), None, names, names, counts=True, title=title)]}
 
 
+def information(model: Any) -> Sections:
+    """The mutual information of code and data under the model by epoch, beside that which was asked for."""
+    rows = [row for row in model.history_ if "train_information" in row]
+    if not rows:
+        return {}
+    epochs, found = [row["epoch"] for row in rows], [row["train_information"] for row in rows]
+    lines = [
+        Line(epochs, found, "found by the recogniser", 0),
+        Line(epochs, [model.nats] * len(rows), "asked for", 1, thin=True),
+    ]
+    title = f"of code and data: {model.nats:g} nats asked for, {found[-1]:.2f} found"
+    return {"Mutual information": [Lines(lines, "epoch", "nats", title=title)]}
+
+
 def loadings(model: Any, X: Any) -> Sections:
     """W of x | z ~ p(x; W z + b), where the data are standardized in standard deviations of each column."""
     W = np.asarray(model.parameters_["decoder.0.weight"], np.float64)[:, : model.n_features_in_]
@@ -34,6 +49,38 @@ def loadings(model: Any, X: Any) -> Sections:
     names = getattr(model, "feature_names_in_", range(W.shape[1]))
     title = "W" if model.views_["x"].units is None else "W, in standard deviations of each column"
     return {"Loadings": [Matrix(W.T, None, [str(name) for name in names], codes, title=title)]}
+
+
+def names_of_columns(model: Any) -> list[str] | None:
+    """Of the DataFrame of the fit, or of the file that `gvae train` read; None if they had none."""
+    names = getattr(model, "feature_names_in_", model.notes_.get("names"))  # the notes are the user's, and unchecked
+    fits = names is not None and not isinstance(names, str) and len(names) == model.n_features_in_
+    return [str(name) for name in names] if fits else None
+
+
+def units(model: Any, X: Any) -> Sections:
+    """The columns of each unit of a family of counts, layer by layer: their names or, where rows are images, pictures."""
+    shape = _image_shape(model, X)
+    panels: list[Panel] = []
+    if shape is None:
+        for layer, words in model.top_words().items():
+            rows = [[f"{layer}[{k}]", ", ".join(map(str, unit))] for k, unit in enumerate(words.tolist())]
+            panels.append(Table(["unit", "columns of largest weight"], rows, title=f"{layer}: {len(rows)} units"))
+    else:
+        for layer, w in model.model_.loadings(model.parameters_).items():
+            shown = (w / np.maximum(w.max(axis=0), np.finfo(float).tiny)).clip(0, 1).T
+            title = f"{layer}: weights of {len(shown)} units, each relative to its largest"
+            panels.append(Images({"": shown}, shape, min(len(shown), 12), title=title))
+    return {"Units": panels}
+
+
+def _image_shape(model: Any, X: Any) -> tuple[int, int] | None:
+    """Of rows that are images; columns without names are taken for a square image, of 8 x 8 or more, if they form one."""
+    if len(X.shape) == 3:
+        return X.shape[1], X.shape[2]
+    side = math.isqrt(model.n_features_in_)
+    square = side >= 8 and side * side == model.n_features_in_ and names_of_columns(model) is None
+    return (side, side) if square else None
 
 
 def weights(model: Any) -> Sections:

@@ -99,6 +99,7 @@ class View:
             x = inputs.as_counts(X, dtype, name, model=model)
             v = None if validation is None else inputs.as_counts(validation, dtype, other, columns=x.shape[1], model=model)
             view = cls(name, kind, x.shape[1], dtype, observation, names=inputs.names_of(X))
+            view.image_shape = None if hasattr(X, "tocsr") or np.ndim(X) != 3 else np.shape(X)[1:]
             view.check(x, v)
             return view, x, v
         X, validation = (inputs.as_columns(a) if name != "X" else a for a in (X, validation))

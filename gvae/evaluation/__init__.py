@@ -6,7 +6,10 @@ codes        active units, the parts of the KL, reconstruction error
 information  mutual informations and total correlations, variable by variable
 gibbs        imputation of missing variables of x, by drawing codes and x in turn
 classification    error of labels, bits of x and y in a classifier's code
+completion   perplexity of held-out words
+mmd          the discrepancy of the codes' marginal from the prior
 bits         the rows encoded by the model, with bits back, and decoded again; coder: how
+correlation  correlations of the codes of two views
 gaps         inference gaps: the losses due to the family of q and due to the encoder
 measures     all of them by name: `evaluate` computes any; table: the results as readable text
 
@@ -25,11 +28,14 @@ from gvae.evaluation.bits import Bits, bits
 from gvae.evaluation.classification import Classification, classification
 from gvae.evaluation.coder import Bins, Coder, Whole, alphabet, pop, push
 from gvae.evaluation.codes import Reconstruction, Surgery, Units, active_units, reconstruction, surgery
+from gvae.evaluation.completion import Completion, complete, completion, log_shares
+from gvae.evaluation.correlation import ViewCorrelations, view_correlations
 from gvae.evaluation.gaps import Gaps, inference_gaps
 from gvae.evaluation.gibbs import Gibbs, gibbs
 from gvae.evaluation.importance import Evaluation, importance_sampling
 from gvae.evaluation.information import Information, information
-from gvae.evaluation.measures import MEASURES, evaluate
+from gvae.evaluation.measures import MEASURES, Measured, evaluate
+from gvae.evaluation.mmd import Discrepancy, mmd
 from gvae.evaluation.pareto import pareto_k
 from gvae.evaluation.partial import Partial
 from gvae.evaluation.subject import Subject
@@ -43,16 +49,20 @@ __all__ = [
     "Bits",
     "Classification",
     "Coder",
+    "Completion",
+    "Discrepancy",
     "Evaluation",
     "Gaps",
     "Gibbs",
     "Information",
+    "Measured",
     "Partial",
     "RateDistortion",
     "Reconstruction",
     "Subject",
     "Surgery",
     "Units",
+    "ViewCorrelations",
     "Whole",
     "active_units",
     "alphabet",
@@ -60,11 +70,15 @@ __all__ = [
     "bidirectional",
     "bits",
     "classification",
+    "complete",
+    "completion",
     "evaluate",
     "gibbs",
     "importance_sampling",
     "inference_gaps",
     "information",
+    "log_shares",
+    "mmd",
     "pareto_k",
     "pop",
     "push",
@@ -72,5 +86,6 @@ __all__ = [
     "reconstruction",
     "surgery",
     "table",
+    "view_correlations",
     "warnings",
 ]

@@ -31,6 +31,7 @@ from gvae.errors import ConfigError, NonFiniteError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import Weights, sampling_error, standard_error
 from gvae.evaluation.subject import Subject, whole
+from gvae.objectives import noise_of_rows
 from gvae.ops import arrays, elementwise
 
 __all__ = [
@@ -345,7 +346,7 @@ def bidirectional(
         path = _Path(simulated, batch, "prior", chains, leapfrogs, key_i)
         steps = path.pilot(betas, random.fold_in(key_i, 1))
         forward, accepted = path.forward(betas, steps, random.fold_in(key_i, 2))
-        exact = {name: draws[:, batch.index] for name, draws in noise.items()}
+        exact = noise_of_rows(noise, batch.index)
         reverse, accepted_back = path.reverse(betas, steps, random.fold_in(key_i, 3), exact)
         upper = -_estimate(-reverse)["log_likelihood"]
         return {

@@ -166,11 +166,13 @@ class _Stream:
         self.subject, self.model = subject, subject.model
         order: Any = subject.optional("inference_order", "bits")  # a tuple of names
         self.order: tuple[str, ...] = order
+        self.down: tuple[str, ...] = getattr(self.model, "generation_order", order[::-1])
         for method in ("posterior_given", "prior_given") if self.order else ():
             subject.optional(method, "bits")
         self.alphabets: dict[str, Alphabet] = {}
         drawn: dict[str, Any] = {}
-        for k, name in reversed(list(enumerate(self.order))):
+        for name in self.down:
+            k = self.order.index(name)
             p = self.model.prior_given(subject.parameters, subject.state, name, drawn)
             drawn[name] = p.sample(
                 p.noise(random.fold_in(subject.key, streams.BITS, k, 0, 0), () if p.batch_shape else (PRIOR,))
@@ -205,7 +207,7 @@ class _Stream:
         p, x = self.view(z, rows), dense(batch.x)
         known = coder.alphabet(p)
         coder.push(self.coder, p.conditionals(x), known.index(x, batch.index), known)
-        for name in self.order:
+        for name in reversed(self.down):
             prior = self.model.prior_given(*given, name, z)
             coder.push(self.coder, prior.conditionals(z[name]), symbols[name], self.alphabets[name])
 
@@ -214,7 +216,7 @@ class _Stream:
         given, rows = (self.subject.parameters, self.subject.state), len(batch)
         z: dict[str, Any] = {}
         symbols = {}
-        for name in reversed(self.order):
+        for name in self.down:
             prior = self.model.prior_given(*given, name, z)
             z[name], symbols[name] = self._pop(prior, self.alphabets[name], rows)
         p = self.view(z, rows)

@@ -35,6 +35,8 @@ class Units:
         By layer, Var_x(E_q[u | x]) of each unit.
     kl : list of array (units,)
         By layer, the mean KL of each unit's marginal, KL(q(u|x) ‖ p(u)). Nats.
+    names : tuple of str, optional
+        Of the layers' codes.
 
     Examples
     --------
@@ -45,6 +47,7 @@ class Units:
 
     activity: list[np.ndarray]
     kl: list[np.ndarray]
+    names: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Counts of active units, those with activity above 0.01, and the share of the others, over all layers and by layer.
@@ -53,7 +56,7 @@ class Units:
         -------
         dict
             "active", "units", "collapsed" (the share of units that are not active), and "layers", a list of dicts with
-            "active", "units", "activity" and "kl".
+            "active", "units", "activity" and "kl", and "name" where codes have names.
 
         Examples
         --------
@@ -70,6 +73,8 @@ class Units:
             }
             for activity, kl in zip(self.activity, self.kl, strict=True)
         ]
+        for layer, name in zip(layers, self.names, strict=False):
+            layer["name"] = name
         active, units = (sum(layer[name] for layer in layers) for name in ("active", "units"))
         return {"active": active, "units": units, "collapsed": 1 - active / units, "layers": layers}
 
@@ -207,12 +212,15 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
     Raises
     ------
     ConfigError
-        samples is not a positive integer, or a layer's q has no mean.
+        samples is not a positive integer, a layer's q has no mean, or no layer has a density variable by variable.
 
     Notes
     -----
+    Layers under flows, whose density is one of all variables together, are left out.
     Layers above the first are inferred from draws of those below: E_q[u|x] is then a mean over `samples` of them.
     A unit is active if its activity Var_x(E_q[u|x]) is above 0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.3).
+    Where layers are inferred from the top down, the mean of a unit also moves with the layers above: its KL says whether x
+    itself tells something about it.
 
     Examples
     --------
@@ -223,11 +231,16 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
     array([0.92, 0.  ])
     """
     samples = whole("samples", samples)
+    names: list[str] = []
 
     def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
         noise = subject.model.noise(random.fold_in(subject.key, streams.CODES, i), batch, samples)
         columns = {}
-        for j, layer in enumerate(subject.terms(batch, noise).layers):
+        layers = [layer for layer in subject.terms(batch, noise).layers if _has_units(layer)]
+        if not layers:
+            raise ConfigError("active units: no layer has a density variable by variable")
+        names[:] = [layer.name for layer in layers]
+        for j, layer in enumerate(layers):
             try:
                 means = layer.q.means_along(layer.z)
             except AttributeError:
@@ -241,7 +254,11 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
     columns = subject.each("active units", compute, settings={"samples": samples})
     layers = range(len(columns) // 2)
     activity = [columns[f"mean {j}"].var(axis=0, ddof=1 if len(subject.table) > 1 else 0) for j in layers]
-    return Units(activity, [columns[f"kl {j}"].mean(axis=0) for j in layers])
+    return Units(activity, [columns[f"kl {j}"].mean(axis=0) for j in layers], tuple(names) if all(names) else ())
+
+
+def _has_units(layer: Any) -> bool:
+    return layer.q.by_variable and (layer.p is None or layer.p.by_variable)
 
 
 def _unit_kl(layer: Any) -> np.ndarray:
@@ -258,7 +275,7 @@ def is_gaussian(d: Distribution) -> bool:
     """Whether d is Gaussian, decided by its KL to a diagonal Gaussian, which then has a closed form."""
     if not d.reparameterized:
         return False
-    zero = np.zeros(d.n, d.mean.dtype)
+    zero = np.zeros(d.n, d.shown.dtype)
     return d.kl(DiagonalGaussian(zero, zero)) is not None
 
 

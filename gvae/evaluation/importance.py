@@ -60,6 +60,8 @@ class Evaluation:
         Results of further measures that were requested, by name; see `gvae.evaluation.MEASURES`.
     conditional : bool, default False
         Whether the model explains y given x. Then log p(y|x) replaces log p(x), and its bound is the mean of log p(y|z).
+    views : tuple of str, default ("x",)
+        What the model explains; with ("x", "y") log p(x, y) replaces log p(x).
 
     Examples
     --------
@@ -82,6 +84,19 @@ class Evaluation:
     samples: int
     measures: Mapping[str, Any] = field(default_factory=dict)
     conditional: bool = False
+    views: tuple[str, ...] = ("x",)
+
+    @property
+    def explained(self) -> str:
+        """What `log_likelihood` estimates, for texts.
+
+        Examples
+        --------
+        >>> one = np.ones(2)
+        >>> gvae.evaluation.Evaluation(-one, -one, one, one, one, one, 100, views=("x", "y")).explained
+        'log p(x, y)'
+        """
+        return "log p(y|x)" if self.conditional else f"log p({', '.join(self.views)})"
 
     def summary(self) -> dict[str, Any]:
         """Means over rows, with the standard error that the choice of rows causes, and the summaries of further measures.
@@ -179,8 +194,9 @@ def importance_sampling(subject: Subject, *, samples: int = 100, memory: float |
     sampler = Sampler(subject, samples, memory, streams.IMPORTANCE, at_once)
     settings = {"samples": samples, "rows_at_once": ROWS_AT_ONCE}
     columns: dict[str, Any] = subject.each("importance sampling", sampler, settings=settings, at_once=at_once)
-    conditional = getattr(subject.model, "conditional", False)
-    return Evaluation(samples=samples, conditional=conditional, **{name: columns[name] for name in COLUMNS})
+    about: dict[str, Any] = {"conditional": getattr(subject.model, "conditional", False)}
+    about["views"] = tuple(getattr(subject.model, "views", ("x",)))
+    return Evaluation(samples=samples, **about, **{name: columns[name] for name in COLUMNS})
 
 
 class Sampler:

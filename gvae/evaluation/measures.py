@@ -14,21 +14,25 @@ from gvae.evaluation.annealed import annealed_importance_sampling, bidirectional
 from gvae.evaluation.bits import bits
 from gvae.evaluation.classification import classification
 from gvae.evaluation.codes import active_units, reconstruction, surgery
+from gvae.evaluation.completion import completion
+from gvae.evaluation.correlation import view_correlations
 from gvae.evaluation.gaps import inference_gaps
 from gvae.evaluation.gibbs import gibbs
 from gvae.evaluation.importance import Evaluation, importance_sampling
 from gvae.evaluation.information import information
+from gvae.evaluation.mmd import mmd
 from gvae.evaluation.partial import Partial
 from gvae.evaluation.subject import Subject, whole
 
-__all__ = ["MEASURES", "Measure", "evaluate", "names"]
+__all__ = ["MEASURES", "Measure", "Measured", "evaluate", "names"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """run(subject, **settings) -> a result with a `summary`; `settings` names those of `evaluate` that it takes, `needs` the
-    optional method of the model. `of`: "x" for models that explain x only, "y" for models that explain y given x, None for
-    both. `coded`: only for models with codes. `asked`: it is not among "all".
+    optional method or attribute of the model. `of`: "x" for models that explain x only, "y" for models that explain y given
+    x, None for both; "views" for models of the codes of two views, and the only kind that a model without a bound has.
+    `coded`: only for models with codes. `asked`: it is not among "all".
     """
 
     run: Callable[..., Any]
@@ -99,6 +103,20 @@ MEASURES: dict[str, Measure] = {
         coded=False,
         asked=True,
     ),
+    "completion": Measure(
+        completion,
+        "perplexity of held-out counts, given a part of each row's",
+        "inference of every row",
+        ("seen",),
+        of="x",
+        asked=True,
+    ),
+    "mmd": Measure(
+        mmd,
+        "squared maximum mean discrepancy of the codes' marginal from the prior, by a Gaussian kernel",
+        "one draw a row, and rows² values of the kernel",
+        asked=True,
+    ),
     "classification": Measure(
         classification,
         "of classifiers: error, and the bits of x and y in the code",
@@ -106,7 +124,50 @@ MEASURES: dict[str, Measure] = {
         needs="predict",
         of="y",
     ),
+    "correlation": Measure(
+        view_correlations,
+        "correlations of the codes of two views",
+        "one pass over the rows",
+        needs="view_codes",
+        of="views",
+    ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What is measured of a model without a bound: no value per row, but the results of measures.
+
+    Parameters
+    ----------
+    rows : int
+    measures : mapping of str to object
+        Results by name; see `gvae.evaluation.MEASURES`.
+
+    Examples
+    --------
+    >>> found = gvae.evaluation.ViewCorrelations(np.array([0.5]), np.array([0.5]), 10)
+    >>> gvae.evaluation.Measured(10, {"correlation": found}).summary()["correlation"]["total"]
+    0.5
+    """
+
+    rows: int
+    measures: Mapping[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """The summaries of the measures.
+
+        Returns
+        -------
+        dict
+            "rows", and a dict for each measure by its name.
+
+        Examples
+        --------
+        >>> gvae.evaluation.Measured(10, {}).summary()
+        {'rows': 10}
+        """
+        return {"rows": self.rows} | {name: measure.summary() for name, measure in self.measures.items()}
 
 
 def names(given: str | Sequence[str]) -> list[str]:
@@ -134,9 +195,10 @@ def evaluate(
     first: int = 100,
     chains: int = 16,
     temperatures: int = 500,
+    seen: float = 0.1,
     progress: bool = False,
     partial: Partial | None = None,
-) -> Evaluation:
+) -> Evaluation | Measured:
     """The ELBO and importance-sampled log p(x) of every row of a table, and further measures by name.
 
     Parameters
@@ -156,13 +218,15 @@ def evaluate(
     memory : float, optional
         Megabytes that the arrays of one chunk of samples may take, see `importance_sampling`.
     measures : str or sequence of str, default ()
-        Names in `MEASURES`, or "all": those that suit the model, but for "bits".
+        Names in `MEASURES`, or "all": those that suit the model, but for "bits", "completion" and "mmd".
     first : int, default 100
         How many rows the costly measures use.
     chains : int, default 16
         Annealing chains per row.
     temperatures : int, default 500
         Steps of the annealing schedule.
+    seen : float, default 0.1
+        The share of the counts that `completion` infers the codes from.
     progress : bool, default False
         Show a progress bar for each measure.
     partial : Partial, optional
@@ -170,13 +234,15 @@ def evaluate(
 
     Returns
     -------
-    Evaluation
-        With the results of further measures in its `measures`.
+    Evaluation or Measured
+        With the results of further measures in its `measures`. Measured for a model without a bound, with all measures that
+        it has unless some are named.
 
     Raises
     ------
     ConfigError
-        A setting is invalid, the model has no method that a measure needs, or parameters or state are of another model.
+        A setting is invalid, the model has no method or no bound that a measure needs, or parameters or state are of another
+        model.
     DataError
         The table has no rows.
     NonFiniteError
@@ -195,26 +261,36 @@ def evaluate(
     """
     settings = {"samples": whole("samples", samples), "memory": memory, "first": whole("first", first)}
     settings |= {"chains": whole("chains", chains), "temperatures": whole("temperatures", temperatures)}
-    chosen = names(measures)
+    if not (isinstance(seen, (int, float)) and 0 < seen < 1):
+        raise ConfigError(f"evaluate: seen is {seen!r}, expected a number between 0 and 1")
+    settings["seen"] = seen
+    bounded = getattr(model, "has_bound", True)
+    chosen = names(measures if bounded or measures else "all")
     coded = bool(getattr(model, "codes", True))
-    if "all" in measures:
-        other = "x" if getattr(model, "conditional", False) else "y"
+    if "all" in measures or not (bounded or measures):
+        explained = "y" if getattr(model, "conditional", False) else "x"
+        kinds = (None, explained) if bounded else ("views",)
         asked = {measures} if isinstance(measures, str) else set(measures)
-        suits = {n: m.of != other and (coded or not m.coded) and not m.asked for n, m in MEASURES.items()}
+        suits = {n: m.of in kinds and (coded or not m.coded) and not m.asked for n, m in MEASURES.items()}
         chosen = [n for n in chosen if suits[n] or n in asked]
     subject = Subject(
         model, parameters, table, key=key, state=state, batch_size=batch_size, progress=progress, partial=partial
     )
     for name in chosen:  # before anything costly
+        if not bounded and MEASURES[name].of != "views":
+            have = ", ".join(n for n, m in MEASURES.items() if m.of == "views")
+            raise ConfigError(f"{name}: {type(model).__name__} has no bound on a log-probability; its measures are {have}")
         if MEASURES[name].coded and not coded:
             raise ConfigError(f"{name}: {type(model).__name__} has no codes, of which this is a measure")
         needed = MEASURES[name].needs
         if needed is not None:
             subject.optional(needed, name)
-    result = importance_sampling(subject, samples=samples, memory=memory)
 
     def run(measure: Measure) -> Any:
         renamed = {"first": "rows"}
         return measure.run(subject, **{renamed.get(name, name): settings[name] for name in measure.settings})
 
+    if not bounded:
+        return Measured(len(table), {name: run(MEASURES[name]) for name in chosen})
+    result = importance_sampling(subject, samples=samples, memory=memory)
     return dataclasses.replace(result, measures={name: run(MEASURES[name]) for name in chosen})

@@ -15,13 +15,13 @@ from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
 from gvae.objectives import Terms
 from gvae.runtime import pool
-from gvae.training import infer
+from gvae.training import has_rows, infer
 
 __all__ = ["Subject", "dense", "view_of_x", "whole"]
 
 # What the key is folded with, one number per purpose, the same in every release: so all streams are different.
 BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION, INFERENCE = range(10)
-CLASSIFICATION, INFORMATION, GIBBS, BITS = range(10, 14)
+CLASSIFICATION, INFORMATION, GIBBS, BITS, COMPLETION, MMD = range(10, 16)
 
 
 class Subject:
@@ -87,7 +87,7 @@ class Subject:
         _check("parameters are", self.parameters, model.init(random.key(0)))
         _check("state is", self.state, model.init_state(random.key(0)) if hasattr(model, "init_state") else {})
         self.rows: dict[str, np.ndarray] = {}
-        if hasattr(model, "init_rows"):
+        if has_rows(model):
             self.rows = self.each("inference", self._infer, settings={})
 
     def _infer(self, i: int, batch: Batch) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gvae.evaluation.importance import Evaluation
+from gvae.evaluation.measures import Measured
 from gvae.evaluation.pareto import UNRELIABLE
 
 __all__ = ["table", "warnings"]
@@ -15,12 +16,12 @@ __all__ = ["table", "warnings"]
 MANY = 0.05  # share of rows with an unreliable estimate that is worth a warning
 
 
-def table(result: Evaluation, warnings: bool = True) -> str:
+def table(result: Evaluation | Measured, warnings: bool = True) -> str:
     """The summary of an evaluation as text: one line per number, in nats per row, under a heading per measure.
 
     Parameters
     ----------
-    result : Evaluation
+    result : Evaluation or Measured
     warnings : bool, default True
         Whether to add the `warnings`.
 
@@ -42,20 +43,22 @@ def table(result: Evaluation, warnings: bool = True) -> str:
       Pareto k, median                         0.200  0.0% of rows above 0.7
     """
     summary = result.summary()
-    lines = list(_importance(summary, _explained(result)))
-    for sentence in _warnings(summary, _explained(result)) if warnings else ():
-        lines += [f"  {line}" for line in textwrap.wrap(f"warning: {sentence}", 100)]
+    lines: list[str] = []
+    if isinstance(result, Evaluation):
+        lines += _importance(summary, result)
+        for sentence in _warnings(summary, result.explained) if warnings else ():
+            lines += [f"  {line}" for line in textwrap.wrap(f"warning: {sentence}", 100)]
     for name in result.measures:
-        lines += ["", *_SECTIONS[name](summary[name])]
+        lines += [*([""] if lines else []), *_SECTIONS[name](summary[name])]
     return "\n".join(lines)
 
 
-def warnings(result: Evaluation) -> list[str]:
+def warnings(result: Evaluation | Measured) -> list[str]:
     """What must be known before the numbers of an evaluation are trusted, in sentences.
 
     Parameters
     ----------
-    result : Evaluation
+    result : Evaluation or Measured
 
     Returns
     -------
@@ -69,7 +72,7 @@ def warnings(result: Evaluation) -> list[str]:
     >>> gvae.evaluation.warnings(result)[0][:39]
     'for 100.0% of rows a few weights decide'
     """
-    return list(_warnings(result.summary(), _explained(result)))
+    return list(_warnings(result.summary(), result.explained)) if isinstance(result, Evaluation) else []
 
 
 def _warnings(s: Mapping[str, Any], what: str) -> Iterator[str]:
@@ -79,10 +82,6 @@ def _warnings(s: Mapping[str, Any], what: str) -> Iterator[str]:
             f"for {share:.1%} of rows a few weights decide: neither {what}, likely too low, nor its error can be trusted; "
             "more samples help little, a better q or annealing (ais) does"
         )
-
-
-def _explained(result: Evaluation) -> str:
-    return "log p(y|x)" if result.conditional else "log p(x)"
 
 
 def _of_chains(s: Mapping[str, Any]) -> str:
@@ -99,14 +98,15 @@ def _spread(summary: Mapping[str, Any], name: str) -> str:
     return f"+- {error:.3f} (standard error over rows)" if math.isfinite(error) else ""
 
 
-def _importance(s: Mapping[str, Any], what: str) -> Iterator[str]:
-    yield _line("ELBO" if what == "log p(x)" else "its bound, E log p(y|z)", s["elbo"], _spread(s, "elbo"))
-    label = f"{what}, {s['samples']} importance samples"
+def _importance(s: Mapping[str, Any], result: Evaluation) -> Iterator[str]:
+    seen = "y" if result.conditional else ", ".join(result.views)
+    yield _line("its bound, E log p(y|z)" if result.conditional else "ELBO", s["elbo"], _spread(s, "elbo"))
+    label = f"{result.explained}, {s['samples']} importance samples"
     yield _line(label, s["log_likelihood"], _spread(s, "log_likelihood"))
     if math.isfinite(s["log_likelihood_sampling_error"]):
         yield _line("  its standard error by sampling", s["log_likelihood_sampling_error"])
     yield _line("rate KL(q(z|x) || p(z))", s["kl"])
-    yield _line("distortion -E log p(x|z)", s["distortion"])
+    yield _line(f"distortion -E log p({seen}|z)", s["distortion"])
     yield f"  {'effective sample size':<34}{s['effective_sample_size']:>12.1f}  of {s['samples']}"
     if s["pareto_k"] is not None:
         share = s["pareto_k_unreliable"]
@@ -116,9 +116,10 @@ def _importance(s: Mapping[str, Any], what: str) -> Iterator[str]:
 def _units(s: Mapping[str, Any]) -> Iterator[str]:
     yield f"active units: {s['active']} of {s['units']}, {s['collapsed']:.0%} collapsed"
     for i, layer in enumerate(s["layers"]):
-        which = f"layer {i + 1}: {layer['active']} of {layer['units']}; " if len(s["layers"]) > 1 else ""
+        name = layer.get("name", f"layer {i + 1}")
+        which = f"{name}: {layer['active']} of {layer['units']}; " if len(s["layers"]) > 1 else ""
         values = " ".join(f"{x:.2f}" for x in sorted(layer["kl"], reverse=True))
-        yield f"  {which}KL of each, largest first: {values}"
+        yield f"  {which}KL of each, largest first, sum {sum(layer['kl']):.2f}: {values}"
 
 
 def _surgery(s: Mapping[str, Any]) -> Iterator[str]:
@@ -210,6 +211,19 @@ def _classification(s: Mapping[str, Any]) -> Iterator[str]:
     yield _line("I(Z; Y), at least, in bits", s["i_zy_bits"])
 
 
+def _completion(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"completion, {s['rows']} rows of which a share of {s['seen']:g} is seen, {s['held_out']:.0f} held-out counts"
+    yield _line("perplexity", s["perplexity"])
+
+
+def _mmd(s: Mapping[str, Any]) -> Iterator[str]:
+    how = "terms with p in closed form" if s["closed"] else "one draw of p for each row"
+    kernel = f"kernel {s['kernel']}, bandwidth {s['bandwidth']:g}"
+    yield f"mmd of q(z) from p(z), {s['rows']} rows, {s['variables']} variables, {kernel}, {how}"
+    error = s["mmd_squared_standard_error"]
+    yield f"  {'MMD squared':<34}{s['mmd_squared']:>12.5f}  +- {error:.5f} (standard error over rows)"
+
+
 def _bits(s: Mapping[str, Any]) -> Iterator[str]:
     yield f"bits, {s['rows']} rows in one stream" + ("" if s["decoded"] else ": IT DID NOT DECODE TO THE ROWS")
     yield _line("net bits of a row", s["net_bits_per_row"], f"{s['net_bits_per_variable']:.4f} of a variable")
@@ -217,6 +231,13 @@ def _bits(s: Mapping[str, Any]) -> Iterator[str]:
     yield _line("gzip", s["gzip_bits_per_row"])
     yield _line("bz2", s["bz2_bits_per_row"])
     yield _line("bits to begin with, in all", s["initial_bits"])
+
+
+def _correlation(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"correlations of the codes of two views, {s['rows']} rows"
+    yield "  of each pair: " + " ".join(f"{x:.3f}" for x in s["correlations"])
+    yield _line("their sum", s["total"], f"of at most {len(s['correlations'])}")
+    yield _line("sum of the canonical ones here", s["canonical_total"], "the largest by any linear maps of the codes")
 
 
 _SECTIONS = {
@@ -231,4 +252,7 @@ _SECTIONS = {
     "curve": _curve,
     "classification": _classification,
     "bits": _bits,
+    "completion": _completion,
+    "mmd": _mmd,
+    "correlation": _correlation,
 }

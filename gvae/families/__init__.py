@@ -28,6 +28,7 @@ from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.families.autoregressive import NADE, Autoregressive
 from gvae.families.base import LOG_SCALE, Family
+from gvae.families.flows import Planar
 from gvae.families.gaussians import (
     AR1,
     Cholesky,
@@ -46,6 +47,7 @@ from gvae.families.others import (
     Beta,
     Categorical,
     ContinuousBernoulli,
+    Gamma,
     Logit,
     NegativeBinomial,
     Poisson,
@@ -71,12 +73,14 @@ __all__ = [
     "Dominant",
     "Family",
     "Full",
+    "Gamma",
     "Gaussian",
     "Located",
     "Logit",
     "LowRank",
     "Mixture",
     "NegativeBinomial",
+    "Planar",
     "Poisson",
     "RandomWalk",
     "Rescaled",
@@ -128,13 +132,23 @@ def _plain(make: Callable[[int], Family]) -> Callable[[int, str | None], Family]
 
 def _of(make: Callable[[Any], Family], default: str = "diagonal") -> Callable[[int, str | None], Family]:
     """A builder of a family that is made from another one, which the setting names."""
-    return lambda n, setting: make(parse(setting or default, n))
+    return lambda n, setting: make(parse(setting or default, n, "inner family"))
 
 
 def _full(n: int, setting: str | None) -> Family:
     if setting not in (None, "absolute"):
         raise ConfigError(f"full takes no size, got full:{setting}")
     return Full(n, absolute=setting == "absolute")
+
+
+def _gamma(log: bool) -> Callable[[int, str | None], Family]:
+    def build(n: int, setting: str | None) -> Family:
+        if setting not in (None, "score"):
+            name = Gamma(n, log).name
+            raise ConfigError(f"{name} takes no size, got {name}:{setting}; {name}:score has draws without derivatives")
+        return Gamma(n, log, "exact" if setting is None else None)
+
+    return build
 
 
 STARTS = ("calm", "glorot")
@@ -152,6 +166,7 @@ FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
     "gaussian": _plain(Gaussian),
     "random_walk": _plain(RandomWalk),
     "mixture": _counted("mixture", Mixture, 10, 1),
+    "planar": _counted("planar", Planar, 8, 1),
     "shared": _of(Shared),
     "bernoulli": Bernoulli,
     "autoregressive": Autoregressive,
@@ -160,13 +175,15 @@ FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
     "poisson": _plain(Poisson),
     "negative_binomial": _plain(NegativeBinomial),
     "zero_inflated": _of(ZeroInflated, "negative_binomial"),
+    "gamma": _gamma(log=False),
+    "log_gamma": _gamma(log=True),
     "beta": _plain(Beta),
     "continuous_bernoulli": _plain(ContinuousBernoulli),
     "logit": _of(Logit),
 }
 
 
-def parse(text: str | Family, n: int) -> Family:
+def parse(text: str | Family, n: int, role: str | None = None) -> Family:
     """The family of n variables that a text names: "diagonal", "chain", "band:3", "extended_grid:4x4", "lowrank:2", ...
 
     Parameters
@@ -175,6 +192,8 @@ def parse(text: str | Family, n: int) -> Family:
         A Family of n variables is returned as it is.
     n : int
         The number of variables.
+    role : str, optional
+        What it is for, such as "prior", where its density has to be known for any value and not for its own draws alone.
 
     Returns
     -------
@@ -183,7 +202,8 @@ def parse(text: str | Family, n: int) -> Family:
     Raises
     ------
     ConfigError
-        The name is unknown (the message lists the known ones), the size does not fit n, or n is not a positive integer.
+        The name is unknown (the message lists the known ones), the size does not fit n, n is not a positive integer, or the
+        family cannot serve in this role.
 
     Examples
     --------
@@ -194,10 +214,18 @@ def parse(text: str | Family, n: int) -> Family:
     >>> list(gvae.families.FAMILIES)[:4]
     ['diagonal', 'independent', 'chain', 'band']
     """
-    if isinstance(text, Family):
-        if text.n != n:
-            raise ConfigError(f"{text!r} has {text.n} variables, expected {n}")
-        return text
+    family = text if isinstance(text, Family) else _named(text, n)
+    if family.n != n:
+        raise ConfigError(f"{text!r} has {family.n} variables, expected {n}")
+    if role and not family.distribution.has_density:
+        raise ConfigError(
+            f"{role} is {family.name}, whose density is known for its own draws alone: it serves as a posterior, or as "
+            "variational_prior"
+        )
+    return family
+
+
+def _named(text: str, n: int) -> Family:
     if not isinstance(text, str):
         raise ConfigError(f"a family is written as text such as 'chain', got {text!r}")
     name, _, setting = text.partition(":")
@@ -227,6 +255,10 @@ class Conditional:
     start : {"calm", "glorot"}, default "calm"
         "calm": for every input, scales, edges and the like start as in `Family.start`, and only location parameters (means,
         logits, log rates) are random; "glorot": the last layer is as random as the others.
+    normalize : str, optional
+    dropout : float, default 0
+    drops_inputs : bool, default False
+        Of the network, as for `gvae.nn.MLP`.
 
     Raises
     ------
@@ -254,11 +286,21 @@ class Conditional:
         hidden: Sequence[int] = (),
         activation: str = "elu",
         start: str = "calm",
+        normalize: str | None = None,
+        dropout: float = 0.0,
+        drops_inputs: bool = False,
     ):
         if start not in STARTS:
             raise ConfigError(f"start is {start!r}, expected one of {', '.join(STARTS)}")
         self.name, self.family, self.start = name, family, start
-        self.network = MLP(name, (n_inputs, *hidden, family.n_params - family.n_shared), activation)
+        self.network = MLP(
+            name,
+            (n_inputs, *hidden, family.n_params - family.n_shared),
+            activation,
+            normalize=normalize,
+            dropout=dropout,
+            drops_inputs=drops_inputs,
+        )
 
     def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
         """Initial parameters by name: those of the network, and NAME.shared where the family shares some.
@@ -288,6 +330,28 @@ class Conditional:
         if family.n_shared:
             params[f"{self.name}.shared"] = shared
         return params
+
+    def masks(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, like: Any = None) -> dict[str, Any]:
+        """The noise of the network's dropout, as `gvae.nn.MLP.masks` draws it.
+
+        Parameters
+        ----------
+        key : array (4,)
+        shape : tuple of int
+        dtype : dtype, default float32
+        like : array, optional
+
+        Returns
+        -------
+        dict of str to array
+
+        Examples
+        --------
+        >>> encoder = gvae.families.Conditional("encoder", 4, gvae.families.parse("chain", 2), hidden=(8,), dropout=0.5)
+        >>> encoder.masks(gvae.random.key(0), (3,))["dropout.encoder.0"].shape
+        (3, 8)
+        """
+        return self.network.masks(key, shape, dtype, like)
 
     def located(self, params: Mapping[str, np.ndarray], mean: np.ndarray) -> dict[str, np.ndarray]:
         """The last layer's bias with which p(y | x) has the given mean where the rest of the layer emits 0.

@@ -20,6 +20,7 @@ __all__ = ["OPS", "lift", "record"]
 # a further line.
 OPS: dict[str, tuple[int, ...]] = {
     "cholesky_banded": (2,),
+    "gram_banded": (2,),
     "solve_triangular_banded": (2, 1),
     "multiply_triangular_banded": (2, 1),
     "cho_solve_banded": (2, 1),

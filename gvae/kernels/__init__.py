@@ -27,3 +27,4 @@ One-system functions (`..._one`) can be called from a user's own `@njit` code; s
 """
 
 LANES = 32  # a few vector registers, so that independent recurrences hide each other's latency; one warp
+NORM_EPSILON = 1e-5  # added to variances by normalised layers

@@ -18,11 +18,25 @@
                                                           all (0); their learning rate, in learning rates (1)
     update(params, batch) -> dict of arrays               the parameters after a step that the model defines, in place of a
                                                           gradient step
+    masks(key, batch, samples=1) -> dict of arrays        noise that only training steps need, for dropout
+    dream_noise(key, batch, samples=1) -> dict of arrays  noise of draws from the model, for objectives that learn from them
+    prior_noise(key, batch, samples=1) -> dict of arrays  noise of draws of the codes from their priors, for `generate`
+    settle(params, state, table, exact=True) -> params, state    what of both is determined by the rest of them and by the
+                                                          training rows, such as the moments of normalised layers: at the
+                                                          end of each epoch, before held-out rows are scored, from a part
+                                                          of the rows; at the end of training exactly, from all
+    least_rows                                            above 1 where the rows of a batch depend on each other: the
+                                                          fewest that a batch may have. Smaller last batches are left
+                                                          out. An objective may have this attribute, too
+    view_codes                                            mapping of columns to codes, where each of two views has a code
+                                                          of its own: for their correlation
     watch(params, state, batch, noise) -> Terms           in place of terms for the held-out rows that training looks at,
                                                           where scoring a row is costly: a cheaper estimate
     inference_order                                       names of the codes' noise, each before those inferred from it
+    generation_order                                      names of the codes as p draws them; default: the other way round
     posterior_given(params, state, batch, name, z) -> q, prior_given(params, state, name, z) -> p     of a code, given
-                                                          draws of those before it in that order, or after it: for bits
+                                                          draws of those before it in the order concerned: for bits
+    thinned(params, share) -> params                      those under which x, counts, has a share of its rates
     predict(params, state, batch, noise) -> array         p(y | x) of classifiers: probabilities (B, classes)
     pure = True                                           terms depends on its arguments only and has no other effect, so
                                                           that a step can be captured, and launched without calling it; a
@@ -40,27 +54,39 @@ The estimator of each model: gvae.estimators().
 
 from gvae.models.autoencoder import Autoencoder
 from gvae.models.base import Base, Model
+from gvae.models.cca import CCA, DCCA
 from gvae.models.codes import Code, Codes
 from gvae.models.darn import DARN
+from gvae.models.deep_exponential import DEF
 from gvae.models.denoising import Denoising
 from gvae.models.density import Density
 from gvae.models.dlgm import DLGM
+from gvae.models.double_def import DoubleDEF
 from gvae.models.eonade import EoNADE
 from gvae.models.factor_analysis import FactorAnalysis, FactorAnalysisEM, LinearVAE
 from gvae.models.hierarchical import Hierarchical
+from gvae.models.hvm import HVM
+from gvae.models.ladder import Ladder
+from gvae.models.mutual import Mutual
 from gvae.models.nlfa import NonlinearFactorAnalysis
 from gvae.models.sbn import SBN
 from gvae.models.vae import VAE
+from gvae.models.vcca import VCCA
 from gvae.models.vib import VIB
 from gvae.models.vlae import VLAE
 from gvae.models.weights import MAP, Bayes
 
 __all__ = [
+    "CCA",
     "DARN",
+    "DCCA",
+    "DEF",
     "DLGM",
+    "HVM",
     "MAP",
     "SBN",
     "VAE",
+    "VCCA",
     "VIB",
     "VLAE",
     "Autoencoder",
@@ -70,11 +96,14 @@ __all__ = [
     "Codes",
     "Denoising",
     "Density",
+    "DoubleDEF",
     "EoNADE",
     "FactorAnalysis",
     "FactorAnalysisEM",
     "Hierarchical",
+    "Ladder",
     "LinearVAE",
     "Model",
+    "Mutual",
     "NonlinearFactorAnalysis",
 ]

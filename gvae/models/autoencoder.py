@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gvae import modes
 from gvae.models.parts import Penalty
 from gvae.models.vae import VAE
 from gvae.objectives import Terms
@@ -46,6 +47,18 @@ class Autoencoder(VAE):
         "an autoencoder has no bound: what is shown as ELBO and log p(x) is its reconstruction term, which bounds nothing"
     )
 
+    @property
+    def networks(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Both networks read rows: a code is not drawn.
+
+        Examples
+        --------
+        >>> [len(networks) for networks in gvae.models.Autoencoder(4, latent=2).networks]
+        [2, 0]
+        """
+        return (self.encoder, self.decoder), ()
+
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+        params = modes.in_step(params, noise, step)
         z = self.encoder(params, batch.x).mean[None]
         return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Penalty(device.zeros(len(batch), self.dtype, z))])

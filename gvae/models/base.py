@@ -10,11 +10,15 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from gvae import modes, random
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
-from gvae.families import Conditional
+from gvae.families import Conditional, Family
+from gvae.models.dreams import dream_noise
 from gvae.objectives import Terms
 from gvae.settings import Settings, fields, native
+
+SETTLED = 2000  # rows at a time whose moments are computed
 
 __all__ = ["Base", "Model", "UnknownSettingError"]
 
@@ -38,6 +42,8 @@ class Model(Protocol):
         A sentence that is reported together with its figures, or "".
     conditional : bool
         Whether it explains y given x.
+    has_bound : bool
+        Whether its terms are those of a bound on a log-probability. A model without one has an objective of its own.
     dtype : dtype
     has_closed_kl : bool
 
@@ -57,6 +63,7 @@ class Model(Protocol):
     views: ClassVar[tuple[str, ...]]
     caution: ClassVar[str]
     conditional: ClassVar[bool]
+    has_bound: ClassVar[bool]
     dtype: np.dtype
     has_closed_kl: Any
 
@@ -276,6 +283,8 @@ class Base:
     views: ClassVar[tuple[str, ...]] = ("x",)
     caution: ClassVar[str] = ""
     conditional: ClassVar[bool] = False
+    has_bound: ClassVar[bool] = True
+    least_rows: int = 1
     exact: ClassVar[bool] = False
     has_closed_kl: Any = True
     emitters: Mapping[str, Conditional] = {}
@@ -350,6 +359,204 @@ class Base:
             for view, emitter in self.emitters.items():
                 params |= emitter.located(params, table.mean(view))
         return params, state
+
+    def check_normalize(self, settings: Any) -> None:
+        """Set what batch normalisation asks of batches, and raise an error where it is not possible; called by `build`.
+
+        Parameters
+        ----------
+        settings : Settings
+            With `normalize`.
+
+        Raises
+        ------
+        ConfigError
+            A code's draws have no path: their signals are of one row each, but the rows of a batch depend on each other.
+
+        Examples
+        --------
+        >>> gvae.models.VAE(4, latent=2, normalize="batch").least_rows
+        2
+        """
+        if settings.normalize is None:
+            return
+        self.least_rows = 2
+        for family in self.families_of_codes:
+            if family(np.zeros(family.n_params, self.dtype)).path is None:
+                raise ConfigError(
+                    f"{type(self).__name__}: normalize is {settings.normalize!r}, expected None where draws of codes have "
+                    f"no path (posterior {family.name}): the signal of a draw is that of its row alone, but by batch "
+                    "normalisation all rows of a batch depend on it"
+                )
+
+    def is_joint(self, params: Mapping[str, Any]) -> bool:
+        """Whether the terms of a row under these parameters depend on the draws of other rows, as `Terms.joint` says.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+            Where it is in the mode of a training step, see `gvae.modes`, normalised layers join the rows of a batch.
+
+        Returns
+        -------
+        bool
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, hidden=(3,), normalize="batch")
+        >>> params = model.init(gvae.random.key(0))
+        >>> model.is_joint(params), model.is_joint(gvae.modes.in_step(params, {}, 0))
+        (False, True)
+        """
+        if not isinstance(params, modes.Training):
+            return False
+        of_draws = {network.name for network in self.networks[1]}
+        return any(layer.rpartition(".")[0] in of_draws for layer in modes.with_statistics(params))
+
+    @property
+    def networks(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The networks that read rows, and those that read draws, (K, B, ..): for the noise of dropout.
+
+        Examples
+        --------
+        >>> of_rows, of_draws = gvae.models.VAE(4, latent=2).networks
+        >>> [network.name for network in of_rows], [network.name for network in of_draws]
+        (['encoder'], ['decoder'])
+        """
+        return (), ()
+
+    @property
+    def families_of_codes(self) -> tuple[Family, ...]:
+        """The families of the posteriors of all codes.
+
+        Examples
+        --------
+        >>> gvae.models.VAE(4, latent=2).families_of_codes
+        (Cholesky('chain', n=2),)
+        """
+        return ()
+
+    def masks(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+        """The noise of dropout, which is drawn for training steps only.
+
+        Parameters
+        ----------
+        key : array (4,)
+        batch : Batch
+        samples : int, default 1
+            Draws for each row, K.
+
+        Returns
+        -------
+        dict of str to array
+            (1, B, width) for the layers of a network that reads rows, (K, B, width) for those of one that reads draws; {}
+            without dropout.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, hidden=(3,), dropout=0.5)
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> {name: value.shape for name, value in model.masks(gvae.random.key(0), batch, samples=5).items()}
+        {'dropout.encoder.0': (1, 4, 3), 'dropout.decoder.0': (5, 4, 3)}
+        """
+        of_rows, of_draws = self.networks
+        shapes = [(1, len(batch))] * len(of_rows) + [(samples, len(batch))] * len(of_draws)
+        drawn: dict[str, Any] = {}
+        for i, (network, shape) in enumerate(zip((*of_rows, *of_draws), shapes, strict=True)):
+            drawn |= network.masks(random.fold_in(key, i), shape, self.dtype, vars(batch).get("x"))
+        return drawn
+
+    def prior_noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+        """The noise of draws of the codes from their priors, whose families may take another kind than posteriors do.
+
+        Parameters
+        ----------
+        key : array (4,)
+        batch : Batch
+        samples : int, default 1
+            Draws for each row, K.
+
+        Returns
+        -------
+        dict of str to array
+            By code, (K, B, ..).
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2, prior="mixture:3")
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> model.prior_noise(gvae.random.key(0), batch)["z"].shape  # an entry more says which component it is
+        (1, 4, 3)
+        """
+        model: Any = self  # a subclass has `noise`
+        drawn = model.noise(key, batch, samples)
+        return {name: drawn[name] for name in self.inference_order}
+
+    def dream_noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+        """The noise of dreams, draws of codes and views from the model itself, for objectives that learn from them.
+
+        Parameters
+        ----------
+        key : array (4,)
+        batch : Batch
+            As many dreams are drawn as it has rows.
+        samples : int, default 1
+            Dreams for each row, K.
+
+        Returns
+        -------
+        dict of str to array
+            "dream.CODE" (K, B, variables) and "dream.VIEW" (K, B, columns).
+
+        Raises
+        ------
+        ConfigError
+            The model does not draw views.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(4, latent=2)
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> {name: value.shape for name, value in model.dream_noise(gvae.random.key(0), batch).items()}
+        {'dream.z': (1, 4, 2), 'dream.x': (1, 4, 4)}
+        """
+        return dream_noise(self, key, batch, samples)
+
+    def settle(
+        self, params: Mapping[str, Any], state: Any, table: Any, exact: bool = True
+    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """The moments of normalised layers over the training rows, under given weights.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        table : Table
+            The training rows.
+        exact : bool, default True
+            False: the moments of at most 2,000 of the rows, evenly spaced, in one pass.
+
+        Returns
+        -------
+        params : dict of str to array
+            The parameters that this determines; {} without such layers.
+        state : mapping of str to array
+            Unchanged.
+
+        Examples
+        --------
+        >>> model = gvae.models.VAE(2, latent=1, hidden=(3,), normalize="batch")
+        >>> table = gvae.data.Table(np.array([[1, 0], [1, 1], [0, 0], [1, 0]], np.float32))
+        >>> params, state = model.settle(model.init(gvae.random.key(0)), {}, table)
+        >>> list(params)[:2]
+        ['statistics.encoder.0.mean', 'statistics.encoder.0.variance']
+        """
+        if not modes.with_statistics(params):
+            return {}, state
+        n, key = len(table), random.key(0)
+        if exact or n <= SETTLED:
+            return modes.settled(self, params, state, lambda: table.batches(key, SETTLED)), state
+        batch = table.batch(np.arange(SETTLED) * n // SETTLED, key)
+        return modes.settled(self, params, state, lambda: [batch]), state
 
     @property
     def inference_order(self) -> tuple[str, ...]:

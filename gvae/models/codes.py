@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random
+from gvae import modes, random
 from gvae.costs import Cost
 from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
+from gvae.models import dreams
 from gvae.models.base import Base
 from gvae.models.corruption import Corruption
-from gvae.nn import Tower
+from gvae.models.parts import zeros
+from gvae.nn import MLP, Tower
 from gvae.objectives import Blanket, Layer, Terms, total
 
 __all__ = ["Code", "Codes"]
+
+CRITIC = 1000  # of the keys of initial parameters
 
 
 @dataclass
@@ -138,6 +142,8 @@ class Codes(Base):
         Of the x that encoders read in training steps.
     code_cost : Cost or None
         The cost of the codes where it is not their KL, see `gvae.costs`.
+    critic : MLP or None
+        Maps all codes, joined, to a number: the critic of `objectives.JensenShannon`.
 
     Examples
     --------
@@ -151,6 +157,47 @@ class Codes(Base):
     tower: Tower | None = None
     corruption: Corruption | None = None
     code_cost: Cost | None = None
+    critic: MLP | None = None
+
+    def critic_of(self, settings: Any) -> MLP | None:
+        """The critic of the codes, with the hidden layers that a setting `critic` asks for.
+
+        Parameters
+        ----------
+        settings : object
+            With `critic`, widths or None, and `activation`.
+
+        Returns
+        -------
+        MLP or None
+
+        Examples
+        --------
+        >>> gvae.models.VAE(4, latent=2, critic=(5,)).critic.sizes
+        (2, 5, 1)
+        """
+        if settings.critic is None:
+            return None
+        n = sum(code.encoder.family.n for code in self.coded.values())
+        return MLP("critic", (n, *settings.critic, 1), settings.activation)
+
+    @property
+    def networks(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        encoders = *(code.encoder for code in self.coded.values()), *(() if self.tower is None else (self.tower,))
+        decoders = tuple(part for part in self.decoders if hasattr(part, "masks"))
+        # encoders read rows that are corrupted for each draw anew
+        return (encoders, decoders) if self.corruption is None else ((), (*encoders, *decoders))
+
+    @property
+    def families_of_codes(self) -> tuple[Family, ...]:
+        """The families of the posteriors of all codes.
+
+        Examples
+        --------
+        >>> gvae.models.DLGM(784, latent=(4, 2), posterior="diagonal").families_of_codes
+        (Diagonal('diagonal', n=4), Diagonal('diagonal', n=2))
+        """
+        return tuple(code.encoder.family for code in self.coded.values())
 
     @property
     def codes(self) -> Mapping[str, int]:
@@ -164,7 +211,7 @@ class Codes(Base):
         return {name: code.encoder.family.n for name, code in self.coded.items()}
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
-        """Initial parameters of encoders, decoders, tower and priors.
+        """Initial parameters of encoders, decoders, tower, priors and critic.
 
         Parameters
         ----------
@@ -186,6 +233,8 @@ class Codes(Base):
         for i, code in enumerate(self.coded.values(), len(parts)):
             if code.prior is not None:
                 params[code.prior_name] = code.prior.start(random.fold_in(key, i), self.dtype)
+        if self.critic is not None:
+            params |= self.critic.init(random.fold_in(key, CRITIC), self.dtype)
         return params
 
     def prior_of(self, params: Any, name: str | None = None) -> Distribution:
@@ -211,7 +260,7 @@ class Codes(Base):
         code = self.coded[next(iter(self.coded)) if name is None else name]
         family = code.encoder.family
         p = code.p(params)
-        return family(np.zeros(family.n_params, self.dtype)).standard if p is None else p
+        return family(zeros(family.n_params, self.dtype, params)).standard if p is None else p
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
         """Draws of each code from its prior.
@@ -281,6 +330,13 @@ class Codes(Base):
             own = random.fold_in(key, len(self.coded))
             drawn["corruption"] = self.corruption.noise(own, (samples, *batch.x.shape), self.dtype, like)
         return drawn
+
+    def prior_noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+        shape, like = (samples, len(batch)), vars(batch).get("x")
+        return {
+            name: dreams.noise_of_prior(code.prior, code.encoder.family, own, shape, self.dtype, like)
+            for (name, code), own in zip(self.coded.items(), self._keys(key).values(), strict=True)
+        }
 
     def _keys(self, key: np.ndarray) -> dict[str, np.ndarray]:
         """A key for each code; a single code has the key itself."""
@@ -474,6 +530,28 @@ class Codes(Base):
         """
         return {name: p.log_prob(getattr(batch, name)) for name, p in views.items()}
 
+    def weighted(self, likelihood: dict[str, Any], step: Any) -> dict[str, Any]:
+        """The log-likelihoods with the weights that views have in training steps.
+
+        Parameters
+        ----------
+        likelihood : dict of str to array (K, B)
+            What `likelihood` returned.
+        step : int, optional
+            The number of a training step; None where rows are scored.
+
+        Returns
+        -------
+        dict of str to array (K, B)
+            The same, unless a subclass gives views weights.
+
+        Examples
+        --------
+        >>> gvae.models.VCCA({"x": 2, "y": 2}, latent=1, weight_y=0.5).weighted({"x": -3.0, "y": -4.0}, 0)
+        {'x': -3.0, 'y': -2.0}
+        """
+        return likelihood
+
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         """The log-likelihood of each view, and q, p and draw of each code.
 
@@ -500,6 +578,7 @@ class Codes(Base):
         >>> terms.log_likelihood["x"].shape, terms.layers[0].kl.shape
         ((3, 4), (4,))
         """
+        params = modes.in_step(params, noise, step)
         seen = self.read(params, batch, noise, step)
         q: dict[str, Distribution] = {}
         z: dict[str, Any] = {}
@@ -507,7 +586,7 @@ class Codes(Base):
             q[name] = self.encode(params, name, seen, batch)
             z[name] = q[name].sample(noise[name])
         views = self.decode(params, state, z, noise)
-        likelihood = self.likelihood(views, batch)
+        likelihood = self.weighted(self.likelihood(views, batch), step)
 
         def blanket() -> Blanket:  # codes are independent under p and q
             return Blanket(total(likelihood))
@@ -520,14 +599,20 @@ class Codes(Base):
         inference = tuple(code.encoder.name for code in self.coded.values())
         inference += () if self.tower is None else (self.tower.name,)
         about: dict[str, Any] = {"inference": inference, "conditional": self.conditional, "cost": self.code_cost}
+        about["joint"] = self.is_joint(params)
         if self.conditional:  # z is drawn from a part of the model, and the weight of a draw is p(y|z)
             about["weights"] = total(likelihood)
 
         def likelihood_at(draws: list[Any]) -> Any:
             moved = self.decode(params, state, dict(zip(self.coded, draws, strict=True)), noise)
-            return total(self.likelihood(moved, batch))
+            return total(self.weighted(self.likelihood(moved, batch), step))
 
         about["likelihood_at"] = likelihood_at
+        if dreams.has_dreams(noise):
+            about["dream"] = lambda: dreams.log_q(self, params, state, batch, dreams.dream(self, params, state, noise))
+        critic = self.critic
+        if critic is not None:
+            about["critic"] = lambda z: critic(params, z)[..., 0]
         return Terms(likelihood, layers, views=views, **about)
 
     def _again(self, params: Any, name: str, batch: Any, noise: Any, step: Any) -> Any:
@@ -536,7 +621,7 @@ class Codes(Base):
             return None
 
         def again(f: Any, g: Any) -> Distribution:
-            own = f(params)
+            own = modes.changed(params, f)
             return self.encode(own, name, self.read(own, batch, noise, step), batch)
 
         return again
@@ -566,7 +651,8 @@ class Codes(Base):
         """
         p = {name: self.prior_of(params, name) for name in self.coded}
         z = {name: p[name].sample(noise[name]) for name in p}
-        return Terms({}, [Layer(p[n], p[n], z[n], noise[n]) for n in p], views=self.decode(params, state, z, noise))
+        layers = [Layer(p[n], p[n], z[n], noise[n], name=n) for n in p]
+        return Terms({}, layers, views=self.decode(params, state, z, noise))
 
     def raw(self, params: Any, state: Any, batch: Any) -> dict[str, np.ndarray]:
         """The unconstrained parameters of q(z|x), shared ones included, by name.

@@ -8,15 +8,14 @@ carried over to the VAE.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gvae import random, settings
-from gvae.autodiff import primitive
 from gvae.ops import elementwise
+from gvae.ops.draws import keep
 from gvae.settings import Choice, Maybe, Number, Numbers, Whole, setting
 
 __all__ = ["Corruption", "Settings"]
@@ -81,13 +80,7 @@ class Corruption:
         nu = self.level(step)
         if self.kind == "gaussian":
             return elementwise.add(x, elementwise.multiply(noise, nu))
-        kept = _at_least(noise, nu)
+        kept = keep(noise, nu)
         if self.kind == "masking":
             return elementwise.multiply(x, kept)
         return elementwise.add(elementwise.multiply(x, 2 * kept - 1), 1 - kept)
-
-
-@functools.partial(primitive, differentiable=False)
-def _at_least(u, nu):
-    """1 where u >= nu, else 0."""
-    return (u >= nu).astype(u.dtype)

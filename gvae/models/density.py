@@ -95,7 +95,7 @@ class Density(Codeless):
     pure = True
 
     def build(self, settings):
-        self.observation = families.parse(known_observation(settings.observation), self.sizes["x"])
+        self.observation = families.parse(known_observation(settings.observation), self.sizes["x"], "observation")
         self.emitters = {"x": self}  # type: ignore[dict-item]  # what it needs of one is `located`
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:

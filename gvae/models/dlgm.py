@@ -66,6 +66,9 @@ class OwnSettings(settings.Settings):
     )
     start: str = restated(vae.Settings, "start", default="calm")
     output_bias: str = restated(vae.Settings, "output_bias", default="zero")
+    normalize: str | None = restated(vae.Settings, "normalize", default=None)
+    dropout: float = restated(vae.Settings, "dropout", default=0.0)
+    critic: tuple[int, ...] | None = restated(vae.Settings, "critic", default=None)
 
 
 @settings.group("model")
@@ -134,7 +137,7 @@ class DLGM(Codes):
     pure = True
 
     def build(self, settings):
-        n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
+        n_inputs, shared = self.sizes["x"], parts.style(settings)
         latents = parts.numbers_of_layers(settings.latent)
         L = len(latents)
         up, down = parts.widths_of_layers(settings, L)
@@ -143,16 +146,17 @@ class DLGM(Codes):
             family = families.parse(text, n)
             if family.support != Support():
                 raise ConfigError(f"DLGM: posterior {family} has the support {family.support}, expected all real numbers")
-            self.coded[f"z{i}"] = Code(Conditional(f"encoder{i}", n_inputs, family, up[i - 1], activation, start))
-        observation = families.parse(parts.known_observation(settings.observation), n_inputs)
-        self.observed = Conditional("decoder0", latents[0], observation, down[0], activation, start)  # T_0
+            self.coded[f"z{i}"] = Code(Conditional(f"encoder{i}", n_inputs, family, up[i - 1], **shared))
+        observation = families.parse(parts.known_observation(settings.observation), n_inputs, "observation")
+        self.observed = Conditional("decoder0", latents[0], observation, down[0], **shared)  # T_0
         self.between = [  # T_1 .. T_(L-1)
-            MLP(f"decoder{i}", (latents[i], *down[i], latents[i - 1]), activation) for i in range(1, L)
+            MLP(f"decoder{i}", (latents[i], *down[i], latents[i - 1]), **parts.plain_style(settings)) for i in range(1, L)
         ]
         self.mixing = [Noise(f"noise{i}", n, settings.noise) for i, n in enumerate(latents, 1)]  # G_1 .. G_L
         self.decoders = (self.observed, *self.between, *self.mixing)
         self.emitters, self.corruption = {"x": self.observed}, Corruption.of(settings)
-        self.kappa = settings.kappa
+        self.critic, self.kappa = self.critic_of(settings), settings.kappa
+        self.check_normalize(settings)
         self.n_rows = self.n_rows if self.kappa is None else parts.shared_by(self)
 
     @classmethod
@@ -175,5 +179,5 @@ class DLGM(Codes):
         if self.kappa is not None and step is not None:  # the cost of the weights belongs to all rows together
             generative = [name for name in params if name.startswith(("decoder", "noise"))]
             price = parts.price_of_weights(params, generative, math.sqrt(self.kappa))
-            terms.layers.append(parts.Penalty(price * (1 / self.n_rows)))
+            terms.layers.append(parts.Penalty(price, share=1 / self.n_rows))
         return terms

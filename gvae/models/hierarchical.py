@@ -10,18 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from gvae import families, random, settings
+from gvae import families, modes, random, settings
 from gvae.autodiff import stop_gradient
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
-from gvae.models import vae
+from gvae.models import dreams, vae
 from gvae.models.base import Base
-from gvae.models.parts import each_layer, known_observation, network_widths, numbers_of_layers, widths_of_layers
+from gvae.models.parts import (
+    each_layer,
+    known_observation,
+    network_widths,
+    numbers_of_layers,
+    style,
+    widths_of_layers,
+    zeros,
+)
 from gvae.nn import MLP
 from gvae.objectives import Blanket, Layer, Terms
 from gvae.settings import Families, Layers, Maybe, Widths, restated, setting
@@ -63,6 +71,8 @@ class Settings(settings.Settings):
     )
     start: str = restated(vae.Settings, "start", default="calm")
     output_bias: str = restated(vae.Settings, "output_bias", default="zero")
+    normalize: str | None = restated(vae.Settings, "normalize", default=None)
+    dropout: float = restated(vae.Settings, "dropout", default=0.0)
     baseline: tuple[int, ...] | None = setting(
         default=None,
         help="widths of the hidden layers of networks that predict the bound, to be subtracted from the signals of layers "
@@ -90,27 +100,27 @@ class Hierarchical(Base):
     [(784, 200, 59), (20, 50, 14)]
     """
 
-    Settings = Settings
+    Settings: ClassVar[Any] = Settings
     pure = True
 
     def build(self, settings):
-        n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
+        n_inputs, shared = self.sizes["x"], style(settings)
         latents, prior = numbers_of_layers(settings.latent), settings.prior
         L = len(latents)
         up, down = widths_of_layers(settings, L)
         between = zip(each_layer("between", settings.between, L - 1), latents, strict=False)
-        emitted = [families.parse(known_observation(settings.observation), n_inputs)]
-        emitted += [families.parse(family, n) for family, n in between]
+        emitted = [families.parse(known_observation(settings.observation), n_inputs, "observation")]
+        emitted += [families.parse(family, n, "between") for family, n in between]
         posteriors = each_layer("posterior", settings.posterior, L)
         self.posteriors = [families.parse(f, n) for f, n in zip(posteriors, latents, strict=True)]
-        self.prior = None if prior is None else families.parse(prior, latents[-1])
+        self.prior = None if prior is None else families.parse(prior, latents[-1], "prior")
         inputs = n_inputs, *latents[:-1]  # of the encoders
         self.encoders = [
-            Conditional(f"encoder{i + 1}", n, family, up[i], activation, start)
+            Conditional(f"encoder{i + 1}", n, family, up[i], **shared)
             for i, (n, family) in enumerate(zip(inputs, self.posteriors, strict=True))
         ]
         self.decoders = [
-            Conditional(f"decoder{i}", n, family, down[i], activation, start)
+            Conditional(f"decoder{i}", n, family, down[i], **shared)
             for i, (n, family) in enumerate(zip(latents, emitted, strict=True))
         ]
         self.baselines: dict[int, MLP] = {}  # by layer
@@ -121,10 +131,11 @@ class Hierarchical(Base):
                 advice = "take posterior='bernoulli'"
                 raise ConfigError(f"baseline: it is for draws that have no path, and those of all layers have one: {advice}")
             for i in pathless:
-                self.baselines[i] = MLP(f"baseline.{i + 1}", (inputs[i], *settings.baseline, 1), activation)
+                self.baselines[i] = MLP(f"baseline.{i + 1}", (inputs[i], *settings.baseline, 1), settings.activation)
         # the layer next to the data: codes are those of z_1
         self.encoder, self.decoder, self.posterior = self.encoders[0], self.decoders[0], self.posteriors[0]
         self.emitters = {"x": self.decoder}
+        self.check_normalize(settings)
 
     @classmethod
     def layers(cls, settings, sizes):
@@ -133,6 +144,14 @@ class Hierarchical(Base):
     @property
     def inference_order(self) -> tuple[str, ...]:
         return tuple(f"z{i + 1}" for i in range(len(self.encoders)))
+
+    @property
+    def networks(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return (self.encoder,), (*self.encoders[1:], *self.decoders)
+
+    @property
+    def families_of_codes(self) -> tuple[Family, ...]:
+        return tuple(self.posteriors)
 
     @property
     def codes(self) -> Mapping[str, int]:
@@ -193,7 +212,7 @@ class Hierarchical(Base):
         if self.prior is not None:
             return self.prior(params["prior.raw"])
         last = self.posteriors[-1]
-        return last(np.zeros(last.n_params, self.dtype)).standard
+        return last(zeros(last.n_params, self.dtype, params)).standard
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
         """Draws of z_1, from the top layer down.
@@ -253,10 +272,18 @@ class Hierarchical(Base):
         >>> {name: value.shape for name, value in model.noise(gvae.random.key(1), batch, samples=6).items()}
         {'z1': (6, 4, 3), 'z2': (6, 4, 2)}
         """
-        shape = (samples, len(batch))
+        shape, like = (samples, len(batch)), vars(batch).get("x")
         return {
-            name: family.noise(random.fold_in(key, i), shape, self.dtype, vars(batch).get("x"))
-            for i, (name, family) in enumerate(zip(self.inference_order, self.posteriors, strict=True))
+            f"z{i + 1}": family.noise(random.fold_in(key, i), shape, self.dtype, like)
+            for i, family in enumerate(self.posteriors)
+        }
+
+    def prior_noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+        shape, like = (samples, len(batch)), vars(batch).get("x")
+        priors = [*(decoder.family for decoder in self.decoders[1:]), self.prior]
+        return {
+            f"z{i + 1}": dreams.noise_of_prior(p, q, random.fold_in(key, i), shape, self.dtype, like)
+            for i, (p, q) in enumerate(zip(priors, self.posteriors, strict=True))
         }
 
     def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
@@ -336,10 +363,8 @@ class Hierarchical(Base):
         >>> model.prior_given(params, {}, "z1", {"z2": np.zeros((7, 2), np.float32)}).mean.shape
         (7, 3)
         """
-        i = self.inference_order.index(name)
-        if i + 1 == len(self.inference_order):
-            return self.prior_of(params)
-        return self.decoders[i + 1](params, z[self.inference_order[i + 1]])
+        i = int(name[1:])
+        return self.prior_of(params) if i == len(self.decoders) else self.decoders[i](params, z[f"z{i + 1}"])
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
         """The distribution p(x | z_1).
@@ -392,6 +417,7 @@ class Hierarchical(Base):
         >>> [(layer.z.shape, layer.coupled) for layer in terms.layers]
         [((6, 4, 3), True), ((6, 4, 2), False)]
         """
+        params = modes.in_step(params, noise, step)
         z: list[Any] = [batch.x]  # z[l] is z_l, and z_0 is x
         q = []
         for i, encoder in enumerate(self.encoders):
@@ -415,10 +441,14 @@ class Hierarchical(Base):
                 layer.baseline = self.baselines[i](params, stop_gradient(z[i]))[..., 0]
             layers.append(layer)
         inference = tuple(encoder.name for encoder in self.encoders)
-        return Terms({"x": likelihood}, layers, inference=inference, views={"x": x})
+        dream = None
+        if dreams.has_dreams(noise):
+            dream = lambda: dreams.log_q(self, params, state, batch, dreams.dream(self, params, state, noise))  # noqa: E731
+        about: dict[str, Any] = {"views": {"x": x}, "dream": dream, "joint": self.is_joint(params)}
+        return Terms({"x": likelihood}, layers, inference=inference, **about)
 
     def _again(self, params: Any, i: int, below: Any, f: Any, g: Any) -> Distribution:
-        return self.encoders[i](f(params), g(below))
+        return self.encoders[i](modes.changed(params, f), g(below))
 
     def generate(self, params: Any, state: Any, noise: Any) -> Terms:
         """The model without q: the layers are drawn from their priors, from the top down.
@@ -447,6 +477,6 @@ class Hierarchical(Base):
         layers: list[Layer] = []
         for i in reversed(range(len(self.decoders))):  # from the top down
             z = p.sample(noise[f"z{i + 1}"])
-            layers.insert(0, Layer(p, p, z, noise[f"z{i + 1}"]))
+            layers.insert(0, Layer(p, p, z, noise[f"z{i + 1}"], name=f"z{i + 1}"))
             p = self.decoders[i](params, z)
         return Terms({}, layers, views={"x": p})

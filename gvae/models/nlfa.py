@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from gvae import settings
+from gvae.errors import ConfigError
 from gvae.families import Family
 from gvae.models import vae
 from gvae.models.vae import VAE
@@ -58,6 +59,15 @@ class NonlinearFactorAnalysis(VAE):
     Settings = Settings
 
     def build(self, settings):
+        if settings.critic is not None:
+            raise ConfigError(
+                f"NonlinearFactorAnalysis: critic is {settings.critic!r}, expected None: its codes have no encoder"
+            )
+        if settings.normalize is not None:
+            raise ConfigError(
+                f"NonlinearFactorAnalysis: normalize is {settings.normalize!r}, expected None: the moments would change "
+                "with the posteriors of all rows"
+            )
         super().build(settings)
         self.row_steps, self.row_rate = settings.row_steps, settings.row_rate
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from gvae.autodiff import value_of
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.families import Family
 from gvae.objectives import Layer
 from gvae.ops import arrays, elementwise
 from gvae.ops.banded import LOG_2PI
+from gvae.runtime import device
 
 __all__ = [
     "Penalty",
@@ -21,10 +23,19 @@ __all__ = [
     "known_observation",
     "network_widths",
     "numbers_of_layers",
+    "plain_style",
     "price_of_weights",
     "shared_by",
+    "style",
     "widths_of_layers",
+    "zeros",
 ]
+
+
+def zeros(n: int, dtype: Any, params: Mapping[str, Any]) -> Any:
+    """n zeros on the device of the parameters."""
+    like = value_of(next(iter(params.values()), None))
+    return device.zeros(n, dtype, like) if device.is_cuda(like) else np.zeros(n, dtype)
 
 
 class _Certain(Distribution):
@@ -34,16 +45,15 @@ class _Certain(Distribution):
 class Penalty(Layer):
     """A term of the bound that does not depend on a draw: it subtracts `value` nats from the bound of every row.
 
-    With value = KL(q(w) ‖ p(w)) / N it is the share of each of N rows in the cost of weights w that all of them share; with
-    0, nothing.
-
     Parameters
     ----------
-    value : float or array (B,)
+    value : float or array (B,); array () if it is shared
+    share : float, optional
+        Of KL(q(w) ‖ p(w)) of weights w that all rows share, the part that each of them bears.
     """
 
-    def __init__(self, value: Any):
-        super().__init__(_Certain(), None, None)
+    def __init__(self, value: Any, share: float | None = None):
+        super().__init__(_Certain(), None, None, share=share)
         self.log_q = self.log_q_along_path = self.kl = value
         self.log_p = self.log_q_of_score = 0 * value
 
@@ -56,6 +66,16 @@ def price_of_weights(params: Mapping[str, Any], names: Iterable[str], deviation:
         total = total + 0.5 * arrays.sum(elementwise.square(w)) * deviation**-2
         total = total + math.prod(w.shape) * (0.5 * LOG_2PI + math.log(deviation))
     return total
+
+
+def style(settings: Any) -> dict[str, Any]:
+    """The settings that all networks of a model share, as `Conditional` takes them."""
+    return {name: getattr(settings, name) for name in ("activation", "start", "normalize", "dropout")}
+
+
+def plain_style(settings: Any) -> dict[str, Any]:
+    """The settings that all networks of a model share, as `MLP` takes them."""
+    return {name: value for name, value in style(settings).items() if name != "start"}
 
 
 def shared_by(model: Any) -> int:

@@ -13,8 +13,8 @@ from gvae import families, settings
 from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
 from gvae.models.codes import Code, Codes
-from gvae.models.parts import known_observation, network_widths
-from gvae.settings import Choice, Families, Layers, Maybe, Widths, setting
+from gvae.models.parts import known_observation, network_widths, style
+from gvae.settings import Choice, Families, Layers, Maybe, Number, Widths, setting
 
 __all__ = ["VAE"]
 
@@ -65,6 +65,23 @@ class Settings(settings.Settings):
         "training rows (pixels' log-odds)",
         kind=Choice("zero", "data"),
     )
+    normalize: str | None = setting(
+        default=None,
+        help="batch: batch normalisation in all hidden layers, by the moments of a step's rows in training and by those of "
+        "the training rows where rows are scored",
+        kind=Maybe(Choice("batch")),
+    )
+    dropout: float = setting(
+        default=0.0,
+        help="probability with which the output of a hidden unit is dropped in training",
+        kind=Number(below=1, zero=True),
+    )
+    critic: tuple[int, ...] | None = setting(
+        default=None,
+        help="widths of the hidden layers of a network that tells codes of the data from draws of the prior, for "
+        "objective='info:divergence=js'",
+        kind=Maybe(Widths()),
+    )
 
 
 class VAE(Codes):
@@ -96,15 +113,16 @@ class VAE(Codes):
 
     def build(self, settings):
         n_inputs, latent, hidden = self.sizes["x"], settings.latent, settings.hidden
-        shared = settings.activation, settings.start
+        shared = style(settings)
         self.posterior = families.parse(settings.posterior, latent)
-        self.observation = families.parse(known_observation(settings.observation), n_inputs)
-        self.prior = None if settings.prior is None else families.parse(settings.prior, latent)
-        self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, *shared)
+        self.observation = families.parse(known_observation(settings.observation), n_inputs, "observation")
+        self.prior = None if settings.prior is None else families.parse(settings.prior, latent, "prior")
+        self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, **shared)
         mirrored = hidden[::-1] if settings.decoder_hidden is None else settings.decoder_hidden
-        self.decoder = Conditional("decoder", latent, self.observation, mirrored, *shared)
+        self.decoder = Conditional("decoder", latent, self.observation, mirrored, **shared)
         self.coded, self.decoders = {"z": Code(self.encoder, prior=self.prior)}, (self.decoder,)
-        self.emitters = {"x": self.decoder}
+        self.critic, self.emitters = self.critic_of(settings), {"x": self.decoder}
+        self.check_normalize(settings)
 
     @classmethod
     def layers(cls, settings, sizes):

@@ -20,6 +20,7 @@ from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.models import vae
 from gvae.models.codes import Code, Codes
+from gvae.models.parts import style
 from gvae.settings import Number, Widths, restated, setting
 
 __all__ = ["VIB"]
@@ -42,6 +43,8 @@ class Settings(settings.Settings):
     decoder_hidden: tuple[int, ...] = setting(
         default=(), help="widths of the hidden layers of q(y|z); none: it is linear", kind=Widths()
     )
+    normalize: str | None = restated(vae.Settings, "normalize", default=None)
+    dropout: float = restated(vae.Settings, "dropout", default=0.0)
     start: str = restated(vae.Settings, "start", default="calm")
 
 
@@ -73,14 +76,15 @@ class VIB(Codes):
     pure = True
 
     def build(self, settings):
-        n_inputs, shared = self.sizes["x"], (settings.activation, settings.start)
+        n_inputs, shared = self.sizes["x"], style(settings)
         self.posterior = families.parse(settings.posterior, settings.latent)
-        prior = None if settings.prior is None else families.parse(settings.prior, settings.latent)
-        self.encoder = Conditional("encoder", n_inputs, self.posterior, settings.hidden, *shared)
+        prior = None if settings.prior is None else families.parse(settings.prior, settings.latent, "prior")
+        self.encoder = Conditional("encoder", n_inputs, self.posterior, settings.hidden, **shared)
         labels = families.parse(f"categorical:{self.sizes['y']}", 1)
-        self.decoder = Conditional("decoder", settings.latent, labels, settings.decoder_hidden, *shared)
+        self.decoder = Conditional("decoder", settings.latent, labels, settings.decoder_hidden, **shared)
         self.coded, self.decoders = {"z": Code(self.encoder, prior=prior)}, (self.decoder,)
         self.code_cost = Beta(settings.beta)
+        self.check_normalize(settings)
 
     @classmethod
     def layers(cls, settings, sizes):

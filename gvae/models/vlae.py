@@ -21,7 +21,7 @@ from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.models import hierarchical, vae
 from gvae.models.codes import Code, Codes
-from gvae.models.parts import each_layer, known_observation, numbers_of_layers, widths_of_layers
+from gvae.models.parts import each_layer, known_observation, numbers_of_layers, plain_style, style, widths_of_layers
 from gvae.nn import MLP, Tower
 from gvae.ops import arrays, elementwise
 from gvae.settings import Choice, restated, setting
@@ -66,6 +66,9 @@ class Settings(settings.Settings):
     )
     start: str = restated(vae.Settings, "start", default="calm")
     output_bias: str = restated(vae.Settings, "output_bias", default="zero")
+    normalize: str | None = restated(vae.Settings, "normalize", default=None)
+    dropout: float = restated(vae.Settings, "dropout", default=0.0)
+    critic: tuple[int, ...] | None = restated(vae.Settings, "critic", default=None)
 
 
 class Join:
@@ -131,30 +134,29 @@ class VLAE(Codes):
     pure = True
 
     def build(self, settings):
-        n_inputs, activation, start = self.sizes["x"], settings.activation, settings.start
+        n_inputs, shared, of_mlp = self.sizes["x"], style(settings), plain_style(settings)
         latents = numbers_of_layers(settings.latent)
         L = len(latents)
         widths, mirrored = widths_of_layers(settings, L)
         if () in widths:
             raise ConfigError("VLAE: hidden has a level without layers, expected at least one width for each level")
-        self.tower = Tower("trunk", n_inputs, widths, activation)
+        self.tower = Tower("trunk", n_inputs, widths, **of_mlp)
         posteriors = each_layer("posterior", settings.posterior, L)
         self.coded = {
-            f"z{i + 1}": Code(
-                Conditional(f"encoder{i + 1}", widths[i][-1], families.parse(text, n), (), activation, start), reads=i
-            )
+            f"z{i + 1}": Code(Conditional(f"encoder{i + 1}", widths[i][-1], families.parse(text, n), (), **shared), reads=i)
             for i, (text, n) in enumerate(zip(posteriors, latents, strict=True))
         }
         self.joins = [Join(f"join{i + 1}", mirrored[i + 1][-1], latents[i], settings.combine) for i in range(L - 1)]
         reads = [join.n_outputs for join in self.joins] + [latents[-1]]
         self.steps = [  # f_1 .. f_L
-            MLP(f"decoder{i + 1}", (n, *w), activation, activation)
+            MLP(f"decoder{i + 1}", (n, *w), last=settings.activation, **of_mlp)
             for i, (n, w) in enumerate(zip(reads, mirrored, strict=True))
         ]
-        observation = families.parse(known_observation(settings.observation), n_inputs)
-        self.observed = Conditional("decoder0", mirrored[0][-1], observation, (), activation, start)  # f_0
+        observation = families.parse(known_observation(settings.observation), n_inputs, "observation")
+        self.observed = Conditional("decoder0", mirrored[0][-1], observation, (), **shared)  # f_0
         self.decoders = (self.observed, *self.steps, *self.joins)
-        self.emitters = {"x": self.observed}
+        self.emitters, self.critic = {"x": self.observed}, self.critic_of(settings)
+        self.check_normalize(settings)
 
     @classmethod
     def layers(cls, settings, sizes):

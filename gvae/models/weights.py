@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gvae import random, settings
+from gvae.errors import ConfigError
 from gvae.models import vae
 from gvae.models.parts import Penalty, price_of_weights, shared_by
 from gvae.models.vae import VAE
@@ -63,7 +64,7 @@ class _Weighed(VAE):
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
         if step is not None:  # the cost of the weights belongs to all rows together
-            terms.layers.append(Penalty(self.cost(params) * (1 / self.n_rows)))
+            terms.layers.append(Penalty(self.cost(params), share=1 / self.n_rows))
         return terms
 
     def _weights(self, params: Any) -> list[str]:
@@ -96,7 +97,7 @@ class MAP(_Weighed):
     >>> params = model.init(gvae.random.key(0))
     >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
     >>> terms = model.terms(params, {}, batch, model.noise(gvae.random.key(1), batch), step=0)
-    >>> np.allclose(terms.layers[-1].kl, model.cost(params) / 100)
+    >>> np.allclose(terms.layers[-1].of_each_row(model.cost(params)), model.cost(params) / 100)
     True
     """
 
@@ -160,6 +161,10 @@ class Bayes(_Weighed):
     pure = True
 
     def build(self, settings):
+        if settings.normalize is not None or settings.dropout:
+            raise ConfigError(
+                "Bayes: normalize and dropout are not for a decoder whose weights have a posterior: leave them out"
+            )
         super().build(settings)
         self.initial_scale = settings.initial_scale
 

@@ -13,15 +13,20 @@ effect, may declare so by `pure = True`: steps may then be captured (see gvae.tr
 
 terms           what a model reports: Layer, Terms, Blanket
 elbo            ELBO, with the KL or a cost in its place; second_order: its gradient by second derivatives
+marginal        Info, with a divergence of the marginals q(z) and p(z): MMD, JensenShannon
 score           gradients of draws that have no path: score function, local signals, pairs, learned baselines
 importance      ImportanceWeighted, and the estimators of its gradient
+correlation     Correlation, of two views
 texts           parse, and the registry
 """
 
+from gvae.objectives.correlation import Correlation
+from gvae.objectives.dreams import WakeSleep
 from gvae.objectives.elbo import ELBO
 from gvae.objectives.importance import GRADIENTS, ImportanceWeighted
+from gvae.objectives.marginal import MMD, Divergence, Info, JensenShannon
 from gvae.objectives.second_order import HESSIAN
-from gvae.objectives.terms import REST, Blanket, Layer, Objective, Terms, total
+from gvae.objectives.terms import REST, SHARED, Blanket, Layer, Objective, Terms, noise_of_rows, total
 from gvae.objectives.texts import COSTLY, OBJECTIVES, keys, parse
 
 __all__ = [
@@ -29,14 +34,22 @@ __all__ = [
     "ELBO",
     "GRADIENTS",
     "HESSIAN",
+    "MMD",
     "OBJECTIVES",
     "REST",
+    "SHARED",
     "Blanket",
+    "Correlation",
+    "Divergence",
     "ImportanceWeighted",
+    "Info",
+    "JensenShannon",
     "Layer",
     "Objective",
     "Terms",
+    "WakeSleep",
     "keys",
+    "noise_of_rows",
     "parse",
     "total",
 ]

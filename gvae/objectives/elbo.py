@@ -11,7 +11,7 @@ from gvae.errors import ConfigError
 from gvae.objectives import score
 from gvae.objectives.means import mean_draws, mean_units, warm
 from gvae.objectives.second_order import HESSIAN, likelihood_by_hessian
-from gvae.objectives.terms import Layer, Terms, added, by_group
+from gvae.objectives.terms import REST, Layer, Terms, added, by_group
 from gvae.ops import elementwise
 
 __all__ = ["DISARM", "ELBO", "LOCAL"]
@@ -90,6 +90,16 @@ class ELBO:
     gradient: str = "reparameterized"
 
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
+        value, metrics = self._of_rows(terms, step, weight)
+        if terms.penalty is not None:
+            paid = value if isinstance(value, dict) else {REST: value}
+            value = paid | {REST: elementwise.subtract(paid[REST], terms.penalty)}
+            metrics = metrics | {
+                "objective": elementwise.subtract(metrics.get("objective", metrics["bound"]), terms.penalty)
+            }
+        return by_group(value, terms.auxiliary), metrics | terms.figures
+
+    def _of_rows(self, terms: Terms, step: int, weight: Any) -> tuple[Any, dict[str, Any]]:
         beta = warm(self.warmup, step)
         if self.cost is not None and terms.cost is not None:
             raise ConfigError(
@@ -112,11 +122,11 @@ class ELBO:
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
     def _at_a_cost(self, cost: Cost, terms: Terms, beta: Any, weight: Any) -> tuple[Any, dict[str, Any]]:
-        drawn = [layer for layer in terms.layers if layer.z is not None]
+        drawn = [layer for layer in terms.layers if layer.z is not None and layer.share is None]
         if not drawn:
             raise ConfigError("elbo: a cost is paid for codes that are drawn, and this model draws none")
         penalty = added([self._divergence(layer) for layer in drawn])
-        fixed = [self._divergence(layer) for layer in terms.layers if layer.z is None]  # the cost of weights is kept
+        fixed = [self._divergence(layer) for layer in terms.layers if layer not in drawn]  # the cost of weights is kept
 
         def mean(values: Any, by_unit: bool = False) -> Any:
             return mean_units(values, weight) if by_unit else mean_draws(values, weight)
@@ -140,8 +150,7 @@ class ELBO:
         layers = [layer for layer in terms.layers if layer.q.path is None]
         signals: list[tuple[Layer, Any]] = []  # of layers that have one of their own
         if self.gradient == DISARM:
-            drawn = [layer for layer in terms.layers if layer.z is not None]
-            for layer in drawn:
+            for layer in (layer for layer in terms.layers if layer.z is not None and layer.share is None):
                 if layer.q.path is not None:
                     raise ConfigError(
                         f"gradient 'disarm' is for draws without a path; those of a {type(layer.q).__name__} have one"
@@ -156,7 +165,10 @@ class ELBO:
             elif layer.baseline is not None:
                 signals.append((layer, f()))
             else:
-                plain.append(layer)
+                if layer.share is None:
+                    plain.append(layer)
+                else:  # all rows depend on its draw
+                    signals.append((layer, score.mean_of_rows(f(), weight)))
                 if self.gradient == LOCAL:
                     terms.events.append({"event": "no blanket", "layer": layer.name or type(layer.q).__name__})
         common = score.score_function(plain, lambda: score.less_the_others(f()))
@@ -215,6 +227,10 @@ class ELBO:
         return None if look is None else look(row)
 
     def _divergence(self, layer: Layer) -> Any:
+        """The KL of a layer, in closed form or by its draws, as each row bears it: (B,), (K, B), () or (K, 1)."""
+        return layer.of_each_row(self._rate(layer))
+
+    def _rate(self, layer: Layer) -> Any:
         if self.trace == "probe" and layer.z is not None:
             if layer.kl_by_probe is None:
                 expected = "a banded posterior under N(0, I), such as chain, band:3 or extended_grid"

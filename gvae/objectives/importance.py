@@ -83,6 +83,8 @@ class ImportanceWeighted:
 
     def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
         self._check(terms)
+        if terms.penalty is not None:
+            raise ConfigError("this model subtracts a penalty from its bound, which the ELBO alone takes: objective='elbo'")
         if terms.cost is not None:
             raise ConfigError(
                 f"the codes of this model have a cost, {terms.cost}, which the ELBO alone takes: objective='elbo'"
@@ -91,8 +93,12 @@ class ImportanceWeighted:
             setting = f"warmup {self.warmup}" if self.warmup else f"gradient {self.gradient!r}"
             raise ConfigError(f"{setting}: it is for weights p(x, z) / q(z|x), and the model defines its own")
         path = self.gradient in ("stl", "dreg", "rws_dreg")
-        layers = [(layer.log_q_along_path if path else layer.log_q, layer.log_p) for layer in terms.layers]
-        penalty = added([elementwise.subtract(log_q, log_p) for log_q, log_p in layers])
+        penalty = added(
+            [
+                layer.of_each_row(elementwise.subtract(layer.log_q_along_path if path else layer.log_q, layer.log_p))
+                for layer in terms.layers
+            ]
+        )
         beta = warm(self.warmup, step)
         if terms.weights is not None:
             log_weights = terms.weights
@@ -142,8 +148,23 @@ class ImportanceWeighted:
             raise ConfigError(f"unknown gradient {self.gradient!r}; known are {', '.join(GRADIENTS)}")
         if any(layer.baseline is not None for layer in terms.layers):
             raise ConfigError("a learned baseline is for the elbo; bounds of several draws have one of their own (vimco)")
+        for layer in terms.layers:
+            if layer.share is not None and layer.z is not None:
+                raise ConfigError(
+                    f"bounds of several draws are of each row, and all rows share the layer {layer.name!r}: objective='elbo'"
+                )
+        if terms.entangled and (self.gradient not in ("reparameterized", "stl") or self.inference_bound is not None):
+            raise ConfigError(
+                f"gradient {self.gradient!r} treats the parameters of q separately, and here those of the generative model "
+                "take part in q: use gradient='reparameterized', or share=False"
+            )
         if self.gradient == "reparameterized":
             return
+        if terms.joint and self.gradient not in ("stl", "rws"):
+            raise ConfigError(
+                f"gradient {self.gradient!r}: it takes the weights of a row for functions of its own draws, but in a step "
+                "of this model they depend on those of all rows, by batch normalisation: expected 'reparameterized' or 'stl'"
+            )
         drawn = [layer for layer in terms.layers if layer.z is not None]
         if len(drawn) > 1 and any(layer.again is None for layer in drawn):
             raise ConfigError(f"gradient {self.gradient!r}: each layer of a model of several needs `again`, see Layer")

@@ -2,6 +2,7 @@
 
     score function   grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw
     local            the same for each unit of a layer, with those terms of f alone that depend on its draw (Layer.blanket)
+    shared           the same for a layer that all rows share, with the mean of f over the rows
     DisARM           from pairs of draws of opposite noise, for independent bits
 
 b is the mean of f over the other draws of the row, or over the other rows where there is one draw; what a layer's learned
@@ -29,7 +30,9 @@ __all__ = [
     "layer_score",
     "less_the_others",
     "local_signal",
+    "mean_of_rows",
     "score_function",
+    "zero",
 ]
 
 BASELINE = "baseline"  # the parameter group of networks that predict signals
@@ -42,10 +45,10 @@ def score_function(layers: Sequence[Layer], signal: Callable[[], Any]) -> Any:
     """
     if not layers:
         return None
-    return _zero(stop_gradient(signal()), added([layer.q.log_prob(layer.z) for layer in layers]))
+    return zero(stop_gradient(signal()), added([layer.q.log_prob(layer.z) for layer in layers]))
 
 
-def _zero(signal: Any, log_q: Any) -> Any:
+def zero(signal: Any, log_q: Any) -> Any:
     """The product minus its own value: zero, with the derivative signal grad log q."""
     surrogate = elementwise.multiply(signal, log_q)
     return elementwise.subtract(surrogate, stop_gradient(surrogate))
@@ -58,19 +61,32 @@ def less_the_others(f: Any) -> Any:
     return (f - arrays.mean(f, axis=axis, keepdims=True)) * (n / (n - 1)) if n > 1 else f
 
 
+def mean_of_rows(f: Any, weight: Any) -> Any:
+    """f (K, B) in the mean over rows, weighted if weights are given, (K,): the signal of a layer that all rows share."""
+    if weight is None:
+        return arrays.mean(f, axis=1)
+    return elementwise.divide(arrays.sum(elementwise.multiply(f, weight), axis=1), arrays.sum(weight))
+
+
 def layer_score(layer: Layer, f: Any) -> Any:
     """A term (K, B) of value zero whose gradient is that of the layer's draw, by a signal f of its own.
 
-    f is (K, B), or (K, B, n) with a signal for each unit; what its learned baseline predicts is subtracted.
+    f is (K, B), or (K, B, n) with a signal for each unit; what its learned baseline predicts is subtracted. Of a layer that
+    all rows share, f is (K,) or (K, n), and the term (K, 1).
     """
+    if layer.share is not None:
+        signal = stop_gradient(less_the_others(f) if f.shape[0] > 1 else f)
+        if len(f.shape) == 2:
+            return arrays.sum(zero(signal, log_q_by_unit(layer)), axis=-1, keepdims=True)
+        return zero(signal, layer.q.log_prob(layer.z))[..., None]
     by_unit = len(f.shape) == 3
     if layer.baseline is not None:
         guess = stop_gradient(layer.baseline)
         f = elementwise.subtract(f, guess[..., None] if by_unit else guess)
     signal = stop_gradient(less_the_others(f))
     if by_unit:
-        return arrays.sum(_zero(signal, log_q_by_unit(layer)), axis=-1)
-    return _zero(signal, layer.q.log_prob(layer.z))
+        return arrays.sum(zero(signal, log_q_by_unit(layer)), axis=-1)
+    return zero(signal, layer.q.log_prob(layer.z))
 
 
 def errors_of_baselines(signals: Sequence[tuple[Layer, Any]], weight: Any) -> dict[str, Any]:
@@ -91,22 +107,24 @@ def errors_of_baselines(signals: Sequence[tuple[Layer, Any]], weight: Any) -> di
 def local_signal(layer: Layer, price: Any, closed: Callable[[Layer], Any]) -> Any:
     """The terms of the bound that depend on the draw of each unit of a layer with a blanket, (K, B, n) or (K, B, 1).
 
+    Of a layer that all rows share: their mean over rows, (K, n) or (K, 1).
+
     price : the weight of the KL     closed(layer) : its KL in closed form, or None
     """
     assert layer.blanket is not None
-    found = layer.blanket()
-    rate = -_by_unit(found.prior)
+    found, full = layer.blanket(), 3 if layer.share is None else 2
+
+    def by_unit(terms: Any) -> Any:  # with an axis of units: (B,) and (K, B) do not depend on the unit
+        return terms if len(getattr(terms, "shape", ())) in (0, full) else terms[..., None]
+
+    rate = -by_unit(found.prior)
     for other in found.layers:
         kl = closed(other)
-        rate = elementwise.add(rate, _by_unit(elementwise.subtract(other.log_q, other.log_p) if kl is None else kl))
+        rate = elementwise.add(rate, by_unit(elementwise.subtract(other.log_q, other.log_p) if kl is None else kl))
     if closed(layer) is None:  # else its derivative is taken of the closed form, and not of the draw
-        rate = elementwise.add(rate, _own_rate(layer))
-    return elementwise.subtract(_by_unit(found.likelihood), rate * price)
-
-
-def _by_unit(terms: Any) -> Any:
-    """Terms with an axis of units: (B,) and (K, B) do not depend on the unit."""
-    return terms if len(getattr(terms, "shape", ())) in (0, 3) else terms[..., None]
+        own = _own_rate(layer)
+        rate = elementwise.add(rate, own if layer.share is None else own * layer.share)
+    return elementwise.subtract(by_unit(found.likelihood), rate * price)
 
 
 def log_q_by_unit(layer: Layer) -> Any:
@@ -148,8 +166,8 @@ def antithetic(noise: Mapping[str, Any], codes: Sequence[str]) -> dict[str, Any]
     its logits depend, and that of the codes above, as common random numbers.
     """
     arranged, L = {}, len(codes)
-    _check_pairs(min((u.shape[0] for u in noise.values()), default=0), L)
-    for name, u in noise.items():
+    _check_pairs(min((noise[name].shape[0] for name in codes if name in noise), default=0), L)
+    for name, u in noise.items():  # what is drawn once for all K draws, of length 1, they share as it is
         u = u.copy()
         u[1::2] = u[::2]
         if name in codes:
@@ -182,5 +200,5 @@ def disarm(layers: Sequence[Layer], f: Any, weight: Any) -> Any:
         apart = stop_gradient(elementwise.subtract(layer.z[first], layer.z[second]))
         size = elementwise.multiply(apart, elementwise.sigmoid(elementwise.abs(stop_gradient(a))))
         half = 0.5 * stop_gradient(elementwise.subtract(f[first], f[second]))
-        terms.append(mean_draws(arrays.sum(_zero(elementwise.multiply(half[..., None], size), a), axis=-1), weight))
+        terms.append(mean_draws(arrays.sum(zero(elementwise.multiply(half[..., None], size), a), axis=-1), weight))
     return added(terms)

@@ -23,10 +23,15 @@ def likelihood_by_hessian(terms: Terms) -> Any:
     derivative of sum_i r_iᵀ H r_i.
     """
     drawn = [layer for layer in terms.layers if layer.z is not None]
+    if terms.joint:
+        raise ConfigError(
+            "gradient 'hessian': it takes the likelihood of a row for a function of its own codes, but in a step of this "
+            "model it depends on those of all rows, by batch normalisation: expected 'reparameterized'"
+        )
     if terms.likelihood_at is None:
         raise ConfigError("gradient 'hessian': the model's Terms have no `likelihood_at`, see gvae.objectives.Terms")
     for layer in drawn:
-        if not layer.q.affine or layer.coupled or layer.noise is None:
+        if not layer.q.affine or layer.coupled or layer.noise is None or layer.share is not None:
             raise ConfigError(f"gradient 'hessian': it is for Gaussian codes, each inferred from the data; got {layer.q!r}")
         if layer.q.n > HESSIAN_MOST:
             raise ConfigError(f"gradient 'hessian': a code has {layer.q.n} variables, expected at most {HESSIAN_MOST}")

@@ -12,11 +12,13 @@ import numpy as np
 from gvae.autodiff import stop_gradient
 from gvae.costs import Cost
 from gvae.distributions import Distribution
+from gvae.errors import ConfigError
 from gvae.ops import elementwise
 
-__all__ = ["REST", "Blanket", "Layer", "Objective", "Terms", "added", "by_group", "total"]
+__all__ = ["REST", "SHARED", "Blanket", "Layer", "Objective", "Terms", "added", "by_group", "noise_of_rows", "total"]
 
 REST = "*"  # in an objective's value: the parameter groups that no other key names
+SHARED = "all."  # the names of noise without an axis of rows begin with it
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Blanket:
         log p of other layers, which is conditioned on the draw.
     layers : tuple of Layer, default ()
         Layers whose q is conditioned on the draw, itself or through other draws: all of log q - log p depends on it.
+
+    Notes
+    -----
+    For a layer that all rows share, `likelihood` and `prior` are means over the rows of the batch, weighted as the rows are:
+    (K,), or (K, n).
 
     Examples
     --------
@@ -53,13 +60,16 @@ class Blanket:
 class Layer:
     """A stochastic layer: its posterior q, its prior p and the draw z from q.
 
+    A layer that all rows share, such as weights with a posterior, has a `share`: its q and p have no batch axis, its draws
+    are (K, n), its log q and log p (K,), and each row bears that share of them.
+
     Parameters
     ----------
     q : Distribution
     p : Distribution or None
         None: the standard one, `q.standard`.
     z : array (K, B, n) or None
-        K draws for each of B rows; None for a term of the bound that does not depend on a draw.
+        K draws for each of B rows, or (K, n) for all of them; None for a term of the bound that does not depend on a draw.
     noise : array, optional
         The noise from which z was computed; None if z was not drawn by `q.sample`.
     coupled : bool, default False
@@ -76,6 +86,8 @@ class Layer:
     baseline : array (B,) or (K, B), optional
         What a network of the parameter group "baseline" predicts of the bound's terms, for draws that have no path. It may
         depend on the data and on the draws that q is conditioned on.
+    share : float, optional
+        The part of a shared layer that each row bears: 1 / N for N rows of training data.
 
     Examples
     --------
@@ -97,6 +109,31 @@ class Layer:
     name: str = ""
     blanket: Callable[[], Blanket] | None = None
     baseline: Any = None
+    share: float | None = None
+
+    def of_each_row(self, nats: Any) -> Any:
+        """What each row bears of a term of the layer, such as log q or the KL.
+
+        Parameters
+        ----------
+        nats : array (B,) or (K, B); () or (K,) of a shared layer
+
+        Returns
+        -------
+        array
+            The same; of a shared layer its share, () or (K, 1).
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.full(2, 0.5), np.zeros(2))
+        >>> layer = gvae.objectives.Layer(q, None, q.sample(np.zeros((3, 2))), np.zeros((3, 2)), share=1 / 100)
+        >>> layer.kl, layer.of_each_row(layer.kl), layer.of_each_row(layer.log_q).shape
+        (np.float64(0.25), np.float64(0.0025), (3, 1))
+        """
+        if self.share is None:
+            return nats
+        part = elementwise.multiply(nats, self.share)
+        return part[..., None] if len(part.shape) == 1 else part
 
     @cached_property
     def log_q(self) -> Any:
@@ -220,10 +257,27 @@ class Terms:
         log p(y|x).
     cost : Cost, optional
         The cost of its codes that the model itself defines, see `gvae.costs`; None: their KL.
+    entangled : bool, default False
+        Whether parameters of the generative model take part in q, so that no estimator can treat the two separately.
+    dream : callable, optional
+        dream() returns log q(z | x), (K, B), of codes and views drawn from the model, both as constants; None where no
+        dreams are drawn, as where rows are scored.
+    penalty : array (), optional
+        Subtracted from what is ascended, but not from the bound. None: there is none.
+    auxiliary : dict of str to array (), optional
+        What parameter groups outside of the bound ascend.
+    figures : dict of str to array (), optional
+        Further metrics.
     likelihood_at : callable, optional
         Maps a list of other draws, one for each layer in their order, to log p(views | z), (K, B). None: not available.
+    critic : callable, optional
+        Maps codes (K, B, n), those of all layers joined, to numbers (K, B): a network of the parameter group "critic". None:
+        the model has none.
     events : list of dict, optional
         Events that the model or the objective reports: training logs each of them once.
+    joint : bool, default False
+        Whether the terms of a row depend on the draws of the other rows, too, as they do in the training steps of a decoder
+        with batch normalisation: estimators of gradients that take them for each row's own then raise ConfigError.
 
     Examples
     --------
@@ -248,8 +302,15 @@ class Terms:
     weights: Any = None
     conditional: bool = False
     cost: Cost | None = None
+    entangled: bool = False
+    dream: Callable[[], Any] | None = None
+    penalty: Any = None
+    auxiliary: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     likelihood_at: Callable[[list[Any]], Any] | None = None
+    critic: Callable[[Any], Any] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
+    joint: bool = False
 
     @cached_property
     def log_weights(self) -> Any:
@@ -295,7 +356,9 @@ class Terms:
             return cast(self.weights)
         found = cast(self.total_log_likelihood)
         for layer in self.layers:
-            found = elementwise.subtract(found, elementwise.subtract(cast(layer.log_q), cast(layer.log_p)))
+            found = elementwise.subtract(
+                found, layer.of_each_row(elementwise.subtract(cast(layer.log_q), cast(layer.log_p)))
+            )
         return found
 
     @cached_property
@@ -312,6 +375,29 @@ class Terms:
         return total(self.log_likelihood)
 
 
+def noise_of_rows(noise: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+    """The noise of some rows of a batch.
+
+    Parameters
+    ----------
+    noise : mapping of str to array (K, B, ...)
+        As a model's `noise` draws it; noise of shared layers, whose names begin with "all.", has no axis of rows.
+    rows : index
+        Positions in the batch.
+
+    Returns
+    -------
+    dict of str to array
+
+    Examples
+    --------
+    >>> noise = {"z1": np.zeros((2, 4, 3)), "all.weights1": np.zeros((2, 5))}
+    >>> {name: u.shape for name, u in gvae.objectives.noise_of_rows(noise, [0, 2]).items()}
+    {'z1': (2, 2, 3), 'all.weights1': (2, 5)}
+    """
+    return {name: draws if name.startswith(SHARED) else draws[:, rows] for name, draws in noise.items()}
+
+
 def by_group(value: Any, auxiliary: Mapping[str, Any]) -> Any:
     """An objective's value, with what further parameter groups ascend: unchanged if there are none."""
     if not auxiliary:
@@ -326,6 +412,9 @@ class Objective(Protocol):
 
     An optional method arrange(noise, codes) returns the noise of a step where its draws must not be independent: `codes` are
     the names of the codes' noise, from the data upwards.
+
+    An optional attribute least_rows, above 1 where a term is of all rows of a batch together, is the fewest rows that a
+    batch may have: training leaves out a last batch of fewer.
 
     Examples
     --------
@@ -356,6 +445,11 @@ def total(log_likelihood: Mapping[str, Any]) -> Any:
     array (K, B)
         Nats.
 
+    Raises
+    ------
+    ConfigError
+        There is no view.
+
     Examples
     --------
     >>> gvae.objectives.total({"x": np.array([[-1.0], [-2.0]]), "y": np.array([[-0.5], [-0.5]])})
@@ -366,7 +460,9 @@ def total(log_likelihood: Mapping[str, Any]) -> Any:
 
 
 def added(parts: list[Any]) -> Any:
-    """The sum of at least one array."""
+    """The sum of at least one array; ConfigError if there is none."""
+    if not parts:
+        raise ConfigError("the model reports no terms of a bound: it has an objective of its own")
     first, *others = parts
     for part in others:
         first = first + part

@@ -12,8 +12,10 @@ from gvae import bounds, costs, texts
 from gvae.bounds import Bound
 from gvae.costs import Beta, Cost
 from gvae.errors import ConfigError
+from gvae.objectives.dreams import WakeSleep
 from gvae.objectives.elbo import DISARM, ELBO, LOCAL
 from gvae.objectives.importance import GRADIENTS, ImportanceWeighted
+from gvae.objectives.marginal import BALANCE, KERNELS, MMD, Info, JensenShannon
 from gvae.objectives.second_order import HESSIAN
 from gvae.objectives.terms import Objective
 
@@ -53,17 +55,40 @@ class _Codes:
         return min(codes) >= 0 and len(set(codes)) == len(codes)
 
 
-class _Trace:
-    """How the trace in a KL is computed."""
+class _Choice:
+    """One of some words."""
 
-    expected = "exact or probe"
     kind = str
 
+    def __init__(self, *words: str):
+        self.words, self.expected = words, " or ".join(words)
+
+    def accepts(self, word: str) -> bool:
+        return word in self.words
+
+
+class _Lambda:
+    """A weight, or the word for the ratio of a step."""
+
+    expected = f"a number of at least 0, or {BALANCE}"
+
     @staticmethod
-    def accepts(word: str) -> bool:
-        return word in ("exact", "probe")
+    def kind(text: str) -> float | str:
+        return text if text == BALANCE else float(text)
+
+    @staticmethod
+    def accepts(value: float | str) -> bool:
+        return isinstance(value, str) or 0 <= value < math.inf
 
 
+DIVERGENCES = ("mmd", "js")
+INFO: dict[str, Any] = {
+    "alpha": texts.Number("a number of at most 1", lambda x: x <= 1),
+    "lambda": _Lambda,
+    "divergence": _Choice(*DIVERGENCES),
+    "kernel": _Choice(*KERNELS),
+    "bandwidth": texts.POSITIVE,
+}
 COSTS: dict[str, Any] = {
     "beta": texts.NOT_NEGATIVE,
     "rate": texts.NOT_NEGATIVE,
@@ -76,7 +101,7 @@ WEIGHTED = ("rate", "anchor")
 def _settings(name: str, setting: str) -> tuple[Cost | None, str]:
     """The cost and the trace of "beta=0.5", "rate=16,weight=4", "free=0.1", "anchor=0+3,weight=0.9", "trace=probe", ..."""
     text = f"{name}:{setting}"
-    _, given = texts.parse("objective", text, {name: COSTS | {"weight": texts.POSITIVE, "trace": _Trace}})
+    _, given = texts.parse("objective", text, {name: COSTS | {"weight": texts.POSITIVE, "trace": _Choice("exact", "probe")}})
     trace = given.pop("trace", "exact")
     weight = given.pop("weight", None)
     if not given and weight is None:
@@ -158,6 +183,28 @@ def _grouped(name: str, model: Bound | None) -> Callable[..., Objective]:
     return make
 
 
+def _info(setting: str | None, gradient: str, warmup: int) -> Objective:
+    text = "info" if setting is None else f"info:{setting}"
+    if gradient != "reparameterized":
+        raise ConfigError(
+            f"objective {text!r}: gradient is {gradient!r}, expected 'reparameterized': D takes the draws' path"
+        )
+    _, given = texts.parse("objective", text, {"info": INFO})
+    name = given.pop("divergence", "mmd")
+    of_mmd = {key: given.pop(key) for key in ("kernel", "bandwidth") if key in given}
+    if name != "mmd" and of_mmd:
+        raise ConfigError(f"objective {text!r}: {next(iter(of_mmd))} is of divergence=mmd")
+    divergence = MMD(**of_mmd) if name == "mmd" else JensenShannon()
+    return Info(given.get("alpha", 1.0), given.get("lambda", 1000.0), divergence, warmup)
+
+
+def _wake_sleep(setting: str | None, gradient: str, warmup: int) -> Objective:
+    for name, value, expected in (("gradient", gradient, "reparameterized"), ("warmup", warmup, 0)):
+        if value != expected:
+            raise ConfigError(f"objective 'wake_sleep': {name} is {value!r}, expected {expected!r}: it has no other")
+    return WakeSleep()
+
+
 # name -> (setting, gradient, warmup) -> objective; a setting follows the name, as in renyi:-0.5 or miwae:8
 OBJECTIVES: dict[str, Callable[[str | None, str, int], Objective]] = {
     "elbo": _elbo("auto"),
@@ -169,15 +216,18 @@ OBJECTIVES: dict[str, Callable[[str | None, str, int], Objective]] = {
     "ciwae": _ciwae,
     "miwae": _grouped("miwae", None),
     "piwae": _grouped("piwae", bounds.IWAE),
+    "info": _info,
+    "wake_sleep": _wake_sleep,
 }
-PLAIN = ("iwae",)  # these take no setting
+PLAIN = ("iwae", "wake_sleep")  # these take no setting
 COSTLY = ("elbo", "elbo_a", "elbo_b")  # these take costs
 COSTED = ("reparameterized", LOCAL, DISARM)  # with these gradients
 OF_ELBO = (LOCAL, DISARM, HESSIAN)  # gradients of no other bound
 
 
 def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameterized") -> Objective:
-    """The objective that a text names: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8".
+    """The objective that a text names: "elbo", "iwae", "vr_iwae:0.5", "renyi:-1", "ciwae:0.05", "miwae:8", "piwae:8",
+    "info:lambda=100".
 
     Parameters
     ----------
@@ -205,6 +255,9 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
     The codes of the ELBO may have a cost, see `gvae.costs`: "elbo:beta=0.5", "elbo:rate=16,weight=4", "elbo:free=0.1",
     "elbo:anchor=0+3,weight=0.9". "elbo:trace=probe", alone or with a cost, estimates the trace in the KL, see `ELBO`.
 
+    "info:alpha=1,lambda=1000,divergence=mmd" weighs the KL and a divergence of the marginals q(z) and p(z), see `Info`; with
+    kernel=rbf or imq and bandwidth=B for mmd, lambda=balance, divergence=js. Without a number, alpha is 1 and lambda 1000.
+
     Examples
     --------
     >>> gvae.objectives.parse("elbo:beta=0.5", warmup=100)
@@ -215,7 +268,7 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
     if callable(text):
         return text
     name, _, setting = text.partition(":") if isinstance(text, str) else ("", "", "")
-    if name in OBJECTIVES and name not in COSTLY and "=" in setting:
+    if name in OBJECTIVES and name not in (*COSTLY, "info") and "=" in setting:
         have = ", ".join(COSTLY)
         raise ConfigError(f"objective {text!r}: a cost weighs the KL, which {have} alone have as a term of its own")
     if name not in OBJECTIVES or (":" in text and (not setting or name in PLAIN)):

@@ -6,7 +6,8 @@ dense        matrix products, affine layers                   ar1         Gaussi
 sparse       CSR x dense                                      lowrank     Gaussians with precision D + U'U
 likelihoods  log-densities of data                            gaussian    diagonal and dense Gaussians
 weights      importance weights                               traces      tr (L Lᵀ)⁻¹, exact and by random probes
-draws        draws of bits, with or without a path, of categories and of counts
+draws        draws of bits, with or without a path, of categories, counts and gamma variables
+counts       log-probability of Poisson counts in CSR          correlation   canonical correlations of two views
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _MODULES = (
     "elementwise",
     "arrays",
     "dense",
+    "normalize",
     "sparse",
     "likelihoods",
     "weights",
@@ -31,6 +33,8 @@ _MODULES = (
     "ar1",
     "lowrank",
     "gaussian",
+    "counts",
+    "correlation",
 )
 
 

@@ -15,7 +15,7 @@ shape, receives 0 or the 1-based order of the pivot that failed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -44,6 +44,7 @@ __all__ = [
     "cholesky_banded",
     "dense_to_band",
     "entropy_banded",
+    "gram_banded",
     "inverse_banded",
     "kl_divergence_banded",
     "log_pivots_banded",
@@ -123,6 +124,70 @@ def _(chol_bar, chol, ab, *, needs, check=True, info=None):
     work, ab_bar = device.copy(flat(chol_bar, 2)), device.empty(factors.shape, chol.dtype, chol)
     _launch("cholesky_vjp", factors, work, ab_bar, n=len(factors), work=3 * chol.size)
     return (ab_bar.reshape(ab.shape),)
+
+
+@primitive(contract="chol: ... M N", settings=OFFSETS)
+def gram_banded(chol: Any, *, offsets: Sequence[int] | None = None) -> Any:
+    """Product A = L Lᵀ of a banded lower-triangular L with its transpose, on all diagonals 0 .. offsets[-1].
+
+    Parameters
+    ----------
+    chol : array (..., M, N)
+        Any L: the diagonal is not checked.
+    offsets : sequence of int, optional
+        The diagonals of `chol`; by default 0, 1, .., M-1.
+
+    Returns
+    -------
+    array (..., offsets[-1] + 1, N)
+        A in lower band form, as `cholesky_banded` takes it: ab[..., d, j] = A[j + d, j].
+
+    Raises
+    ------
+    ShapeError, DTypeError
+
+    Notes
+    -----
+    Diagonals that are no difference of two offsets are zero; the factor of a sum of two such products fills them in general.
+    The cotangent of the result is in lower band form, too: an off-diagonal entry stands for both symmetric ones.
+
+    Cost O(N M²), by diagonals. The error is of order M eps | |L| |L|ᵀ | in each entry.
+
+    Examples
+    --------
+    >>> chol = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, 0.0]])
+    >>> ab = gvae.ops.gram_banded(chol)
+    >>> ab
+    array([[ 4.,  5.,  5.],
+           [-2., -2.,  0.]])
+    >>> np.array_equal(gvae.ops.cholesky_banded(ab), chol)
+    True
+    """
+    offsets = _check_factor(gram_banded.contract, offsets, chol=chol)
+    ab = device.zeros((*chol.shape[:-2], offsets[-1] + 1, chol.shape[-1]), chol.dtype, chol)
+    for d, i, j, where, n in _pairs_of_diagonals(offsets, chol.shape[-1]):
+        ab[..., d, where] += chol[..., i, :n] * chol[..., j, :n]
+    return ab
+
+
+@gram_banded.vjp(owned=True)
+def _(ab_bar, ab, chol, *, needs, offsets=None):
+    # A_(k+p)(k+o) += L_(k+p)k L_(k+o)k of two offsets p >= o: each factor's cotangent is the entry's times the other factor.
+    chol_bar = device.zeros(chol.shape, chol.dtype, chol)
+    for d, i, j, where, n in _pairs_of_diagonals(_default(offsets, chol), chol.shape[-1]):
+        bar = ab_bar[..., d, where]
+        chol_bar[..., i, :n] += bar * chol[..., j, :n]
+        chol_bar[..., j, :n] += bar * chol[..., i, :n]
+    return (chol_bar,)
+
+
+def _pairs_of_diagonals(offsets: Sequence[int], N: int) -> Iterator[tuple[int, int, int, slice, int]]:
+    """What diagonals i and j of L add to diagonal d of L Lᵀ, and where: from their first n entries."""
+    for j, o in enumerate(offsets):
+        for i in range(j, len(offsets)):
+            n = N - offsets[i]
+            if n > 0:
+                yield offsets[i] - o, i, j, slice(o, o + n), n
 
 
 @primitive(contract="chol: ... M N, b: ... N", settings=FACTOR | BOTH_WAYS)

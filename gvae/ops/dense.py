@@ -132,7 +132,7 @@ def _(y_bar, y, x, weight, bias, *, needs, out, may_overwrite, activation):
         arrays = y, rows, a_bar, weight_bar, bias_bar, ACTIVATIONS.index(activation)
         launch_sums("affine", "affine_weight_vjp", *arrays, n=len(bias), work=rows.size * len(bias))
     else:
-        _activation_vjp(y, activation, a_bar)
+        activation_vjp(y, activation, a_bar)
     x_bar = None
     if needs[0]:
         x_bar = device.empty(x.shape, y.dtype, y)
@@ -178,7 +178,7 @@ def _(y_bar, y, x, bias, *, needs, activation):
     a_bar = y_bar
     if activation != "identity":
         a_bar = device.copy(y_bar)
-        _activation_vjp(y, activation, a_bar)
+        activation_vjp(y, activation, a_bar)
     return a_bar, rows_of(a_bar).sum(axis=0) if needs[1] else None
 
 
@@ -187,7 +187,7 @@ def rows_of(x):
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def _activation_vjp(y, activation, a_bar):
+def activation_vjp(y, activation, a_bar):
     """Ā <- Ā f'(A) as a function of Y = f(A)."""
     if activation != "identity":
         arrays = device.plain(y).reshape(-1), a_bar.reshape(-1), ACTIVATIONS.index(activation)

@@ -14,7 +14,7 @@ from gvae import data, estimator, training
 from gvae.errors import ConfigError, GvaeError
 from gvae.panels import Panel
 
-__all__ = ["Absent", "Exhibit", "dense", "image_shape_of", "of_x"]
+__all__ = ["Absent", "Exhibit", "by_view", "dense", "image_shape_of", "of_x"]
 
 ROWS = 1000  # of the test rows, that are evaluated and mapped
 
@@ -89,8 +89,8 @@ class Exhibit:
 
     @cached_property
     def X(self) -> Any:
-        """The first test rows, as data: (rows, D), or images (rows, height, width) if the model was trained on images."""
-        rows = self.dataset.test[: self.first]
+        """The first test rows, dense: (rows, D), or images (rows, height, width) if the model was trained on images."""
+        rows = dense(self.dataset.test[: self.first])
         return rows if self.image_shape is None else rows.reshape(-1, *self.image_shape)
 
     @cached_property
@@ -126,7 +126,9 @@ class Exhibit:
             result = self.evaluation
         except (Absent, GvaeError):
             return {}
-        return {"log p(y|x)" if result.conditional else "log p(x)": result.log_likelihood, "KL": result.kl}
+        if not self.model.model_.has_bound:
+            return {}
+        return {result.explained: result.log_likelihood, "KL": result.kl}
 
     @cached_property
     def sections(self) -> dict[str, Any]:
@@ -165,6 +167,11 @@ class Exhibit:
 def dense(X: Any) -> np.ndarray:
     """Rows of data, (rows, D) or images, as a dense array."""
     return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+
+
+def by_view(views: Any) -> dict[str, np.ndarray]:
+    """What `reconstruct` or `sample` return, by view, dense."""
+    return {view: dense(x) for view, x in (views if isinstance(views, dict) else {"x": views}).items()}
 
 
 def of_x(views: Any) -> np.ndarray:

@@ -98,9 +98,7 @@ def _network(e: Exhibit, codes: np.ndarray) -> dict[str, Any] | None:
     layers = []
     for i in range(n):
         wide = slice(D) if i == n - 1 else slice(None)  # of the last layer, what the mean depends on
-        weight, bias = (
-            np.asarray(params[f"{network.name}.{i}.{part}"], np.float32)[..., wide] for part in ("weight", "bias")
-        )
+        weight, bias = (np.asarray(a, np.float32)[..., wide] for a in network.scoring_layer(params, i))
         layers.append((weight, bias))
     if sum(4 * a.size for layer in layers for a in layer) > LARGEST:
         return None

@@ -144,13 +144,15 @@ def _of_model(e: Exhibit) -> list[tuple[str, list[str]]]:
     model, notes, fitted = e.model, e.model.notes_, e.model.config_["fitted"]
     source = notes.get("data")
     data = [source if isinstance(source, str) else "not noted: the run was trained from Python"]
-    data.append(f"{fitted.get('n_rows', 'an unknown number of')} training rows of {model.n_features_in_} columns")
+    others = {view: n for view, n in getattr(model.model_, "sizes", {}).items() if view in model.model.views and view != "x"}
+    further = "".join(f", and {n} of the view {view}" for view, n in others.items())
+    data.append(f"{fitted.get('n_rows', 'an unknown number of')} training rows of {model.n_features_in_} columns{further}")
     facts = [("model", [repr(model)]), ("data", data)]
     if "data_sha256" in fitted:
         facts.append(("data, SHA-256", [str(fitted["data_sha256"])]))
     facts.append(("parameters, SHA-256", [model.parameters_.sha256()]))
     facts.append(("seed", [str(model.seed_)]))
-    further = notes.keys() - {"data", "data_dir", "image_shape", "gvae"}
+    further = notes.keys() - {"data", "data_dir", "image_shape", "gvae", "names"}
     return [*facts, *((f"note: {name}", [str(notes[name])]) for name in sorted(further))]
 
 
@@ -166,7 +168,7 @@ def _unfinished(e: Exhibit, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         model = e.model
     except Absent:
         return
-    asked, key = (model.steps, "step") if getattr(model, "steps", None) else (model.epochs, "epoch")
+    asked, key = (model.steps, "step") if getattr(model, "steps", None) else (getattr(model, "epochs", 1), "epoch")
     if rows and isinstance(asked, int) and rows[-1].get(key, asked) < asked and not model.holds_out:
         yield f"Training stopped at {key} {rows[-1][key]} of {asked}: the figures are those of an unfinished run."
 

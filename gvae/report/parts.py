@@ -11,7 +11,7 @@ import numpy as np
 from gvae import evaluation
 from gvae.errors import GvaeError, RunError
 from gvae.panels import Bars, Histogram, Images, Line, Lines, Matrix, Panel, Points, Sentences, Table, Text
-from gvae.report.exhibit import Absent, Exhibit, dense, of_x
+from gvae.report.exhibit import Absent, Exhibit, by_view, dense
 from gvae.report.track import read_track, tracked_row
 
 __all__ = ["PARTS", "Part", "usual_parts"]
@@ -47,13 +47,24 @@ def curves(e: Exhibit) -> list[Panel]:
         raise Absent("the log has no bounds")
     margin = 0.05 * (max(shown) - min(shown)) or 1.0
     marks = sorted({(event["epoch"], str(event["event"])) for event in events if "epoch" in event})
-    return [Lines(lines, "epoch", "bound, nats per row", marks, (min(shown) - margin, max(shown) + margin))]
+    return [Lines(lines, "epoch", _ascended(e), marks, (min(shown) - margin, max(shown) + margin))]
+
+
+def _ascended(e: Exhibit) -> str:
+    """What the bounds of the log are."""
+    try:
+        bounded = e.model.model_.has_bound
+    except Absent:
+        bounded = True
+    return "bound, nats per row" if bounded else "sum of correlations"
 
 
 def evaluated(e: Exhibit) -> list[Panel]:
     """The evaluation as text, and the rows' log p(x)."""
+    if not e.model.model_.has_bound:
+        return [Text(evaluation.table(e.evaluation), title=f"the first {e.evaluation.rows} test rows")]
     result, about = e.evaluation, f"the first {len(e.evaluation.elbo)} test rows, nats per row"
-    values = {"ELBO": result.elbo, "log p(y|x)" if result.conditional else "log p(x)": result.log_likelihood}
+    values = {"ELBO": result.elbo, result.explained: result.log_likelihood}
     values = {name: value[np.isfinite(value)] for name, value in values.items()}  # an impossible row is -inf
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), min(40, 5 + len(result.elbo) // 5))
     heights = {name: np.histogram(value, edges)[0] for name, value in values.items()}
@@ -92,43 +103,75 @@ def covariances_of(q: Any, n: int) -> np.ndarray:
 def reconstructions(e: Exhibit) -> list[Panel]:
     """Originals above their reconstructions; of a table, columns against their reconstructions."""
     e.views_only()
-    if e.image_shape is not None:
-        few = e.X[: min(SHOWN, len(e.X))]
-        rows = {"original": few.reshape(len(few), -1), "reconstruction": of_x(e.model.reconstruct(few))}
-        return [Images(rows, e.image_shape)]
-    x, again = dense(e.X), of_x(e.model.reconstruct(e.X))
-    shown = range(min(SHOWN, x.shape[1]))
-    return [Points(x[:, j], again[:, j], "value", "mean given z", diagonal=True, title=e.names[j]) for j in shown]
+    found = by_view(e.model.reconstruct(e.X))
+    panels: list[Panel] = []
+    for view, again in found.items():
+        x = dense(e.X if view == "x" else e.y).reshape(len(again), -1)
+        title = f"view {view}" if len(found) > 1 else ""
+        if (shape := _shape(e, x)) is not None:
+            panels.append(
+                Images({"original": x[:SHOWN], "reconstruction": again[:SHOWN].reshape(-1, x.shape[1])}, shape, title=title)
+            )
+        else:
+            names = _names(e, view, x.shape[1])
+            panels += [
+                Points(x[:, j], again[:, j], "value", "mean given z", diagonal=True, title=n) for j, n in names.items()
+            ]
+    return panels
+
+
+def _shape(e: Exhibit, x: np.ndarray) -> tuple[int, int] | None:
+    """That of the images of the training data, if rows of a view are as long as these."""
+    shape = e.image_shape
+    return shape if shape is not None and shape[0] * shape[1] == x.shape[1] else None
+
+
+def _names(e: Exhibit, view: str, D: int) -> dict[int, str]:
+    """Of the columns of a view that are shown."""
+    known = e.names if view == "x" else [f"{view}: {j}" for j in range(D)]
+    return {j: known[j] for j in range(min(SHOWN, D))}
 
 
 def samples(e: Exhibit) -> list[Panel]:
     """Images from the prior; of a table, the columns' distributions in data and in draws, and predictive checks."""
     e.views_only()
-    if e.image_shape is not None:
-        return [Images({"": of_x(e.model.sample(5 * SHOWN))}, e.image_shape, SHOWN)]
-    x, drawn = dense(e.X), of_x(e.model.sample(1000, draw=True))
-    return [_marginal(e, x, drawn, j) for j in range(min(SHOWN, x.shape[1]))] + [_checks(e, x)]
+    given = {view: dense(e.X if view == "x" else e.y).reshape(len(e.X), -1) for view in e.model.model.views}
+    shapes = {view: _shape(e, x) for view, x in given.items()}
+    titles = {view: f"view {view}" if len(given) > 1 else "" for view in given}
+    panels: list[Panel] = []
+    if any(shapes.values()):
+        means = by_view(e.model.sample(5 * SHOWN))
+        drawn_images = {view: (means[view], shape) for view, shape in shapes.items() if shape is not None}
+        panels += [Images({"": x}, shape, SHOWN, title=titles[view]) for view, (x, shape) in drawn_images.items()]
+    if tables := {view: x for view, x in given.items() if shapes[view] is None}:
+        drawn = by_view(e.model.sample(1000, draw=True))
+        n = min(REPLICATED, len(e.X))
+        replicates = by_view(e.model.sample(REPLICATES * n, draw=True, seed=1))
+        for view, x in tables.items():
+            names = _names(e, view, x.shape[1])
+            panels += [_marginal(x[:, j], drawn[view][:, j], name) for j, name in names.items()]
+            panels.append(_checks(x[:n], replicates[view].reshape(REPLICATES, n, -1), names))
+    return panels
 
 
-def _marginal(e: Exhibit, x: np.ndarray, drawn: np.ndarray, j: int) -> Panel:
-    edges = np.histogram_bin_edges(np.concatenate([x[:, j], np.quantile(drawn[:, j], [0.005, 0.995])]), 30)
-    heights = {name: np.histogram(a[:, j], edges, density=True)[0] for name, a in (("data", x), ("draws", drawn))}
-    return Histogram(edges, heights, "value", "density of rows", title=e.names[j])
+def _marginal(x: np.ndarray, drawn: np.ndarray, name: str) -> Panel:
+    edges = np.histogram_bin_edges(np.concatenate([x, np.quantile(drawn, [0.005, 0.995])]), 30)
+    heights = {which: np.histogram(a, edges, density=True)[0] for which, a in (("data", x), ("draws", drawn))}
+    return Histogram(edges, heights, "value", "density of rows", title=name)
 
 
-def _checks(e: Exhibit, x: np.ndarray) -> Panel:
+def _checks(x: np.ndarray, drawn: np.ndarray, names: dict[int, str]) -> Panel:
     """Statistics of the data among those of data sets of the same size that the model has drawn."""
-    n = min(REPLICATED, len(x))
-    drawn = of_x(e.model.sample(REPLICATES * n, draw=True, seed=1)).reshape(REPLICATES, n, -1)
     heading, rows = ["column", *(f"{name}: data, draws' 5 to 95 %" for name in CHECKS)], []
-    for j in range(min(SHOWN, x.shape[1])):
-        cells = [e.names[j]]
+    for j, name in names.items():
+        cells = [name]
         for statistic in CHECKS.values():
-            seen = statistic(x[:n, j])
+            seen = statistic(x[:, j])
             low, high = np.quantile(statistic(drawn[:, :, j], axis=1), [0.05, 0.95])
             cells.append(f"{seen:.3g}, {low:.3g} to {high:.3g}{'' if low <= seen <= high else '  outside'}")
         rows.append(cells)
-    return Table(heading, rows, title=f"predictive checks: the first {n} test rows among {REPLICATES} draws of as many rows")
+    about = f"the first {len(x)} test rows among {REPLICATES} draws of as many rows"
+    return Table(heading, rows, title=f"predictive checks: {about}")
 
 
 def codes(e: Exhibit) -> list[Panel]:
@@ -166,8 +209,8 @@ def units(e: Exhibit) -> list[Panel]:
     for i, layer in enumerate(layers):
         order = np.argsort(layer["kl"])[::-1]
         faint = np.asarray(layer["activity"])[order] <= 0.01
-        which = f"layer {i + 1}: " if len(layers) > 1 else ""
-        title = f"{which}{layer['active']} of {layer['units']} variables active"
+        which = f"{layer.get('name', f'layer {i + 1}')}: " if len(layers) > 1 else ""
+        title = f"{which}{layer['active']} of {layer['units']} variables active, {sum(layer['kl']):.2f} nats in sum"
         panels.append(Bars([str(j) for j in order], np.asarray(layer["kl"])[order], "KL, nats", faint, title=title))
     return [*panels, *rate_and_distortion(e, summary)]
 
@@ -185,7 +228,7 @@ def rate_and_distortion(e: Exhibit, summary: dict[str, Any]) -> Iterator[Panel]:
     yield Lines(
         [*lines, Line([summary["kl"]], [summary["distortion"]], "the trained model", 3)],
         "rate KL(q(z|x) || p(z)), nats",
-        f"distortion -E log p({'y' if e.evaluation.conditional else 'x'}|z), nats",
+        f"distortion -E log p({'y' if e.evaluation.conditional else ', '.join(e.evaluation.views)}|z), nats",
         title="rate and distortion",
     )
 

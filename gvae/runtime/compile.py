@@ -176,12 +176,16 @@ def _kernels() -> Iterator[tuple[str, Any]]:
 
 
 def _complete(kernel: Any) -> bool:
-    """Whether a kernel has versions of both precisions, or one version if it has no floating-point argument."""
+    """Whether a kernel has versions of both precisions, or one version if it has no floating-point argument or serves
+    other kernels alone: those then have both, and it has what they need."""
+    least = 1 if kernel.targetoptions.get("no_cpython_wrapper") else len(PRECISIONS)
+    if least == 1 and kernel.signatures:
+        return True
     types = {str(getattr(t, "dtype", t)) for signature in kernel.signatures for t in signature}
     if types.issuperset(PRECISIONS) or (types and not types.intersection(PRECISIONS)):
         return True
     # If its caller was loaded from the cache, this kernel was not loaded itself: its files must exist.
-    return sum(1 for _ in _files(kernel)) >= len(PRECISIONS)
+    return sum(1 for _ in _files(kernel)) >= least
 
 
 def _watched(progress: bool, doing: str, items: Sequence[Any]) -> Iterable[Any]:

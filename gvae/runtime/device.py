@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from gvae.errors import ConfigError, DeviceError
-from gvae.kernels import LANES
+from gvae.kernels import LANES, NORM_EPSILON
 from gvae.runtime import launches, memory, pool
 from gvae.runtime.context import context
 
 __all__ = [
     "DEVICES",
     "LANES",
+    "NORM_EPSILON",
     "Cpu",
     "apply",
     "beside",

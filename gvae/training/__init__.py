@@ -15,7 +15,7 @@ non-finite values), `until` (the default length), `validation`, `failure` (the r
 from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint
 from gvae.training.files import write_atomically
 from gvae.training.loop import POLICIES, History, train
-from gvae.training.rows import ascend, infer
+from gvae.training.rows import ascend, has_rows, infer
 from gvae.training.runs import BEGUN, SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
 from gvae.training.starts import about_this_process, read_starts
 from gvae.training.step import Trainer
@@ -34,6 +34,7 @@ __all__ = [
     "ascend",
     "check_free",
     "encode",
+    "has_rows",
     "infer",
     "load_checkpoint",
     "read",

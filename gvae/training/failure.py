@@ -10,6 +10,7 @@ import numpy as np
 from gvae.autodiff import vjp
 from gvae.data import Batch
 from gvae.errors import NonFiniteError
+from gvae.objectives import SHARED, noise_of_rows
 
 if TYPE_CHECKING:
     from gvae.training.step import Trainer
@@ -49,9 +50,9 @@ def _rows_that_fail(trainer: Trainer, params: dict, batch: Batch, noise: dict, a
     """Positions in the batch of rows that alone give a non-finite bound or gradient, by bisection; not many more than NAMED.
     None are found where the rows are not the second axis of the model's noise."""
     n = len(batch)
-    if not all(getattr(draws, "shape", ())[1:2] == (n,) for draws in noise.values()):
+    if not all(getattr(draws, "shape", ())[1:2] == (n,) for name, draws in noise.items() if not name.startswith(SHARED)):
         return []
-    part = {name: draws[:, among] for name, draws in noise.items()}
+    part = noise_of_rows(noise, among)
     own = params | {name: params[name][among] for name in trainer.rows}
     inputs = trainer.arguments(batch[among], part, trainer.steps)
     value, pull, (metrics, _) = vjp(lambda p: trainer.evaluate(p, inputs), own, has_aux=True)

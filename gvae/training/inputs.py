@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["StepInputs", "records", "uploaded"]
 
 # the number that a key is folded with, one per purpose, in every release: their streams are independent
-INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS, PREPARE = range(7)
+INIT, ORDER, BINARIZE, NOISE, VALIDATE, ROWS, PREPARE, MASKS, DREAMS, ALONE = range(10)
 
 
 @dataclass(frozen=True)

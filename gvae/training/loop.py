@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from gvae import random
+from gvae import modes, random
 from gvae.checks import check_whole
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, StoppedError
 from gvae.runtime import device
 from gvae.training.failure import ADVICE
 from gvae.training.inputs import BINARIZE
-from gvae.training.program import Pass
+from gvae.training.program import Pass, batches_in, least_rows
 from gvae.training.runs import RunFolder
 from gvae.training.snapshot import Epoch
 from gvae.training.step import Trainer
@@ -159,13 +159,17 @@ def train(
     if len(table) == 0:
         raise DataError("train: the table has no rows")
     trainer = trainer or Trainer(model, n_rows=len(table), **settings)
+    least = _check_batches(trainer, len(table), batch_size, validation)
     total = until.most if until is not None else int(steps or 0)
     if epochs is not None:
-        total = epochs * -(-len(table) // batch_size)
+        total = epochs * batches_in(len(table), batch_size, least)
     if trainer.device != "cpu" and on_nonfinite == "skip":
         raise ConfigError("train: on_nonfinite 'skip' looks at every step, for which a device would have to be waited for")
     trainer.prepare(table)
+    if trainer.optimizer.iterations and on_nonfinite != "stop":
+        raise ConfigError(f"train: on_nonfinite is {on_nonfinite!r}, expected 'stop' with {trainer.optimizer}")
     table = table.to(trainer.device)
+    trainer.settle(table)
     validation = None if validation is None else validation.to(trainer.device)
     loop = _Loop(trainer, table, batch_size, validation, until or patience, on_nonfinite, run, stop, callback, total)
     if until is not None and validation is not None:
@@ -182,6 +186,35 @@ def train(
         if loop.bar is not None:
             loop.bar.close()
     return trainer, loop.history
+
+
+def _check_batches(trainer: Trainer, n_rows: int, batch_size: int, validation: Table | None) -> int:
+    """The fewest rows that model and objective take in a batch. ConfigError unless all but the last batch have them, and the
+    validation rows; a last one of fewer rows is left out, which is an event."""
+    least = least_rows(trainer.model, trainer.objective)
+    size = min(batch_size, n_rows)
+    if size < least:
+        by_model = getattr(trainer.model, "least_rows", 1) == least
+        whose = type(trainer.model if by_model else trainer.objective).__name__
+        raise ConfigError(
+            f"train: batches have {size} {'row' if size == 1 else 'rows'} (batch_size is {batch_size}, of {n_rows} rows), "
+            f"but in a step of {whose} the rows of a batch depend on each other, and it takes {least} or more: give "
+            "larger batches"
+        )
+    if trainer.optimizer.iterations and size < n_rows:
+        raise ConfigError(
+            f"train: a step of {trainer.optimizer} is on all rows, but batches have {size} of {n_rows} (batch_size is "
+            f"{batch_size}): give batch_size={n_rows}, or None in an estimator"
+        )
+    scored = least_rows(None if getattr(trainer.model, "has_bound", True) else trainer.model, trainer.objective)
+    if validation is not None and len(validation) < scored:
+        raise ConfigError(f"train: there are {len(validation)} validation rows, expected {scored} or more, as in a batch")
+    if 0 < (rest := n_rows % batch_size) < least:
+        event = {"event": "last batch left out", "rows": rest, "least": least}
+        if event not in trainer.events:
+            trainer.events.append(event)
+        logger.info("training: the last %d of %d rows of each epoch, in an order of its own, are left out", rest, n_rows)
+    return least
 
 
 @dataclass
@@ -212,6 +245,7 @@ class _Loop:
         while (trainer.steps < self.end or trainer.epoch.batches) and not self.has_stopped_growing():  # or: an epoch to end
             try:
                 if self.finish_epoch():
+                    self.settle()
                     return
             except NonFiniteError as error:
                 self.note(error)
@@ -220,10 +254,18 @@ class _Loop:
                 trainer.roll_back()
                 logger.warning("%s; back to step %d with %g of the learning rate", error, trainer.steps, trainer.scale)
         self.remark()
+        self.settle()
         if isinstance(self.until, Until):
             best, grew = trainer.stopping, not self.has_stopped_growing()
             why = "no more are allowed" if grew else f"no better bound in {best.waited} looks"
             logger.info("trained for %d steps: %s; kept is epoch %d, of bound %s", trainer.steps, why, best.epoch, best.best)
+
+    def settle(self) -> None:
+        """At the end of training, what a model settles is determined by all rows."""
+        trainer = self.trainer
+        trainer.settle(self.table, exact=True)
+        if self.run is not None and modes.with_statistics(trainer.chosen):
+            self.run.save(trainer)
 
     def remark(self) -> None:
         """Record the events that the objective reported in steps, and its remark on the last row, each once."""
@@ -289,6 +331,7 @@ class _Loop:
     def save_if_due(self) -> None:
         stopping = self.stop is not None and self.stop()
         if self.run is not None and (stopping or self.run.is_due()):
+            self.trainer.settle(self.table)
             self.run.save(self.trainer)
         if stopping:
             raise StoppedError(f"training stopped at step {self.trainer.steps}, in epoch {self.trainer.epochs + 1}")
@@ -312,6 +355,7 @@ class _Loop:
         clock = time.perf_counter()
         row |= {f"train_{name}": float(x) / done.rows for name, x in done.sums.items()}  # synchronises with a device
         done.seconds += time.perf_counter() - clock  # on a device, most of the epoch's time
+        trainer.settle(self.table)
         if validation is not None:
             row |= {f"validation_{name}": x for name, x in trainer.validate(validation).items()}
         _check_epoch(trainer, row)  # before any state of this epoch is kept
@@ -346,7 +390,8 @@ class _Loop:
         self.bar.update(trainer.steps - self.begin - self.bar.n)
         if (self.bar.n % 50 == 0 or trainer.steps == self.end) and trainer.epoch.rows:
             bound = float(trainer.epoch.sums["bound"]) / trainer.epoch.rows
-            self.bar.set_postfix_str(f"epoch {trainer.epochs + 1}, bound {bound:.2f} nats")
+            said = f"bound {bound:.2f} nats" if getattr(trainer.model, "has_bound", True) else f"objective {bound:.3f}"
+            self.bar.set_postfix_str(f"epoch {trainer.epochs + 1}, {said}")
 
 
 def _check_epoch(trainer: Trainer, row: dict[str, float]) -> None:

@@ -30,7 +30,7 @@ from gvae.training.inputs import records, uploaded
 if TYPE_CHECKING:
     from gvae.training.step import Trainer
 
-__all__ = ["CudaGraph", "Launches", "Pass", "Programs", "Python"]
+__all__ = ["CudaGraph", "Launches", "Pass", "Programs", "Python", "batches_in", "least_rows"]
 
 MOST = 8  # programs of one trainer: each is a list of launches and the arrays that they refer to
 
@@ -150,6 +150,17 @@ class Programs:
         return expected[0]
 
 
+def least_rows(model: Any, objective: Any) -> int:
+    """The fewest rows that a batch may have, for the model and for the objective."""
+    return max(getattr(model, "least_rows", 1), getattr(objective, "least_rows", 1))
+
+
+def batches_in(n_rows: int, batch_size: int, least_rows: int = 1) -> int:
+    """The number of batches of a pass over the rows, without a last batch of fewer than `least_rows` rows."""
+    full, rest = divmod(n_rows, batch_size)
+    return full + (rest >= least_rows and rest > 0)
+
+
 class Pass:
     """The steps of one pass over a table in `order`; each batch's binarization has its own key.
 
@@ -161,7 +172,7 @@ class Pass:
         self.graph: CudaGraph | None = None  # the trainer's, while it executes the steps of this pass
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return batches_in(len(self.order), self.batch_size, least_rows(self.trainer.model, self.trainer.objective))
 
     @cached_property
     def there(self) -> Any:

@@ -17,13 +17,32 @@ from gvae import random
 from gvae.autodiff import gradient
 from gvae.data import Batch
 from gvae.nn import Parameters
-from gvae.objectives import ELBO
+from gvae.objectives import ELBO, noise_of_rows
 from gvae.optim import Adam
 from gvae.runtime import device
 
-__all__ = ["ascend", "infer"]
+__all__ = ["ascend", "has_rows", "infer"]
 
 ROWS = 500  # rows inferred together
+
+
+def has_rows(model: Any) -> bool:
+    """Whether a model has parameters for each row.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> gvae.training.has_rows(gvae.models.NonlinearFactorAnalysis(4, 2)), gvae.training.has_rows(gvae.models.VAE(4, 2))
+    (True, False)
+    """
+    return hasattr(model, "init_rows") and bool(model.init_rows(random.key(0), 1))
 
 
 def ascend(
@@ -132,7 +151,7 @@ def infer(
     >>> {name: values.shape for name, values in rows.items()}
     {'encoder.raw': (4, 4)}
     """
-    if not hasattr(model, "init_rows"):
+    if not has_rows(model):
         return {}
     parts = []
     for begin in range(0, len(batch), ROWS):
@@ -141,7 +160,7 @@ def infer(
 
         def noise(step: int, part: Batch = part) -> dict[str, Any]:
             one = model.noise(random.fold_in(key, step), part[:1], draws)
-            return {name: values.repeat(len(part), axis=1) for name, values in one.items()}
+            return noise_of_rows(one, np.zeros(len(part), np.int64))
 
         parts.append(ascend(model, parameters, state, part, start, noise, steps=steps, learning_rate=learning_rate))
     join = device.namespace(batch.x).concatenate

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,8 +26,9 @@ from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device, to_host
 from gvae.structures import mapped
 from gvae.training.failure import failure
-from gvae.training.inputs import INIT, ORDER, PREPARE, ROWS, StepInputs, records
+from gvae.training.inputs import ALONE, DREAMS, INIT, MASKS, ORDER, PREPARE, ROWS, StepInputs, records
 from gvae.training.program import Programs
+from gvae.training.rounds import minimized, why_not_rounds
 from gvae.training.snapshot import Epoch, Snapshot, Stopping, restore, snapshot
 from gvae.training.validation import validate
 
@@ -52,11 +53,15 @@ class Trainer:
     samples : int, default 1
         Monte Carlo draws per row and step.
     optimizer : str, default "adam"
-        "adam", "adam:beta1=0.5,eps=1e-4", "adamw:0.01", "sgd:0.9", ... (see gvae.optim.parse_optimizer). It updates
-        `parameters`; `rows` have Adam optimisers of their own, with the default settings.
+        "adam", "adam:beta1=0.5,eps=1e-4", "adamw:0.01", "sgd:0.9", "lbfgs:50", ... (see gvae.optim.parse_optimizer). It
+        updates `parameters`; `rows` have Adam optimisers of their own, with the default settings. A step of "lbfgs:50" is
+        50 iterations over parameters and rows together, on a CPU; batches must have all rows.
     learning_rate : float, default 1e-3
     rates : mapping of str to float, optional
         Multiples of the learning rate by parameter group; 0 keeps a group as it is.
+    alone : mapping of str to int, optional
+        Steps of a parameter group alone, each with noise of its own, before each step of the others; such a group moves in
+        these only.
     schedule : Schedule, optional
         The factor of the learning rate at each step (see gvae.optim); by default constant.
     average : str, optional
@@ -111,7 +116,7 @@ class Trainer:
     >>> class Signs(gvae.training.Trainer):
     ...     def step(self, batch, inputs=None):
     ...         now = self.inputs() if inputs is None else inputs
-    ...         noise = self.model.noise(now.noise, batch, self.samples)
+    ...         noise = self.noise(now.noise, batch)
     ...         metrics, state, gradient = self.value_and_gradient(dict(self.parameters), batch, noise, now)
     ...         self.parameters.flat -= 1e-2 * np.sign(self.gradient.flat)
     ...         self.keep(state, self.epoch.plus(metrics, len(batch)))
@@ -136,6 +141,7 @@ class Trainer:
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
         rates: Mapping[str, float] | None = None,
+        alone: Mapping[str, int] | None = None,
         schedule: Schedule | None = None,
         average: str | None = None,
         clip: float | None = None,
@@ -161,6 +167,12 @@ class Trainer:
         self.parameters = Parameters(model.init(init_key) if parameters is None else parameters).to(device)
         self.gradient = self.parameters.zeros()
         self.optimizer = parse_optimizer(optimizer, self.parameters, learning_rate, rates)
+        self.alone = dict(alone or {})
+        if missing := [group for group in self.alone if group not in self.parameters.groups]:
+            known = ", ".join(self.parameters.groups)
+            raise ConfigError(f"alone names the parameter group {missing[0]!r}; known are {known}")
+        together = [group for group in self.parameters.groups if group not in self.alone]
+        self.together = (together,) if self.alone else ()  # the groups of a step, where they are not all
         state = model.init_state(init_key) if hasattr(model, "init_state") else {}
         self.state = {name: to_device(value, device) for name, value in state.items()}
         rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
@@ -171,6 +183,8 @@ class Trainer:
         self.best: Parameters | None = None
         self.best_state: dict[str, Any] = {}  # the state in the epoch of `best`
         self.stopping = Stopping()
+        if self.optimizer.iterations and (reason := why_not_rounds(self)):
+            raise ConfigError(f"optimizer {optimizer!r}: {reason}")
         self.prepares = parameters is None and hasattr(model, "prepare")
         self.steps = self.skipped = 0
         self.epochs = 0
@@ -182,6 +196,7 @@ class Trainer:
         self.events: list[dict[str, Any]] = []  # that the objective reported
         self.pace = pool.Pace()
         self.programs = Programs()
+        self.programs_alone = {group: Programs() for group in self.alone}
         self.graph: Any = None  # a CudaGraph or None
         self.reported: tuple[str, ...] = ()  # the names of the last step's metrics
         self.why_not = "" if programs else "programs=False"
@@ -239,11 +254,15 @@ class Trainer:
         """
         now = self.inputs() if inputs is None else inputs
         with self.pace:
+            self.steps_alone(batch, now)
             noise = self.noise(now.noise, batch)
             params = dict(self.parameters) | self.rows_of(batch, now)
             metrics, state, gradient = self.value_and_gradient(params, batch, noise, now)
             self.look_and_clip(params, batch, noise, metrics, gradient)
-            update = self.update(batch, now, gradient)  # allocates memory, and changes nothing yet
+            if self.optimizer.iterations:
+                update = minimized(self, params, batch, noise, now)
+            else:
+                update = self.update(batch, now, gradient)  # allocates memory, and changes nothing yet
             sums = self.epoch.plus(metrics, len(batch))
             update()
             self.keep(state, sums)
@@ -450,7 +469,7 @@ class Trainer:
 
         def move() -> None:
             if gradient:
-                self.optimizer.update(self.gradient, now.numbers)
+                self.optimizer.update(self.gradient, now.numbers, *self.together)
             for name, value in own.items():
                 self.parameters[name][...] = value
             for name, optimizer in self.rows.items():
@@ -481,6 +500,47 @@ class Trainer:
         """
         self.state = _in_place(self.state, state or self.state)
         self.epoch.sums = _in_place(self.epoch.sums, sums)
+
+    def steps_alone(self, batch: Batch, now: StepInputs) -> None:
+        """Take the steps of the groups in `alone` on a batch, each with noise of its own.
+
+        Parameters
+        ----------
+        batch : Batch
+        now : StepInputs
+
+        Raises
+        ------
+        NonFiniteError
+            The gradient of a group is not finite. On a device no value is checked.
+
+        Examples
+        --------
+        >>> info = gvae.objectives.parse("info:divergence=js")
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, critic=(3,)), objective=info, alone={"critic": 2})
+        >>> batch = gvae.data.Table(np.eye(4, dtype=np.float32)).batch(np.arange(4), gvae.random.key(0))
+        >>> before = {name: value.copy() for name, value in trainer.parameters.items()}
+        >>> trainer.steps_alone(batch, trainer.inputs())
+        >>> sorted({n.partition(".")[0] for n, value in trainer.parameters.items() if (value != before[n]).any()})
+        ['critic']
+        """
+        for i, (group, n) in enumerate(self.alone.items()):
+            part, rate = self.parameters.groups[group], self.rate(self.steps)
+            names = [name for name in self.parameters if name.partition(".")[0] == group]
+            own, out = ({name: values[name] for name in names} for values in (self.parameters, self.gradient))
+            params = {"own": own, "others": {name: v for name, v in self.parameters.items() if name not in own}}
+            for t in range(n):
+                draws = self.noise(random.fold_in(self.key, ALONE, self.steps, i, t), batch)
+                inputs = self.arguments(batch, draws, now.step)
+                if self.device == "cpu" and not self.why_not:
+                    self.programs_alone[group](self._work_alone, params, out, inputs)
+                else:
+                    self._work_alone(params, out, inputs)
+                gradient = self.gradient.flat[part]
+                if self.device == "cpu" and not math.isfinite(norm(gradient)):
+                    raise failure(self, dict(self.parameters), batch, draws, 0.0, out)
+                numbers = self.optimizer.numbers(rate, self.taken * n + t + 1)
+                self.optimizer.update(self.gradient, list(map(gradient.dtype.type, numbers)), (group,))
 
     def rows_of(self, batch: Batch, now: StepInputs) -> dict[str, Any]:
         """Update the per-datum parameters of a batch's rows by the model's `row_steps`: the E step of variational EM.
@@ -513,7 +573,8 @@ class Trainer:
         for optimizer in self.rows.values():
             optimizer.learning_rate = now.rate * getattr(self.model, "row_rate", 1.0)
         shared = dict(self.parameters)
-        for t in range(getattr(self.model, "row_steps", 0)):
+        together = self.optimizer.iterations > 0  # then rows move with the other parameters
+        for t in range(0 if together else getattr(self.model, "row_steps", 0)):
             own = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
             draws = self.noise(random.fold_in(self.key, ROWS, self.steps, t), batch)
             given = self.arguments(batch, draws, now.step)
@@ -527,13 +588,15 @@ class Trainer:
 
     # ---- the objective
 
-    def noise(self, key: np.ndarray, batch: Batch) -> dict[str, Any]:
+    def noise(self, key: np.ndarray, batch: Batch, masks: bool = True) -> dict[str, Any]:
         """The noise of one evaluation of the objective: that of the model, as the objective arranges it.
 
         Parameters
         ----------
         key : array (4,)
         batch : Batch
+        masks : bool, default True
+            Whether with that of dropout, which training steps need.
 
         Returns
         -------
@@ -549,16 +612,30 @@ class Trainer:
         True
         """
         drawn = self.model.noise(key, batch, self.samples)
+        if masks and hasattr(self.model, "masks"):
+            drawn = dict(drawn) | self.model.masks(random.fold_in(key, MASKS), batch, self.samples)
+        if masks and getattr(self.objective, "dreams", False):
+            drawn = dict(drawn) | self._dreams(random.fold_in(key, DREAMS), batch)
         arrange = getattr(self.objective, "arrange", None)
         return drawn if arrange is None else arrange(drawn, getattr(self.model, "inference_order", tuple(drawn)))
 
+    def _dreams(self, key: np.ndarray, batch: Batch) -> dict[str, Any]:
+        if not hasattr(self.model, "dream_noise"):
+            raise ConfigError(f"{self.objective}: it learns from dreams, which {type(self.model).__name__} does not have")
+        return self.model.dream_noise(key, batch, self.samples)
+
     def _work(self, params: dict, out: dict, inputs: dict, constant: dict | None = None) -> tuple[dict, dict]:
-        """(metrics, state) of the objective, and its gradient with respect to params in `out`."""
+        """(metrics, state) of the objective, and its gradient in params, in `out`. Without `constant`, the
+        gradient of groups that move alone is 0."""
         value, pull, (metrics, state) = vjp(
             lambda p: self.evaluate((constant or {}) | p, inputs), params, has_aux=True, out=out
         )
-        self._pull(value, pull, out)
+        self._pull(value, pull, out, self.alone if constant is None else ())
         return metrics, state
+
+    def _work_alone(self, params: dict, out: dict, inputs: dict) -> tuple[dict, dict]:
+        """As `_work`, with the gradient of one group."""
+        return self._work(params["own"], out, inputs, params["others"])
 
     def arguments(self, batch: Batch, noise: dict, step: Any) -> dict[str, Any]:
         """The arguments of the objective other than the parameters.
@@ -618,25 +695,31 @@ class Trainer:
         batch = Batch(columns, columns.pop("index"), columns.pop("weight"))
         terms = self.model.terms(params, inputs["state"], batch, inputs["noise"], inputs["step"])
         value, metrics = self.objective(terms, inputs["step"], batch.weight)
+        if inputs["step"] is not None and terms.dream is None and getattr(self.objective, "dreams", False):
+            raise ConfigError(f"{self.objective}: {type(self.model).__name__} has no dreams from which its posterior learns")
         for event in terms.events:
             if event not in self.events:
                 self.events.append(event)
                 logger.warning("training: %s", event)
         return value, (metrics, terms.state)
 
-    def _pull(self, value: Any, pull: Callable, out: dict) -> None:
-        """Fill the gradients, `out`: the optimiser descends and the objective is maximised, hence the cotangent -1."""
+    def _pull(self, value: Any, pull: Callable, out: dict, skip: Collection[str]) -> None:
+        """Fill the gradients, `out`: the optimiser descends and the objective is maximised, hence the cotangent -1. Those of
+        groups to skip are 0."""
         if not isinstance(value, dict):
             pull(value.dtype.type(-1))
+            for name in out:
+                if name.partition(".")[0] in skip:
+                    out[name][...] = 0
             return
         ascends: dict[int, list[str]] = {id(scalar): [] for scalar in value.values()}  # the parameters of each scalar
-        known = dict.fromkeys(name.partition(".")[0] for name in out)
+        known = dict.fromkeys((*self.parameters.groups, *(name.partition(".")[0] for name in out)))
         for group in value:
             if group != REST and group not in known:
                 raise ConfigError(f"the objective names the parameter group {group!r}; known are {', '.join(known)}")
         for name in out:
             group = name.partition(".")[0]
-            if group in value or REST in value:
+            if group not in skip and (group in value or REST in value):
                 ascends[id(value[group if group in value else REST])].append(name)
             else:
                 out[name][...] = 0
@@ -652,8 +735,12 @@ class Trainer:
 
     def _why_not(self) -> str:
         """The reason for which steps are executed by Python only, or ""."""
+        if self.optimizer.iterations:
+            return "a step has many gradients"
         if self.rows:
             return "the model has per-datum parameters"
+        if self.alone and self.device != "cpu":
+            return "groups of parameters take steps alone"
         if hasattr(self.model, "update"):
             return "the model takes its steps itself"
         parts = {"terms": self.model, "__call__": self.objective} | ({} if self.device == "cpu" else {"step": self})
@@ -666,6 +753,8 @@ class Trainer:
 
     def prepare(self, table: Table) -> None:
         """Call the model's `prepare` on the training rows before the first step, unless initial parameters were given.
+
+        The parameters that it is given include those of rows.
 
         Parameters
         ----------
@@ -681,11 +770,53 @@ class Trainer:
         array([-1.1,  1.1], dtype=float32)
         """
         if self.prepares and self.steps == 0:
-            host = {name: np.asarray(to_host(value)) for name, value in self.parameters.items()}
+            there = dict(self.parameters) | {name: optimizer.values for name, optimizer in self.rows.items()}
+            host = {name: np.asarray(to_host(value)) for name, value in there.items()}
             params, state = self.model.prepare(host, self.state, table, random.fold_in(self.key, PREPARE))
             for name, value in params.items():
-                self.parameters[name][...] = to_device(value, self.device)
+                there[name][...] = to_device(value, self.device)
             self.state = {name: to_device(value, self.device) for name, value in state.items()}
+
+    def settle(self, table: Table, exact: bool = False) -> None:
+        """Replace what of the model's parameters and state is determined by the rest of them and by the training rows.
+
+        That is by the model's `settle`: moments of normalised layers, say. It concerns `weights`, with the parameters of
+        rows; with `exact`, `chosen`.
+
+        Parameters
+        ----------
+        table : Table
+            The training rows.
+        exact : bool, default False
+            From all rows, as at the end of training, where a model may else take some of them.
+
+        Examples
+        --------
+        >>> x = gvae.random.normal(gvae.random.key(0), (50, 3))
+        >>> table = gvae.data.Table(x, y=x)
+        >>> model = gvae.models.DCCA({"x": 3, "y": 3}, latent=2, hidden=(4,))
+        >>> trainer = gvae.training.Trainer(model, objective=gvae.objectives.Correlation())
+        >>> trainer.settle(table)
+        >>> trainer.state["x.projection"].shape
+        (2, 2)
+        """
+        if not hasattr(self.model, "settle"):
+            return
+        best = exact and self.best is not None
+        if best and self.rows:
+            return  # the state of the best epoch was settled by the rows' parameters of that epoch, which are not kept
+        weights, before = (self.chosen, self.best_state) if best else (self.weights, self.state)
+        rows = {name: optimizer.values for name, optimizer in self.rows.items()}
+        params, state = self.model.settle(dict(weights) | rows if rows else weights, before, table, exact)
+        for name, value in params.items():
+            weights[name][...] = to_device(value, self.device)
+            if not best:  # where an average is kept, too: what an optimiser or an average has made of them does not count
+                self.parameters[name][...] = weights[name]
+        after = _in_place(before, {name: to_device(value, self.device) for name, value in state.items()})
+        if best:
+            self.best_state = after
+        else:
+            self.state = after
 
     def order(self, n_rows: int) -> np.ndarray:
         """The order of the training rows in the current epoch.

@@ -24,13 +24,18 @@ def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float
 
     The model scores the rows (its `step` is None, or by its `watch`): without dropout, corruption or a cost of the weights,
     and with the trainer's state. The objective gets the trainer's step, for its warm-up. The rows need not be training rows:
-    per-datum parameters are inferred.
+    per-datum parameters are inferred. A model whose objective is of all rows of a batch together has one batch; a term of
+    that kind in an objective is a mean over batches, none of fewer rows than the objective takes.
     """
+    batch_size = batch_size if getattr(trainer.model, "has_bound", True) else len(table)
+    least = getattr(trainer.objective, "least_rows", 1)
+    while batch_size < len(table) and 0 < len(table) % batch_size < least:
+        batch_size += 1
     totals: dict[str, Any] = {}
     weights: Any = 0.0
     key = random.fold_in(trainer.key, VALIDATE)
     for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
-        noise = trainer.noise(random.fold_in(key, 1, i), batch)
+        noise = trainer.noise(random.fold_in(key, 1, i), batch, masks=False)
         own = infer(trainer.model, trainer.weights, trainer.state, batch, random.fold_in(key, 2), **INFERENCE)
         given = dict(trainer.weights) | own, trainer.state, batch, noise
         terms = trainer.model.watch(*given) if hasattr(trainer.model, "watch") else trainer.model.terms(*given, None)

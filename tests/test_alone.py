@@ -1,0 +1,184 @@
+"""Steps of groups alone, and wake-sleep: who moves when, and the sleep phase by enumeration."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import gvae
+from gvae import data, models, objectives, optim, random, training
+from gvae.autodiff import value_and_gradient
+from gvae.data import Batch
+from gvae.errors import ConfigError
+from gvae.models.dreams import dream
+from gvae.objectives import REST
+
+rng = np.random.default_rng(0)
+N, D = 40, 4
+BITS = (rng.random((N, D)) < [0.2, 0.4, 0.6, 0.8]).astype(np.float64)
+
+
+def trainer(**settings):
+    model = models.VAE(D, 2, "diagonal", hidden=(5,), dtype="float64")
+    return training.Trainer(model, seed=1, **settings)
+
+
+def moved(before, after):
+    return {name.partition(".")[0] for name in before if (before[name] != after[name]).any()}
+
+
+def test_who_moves():
+    """A group that steps alone moves n times before the others, and not with them."""
+    seen = []
+
+    class Watched(optim.Adam):
+        def update(self, gradient, numbers=None, groups=None):
+            before = {name: value.copy() for name, value in self.parameters.items()}
+            super().update(gradient, numbers, groups)
+            seen.append(moved(before, self.parameters))
+
+    one = trainer(alone={"encoder": 3})
+    one.optimizer = Watched(one.parameters)
+    table = data.Table(BITS)
+    for i in range(2):
+        one.step(table.batch(np.arange(10 * i, 10 * i + 10), random.key(0)))
+    assert seen == 2 * [{"encoder"}, {"encoder"}, {"encoder"}, {"decoder"}]
+
+
+def test_a_step_alone_is_adam_of_its_own():
+    """Three steps alone are three of Adam's, with their own bias corrections, and fresh noise in each."""
+    one = trainer(alone={"encoder": 3})
+    batch = data.Table(BITS).batch(np.arange(10), random.key(0))
+    start = {name: value.copy() for name, value in one.parameters.items()}
+    one.steps_alone(batch, one.inputs())
+    from gvae.nn import Parameters
+    from gvae.training.inputs import ALONE
+
+    parameters = Parameters(start)
+    adam = optim.Adam(parameters)
+    for t in range(3):
+        noise = one.noise(random.fold_in(one.key, ALONE, 0, 0, t), batch)
+
+        def loss(p, noise=noise):
+            return -objectives.ELBO()(one.model.terms(p, {}, batch, noise, 0))[0]
+
+        _, slope = value_and_gradient(loss, dict(parameters))
+        zero = {name: value if name.startswith("encoder") else 0 * value for name, value in slope.items()}
+        adam.update(Parameters(zero))
+    for name in parameters:
+        assert_allclose(one.parameters[name], parameters[name], rtol=1e-9, atol=1e-12)
+
+
+def test_texts():
+    assert optim.parse_alone("critic=3,prior=1") == {"critic": 3, "prior": 1}
+    for text in ("critic", "critic=0", "critic=1.5", "=2", "critic=1,critic=2"):
+        with pytest.raises(ConfigError):
+            optim.parse_alone(text)
+    with pytest.raises(ConfigError, match="'nope'; known are encoder, decoder"):
+        trainer(alone={"nope": 1})
+
+
+# ---- wake-sleep ----------------------------------------------------------------------------------
+
+
+def sbn():
+    return models.SBN(D, latent=(2, 1), dtype="float64")
+
+
+def every(n):
+    return np.array([[(i >> j) & 1 for j in range(n)] for i in range(2**n)], float)
+
+
+def test_the_sleep_phase():
+    """Its gradient is that of sum_{z, x} p(z, x) log q(z | x), within 4.5 standard errors; the model's is that of the wake
+    phase alone."""
+    model = sbn()
+    params = {name: value + 0.7 * rng.normal(size=value.shape) for name, value in model.init(random.key(0)).items()}
+    z2, z1, x = (a.reshape(-1, n) for a, n in zip(grid(1, 2, D), (1, 2, D), strict=True))
+    p2, p1, p0 = (model.prior_of(params), model.decoders[1](params, z2), model.decoders[0](params, z1))
+    p = np.exp(p2.log_prob(z2) + p1.log_prob(z1) + p0.log_prob(x))
+    assert_allclose(p.sum(), 1)
+
+    def exact(own):
+        log_q = model.encoders[0](own, x).log_prob(z1) + model.encoders[1](own, z1).log_prob(z2)
+        return (p * log_q).sum()
+
+    _, expected = value_and_gradient(exact, params)
+    batch, found, wake = Batch({"x": BITS}, np.arange(N)), [], []
+    objective, bound = objectives.parse("wake_sleep"), objectives.parse("elbo_a")
+    for i in range(60):
+        noise = model.noise(random.key(i), batch, 10) | model.dream_noise(random.key(1000 + i), batch, 10)
+
+        def value(own, noise=noise):
+            parts, _ = objective(model.terms(own, {}, batch, noise, 0))
+            assert set(parts) == {REST, "encoder1", "encoder2"}
+            return parts["encoder1"]
+
+        found.append(value_and_gradient(value, params)[1])
+        rest = value_and_gradient(lambda own, noise=noise: objective(model.terms(own, {}, batch, noise, 0))[0][REST], params)
+        plain = {name: draws for name, draws in noise.items() if not name.startswith("dream")}
+        both = value_and_gradient(lambda own, noise=plain: bound(model.terms(own, {}, batch, noise, 0))[0], params)
+        wake.append((rest, both))
+    for name in ("encoder1.0.weight", "encoder1.0.bias", "encoder2.0.weight"):
+        each = np.stack([slope[name] for slope in found])
+        error = each.std(axis=0, ddof=1) / len(found) ** 0.5
+        assert (np.abs(each.mean(axis=0) - expected[name]) < 4.5 * error).all(), name
+        assert np.abs(expected[name]).max() > 4.5 * error.max(), name
+    for (_, ours), (_, theirs) in wake:
+        for name in ("decoder0.0.weight", "decoder1.0.weight", "prior.raw"):
+            assert_allclose(ours[name], theirs[name], rtol=1e-12)
+
+
+def grid(*sizes):
+    """All combinations of bits, (combinations, size) each."""
+    tables = [every(n) for n in sizes]
+    index = np.meshgrid(*(np.arange(len(t)) for t in tables), indexing="ij")
+    return [t[i.reshape(-1)] for t, i in zip(tables, index, strict=True)]
+
+
+@pytest.mark.parametrize("make", [gvae.VAE, gvae.SBN, gvae.HierarchicalVAE, gvae.DLGM])
+def test_trained(make):
+    latent = 2 if make is gvae.VAE else (2, 1)
+    settings = {"latent": latent, "objective": "wake_sleep", "epochs": 30, "batch_size": 10, "random_state": 0}
+    model = make(**settings, hidden=() if make is gvae.SBN else (5,), observation="bernoulli", learning_rate=1e-2).fit(BITS)
+    first, last = model.history_[0], model.history_[-1]
+    assert last["train_bound"] > first["train_bound"]
+    assert "train_sleep" in last
+    assert np.isfinite(model.evaluate(BITS, samples=10).summary()["elbo"])
+
+
+def test_refusals():
+    for settings, said in (
+        ({"gradient": "local"}, "gradient 'local'"),
+        ({"warmup": 3}, "warmup is"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            gvae.VAE(latent=2, objective="wake_sleep", epochs=1, **settings).fit(BITS)
+    with pytest.raises(ConfigError, match="parameters of its own"):
+        gvae.LadderVAE(latent=(2, 1), hidden=(5,), objective="wake_sleep", epochs=1).fit(BITS)
+    with pytest.raises(ConfigError, match="no networks of its views"):
+        gvae.VIB(latent=2, objective="wake_sleep", epochs=1).fit(BITS, BITS[:, 0])
+    for name, said in (
+        ("bayes", "drawn from a posterior"),
+        ("nlfa", "posteriors of their own"),
+        ("autoencoder", "no dreams"),
+        ("hvm", "no dreams"),
+    ):
+        given = {"latent": 2, "hidden": (5,), "objective": "wake_sleep", "epochs": 1}
+        given |= {"gradient": "reparameterized"} if name == "hvm" else {}
+        model = gvae.estimators()[name](**given)
+        with pytest.raises(ConfigError, match=said):
+            model.fit(BITS)
+
+
+@pytest.mark.parametrize(
+    ("posterior", "prior"), [("mixture:2", None), ("diagonal", "mixture:3"), ("logit", None), ("diagonal", "log_gamma")]
+)
+def test_dreams_are_drawn_from_the_prior(posterior, prior):
+    """Whatever noise the posterior takes: mean and covariance of 20,000 dreamed codes are those of draws of the prior."""
+    model = models.VAE(D, 3, posterior, "bernoulli", (5,), prior=prior, dtype="float64")
+    params, batch = model.init(random.key(0)), Batch({"x": BITS}, np.arange(N))
+    noise = model.dream_noise(random.key(1), batch, 500)
+    z = dream(model, params, {}, noise).z["z"].reshape(-1, 3)
+    drawn = model.sample_prior(params, random.key(2), 200_000)["z"]
+    assert_allclose(z.mean(axis=0), drawn.mean(axis=0), atol=0.05 * drawn.std())
+    assert_allclose(z.std(axis=0), drawn.std(axis=0), rtol=0.05)

@@ -1,0 +1,211 @@
+"""Variational canonical correlation analysis: its limits, the linear-Gaussian model, private codes, and wrong data."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import linalg
+
+import gvae
+from gvae import families, models, objectives, random
+from gvae.autodiff import value_and_gradient
+from gvae.data import Batch
+from gvae.errors import ConfigError, DataError
+from gvae.families import LOG_SCALE
+from gvae.families.base import unbounded
+
+rng = np.random.default_rng(0)
+N, DX, DY = 30, 6, 4
+Z = rng.normal(size=(N, 2))
+X = Z @ rng.normal(size=(2, DX)) + 0.7 * rng.normal(size=(N, DX))
+Y = Z @ rng.normal(size=(2, DY)) + 0.7 * rng.normal(size=(N, DY))
+SIZES, BATCH = {"x": DX, "y": DY}, Batch({"x": X, "y": Y}, np.arange(N))
+
+
+def vcca(latent=3, **settings):
+    given = {"hidden": (5,), "observation": "gaussian", "activation": "tanh"}
+    return models.VCCA(SIZES, latent, **given | settings, dtype="float64")
+
+
+def moved(model, seed=1):
+    r = np.random.default_rng(seed)
+    return {name: value + 0.3 * r.normal(size=value.shape) for name, value in model.init(random.key(0)).items()}
+
+
+def ascended(model, params, noise, batch=BATCH):
+    return value_and_gradient(lambda p: objectives.ELBO()(model.terms(p, {}, batch, noise, 0))[0], params)
+
+
+def test_without_the_second_view_it_is_a_vae():
+    """weight_y=0: all bits of the step's value and gradient. Rows are scored with both views nevertheless."""
+    model, vae = vcca(weight_y=0.0), models.VAE(DX, 3, "diagonal", "gaussian", (5,), "tanh", dtype="float64")
+    params = moved(model)
+    noise = model.noise(random.key(2), BATCH, 2)
+    ours, theirs = ascended(model, params, noise), ascended(vae, {n: params[n] for n in vae.init(random.key(0))}, noise)
+    assert ours[0] == theirs[0]
+    for name, slope in theirs[1].items():
+        assert_array_equal(ours[1][name], slope)
+    assert not any(slope.any() for name, slope in ours[1].items() if name.startswith("decoder_y."))
+    scored = model.terms(params, {}, BATCH, noise)
+    assert_allclose(scored.total_log_likelihood, scored.log_likelihood["x"] + scored.log_likelihood["y"])
+    assert (scored.log_likelihood["y"] != 0).all()
+
+
+def test_no_private_codes():
+    a, b = vcca(private=(0, 0)), vcca()
+    params, noise = moved(a), a.noise(random.key(2), BATCH, 2)
+    assert list(a.coded) == ["z"]
+    assert_array_equal(noise["z"], b.noise(random.key(2), BATCH, 2)["z"])
+    assert ascended(a, params, noise)[0] == ascended(b, params, noise)[0]
+
+
+def test_the_weight_of_the_second_view():
+    model, whole = vcca(weight_y=0.3), vcca()
+    params, noise = moved(model), model.noise(random.key(2), BATCH, 2)
+    terms, full = model.terms(params, {}, BATCH, noise, 0), whole.terms(params, {}, BATCH, noise, 0)
+    assert_allclose(terms.log_likelihood["y"], 0.3 * full.log_likelihood["y"])
+    assert_array_equal(terms.log_likelihood["x"], full.log_likelihood["x"])
+
+
+def test_private_codes():
+    """Each is inferred from its own view, explains its own view, and has its own KL."""
+    model = vcca(private=(2, 1))
+    params, noise = moved(model), model.noise(random.key(2), BATCH, 2)
+    other = Batch({"x": X, "y": Y[::-1].copy()}, np.arange(N))
+    first, second = model.code(params, {}, BATCH), model.code(params, {}, other)
+    for name in ("z", "h_x"):
+        assert_array_equal(first[name].mean, second[name].mean)
+    assert np.abs(first["h_y"].mean - second["h_y"].mean).max() > 0.1
+    assert [layer.name for layer in model.terms(params, {}, BATCH, noise).layers] == ["z", "h_x", "h_y"]
+    z = {"z": np.zeros((4, 3)), "h_x": np.zeros((4, 2)), "h_y": np.zeros((4, 1))}
+    before, after = (model.decode(params, {}, z | {"h_y": np.full((4, 1), h)}) for h in (0.0, 2.0))
+    assert_array_equal(before["x"].mean, after["x"].mean)
+    assert np.abs(before["y"].mean - after["y"].mean).max() > 1e-3
+    assert_array_equal(model.decode(params, {}, {"z": z["z"]})["y"].mean, before["y"].mean)  # at the prior's mean
+
+
+def sigma_points(n, rows):
+    """Noise whose mean is 0 and whose covariance is I exactly: expectations of quadratic functions have no error."""
+    points = np.sqrt(n) * np.concatenate([np.eye(n), -np.eye(n)])
+    return np.broadcast_to(points[:, None], (2 * n, rows, n)).copy()
+
+
+def linear(n, observation, reads="both"):
+    return vcca(n, hidden=(), observation=observation, reads=reads, posterior="full")
+
+
+def exact(model, W, blocks):
+    """Parameters of p(x, y | z) = N(W z, blocks), with the exact q(z | x, y)."""
+    n = W.shape[1]
+    noise = linalg.block_diag(*blocks)
+    P = np.eye(n) + W.T @ np.linalg.solve(noise, W)
+    C = np.linalg.inv(P)
+    to_z = C @ W.T @ np.linalg.inv(noise)
+    params = {name: np.zeros_like(value) for name, value in model.init(random.key(0)).items()}
+    q = families.parse("full", n)
+    for view, rows in (("decoder", slice(0, DX)), ("decoder_y", slice(DX, None))):
+        params[f"{view}.0.weight"] = W[rows].T.copy()
+    params["encoder.0.weight"][:, :n] = to_z.T
+    params["encoder.0.bias"] = raw_of(q, C)
+    return params
+
+
+def raw_of(q, covariance):
+    """Unconstrained parameters of a full Gaussian of mean 0 and this covariance, found by a search from the standard one."""
+    from scipy.optimize import root
+
+    n, lower = q.n, np.tril_indices(q.n)
+    start = q.start(random.key(0), np.float64)
+
+    def miss(rest):
+        raw = np.concatenate([np.zeros(n), rest])
+        return np.asarray(q(raw).covariance())[lower] - covariance[lower]
+
+    found = root(miss, start[n:], tol=1e-14)
+    assert np.abs(miss(found.x)).max() < 1e-10
+    return np.concatenate([np.zeros(n), found.x])
+
+
+def test_inference_from_both_views_is_exact():
+    """With q(z | x, y) of the linear-Gaussian model each weight is p(x, y), as factor analysis of both views has it."""
+    psi = 0.5
+    W = rng.normal(size=(DX + DY, 2))
+    model = linear(2, "gaussian")
+    params = exact(model, W, [psi * np.eye(DX), psi * np.eye(DY)])
+    for name, size in (("decoder", DX), ("decoder_y", DY)):
+        params[f"{name}.shared"] = unbounded(np.full(size, 0.5 * np.log(psi)), LOG_SCALE)
+    rows, C = np.concatenate([X, Y], axis=1), W @ W.T + psi * np.eye(DX + DY)
+    log_p = -0.5 * (np.einsum("bi,ij,bj->b", rows, np.linalg.inv(C), rows) + np.linalg.slogdet(2 * np.pi * C)[1])
+    weights = model.terms(params, {}, BATCH, model.noise(random.key(3), BATCH, 5)).log_weights
+    assert_allclose(weights, np.broadcast_to(log_p, (5, N)), atol=1e-8)
+    exact_analysis = gvae.models.FactorAnalysis(W, np.zeros(DX + DY), np.full(DX + DY, psi))
+    assert_allclose(exact_analysis.log_prob(rows), log_p, atol=1e-9)
+
+
+def test_canonical_correlations_are_the_optimum():
+    """Bach and Jordan (2005): with full noise in each view, weights from CCA are where the likelihood is stationary."""
+    x, y = X - X.mean(axis=0), Y - Y.mean(axis=0)
+    Sxx, Syy, Sxy = x.T @ x / N, y.T @ y / N, x.T @ y / N
+    A, B = (np.linalg.inv(linalg.sqrtm(S).real) for S in (Sxx, Syy))
+    U, rho, Vt = np.linalg.svd(A @ Sxy @ B)
+    n = 2
+    M = np.sqrt(rho[:n])
+    W = np.concatenate([Sxx @ A @ U[:, :n] * M, Syy @ B @ Vt[:n].T * M])
+    Wx, Wy = W[:DX], W[DX:]
+    model = linear(n, "shared:full")
+    blocks = [Sxx - Wx @ Wx.T, Syy - Wy @ Wy.T]
+    params = exact(model, W, blocks)
+    for name, size, S in (("decoder", DX, blocks[0]), ("decoder_y", DY, blocks[1])):
+        params[f"{name}.shared"] = raw_of(families.parse("full", size), S)[size:]
+    batch = Batch({"x": x, "y": y}, np.arange(N))
+    _, slope = ascended(model, params, {"z": sigma_points(n, N)}, batch)
+    for name in ("decoder.0.weight", "decoder_y.0.weight", "decoder.shared", "decoder_y.shared"):
+        assert np.abs(slope[name]).max() < 1e-7, name
+    params["decoder.0.weight"] *= 1.1  # and not elsewhere
+    assert np.abs(ascended(model, params, {"z": sigma_points(n, N)}, batch)[1]["decoder.0.weight"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{}, {"private": (2, 1)}, {"reads": "both"}, {"normalize": "batch", "dropout": 0.2}])
+def test_the_estimator(settings, tmp_path):
+    model = gvae.VCCA(latent=2, hidden=(8,), epochs=3, batch_size=10, random_state=0, **settings).fit(X, Y)
+    both = {"x": (5, DX), "y": (5, DY)}
+    assert {name: view.shape for name, view in model.sample(5).items()} == both
+    assert {name: view.shape for name, view in model.inverse_transform(np.zeros((5, 2))).items()} == both
+    codes = model.codes(X[:5], Y[:5])
+    assert codes["z"].shape == (5, 2)
+    assert set(codes) == {"z"} | ({"h_x", "h_y"} if "private" in settings else set())
+    if "reads" in settings:
+        for method in (model.transform, model.reconstruct):
+            with pytest.raises(DataError, match=r"codes\(X, y\)"):
+                method(X[:5])
+    else:
+        assert_array_equal(model.transform(X[:5]), codes["z"])
+        assert {name: view.shape for name, view in model.reconstruct(X[:5]).items()} == both
+    model.save(tmp_path / "model")
+    assert_array_equal(gvae.load(tmp_path / "model").score_samples(X[:5], Y[:5]), model.score_samples(X[:5], Y[:5]))
+
+
+def test_captured():
+    from gvae import data, training
+
+    trainer = training.Trainer(vcca(private=(2, 1)), seed=1)
+    training.train(trainer.model, data.Table(X, y=Y), epochs=2, batch_size=10, trainer=trainer)
+    assert trainer.why_not == ""
+    assert all(program.verified for program in trainer.programs.known.values())
+
+
+def test_refusals():
+    wrong = np.where(np.arange(DY) == 2, np.where(np.arange(N)[:, None] == 3, np.nan, Y), Y)
+    cases = [
+        (lambda m: m.fit(X), DataError, "second view"),
+        (lambda m: m.fit(X, Y[:9]), DataError, "different lengths"),
+        (lambda m: m.fit(X, wrong), DataError, "y.*row 3, column 2"),
+        (lambda m: m.fit(wrong, X), DataError, "X.*row 3, column 2"),
+        (lambda m: m.fit(X, Y).transform(X[:, :2]), gvae.errors.ShapeError, "2 features"),
+        (lambda m: m.set_params(private=(-1, 0)).fit(X, Y), ConfigError, "private is"),
+        (lambda m: m.set_params(private=None, weight_y=-1).fit(X, Y), ConfigError, "weight_y"),
+    ]
+    for call, error, said in cases:
+        with pytest.raises(error, match=said):
+            call(gvae.VCCA(latent=2, hidden=(4,), epochs=1))
+    with pytest.raises(TypeError):
+        gvae.VCCA(latent=2, hidden=(4,), epochs=1).fit(X, Y).transform(X, Y)
