@@ -757,7 +757,9 @@ PIECE = 4096
 
 
 def _step(text: str, slope: Parameters, _: Any) -> None:
-    parse_optimizer(text, slope.zeros()).update(slope)
+    optimizer = parse_optimizer(text, slope.zeros())
+    if not optimizer.iterations:  # a minimiser has no kernel of its own
+        optimizer.update(slope)
 
 
 @registered
