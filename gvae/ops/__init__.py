@@ -8,6 +8,7 @@ likelihoods  log-densities of data                            gaussian    diagon
 weights      importance weights                               traces      tr (L Lᵀ)⁻¹, exact and by random probes
 draws        draws of bits, with or without a path, of categories, counts and gamma variables
 counts       log-probability of Poisson counts in CSR          correlation   canonical correlations of two views
+gp           the RBF kernel and its statistics under Gaussian inputs
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _MODULES = (
     "gaussian",
     "counts",
     "correlation",
+    "gp",
 )
 
 

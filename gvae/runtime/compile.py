@@ -85,7 +85,7 @@ def _call(function: Callable[..., Any], arrays: list[np.ndarray], settings: dict
 
 
 def _array(axes: Sequence[str], sizes: dict[str, int], repeats: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    lead = repeats if axes[0] == "..." else ()
+    lead = repeats if axes[:1] == ["..."] else ()  # none: a scalar
     array = np.full((*lead, *(sizes.get(axis, SMALL) for axis in axes)), 0.1, dtype)
     if "M" in axes:
         array[..., 0, :] = 1
