@@ -42,6 +42,7 @@ __all__ = [
     "setting",
 ]
 
+MOST_COLUMNS = 10**6  # of a range on the command line
 NONE = "none"  # the spelling of None in the shell and in configuration files
 
 
@@ -448,22 +449,64 @@ class Widths(Kind):
 
 
 class Layers(Kind):
-    """A whole number of at least 1, or one for each layer, from the data upwards."""
+    """A whole number of at least 1, or one for each layer, from the data upwards; no layer at all (in the shell: 0) where
+    there may be none."""
 
     metavar = "N"
     several = True
 
-    def __init__(self, several: bool = True):
-        self.several = several
+    def __init__(self, several: bool = True, empty: bool = False):
+        self.several, self.empty = several, empty
         self.expected = "a whole number of at least 1" + (", or one for each layer" if several else "")
+        self.expected += ", or none: ()" if empty else ""
 
     def plain(self, value):
+        if self.empty:
+            given = list(value) if isinstance(value, (list, tuple)) else [value]
+            return [] if given in ([], [0]) else [Whole().plain(x) for x in given]
         if isinstance(value, (list, tuple)) and self.several and value:
             return [Whole().plain(x) for x in value]
         return Whole().plain(value)
 
     def parse(self, text):
-        return Whole().parse(text)
+        return Whole(0 if self.empty else 1).parse(text)
+
+
+class Columns(Kind):
+    """Groups of columns by name: {"a": [0, 1, 2], "b": [3]}. In the shell: a=0-2 b=3,5.
+
+    Examples
+    --------
+    >>> kind = gvae.settings.Columns()
+    >>> kind.plain([kind.parse(text) for text in "a=0-2 b=3,5".split()])
+    {'a': [0, 1, 2], 'b': [3, 5]}
+    """
+
+    metavar = "NAME=COLUMNS"
+    several = True
+    expected = "columns by name, such as {'a': [0, 1], 'b': [2]} (in the shell: a=0-1 b=2)"
+
+    def plain(self, value):
+        pairs = value.items() if isinstance(value, Mapping) else value
+        found = {}
+        for name, columns in pairs:
+            if not isinstance(name, str) or not re.fullmatch(r"\w+", name) or name in found or not len(columns):
+                raise ValueError
+            found[name] = [Whole(0).plain(column) for column in columns]
+        if not found:
+            raise ValueError
+        return found
+
+    def parse(self, text):
+        name, _, columns = text.partition("=")
+        found = []
+        for part in columns.split(","):
+            first, _, last = part.partition("-")
+            each = range(int(first), int(last or first) + 1)
+            if len(each) > MOST_COLUMNS:
+                raise ValueError
+            found += each
+        return (name, found)
 
 
 class Maybe(Kind):
@@ -976,6 +1019,8 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml(name)} = {_toml(x)}' for name, x in value.items())}}}"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):

@@ -261,6 +261,8 @@ class Base:
         The network of each view that has one.
     exact : bool
         Whether the weight of every draw is p(x) itself, as without a code.
+    infers_rows : bool
+        Whether per-datum parameters of rows that are scored are inferred; otherwise only training has them.
 
     Raises
     ------
@@ -286,6 +288,7 @@ class Base:
     has_bound: ClassVar[bool] = True
     least_rows: int = 1
     exact: ClassVar[bool] = False
+    infers_rows: ClassVar[bool] = True
     has_closed_kl: Any = True
     emitters: Mapping[str, Conditional] = {}
 
@@ -302,6 +305,26 @@ class Base:
         plain = {name: native(value) for name, value in chosen.checked().items()}
         self.output_bias = plain.get("output_bias", "zero")
         self.build(self.Settings(**plain))
+
+    @classmethod
+    def variant(cls, values: Mapping[str, Any]) -> type[Base]:
+        """The class of the model with settings: this one, unless settings decide what it reads.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            The settings by name.
+
+        Returns
+        -------
+        type
+
+        Examples
+        --------
+        >>> gvae.models.DeepGP.variant({"unsupervised": True}).columns
+        {'x': 'matrix'}
+        """
+        return cls
 
     def build(self, settings: Any) -> None:
         """Construct the parts of the model, from settings that have been checked; called by the constructor.

@@ -140,7 +140,7 @@ def infer(
     Returns
     -------
     dict of str to array (B, ...)
-        By name; {} for a model without per-datum parameters. They start as the model's `init_rows` returns them. All rows
+        By name; {} for a model without per-datum parameters of scored rows. They start as the model's `init_rows` returns them. All rows
         have the same noise, so that the result for a row does not depend on the other rows.
 
     Examples
@@ -151,7 +151,7 @@ def infer(
     >>> {name: values.shape for name, values in rows.items()}
     {'encoder.raw': (4, 4)}
     """
-    if not has_rows(model):
+    if not has_rows(model) or not getattr(model, "infers_rows", True):
         return {}
     parts = []
     for begin in range(0, len(batch), ROWS):
