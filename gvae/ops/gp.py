@@ -24,6 +24,7 @@ def rbf(x: Any, z: Any, precision: Any, scale: Any) -> Any:
     ----------
     x : array (N, Q)
     z : array (M, Q)
+        Rows are inputs.
     precision : array (Q,)
         a, at least 0: inverse squares of the lengths over which functions vary. Not checked.
     scale : array ()
@@ -71,6 +72,7 @@ def psi1(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
     mean, variance : array (N, Q)
         Variances are at least 0, where psi1 is the kernel itself. Not checked.
     z : array (M, Q)
+        Rows are inputs.
     precision : array (Q,)
         a of `rbf`.
     scale : array ()
@@ -127,6 +129,7 @@ def psi2(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
     mean, variance : array (N, Q)
         Variances are at least 0. Not checked.
     z : array (M, Q)
+        Rows are inputs.
     precision : array (Q,)
         a of `rbf`.
     scale : array ()
