@@ -51,7 +51,7 @@ def away(rng, shape):
 
 
 def positive(rng, shape):
-    return rng.uniform(0.3, 3.0, size=shape)
+    return np.asarray(rng.uniform(0.3, 3.0, size=shape))
 
 
 def factor(rng, s, i=0):
@@ -999,5 +999,19 @@ CORRELATION = [
 ]
 
 
+def _psi(rng, s, inputs=2):
+    """Means and variances, or inputs alone; z, precision, scale."""
+    N, M, Q = s.R + 2, s.K + 1, s.N
+    rows = (real(rng, (N, Q), 0.7), positive(rng, (N, Q)))[:inputs]
+    return *rows, real(rng, (M, Q), 0.7), positive(rng, (Q,)), positive(rng, ())
+
+
+GP = [
+    Case("rbf", op=lambda s: ops.rbf, args=partial(_psi, inputs=1), reference=lambda s: ref.rbf),
+    Case("psi1", op=lambda s: ops.psi1, args=_psi, reference=lambda s: ref.psi1),
+    Case("psi2", op=lambda s: ops.psi2, args=_psi, reference=lambda s: ref.psi2),
+]
+
+
 CASES = [*ELEMENTWISE, *ARRAYS, *DENSE, *NORMALIZE, *BANDED, *AR1, *LOWRANK, *GAUSSIAN, *LINALG, *WEIGHTS, *SPARSE, *DRAWS]
-CASES += CORRELATION
+CASES += [*CORRELATION, *GP]

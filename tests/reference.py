@@ -144,6 +144,23 @@ def batch_norm(x, scale, shift, name="identity"):
     return activation(name, y).reshape(x.shape)
 
 
+def rbf(x, z, a, v):
+    return v * np.exp(-0.5 * (a * (x[:, None] - z) ** 2).sum(axis=-1))
+
+
+def psi1(mean, variance, z, a, v):
+    """E k(x_n, z_m) over x_n ~ N(mean_n, diag variance_n)."""
+    wide = a * variance[:, None] + 1
+    return v * (wide**-0.5 * np.exp(-0.5 * a * (mean[:, None] - z) ** 2 / wide)).prod(axis=-1)
+
+
+def psi2(mean, variance, z, a, v):
+    """The sum over n of E k(z_m, x_n) k(x_n, z_m')."""
+    wide, middle = 2 * a * variance[:, None, None] + 1, (z[:, None] + z) / 2
+    exponent = a * (z[:, None] - z) ** 2 / 4 + a * (mean[:, None, None] - middle) ** 2 / wide
+    return v**2 * (wide**-0.5 * np.exp(-exponent)).prod(axis=-1).sum(axis=0)
+
+
 class FactorAnalysis:
     """x = W z + b + e, z ~ N(0, I), e ~ N(0, diag Psi): everything in closed form (models' oracle 0.1)."""
 

@@ -159,7 +159,8 @@ def misfits(row):
         if core:
             yield name, a[(0,) * (a.ndim - core + 1)]
         if core is None and len(args) > 1:
-            yield name, np.concatenate([a, a], axis=-1 if "leading axes count as rows" in PUBLIC[row.name].__doc__ else 0)
+            rows = re.search("leading axes count as rows|Rows are inputs", PUBLIC[row.name].__doc__)  # of any number
+            yield name, np.concatenate([a, a], axis=-1 if rows else 0) if a.ndim else np.stack([a, a])
         if core and sum(c > 0 for c in cores) > 1:
             yield name, np.tile(a, (2,) * core)
 

@@ -8,8 +8,13 @@ import numpy as np
 
 from gvae.autodiff import primitive
 from gvae.checks import check_arrays
+from gvae.runtime import device
 
 __all__ = ["psi1", "psi2", "rbf"]
+
+# Sums over rows are of parts, which shapes decide: of so many rows at least, at most so many parts
+PARTS, PARTS_ON_DEVICE = (64, 32), (4, 512)
+COST = 8  # of an exponential, beside a term of its exponent
 
 
 def rbf(x: Any, z: Any, precision: Any, scale: Any) -> Any:
@@ -19,6 +24,7 @@ def rbf(x: Any, z: Any, precision: Any, scale: Any) -> Any:
     ----------
     x : array (N, Q)
     z : array (M, Q)
+        Rows are inputs.
     precision : array (Q,)
         a, at least 0: inverse squares of the lengths over which functions vary. Not checked.
     scale : array ()
@@ -49,13 +55,13 @@ def rbf(x: Any, z: Any, precision: Any, scale: Any) -> Any:
 @primitive(contract="x: N Q, z: M Q, precision: Q, scale:")
 def _rbf(x, z, precision, scale):
     check_arrays(_rbf.contract, where="rbf", x=x, z=z, precision=precision, scale=scale)
-    return _psi1_value(x, np.zeros_like(x), z, precision, scale)
+    return _psi1_of(x, device.zeros(x.shape, x.dtype, x), z, precision, scale)
 
 
-@_rbf.vjp
+@_rbf.vjp(owned=True)
 def _(y_bar, y, x, z, precision, scale, *, needs):
-    x_bar, _, z_bar, a_bar, v_bar = _psi1_bars(y_bar, x, np.zeros_like(x), z, precision, scale)
-    return x_bar, z_bar, a_bar, v_bar
+    x_bar, _, *others = _bars("psi1_vjp", y_bar, x, device.zeros(x.shape, x.dtype, x), z, precision, scale)
+    return x_bar, *others
 
 
 def psi1(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
@@ -66,6 +72,7 @@ def psi1(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
     mean, variance : array (N, Q)
         Variances are at least 0, where psi1 is the kernel itself. Not checked.
     z : array (M, Q)
+        Rows are inputs.
     precision : array (Q,)
         a of `rbf`.
     scale : array ()
@@ -98,33 +105,19 @@ def psi1(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
 @primitive(contract="mean: N Q, variance: N Q, z: M Q, precision: Q, scale:")
 def _psi1(mean, variance, z, precision, scale):
     check_arrays(_psi1.contract, where="psi1", mean=mean, variance=variance, z=z, precision=precision, scale=scale)
-    return _psi1_value(mean, variance, z, precision, scale)
+    return _psi1_of(mean, variance, z, precision, scale)
 
 
-@_psi1.vjp
+def _psi1_of(mean, variance, z, precision, scale):
+    y = device.empty((len(mean), len(z)), mean.dtype, mean)
+    given = [device.plain(v) for v in (mean, variance, z, precision, scale.reshape(1))]
+    device.launch("psi", "psi1", *given, y, n=len(y), work=y.size * (z.shape[1] + COST), step=PARTS[0])
+    return y
+
+
+@_psi1.vjp(owned=True)
 def _(y_bar, y, mean, variance, z, precision, scale, *, needs):
-    return _psi1_bars(y_bar, mean, variance, z, precision, scale)
-
-
-def _psi1_value(mean, variance, z, a, v):
-    c = 1 / (a * variance + 1)
-    exponent = 0.5 * (a * c)[:, None] * (mean[:, None] - z) ** 2
-    return v * np.sqrt(c).prod(axis=-1)[:, None] * np.exp(-exponent.sum(axis=-1))
-
-
-def _psi1_bars(y_bar, mean, variance, z, a, v):
-    # with c = 1 / (a S + 1), u = a c, T = Ȳ ∘ Y and t_n = Σ_m T_nm:  d(log Y)/du = -1/2 (μ - z)²,  du/da = c²,  du/dS = -u²
-    c = 1 / (a * variance + 1)
-    u = a * c
-    of_one = y_bar * _psi1_value(mean, variance, z, a, np.ones_like(v))
-    T, gap = v * of_one, mean[:, None] - z
-    t, first = T.sum(axis=1)[:, None], T[..., None] * gap
-    second = 0.5 * (first * gap).sum(axis=1)
-    mean_bar = -u * first.sum(axis=1)
-    variance_bar = u * u * second - 0.5 * t * u
-    z_bar = (u[:, None] * first).sum(axis=0)
-    a_bar = (-c * c * second - 0.5 * t * variance * c).sum(axis=0)
-    return mean_bar, variance_bar, z_bar, a_bar, of_one.sum()
+    return _bars("psi1_vjp", y_bar, mean, variance, z, precision, scale)
 
 
 def psi2(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
@@ -136,6 +129,7 @@ def psi2(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
     mean, variance : array (N, Q)
         Variances are at least 0. Not checked.
     z : array (M, Q)
+        Rows are inputs.
     precision : array (Q,)
         a of `rbf`.
     scale : array ()
@@ -171,32 +165,37 @@ def psi2(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
 @primitive(contract="mean: N Q, variance: N Q, z: M Q, precision: Q, scale:")
 def _psi2(mean, variance, z, precision, scale):
     check_arrays(_psi2.contract, where="psi2", mean=mean, variance=variance, z=z, precision=precision, scale=scale)
-    return scale * scale * _psi2_terms(mean, variance, z, precision).sum(axis=0)
+    (N, Q), M = mean.shape, len(z)
+    parts = device.empty((_parts(mean), M, M), np.float64, mean)
+    given = [device.plain(v) for v in (mean, variance, z, precision)]
+    device.launch("psi", "psi2", *given, parts, n=len(parts), work=N * M * M * (Q + COST) // 2)
+    return (parts.sum(axis=0) * np.square(scale.reshape(1).astype(np.float64))).astype(mean.dtype)
 
 
-@_psi2.vjp
-def _(y_bar, y, mean, variance, z, a, v, *, needs):
-    # With c = 1 / (2 a S + 1), u = a c and w = (a - u) / 4, the exponent of a term is
-    #   -1/2 u ((μ - z)² + (μ - z')²) - w (z - z')²,  du/da = c²,  du/dS = -2 u².
-    of_one = 0.5 * (y_bar + y_bar.T) * _psi2_terms(mean, variance, z, a)
-    T = v * v * of_one
-    c = 1 / (2 * a * variance + 1)
-    u, w = a * c, 0.5 * a * a * variance * c
-    r = T.sum(axis=2)
-    t = r.sum(axis=1)[:, None]
-    gap, between = mean[:, None] - z, z[:, None] - z
-    A = (r[..., None] * gap**2).sum(axis=1)
-    D = np.tensordot(T, between**2, 2)
-    mean_bar = -2 * u * (r[..., None] * gap).sum(axis=1)
-    variance_bar = 2 * u * u * (A - 0.25 * D) - t * u
-    a_bar = (-t * variance * c - A * c * c - 0.5 * D * u * variance * (1 + c)).sum(axis=0)
-    of_pairs = np.tensordot(T, w, (0, 0))
-    z_bar = 2 * (u[:, None] * r[..., None] * gap).sum(axis=0) - 4 * (of_pairs * between).sum(axis=1)
-    return mean_bar, variance_bar, z_bar, a_bar, 2 * v * of_one.sum()
+@_psi2.vjp(owned=True)
+def _(y_bar, y, mean, variance, z, precision, scale, *, needs):
+    return _bars("psi2_vjp", 0.5 * (y_bar + y_bar.T), mean, variance, z, precision, scale)
 
 
-def _psi2_terms(mean, variance, z, a):
-    c = 1 / (2 * a * variance + 1)
-    middle, between = 0.5 * (z[:, None] + z), z[:, None] - z
-    exponent = (a * c)[:, None, None] * (mean[:, None, None] - middle) ** 2 + 0.25 * a * between**2
-    return np.sqrt(c).prod(axis=-1)[:, None, None] * np.exp(-exponent.sum(axis=-1))
+def _bars(kernel, y_bar, mean, variance, z, precision, scale):
+    """The cotangents of all arguments of psi1 or psi2."""
+    # With f = 1 for psi1 and 2 for psi2, c = 1 / (f a S + 1), u = a c and w = (a - u) / 4, the exponent of a term is
+    #   -1/2 u (μ - z_m)²  or  -1/2 u ((μ - z_m)² + (μ - z_m')²) - w (z_m - z_m')²,  and  du/da = c²,  du/dS = -f u².
+    (N, Q), M, dtype = mean.shape, len(z), mean.dtype
+    mean_bar, variance_bar = (device.empty(mean.shape, dtype, mean) for _ in range(2))
+    z_bar, sums = (device.empty((_parts(mean), *shape), np.float64, mean) for shape in ((M, Q), (Q + 1,)))
+    given = [device.plain(v) for v in (mean, variance, z, precision, y_bar)]
+    work = y_bar.size * (2 * Q + COST) * (N // 2 if kernel == "psi2_vjp" else 1)
+    device.launch("psi", kernel, *given, mean_bar, variance_bar, z_bar, sums, n=len(sums), work=work)
+    v = scale.reshape(1)
+    power, slope = (v * v, 2 * v) if kernel == "psi2_vjp" else (v, 1)  # of v or v², which the kernels leave out
+    mean_bar *= power
+    variance_bar *= power
+    z_bar, sums = z_bar.sum(axis=0), sums.sum(axis=0)
+    scale_bar = (slope * sums[Q:]).reshape(())
+    return mean_bar, variance_bar, *(x.astype(dtype) for x in (power * z_bar, power * sums[:Q], scale_bar))
+
+
+def _parts(mean):
+    least, most = PARTS_ON_DEVICE if device.is_cuda(mean) else PARTS
+    return min(max(-(-len(mean) // least), 1), most)
