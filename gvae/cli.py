@@ -398,7 +398,7 @@ def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tu
     from gvae import data
     from gvae.estimator import data_support
 
-    kinds = estimator.model.columns
+    kinds = estimator.variant.columns
     observation = settings.get("observation", "auto")
     if kinds["x"] == "matrix" and isinstance(observation, str) and not hasattr(dataset.train, "tocsr"):
         support = data_support(observation, settings.get("binarize"), dataset.train.shape[1])
@@ -591,7 +591,7 @@ def _sample(options: argparse.Namespace) -> None:
     model = estimator.load(options.folder)
     shape = report.image_shape_of(model)
     count = f"{options.n} sample{'s' if options.n > 1 else ''}"
-    views = list(model.model.views)
+    views = list(model.model_.views)
     if out.suffix == ".npy" and len(views) > 1:
         raise ConfigError(
             f"{options.folder} has the views {', '.join(views)}: write a .npz file, which keeps each by its name"

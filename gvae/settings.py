@@ -499,7 +499,7 @@ class Columns(Kind):
 
     def parse(self, text):
         name, _, columns = text.partition("=")
-        found = []
+        found: list[int] = []
         for part in columns.split(","):
             first, _, last = part.partition("-")
             each = range(int(first), int(last or first) + 1)

@@ -7,7 +7,7 @@ they share: `protocol` (scikit-learn's), `fitting`, `base` (use), `views` and `i
     model.save("digits.gvae"); model = gvae.load("digits.gvae")
 """
 
-from gvae.estimator.base import Classifier, Correlator, Estimator
+from gvae.estimator.base import Classifier, Correlator, Estimator, Regressor
 from gvae.estimator.classes import (
     CCA,
     DARN,
@@ -25,6 +25,7 @@ from gvae.estimator.classes import (
     Autoencoder,
     AutoregressiveDensity,
     BayesianVAE,
+    DeepGP,
     DenoisingVAE,
     DoubleDEF,
     EoNADE,
@@ -59,6 +60,7 @@ __all__ = [
     "BayesianVAE",
     "Classifier",
     "Correlator",
+    "DeepGP",
     "DenoisingVAE",
     "DoubleDEF",
     "EoNADE",
@@ -69,6 +71,7 @@ __all__ = [
     "LinearVAE",
     "MutualAutoencoder",
     "NonlinearFactorAnalysis",
+    "Regressor",
     "data_support",
     "declared",
     "estimators",

@@ -15,9 +15,10 @@ from gvae.estimator.fitting import READS, Fitting, as_table, check_lengths, chec
 from gvae.panels import Panel
 from gvae.settings import Whole
 
-__all__ = ["Classifier", "Correlator", "Estimator"]
+__all__ = ["Classifier", "Correlator", "Estimator", "Regressor"]
 
 CHUNK = 10_000  # rows that go through a network at once
+FEW = 500  # rows that many draws of layers are made for at once
 
 
 class Estimator(Fitting):
@@ -239,7 +240,7 @@ class Estimator(Fitting):
         """
         self._check_fitted()
         n, model = Whole().check("n", n), self.model_
-        if not self.model.views:
+        if not self.model_.views:
             raise ConfigError(f"{type(self).__name__}: the model explains labels and no view: there is nothing to sample")
         settings = self._defaults() | self.config_["settings"]  # an earlier version's lack some
         layers = self._networks(settings, {name: view.columns for name, view in self.views_.items()})
@@ -458,7 +459,7 @@ class Estimator(Fitting):
     def _read(self, X: Any, y: Any = None, *, all_columns: bool = False) -> dict[str, Any]:
         """The columns of the data, checked, in their own units; with all_columns a missing y is an error."""
         self._check_fitted()
-        kinds, model = self.model.columns, type(self).__name__
+        kinds, model = self.model_.columns, type(self).__name__
         if all_columns and "y" in kinds and y is None:
             raise DataError(f"{model}: y is missing: the model reads {READS[kinds['y']]}")
         rows: dict[str, Any] = {}
@@ -498,7 +499,7 @@ class Estimator(Fitting):
 
     def _views_at(self, z: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The means of all views at some codes, in the units of the data."""
-        if not self.model.views:
+        if not self.model_.views:
             raise ConfigError(f"{type(self).__name__}: the model explains labels and no view: there is nothing to decode")
         found = self.model_.decode(self.parameters_, self.state_, z)
         return {name: self.views_[name].output(p.shown) for name, p in found.items()}
@@ -594,6 +595,116 @@ class Classifier(Estimator):
     def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
         """The confusion matrix of some rows with labels y."""
         return {} if y is None else sections.confusion(self, X, y)
+
+
+class Regressor(Estimator):
+    """Base of estimators of p(y | x) for real numbers y: `predict` with standard deviations, draws, and R².
+
+    Examples
+    --------
+    >>> isinstance(gvae.DeepGP(), gvae.estimator.Regressor)
+    True
+    """
+
+    estimator_type = "regressor"
+
+    def predict(self, X: Any, *, return_std: bool = False, samples: int = 100, seed: int = 0) -> Any:
+        """Mean of p(y | x) of each row, over draws of the hidden layers.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        return_std : bool, default False
+            Return the standard deviation of a new observation as well.
+        samples : int, default 100
+            Draws of the hidden layers; without any the moments are exact.
+        seed : int, default 0
+
+        Returns
+        -------
+        mean : array (N,) or (N, D2)
+            As y was in `fit`.
+        deviation : array of the same shape
+            With return_std.
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet, or unsupervised.
+        DataError, ShapeError
+
+        Examples
+        --------
+        >>> X = np.linspace(-1, 1, 30)[:, None]
+        >>> model = gvae.DeepGP(latent=(), inducing=10, epochs=4, random_state=0).fit(X, X[:, 0] ** 2)
+        >>> model.predict(X[:2]).round(2)
+        array([1.  , 0.87])
+        """
+        self._check_regression("predict")
+        rows, samples, parts = self._seen(X), Whole().check("samples", samples), []
+        for part in _chunks(rows, FEW):
+            batch = data.Batch(part, np.arange(_length_of(part)))
+            one = self.model_.noise(random.key(seed), batch[:1], samples)  # all rows see the same draws:
+            noise = {name: draws.repeat(len(batch), axis=1) for name, draws in one.items()}  # none depends on the others
+            parts.append(self.model_.predict(self.parameters_, self.state_, batch, noise))
+        mean, variance = (np.concatenate(each) for each in zip(*parts, strict=True))
+        view = self.views_["y"]
+        shown = view.output(mean)
+        return (shown, view.deviation(np.sqrt(variance))) if return_std else shown
+
+    def sample_y(self, X: Any, n_samples: int = 1, *, random_state: int = 0) -> np.ndarray:
+        """Draws of the functions from their posterior, at all rows together, without the noise of y.
+
+        Parameters
+        ----------
+        X : array (N, D)
+        n_samples : int, default 1
+        random_state : int, default 0
+
+        Returns
+        -------
+        array (N, n_samples) or (N, D2, n_samples)
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet, or unsupervised.
+        DataError, ShapeError
+
+        Notes
+        -----
+        A draw takes the eigenvalues of a matrix (N, N) for each group of processes.
+
+        Examples
+        --------
+        >>> X = np.linspace(-1, 1, 30)[:, None]
+        >>> model = gvae.DeepGP(latent=(1,), inducing=10, epochs=4, random_state=0).fit(X, X[:, 0] ** 2)
+        >>> model.sample_y(X, 3).shape
+        (30, 3)
+        """
+        self._check_regression("sample_y")
+        rows, n = self._seen(X), Whole().check("n_samples", n_samples)
+        keys = (random.fold_in(random.key(random_state), i) for i in range(n))
+        drawn = [self.model_.functions(self.parameters_, self.state_, rows["x"], key) for key in keys]
+        return np.stack([self.views_["y"].output(f) for f in drawn], axis=-1)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The coefficient of determination R² of `predict`, the mean over the columns of y; if unsupervised, that of
+        `score_samples`, in nats."""
+        self._check_fitted()
+        if not self.model_.conditional:
+            return super().score(X, y)
+        if y is None:
+            raise DataError(f"{type(self).__name__}.score: y is missing: R² needs it")
+        target, found = (inputs.as_columns(np.asarray(a, np.float64)) for a in (y, self.predict(X)))
+        off, spread = np.square(target - found).sum(axis=0), np.square(target - target.mean(axis=0)).sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.where(spread > 0, 1 - off / spread, np.where(off == 0, 1.0, 0.0)).mean())
+
+    def _check_regression(self, method: str) -> None:
+        self._check_fitted()
+        if not self.model_.conditional:
+            raise ConfigError(f"{type(self).__name__}.{method}: it is unsupervised, and has no y to predict")
 
 
 class Correlator(Estimator):
@@ -698,6 +809,6 @@ def _length_of(rows: Mapping[str, Any]) -> int:
     return rows["x"].shape[0]
 
 
-def _chunks(rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for begin in range(0, _length_of(rows), CHUNK):
-        yield {name: column[begin : begin + CHUNK] for name, column in rows.items()}
+def _chunks(rows: Mapping[str, Any], size: int = CHUNK) -> Iterator[dict[str, Any]]:
+    for begin in range(0, _length_of(rows), size):
+        yield {name: column[begin : begin + size] for name, column in rows.items()}

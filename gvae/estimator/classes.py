@@ -12,12 +12,13 @@ from gvae import models
 from gvae.earlier import LACKS, ONE_CLASS
 from gvae.errors import ConfigError
 from gvae.estimator import sections
-from gvae.estimator.base import Classifier, Correlator, Estimator
+from gvae.estimator.base import Classifier, Correlator, Estimator, Regressor
 from gvae.estimator.protocol import declared
 from gvae.models import (
     cca,
     darn,
     deep_exponential,
+    deep_gp,
     denoising,
     density,
     dlgm,
@@ -55,6 +56,7 @@ __all__ = [
     "Autoencoder",
     "AutoregressiveDensity",
     "BayesianVAE",
+    "DeepGP",
     "DenoisingVAE",
     "DoubleDEF",
     "EoNADE",
@@ -612,6 +614,68 @@ class MutualAutoencoder(_ByGradients, mutual.Settings):
         return sections.information(self)
 
 
+@declared("deep_gp")
+class DeepGP(Regressor, Machine, Ascent, Length, Standardized, deep_gp.Settings):
+    """Deep Gaussian process: a regression of y on x, or a code of x, through layers of Gaussian processes.
+
+    `fit(X, y)` is a regression, with `predict(X, return_std=True)`; latent=() is a sparse Gaussian process. With
+    unsupervised=True, `fit(X)` explains X by a code: a Gaussian process latent variable model where latent is one layer.
+    `transform` returns the means of the hidden layer next to the data.
+
+    Attributes
+    ----------
+    embedding_ : array (N, latent[0])
+        See below.
+
+    Notes
+    -----
+    The bounds collapsed and explicit take all rows in each step of L-BFGS, or batches with another optimizer (explicit:
+    optimizer="adam", batch_size=100); bound="sampled" draws through the layers. Sources: Damianou and Lawrence (2013); Dai,
+    Damianou, González and Lawrence (2016); Salimbeni and Deisenroth (2017).
+
+    Examples
+    --------
+    >>> X = np.linspace(-1, 1, 40)[:, None]
+    >>> model = gvae.DeepGP(latent=(1,), inducing=10, epochs=6, random_state=0).fit(X, np.sign(X[:, 0]))
+    >>> mean, deviation = model.predict(X[:3], return_std=True)
+    >>> mean.round(1), bool((deviation < 0.2).all())
+    (array([-1., -1., -1.]), True)
+    """
+
+    model = models.DeepGP
+    batch_size: int | None = restated(Ascent, "batch_size", default=None)
+    optimizer: str = restated(Ascent, "optimizer", default="lbfgs:50")
+    epochs: int | str = restated(Length, "epochs", default=10)
+    dtype: str = restated(Machine, "dtype", default="float64")
+    samples: int = restated(
+        Objective, "samples", default=1, help="draws of the layers per row and step of the sampled bound"
+    )
+
+    @property
+    def embedding_(self) -> np.ndarray:
+        """The codes of the training rows in the layer next to the data.
+
+        Returns
+        -------
+        array (N, latent[0])
+
+        Raises
+        ------
+        ConfigError
+            Not fitted yet, or rows have no codes of their own.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (20, 5), np.float64)
+        >>> gvae.DeepGP(latent=(2,), unsupervised=True, epochs=2, random_state=0).fit(X).embedding_.shape
+        (20, 2)
+        """
+        self._check_fitted()
+        if "rows.z1" not in self.state_:
+            raise ConfigError("DeepGP.embedding_: rows have no codes of their own; see transform")
+        return np.asarray(self.state_["rows.z1"])
+
+
 @declared("cca")
 class CCA(Correlator, Machine, Standardized, cca.Settings):
     """Canonical correlation analysis of two views, in closed form: pairs of linear functions with the largest correlations.
@@ -698,6 +762,7 @@ CLASSES = (
     MutualAutoencoder,
     CCA,
     DCCA,
+    DeepGP,
 )
 REGISTRY: dict[str, type[Estimator]] = {cls.name: cls for cls in CLASSES}
 

@@ -258,7 +258,7 @@ class Fitting(Protocol):
         self, X: Any, y: Any, weight: Any, validation: Any, values: Mapping[str, Any], begun: Mapping[str, Any] | None
     ) -> tuple[dict[str, View], dict[str, Any], dict[str, Any] | None, np.ndarray | None]:
         """(views, training columns, validation columns or None, classes or None), all checked."""
-        kinds, model = self.model.columns, type(self).__name__
+        kinds, model = self.variant.columns, type(self).__name__
         further = "y" in kinds
         if further and y is None:
             raise DataError(f"{model}.fit requires y to be passed, but the target y is None: it reads {READS[kinds['y']]}")
@@ -299,7 +299,7 @@ class Fitting(Protocol):
 
     def _observations(self, given: Any) -> dict[str, str | None]:
         """The observation of each view that the model explains."""
-        names = self.model.views
+        names = self.variant.views
         several = isinstance(given, (list, tuple))
         if several and len(given) != len(names):
             raise ConfigError(f"observation has {len(given)} entries, expected one for each of {', '.join(names)}")
@@ -308,10 +308,11 @@ class Fitting(Protocol):
     def _build(self, values: Mapping[str, Any], views: Mapping[str, View], sizes: Mapping[str, int], n_rows: int) -> Any:
         """The model of settings, for the columns as they are presented."""
         own = self._own(values)
-        explained = [views[name].family() for name in self.model.views]
+        model = self.model.variant(values)
+        explained = [views[name].family() for name in model.views]
         if "observation" in own and explained:
             own["observation"] = explained[0] if len(explained) == 1 else tuple(explained)
-        return self.model(sizes, self.model.Settings(**own), dtype=values["dtype"], n_rows=n_rows)
+        return model(sizes, model.Settings(**own), dtype=values["dtype"], n_rows=n_rows)
 
     def _own(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of the model."""

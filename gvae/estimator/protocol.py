@@ -87,6 +87,17 @@ class Protocol(settings.Settings):
     n_features_in_: int
     views_: dict[str, Any]
 
+    @property
+    def variant(self) -> type[Base]:
+        """The class of the model with these settings, which decides what columns it reads.
+
+        Examples
+        --------
+        >>> gvae.DeepGP().variant.columns, gvae.DeepGP(unsupervised=True).variant.columns
+        ({'x': 'matrix', 'y': 'matrix'}, {'x': 'matrix'})
+        """
+        return self.model.variant(self.get_params())
+
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
         return {f.name: f.default for f in fields(cls)}
@@ -212,18 +223,20 @@ class Protocol(settings.Settings):
         from sklearn.utils import (  # scikit-learn alone comes here
             ClassifierTags,
             InputTags,
+            RegressorTags,
             Tags,
             TargetTags,
             TransformerTags,
         )
 
-        kinds = self.model.columns
-        counts = kinds["x"] == "counts"
+        kinds = self.variant.columns
+        counts, kind = kinds["x"] == "counts", self.estimator_type if "y" in kinds else "transformer"
         return Tags(
-            estimator_type=self.estimator_type,
+            estimator_type=kind,
             target_tags=TargetTags(required="y" in kinds, multi_output=kinds.get("y") == "matrix"),
             transformer_tags=TransformerTags(preserves_dtype=[]),  # the setting dtype decides, not the input's
-            classifier_tags=ClassifierTags() if self.estimator_type == "classifier" else None,
+            classifier_tags=ClassifierTags() if kind == "classifier" else None,
+            regressor_tags=RegressorTags() if kind == "regressor" else None,
             input_tags=InputTags(three_d_array=not counts, sparse=counts, positive_only=counts),
         )
 

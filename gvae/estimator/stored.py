@@ -177,15 +177,15 @@ def _restored(
     for part in PARTS:
         if not isinstance(config[part], dict):
             raise RunError(f"{path} is damaged: its {part} are {config[part]!r}")
-    views = {}
-    for name, kind in cls.model.columns.items():
+    views, kinds = {}, estimator.variant.columns
+    for name, kind in kinds.items():
         if kind != "labels":
             kept = columns_of(config, name)
             if kept is None:
                 raise KeyError(name)
             views[name] = View.from_config(kept, "X" if name == "x" else name, kind, values, path)
     sizes = {name: view.columns for name, view in views.items()}
-    if "labels" in cls.model.columns.values():
+    if "labels" in kinds.values():
         sizes["y"] = len(fitted["classes"])
     named = saved.parameters()
     _check_widths(estimator._networks(values, sizes), sum(v.size for v in named.values()))

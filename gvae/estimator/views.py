@@ -62,6 +62,7 @@ class View:
     units       : its standardization, or None      names : of its columns, if it has any
     why         : the reason for what `auto` has chosen, or ""
     image_shape : (rows, columns) where the training rows came as images
+    flat        : whether the training rows were one number each, (N,): what is said of the column then is, too
     """
 
     name: str
@@ -77,6 +78,7 @@ class View:
     why: str = ""
     standardized: bool = False
     image_shape: tuple[int, ...] | None = None
+    flat: bool = False
 
     @classmethod
     def of(
@@ -102,6 +104,7 @@ class View:
             view.image_shape = None if hasattr(X, "tocsr") or np.ndim(X) != 3 else np.shape(X)[1:]
             view.check(x, v)
             return view, x, v
+        flat = name != "X" and np.ndim(X) == 1
         X, validation = (inputs.as_columns(a) if name != "X" else a for a in (X, validation))
         raw, exact = inputs.numbers(X, name, model), settings["standardize"]
         x, grey = inputs.as_matrix(X, dtype, name, grey=_grey(observation, raw), exact=exact, model=model)
@@ -123,6 +126,7 @@ class View:
             x, v = inputs.converted(x, dtype, name), None if v is None else inputs.converted(v, dtype, other)
         binarize = _binarization(settings, chosen, x)
         view = cls(name, kind, n, dtype, chosen, binarize, settings["dequantize"], grey, None, inputs.names_of(X), why)
+        view.flat = flat
         view.standardized, view.image_shape = standardized, raw.shape[1:] if raw.ndim == 3 else None
         view.check(x, v)
         return view, x, v
@@ -197,7 +201,13 @@ class View:
 
     def output(self, x: Any) -> np.ndarray:
         """What a model says of the column, in the units of the data."""
-        return np.asarray(x) if self.units is None else self.units.inverse(x)
+        shown = np.asarray(x) if self.units is None else self.units.inverse(x)
+        return shown[..., 0] if self.flat else shown
+
+    def deviation(self, x: Any) -> np.ndarray:
+        """Standard deviations that a model says of the column, in the units of the data."""
+        shown = np.asarray(x) if self.units is None else x * self.units.scale
+        return shown[..., 0] if self.flat else shown
 
     @property
     def presentation(self) -> dict[str, Any]:
@@ -235,6 +245,8 @@ class View:
             kept["feature_names"] = [str(name) for name in self.names]
         if self.units is not None:
             kept["standardization"] = self.units.as_config()
+        if self.flat:
+            kept["flat"] = True
         return kept
 
     @classmethod
@@ -250,7 +262,17 @@ class View:
         dequantize = settings.get("dequantize") if kind == "matrix" else None
         columns = None if names is None else np.array(names, dtype=object)
         shown = {"binarize": kept["binarize"], "dequantize": dequantize, "grey": kept["grey_levels"], "units": units}
-        return cls(name, kind, n, dtype, kept["observation"], **shown, names=columns, standardized=units is not None)
+        return cls(
+            name,
+            kind,
+            n,
+            dtype,
+            kept["observation"],
+            **shown,
+            names=columns,
+            standardized=units is not None,
+            flat=kept.get("flat") is True,
+        )
 
 
 def units_of(fitted: Mapping[str, Any], path: object) -> data.Standardization | None:

@@ -14,6 +14,8 @@
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
     init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them.
                                                           Those of rows not trained on are inferred: see training.infer
+    infers_rows = False                                   unless scored rows have no such parameters
+    variant(values) -> type                               the class of the model, where settings decide what it reads
     row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of
                                                           all (0); their learning rate, in learning rates (1)
     update(params, batch) -> dict of arrays               the parameters after a step that the model defines, in place of a
@@ -58,6 +60,7 @@ from gvae.models.cca import CCA, DCCA
 from gvae.models.codes import Code, Codes
 from gvae.models.darn import DARN
 from gvae.models.deep_exponential import DEF
+from gvae.models.deep_gp import DeepGP
 from gvae.models.denoising import Denoising
 from gvae.models.density import Density
 from gvae.models.dlgm import DLGM
@@ -94,6 +97,7 @@ __all__ = [
     "Bayes",
     "Code",
     "Codes",
+    "DeepGP",
     "Denoising",
     "Density",
     "DoubleDEF",

@@ -7,9 +7,9 @@ where L is 1). The hidden variables of each row have a posterior q(z_l) = N(mu_l
 encoders of y. The bounds of log p(y), of N rows together:
 
     collapsed  F_0(z_1, y) + sum_l E F_l(z_(l+1), z_l) + H(q(z_l)), with the best q of all functions at inducing points
-    explicit   the same with q(v_l) in parameters, sums over rows: E log N(z_l; f_l(z_(l+1)), 1 / beta_l) - KL(q(v_l) ‖ p(v_l))
-    sampled    no q(z_l): z_l is drawn from the layer above, sum_n E log p(y_n | f_0(z_1)) - sum_l KL(q(v_l) ‖ p(v_l)); hidden
-               layers have a linear mean, identity or principal components, and y any observation model
+    explicit   the same with q(v_l) in parameters: E log N(z_l; f_l(z_(l+1)), 1 / beta_l) - KL(q(v_l) ‖ p(v_l)), of batches
+    sampled    no q(z_l): z_l is drawn from the layer above, sum_n E log p(y_n | f_0(z_1)) - sum_l KL(q(v_l) ‖ p(v_l)).
+               Hidden layers have a linear mean, identity or principal components, and y any observation model
 
 In all three, rows are scored by draws under q(v). Errata of the survey: u is noise-free, u = f(Z); "for all p" is d; q(z_L)
 is a product over latent dimensions. Sources: Damianou and Lawrence (2013); Dai, Damianou, González and Lawrence (2016, the
@@ -29,14 +29,14 @@ from gvae.distributions import DiagonalGaussian, Distribution
 from gvae.distributions import Rescaled as RescaledDistribution
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
-from gvae.models import parts, vae
+from gvae.models import parts
 from gvae.models.base import Base
 from gvae.models.parts import Penalty
 from gvae.models.processes import KERNELS, Level, Uncertain, begun
 from gvae.objectives import Layer, Terms
 from gvae.ops import elementwise
-from gvae.runtime import device
-from gvae.settings import Choice, Columns, Families, Layers, Maybe, Number, Numbers, Whole, Widths, YesNo, restated, setting
+from gvae.runtime import device, limits
+from gvae.settings import Choice, Columns, Families, Layers, Maybe, Number, Whole, Widths, YesNo, setting
 
 __all__ = ["BOUNDS", "DeepGP"]
 
@@ -58,7 +58,7 @@ class Settings(settings.Settings):
     )
     bound: str = setting(
         default="collapsed",
-        help="collapsed: all rows in each step, best with L-BFGS; explicit: batches; sampled: batches, draws through the layers",
+        help="collapsed: all rows in each step, best with L-BFGS; explicit: batches; sampled: batches, by draws of layers",
         kind=Choice(*BOUNDS),
     )
     unsupervised: bool = setting(
@@ -142,8 +142,8 @@ class DeepGP(Base):
         self.gaussian = self.observation.name == "gaussian"
         if not self.gaussian and not self.draws:
             raise ConfigError(
-                f"DeepGP: observation is {self.observation.name!r}, expected gaussian with bound={self.bound!r}: others need "
-                "bound='sampled'"
+                f"DeepGP: observation is {self.observation.name!r}, expected gaussian with bound={self.bound!r}: others "
+                "need bound='sampled'"
             )
         self.widths = tuple(np.atleast_1d(np.asarray(settings.latent, int)).tolist()) if settings.latent else ()
         given = () if not self.conditional else (self.sizes["x"],)
@@ -168,6 +168,18 @@ class DeepGP(Base):
             self.inferred = self.inferred[len(self.inferred) - (not self.conditional) :]
         self.least_rows = self.n_rows if self.collapses else 1
         self.row_steps, self.row_rate = 0, 1.0
+        if (room := limits.memory()) is not None and (least := self._least_memory()) > room:
+            raise ConfigError(
+                f"DeepGP: {self.levels[0].inducing} inducing points need more than {least / 2**30:.3g} GiB; "
+                f"there are {room / 2**30:.3g} GiB"
+            )
+
+    def _least_memory(self) -> float:
+        """Bytes of the matrices of inducing points of all processes, an under-estimate."""
+        matrices = 4 if self.collapses else 2 * self.levels[0].n_outputs
+        return (
+            sum(matrices * float(level.inducing) ** 2 * len(level.processes) for level in self.levels) * self.dtype.itemsize
+        )
 
     @property
     def codes(self) -> Mapping[str, int]:
@@ -239,7 +251,8 @@ class DeepGP(Base):
         """
         if self.amortized:
             return {}
-        start = {name: np.concatenate([np.zeros(n), np.full(n, np.log(0.3))]) for name, n in zip(self.encoders, self.widths)}
+        widths = zip(self.encoders, self.widths, strict=True)
+        start = {name: np.concatenate([np.zeros(n), np.full(n, np.log(0.3))]) for name, n in widths}
         return {f"{name}.raw": np.tile(start[name].astype(self.dtype), (n_rows, 1)) for name in self.inferred}
 
     def init_state(self, key: np.ndarray) -> dict[str, np.ndarray]:
@@ -358,9 +371,9 @@ class DeepGP(Base):
 
     # ---- the distributions
 
-    def _inferred(self, params: Any, batch: Any) -> dict[str, Distribution]:
+    def _inferred(self, params: Any, batch: Any) -> dict[str, Any]:
         """q(z_l) of the layers that have one: of the parameters of rows, or by encoders, each of the mean below it."""
-        found: dict[str, Distribution] = {}
+        found: dict[str, Any] = {}
         below = vars(batch).get(self.view)
         for name in self.encoders:
             if name in self.inferred:
@@ -368,7 +381,7 @@ class DeepGP(Base):
                 below = found[name].mean
         return found
 
-    def _uncertain(self, q: Mapping[str, Distribution], batch: Any) -> tuple[list[Uncertain], list[Uncertain]]:
+    def _uncertain(self, q: Mapping[str, Any], batch: Any) -> tuple[list[Uncertain], list[Uncertain]]:
         """Inputs and targets of each level."""
         layers = [Uncertain(p.mean, elementwise.exp(2 * p.log_scale)) for p in q.values()]
         above = [Uncertain(batch.x)] if self.conditional else []
@@ -417,7 +430,7 @@ class DeepGP(Base):
         """p(y | z_1) in the units of the data, from the distribution of f; of a y that is not Gaussian at a draw of f."""
         if self.gaussian:
             return RescaledDistribution(p, self.observation.scale) if hasattr(self.observation, "scale") else p
-        f = p.mean if noise is None else p.sample(noise)  # type: ignore[attr-defined]
+        f = p.mean if noise is None else p.sample(noise)
         return self.observation(f, params.get("observation.shared"))
 
     def _down(self, params: Any, state: Any, above: Any, noise: Any, start: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -487,7 +500,30 @@ class DeepGP(Base):
         return {self.view: self._observed(params, self.layer(params, state, 0, above))}
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """Raises ConfigError: y is explained given x, which has no distribution."""
+        """Draws of the top layer of an unsupervised model, and the noise of the layers below it, by which `decode` draws them.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        key : array (4,)
+        n : int
+
+        Returns
+        -------
+        dict of str to array
+            The top layer by its name, and "noise.z1", .. of the others.
+
+        Raises
+        ------
+        ConfigError
+            The model explains y given x, which has no distribution.
+
+        Examples
+        --------
+        >>> model = gvae.models.DeepGP.variant({"unsupervised": True})(3, latent=(2, 1), dtype="float64", n_rows=10)
+        >>> {name: value.shape for name, value in model.sample_prior({}, gvae.random.key(0), 5).items()}
+        {'z2': (5, 1), 'noise.z1': (5, 2)}
+        """
         raise ConfigError("DeepGP explains y given x, and has no model of x to draw from: see sample_y")
 
     def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
@@ -513,11 +549,78 @@ class DeepGP(Base):
         {'z1': (6, 5, 2)}
         """
         lead, like = (samples, len(batch)), vars(batch).get("x")
-        widths = dict(zip(self.encoders, self.widths, strict=True)) | ({} if self.gaussian else {"f": self.levels[0].n_outputs})
+        widths = dict(zip(self.encoders, self.widths, strict=True)) | (
+            {} if self.gaussian else {"f": self.levels[0].n_outputs}
+        )
         return {
             name: random.normal(random.fold_in(key, i), (*lead, n), self.dtype, like)
             for i, (name, n) in enumerate(widths.items())
         }
+
+    def predict(self, params: Any, state: Any, batch: Any, noise: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of a new y of each row, over draws of the hidden layers.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+            As `noise` draws it.
+
+        Returns
+        -------
+        mean, variance : array (B, columns)
+
+        Examples
+        --------
+        >>> model = gvae.models.DeepGP({"x": 3, "y": 1}, latent=(2,), inducing=4, dtype="float64", n_rows=10)
+        >>> params, state = model.init(gvae.random.key(0)), model.init_state(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.ones((5, 3))}, np.arange(5))
+        >>> mean, variance = model.predict(params, state, batch, model.noise(gvae.random.key(1), batch, samples=8))
+        >>> mean.shape, variance.shape
+        ((5, 1), (5, 1))
+        """
+        above = batch.x[None]
+        _, z = self._down(params, state, above, noise, len(self.levels))
+        p = self._observed(params, self.layer(params, state, 0, z.get("z1", above)), noise.get("f"))
+        means = np.asarray(p.mean)
+        return means.mean(axis=0), np.asarray(p.variance()).mean(axis=0) + means.var(axis=0)
+
+    def functions(self, params: Any, state: Any, x: np.ndarray, key: np.ndarray) -> np.ndarray:
+        """A draw of f_0 from the posterior, at given inputs together, through draws of the hidden layers and their noise.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        x : array (N, inputs)
+            Or values of the top layer, if unsupervised.
+        key : array (4,)
+
+        Returns
+        -------
+        array (N, columns)
+
+        Examples
+        --------
+        >>> model = gvae.models.DeepGP({"x": 3, "y": 1}, latent=(2,), inducing=4, dtype="float64", n_rows=10)
+        >>> params, state = model.init(gvae.random.key(0)), model.init_state(gvae.random.key(0))
+        >>> model.functions(params, state, np.ones((5, 3)), gvae.random.key(1)).shape
+        (5, 1)
+        """
+        for l in reversed(range(len(self.levels))):
+            level, own = self.levels[l], random.fold_in(key, l)
+            draws = {}
+            for i, (name, process) in enumerate(level.processes.items()):
+                shapes = (process.inducing, process.n_outputs), (len(x), process.n_outputs)
+                draws[name] = tuple(random.normal(random.fold_in(own, i, j), n, self.dtype) for j, n in enumerate(shapes))
+            f = level.function(params, self._posteriors(params, state, level), x, draws)
+            if not l:
+                return f if self.gaussian else np.asarray(self.observation(f, params.get("observation.shared")).mean)
+            if self.draws:
+                f = f + x @ state[f"mean.{l}"]
+            noise = random.normal(random.fold_in(own, len(draws)), f.shape, self.dtype)
+            x = f + noise * np.sqrt(level.noise(params))
+        raise AssertionError("there is a level 0")
 
     # ---- bounds
 
@@ -549,8 +652,8 @@ class DeepGP(Base):
         --------
         >>> model = gvae.models.DeepGP({"x": 1, "y": 1}, latent=(2,), inducing=4, dtype="float64", n_rows=4)
         >>> batch = gvae.data.Batch({"x": np.eye(4)[:, :1], "y": np.eye(4)[:, :1]}, np.arange(4))
-        >>> key = gvae.random.key(0)
-        >>> params = model.prepare(model.init(key) | model.init_rows(key, 4), {}, gvae.data.Table(batch.x, y=batch.y), key)[0]
+        >>> key, table = gvae.random.key(0), gvae.data.Table(batch.x, y=batch.y)
+        >>> params, _ = model.prepare(model.init(key) | model.init_rows(key, 4), {}, table, key)
         >>> terms = model.terms(params, model.init_state(key), batch, model.noise(key, batch), step=0)
         >>> terms.log_likelihood["y"].shape, len(terms.layers)
         ((1, 4), 1)
@@ -570,7 +673,9 @@ class DeepGP(Base):
     def _of_all_rows(self, params: Any, batch: Any) -> Terms:
         """The collapsed or the explicit bound, whose rows bear equal parts."""
         if batch.weight is not None:
-            raise ConfigError(f"DeepGP: bound={self.bound!r} is of all rows together: rows cannot have weights (sample_weight)")
+            raise ConfigError(
+                f"DeepGP: bound={self.bound!r} is of all rows together: rows cannot have weights (sample_weight)"
+            )
         q, n = self._inferred(params, batch), len(batch)
         each = np.ones(n, self.dtype) / n
         values = []
@@ -635,19 +740,6 @@ class Unsupervised(DeepGP):
     infers_rows: ClassVar[bool] = True
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """Draws of the top layer, and the noise of the layers below it, by which `decode` draws them.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        key : array (4,)
-        n : int
-
-        Returns
-        -------
-        dict of str to array
-            The top layer by its name, and "noise.z1", .. of the others.
-        """
         top, *others = reversed(self.encoders)
         drawn = {top: random.normal(random.fold_in(key, 0), (n, self.widths[-1]), self.dtype)}
         for i, (name, width) in enumerate(zip(others, reversed(self.widths[:-1]), strict=True), 1):
@@ -668,9 +760,9 @@ class Unsupervised(DeepGP):
         return q[name] if name in q else self.prior_given(params, state, name, z)
 
 
-def _shares(counts: tuple[int, ...] | int | None, widths: tuple[int, ...]) -> list[dict[str, np.ndarray]]:
+def _shares(counts: Any, widths: tuple[int, ...]) -> list[dict[str, np.ndarray]]:
     """The columns of the groups of each hidden layer."""
-    given = (1,) * len(widths) if counts is None else np.broadcast_to(counts, len(widths)) if np.ndim(counts) == 0 else counts
+    given = [1 if counts is None else counts] * len(widths) if np.ndim(counts) == 0 else list(counts)
     if len(given) != len(widths) or any(n % k for n, k in zip(widths, given, strict=True)):
         raise ConfigError(
             f"DeepGP: hidden_groups is {counts}, expected for each layer of latent {widths} a number that divides its width"

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from scipy.cluster.vq import kmeans2
 
 from gvae import random
@@ -93,7 +92,7 @@ class Process:
         return {name: np.asarray(value, dtype) for name, value in params.items()}
 
     def posterior(self, params: Any) -> tuple[Any, Any]:
-        """m (M, D) and R (D, M, M) of q(v), from unconstrained parameters: R is lower, the logarithm of its diagonal given."""
+        """m (M, D) and R (D, M, M) of q(v). R is lower; its diagonal is the exponential of the raw one."""
         raw = params[f"outputs.{self.name}.raw"]
         eye = np.eye(self.inducing, dtype=value_of(raw).dtype)
         lower = raw * np.tril(np.ones_like(eye), -1) + elementwise.exp(raw * eye) * eye
@@ -126,8 +125,8 @@ class Process:
         except NotPositiveDefiniteError as error:
             level, _, group = self.name.partition(".")
             raise NotPositiveDefiniteError(
-                f"level {level} ({group}): the kernel matrix of {self.inducing} inducing points is singular, as of points that "
-                f"coincide: fewer of them (inducing), or a larger nugget than {self.nugget:g}",
+                f"level {level} ({group}): the kernel matrix of {self.inducing} inducing points is singular, as where "
+                f"they coincide: take fewer (inducing), or a larger nugget than {self.nugget:g}",
                 error.rows,
                 error.minors,
             ) from None
@@ -241,7 +240,7 @@ class Level:
         self,
         index: int,
         n_inputs: int,
-        groups: Mapping[str, Sequence[int]],
+        groups: Mapping[str, Any],
         inducing: int,
         kernel: str,
         nugget: float,
@@ -252,7 +251,7 @@ class Level:
             for name, columns in self.groups.items()
         }
         self.order = np.argsort(np.concatenate(list(self.groups.values())))
-        self.n_inputs, self.n_outputs = n_inputs, len(self.order)
+        self.n_inputs, self.n_outputs, self.inducing = n_inputs, len(self.order), inducing
 
     def _each(self, t: Uncertain) -> list[tuple[str, Process, Uncertain]]:
         """(group, process, targets of the group)."""
@@ -283,18 +282,21 @@ class Level:
 
     def at(self, params: Any, q: Mapping[str, Any], x: Any) -> tuple[Any, Any, Any]:
         """Mean and variance of f at points x (N, Q), and the variance of the noise: (N, D) each, the last (D,)."""
-        means, variances, noises = [], [], []
+        means, variances = [], []
         for name, process in self.processes.items():
             mean, variance = process.at(params, q[name], x)
-            one = np.ones((1, process.n_outputs), value_of(mean).dtype)
             means.append(mean)
-            variances.append(variance * one)
-            noises.append(one[0] / process.precision(params))
-        return tuple(self._joined(parts) for parts in (means, variances, noises))  # type: ignore[return-value]
+            variances.append(variance * np.ones((1, process.n_outputs), value_of(mean).dtype))
+        return self._joined(means), self._joined(variances), self.noise(params)
 
-    def function(
-        self, params: Any, q: Mapping[str, Any], x: np.ndarray, draws: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    ) -> np.ndarray:
+    def noise(self, params: Any) -> Any:
+        """1 / beta of each column, (D,)."""
+        parts = [
+            np.ones(p.n_outputs, value_of(p.precision(params)).dtype) / p.precision(params) for p in self.processes.values()
+        ]
+        return self._joined(parts)
+
+    def function(self, params: Any, q: Mapping[str, Any], x: np.ndarray, draws: Mapping[str, Any]) -> np.ndarray:
         """A draw of all functions at points x together, from the noise (M, D), (N, D) of each group."""
         parts = [process.function(params, q[name], x, *draws[name]) for name, process in self.processes.items()]
         return self._joined(parts)

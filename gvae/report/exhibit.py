@@ -97,7 +97,7 @@ class Exhibit:
     def y(self) -> Any:
         """Their labels or second view, for models that read them."""
         columns = self.dataset.columns
-        return columns["y"][1][: self.first] if "y" in columns and "y" in self.model.model.columns else None
+        return columns["y"][1][: self.first] if "y" in columns and "y" in self.model.model_.columns else None
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -143,7 +143,7 @@ class Exhibit:
 
     def views_only(self) -> None:
         """Raises Absent for a model without a view, which explains labels only."""
-        if not self.model.model.views:
+        if not self.model.model_.views:
             raise Absent("the model explains labels only: there is no view to draw")
 
     def attempt(self, name: str, show: Callable[[], Any]) -> Any:

@@ -144,7 +144,9 @@ def _of_model(e: Exhibit) -> list[tuple[str, list[str]]]:
     model, notes, fitted = e.model, e.model.notes_, e.model.config_["fitted"]
     source = notes.get("data")
     data = [source if isinstance(source, str) else "not noted: the run was trained from Python"]
-    others = {view: n for view, n in getattr(model.model_, "sizes", {}).items() if view in model.model.views and view != "x"}
+    others = {
+        view: n for view, n in getattr(model.model_, "sizes", {}).items() if view in model.model_.views and view != "x"
+    }
     further = "".join(f", and {n} of the view {view}" for view, n in others.items())
     data.append(f"{fitted.get('n_rows', 'an unknown number of')} training rows of {model.n_features_in_} columns{further}")
     facts = [("model", [repr(model)]), ("data", data)]

@@ -135,7 +135,7 @@ def _names(e: Exhibit, view: str, D: int) -> dict[int, str]:
 def samples(e: Exhibit) -> list[Panel]:
     """Images from the prior; of a table, the columns' distributions in data and in draws, and predictive checks."""
     e.views_only()
-    given = {view: dense(e.X if view == "x" else e.y).reshape(len(e.X), -1) for view in e.model.model.views}
+    given = {view: dense(e.X if view == "x" else e.y).reshape(len(e.X), -1) for view in e.model.model_.views}
     shapes = {view: _shape(e, x) for view, x in given.items()}
     titles = {view: f"view {view}" if len(given) > 1 else "" for view in given}
     panels: list[Panel] = []

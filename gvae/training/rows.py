@@ -140,8 +140,8 @@ def infer(
     Returns
     -------
     dict of str to array (B, ...)
-        By name; {} for a model without per-datum parameters of scored rows. They start as the model's `init_rows` returns them. All rows
-        have the same noise, so that the result for a row does not depend on the other rows.
+        By name; {} for a model without per-datum parameters of scored rows. They start as the model's `init_rows` returns
+        them. All rows have the same noise, so that the result for a row does not depend on the other rows.
 
     Examples
     --------
