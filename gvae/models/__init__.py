@@ -15,6 +15,7 @@
     init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them.
                                                           Those of rows not trained on are inferred: see training.infer
     infers_rows = False                                   unless scored rows have no such parameters
+    has_posterior = False                                 where codes have no posterior given the rows that are scored
     variant(values) -> type                               the class of the model, where settings decide what it reads
     row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of
                                                           all (0); their learning rate, in learning rates (1)

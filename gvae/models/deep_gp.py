@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gvae import families, random, settings
-from gvae.autodiff import stop_gradient
+from gvae.autodiff import stop_gradient, value_of
 from gvae.distributions import DiagonalGaussian, Distribution
 from gvae.distributions import Rescaled as RescaledDistribution
 from gvae.errors import ConfigError
@@ -124,11 +124,12 @@ class DeepGP(Base):
     views: ClassVar[tuple[str, ...]] = ("y",)
     conditional: ClassVar[bool] = True
     infers_rows: ClassVar[bool] = False
+    has_posterior: ClassVar[bool] = False
     has_closed_kl = False
 
     @classmethod
     def variant(cls, values: Mapping[str, Any]) -> type[DeepGP]:
-        return Unsupervised if values["unsupervised"] else DeepGP
+        return UnsupervisedDeepGP if values["unsupervised"] else DeepGP
 
     def build(self, settings):
         (self.view,) = self.views
@@ -500,7 +501,7 @@ class DeepGP(Base):
         return {self.view: self._observed(params, self.layer(params, state, 0, above))}
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """Draws of the top layer of an unsupervised model, and the noise of the layers below it, by which `decode` draws them.
+        """Draws of the top layer of an unsupervised model, and noise of the layers below it, by which `decode` draws them.
 
         Parameters
         ----------
@@ -731,13 +732,14 @@ class DeepGP(Base):
         )
 
 
-class Unsupervised(DeepGP):
+class UnsupervisedDeepGP(DeepGP):
     """A deep Gaussian process of x given a code: what `DeepGP` is with unsupervised=True."""
 
     columns: ClassVar[Mapping[str, str]] = {"x": "matrix"}
     views: ClassVar[tuple[str, ...]] = ("x",)
     conditional: ClassVar[bool] = False
     infers_rows: ClassVar[bool] = True
+    has_posterior: ClassVar[bool] = True
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
         top, *others = reversed(self.encoders)
@@ -796,5 +798,5 @@ def _held(value: Any, step: Any, warm: int) -> Any:
     """A parameter that does not move before step `warm`."""
     if not warm:
         return value
-    free = 1.0 * (step >= warm)
+    free = value_of(value).dtype.type(step >= warm)
     return free * value + (1 - free) * stop_gradient(value)
