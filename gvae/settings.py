@@ -461,10 +461,10 @@ class Layers(Kind):
         self.expected += ", or none: ()" if empty else ""
 
     def plain(self, value):
-        if self.empty:
-            given = list(value) if isinstance(value, (list, tuple)) else [value]
-            return [] if given in ([], [0]) else [Whole().plain(x) for x in given]
-        if isinstance(value, (list, tuple)) and self.several and value:
+        listed = isinstance(value, (list, tuple))
+        if self.empty and (list(value) if listed else [value]) in ([], [0]):
+            return []
+        if listed and self.several and value:
             return [Whole().plain(x) for x in value]
         return Whole().plain(value)
 
