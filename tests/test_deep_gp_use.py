@@ -443,7 +443,9 @@ CANNOT = {
 
 
 @pytest.mark.parametrize("kind", ["regression", "code"])
-@pytest.mark.parametrize("measure", [name for name in MEASURES if name != "gibbs"] + ["gibbs"])
+@pytest.mark.parametrize(
+    "measure", [pytest.param(name, marks=pytest.mark.slow if name == "gibbs" else ()) for name in MEASURES]
+)
 def test_measures(kind, measure, request):
     """Each measures, or says in one line that begins with its name what the model lacks."""
     model, rows = request.getfixturevalue(kind), (X[:4], y[:4]) if kind == "regression" else (X[:4],)
