@@ -491,7 +491,12 @@ def normalize_problems(name, dtype, rng):
 def psi_problems(name, dtype, rng):
     """Rows in parts of less than a piece and more, the last one shorter or empty; axes of one step and two; a variance of 0."""
     for N, M, Q, P in ((1, 1, 1, 1), (9, 5, 2, 4), (70, 3, 3, 1), (6, 40, 9, 4)):
-        mean, variance, z, precision = rng.normal(size=(N, Q)), rng.uniform(0, 2, (N, Q)), rng.normal(size=(M, Q)), rng.uniform(0.1, 1, Q)
+        mean, variance, z, precision = (
+            rng.normal(size=(N, Q)),
+            rng.uniform(0, 2, (N, Q)),
+            rng.normal(size=(M, Q)),
+            rng.uniform(0.1, 1, Q),
+        )
         variance[0] = 0
         given = [a.astype(dtype) for a in (mean, variance, z, precision)]
         if name == "psi1":

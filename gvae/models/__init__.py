@@ -14,6 +14,7 @@
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
     init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them.
                                                           Those of rows not trained on are inferred: see training.infer
+    start_rows(params, state, batch) -> dict of arrays    where that inference begins; without it, as init_rows says
     infers_rows = False                                   unless scored rows have no such parameters
     variant(values) -> type                               the class of the model, where settings decide what it reads
     row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of

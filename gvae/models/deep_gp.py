@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from gvae import families, random, settings
 from gvae.autodiff import stop_gradient
@@ -255,6 +256,37 @@ class DeepGP(Base):
         start = {name: np.concatenate([np.zeros(n), np.full(n, np.log(0.3))]) for name, n in widths}
         return {f"{name}.raw": np.tile(start[name].astype(self.dtype), (n_rows, 1)) for name in self.inferred}
 
+    def start_rows(self, params: Any, state: Any, batch: Any) -> dict[str, Any]:
+        """Where the inference of other rows begins: at the training row whose code explains a row of the batch best.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+
+        Returns
+        -------
+        dict of str to array
+            As `init_rows` returns them.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (20, 5), np.float64)
+        >>> model = gvae.DeepGP(latent=(2,), unsupervised=True, epochs=2, random_state=0, standardize=False).fit(X)
+        >>> start = model.model_.start_rows(model.parameters_, model.state_, gvae.data.Batch({"x": X}, np.arange(20)))
+        >>> start["z1.raw"].shape
+        (20, 4)
+        """
+        z = {name: state[f"rows.{name}"] for name in self.inferred}
+        top = self.inferred[-1]
+        above = z.get("z1") if "z1" in z else self._down(params, state, z[top], None, int(top[1:]))[1]["z1"]
+        said = np.asarray(self._observed(params, self.layer(params, state, 0, above)).mean)
+        nearest = cdist(np.asarray(getattr(batch, self.view)), said).argmin(axis=1)
+        found = self.init_rows(random.key(0), len(batch))
+        for name, codes in z.items():
+            found[f"{name}.raw"][:, : codes.shape[1]] = codes[nearest]
+        return found
+
     def init_state(self, key: np.ndarray) -> dict[str, np.ndarray]:
         """What the rows determine: q(v) of the collapsed bound and codes of the training rows, or the means of layers.
 
@@ -314,7 +346,7 @@ class DeepGP(Base):
         params, state = dict(params), dict(state)
         data = np.asarray(getattr(batch, self.view), np.float64)
         x = np.asarray(batch.x, np.float64)
-        layers = begun(x if self.conditional else data, self.widths, downwards=self.conditional)
+        layers = begun(x if self.conditional else data, self.widths)
         if not self.amortized:
             for name in self.inferred:
                 z = layers[int(name[1:]) - 1]

@@ -308,17 +308,17 @@ class Level:
         return joined if (np.diff(self.order) == 1).all() else joined[..., self.order]
 
 
-def begun(given: np.ndarray, widths: Sequence[int], downwards: bool) -> list[np.ndarray]:
-    """Hidden layers to begin with, from the data upwards: each has the principal components of the one before it, of
-    variance 1, as far as there are any. The first is next to what is given: the data, or, downwards, the inputs."""
-    layers, before = [], given
-    for n in reversed(widths) if downwards else widths:
-        u, s, _ = np.linalg.svd(before - before.mean(axis=0), full_matrices=False)
-        k = min(n, int((s > 1e-9 * max(s.max(initial=0.0), 1e-300)).sum()))
-        before = np.zeros((len(given), n))
-        before[:, :k] = u[:, :k] * math.sqrt(len(given))
-        layers.append(before)
-    return layers[::-1] if downwards else layers
+def begun(given: np.ndarray, widths: Sequence[int]) -> list[np.ndarray]:
+    """Layers to begin with: the first principal components of the data or inputs, of variance 1, as far as there are any."""
+    u, s, _ = np.linalg.svd(given - given.mean(axis=0), full_matrices=False)
+    rank = int((s > 1e-9 * s.max(initial=1e-300)).sum())
+    layers = []
+    for n in widths:
+        layer = np.zeros((len(given), n))
+        k = min(n, rank)
+        layer[:, :k] = u[:, :k] * math.sqrt(len(given))
+        layers.append(layer)
+    return layers
 
 
 def _apart(x: np.ndarray, m: int, key: np.ndarray) -> np.ndarray:

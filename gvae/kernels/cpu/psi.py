@@ -81,9 +81,7 @@ def move_bars(variance, precision, z, f, first, last, x, u, k, r, d, mean_bar, v
             s = variance[first + n, q]
             c, e = one / (factor * a * s + one), k[n] * between[n]
             mean_bar[first + n, q] = -factor * us[n] * linear[n]
-            variance_bar[first + n, q] = (
-                half * factor * us[n] * (factor * us[n] * (square[n] - half * half * e) - total[n])
-            )
+            variance_bar[first + n, q] = half * factor * us[n] * (factor * us[n] * (square[n] - half * half * e) - total[n])
             of_a += half * factor * c * (c * square[n] + total[n] * s) + half * e * us[n] * s * (one + c)
         sums[q] -= np.float64(of_a)
 
@@ -186,7 +184,7 @@ def psi2_vjp(mean, variance, z, precision, y_bar, mean_bar, variance_bar, z_bar,
     x, u, w = np.empty((Q, BLOCK), z.dtype), np.empty((Q, BLOCK), z.dtype), np.empty((Q, BLOCK), z.dtype)
     k, h, e = np.empty(BLOCK, z.dtype), np.empty((M, BLOCK), z.dtype), np.empty(BLOCK, z.dtype)
     r, d = np.empty((M, BLOCK), z.dtype), np.empty((Q, BLOCK), z.dtype)
-    rows, zero, two, four = -(-N // P), z.dtype.type(0), z.dtype.type(2), z.dtype.type(4)
+    rows, zero, two, _four = -(-N // P), z.dtype.type(0), z.dtype.type(2), z.dtype.type(4)
     for p in range(lo, hi):
         z_bar[p], sums[p] = 0.0, 0.0
         for first in range(p * rows, min((p + 1) * rows, N), BLOCK):
