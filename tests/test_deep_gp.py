@@ -63,11 +63,15 @@ def hyper(params, name="0.y"):
     return a, s, params[f"inducing.{name}"], np.exp(params[f"noise.{name}.log_precision"])
 
 
-def dense_bound(x, t, a, s, z, beta):
+def dense_bound(x, t, a, s, z, beta, linear=False):
     """F by inverses and determinants, as the papers write it."""
     n, d = t.mean.shape
-    psi0, psi1, psi2 = n * s, *(f(x.mean, x.variance, z, a, s) for f in (reference.psi1, reference.psi2))
-    k = reference.psi1(z, np.zeros_like(z), z, a, s)
+    if linear:
+        psi1, second = x.mean * a @ z.T, x.mean.T @ x.mean + np.diag(x.variance.sum(axis=0))
+        psi0, psi2, k = np.sum(a * np.diag(second)), z * a @ second @ (z * a).T, z * a @ z.T
+    else:
+        psi0, psi1, psi2 = n * s, *(f(x.mean, x.variance, z, a, s) for f in (reference.psi1, reference.psi2))
+        k = reference.psi1(z, np.zeros_like(z), z, a, s)
     w = beta * np.eye(n) - beta**2 * psi1 @ np.linalg.inv(beta * psi2 + k) @ psi1.T
     f = 0.5 * n * math.log(beta / (2 * math.pi)) + 0.5 * np.linalg.slogdet(k)[1]
     f += -0.5 * np.linalg.slogdet(beta * psi2 + k)[1] - 0.5 * beta * (psi0 - np.trace(np.linalg.inv(k) @ psi2))
@@ -111,12 +115,14 @@ def test_inducing_points_at_the_data_give_the_exact_process(rng):
 
 
 @pytest.mark.parametrize("targets", ["certain", "uncertain"])
-def test_one_layer_is_the_dense_formula(rng, targets):
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_one_layer_is_the_dense_formula(rng, kernel, targets):
     """Of the Bayesian Gaussian process latent variable model, and with targets that have a distribution themselves."""
-    one = level(q=2, d=3, m=5)
+    one = level(q=2, d=3, m=5 if kernel == "rbf" else 2, kernel=kernel)
     params, x = parameters(one, rng), uncertain(rng, 12, 2)
     t = uncertain(rng, 12, 3) if targets == "uncertain" else Uncertain(rng.normal(size=(12, 3)))
-    np.testing.assert_allclose(one.collapsed(params, x, t), dense_bound(x, t, *hyper(params)), **EXACT)
+    expected = dense_bound(x, t, *hyper(params), linear=kernel == "linear")
+    np.testing.assert_allclose(one.collapsed(params, x, t), expected, **EXACT)
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "linear"])
@@ -233,10 +239,18 @@ def test_gradients(rng, bound, given):
     check_vjp(value, [params[name] for name in names], rng, rtol=1e-6)
 
 
-def test_bounds_of_the_whole_model_are_sums_of_levels(rng):
-    model, params, state, batch = deep(rng, "collapsed", unsupervised=True)
+@pytest.mark.parametrize("bound", ["collapsed", "explicit"])
+def test_bounds_of_the_whole_model_are_sums_of_levels(rng, bound):
+    model, params, state, batch = deep(rng, bound, unsupervised=True)
     q1, q2 = (Uncertain(q.mean, q.variance()) for q in model.code(params, state, batch).values())
-    expected = model.levels[0].collapsed(params, q1, Uncertain(batch.x)) + model.levels[1].collapsed(params, q2, q1)
+    expected = 0.0
+    for one, x, t in zip(model.levels, (q1, q2), (Uncertain(batch.x), q1), strict=True):
+        if bound == "collapsed":
+            expected += one.collapsed(params, x, t)
+        else:
+            (name,) = one.processes
+            q = {name: one.processes[name].posterior(params)}
+            expected += one.expected(params, q, x, t) - one.cost(q)
     expected += 0.5 * np.log(2 * np.pi * np.e * q1.variance).sum()
     expected -= 0.5 * (q2.variance + q2.mean**2 - 1 - np.log(q2.variance)).sum()
     found = 15 * bound_of(model, params, state, batch, model.noise(KEY, batch))
@@ -320,11 +334,14 @@ def test_scored_rows_are_explained_by_draws_through_the_layers(rng):
 
 def test_moments_of_predictions_are_those_of_draws(rng):
     model, params, state, batch = deep(rng, "collapsed", latent=(2,))
+    params |= {"noise.1.z1.log_precision": np.array(0.0)}
     mean, variance = model.predict(params, state, batch, model.noise(KEY, batch, 4000))
     draws = np.stack([model.functions(params, state, batch.x[:3], random.fold_in(KEY, i)) for i in range(4000)])
     noise = model.levels[0].noise(params)
     assert (np.abs(draws.mean(axis=0) - mean[:3]) < 5 * draws.std(axis=0) / 45).all()
     np.testing.assert_allclose(draws.var(axis=0) + noise, variance[:3], rtol=0.15)
+    given = np.asarray(model.layer(params, state, 0, batch.x[:3, :2]).variance())
+    assert (variance[:3] > 1.3 * given).any(), "draws of the hidden layer add to the variance"
 
 
 def test_a_warm_start_holds_the_noise(rng):

@@ -33,7 +33,7 @@ from gvae.families import Conditional, Family
 from gvae.models import parts
 from gvae.models.base import Base
 from gvae.models.parts import Penalty
-from gvae.models.processes import KERNELS, Level, Uncertain, begun
+from gvae.models.processes import KERNELS, Level, Process, Uncertain, begun
 from gvae.objectives import Layer, Terms
 from gvae.ops import elementwise
 from gvae.runtime import device, limits
@@ -310,10 +310,9 @@ class DeepGP(Base):
             if self.draws and l:
                 state[f"mean.{l}"] = np.eye(level.n_inputs, level.n_outputs, dtype=self.dtype)
             for process in level.processes.values() if self.collapses else ():
-                m = process.inducing
-                state[f"outputs.{process.name}.mean"] = np.zeros((m, process.n_outputs), self.dtype)
-                factor = np.tile(np.eye(m, dtype=self.dtype), (process.n_outputs if l else 1, 1, 1))
-                state[f"outputs.{process.name}.factor"] = factor
+                m, (mean, factor) = process.inducing, _kept(process)
+                state[mean] = np.zeros((m, process.n_outputs), self.dtype)
+                state[factor] = np.tile(np.eye(m, dtype=self.dtype), (process.n_outputs if l else 1, 1, 1))
         for name in self.inferred:
             state[f"rows.{name}"] = np.zeros((self.n_rows, self.encoders[name].family.n), self.dtype)
         return state
@@ -358,11 +357,16 @@ class DeepGP(Base):
                 columns = level.groups[name]
                 variance = targets[l][:, columns].var() if self.gaussian or l else 1.0
                 params |= process.prepared(inputs[l], float(variance), random.fold_in(key, l, i), self.dtype)
+        if self.bound == "explicit":
+            q = self._inferred(params, batch)
+            for level, above, below in zip(self.levels, *self._uncertain(q, batch), strict=True):
+                for name, best in level.optimum(params, above, below).items():
+                    params |= level.processes[name].raw(best, self.dtype)
         if self.draws:
-            above = inputs[-1]
+            mean = inputs[-1]
             for l in reversed(range(1, len(self.levels))):
-                state[f"mean.{l}"] = _linear(above, self.levels[l].n_outputs).astype(self.dtype)
-                above = above @ state[f"mean.{l}"]
+                state[f"mean.{l}"] = _linear(mean, self.levels[l].n_outputs).astype(self.dtype)
+                mean = mean @ state[f"mean.{l}"]
         return params, state
 
     def settle(self, params: Mapping[str, Any], state: Any, table: Any, exact: bool = True) -> tuple[dict[str, Any], Any]:
@@ -396,9 +400,9 @@ class DeepGP(Base):
         q = self._inferred(params, batch)
         state = dict(state) | {f"rows.{name}": q[name].mean for name in q}
         if self.collapses:
-            inputs, targets = self._uncertain(q, batch)
-            for level, x, t in zip(self.levels, inputs, targets, strict=True):
-                state |= level.optimum(params, x, t)
+            for level, x, t in zip(self.levels, *self._uncertain(q, batch), strict=True):
+                for name, best in level.optimum(params, x, t).items():
+                    state |= zip(_kept(level.processes[name]), best, strict=True)
         return {}, state
 
     # ---- the distributions
@@ -423,10 +427,7 @@ class DeepGP(Base):
         """q(v) of each group of a level."""
         if not self.collapses:
             return {name: process.posterior(params) for name, process in level.processes.items()}
-        return {
-            name: (state[f"outputs.{process.name}.mean"], state[f"outputs.{process.name}.factor"])
-            for name, process in level.processes.items()
-        }
+        return {name: tuple(state[part] for part in _kept(process)) for name, process in level.processes.items()}
 
     def layer(self, params: Any, state: Any, l: int, above: Any) -> Distribution:
         """p(z_l | z_(l+1)) under q(v): Gaussians, for l = 0 of f if y is not Gaussian.
@@ -790,6 +791,11 @@ class Unsupervised(DeepGP):
         """The distribution q(z_l) of each row; under the sampled bound, below the top, that of the model."""
         q = self._inferred(params, batch)
         return q[name] if name in q else self.prior_given(params, state, name, z)
+
+
+def _kept(process: Process) -> tuple[str, str]:
+    """The names in the state of m and R of q(v)."""
+    return f"outputs.{process.name}.mean", f"outputs.{process.name}.factor"
 
 
 def _shares(counts: Any, widths: tuple[int, ...]) -> list[dict[str, np.ndarray]]:

@@ -91,6 +91,15 @@ class Process:
         params[f"noise.{self.name}.log_precision"] = np.full((), -math.log(NOISE * variance))
         return {name: np.asarray(value, dtype) for name, value in params.items()}
 
+    def raw(self, q: tuple[np.ndarray, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
+        """The parameters of `posterior` for q(v) in arrays."""
+        m, r = q
+        lower = np.linalg.cholesky(r @ r.swapaxes(-1, -2))
+        i = np.arange(self.inducing)
+        lower[:, i, i] = np.log(lower[:, i, i])
+        lower = np.broadcast_to(lower, (self.n_outputs, *lower.shape[1:]))
+        return {f"outputs.{self.name}.mean": m.astype(dtype), f"outputs.{self.name}.raw": lower.astype(dtype)}
+
     def posterior(self, params: Any) -> tuple[Any, Any]:
         """m (M, D) and R (D, M, M) of q(v). R is lower; its diagonal is the exponential of the raw one."""
         raw = params[f"outputs.{self.name}.raw"]
@@ -191,7 +200,7 @@ class Process:
         beta, (psi0, p, inner), (m, r) = self.precision(params), self.statistics(params, x), q
         n, d = t.mean.shape
         squares = _total(t.mean) - 2 * (t.mean * (p.swapaxes(-1, -2) @ m)).sum() + (m * (inner @ m)).sum()
-        squares = squares + (r * (inner @ r)).sum() * (d / r.shape[0]) + d * (psi0 - _trace(inner))
+        squares = squares + (r * (inner @ r)).sum() + d * (psi0 - _trace(inner))
         if t.variance is not None:
             squares = squares + t.variance.sum()
         return 0.5 * n * d * (params[f"noise.{self.name}.log_precision"] - LOG_2PI) - 0.5 * beta * squares
@@ -266,13 +275,9 @@ class Level:
     def collapsed(self, params: Any, x: Uncertain, t: Uncertain) -> Any:
         return _sum([process.collapsed(params, x, part) for _, process, part in self._each(t)])
 
-    def optimum(self, params: Any, x: Uncertain, t: Uncertain) -> dict[str, np.ndarray]:
-        """q(v) of each process, as `DeepGP.state` keeps it."""
-        found = {}
-        for _, process, part in self._each(t):
-            found[f"outputs.{process.name}.mean"], factor = process.optimum(params, x, part)
-            found[f"outputs.{process.name}.factor"] = factor
-        return found
+    def optimum(self, params: Any, x: Uncertain, t: Uncertain) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """q(v) of each group."""
+        return {name: process.optimum(params, x, part) for name, process, part in self._each(t)}
 
     def expected(self, params: Any, q: Mapping[str, Any], x: Uncertain, t: Uncertain) -> Any:
         return _sum([process.expected(params, q[name], x, part) for name, process, part in self._each(t)])
