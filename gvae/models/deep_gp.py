@@ -533,7 +533,7 @@ class DeepGP(Base):
         return {self.view: self._observed(params, self.layer(params, state, 0, above))}
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """Draws of the top layer of an unsupervised model, and the noise of the layers below it, by which `decode` draws them.
+        """Draws of the top layer of an unsupervised model, and the noise by which `decode` draws the layers below it.
 
         Parameters
         ----------

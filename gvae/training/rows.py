@@ -141,7 +141,7 @@ def infer(
     -------
     dict of str to array (B, ...)
         By name; {} for a model without per-datum parameters of scored rows. They start as the model's `init_rows`, or
-        `start_rows`, returns them. All rows have the same noise, so that the result for a row does not depend on the other rows.
+        `start_rows`, returns them. All rows have the same noise: the result for a row does not depend on the other rows.
 
     Examples
     --------
