@@ -445,3 +445,20 @@ def test_trainer_takes_rows_and_parameters_together(rng):
     _, log = training.train(model, table, epochs=6, batch_size=15, trainer=trainer)
     bounds = [row["train_bound"] for row in log.rows]
     assert all(b >= a - 1e-9 for a, b in itertools.pairwise(bounds))
+
+
+@pytest.mark.parametrize("bound", ["explicit", "sampled", "collapsed"])
+@pytest.mark.parametrize("unsupervised", [False, True])
+def test_training_on_a_device(anywhere, rng, bound, unsupervised):
+    x = rng.normal(size=(24, 2))
+    y = np.stack([np.sin(x[:, 0]), x[:, 1] ** 2, x.sum(axis=1)], axis=1)
+    given = (y,) if unsupervised else (x, y)
+    settings = {"bound": bound, "inducing": 6, "optimizer": "adam", "epochs": 3, "learning_rate": 1e-2, "random_state": 1}
+    settings |= {"latent": (2, 1), "unsupervised": unsupervised, "warm": 1}
+    here, there = (
+        gvae.DeepGP(**settings, device=device).fit(*given, validation=y if unsupervised else given)
+        for device in ("cpu", "cuda")
+    )
+    for name, value in here.parameters_.items():
+        np.testing.assert_allclose(there.parameters_[name], value, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(there.transform(given[0]), here.transform(given[0]), rtol=1e-3, atol=1e-5)

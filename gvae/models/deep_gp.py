@@ -25,7 +25,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from gvae import families, random, settings
-from gvae.autodiff import stop_gradient
+from gvae.autodiff import stop_gradient, value_of
+from gvae.data import Batch
 from gvae.distributions import DiagonalGaussian, Distribution
 from gvae.distributions import Rescaled as RescaledDistribution
 from gvae.errors import ConfigError
@@ -277,11 +278,12 @@ class DeepGP(Base):
         >>> start["z1.raw"].shape
         (20, 4)
         """
+        params, state = _on_host(params), _on_host(state)
         z = {name: state[f"rows.{name}"] for name in self.inferred}
         top = self.inferred[-1]
         above = z.get("z1") if "z1" in z else self._down(params, state, z[top], None, int(top[1:]))[1]["z1"]
         said = np.asarray(self._observed(params, self.layer(params, state, 0, above)).mean)
-        nearest = cdist(np.asarray(getattr(batch, self.view)), said).argmin(axis=1)
+        nearest = cdist(device.to_host(getattr(batch, self.view)), said).argmin(axis=1)
         found = self.init_rows(random.key(0), len(batch))
         for name, codes in z.items():
             found[f"{name}.raw"][:, : codes.shape[1]] = codes[nearest]
@@ -396,7 +398,8 @@ class DeepGP(Base):
         >>> np.abs(model.decode(params, state, {"x": x})["y"].mean - x**2).max() < 0.05
         np.True_
         """
-        batch = table.batch(np.arange(len(table)), random.key(0))
+        params, columns = (_on_host(part) for part in (params, vars(table.batch(np.arange(len(table)), random.key(0)))))
+        batch = Batch(columns, np.arange(len(table)))
         q = self._inferred(params, batch)
         state = dict(state) | {f"rows.{name}": q[name].mean for name in q}
         if self.collapses:
@@ -710,7 +713,7 @@ class DeepGP(Base):
                 f"DeepGP: bound={self.bound!r} is of all rows together: rows cannot have weights (sample_weight)"
             )
         q, n = self._inferred(params, batch), len(batch)
-        each = np.ones(n, self.dtype) / n
+        each = device.beside(np.full(n, 1 / n, self.dtype), value_of(batch.x))
         values = []
         for level, x, t in zip(self.levels, *self._uncertain(q, batch), strict=True):
             if self.collapses:
@@ -791,6 +794,10 @@ class Unsupervised(DeepGP):
         """The distribution q(z_l) of each row; under the sampled bound, below the top, that of the model."""
         q = self._inferred(params, batch)
         return q[name] if name in q else self.prior_given(params, state, name, z)
+
+
+def _on_host(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: device.to_host(value) for name, value in values.items() if value is not None}
 
 
 def _kept(process: Process) -> tuple[str, str]:

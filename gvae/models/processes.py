@@ -26,6 +26,7 @@ from gvae.autodiff import value_of
 from gvae.errors import NotPositiveDefiniteError
 from gvae.ops import arrays, elementwise, gp, linalg
 from gvae.ops.banded import LOG_2PI
+from gvae.runtime import device
 
 __all__ = ["KERNELS", "Level", "Process", "Uncertain", "begun"]
 
@@ -103,8 +104,9 @@ class Process:
     def posterior(self, params: Any) -> tuple[Any, Any]:
         """m (M, D) and R (D, M, M) of q(v). R is lower; its diagonal is the exponential of the raw one."""
         raw = params[f"outputs.{self.name}.raw"]
-        eye = np.eye(self.inducing, dtype=value_of(raw).dtype)
-        lower = raw * np.tril(np.ones_like(eye), -1) + elementwise.exp(raw * eye) * eye
+        eye = _eye(self.inducing, raw)
+        below = device.beside(np.tril(np.ones((self.inducing, self.inducing), eye.dtype), -1), eye)
+        lower = raw * below + elementwise.exp(raw * eye) * eye
         return params[f"outputs.{self.name}.mean"], lower
 
     def precision(self, params: Any) -> Any:
@@ -115,7 +117,7 @@ class Process:
         """a (Q,) and s; the linear kernel has s = 1."""
         a = elementwise.exp(params[f"kernel.{self.name}.log_precision"])
         if self.kernel == "linear":
-            return a, np.ones((), value_of(a).dtype)
+            return a, _ones((), a)
         return a, elementwise.exp(params[f"kernel.{self.name}.log_scale"])
 
     # ---- kernels
@@ -128,7 +130,7 @@ class Process:
     def factor(self, params: Any) -> Any:
         """L. Raises NotPositiveDefiniteError with the name of the process."""
         z, (_, s) = params[f"inducing.{self.name}"], self._kernel(params)
-        k = self.between(params, z, z) + self.nugget * s * np.eye(self.inducing, dtype=value_of(z).dtype)
+        k = self.between(params, z, z) + self.nugget * s * _eye(self.inducing, z)
         try:
             return linalg.cholesky(k)
         except NotPositiveDefiniteError as error:
@@ -144,7 +146,7 @@ class Process:
         """E k(x_n, x_n), (N,)."""
         a, s = self._kernel(params)
         if self.kernel == "rbf":
-            return s * np.ones(x.mean.shape[:1], value_of(x.mean).dtype)
+            return s * _ones(x.mean.shape[:1], x.mean)
         moment = elementwise.square(x.mean)
         return ((moment if x.variance is None else moment + x.variance) * a).sum(axis=-1)
 
@@ -170,7 +172,7 @@ class Process:
         W = beta I - beta² Pᵀ Λ⁻¹ P."""
         beta, (psi0, p, inner) = self.precision(params), self.statistics(params, x)
         n, d = t.mean.shape
-        upper = linalg.cholesky(beta * inner + np.eye(self.inducing, dtype=value_of(inner).dtype))
+        upper = linalg.cholesky(beta * inner + _eye(self.inducing, inner))
         c = linalg.solve_triangular(upper, p)  # cᵀ c = Pᵀ Λ⁻¹ P
         squares = _total(c @ t.mean) * elementwise.square(beta) - beta * _total(t.mean)
         if t.variance is not None:
@@ -291,13 +293,13 @@ class Level:
         for name, process in self.processes.items():
             mean, variance = process.at(params, q[name], x)
             means.append(mean)
-            variances.append(variance * np.ones((1, process.n_outputs), value_of(mean).dtype))
+            variances.append(variance * _ones((1, process.n_outputs), mean))
         return self._joined(means), self._joined(variances), self.noise(params)
 
     def noise(self, params: Any) -> Any:
         """1 / beta of each column, (D,)."""
         parts = [
-            np.ones(p.n_outputs, value_of(p.precision(params)).dtype) / p.precision(params) for p in self.processes.values()
+            _ones((p.n_outputs,), beta) / beta for beta, p in ((p.precision(params), p) for p in self.processes.values())
         ]
         return self._joined(parts)
 
@@ -348,7 +350,18 @@ def _total(a: Any) -> Any:
 
 
 def _trace(a: Any) -> Any:
-    return (a * np.eye(a.shape[-1], dtype=value_of(a).dtype)).sum()
+    return (a * _eye(a.shape[-1], a)).sum()
+
+
+def _eye(n: int, like: Any) -> Any:
+    """The identity, in the dtype and on the device of an array."""
+    like = value_of(like)
+    return device.beside(np.eye(n, dtype=like.dtype), like)
+
+
+def _ones(shape: tuple[int, ...], like: Any) -> Any:
+    like = value_of(like)
+    return device.beside(np.ones(shape, like.dtype), like)
 
 
 def _log_diagonal(l: Any) -> Any:
