@@ -191,9 +191,7 @@ def test_failures_on_a_device(anywhere, N):
     good = ops.cholesky(a)
     a[1, 7, 7], a[3, 20, 5] = -1, np.nan
     there, info = anywhere.asarray(a), anywhere.full(4, 99, np.int32)
-    with pytest.raises(
-        NotPositiveDefiniteError, match=r"^cholesky: a is not positive definite in row \(1,\), minor 8 a"
-    ):
+    with pytest.raises(NotPositiveDefiniteError, match=r"^cholesky: a is not positive definite in row \(1,\), minor 8 a"):
         ops.cholesky(there)
     l = ops.cholesky(there, check=False, info=info)
     assert_array_equal(info.get(), [0, 8, 0, 21])
@@ -290,9 +288,7 @@ def test_large_systems_take_as_long_as_scipys(N, mode):
             assert_allclose(got, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
     ratios = []
     with threadpool_limits(1), entered(alone=True):  # threads of BLAS wait for those of another process
-        while (
-            len(ratios) < 10 and min(ratios, default=9) > 1.5
-        ):  # beside others, the best counts
+        while len(ratios) < 10 and min(ratios, default=9) > 1.5:  # beside others, the best counts
             mine, theirs = least_times(calls)
             ratios.append(mine / theirs)
     print(f"N = {N}, {mode}: {1e6 * mine:.0f} us, SciPy {1e6 * theirs:.0f} us")
