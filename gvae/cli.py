@@ -398,9 +398,10 @@ def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tu
     from gvae import data
     from gvae.estimator import data_support
 
-    kinds = estimator.variant.columns
-    observation = settings.get("observation", "auto")
-    if kinds["x"] == "matrix" and isinstance(observation, str) and not hasattr(dataset.train, "tocsr"):
+    model = estimator.model.variant(settings)
+    kinds, observation = model.columns, settings.get("observation", "auto")
+    explained = kinds["x"] == "matrix" and "x" in model.views
+    if explained and isinstance(observation, str) and not hasattr(dataset.train, "tocsr"):
         support = data_support(observation, settings.get("binarize"), dataset.train.shape[1])
         for split, rows in (("training", dataset.train), ("test", dataset.test)):
             data.check_support(rows, support, f"{dataset.name}, {split} rows")
@@ -417,7 +418,7 @@ def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tu
     if "y" not in kinds:
         return (images(dataset.train),), (images(dataset.test),), None if held is None else held[:1], weight
     if "y" not in dataset.columns:
-        what = "labels" if kinds["y"] == "labels" else "second view"
+        what = "labels" if kinds["y"] == "labels" else "y" if model.conditional else "second view"
         raise DataError(f"{dataset.name} has no {what}, which model {estimator.name} reads: a .npz file has it as train_y")
     train, test = dataset.columns["y"]
     if kinds["y"] == "labels" and train.ndim > 1 and train.shape[1] > 1:
@@ -452,7 +453,7 @@ def _summarize(run: str, model: Any, held_out: str) -> None:
     said = f"bound {shown} nats per row" if model.model_.has_bound else f"sum of correlations {shown}"
     seconds = sum(row.get("seconds", 0) for row in model.history_)
     print(f"{run}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; {said}")
-    if not model.model_.has_closed_kl:
+    if model.model_.has_posterior and not model.model_.has_closed_kl:
         print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: estimated by sampling")
     if model.holds_out:
         best = next((row for row in model.history_ if row["step"] == model.n_iter_), last)

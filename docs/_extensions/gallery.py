@@ -11,6 +11,7 @@ from docstrings import restructured
 __all__ = ["TITLES", "prepare"]
 
 TITLES = {
+    "deep_gp": "Deep Gaussian processes: a step with a gap",
     "dlgm": "Deep latent Gaussian models",
     "embed_kernel": "Kernels inside your own Numba function",
     "factor_analysis": "Factor analysis, exact and by gradients",

@@ -111,6 +111,15 @@ def jax_chain(axes: Any, rng: np.random.Generator) -> None:
     axes.plot(np.flatnonzero(seen), (x + 0.6 * rng.normal(size=60))[seen], "o", color=ORANGE, ms=5)
 
 
+def deep_gp(axes: Any, rng: np.random.Generator) -> None:
+    x = np.sort(rng.uniform(-1, 1, 60))
+    x = x[np.abs(x - 0.4) > 0.15]
+    t = np.linspace(-1, 1, 200)
+    axes.fill_between(t, np.sign(t) - 0.25, np.sign(t) + 0.25, color=GREY)
+    axes.plot(x, np.sign(x) + 0.1 * rng.normal(size=len(x)), "o", color=ORANGE, ms=4)
+    axes.plot(t, np.tanh(20 * t), color=BLUE, lw=2)
+
+
 def draw(name: str, path: Path) -> bool:
     """Whether there is one for this example; an existing file is kept."""
     function: Callable | None = globals().get(name) if name not in __all__ else None

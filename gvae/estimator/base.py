@@ -11,7 +11,7 @@ import numpy as np
 from gvae import data, evaluation, random, training
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, sections, stored
-from gvae.estimator.fitting import READS, Fitting, as_table, check_lengths, check_room
+from gvae.estimator.fitting import Fitting, as_table, check_lengths, check_room, reads
 from gvae.panels import Panel
 from gvae.settings import Whole
 
@@ -461,7 +461,7 @@ class Estimator(Fitting):
         self._check_fitted()
         kinds, model = self.model_.columns, type(self).__name__
         if all_columns and "y" in kinds and y is None:
-            raise DataError(f"{model}: y is missing: the model reads {READS[kinds['y']]}")
+            raise DataError(f"{model}: y is missing: the model reads {reads(self.model_)}")
         rows: dict[str, Any] = {}
         for name, kind in kinds.items():
             given, said = (X, "X") if name == "x" else (y, name)
@@ -597,6 +597,23 @@ class Classifier(Estimator):
         return {} if y is None else sections.confusion(self, X, y)
 
 
+class AbsentError(ConfigError, AttributeError):
+    """A method that an estimator with these settings does not have."""
+
+
+class _OfRegressions:
+    """A method that an estimator has unless its settings make it unsupervised."""
+
+    def __init__(self, method: Any):
+        self.method, self.__doc__, self.__wrapped__ = method, method.__doc__, method
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> Any:
+        if estimator is not None and not getattr(estimator, "model_", estimator.variant).conditional:
+            name = f"{type(estimator).__name__}.{self.method.__name__}"
+            raise AbsentError(f"{name}: it is unsupervised, and has no y to predict")
+        return self.method if estimator is None else self.method.__get__(estimator, owner)
+
+
 class Regressor(Estimator):
     """Base of estimators of p(y | x) for real numbers y: `predict` with standard deviations, draws, and R².
 
@@ -608,6 +625,7 @@ class Regressor(Estimator):
 
     estimator_type = "regressor"
 
+    @_OfRegressions
     def predict(self, X: Any, *, return_std: bool = False, samples: int = 100, seed: int = 0) -> Any:
         """Mean of p(y | x) of each row, over draws of the hidden layers.
 
@@ -640,7 +658,7 @@ class Regressor(Estimator):
         >>> model.predict(X[:2]).round(2)
         array([1.  , 0.87])
         """
-        self._check_regression("predict")
+        self._check_fitted()
         rows, samples, parts = self._seen(X), Whole().check("samples", samples), []
         for part in _chunks(rows, FEW):
             batch = data.Batch(part, np.arange(_length_of(part)))
@@ -652,6 +670,7 @@ class Regressor(Estimator):
         shown = view.output(mean)
         return (shown, view.deviation(np.sqrt(variance))) if return_std else shown
 
+    @_OfRegressions
     def sample_y(self, X: Any, n_samples: int = 1, *, random_state: int = 0) -> np.ndarray:
         """Draws of the functions from their posterior, at all rows together, without the noise of y.
 
@@ -682,7 +701,7 @@ class Regressor(Estimator):
         >>> model.sample_y(X, 3).shape
         (30, 3)
         """
-        self._check_regression("sample_y")
+        self._check_fitted()
         rows, n = self._seen(X), Whole().check("n_samples", n_samples)
         keys = (random.fold_in(random.key(random_state), i) for i in range(n))
         drawn = [self.model_.functions(self.parameters_, self.state_, rows["x"], key) for key in keys]
@@ -696,15 +715,11 @@ class Regressor(Estimator):
             return super().score(X, y)
         if y is None:
             raise DataError(f"{type(self).__name__}.score: y is missing: R² needs it")
-        target, found = (inputs.as_columns(np.asarray(a, np.float64)) for a in (y, self.predict(X)))
+        target = np.asarray(self._read(X, y)["y"], np.float64)
+        found = inputs.as_columns(np.asarray(self.predict(X), np.float64))
         off, spread = np.square(target - found).sum(axis=0), np.square(target - target.mean(axis=0)).sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.where(spread > 0, 1 - off / spread, np.where(off == 0, 1.0, 0.0)).mean())
-
-    def _check_regression(self, method: str) -> None:
-        self._check_fitted()
-        if not self.model_.conditional:
-            raise ConfigError(f"{type(self).__name__}.{method}: it is unsupervised, and has no y to predict")
 
 
 class Correlator(Estimator):

@@ -25,9 +25,17 @@ from gvae.runtime import device, limits
 from gvae.settings import fields, native
 from gvae.training.program import batches_in, least_rows
 
-__all__ = ["READS", "Fitting", "as_table", "check_lengths", "check_room"]
+__all__ = ["Fitting", "as_table", "check_lengths", "check_room", "reads"]
 
 READS = {"labels": "labels as y", "matrix": "a second view as y", "counts": "counts as y"}
+
+
+def reads(model: Any) -> str:
+    """What a class of models reads as y, in words."""
+    kind = model.columns["y"]
+    return "numbers as y" if kind == "matrix" and model.conditional else READS[kind]
+
+
 GROUPS = (settings.Presentation, settings.Objective, settings.Length, settings.Ascent, settings.Machine)
 
 logger = logging.getLogger("gvae.estimator")
@@ -261,7 +269,7 @@ class Fitting(Protocol):
         kinds, model = self.variant.columns, type(self).__name__
         further = "y" in kinds
         if further and y is None:
-            raise DataError(f"{model}.fit requires y to be passed, but the target y is None: it reads {READS[kinds['y']]}")
+            raise DataError(f"{model}.fit requires y to be passed, but the target y is None: it reads {reads(self.variant)}")
         V, vy = validation, None
         if validation is not None and further:
             if not isinstance(validation, (tuple, list)) or len(validation) != 2:

@@ -104,7 +104,7 @@ class View:
             view.image_shape = None if hasattr(X, "tocsr") or np.ndim(X) != 3 else np.shape(X)[1:]
             view.check(x, v)
             return view, x, v
-        flat = name != "X" and np.ndim(X) == 1
+        flat = name != "X" and np.asarray(X).ndim == 1
         X, validation = (inputs.as_columns(a) if name != "X" else a for a in (X, validation))
         raw, exact = inputs.numbers(X, name, model), settings["standardize"]
         x, grey = inputs.as_matrix(X, dtype, name, grey=_grey(observation, raw), exact=exact, model=model)

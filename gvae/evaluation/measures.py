@@ -30,9 +30,10 @@ __all__ = ["MEASURES", "Measure", "Measured", "evaluate", "names"]
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """run(subject, **settings) -> a result with a `summary`; `settings` names those of `evaluate` that it takes, `needs` the
-    optional method or attribute of the model. `of`: "x" for models that explain x only, "y" for models that explain y given
-    x, None for both; "views" for models of the codes of two views, and the only kind that a model without a bound has.
-    `coded`: only for models with codes. `asked`: it is not among "all".
+    optional method or attribute of the model. `of`: "x" for models that explain x only, "labels" for models that explain
+    labels given x, None for all; "views" for models of the codes of two views, and the only kind that a model without a
+    bound has. `coded`: only for models with codes. `inferred`: only where codes have a posterior. `asked`: it is not among
+    "all".
     """
 
     run: Callable[..., Any]
@@ -42,6 +43,7 @@ class Measure:
     needs: str | None = None
     of: str | None = None
     coded: bool = True
+    inferred: bool = True
     asked: bool = False
 
 
@@ -51,7 +53,9 @@ _CHAINS = "60 x chains x temperatures decoder passes"  # pilot and run, 10 leapf
 MEASURES: dict[str, Measure] = {
     "units": Measure(active_units, "active units and the KL of each", "10 draws a row"),
     "surgery": Measure(surgery, "the KL as marginal KL plus mutual information of row and code", "rows² densities of q"),
-    "reconstruction": Measure(reconstruction, "rate, distortion and squared error of reconstructions", "10 draws a row"),
+    "reconstruction": Measure(
+        reconstruction, "rate, distortion and squared error of reconstructions", "10 draws a row", inferred=False
+    ),
     "information": Measure(
         information,
         "mutual informations and total correlations of codes and data, and the KL in parts, variable by variable",
@@ -122,7 +126,8 @@ MEASURES: dict[str, Measure] = {
         "of classifiers: error, and the bits of x and y in the code",
         "12 draws a row",
         needs="predict",
-        of="y",
+        of="labels",
+        inferred=False,
     ),
     "correlation": Measure(
         view_correlations,
@@ -267,11 +272,13 @@ def evaluate(
     bounded = getattr(model, "has_bound", True)
     chosen = names(measures if bounded or measures else "all")
     coded = bool(getattr(model, "codes", True))
+    inferred = bool(getattr(model, "has_posterior", True))
+    explained = getattr(model, "columns", {}).get("y") if getattr(model, "conditional", False) else "x"
     if "all" in measures or not (bounded or measures):
-        explained = "y" if getattr(model, "conditional", False) else "x"
         kinds = (None, explained) if bounded else ("views",)
         asked = {measures} if isinstance(measures, str) else set(measures)
-        suits = {n: m.of in kinds and (coded or not m.coded) and not m.asked for n, m in MEASURES.items()}
+        has = {n: (coded or not m.coded) and (inferred or not m.inferred) for n, m in MEASURES.items()}
+        suits = {n: m.of in kinds and has[n] and not m.asked for n, m in MEASURES.items()}
         chosen = [n for n in chosen if suits[n] or n in asked]
     subject = Subject(
         model, parameters, table, key=key, state=state, batch_size=batch_size, progress=progress, partial=partial
@@ -282,9 +289,13 @@ def evaluate(
             raise ConfigError(f"{name}: {type(model).__name__} has no bound on a log-probability; its measures are {have}")
         if MEASURES[name].coded and not coded:
             raise ConfigError(f"{name}: {type(model).__name__} has no codes, of which this is a measure")
+        if MEASURES[name].inferred and not inferred:
+            raise ConfigError(f"{name}: codes of {type(model).__name__} have no posterior, of which this is a measure")
         needed = MEASURES[name].needs
         if needed is not None:
             subject.optional(needed, name)
+        if MEASURES[name].of == "labels" and explained != "labels":
+            raise ConfigError(f"{name}: {type(model).__name__} explains no labels, of which this is a measure")
 
     def run(measure: Measure) -> Any:
         renamed = {"first": "rows"}

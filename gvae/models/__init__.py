@@ -16,6 +16,7 @@
                                                           Those of rows not trained on are inferred: see training.infer
     start_rows(params, state, batch) -> dict of arrays    where that inference begins; without it, as init_rows says
     infers_rows = False                                   unless scored rows have no such parameters
+    has_posterior = False                                 where codes have no posterior given the rows that are scored
     variant(values) -> type                               the class of the model, where settings decide what it reads
     row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of
                                                           all (0); their learning rate, in learning rates (1)

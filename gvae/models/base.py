@@ -44,6 +44,8 @@ class Model(Protocol):
         Whether it explains y given x.
     has_bound : bool
         Whether its terms are those of a bound on a log-probability. A model without one has an objective of its own.
+    has_posterior : bool
+        Whether its codes have a posterior given the rows that are scored; otherwise they are drawn given x.
     dtype : dtype
     has_closed_kl : bool
 
@@ -64,6 +66,7 @@ class Model(Protocol):
     caution: ClassVar[str]
     conditional: ClassVar[bool]
     has_bound: ClassVar[bool]
+    has_posterior: ClassVar[bool]
     dtype: np.dtype
     has_closed_kl: Any
 
@@ -289,6 +292,7 @@ class Base:
     least_rows: int = 1
     exact: ClassVar[bool] = False
     infers_rows: ClassVar[bool] = True
+    has_posterior: ClassVar[bool] = True
     has_closed_kl: Any = True
     emitters: Mapping[str, Conditional] = {}
 

@@ -126,11 +126,12 @@ class DeepGP(Base):
     views: ClassVar[tuple[str, ...]] = ("y",)
     conditional: ClassVar[bool] = True
     infers_rows: ClassVar[bool] = False
+    has_posterior: ClassVar[bool] = False
     has_closed_kl = False
 
     @classmethod
     def variant(cls, values: Mapping[str, Any]) -> type[DeepGP]:
-        return Unsupervised if values["unsupervised"] else DeepGP
+        return UnsupervisedDeepGP if values["unsupervised"] else DeepGP
 
     def build(self, settings):
         (self.view,) = self.views
@@ -767,13 +768,14 @@ class DeepGP(Base):
         )
 
 
-class Unsupervised(DeepGP):
+class UnsupervisedDeepGP(DeepGP):
     """A deep Gaussian process of x given a code: what `DeepGP` is with unsupervised=True."""
 
     columns: ClassVar[Mapping[str, str]] = {"x": "matrix"}
     views: ClassVar[tuple[str, ...]] = ("x",)
     conditional: ClassVar[bool] = False
     infers_rows: ClassVar[bool] = True
+    has_posterior: ClassVar[bool] = True
 
     def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
         top, *others = reversed(self.encoders)
@@ -841,5 +843,5 @@ def _held(value: Any, step: Any, warm: int) -> Any:
     """A parameter that does not move before step `warm`."""
     if not warm:
         return value
-    free = 1.0 * (step >= warm)
+    free = value_of(value).dtype.type(step >= warm)
     return free * value + (1 - free) * stop_gradient(value)

@@ -112,7 +112,8 @@ class Exhibit:
 
     @cached_property
     def evaluation(self) -> Any:
-        further = ["classification"] if self.model.model_.conditional else []
+        model = self.model.model_
+        further = ["classification"] if model.conditional and model.columns["y"] == "labels" else []
         given = {"samples": self.samples}
         try:
             return self.model.evaluate(self.X, self.y, **given, measures=["units", *further])
@@ -169,9 +170,10 @@ def dense(X: Any) -> np.ndarray:
     return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
 
 
-def by_view(views: Any) -> dict[str, np.ndarray]:
-    """What `reconstruct` or `sample` return, by view, dense."""
-    return {view: dense(x) for view, x in (views if isinstance(views, dict) else {"x": views}).items()}
+def by_view(model: Any, found: Any) -> dict[str, np.ndarray]:
+    """What `reconstruct` or `sample` of an estimator return, by view, dense."""
+    views = found if isinstance(found, dict) else {model.model_.views[0]: found}
+    return {view: dense(x) for view, x in views.items()}
 
 
 def of_x(views: Any) -> np.ndarray:

@@ -103,15 +103,13 @@ def covariances_of(q: Any, n: int) -> np.ndarray:
 def reconstructions(e: Exhibit) -> list[Panel]:
     """Originals above their reconstructions; of a table, columns against their reconstructions."""
     e.views_only()
-    found = by_view(e.model.reconstruct(e.X))
+    found = by_view(e.model, e.model.reconstruct(e.X))
     panels: list[Panel] = []
     for view, again in found.items():
-        x = dense(e.X if view == "x" else e.y).reshape(len(again), -1)
+        x, again = dense(e.X if view == "x" else e.y).reshape(len(again), -1), again.reshape(len(again), -1)
         title = f"view {view}" if len(found) > 1 else ""
         if (shape := _shape(e, x)) is not None:
-            panels.append(
-                Images({"original": x[:SHOWN], "reconstruction": again[:SHOWN].reshape(-1, x.shape[1])}, shape, title=title)
-            )
+            panels.append(Images({"original": x[:SHOWN], "reconstruction": again[:SHOWN]}, shape, title=title))
         else:
             names = _names(e, view, x.shape[1])
             panels += [
@@ -140,13 +138,13 @@ def samples(e: Exhibit) -> list[Panel]:
     titles = {view: f"view {view}" if len(given) > 1 else "" for view in given}
     panels: list[Panel] = []
     if any(shapes.values()):
-        means = by_view(e.model.sample(5 * SHOWN))
+        means = by_view(e.model, e.model.sample(5 * SHOWN))
         drawn_images = {view: (means[view], shape) for view, shape in shapes.items() if shape is not None}
         panels += [Images({"": x}, shape, SHOWN, title=titles[view]) for view, (x, shape) in drawn_images.items()]
     if tables := {view: x for view, x in given.items() if shapes[view] is None}:
-        drawn = by_view(e.model.sample(1000, draw=True))
+        drawn = by_view(e.model, e.model.sample(1000, draw=True))
         n = min(REPLICATED, len(e.X))
-        replicates = by_view(e.model.sample(REPLICATES * n, draw=True, seed=1))
+        replicates = by_view(e.model, e.model.sample(REPLICATES * n, draw=True, seed=1))
         for view, x in tables.items():
             names = _names(e, view, x.shape[1])
             panels += [_marginal(x[:, j], drawn[view][:, j], name) for j, name in names.items()]
