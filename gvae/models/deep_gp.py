@@ -843,5 +843,6 @@ def _held(value: Any, step: Any, warm: int) -> Any:
     """A parameter that does not move before step `warm`."""
     if not warm:
         return value
-    free = value_of(value).dtype.type(step >= warm)
+    free = np.bool_(step >= warm) if isinstance(step, int) else step >= warm
+    free = free.astype(value_of(value).dtype)
     return free * value + (1 - free) * stop_gradient(value)
