@@ -135,8 +135,8 @@ NOTES = """\
 `step`: log density in nats of a new observation, over five seeds ± its standard deviation over them; exact: scikit-learn's
 process. `diabetes`: ten splits, ± the standard deviation over them. Hidden layers of one variable (step) and of five
 (diabetes), the collapsed bound, ten rounds of 50 iterations of L-BFGS (diabetes: six), 25 and 40 inducing points. `digits`:
-bound of all 150 images in nats, and how many of them have a nearest neighbour of another class by the codes of each layer, of five
-variables, from the data upwards; one seed."""
+bound of all 150 images in nats, and how many of them have a nearest neighbour of another class by the codes of each layer,
+of five variables, from the data upwards; one seed."""
 
 
 def page() -> str:
