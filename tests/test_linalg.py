@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import scipy.linalg
+from emulator.cupy_emulated import functions
 from gradcheck import check_vjp
 from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_limits
@@ -199,6 +200,17 @@ def test_failures_on_a_device(anywhere, N):
     assert_allclose(l.get()[[0, 2]], good[[0, 2]], rtol=1e-12, atol=1e-12)
     ops.cholesky(there[::2], info=info[::2])
     assert_array_equal(info.get(), [0, 8, 0, 21])
+
+
+def test_what_a_failure_leaves_on_a_device_is_not_taken_for_a_factor(cupy, monkeypatch):
+    """CuPy raises only if asked, and what it leaves looks like numbers; and a library may let NaN pass without a word."""
+    a = cupy.asarray(np.diag(np.where(np.arange(library.LEAST) == 9, -1.0, 1.0)))
+    monkeypatch.setattr(functions, "_failing_cholesky", np.ones_like)
+    for cholesky in (cupy.linalg.cholesky, lambda a: cupy.where(a < 0, np.nan, a)):
+        monkeypatch.setattr(cupy.linalg, "cholesky", cholesky)
+        with pytest.raises(NotPositiveDefiniteError, match="minor 10"):
+            ops.cholesky(a)
+        assert np.isnan(ops.cholesky(a, check=False).get()).all()
 
 
 def test_no_library_is_called_in_a_graph(cupy):
