@@ -596,6 +596,40 @@ def exact_poisson_counts(x, z, w):
     return (logs - rates - constants).sum(), (np.abs(logs) + rates + constants + len(z) * x).sum()
 
 
+def psi(name):
+    """Entries, or for psi2 sums over rows, whose terms e^-x have the relative error of x."""
+
+    def measure(dtype):
+        for N, M, Q in ((1, 1, 1), (4, 3, 2), (3, 3, 10), (90, 2, 2)):
+            for spread in (0.3, 3.0):
+                rng = np.random.default_rng([N, round(10 * spread)])
+                mean, z = (rng.normal(size=(n, Q)) * spread for n in (N, M))
+                args = mean, rng.uniform(0, 2, (N, Q)), z, rng.uniform(0.1, 1, Q), np.array(1.3)
+                args = [a.astype(dtype) for a in args if name != "rbf" or a is not args[1]]
+                terms, exponents = exact_psi(name, *map(wide, args))
+                size = terms * (1 + exponents)
+                exact, size = (a.sum(axis=0) if name == "psi2" else a for a in (terms, size))
+                error = np.abs(wide(getattr(ops, name)(*args)) - exact)
+                yield largest(error / (size + tiny(exact) / eps(dtype))) / (Q * eps(dtype))
+
+    return measure
+
+
+def exact_psi(name, mean, *others):
+    """The terms by rows, and their exponents."""
+    variance, (z, a, v) = (0 * mean, others) if name == "rbf" else (others[0], others[1:])
+    of_rows = (slice(None), None, None) if name == "psi2" else (slice(None), None)
+    c = 1 / ((2 if name == "psi2" else 1) * a * variance[of_rows] + 1)
+    if name == "psi2":
+        gap = mean[of_rows] - (z[:, None] + z) / 2
+        exponents = (a * c * gap * gap + a * (z[:, None] - z) ** 2 / 4).sum(axis=-1)
+    else:
+        gap = mean[of_rows] - z
+        exponents = (a * c * gap * gap / 2).sum(axis=-1)
+    v = v[()] if isinstance(v, np.ndarray) else v
+    return (v * v if name == "psi2" else v) * apply("sqrt", c).prod(axis=-1) * apply("exp", -exponents), exponents
+
+
 def exact_kl_diagonal(m, log_scale):
     variance = apply("exp", 2 * log_scale)
     node = (m * m + variance - 1) / 2 - log_scale
@@ -867,6 +901,10 @@ TABLE = [
     Row("elu", "eps relative", 4, function(ops.elu, exact_elu)),
     Row("cholesky", "n eps |A|₁ ≥ |A - L Lᵀ|₁", 30, dense("cholesky")),
     Row("solve_triangular", "eps |L|₁ |X|₁ ≥ |B - L X|₁", 30, dense("solve_triangular")),
+    *(
+        Row(name, f"Q eps ({terms}, each times 1 + its exponent)", 4, psi(name))
+        for name, terms in (("rbf", "the entries"), ("psi1", "the entries"), ("psi2", "sum of the terms"))
+    ),
     Row("eigh", "n eps |A|₁ ≥ |A - V diag(w) Vᵀ|₁", 30, dense("eigh")),
     Row("matmul", "k eps (|X| |Y|)", 4, dense("matmul")),
     Row("affine", "(k + 1) eps (|X| |W| + |b|)", 4, dense("affine")),

@@ -83,7 +83,7 @@ def test_every_structured_op_has_a_benchmark():
         "variance_lowrank",
     }
     parts |= {"method_banded", "PATHS", "bernoulli_draw", "categorical_draw", "poisson_draw", "strict_triangle", "keep"}
-    for family in ("normalize", "banded", "traces", "ar1", "lowrank", "weights", "likelihoods", "draws", "counts"):
+    for family in ("normalize", "banded", "traces", "ar1", "lowrank", "weights", "likelihoods", "draws", "counts", "gp"):
         for name in set(importlib.import_module(f"gvae.ops.{family}").__all__) - parts:
             assert f"ops.{name}" in text, name
 

@@ -71,6 +71,7 @@ CPU_ONLY = {
         *("log_gamma1_of_small", "digamma1_of_small"),
     },
     "psi": {"load_rows", "move_bars", "exponents"},  # of rows in lanes
+    "triangular": {"substitute", "substitute_transposed"},  # in the kernel itself
 }
 
 
@@ -489,9 +490,14 @@ def normalize_problems(name, dtype, rng):
 
 
 def psi_problems(name, dtype, rng):
-    """Rows in parts of less than a piece and more, the last one shorter or empty; axes of one step and two; a variance of 0."""
+    """Rows in parts of less than a piece and more, the last shorter or empty; axes of one step and more; variances of 0."""
     for N, M, Q, P in ((1, 1, 1, 1), (9, 5, 2, 4), (70, 3, 3, 1), (6, 40, 9, 4)):
-        mean, variance, z, precision = rng.normal(size=(N, Q)), rng.uniform(0, 2, (N, Q)), rng.normal(size=(M, Q)), rng.uniform(0.1, 1, Q)
+        mean, variance, z, precision = (
+            rng.normal(size=(N, Q)),
+            rng.uniform(0, 2, (N, Q)),
+            rng.normal(size=(M, Q)),
+            rng.uniform(0.1, 1, Q),
+        )
         variance[0] = 0
         given = [a.astype(dtype) for a in (mean, variance, z, precision)]
         if name == "psi1":
@@ -503,6 +509,15 @@ def psi_problems(name, dtype, rng):
             y_bar = y_bar if name == "psi1_vjp" else y_bar + y_bar.T
             results = out(given[0]), out(given[1]), np.full((P, M, Q), np.nan), np.full((P, Q + 1), np.nan)
             yield (*given, y_bar.astype(dtype), *results), (5, 6, 7, 8), P
+
+
+def triangular_problems(name, dtype, rng):
+    """Systems with factors of their own and shared; columns of less than a warp, of one and of several."""
+    for N, K in ((1, 1), (7, 3), (20, 32), (33, 70)):
+        l = (0.4 * rng.normal(size=(2, N, N)) / np.sqrt(N) + 1.5 * np.eye(N)).astype(dtype)
+        l[:, ~np.tri(N, dtype=bool)] = np.nan
+        for trans in (False, True):
+            yield (l, np.array([1, 0, 1]), trans, rng.normal(size=(3, N, K)).astype(dtype)), (3,), 3 * -(-K // LANES)
 
 
 OTHERS = {
@@ -523,6 +538,7 @@ OTHERS = {
     ),
     "counts": (counts_problems, ("sums", "poisson", "poisson_vjp", "poisson_weight_vjp")),
     "psi": (psi_problems, ("psi1", "psi1_vjp", "psi2", "psi2_vjp")),
+    "triangular": (triangular_problems, ("solve",)),
     "random": (random_problems, ("philox", "uniform", "normal", "bernoulli")),
     "gamma": (gamma_problems, ("quantile", "quantile_vjp", "stirling", "poisson_quantile")),
 }

@@ -1,10 +1,11 @@
-"""Affine layers with an ELU, and batch normalisation. Baselines: plain NumPy, PyTorch."""
+"""Affine layers with an ELU, batch normalisation, Cholesky factors. Baselines: plain NumPy, PyTorch, SciPy."""
 
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 
-from .common import Benchmark, Op, optional, with_gradient
+from .common import DTYPES, MODES, Benchmark, Op, optional, with_gradient
 
 LAYERS = [(100, 784, 200), (1000, 200, 200)]  # (rows, inputs, outputs)
 
@@ -100,4 +101,41 @@ class BatchNorm(Op):
         return call if mode == "gradient" else forward
 
     def time_batch_norm(self, *_):
+        return self.call()
+
+
+class CholeskySolve(Op):
+    """L⁻¹ B of A = L Lᵀ. SciPy: LAPACK, and the formula of the derivative (Murray 2016)."""
+
+    params = (["gvae", "scipy"], MODES, [100, 200], DTYPES)
+    param_names = ("implementation", "mode", "size", "dtype")
+
+    def data(self, size, dtype):
+        """A, B."""
+        a = self.normal(size, size, dtype=dtype)
+        return (a @ a.T / size + np.eye(size, dtype=dtype)).astype(dtype), self.normal(size, size, dtype=dtype)
+
+    def op(self, ops, size, dtype):
+        return lambda a, b: ops.solve_triangular(ops.cholesky(a), b)
+
+    def scipy(self, mode, size, dtype):
+        (a, b), y_bar = self.data(size, dtype), self.normal(size, size, dtype=dtype)
+
+        def solve(l, b, trans=0):
+            return scipy.linalg.solve_triangular(l, b, trans=trans, lower=True, check_finite=False)
+
+        def call():
+            l = scipy.linalg.cholesky(a, lower=True, check_finite=False)
+            x = solve(l, b)
+            if mode == "forward":
+                return x
+            b_bar = solve(l, y_bar, 1)
+            phi = np.tril(l.T @ -np.tril(b_bar @ x.T))
+            phi[np.diag_indices_from(phi)] /= 2
+            half = solve(l, solve(l, phi, 1).T, 1)
+            return x, 0.5 * (half + half.T), b_bar
+
+        return call
+
+    def time_cholesky_solve(self, *_):
         return self.call()

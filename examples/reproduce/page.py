@@ -6,6 +6,7 @@ import sys
 
 import bits
 import counts
+import deep_gp
 import dlgm
 import ggm_vae
 import information
@@ -21,7 +22,7 @@ from tables import RESULTS, page
 TABLES = [ggm_vae.TABLE, iwae.TABLE, dlgm.TABLE, bits.TABLE]
 
 SECTIONS = [vib.page, rate_distortion.page, counts.page, levels.page, information.page]
-SECTIONS += [ladder.page, two_views.page, mutual.page]
+SECTIONS += [ladder.page, two_views.page, mutual.page, deep_gp.page]
 
 if __name__ == "__main__":
     path, text = RESULTS.with_suffix(".md"), page(TABLES, [write() for write in SECTIONS])

@@ -4,6 +4,7 @@
     gvae/kernels/cuda/<family>.cu    CUDA C++, the same function names, loops and letters
     gvae/kernels/cuda/<family>.py    their declarations, and launches that stand for one CPU kernel; called as the CPU's are
     gvae/kernels/cuda/launch.py      the one launcher (CuPy RawModule)
+    gvae/kernels/cuda/library.py     large dense matrices, by CUDA's libraries
     gvae/kernels/cuda/graph.py       for launches that are replayed: memory, a stream, the graph of them
 
 The contract that both sides keep, and that `gvae.ops` relies on:

@@ -14,6 +14,7 @@
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
     init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them.
                                                           Those of rows not trained on are inferred: see training.infer
+    start_rows(params, state, batch) -> dict of arrays    where that inference begins; without it, as init_rows says
     infers_rows = False                                   unless scored rows have no such parameters
     has_posterior = False                                 where codes have no posterior given the rows that are scored
     variant(values) -> type                               the class of the model, where settings decide what it reads

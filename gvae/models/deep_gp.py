@@ -22,9 +22,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from gvae import families, random, settings
 from gvae.autodiff import stop_gradient, value_of
+from gvae.data import Batch
 from gvae.distributions import DiagonalGaussian, Distribution
 from gvae.distributions import Rescaled as RescaledDistribution
 from gvae.errors import ConfigError
@@ -32,7 +34,7 @@ from gvae.families import Conditional, Family
 from gvae.models import parts
 from gvae.models.base import Base
 from gvae.models.parts import Penalty
-from gvae.models.processes import KERNELS, Level, Uncertain, begun
+from gvae.models.processes import KERNELS, Level, Process, Uncertain, begun
 from gvae.objectives import Layer, Terms
 from gvae.ops import elementwise
 from gvae.runtime import device, limits
@@ -256,6 +258,38 @@ class DeepGP(Base):
         start = {name: np.concatenate([np.zeros(n), np.full(n, np.log(0.3))]) for name, n in widths}
         return {f"{name}.raw": np.tile(start[name].astype(self.dtype), (n_rows, 1)) for name in self.inferred}
 
+    def start_rows(self, params: Any, state: Any, batch: Any) -> dict[str, Any]:
+        """Where the inference of other rows begins: at the training row whose code explains a row of the batch best.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+
+        Returns
+        -------
+        dict of str to array
+            As `init_rows` returns them.
+
+        Examples
+        --------
+        >>> X = gvae.random.normal(gvae.random.key(0), (20, 5), np.float64)
+        >>> model = gvae.DeepGP(latent=(2,), unsupervised=True, epochs=2, random_state=0, standardize=False).fit(X)
+        >>> start = model.model_.start_rows(model.parameters_, model.state_, gvae.data.Batch({"x": X}, np.arange(20)))
+        >>> start["z1.raw"].shape
+        (20, 4)
+        """
+        params, state = _on_host(params), _on_host(state)
+        z = {name: state[f"rows.{name}"] for name in self.inferred}
+        top = self.inferred[-1]
+        above = z.get("z1") if "z1" in z else self._down(params, state, z[top], None, int(top[1:]))[1]["z1"]
+        said = np.asarray(self._observed(params, self.layer(params, state, 0, above)).mean)
+        nearest = cdist(device.to_host(getattr(batch, self.view)), said).argmin(axis=1)
+        found = self.init_rows(random.key(0), len(batch))
+        for name, codes in z.items():
+            found[f"{name}.raw"][:, : codes.shape[1]] = codes[nearest]
+        return found
+
     def init_state(self, key: np.ndarray) -> dict[str, np.ndarray]:
         """What the rows determine: q(v) of the collapsed bound and codes of the training rows, or the means of layers.
 
@@ -279,10 +313,9 @@ class DeepGP(Base):
             if self.draws and l:
                 state[f"mean.{l}"] = np.eye(level.n_inputs, level.n_outputs, dtype=self.dtype)
             for process in level.processes.values() if self.collapses else ():
-                m = process.inducing
-                state[f"outputs.{process.name}.mean"] = np.zeros((m, process.n_outputs), self.dtype)
-                factor = np.tile(np.eye(m, dtype=self.dtype), (process.n_outputs if l else 1, 1, 1))
-                state[f"outputs.{process.name}.factor"] = factor
+                m, (mean, factor) = process.inducing, _kept(process)
+                state[mean] = np.zeros((m, process.n_outputs), self.dtype)
+                state[factor] = np.tile(np.eye(m, dtype=self.dtype), (process.n_outputs if l else 1, 1, 1))
         for name in self.inferred:
             state[f"rows.{name}"] = np.zeros((self.n_rows, self.encoders[name].family.n), self.dtype)
         return state
@@ -315,7 +348,7 @@ class DeepGP(Base):
         params, state = dict(params), dict(state)
         data = np.asarray(getattr(batch, self.view), np.float64)
         x = np.asarray(batch.x, np.float64)
-        layers = begun(x if self.conditional else data, self.widths, downwards=self.conditional)
+        layers = begun(x if self.conditional else data, self.widths)
         if not self.amortized:
             for name in self.inferred:
                 z = layers[int(name[1:]) - 1]
@@ -327,11 +360,16 @@ class DeepGP(Base):
                 columns = level.groups[name]
                 variance = targets[l][:, columns].var() if self.gaussian or l else 1.0
                 params |= process.prepared(inputs[l], float(variance), random.fold_in(key, l, i), self.dtype)
+        if self.bound == "explicit":
+            q = self._inferred(params, batch)
+            for level, above, below in zip(self.levels, *self._uncertain(q, batch), strict=True):
+                for name, best in level.optimum(params, above, below).items():
+                    params |= level.processes[name].raw(best, self.dtype)
         if self.draws:
-            above = inputs[-1]
+            mean = inputs[-1]
             for l in reversed(range(1, len(self.levels))):
-                state[f"mean.{l}"] = _linear(above, self.levels[l].n_outputs).astype(self.dtype)
-                above = above @ state[f"mean.{l}"]
+                state[f"mean.{l}"] = _linear(mean, self.levels[l].n_outputs).astype(self.dtype)
+                mean = mean @ state[f"mean.{l}"]
         return params, state
 
     def settle(self, params: Mapping[str, Any], state: Any, table: Any, exact: bool = True) -> tuple[dict[str, Any], Any]:
@@ -361,13 +399,14 @@ class DeepGP(Base):
         >>> np.abs(model.decode(params, state, {"x": x})["y"].mean - x**2).max() < 0.05
         np.True_
         """
-        batch = table.batch(np.arange(len(table)), random.key(0))
+        params, columns = (_on_host(part) for part in (params, vars(table.batch(np.arange(len(table)), random.key(0)))))
+        batch = Batch(columns, np.arange(len(table)))
         q = self._inferred(params, batch)
         state = dict(state) | {f"rows.{name}": q[name].mean for name in q}
         if self.collapses:
-            inputs, targets = self._uncertain(q, batch)
-            for level, x, t in zip(self.levels, inputs, targets, strict=True):
-                state |= level.optimum(params, x, t)
+            for level, x, t in zip(self.levels, *self._uncertain(q, batch), strict=True):
+                for name, best in level.optimum(params, x, t).items():
+                    state |= zip(_kept(level.processes[name]), best, strict=True)
         return {}, state
 
     # ---- the distributions
@@ -392,10 +431,7 @@ class DeepGP(Base):
         """q(v) of each group of a level."""
         if not self.collapses:
             return {name: process.posterior(params) for name, process in level.processes.items()}
-        return {
-            name: (state[f"outputs.{process.name}.mean"], state[f"outputs.{process.name}.factor"])
-            for name, process in level.processes.items()
-        }
+        return {name: tuple(state[part] for part in _kept(process)) for name, process in level.processes.items()}
 
     def layer(self, params: Any, state: Any, l: int, above: Any) -> Distribution:
         """p(z_l | z_(l+1)) under q(v): Gaussians, for l = 0 of f if y is not Gaussian.
@@ -678,7 +714,7 @@ class DeepGP(Base):
                 f"DeepGP: bound={self.bound!r} is of all rows together: rows cannot have weights (sample_weight)"
             )
         q, n = self._inferred(params, batch), len(batch)
-        each = np.ones(n, self.dtype) / n
+        each = device.beside(np.full(n, 1 / n, self.dtype), value_of(batch.x))
         values = []
         for level, x, t in zip(self.levels, *self._uncertain(q, batch), strict=True):
             if self.collapses:
@@ -762,6 +798,15 @@ class UnsupervisedDeepGP(DeepGP):
         return q[name] if name in q else self.prior_given(params, state, name, z)
 
 
+def _on_host(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: device.to_host(value) for name, value in values.items() if value is not None}
+
+
+def _kept(process: Process) -> tuple[str, str]:
+    """The names in the state of m and R of q(v)."""
+    return f"outputs.{process.name}.mean", f"outputs.{process.name}.factor"
+
+
 def _shares(counts: Any, widths: tuple[int, ...]) -> list[dict[str, np.ndarray]]:
     """The columns of the groups of each hidden layer."""
     given = [1 if counts is None else counts] * len(widths) if np.ndim(counts) == 0 else list(counts)
@@ -798,5 +843,6 @@ def _held(value: Any, step: Any, warm: int) -> Any:
     """A parameter that does not move before step `warm`."""
     if not warm:
         return value
-    free = value_of(value).dtype.type(step >= warm)
+    free = np.bool_(step >= warm) if isinstance(step, int) else step >= warm
+    free = free.astype(value_of(value).dtype)
     return free * value + (1 - free) * stop_gradient(value)

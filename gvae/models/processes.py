@@ -26,6 +26,7 @@ from gvae.autodiff import value_of
 from gvae.errors import NotPositiveDefiniteError
 from gvae.ops import arrays, elementwise, gp, linalg
 from gvae.ops.banded import LOG_2PI
+from gvae.runtime import device
 
 __all__ = ["KERNELS", "Level", "Process", "Uncertain", "begun"]
 
@@ -91,11 +92,21 @@ class Process:
         params[f"noise.{self.name}.log_precision"] = np.full((), -math.log(NOISE * variance))
         return {name: np.asarray(value, dtype) for name, value in params.items()}
 
+    def raw(self, q: tuple[np.ndarray, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
+        """The parameters of `posterior` for q(v) in arrays."""
+        m, r = q
+        lower = np.linalg.cholesky(r @ r.swapaxes(-1, -2))
+        i = np.arange(self.inducing)
+        lower[:, i, i] = np.log(lower[:, i, i])
+        lower = np.broadcast_to(lower, (self.n_outputs, *lower.shape[1:]))
+        return {f"outputs.{self.name}.mean": m.astype(dtype), f"outputs.{self.name}.raw": lower.astype(dtype)}
+
     def posterior(self, params: Any) -> tuple[Any, Any]:
         """m (M, D) and R (D, M, M) of q(v). R is lower; its diagonal is the exponential of the raw one."""
         raw = params[f"outputs.{self.name}.raw"]
-        eye = np.eye(self.inducing, dtype=value_of(raw).dtype)
-        lower = raw * np.tril(np.ones_like(eye), -1) + elementwise.exp(raw * eye) * eye
+        eye = _eye(self.inducing, raw)
+        below = device.beside(np.tril(np.ones((self.inducing, self.inducing), eye.dtype), -1), eye)
+        lower = raw * below + elementwise.exp(raw * eye) * eye
         return params[f"outputs.{self.name}.mean"], lower
 
     def precision(self, params: Any) -> Any:
@@ -106,7 +117,7 @@ class Process:
         """a (Q,) and s; the linear kernel has s = 1."""
         a = elementwise.exp(params[f"kernel.{self.name}.log_precision"])
         if self.kernel == "linear":
-            return a, np.ones((), value_of(a).dtype)
+            return a, _ones((), a)
         return a, elementwise.exp(params[f"kernel.{self.name}.log_scale"])
 
     # ---- kernels
@@ -119,7 +130,7 @@ class Process:
     def factor(self, params: Any) -> Any:
         """L. Raises NotPositiveDefiniteError with the name of the process."""
         z, (_, s) = params[f"inducing.{self.name}"], self._kernel(params)
-        k = self.between(params, z, z) + self.nugget * s * np.eye(self.inducing, dtype=value_of(z).dtype)
+        k = self.between(params, z, z) + self.nugget * s * _eye(self.inducing, z)
         try:
             return linalg.cholesky(k)
         except NotPositiveDefiniteError as error:
@@ -135,7 +146,7 @@ class Process:
         """E k(x_n, x_n), (N,)."""
         a, s = self._kernel(params)
         if self.kernel == "rbf":
-            return s * np.ones(x.mean.shape[:1], value_of(x.mean).dtype)
+            return s * _ones(x.mean.shape[:1], x.mean)
         moment = elementwise.square(x.mean)
         return ((moment if x.variance is None else moment + x.variance) * a).sum(axis=-1)
 
@@ -161,7 +172,7 @@ class Process:
         W = beta I - beta² Pᵀ Λ⁻¹ P."""
         beta, (psi0, p, inner) = self.precision(params), self.statistics(params, x)
         n, d = t.mean.shape
-        upper = linalg.cholesky(beta * inner + np.eye(self.inducing, dtype=value_of(inner).dtype))
+        upper = linalg.cholesky(beta * inner + _eye(self.inducing, inner))
         c = linalg.solve_triangular(upper, p)  # cᵀ c = Pᵀ Λ⁻¹ P
         squares = _total(c @ t.mean) * elementwise.square(beta) - beta * _total(t.mean)
         if t.variance is not None:
@@ -191,7 +202,7 @@ class Process:
         beta, (psi0, p, inner), (m, r) = self.precision(params), self.statistics(params, x), q
         n, d = t.mean.shape
         squares = _total(t.mean) - 2 * (t.mean * (p.swapaxes(-1, -2) @ m)).sum() + (m * (inner @ m)).sum()
-        squares = squares + (r * (inner @ r)).sum() * (d / r.shape[0]) + d * (psi0 - _trace(inner))
+        squares = squares + (r * (inner @ r)).sum() + d * (psi0 - _trace(inner))
         if t.variance is not None:
             squares = squares + t.variance.sum()
         return 0.5 * n * d * (params[f"noise.{self.name}.log_precision"] - LOG_2PI) - 0.5 * beta * squares
@@ -266,13 +277,9 @@ class Level:
     def collapsed(self, params: Any, x: Uncertain, t: Uncertain) -> Any:
         return _sum([process.collapsed(params, x, part) for _, process, part in self._each(t)])
 
-    def optimum(self, params: Any, x: Uncertain, t: Uncertain) -> dict[str, np.ndarray]:
-        """q(v) of each process, as `DeepGP.state` keeps it."""
-        found = {}
-        for _, process, part in self._each(t):
-            found[f"outputs.{process.name}.mean"], factor = process.optimum(params, x, part)
-            found[f"outputs.{process.name}.factor"] = factor
-        return found
+    def optimum(self, params: Any, x: Uncertain, t: Uncertain) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """q(v) of each group."""
+        return {name: process.optimum(params, x, part) for name, process, part in self._each(t)}
 
     def expected(self, params: Any, q: Mapping[str, Any], x: Uncertain, t: Uncertain) -> Any:
         return _sum([process.expected(params, q[name], x, part) for name, process, part in self._each(t)])
@@ -286,13 +293,13 @@ class Level:
         for name, process in self.processes.items():
             mean, variance = process.at(params, q[name], x)
             means.append(mean)
-            variances.append(variance * np.ones((1, process.n_outputs), value_of(mean).dtype))
+            variances.append(variance * _ones((1, process.n_outputs), mean))
         return self._joined(means), self._joined(variances), self.noise(params)
 
     def noise(self, params: Any) -> Any:
         """1 / beta of each column, (D,)."""
         parts = [
-            np.ones(p.n_outputs, value_of(p.precision(params)).dtype) / p.precision(params) for p in self.processes.values()
+            _ones((p.n_outputs,), beta) / beta for beta, p in ((p.precision(params), p) for p in self.processes.values())
         ]
         return self._joined(parts)
 
@@ -308,17 +315,17 @@ class Level:
         return joined if (np.diff(self.order) == 1).all() else joined[..., self.order]
 
 
-def begun(given: np.ndarray, widths: Sequence[int], downwards: bool) -> list[np.ndarray]:
-    """Hidden layers to begin with, from the data upwards: each has the principal components of the one before it, of
-    variance 1, as far as there are any. The first is next to what is given: the data, or, downwards, the inputs."""
-    layers, before = [], given
-    for n in reversed(widths) if downwards else widths:
-        u, s, _ = np.linalg.svd(before - before.mean(axis=0), full_matrices=False)
-        k = min(n, int((s > 1e-9 * max(s.max(initial=0.0), 1e-300)).sum()))
-        before = np.zeros((len(given), n))
-        before[:, :k] = u[:, :k] * math.sqrt(len(given))
-        layers.append(before)
-    return layers[::-1] if downwards else layers
+def begun(given: np.ndarray, widths: Sequence[int]) -> list[np.ndarray]:
+    """Layers to begin with: the first principal components of the data or inputs, of variance 1, as far as there are any."""
+    u, s, _ = np.linalg.svd(given - given.mean(axis=0), full_matrices=False)
+    rank = int((s > 1e-9 * s.max(initial=1e-300)).sum())
+    layers = []
+    for n in widths:
+        layer = np.zeros((len(given), n))
+        k = min(n, rank)
+        layer[:, :k] = u[:, :k] * math.sqrt(len(given))
+        layers.append(layer)
+    return layers
 
 
 def _apart(x: np.ndarray, m: int, key: np.ndarray) -> np.ndarray:
@@ -343,7 +350,18 @@ def _total(a: Any) -> Any:
 
 
 def _trace(a: Any) -> Any:
-    return (a * np.eye(a.shape[-1], dtype=value_of(a).dtype)).sum()
+    return (a * _eye(a.shape[-1], a)).sum()
+
+
+def _eye(n: int, like: Any) -> Any:
+    """The identity, in the dtype and on the device of an array."""
+    like = value_of(like)
+    return device.beside(np.eye(n, dtype=like.dtype), like)
+
+
+def _ones(shape: tuple[int, ...], like: Any) -> Any:
+    like = value_of(like)
+    return device.beside(np.ones(shape, like.dtype), like)
 
 
 def _log_diagonal(l: Any) -> Any:

@@ -33,6 +33,7 @@ __all__ = [
     "is_cuda",
     "kernels_for",
     "launch",
+    "library",
     "module",
     "namespace",
     "overlap",
@@ -176,6 +177,11 @@ def stream(device: str) -> AbstractContextManager[None]:
 def graphs() -> ModuleType:
     """The module gvae.kernels.cuda.graph, which needs CuPy."""
     return importlib.import_module("gvae.kernels.cuda.graph")
+
+
+def library() -> ModuleType:
+    """The module gvae.kernels.cuda.library, which needs CuPy."""
+    return importlib.import_module("gvae.kernels.cuda.library")
 
 
 def launch(family: str, name: str, *arguments: Any, n: int, work: int, step: int = 1) -> None:

@@ -140,8 +140,8 @@ def infer(
     Returns
     -------
     dict of str to array (B, ...)
-        By name; {} for a model without per-datum parameters of scored rows. They start as the model's `init_rows` returns
-        them. All rows have the same noise, so that the result for a row does not depend on the other rows.
+        By name; {} for a model without per-datum parameters of scored rows. They start as the model's `init_rows`, or
+        `start_rows`, returns them. All rows have the same noise: the result for a row does not depend on the other rows.
 
     Examples
     --------
@@ -156,7 +156,8 @@ def infer(
     parts = []
     for begin in range(0, len(batch), ROWS):
         part = batch[begin : begin + ROWS]
-        start = {name: device.beside(values, batch.x) for name, values in model.init_rows(key, len(part)).items()}
+        own = model.start_rows(parameters, state, part) if hasattr(model, "start_rows") else model.init_rows(key, len(part))
+        start = {name: device.beside(values, batch.x) for name, values in own.items()}
 
         def noise(step: int, part: Batch = part) -> dict[str, Any]:
             one = model.noise(random.fold_in(key, step), part[:1], draws)

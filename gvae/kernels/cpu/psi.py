@@ -6,8 +6,8 @@ moment and f = 2 for the second, and with w = (a - u) / 4 = a S u / 2, the terms
     psi1:  v prod_q sqrt(c) exp(-h_m),                                         h_m = sum_q u_q/2 (mean_q - z_mq)^2
     psi2:  v^2 prod_q sqrt(c) exp(-h_m - h_m' - sum_q w_q (z_mq - z_m'q)^2)
 
-All terms of an exponent have one sign, so none cancels. BLOCK rows are in SIMD lanes. Long sums over rows are of PARTS parts,
-which shapes decide, in float64; the kernels leave the factor v or v^2 of sums and derivatives to their caller.
+All terms of an exponent have one sign, so none cancels. BLOCK rows are in SIMD lanes. Sums over rows are of P parts, which
+shapes decide, in float64; the kernels leave the factor v or v^2 of sums and derivatives to their caller.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ BLOCK = 64  # rows
 
 @kernel(inner=True)
 def load_rows(mean, variance, z, precision, f, first, last, x, u, w, k, h):
-    """Rows first .. last - 1 in lanes: their means x, u and w (Q, BLOCK), k = prod_q sqrt(c) (BLOCK,) and h (M, BLOCK). In the
-    lanes that are left k is 0, and the rest as if they were harmless."""
+    """Rows first .. last - 1 in lanes: their means x, u and w (Q, BLOCK), k = prod_q sqrt(c) (BLOCK,) and h (M, BLOCK). In
+    the lanes that are left all are 0."""
     M, Q = z.shape
     zero, one, half = z.dtype.type(0), z.dtype.type(1), z.dtype.type(0.5)
     x[:], u[:], w[:], k[:], h[:] = zero, zero, zero, zero, zero
@@ -50,8 +50,8 @@ def load_rows(mean, variance, z, precision, f, first, last, x, u, w, k, h):
 @kernel(inner=True)
 def move_bars(variance, precision, z, f, first, last, x, u, k, r, d, mean_bar, variance_bar, z_bar, sums):
     """From r (M, BLOCK), the cotangents of log-terms that -h_m enters, and d (Q, BLOCK), those of -w, both before the factor
-    k, the cotangents of rows first .. last - 1, and what they add to z_bar (M, Q) and to sums (Q + 1,): of the precisions, and
-    the sum of all terms."""
+    k, the cotangents of rows first .. last - 1, and what they add to z_bar (M, Q) and to sums (Q + 1,): the cotangents of
+    the precisions, and the sum of all terms."""
     M, Q = z.shape
     one, zero, half = z.dtype.type(1), z.dtype.type(0), z.dtype.type(0.5)
     factor = z.dtype.type(f)
@@ -81,9 +81,7 @@ def move_bars(variance, precision, z, f, first, last, x, u, k, r, d, mean_bar, v
             s = variance[first + n, q]
             c, e = one / (factor * a * s + one), k[n] * between[n]
             mean_bar[first + n, q] = -factor * us[n] * linear[n]
-            variance_bar[first + n, q] = (
-                half * factor * us[n] * (factor * us[n] * (square[n] - half * half * e) - total[n])
-            )
+            variance_bar[first + n, q] = half * factor * us[n] * (factor * us[n] * (square[n] - half * half * e) - total[n])
             of_a += half * factor * c * (c * square[n] + total[n] * s) + half * e * us[n] * s * (one + c)
         sums[q] -= np.float64(of_a)
 
@@ -186,7 +184,7 @@ def psi2_vjp(mean, variance, z, precision, y_bar, mean_bar, variance_bar, z_bar,
     x, u, w = np.empty((Q, BLOCK), z.dtype), np.empty((Q, BLOCK), z.dtype), np.empty((Q, BLOCK), z.dtype)
     k, h, e = np.empty(BLOCK, z.dtype), np.empty((M, BLOCK), z.dtype), np.empty(BLOCK, z.dtype)
     r, d = np.empty((M, BLOCK), z.dtype), np.empty((Q, BLOCK), z.dtype)
-    rows, zero, two, four = -(-N // P), z.dtype.type(0), z.dtype.type(2), z.dtype.type(4)
+    rows, zero, two = -(-N // P), z.dtype.type(0), z.dtype.type(2)
     for p in range(lo, hi):
         z_bar[p], sums[p] = 0.0, 0.0
         for first in range(p * rows, min((p + 1) * rows, N), BLOCK):

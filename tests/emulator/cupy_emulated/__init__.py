@@ -73,12 +73,13 @@ cupy.cuda.runtime = _Module("cupy.cuda.runtime", **device.RUNTIME)
 cupy.cuda.nvrtc = _Module("cupy.cuda.nvrtc", getVersion=lambda: (13, 0))
 cupyx = _Module("cupyx", **{f.__name__: f for f in (functions.errstate, functions.rsqrt)})
 cupyx.scipy = _Module("cupyx.scipy")
+cupyx.scipy.linalg = _Module("cupyx.scipy.linalg", solve_triangular=functions.solve_triangular)
 cupyx.scipy.special = _Module("cupyx.scipy.special", **functions.SPECIAL)
 cupyx.scipy.sparse = _Module(
     "cupyx.scipy.sparse", csr_matrix=sparse.csr_matrix, csc_matrix=sparse.csc_matrix, issparse=sparse.issparse
 )
 _modules = (cupy, cupy.linalg, cupy.cuda, cupy.cuda.memory, cupy.cuda.runtime, cupy.cuda.nvrtc)
-_modules += (cupyx, cupyx.scipy, cupyx.scipy.special, cupyx.scipy.sparse)
+_modules += (cupyx, cupyx.scipy, cupyx.scipy.linalg, cupyx.scipy.special, cupyx.scipy.sparse)
 MODULES = {m.__name__: m for m in _modules}
 
 

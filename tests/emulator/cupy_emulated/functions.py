@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import scipy.special
+from scipy.linalg import blas
 
 from emulator import cupy_emulated
 from emulator.cupy_emulated.arrays import (
@@ -220,6 +221,14 @@ LINEAR_ALGEBRA: dict[str, Any] = {
     name: linear_algebra(name)
     for name in words("cholesky det eigh eigvalsh inv matrix_power norm pinv qr slogdet solve svd")
 } | {"LinAlgError": np.linalg.LinAlgError}
+
+
+def solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False, overwrite_b=False, check_finite=False):
+    """cupyx.scipy.linalg's, of two matrices: cuBLAS divides by a zero on the diagonal."""
+    not_captured("cuBLAS")
+    trsm = {"d": blas.dtrsm, "f": blas.strsm}[a.dtype.char]
+    solve = functools.partial(trsm, 1.0, lower=lower, trans_a=trans, diag=unit_diagonal)
+    return computed(solve, *host_of((a, b)))
 
 
 class _Errors(threading.local):
