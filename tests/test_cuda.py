@@ -495,6 +495,18 @@ def test_an_estimator_of_two_views(anywhere, private):
     np.testing.assert_allclose(there.history_[-1]["train_bound"], here.history_[-1]["train_bound"], rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"bound": "explicit"}, {"bound": "sampled"}, {"bound": "sampled", "unsupervised": True}]
+)
+def test_deep_gaussian_processes_in_batches(anywhere, settings):
+    settings |= {"latent": (1,), "inducing": 6, "optimizer": "adam", "batch_size": 20, "epochs": 2, "random_state": 1}
+    y = () if settings.get("unsupervised") else (X[:, 0],)
+    here, there = (gvae.DeepGP(**settings, device=device).fit(X[:, 1:4], *y) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(there.transform(X[:, 1:4]), here.transform(X[:, 1:4]), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ConfigError, match="optimizer 'lbfgs:50': device is 'cuda', expected 'cpu'"):
+        gvae.DeepGP(device="cuda").fit(X[:, 1:4], X[:, 0])
+
+
 def test_the_command_line(cupy, tmp_path, capsys):
     from gvae import cli
 
