@@ -221,6 +221,7 @@ CASES = [
     ("explicit", {"unsupervised": True}),
     ("sampled", {}),
     ("sampled", {"unsupervised": True}),
+    ("sampled", {"unsupervised": True, "encoder": (3,)}),
     ("sampled", {"observation": "poisson"}),
 ]
 

@@ -431,9 +431,6 @@ CANNOT = {
         "correlation": "codes of DeepGP have no posterior, of which this is a measure",
     },
     "code": {
-        "gaps": "UnsupervisedDeepGP has no method `raw`, see gvae.models",
-        "bdmc": "UnsupervisedDeepGP has no method `generate`, see gvae.models",
-        "curve": "UnsupervisedDeepGP has no method `generate`, see gvae.models",
         "bits": "UnsupervisedDeepGP has parameters of each row, which a decoder does not have",
         "completion": "x is explained by Rescaled, expected a distribution of counts",
         "classification": "UnsupervisedDeepGP explains no labels, of which this is a measure",

@@ -158,17 +158,15 @@ class DeepGP(Base):
         groups = [_columns(settings.groups, self.view, n_outputs), *shares[: len(n_inputs) - 1]]
         each = min(settings.inducing, self.n_rows), settings.kernel, settings.nugget
         self.levels = [Level(l, n, groups[l], *each) for l, n in enumerate(n_inputs)]
-        below = (self.sizes[self.view], *self.widths)
         if settings.encoder is not None and self.draws and self.conditional:
             raise ConfigError("DeepGP: encoder is for q(z | y), which bound='sampled' does not have in a regression")
         self.amortized = settings.encoder is not None
-        self.encoders = {
-            f"z{l}": Conditional(f"z{l}", below[l - 1], families.parse("diagonal", n), settings.encoder or ())
-            for l, n in enumerate(self.widths, 1)
-        }
-        self.inferred = list(self.encoders)  # the layers with a q of their own
-        if self.draws:
-            self.inferred = self.inferred[len(self.inferred) - (not self.conditional) :]
+        names = [f"z{l}" for l in range(1, len(self.widths) + 1)]
+        self.inferred = names[len(names) - (not self.conditional) :] if self.draws else names  # that have a q of their own
+        self.encoders, below = {}, self.sizes[self.view]
+        for name, n in zip(names, self.widths, strict=True):
+            self.encoders[name] = Conditional(name, below, families.parse("diagonal", n), settings.encoder or ())
+            below = n if name in self.inferred else below
         self.least_rows = self.n_rows if self.collapses else 1
         self.row_steps, self.row_rate = 0, 1.0
         if (room := limits.memory()) is not None and (least := self._least_memory()) > room:
@@ -415,10 +413,9 @@ class DeepGP(Base):
         """q(z_l) of the layers that have one: of the parameters of rows, or by encoders, each of the mean below it."""
         found: dict[str, Any] = {}
         below = vars(batch).get(self.view)
-        for name in self.encoders:
-            if name in self.inferred:
-                found[name] = self.encoders[name](params, below)
-                below = found[name].mean
+        for name in self.inferred:
+            found[name] = self.encoders[name](params, below)
+            below = found[name].mean
         return found
 
     def _uncertain(self, q: Mapping[str, Any], batch: Any) -> tuple[list[Uncertain], list[Uncertain]]:
@@ -783,6 +780,25 @@ class UnsupervisedDeepGP(DeepGP):
         for i, (name, width) in enumerate(zip(others, reversed(self.widths[:-1]), strict=True), 1):
             drawn[f"noise.{name}"] = random.normal(random.fold_in(key, i), (n, width), self.dtype)
         return drawn
+
+    def raw(self, params: Any, state: Any, batch: Any) -> dict[str, Any]:
+        """The unconstrained parameters of q(z_l), by which `terms` has them."""
+        found, below = {}, batch.x
+        for name in self.inferred:
+            found[f"{name}.raw"] = self.encoders[name].raw(params, below)
+            below = self.encoders[name](params, below).mean
+        return found
+
+    def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+        """The model without q: the top layer from N(0, I), each of the others given the one above it."""
+        top = f"z{len(self.levels)}"
+        prior = self.prior_given(params, state, top, {})
+        z = prior.sample(noise[top])
+        p, drawn = self._down(params, state, z, noise, len(self.levels))
+        p, drawn = p | {top: prior}, drawn | {top: z}
+        layers = [Layer(p[name], p[name], drawn[name], noise[name], name=name) for name in self.encoders]
+        views = {self.view: self._observed(params, self.layer(params, state, 0, drawn["z1"]), noise.get("f"))}
+        return Terms({}, layers, views=views)
 
     def prior_given(self, params: Any, state: Any, name: str, z: Mapping[str, Any]) -> Distribution:
         """The distribution p(z_l | z_(l+1)), or N(0, I) at the top."""
