@@ -1,8 +1,9 @@
-"""Write docs/accuracy.md from the table of test_accuracy.py:    python tests/accuracy_page.py"""
+"""Write docs/accuracy.md from the table of ops/test_accuracy.py:    python tests/accuracy_page.py"""
 
 from __future__ import annotations
 
 import decimal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ HEAD = """\
 # Accuracy
 
 What each operation promises, and the worst error that its test sees, both in the unit that the bound is stated in. Tests
-hold the bounds (`tests/test_accuracy.py`); the figures seen are rounded up to two digits and may move a little with the
+hold the bounds (`tests/ops/test_accuracy.py`); the figures seen are rounded up to two digits and may move a little with the
 machine. The inputs are random, graded over four decades, and nearly singular (cond A up to about 1/(1000 eps)); sizes go
 from 0 to 300 and bandwidths from 0 to 4, with an extended grid beside.
 
@@ -41,6 +42,7 @@ def rounded_up(x: float) -> str:
 
 
 def write() -> None:
+    sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("ops", "kernels")]
     from test_accuracy import DTYPES, TABLE
 
     lines = [line(row, *(rounded_up(row.worst(np.dtype(d).type)) for d in DTYPES)) for row in TABLE]

@@ -490,7 +490,7 @@ def test_models_keep_to_the_protocol(cls):
 
 
 OF_THEN = ("vae", "map", "bayes", "denoising", "autoencoder", "linear", "factor_analysis", "nlfa", "hierarchical")
-EARLIER = Path(__file__).parent / "data" / "0.1.0"  # written by version 0.1.0: two epochs of each model, on these rows
+EARLIER = Path(__file__).parent / "stored" / "0.1.0"  # written by version 0.1.0: two epochs of each model, on these rows
 ROWS_OF_THEN = np.random.default_rng(5).normal(size=(40, 6))
 
 

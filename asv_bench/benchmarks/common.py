@@ -53,7 +53,9 @@ class Benchmark:
 
     params: tuple
     param_names: tuple[str, ...]
-    agree = True  # do all implementations return the same numbers? tests/test_benchmarks.py compares them where they do
+    agree = (
+        True  # do all implementations return the same numbers? tests/project/test_benchmarks.py compares them where they do
+    )
 
     # At least 5 calls, at most 200, about 0.3 s, twice. asv runs setup, and then ONE call, per sample: with many samples
     # the median is steady even for a call of some microseconds.

@@ -22,7 +22,7 @@ import pytest
 
 import gvae
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 NEEDED = ("sphinx", "myst_parser", "sphinx_gallery", "sphinx_design", "sphinx_copybutton", "pydata_sphinx_theme")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -201,7 +201,7 @@ def test_a_factor_that_fails(requires_grad):
 
 
 def test_the_example_finds_the_exact_posterior(capsys):
-    found = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "torch_chain.py"))
+    found = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "torch_chain.py"))
     assert capsys.readouterr().out
     assert 0 <= found["gap"]["chain"] < 0.02
     assert found["gap"]["diagonal"] > 1

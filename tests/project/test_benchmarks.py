@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "asv_bench"
+FOLDER = Path(__file__).parents[2] / "asv_bench"
 BENCHMARK = re.compile(r"(time|timeraw|peakmem|mem|track)_")
 
 

@@ -28,7 +28,7 @@ from gvae.data import Dataset, Table, check_finite, check_support, dataset_names
 from gvae.distributions import Support
 from gvae.errors import ConfigError, DataError, DependencyError
 
-REAL = Path(os.environ.get("GVAE_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data")
+REAL = Path(os.environ.get("GVAE_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data")
 MNIST = tuple(gvae.data.loaders.MNIST_FILES)
 rng = np.random.default_rng(0)
 

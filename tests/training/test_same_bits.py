@@ -17,7 +17,7 @@ from same_bits import Refusal, differences
 import gvae
 from gvae import families, objectives
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CASE = "posterior diagonal, iwae, K=5, float64"
 
 

@@ -20,7 +20,7 @@ from gvae import data, families, random, training
 from gvae.data import Standardization, Table
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "stored"
 r = np.random.default_rng(0)
 UNITS = np.array([1e-3, 1.0, 50.0, 1e6])
 X = UNITS * (r.normal(size=(300, 4)) @ r.normal(size=(4, 4)) + np.array([0, 3, -1e4, 1]))

@@ -23,7 +23,7 @@ import gvae
 from gvae import ops
 
 PACKAGE = Path(gvae.__file__).parent
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CHOL = np.array([[2.0, 1.5, 1.0], [0.5, 0.5, 0.25]])
 
 MOVED = ("ahead", "capture", "dispatch", "memory", "threads", "warmup")  # old names of parts of the runtime

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("xdist")
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SUITE = """
 import time
 from pathlib import Path

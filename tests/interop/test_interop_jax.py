@@ -282,6 +282,6 @@ print(float(f(c)))
 
 def test_the_example_finds_the_exact_posterior(capsys):
     with jax.enable_x64(False):
-        found = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "jax_chain.py"))
+        found = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "jax_chain.py"))
     assert capsys.readouterr().out
     assert found["error"] < 1e-3

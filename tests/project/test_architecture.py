@@ -51,3 +51,18 @@ def test_the_folders_of_the_package_are_all_there():
     text = PAGES["docs/architecture.md"]
     folders = [path.name for path in (ROOT / "gvae").iterdir() if path.is_dir() and (path / "__init__.py").exists()]
     assert [name for name in folders if f"`gvae/{name}/" not in text] == []
+
+
+def test_every_file_of_tests_is_on_the_list():
+    told = set(re.findall(r"`([\w/]*test_\w+\.py)`", (ROOT / "tests" / "README.md").read_text(encoding="utf-8")))
+    files = {path.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert told == files
+
+
+def test_tests_are_laid_out_like_the_package():
+    """Each folder of tests is one of the package's, but for what the package has no folder for."""
+    folders = {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))}
+    others = {"cli", "project"}
+    assert {name for name in folders - others if not (ROOT / "gvae" / name).is_dir()} == set()
+    top = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    assert {name for name in top if not (ROOT / "gvae" / f"{name}.py").exists()} == set()

@@ -1,4 +1,4 @@
-"""A good guest in somebody's process: training in many threads, across fork and spawn, without warnings, in silence."""
+"""A good guest in a caller's process: training in many threads, across fork and spawn, without warnings, in silence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ ROOT = Path(gvae.__file__).parents[1]
 
 
 def python(code, *arguments, flags=(), **environment):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])} | environment
+    environment = (
+        os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent), *sys.path])} | environment
+    )
     return subprocess.run(
         [sys.executable, *flags, "-c", code, *map(str, arguments)],
         capture_output=True,

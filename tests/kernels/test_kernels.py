@@ -119,7 +119,7 @@ for module in (affine, banded, likelihoods, weights, random):
             assert len(f.signatures) <= 2, (module.__name__, name, f.signatures)
             print(name)
 """
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {"solve_triangular", "inverse_vjp", "cholesky_vjp", "bernoulli", "bias_activation"} <= set(done.stdout.split())

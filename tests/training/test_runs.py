@@ -20,7 +20,7 @@ from gvae.errors import ConfigError, DataError, RunError, StoppedError
 from gvae.runtime import pool
 from gvae.training import RunFolder, Trainer, load_checkpoint, train
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "stored"
 THEN = {"start": "glorot", "standardize": False}  # as version 0.1.0 always did
 EVERYTHING = {
     "objective": "iwae",

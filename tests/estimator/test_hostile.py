@@ -349,7 +349,7 @@ def test_readers_under_a_coverage_guided_fuzzer(kind, tmp_path):
     """Shortly, where atheris is there (extra `fuzz`)."""
     pytest.importorskip("atheris")
     paths = os.pathsep.join([str(Path(gvae.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    script = Path(__file__).with_name("fuzz_readers.py")
+    script = Path(__file__).parents[1] / "fuzz_readers.py"
     command = [sys.executable, str(script), kind, f"-runs={2 * EXAMPLES}", "-seed=1"]
     environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)

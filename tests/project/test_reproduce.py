@@ -18,7 +18,7 @@ import gvae
 from gvae import families, optim
 from gvae.ops import elementwise
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "reproduce"
 
 

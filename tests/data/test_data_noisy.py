@@ -19,7 +19,7 @@ from gvae import random
 from gvae.data import dataset, load, loaders, noisy
 from gvae.errors import DataError
 
-REAL = Path(os.environ.get("GVAE_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data")
+REAL = Path(os.environ.get("GVAE_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data")
 FILES = tuple(loaders.MNIST_FILES)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
 

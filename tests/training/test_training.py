@@ -498,7 +498,7 @@ def test_evaluation_needs_samples():
 
 
 def test_the_plain_step_has_the_bits_of_the_trainers(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
     plain = importlib.import_module("plain_step")
     model = models.VAE(64, plain.LATENT, posterior="chain", observation="bernoulli", hidden=(32,))
     trainer = Trainer(model, seed=1)
@@ -511,7 +511,7 @@ def test_the_plain_step_has_the_bits_of_the_trainers(monkeypatch):
 
 
 def test_the_way_from_a_step_to_its_first_kernel_is_short(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "asv_bench"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "asv_bench"))
     ways = importlib.import_module("frames").frames(3)
     assert all(way[0].endswith("Trainer.step") for way in ways)
     assert ways[1][-1].endswith("launch_product")

@@ -78,7 +78,7 @@ def content(folder):
 def test_a_killed_run_resumes_to_the_same_bits(in_memory):
     """100 kills at random moments, and one before and after every call by which the first saves and some later ones change
     the disk, with KL warm-up, schedule, average, early stopping, clipping and skipped steps at work."""
-    done = python(Path(__file__).with_name("kill_runs.py"), in_memory, 100)
+    done = python(Path(__file__).parents[1] / "kill_runs.py", in_memory, 100)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["random kills"] == 100

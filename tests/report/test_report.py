@@ -170,7 +170,7 @@ def test_what_is_missing_is_said_and_the_rest_is_drawn(runs, gvae_, tmp_path):
 
 def test_an_earlier_format(gvae_, tmp_path):
     """A run folder that an earlier version wrote; its data are gone."""
-    run = shutil.copytree(Path(__file__).parent / "data" / "format-1", tmp_path / "run")
+    run = shutil.copytree(Path(__file__).parents[1] / "stored" / "format-1", tmp_path / "run")
     code, _, err = gvae_("report", run, *SMALL)
     assert code == 0, err
     assert headings(run / "report.html") == ["The run", "Learning curves"]
