@@ -458,9 +458,10 @@ def test_measures(kind, measure, request):
 
 
 def test_all_measures(regression, code):
-    """Those that suit a regression; a code's `gaps` needs what it lacks, and is named."""
+    """Those that suit a regression, and those that suit a code."""
     found = regression.evaluate(X[:5], y[:5], samples=5, measures="all")
     assert list(found.measures) == ["reconstruction"]
     assert_allclose(found.kl, 0)
-    with pytest.raises(ConfigError, match=r"^gaps: UnsupervisedDeepGP has no method `raw`"):
-        code.evaluate(X[:5], samples=5, measures="all")
+    found = code.evaluate(X[:5], samples=5, chains=2, temperatures=3, first=2, measures="all")
+    assert {"units", "surgery", "gaps", "ais", "bdmc", "curve"} <= set(found.measures)
+    assert all(np.isfinite(value) for value in found.measures["bdmc"].summary().values())
