@@ -13,6 +13,7 @@ E bound(l) is at most log p(x) for all of these but Renyi with alpha < 0.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -265,6 +266,13 @@ def leave_one_out(bound: Bound, log_weights: Any) -> Any:
     if K < 2:
         raise ConfigError(f"a leave-one-out baseline needs at least two samples, got {K}")
     others = (arrays.sum(log_weights, axis=0, keepdims=True) - log_weights) / (K - 1)
-    left_out = np.eye(K, dtype=bool)[:, :, None]  # [j, k]: draw j of the bound without draw k
-    each = elementwise.where(left_out, others[None, :, :], log_weights[:, None, :])
+    each = elementwise.where(_left_out(K), others[None, :, :], log_weights[:, None, :])
     return arrays.reshape(bound(arrays.reshape(each, shape=(K, K * B))), shape=(K, B))
+
+
+@functools.cache  # one array per K, which a device copies once
+def _left_out(K: int) -> np.ndarray:
+    """[j, k]: draw j of the bound without draw k. Read-only: see `device.beside`."""
+    mask = np.eye(K, dtype=bool)[:, :, None]
+    mask.flags.writeable = False
+    return mask

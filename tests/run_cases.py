@@ -9,6 +9,7 @@ import numpy as np
 import gvae
 from gvae import objectives, training
 from gvae.data import Table
+from gvae.runtime import device
 from gvae.training import load_checkpoint
 
 X = np.random.default_rng(0).random((40, 6)).astype(np.float32)
@@ -58,6 +59,18 @@ def state(run):
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     log = [{k: v for k, v in row.items() if "second" not in k} for row in log]
     return {name: x.tobytes() for name, x in tensors.items()}, config, counters, log
+
+
+def trainer_state(trainer):
+    """All that training changes, as bytes, but for the time that it took."""
+    arrays, counters = trainer.snapshot()
+    counters["epoch"]["seconds"] = 0
+    return {name: device.to_host(a).tobytes() for name, a in arrays.items()}, counters
+
+
+def kinds(call):
+    """Family and name of a launch, and the types of its arguments: what a kernel is compiled for."""
+    return call[:2], tuple((x.dtype, x.ndim) if isinstance(x, np.ndarray) else type(x) for x in call[2])
 
 
 def same(a, b):

@@ -37,7 +37,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "asv_bench" / "peers"
 import devices  # noqa: E402
 import numpy as np  # noqa: E402
 
-TESTS = ["tests/kernels/test_cuda_kernels.py", "tests/runtime/test_cuda.py", "tests/training/test_feed.py"]
+TESTS = ["tests/kernels/test_cuda_kernels.py", "tests/runtime/test_cuda.py"]
+TESTS += ["tests/runtime/test_execution_paths.py", "tests/training/test_feed.py"]
 SMALL = "tiny or grid or (test_long_chains and 33) or test_training_steps or test_products"  # for a sanitizer: minutes
 
 # m, k, n of products in a training step: layers of 784-200-200 forward, back to x and to the weight, at 100 and 1000 rows

@@ -70,21 +70,6 @@ def test_every_model_trains_scores_and_samples(name, tmp_path):
         gvae.VAE(model="tree").fit(X)
 
 
-@pytest.mark.parametrize("cls", [MAP, Bayes, Denoising, Autoencoder])
-def test_launched_steps_are_the_same_steps(cls):
-    """Each calls itself pure: a recording gives the bits of Python, as corruption, its level and the draws change."""
-    settings = {"n_rows": 200} if cls in (MAP, Bayes) else {"anneal": 5} if cls is Denoising else {}
-    model = cls(D, k, **SETTINGS | settings)
-    trainers = [Trainer(model, seed=1, programs=programs) for programs in (True, False)]
-    for i in range(6):
-        batch = TABLE.batch(np.arange(20) + 20 * i, random.key(i))
-        first, second = (trainer.step(batch) for trainer in trainers)
-        assert first == second
-    assert all(known.verified for known in trainers[0].programs.known.values())
-    assert len(trainers[0].programs.known) == 1
-    np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
-
-
 # ---- weights
 
 

@@ -15,19 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_cases import MODELS, small
+from run_cases import MODELS, kinds, small
 
 from gvae import cli, demo, models, objectives, optim, random
 from gvae.autodiff import value_of
 from gvae.data import Table
 from gvae.kernels.cpu import _share
 from gvae.runtime import compile as compiling
-from gvae.runtime import device, limits, memory, pool
+from gvae.runtime import device, limits, pool
 from gvae.training import Trainer
 
 ROWS = np.random.default_rng(0).random((20, 12), np.float32)
-NAMES = [name for name in MODELS if name not in ("nlfa", "factor_analysis")]  # rows, or a step, of their own
-POSTERIORS = ["diagonal", "chain", "band:2", "grid:2x2", "extended_grid:2x2", "ar1", "full", "lowrank:2"]
 
 
 def trainer_of(name, objective="elbo", optimizer="adam", **settings):
@@ -40,81 +38,7 @@ def batch():
     return Table(ROWS, binarize="dynamic").batch(np.arange(20), random.key(0))
 
 
-def kinds(call):
-    return call[:2], tuple((x.dtype, x.ndim) if isinstance(x, np.ndarray) else type(x) for x in call[2])
-
-
-@pytest.fixture
-def step(monkeypatch):
-    """step(trainer) -> what it has compiled ahead, what it has launched from there on, what else."""
-
-    def step(trainer):
-        compiled, launched = [], []
-        launch = device.launch
-
-        def noted(family, name, *arguments, **how):
-            if compiled:
-                plain = tuple(x.view(np.ndarray) if isinstance(x, np.ndarray) else x for x in arguments)
-                launched.append((f"gvae.kernels.cpu.{family}", name, plain))
-            launch(family, name, *arguments, **how)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(compiling, "compile_calls", compiled.extend)
-            patched.setattr(device, "launch", noted)
-            with compiling.asked(True):
-                metrics = trainer.step(batch())
-        return {kinds(call) for call in compiled}, {kinds(call) for call in launched}, metrics
-
-    return step
-
-
-def check(step, make, optimizer="adam"):
-    trainer, other = make(), make()
-    compiled, launched, metrics = step(trainer)
-    assert launched
-    assert launched <= compiled
-    assert {optimizer, "square_sums"} <= {name for (_, name), _ in compiled}
-    assert {name for (_, name), _ in compiled - launched} <= {"log_mean_exp"}  # which is called past `device.launch`
-    assert metrics == other.step(batch())  # and its parameters, moments and count are those of a step
-    for name in (*trainer.optimizer.moments, "step"):
-        np.testing.assert_array_equal(getattr(trainer.optimizer, name), getattr(other.optimizer, name))
-    np.testing.assert_array_equal(trainer.parameters.flat, other.parameters.flat)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_kernels_of_every_model(step, name):
-    check(step, lambda: trainer_of(name))
-
-
-@pytest.mark.parametrize("objective", ["elbo_a", "iwae", "renyi:0.5", "miwae:2"])
-def test_the_kernels_of_objectives(step, objective):
-    check(step, lambda: trainer_of("vae", objective))
-
-
-@pytest.mark.parametrize(("text", "kernel"), [("adamw", "adamw"), ("sgd", "sgd"), ("sgd:0.9", "momentum")])
-def test_the_kernels_of_optimizers(step, text, kernel):
-    check(step, lambda: trainer_of("vae", optimizer=text), kernel)
-
-
-@pytest.mark.parametrize("posterior", POSTERIORS)
-def test_the_kernels_of_every_posterior(step, posterior):
-    check(step, lambda: trainer_of("vae", posterior=posterior))
-
-
-def test_memory_as_it_is_found_does_not_end_the_list(step, monkeypatch):
-    """A dense Cholesky factorisation of NaN fails."""
-    empty = memory.empty
-
-    def poisoned(shape, dtype):
-        array = empty(shape, dtype)
-        array.fill(np.nan if array.dtype.kind == "f" else 1)
-        return array
-
-    monkeypatch.setattr(memory, "empty", poisoned)
-    check(step, lambda: trainer_of("vae", posterior="lowrank:2"))
-
-
-def test_where_values_decide_the_list_ends(step):
+def test_where_values_decide_the_list_ends(rehearsed):
     class Deciding(models.VAE):
         pure = True
 
@@ -122,15 +46,15 @@ def test_where_values_decide_the_list_ends(step):
             q = super().encode(*arguments)
             return q if float(value_of(q.mean).sum()) > -np.inf else None
 
-    compiled, launched, _ = step(Trainer(Deciding(12, 4, hidden=(8,)), seed=1))
+    compiled, launched, _ = rehearsed(Trainer(Deciding(12, 4, hidden=(8,)), seed=1), batch())
     assert ("gvae.kernels.cpu.affine", "affine") in {call for call, _ in compiled}
     assert launched - compiled
 
 
-def test_only_the_first_step_and_only_if_asked(step, monkeypatch):
+def test_only_the_first_step_and_only_if_asked(rehearsed, monkeypatch):
     trainer = trainer_of("vae")
-    assert step(trainer)[0]
-    assert not step(trainer)[0]
+    assert rehearsed(trainer, batch())[0]
+    assert not rehearsed(trainer, batch())[0]
     monkeypatch.setattr(compiling, "compile_calls", None)
     trainer_of("vae").step(batch())
     with compiling.asked(False):

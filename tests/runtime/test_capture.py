@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 from cases import CASES
 from hypothesis import given
-from run_cases import MODELS, small
 from strategies import seeds, sizes
 
 import gvae
-from gvae import families, models, nn, objectives, ops, random
+from gvae import models, nn, ops, random
 from gvae.autodiff import primitive, vjp
 from gvae.data import Table
 from gvae.errors import BoundsError, DTypeError, ShapeError
@@ -385,49 +384,9 @@ def steps(trainer, rows=20, n=7):
     return [trainer.step(table.batch(chosen, random.key(i))) for i, chosen in enumerate(index)]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_steps_of_every_model(name):
-    """By launches from the third on, with the bits of Python."""
-    settings, objective, rows = small(name)
-    runs = []
-    for programs in (True, False):
-        model = MODELS[name](12, (5, 3) if name == "hierarchical" else 4, n_rows=70, **settings)
-        trainer = Trainer(model, objective=objective, samples=2, n_rows=70, seed=1, programs=programs)
-        runs.append((steps(trainer, rows), trainer.parameters.flat.tobytes()))
-        if name in ("nlfa", "factor_analysis"):  # they have rows of their own, or a step of their own
-            assert not programs or trainer.why_not or not trainer.programs.known
-        elif programs:
-            assert [(known.verified, known.why_not) for known in trainer.programs.known.values()] == [(True, "")]
-    assert runs[0] == runs[1]
-
-
-@pytest.mark.parametrize("objective", [name + SETTINGS.get(name, "") for name in objectives.OBJECTIVES])
-def test_steps_of_every_objective(objective):
-    runs = []
-    for programs in (True, False):
-        model = models.VAE(12, 4, posterior="chain", hidden=(8,))
-        trainer = Trainer(model, objective=objectives.parse(objective), samples=4, seed=1, programs=programs)
-        runs.append((steps(trainer), trainer.parameters.flat.tobytes()))
-        if programs:
-            assert [(known.verified, known.why_not) for known in trainer.programs.known.values()] == [(True, "")]
-    assert runs[0] == runs[1]
-
-
 DISCRETE = ("bernoulli", "categorical", "poisson", "negative_binomial", "beta", "continuous_bernoulli", "mixture")
 DISCRETE += ("zero_inflated",)
 SIZED = {"grid": "grid:2x2", "extended_grid": "extended_grid:2x2", "lowrank": "lowrank:2", "shared": "shared:chain"}
-
-
-@pytest.mark.parametrize("posterior", families.FAMILIES)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_steps_of_every_posterior(posterior, dtype):
-    model = models.VAE(12, 4, posterior=SIZED.get(posterior, posterior), hidden=(8,), dtype=dtype)
-    objective = objectives.parse("iwae", gradient="vimco") if posterior in DISCRETE else None
-    trainers = [Trainer(model, objective=objective, samples=2, seed=1, programs=programs) for programs in (True, False)]
-    assert steps(trainers[0]) == steps(trainers[1])
-    np.testing.assert_array_equal(trainers[0].parameters.flat, trainers[1].parameters.flat)
-    (known,) = trainers[0].programs.known.values()
-    assert (known.verified, known.why_not) == (True, "")
 
 
 def test_a_class_that_there_is_not_is_named_in_a_launch_as_well():

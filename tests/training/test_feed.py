@@ -9,9 +9,9 @@ import weakref
 import numpy as np
 import pytest
 from emulator import cupy_emulated
-from run_cases import MODELS, small
+from run_cases import trainer_state
 
-from gvae import data, models, objectives, optim, random, training
+from gvae import data, models, objectives, random, training
 from gvae.errors import DeviceError, StoppedError
 from gvae.kernels.cuda import graph, launch, product
 from gvae.runtime import device
@@ -33,13 +33,6 @@ def trained(how, epochs=3, posterior="chain", batch_size=16, weighted=False, dty
     return trainer, [{k: v for k, v in row.items() if "second" not in k} for row in history.rows]
 
 
-def state(trainer):
-    """All that training changes, as bytes."""
-    arrays, counters = trainer.snapshot()
-    counters["epoch"]["seconds"] = 0
-    return {name: device.to_host(a).tobytes() for name, a in arrays.items()}, counters
-
-
 @pytest.fixture
 def quick_collections():
     """gc.collect() looks at what the test makes, and not at all that there is."""
@@ -47,59 +40,6 @@ def quick_collections():
     gc.freeze()
     yield
     gc.unfreeze()
-
-
-CASES = {
-    "chain": {},
-    "diagonal, average and clipping": {"posterior": "diagonal", "average": "ema:0.9", "clip": 0.5, "weighted": True},
-    "grid, IWAE and schedule": {
-        "posterior": "extended_grid:2x3",
-        "objective": "iwae",
-        "samples": 3,
-        "schedule": optim.Cosine(30),
-    },
-    "band, float64 and average of epochs": {"posterior": "band:2", "dtype": np.float64, "average": "swa"},
-    "AdamW and schedule": {"optimizer": "adamw:0.3", "schedule": optim.Cosine(30)},
-    "momentum, float64": {"optimizer": "sgd:0.9", "dtype": np.float64, "learning_rate": 1e-2},
-    "SGD and average": {"optimizer": "sgd", "schedule": optim.Cosine(30), "average": "ema:0.9"},
-    "AR(1) and a prior": {"posterior": "ar1", "model": {"prior": "ar1"}},
-    "grey levels": {
-        "model": {"observation": "gaussian"},
-        "table": data.Table(np.round(X * 7) / np.float32(7), dequantize=8),
-    },
-}
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-def test_a_graph_has_the_bits_of_steps_in_python(anywhere, case):
-    expected = trained("python", **case)
-    assert expected[0].graph is None
-    trainer, rows = trained("graph", **case)
-    assert rows == expected[1]
-    assert state(trainer) == state(expected[0])
-    assert (trainer.graph.verified, trainer.graph.why_not) == (True, "")
-
-
-def test_every_registered_model_trains_with_graphs(anywhere):
-    """What can be captured is, what cannot says why; either way the numbers are those without."""
-    fed = {}
-    for name, kind in MODELS.items():
-        flats = []
-        for programs in (True, False):
-            settings, objective, batch_size = small(name)
-            settings |= {"posterior": "diagonal"} if name == "dlgm" else {}  # its own, lowrank:1, needs cuBLAS
-            model = kind(12, (5, 3) if name in ("hierarchical", "dlgm", "vlae") else 4, n_rows=60, **settings)
-            given = {"objective": objective, "device": "cuda", "n_rows": 60, "programs": programs}
-            trainer = training.Trainer(model, seed=1, **given)
-            training.train(model, data.Table(X), epochs=2, batch_size=batch_size or 60, trainer=trainer)
-            flats.append(device.to_host(trainer.parameters.flat))
-            fed.setdefault(name, trainer.graph and trainer.graph.why_not)  # of the first, with programs
-        np.testing.assert_array_equal(*flats)
-    alone = {name: why for name, why in fed.items() if why is None}  # with rows of their own, or a step of their own
-    assert set(alone) == {"nlfa", "factor_analysis"}
-    captured = {name for name, why in fed.items() if why == ""}
-    assert captured >= {"vae", "map", "bayes", "denoising", "autoencoder", "hierarchical", "dlgm", "vlae"}
-    assert all("cuBLAS" in fed[name] for name in fed.keys() - captured - alone.keys())
 
 
 @pytest.mark.parametrize("standardized", [False, True])
@@ -111,22 +51,6 @@ def test_dequantized_rows_are_the_cpus(anywhere, standardized):
     )
     np.testing.assert_allclose(there.get(), here, rtol=1e-6, atol=1e-6 if standardized else 0)
     assert (here != table.columns["x"][:9]).any()
-
-
-SETTINGS = {"vr_iwae": ":0.5", "renyi": ":0.5", "ciwae": ":0.2", "miwae": ":2", "piwae": ":2"}
-
-
-@pytest.mark.parametrize("objective", [name + SETTINGS.get(name, "") for name in objectives.OBJECTIVES])
-def test_every_objective_trains_with_graphs_as_on_the_cpu(anywhere, objective):
-    trainer, there = trained("graph", posterior="chain", objective=objective, samples=4, batch_size=20)
-    assert trainer.graph.graph is not None
-    here = training.Trainer(
-        models.VAE(12, 6, posterior="chain", hidden=(8,)), seed=3, objective=objectives.parse(objective), samples=4
-    )
-    rows = training.train(here.model, data.Table(X, binarize="dynamic"), epochs=3, batch_size=20, trainer=here)[1].rows
-    for mine, wanted in zip(there, rows, strict=True):
-        for name in ("train_bound", "train_log_likelihood"):
-            np.testing.assert_allclose(mine[name], wanted[name], rtol=1e-4)
 
 
 @pytest.mark.parametrize("posterior", ["full", "lowrank:2"])
@@ -158,7 +82,7 @@ def test_a_model_that_draws_on_the_host_stays_python(cupy):
         if programs:
             assert trainer.graph.refused
             assert trainer.graph.why_not.startswith("DeviceError: bits: key is a CuPy array")
-        runs.append(state(trainer))
+        runs.append(trainer_state(trainer))
     assert runs[0] == runs[1]
 
 
@@ -178,7 +102,7 @@ def test_a_graph_that_gives_other_numbers_is_found_out(cupy):
     for programs in (True, False):
         trainer = training.Trainer(Twofaced(12, 6, hidden=(8,)), seed=3, device="cuda", programs=programs)
         training.train(trainer.model, data.Table(X), epochs=2, batch_size=20, trainer=trainer)
-        runs.append(state(trainer))
+        runs.append(trainer_state(trainer))
         if programs:
             assert (trainer.graph.why_not, trainer.graph.graph) == ("its graph gives other numbers", None)
     assert runs[0] == runs[1]
@@ -265,7 +189,7 @@ def test_index_arrays_of_a_graph_stay(cupy, quick_collections):
                         launch.resident(np.full(5, j))
                     gc.collect()
                 steps.step(i)
-        runs.append(state(trainer))
+        runs.append(trainer_state(trainer))
     assert runs[0] == runs[1]
 
 
@@ -281,7 +205,7 @@ def test_stopping_and_going_on(anywhere, how):
     assert counters["epoch"]["rows"] == 32
     resumed.restore(({name: device.to_host(a).copy() for name, a in arrays.items()}, counters))
     training.train(resumed.model, table, steps=2, batch_size=16, trainer=resumed)
-    assert state(resumed) == state(whole)
+    assert trainer_state(resumed) == trainer_state(whole)
 
 
 def test_rolling_back(anywhere):
@@ -298,7 +222,7 @@ def test_rolling_back(anywhere):
         trainers.append(trainer)
     assert trainers[1].graph.graph is not None
     assert trainers[0].scale == trainers[1].scale == 0.5
-    assert state(trainers[0]) == state(trainers[1])
+    assert trainer_state(trainers[0]) == trainer_state(trainers[1])
 
 
 @pytest.mark.parametrize("pure", [False, True])
@@ -423,7 +347,7 @@ def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections,
                     steps = Pass(trainer, table, random.key(s // 4), 16, trainer.order(60))
                     assert len(steps.there) == 60  # is uploaded
                 for point in [*sorted(points[s]), 10**9]:
-                    before, used = state(trainer), pool.used_bytes()
+                    before, used = trainer_state(trainer), pool.used_bytes()
                     left[0] = point
                     try:
                         steps.step(s % 4)
@@ -434,10 +358,10 @@ def test_a_step_that_runs_out_of_memory_changes_nothing(cupy, quick_collections,
                         needed.append(point - left[0])
                         left[0] = np.inf
                     needed.pop()
-                    assert state(trainer) == before
+                    assert trainer_state(trainer) == before
                     gc.collect()
                     assert pool.used_bytes() - used <= 20_000  # index arrays, the feed's rows
-        return state(trainer), failures, needed, trainer
+        return trainer_state(trainer), failures, needed, trainer
 
     epochs([()] * 8)  # uploads index arrays
     whole, failures, needed, trainer = epochs([()] * 8)
@@ -459,7 +383,7 @@ def test_a_snapshot_that_there_is_no_memory_for_changes_nothing(cupy):
     arrays, counters = other.snapshot()
     snapshot = {name: device.to_host(array).copy() for name, array in arrays.items()}, counters
     trainer, _ = trained("graph", epochs=1, average="ema")
-    malloc, before, left = cupy.get_default_memory_pool().malloc, state(trainer), 0
+    malloc, before, left = cupy.get_default_memory_pool().malloc, trainer_state(trainer), 0
 
     def limited(size):
         nonlocal left
@@ -475,10 +399,10 @@ def test_a_snapshot_that_there_is_no_memory_for_changes_nothing(cupy):
                 trainer.restore(snapshot)
             break
         except MemoryError:
-            assert state(trainer) == before
+            assert trainer_state(trainer) == before
             assert trainer.best is None
     assert failures > len(arrays) // 2
-    assert state(trainer) == state(other)
+    assert trainer_state(trainer) == trainer_state(other)
 
 
 def test_an_error_within_a_pass_leaves_the_next_step_its_numbers(cupy, monkeypatch):

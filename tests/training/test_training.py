@@ -68,29 +68,6 @@ def trained(model, table, programs, **settings):
     return trainer
 
 
-@pytest.mark.parametrize(
-    ("model", "settings"),
-    [
-        ({}, {}),
-        ({"posterior": "diagonal", "observation": "gaussian"}, {"objective": ELBO("A", warmup=7)}),
-        ({"posterior": "grid:2x2", "prior": "chain"}, {"objective": ImportanceWeighted(warmup=3), "samples": 3}),
-        ({"posterior": "full", "dtype": np.float64}, {"objective": ImportanceWeighted(), "samples": 2}),
-        ({"posterior": "lowrank", "activation": "tanh"}, {"samples": 2}),
-        ({"posterior": "ar1"}, {}),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_a_program_has_the_bits_of_python(model, settings, weighted):
-    x = X.astype(model.get("dtype", np.float32))
-    columns = {"weight": np.linspace(0.5, 2, len(x)).astype(x.dtype)} if weighted else {}
-    table = Table(x, binarize="dynamic", **columns)
-    launched, ran = (trained(small(**model), table, programs, **settings) for programs in (True, False))
-    assert [known.verified for known in launched.programs.known.values()] == [True, True]
-    assert (ran.why_not, ran.programs.known) == ("programs=False", {})
-    np.testing.assert_array_equal(launched.parameters.flat, ran.parameters.flat)
-
-
 class Deciding(models.VAE):
     """Decides by a value."""
 
