@@ -3,6 +3,7 @@ Two workers, the emulated CuPy, and what a run says at its end about the CUDA ke
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -179,21 +180,31 @@ def warm(request):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Without a device, tests marked gpu are left out, unless they are asked for: then they say why they do not run."""
+    """Without a device, tests marked gpu are left out, unless they are asked for: then they say why they do not run. Tests
+    marked nightly or documentation are left out without --nightly, unless a marker or a name asks for them."""
     import devices
 
+    for item in items:
+        if {"cupy", "anywhere"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("emulator")
     why = devices.why_no_device() if any("gpu" in item.keywords for item in items) else None
-    if why is None:
-        return
-    if "gpu" in config.getoption("-m"):
+    left_out = set()
+    if why is not None and "gpu" in config.getoption("-m"):
         for item in items:
             item.add_marker(pytest.mark.skipif("gpu" in item.keywords, reason=why))
-    else:
-        config.hook.pytest_deselected(items=[item for item in items if "gpu" in item.keywords])
-        items[:] = [item for item in items if "gpu" not in item.keywords]
+    elif why is not None:
+        left_out.add("gpu")
+    named = any("::" in str(argument) for argument in config.args)
+    if not (config.getoption("--nightly") or named):
+        left_out |= {"nightly", "documentation"} - set(re.findall(r"\w+", config.getoption("-m")))
+    gone = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if item not in set(gone)]
 
 
 def pytest_addoption(parser):
+    parser.addoption("--nightly", action="store_true", help="also what takes long: all sizes, combinations and examples")
     parser.addoption("--witness", type=Path, help="write which kernels passed on the device, if all did")
 
 

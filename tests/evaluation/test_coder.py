@@ -172,6 +172,7 @@ def test_what_has_no_probability_has_a_code_word_all_the_same():
     assert coder.tobytes() == before
 
 
+@pytest.mark.nightly
 def test_mixing_costs_nothing():
     """600 bits as codes, 60 rounds of 100 rows: decoded by q with masks, encoded by p; net of what the symbols say."""
     q, p = (distributions.BernoulliDistribution(rng.normal(size=600)) for _ in range(2))

@@ -16,6 +16,8 @@ import scipy.sparse
 from emulator import build, cupy_emulated, recorded
 from emulator.cupy_emulated import counted
 
+pytestmark = pytest.mark.emulator
+
 needs_gpp = pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))
 
 AXPY = """

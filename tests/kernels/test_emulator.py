@@ -18,6 +18,8 @@ from emulator.samples import ANY_ORDER, AXPY, SAMPLES, TYPES, axpy, block_sum, c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.emulator
+
 
 @needs_gpp
 @pytest.mark.parametrize("sample", SAMPLES)

@@ -23,6 +23,8 @@ from emulator.samples import (
     run,
 )
 
+pytestmark = pytest.mark.emulator
+
 
 def mutant(code, old, new, count=1):
     assert code.count(old) >= 1, old

@@ -16,6 +16,8 @@ from emulator.samples import (
     needs_nvrtc,
 )
 
+pytestmark = pytest.mark.emulator
+
 
 @needs_nvrtc
 def test_nvrtc_compiles_every_sample_for_every_architecture():

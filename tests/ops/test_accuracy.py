@@ -11,6 +11,7 @@ text serves both. eps is the distance from 1 to the next number: 1.2e-7 and 2.2e
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 import test_gamma
 import test_math_kernels as kernels
+from nightly import thinned
 from scipy import sparse, special
 
 from gvae import ops
@@ -915,8 +917,11 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.op)
+@pytest.mark.parametrize(
+    ("row", "dtype"),
+    thinned(itertools.product(TABLE, DTYPES), lambda row, dtype: DTYPES.index(dtype) == TABLE.index(row) % 2),
+    ids=lambda value: getattr(value, "op", None) or np.dtype(value).name,
+)
 def test_errors_stay_within_the_bound(row, dtype):
     worst = row.worst(dtype)
     assert worst <= row.limit, f"{row.op} in {np.dtype(dtype)}: {worst:.3g}, expected at most {row.bound}"

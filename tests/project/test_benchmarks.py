@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nightly import thinned
 
 FOLDER = Path(__file__).parents[2] / "asv_bench"
 BENCHMARK = re.compile(r"(time|timeraw|peakmem|mem|track)_")
@@ -137,6 +138,7 @@ def test_baselines_agree(name, implementation):
     assert check_agreement(name, implementation) > 0
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("library", run.PEERS)
 def test_peers_agree(library):
     """In a process of their own: their threads would make later forks of this one unsafe."""
@@ -397,8 +399,7 @@ print(calls[-4:])
 # --- peers/training.py
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("peer", ["PyTorch", "PyTorch, compiled", "JAX"])
+@pytest.mark.parametrize("peer", thinned(["PyTorch", "PyTorch, compiled", "JAX"], lambda peer: peer == "PyTorch"))
 def test_training_steps_agree(peer):
     """Three steps of every kind of case, at small sizes."""
     library = {"JAX": "jax"}.get(peer, "torch")
@@ -480,6 +481,7 @@ def test_a_profile_of_what_there_is_not():
 # --- discrete_steps.py
 
 
+@pytest.mark.nightly
 def test_steps_of_discrete_codes():
     command = [sys.executable, FOLDER / "discrete_steps.py", "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -500,6 +502,7 @@ def two(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.nightly
 def test_two_checkouts(tmp_path):
     """Of this tree, so that everything but noise is the same."""
     few = ["--small", "--rounds", "3", "--seconds", "0.02", "--starts", "1"]

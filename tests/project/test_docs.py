@@ -107,19 +107,19 @@ def pages(site):
     return {path: Page(path) for path in found}
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 def test_pages_are_there(site, pages):
     assert not [name for name in FOUND if site / f"{name}.html" not in pages]
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 def test_no_page_needs_a_network(site, pages):
     assert not {load for page in pages.values() for load in page.loads if urlsplit(load).netloc}
     loading = re.compile(r"""(?:@import\s+|url\(\s*)["']?(?:https?:)?//""")
     assert not [sheet for sheet in site.rglob("*.css") if loading.search(sheet.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 def test_no_link_is_broken(site, pages):
     broken = []
     for path, page in pages.items():
@@ -134,7 +134,7 @@ def test_no_link_is_broken(site, pages):
     assert not broken
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 def test_every_public_name_is_described(site):
     text = "".join(path.read_text(encoding="utf-8") for path in (site / "reference" / "made").glob("*.html"))
     described = {name.rpartition(".")[2] for name in re.findall(r'id="(gvae\.[\w.]+)"', text)}
@@ -144,7 +144,7 @@ def test_every_public_name_is_described(site):
         assert not names - described, module.__name__
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 @pytest.mark.parametrize("page", ["index", "guide/model/vae", "reference/made/gvae.ops.banded"])
 def test_a_browser_opens_pages(site, page):
     """In Chromium, from a local server: no request fails, nothing is asked of another host, the console stays empty."""
@@ -230,7 +230,7 @@ def shorter(code):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page, tmp_path):
     """In a process of its own, for it may register families and settings; what it trains, for one epoch."""
@@ -272,7 +272,7 @@ def commands_of(page):
     return [words for text in found if (words := smaller(shlex.split(text)))]
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 @pytest.mark.parametrize("page", [p for p in (*PAGES, ROOT / "README.md") if commands_of(p)], ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
     """In their order, in one folder, in which there is a run already."""

@@ -257,6 +257,7 @@ def runtime_examples():
             yield path.name
 
 
+@pytest.mark.documentation
 @pytest.mark.parametrize("example", list(runtime_examples()))
 def test_examples_run_on_the_runtime_dependencies(example, tmp_path):
     """Each under a minute, without matplotlib, pooch or a data folder; without scikit-learn, unless its digits are used."""

@@ -40,6 +40,7 @@ def test_its_links_lead_somewhere():
             assert heading in {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in names}, link
 
 
+@pytest.mark.documentation
 def test_its_programs_run(tmp_path):
     """All Python blocks of it, one after another in one process; three of them before its first heading but the title."""
     programs = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -54,6 +55,7 @@ def test_its_programs_run(tmp_path):
     assert 0 <= unreliable < 0.2
 
 
+@pytest.mark.documentation
 def test_its_commands_run(tmp_path):
     """In their order, in one folder."""
     pytest.importorskip("sklearn")

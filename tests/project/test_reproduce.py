@@ -249,7 +249,7 @@ def programs():
                 yield shlex.split(line, comments=True)
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 @pytest.mark.parametrize("words", list(programs()), ids=" ".join)
 def test_the_programs_of_the_pages_run(words, tmp_path):
     """On few made-up rows, in a copy of the folders that they write to, from the results that there are."""

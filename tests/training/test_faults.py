@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nightly import thinned
 from run_cases import SETTINGS, X, after, same
 
 import gvae
@@ -25,6 +26,8 @@ from gvae import VAE, cli
 from gvae.errors import RunError, StoppedError
 from gvae.training import Checkpoint, RunFolder, encode, load_checkpoint
 from gvae.training.checkpoint import decode
+
+pytestmark = pytest.mark.faults
 
 ROOT = Path(gvae.__file__).parents[1]
 FILES = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "config.json", "log.jsonl", "run.toml", "starts.jsonl"]
@@ -73,15 +76,15 @@ def content(folder):
 # ---- killed --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("kills", thinned([20, 100], lambda kills: kills == 20))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_killed_run_resumes_to_the_same_bits(in_memory):
-    """100 kills at random moments, and one before and after every call by which the first saves and some later ones change
+def test_a_killed_run_resumes_to_the_same_bits(in_memory, kills):
+    """Kills at random moments, and one before and after every call by which the first saves and some later ones change
     the disk, with KL warm-up, schedule, average, early stopping, clipping and skipped steps at work."""
-    done = python(Path(__file__).parents[1] / "kill_runs.py", in_memory, 100)
+    done = python(Path(__file__).parents[1] / "kill_runs.py", in_memory, kills)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["random kills"] == 100
+    assert found["random kills"] == kills
     assert found["planned kills"] >= 40
     for place in ("before the first checkpoint", "writing a file", "between two names", "within an epoch"):
         assert found[place] >= 3, found
