@@ -81,3 +81,29 @@ def test_one_process(suite, arguments):
     assert "workers" not in printed
     assert not overlapping(spans)
     assert re.search(r"\d+ kernels: 1 compiled for sm_00, sm_10, 8 emulated, 0 run on a device", printed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [
+        ([], 1),
+        (["--nightly"], 3),
+        (["-m", "documentation"], 1),
+        (["-m", "nightly or documentation"], 2),
+        (["test_it.py"], 1),
+        (["test_it.py::test_at_night"], 1),
+    ],
+    ids=str,
+)
+def test_what_is_left_out_unless_asked_for(tmp_path, arguments, passed):
+    shutil.copy(TESTS / "conftest.py", tmp_path)
+    marked = "\n".join(
+        f"@pytest.mark.{mark}\ndef test_{name}(): pass"
+        for mark, name in (("nightly", "at_night"), ("documentation", "page"), ("slow", "always"))
+    )
+    (tmp_path / "test_it.py").write_text(f"import pytest\n{marked}\n", encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\ntestpaths = ["."]\n', encoding="utf-8")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert re.search(r"(\d+) passed", done.stdout)[1] == str(passed), done.stdout + done.stderr
