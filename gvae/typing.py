@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Arrays", "Key", "Noise", "Params"]
+__all__ = ["Array", "Arrays", "Cotangents", "Key", "Needs", "Noise", "Params"]
 
 Array: TypeAlias = Any
 """A NumPy array, a CuPy array or a `gvae.Var` around either; where a number will do, a Python or NumPy number.
@@ -28,3 +28,9 @@ Noise: TypeAlias = Mapping[str, Array]
 
 Key: TypeAlias = NDArray[np.uint32]
 """The key of a random draw, see `gvae.random`: four words. On a device it is a CuPy array."""
+
+Needs: TypeAlias = tuple[bool, ...]
+"""For each array argument of a primitive, whether its cotangent is wanted."""
+
+Cotangents: TypeAlias = tuple[Array | None, ...]
+"""What a derivative rule returns: a cotangent per array argument, None where it is not wanted or there is none."""
