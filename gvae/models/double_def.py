@@ -23,7 +23,7 @@ from gvae.models.stacks import KINDS, Stack
 from gvae.objectives import Layer
 from gvae.ops import arrays
 from gvae.settings import Choice, setting
-from gvae.typing import Key
+from gvae.typing import Key, Noise, Params
 
 __all__ = ["DoubleDEF"]
 
@@ -79,7 +79,7 @@ class DoubleDEF(DEF):
             params |= codes.init(random.fold_in(key, 3, i), self.dtype, 1.0)
         return params | self.column_stack.init(random.fold_in(key, 4), self.dtype)
 
-    def shared_layers(self, params: Any, noise: Any) -> list[Layer]:
+    def shared_layers(self, params: Params, noise: Noise) -> list[Layer]:
         """The layers of the columns' codes and of the weights: those next to the data first, then the rows' weights.
 
         Parameters

@@ -60,17 +60,17 @@ class _Weighed(VAE):
         super().build(settings)
         self.alpha, self.n_rows = settings.alpha, shared_by(self)
 
-    def cost(self, params: Any) -> Any:
+    def cost(self, params: Params) -> Any:
         """Cost of the weights for all rows together, in nats: -log p(theta), or KL(q(theta) ‖ p(theta))."""
         raise NotImplementedError
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
         if step is not None:  # the cost of the weights belongs to all rows together
             terms.layers.append(Penalty(self.cost(params), share=1 / self.n_rows))
         return terms
 
-    def _weights(self, params: Any) -> list[str]:
+    def _weights(self, params: Params) -> list[str]:
         return [name for name in params if name.startswith("decoder.") and name != "decoder.shared"]
 
 
@@ -106,7 +106,7 @@ class MAP(_Weighed):
 
     pure = True
 
-    def cost(self, params: Any) -> Any:
+    def cost(self, params: Params) -> Any:
         """Cost of the decoder's weights, -log p(theta).
 
         Parameters
@@ -199,7 +199,7 @@ class Bayes(_Weighed):
             h = a if i == last else _activate(a, network.activation)
         return {"x": self.observation(h, params.get("decoder.shared"))}
 
-    def cost(self, params: Any) -> Any:
+    def cost(self, params: Params) -> Any:
         """Cost of the decoder's weights, KL(q(theta) ‖ p(theta)).
 
         Parameters

@@ -32,7 +32,7 @@ LAYERS = [
     {"cli", "flags", "demo", "report", "doctor", "plots", "estimator", "__main__", "_moved"},
     {"models"},
     {"settings"},
-    {"training", "evaluation", "data"},
+    {"training", "evaluation", "data", "protocol"},
     {"objectives"},
     {"bounds", "costs"},
     {"families"},
