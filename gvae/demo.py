@@ -157,7 +157,7 @@ class Series(Codes):
     Settings: ClassVar[Any] = SeriesSettings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         encoder = Conditional("encoder", D, families.parse(settings.posterior, N))
         self.coded, self.decoders = {"z": Known(encoder)}, ()
 

@@ -7,7 +7,7 @@ network takes such a dict, of plain arrays or of Vars. Names are dotted, "encode
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -415,13 +415,13 @@ class Parameters(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._views[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._views)
 
     def __len__(self) -> int:
         return len(self._views)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Parameters, (dict(self._views),)  # a copy's arrays must be views of the copy's buffer
 
     def sha256(self) -> str:

@@ -33,6 +33,7 @@ from gvae.evaluation.importance import Weights, sampling_error, standard_error
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import noise_of_rows
 from gvae.ops import arrays, elementwise
+from gvae.typing import Key
 
 __all__ = [
     "Annealed",
@@ -526,7 +527,17 @@ class _Path:
                     accepted += accept
         return log_weights, accepted / max(len(betas) - 2, 1)
 
-    def _walk(self, betas, steps, key, e, *, last=False, adapt=False, look=None):
+    def _walk(
+        self,
+        betas: np.ndarray,
+        steps: np.ndarray,
+        key: Key,
+        e: np.ndarray,
+        *,
+        last: bool = False,
+        adapt: bool = False,
+        look: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         log_weights, accepted = np.zeros(e.shape[:2]), np.zeros(e.shape[1])
         moves = len(betas) - 1 if last else len(betas) - 2
         with np.errstate(all="ignore"):  # a step that is too long overflows, and is not accepted
@@ -543,7 +554,9 @@ class _Path:
                     look(t, log_weights, point[1])
         return log_weights, accepted / max(moves, 1)
 
-    def _transition(self, point, beta, step, key):
+    def _transition(
+        self, point: tuple[np.ndarray, np.ndarray, np.ndarray], beta: float, step: np.ndarray, key: Key
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
         """One HMC transition that leaves p_beta invariant; ((e, tilt, its gradient), share of accepted proposals by row)."""
         e, tilt, slope = point
         beta = self.dtype.type(beta)

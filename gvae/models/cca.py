@@ -267,7 +267,7 @@ class CCA(_Pairs):
 
     Settings: ClassVar[Any] = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         most = min(self.sizes["x"], self.sizes["y"])
         if settings.latent > most:
             raise ConfigError(
@@ -277,7 +277,7 @@ class CCA(_Pairs):
         self.latent, self.ridge = settings.latent, settings.ridge
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return [(sizes["x"], settings.latent), (sizes["y"], settings.latent)]
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
@@ -423,7 +423,7 @@ class DCCA(_Pairs):
     Settings: ClassVar[Any] = DeepSettings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         self.latent, self.ridge = settings.latent, settings.ridge
         self.least_rows = 2 * self.latent + 1
         widths = dict(zip(VIEWS, self.layers(settings, self.sizes), strict=True))
@@ -435,7 +435,7 @@ class DCCA(_Pairs):
         return tuple(self.of_view.values()), ()
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         hidden = each_layer("hidden", settings.hidden, len(VIEWS))
         return [(sizes[view], *widths, settings.latent) for view, widths in zip(VIEWS, hidden, strict=True)]
 

@@ -106,7 +106,7 @@ class DEF(Base):
     columns: ClassVar[Mapping[str, str]] = {"x": "counts"}
     has_closed_kl = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         self.chosen, self.n_rows = settings, shared_by(self)
         latent = numbers_of_layers(settings.latent)
         self.stack = Stack("", latent, settings)

@@ -133,7 +133,7 @@ class DeepGP(Base):
     def variant(cls, values: Mapping[str, Any]) -> type[DeepGP]:
         return UnsupervisedDeepGP if values["unsupervised"] else DeepGP
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         (self.view,) = self.views
         self.bound, self.warm, self.n_rows = settings.bound, settings.warm, parts.shared_by(self)
         self.collapses, self.draws = self.bound == "collapsed", self.bound == "sampled"

@@ -94,7 +94,7 @@ class Density(Codeless):
     Settings = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         self.observation = families.parse(known_observation(settings.observation), self.sizes["x"], "observation")
         self.emitters = {"x": self}  # type: ignore[dict-item]  # what it needs of one is `located`
 

@@ -136,7 +136,7 @@ class DLGM(Codes):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], parts.style(settings)
         latents = parts.numbers_of_layers(settings.latent)
         L = len(latents)
@@ -160,7 +160,7 @@ class DLGM(Codes):
         self.n_rows = self.n_rows if self.kappa is None else parts.shared_by(self)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         latents = parts.numbers_of_layers(settings.latent)
         up, down = parts.widths_of_layers(settings, len(latents))
         encoders = [(sizes["x"], *widths, n) for widths, n in zip(up, latents, strict=True)]

@@ -19,6 +19,7 @@ import numpy as np
 from gvae import random, settings
 from gvae.autodiff import value_of
 from gvae.distributions.autoregressive import Sequential
+from gvae.distributions.base import Conditionals
 from gvae.errors import ConfigError
 from gvae.families.others import log_odds
 from gvae.models import vae
@@ -29,6 +30,7 @@ from gvae.objectives import Terms
 from gvae.ops import arrays, dense, elementwise
 from gvae.runtime import device
 from gvae.settings import Whole, restated, setting
+from gvae.typing import Array
 
 __all__ = ["EoNADE"]
 
@@ -71,7 +73,7 @@ class EoNADE(Codeless):
     Settings = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         D, hidden = self.sizes["x"], tuple(settings.hidden)
         if not hidden:
             raise ConfigError("EoNADE: hidden is (), expected the widths of at least one hidden layer")
@@ -80,7 +82,7 @@ class EoNADE(Codeless):
         self.emitters = {"x": self}  # type: ignore[dict-item]  # what it needs of one is `located`
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return [(2 * sizes["x"], *settings.hidden, sizes["x"])]
 
     def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
@@ -286,25 +288,25 @@ class BitsInOrder(Sequential):
 
     sequential = False  # its terms are in the order of the variables
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return (self.orders.shape[:-1],)
 
-    def conditionals(self, x):
+    def conditionals(self, x: np.ndarray) -> Conditionals:
         raise ConfigError("EoNADE: a mean over orders is not coded; see AutoregressiveDensity")
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         def drawn(place: Any, logits: np.ndarray) -> np.ndarray:
             return (u[place] < 1 / (1 + np.exp(-logits))).astype(u.dtype)
 
         u = np.broadcast_to(device.to_host(noise), np.broadcast_shapes(noise.shape, self.orders.shape))
         return self._scan(u.shape, drawn)[0]
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         x, logits = self._along(x)
         each = x * logits - np.logaddexp(0, logits)
         return each.sum(axis=-1) if reduce else each
 
-    def _logits_of(self, x):
+    def _logits_of(self, x: Array) -> Array:
         return self._along(x)[1]
 
     def _along(self, x: Any) -> tuple[np.ndarray, np.ndarray]:

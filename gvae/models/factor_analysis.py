@@ -27,6 +27,7 @@ from gvae.ops import elementwise
 from gvae.ops.banded import LOG_2PI
 from gvae.runtime import device
 from gvae.settings import Families, fields, restated, setting
+from gvae.typing import Key
 
 __all__ = ["FactorAnalysis", "FactorAnalysisEM", "LinearVAE"]
 
@@ -368,12 +369,12 @@ class LinearVAE(VAE):
 
     Settings: ClassVar[Any] = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         chosen = {f.name: getattr(settings, f.name) for f in fields(type(settings))}
         super().build(vae.Settings(**chosen, hidden=()))
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return [(sizes["x"], settings.latent), (settings.latent, sizes["x"])]
 
 
@@ -418,7 +419,7 @@ class FactorAnalysisEM(LinearVAE):
 
     Settings: ClassVar[Any] = ExactSettings
 
-    def init(self, key):
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         return self._with_encoder(_decoder(super().init(key)))
 
     def update(self, params: Any, batch: Any) -> Any:

@@ -103,7 +103,7 @@ class Hierarchical(Base):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], style(settings)
         latents, prior = numbers_of_layers(settings.latent), settings.prior
         L = len(latents)
@@ -138,7 +138,7 @@ class Hierarchical(Base):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return network_widths(settings, numbers_of_layers(settings.latent), sizes["x"])
 
     @property

@@ -181,7 +181,7 @@ class HVM(VAE):
     has_closed_kl = False
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         if settings.critic is not None:
             raise ConfigError(f"HVM: critic is {settings.critic!r}, expected None: its codes are coupled to other draws")
         super().build(settings)

@@ -97,7 +97,7 @@ class Ladder(Hierarchical):
     Settings = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], style(settings)
         latents, prior = numbers_of_layers(settings.latent), settings.prior
         L = len(latents)
@@ -133,7 +133,7 @@ class Ladder(Hierarchical):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         networks, below, above = [], sizes["x"], sizes["x"]
         latents = numbers_of_layers(settings.latent)
         for up, down, n in zip(*widths_of_layers(settings, len(latents)), latents, strict=True):

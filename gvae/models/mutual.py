@@ -76,7 +76,7 @@ class Mutual(VAE):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         super().build(settings)
         n, widths = settings.latent, settings.hidden if settings.recogniser is None else settings.recogniser
         family = Diagonal(n)

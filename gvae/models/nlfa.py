@@ -8,6 +8,8 @@ gap due to its encoder.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gvae import settings
@@ -58,7 +60,7 @@ class NonlinearFactorAnalysis(VAE):
 
     Settings = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         if settings.critic is not None:
             raise ConfigError(
                 f"NonlinearFactorAnalysis: critic is {settings.critic!r}, expected None: its codes have no encoder"

@@ -111,7 +111,7 @@ class VAE(Codes):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, latent, hidden = self.sizes["x"], settings.latent, settings.hidden
         shared = style(settings)
         self.posterior = families.parse(settings.posterior, latent)
@@ -125,7 +125,7 @@ class VAE(Codes):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return network_widths(settings, [settings.latent], sizes["x"])
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:

@@ -101,7 +101,7 @@ class VCCA(Codes):
     views: ClassVar[tuple[str, ...]] = ("x", "y")
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         shared, n = style(settings), settings.latent
         up = dict(zip(VIEWS, each_layer("hidden", settings.hidden, 2), strict=True))
         down = {view: widths[::-1] for view, widths in up.items()}
@@ -132,7 +132,7 @@ class VCCA(Codes):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         up = each_layer("hidden", settings.hidden, 2)
         private, n = settings.private or (0, 0), settings.latent
         read = sum(sizes.values()) if settings.reads == "both" else sizes["x"]

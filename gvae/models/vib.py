@@ -75,7 +75,7 @@ class VIB(Codes):
     conditional: ClassVar[bool] = True
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], style(settings)
         self.posterior = families.parse(settings.posterior, settings.latent)
         prior = None if settings.prior is None else families.parse(settings.prior, settings.latent, "prior")
@@ -87,7 +87,7 @@ class VIB(Codes):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return [(sizes["x"], *settings.hidden, settings.latent), (settings.latent, *settings.decoder_hidden, sizes["y"])]
 
     def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:

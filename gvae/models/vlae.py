@@ -133,7 +133,7 @@ class VLAE(Codes):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared, of_mlp = self.sizes["x"], style(settings), plain_style(settings)
         latents = numbers_of_layers(settings.latent)
         L = len(latents)
@@ -159,7 +159,7 @@ class VLAE(Codes):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         latents = numbers_of_layers(settings.latent)
         networks, below = [], sizes["x"]
         for up, down, n in zip(*widths_of_layers(settings, len(latents)), latents, strict=True):
