@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -55,7 +56,8 @@ def step(monkeypatch):
         def noted(family, name, *arguments, **how):
             if compiled:
                 plain = tuple(x.view(np.ndarray) if isinstance(x, np.ndarray) else x for x in arguments)
-                launched.append((f"gvae.kernels.cpu.{family}", name, plain))
+                kernel = getattr(importlib.import_module(f"gvae.kernels.cpu.{family}"), name)
+                launched.append((kernel.py_func.__module__, name, plain))
             launch(family, name, *arguments, **how)
 
         with monkeypatch.context() as patched:
