@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ __all__ = ["band_to_dense", "dense_to_band"]
 
 
 def band_to_dense(
-    band: Any, *, offsets: Sequence[int] | None = None, symmetric: bool = False, upper: bool = False
+    band: Array, *, offsets: Sequence[int] | None = None, symmetric: bool = False, upper: bool = False
 ) -> np.ndarray:
     """Dense matrix of a stored factor or, with symmetric=True, of a stored symmetric band: for inspection.
 
@@ -57,7 +56,7 @@ def band_to_dense(
     return dense
 
 
-def dense_to_band(dense: Any, *, offsets: Sequence[int], upper: bool = False) -> np.ndarray:
+def dense_to_band(dense: Array, *, offsets: Sequence[int], upper: bool = False) -> np.ndarray:
     """Diagonals `offsets` of dense matrices, stored by diagonals, zero where an entry does not exist.
 
     Parameters

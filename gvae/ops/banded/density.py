@@ -21,7 +21,9 @@ __all__ = ["entropy_banded", "log_prob_banded", "log_prob_of_draw_banded"]
 
 
 @primitive(contract="x: ... N, mean: ... N, chol: ... M N", settings=FACTOR)
-def log_prob_banded(x: Any, mean: Any, chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
+def log_prob_banded(
+    x: Array, mean: Array, chol: Array, *, offsets: Sequence[int] | None = None, check: bool = True
+) -> Array:
     """Log-density of a Gaussian with a banded factor of its precision: log N(x; mean, (L Lᵀ)⁻¹).
 
     Parameters
@@ -82,7 +84,7 @@ def _(
 
 
 @primitive(contract="chol: ... M N, eps: ... N", settings={"check": (False,)})
-def log_prob_of_draw_banded(chol: Any, eps: Any, *, check: bool = True) -> Any:
+def log_prob_of_draw_banded(chol: Array, eps: Array, *, check: bool = True) -> Array:
     """Log-density log q(z) of the draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹), computed from eps.
 
     log q(z) = sum log L_jj - |eps|²/2 - N/2 log 2π. The off-diagonal entries of L and the mean do not matter.
@@ -156,7 +158,7 @@ def _densities(x: Array, mean: Array, chol: Array, offsets: tuple[int, ...], bat
     return flat(chol, 2), _int64(offsets), rows_of_factors(factors, batch), *own, flat(x, 1), flat(mean, 1)
 
 
-def entropy_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
+def entropy_banded(chol: Array, *, check: bool = True, info: Any = None) -> Array:
     """Entropy of the Gaussian N(., (L Lᵀ)⁻¹): N/2 (1 + log 2π) - sum log L_jj.
 
     It depends neither on the mean nor on the off-diagonal entries of L.

@@ -22,15 +22,15 @@ __all__ = ["kl_divergence_banded"]
 
 
 def kl_divergence_banded(
-    mean: Any,
-    chol: Any,
-    prior_mean: Any = None,
-    prior_chol: Any = None,
+    mean: Array,
+    chol: Array,
+    prior_mean: Array = None,
+    prior_chol: Array = None,
     *,
     offsets: Sequence[int] | None = None,
     prior_offsets: Sequence[int] | None = None,
     check: bool = True,
-) -> Any:
+) -> Array:
     """KL(N(mean, (L Lᵀ)⁻¹) ‖ prior), where the prior is N(0, I) or N(prior_mean, (L_p L_pᵀ)⁻¹).
 
     Parameters
@@ -107,7 +107,7 @@ def kl_divergence_banded(
 
 
 @primitive(saves=True, contract="mean: ... N, chol: ... M N", settings=FACTOR)
-def _kl_standard(mean: Array, chol: Array, *, offsets: tuple[int, ...], check: bool, save: bool = False) -> Any:
+def _kl_standard(mean: Array, chol: Array, *, offsets: tuple[int, ...], check: bool, save: bool = False) -> Array:
     """KL to N(0, I) in one pass over the nodes; used in every training step of a structured posterior."""
     s = _closure(chol, offsets, check)
     with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's s is NaN, and so is its value
@@ -142,7 +142,7 @@ def _(
     return mean_bar, chol_bar
 
 
-def _widen(chol: Any, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[int, ...]]:
+def _widen(chol: Array, offsets: tuple[int, ...], last: int) -> tuple[Any, tuple[int, ...]]:
     """The same factor with one more diagonal, `last`, of zeros, so that its closure includes that diagonal."""
     zero = device.zeros((*chol.shape[:-2], 1, chol.shape[-1]), chol.dtype, chol)
     return arrays.concatenate([chol, zero], axis=-2), (*offsets, last)

@@ -23,8 +23,8 @@ __all__ = ["sample_and_log_prob_banded", "sample_banded"]
 
 @primitive(contract="mean: ... N, chol: ... M N, eps: ... N", settings=FACTOR)
 def sample_banded(
-    mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True, out: Any = None
-) -> Any:
+    mean: Array, chol: Array, eps: Array, *, offsets: Sequence[int] | None = None, check: bool = True, out: Array = None
+) -> Array:
     """Draw from N(mean, (L Lᵀ)⁻¹): mean + L⁻ᵀ eps, with standard normal eps.
 
     Parameters
@@ -81,7 +81,7 @@ def _(
 
 @primitive(contract=sample_banded.contract, settings=FACTOR)
 def sample_and_log_prob_banded(
-    mean: Any, chol: Any, eps: Any, *, offsets: Sequence[int] | None = None, check: bool = True
+    mean: Array, chol: Array, eps: Array, *, offsets: Sequence[int] | None = None, check: bool = True
 ) -> tuple[Any, Any]:
     """Draw z = mean + L⁻ᵀ eps from q = N(mean, (L Lᵀ)⁻¹), with log q(z), in one pass, forward and backward.
 

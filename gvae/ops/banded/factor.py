@@ -19,7 +19,7 @@ __all__ = ["cholesky_banded", "gram_banded", "log_pivots_banded", "logdet_banded
 
 
 @primitive(contract="ab: ... M N", settings={"check": (False,)})
-def cholesky_banded(ab: Any, *, check: bool = True, out: Any = None, info: Any = None) -> Any:
+def cholesky_banded(ab: Array, *, check: bool = True, out: Array = None, info: Any = None) -> Array:
     """Cholesky factor L of a symmetric positive definite band matrix A = L Lᵀ, on all diagonals 0 .. M-1.
 
     Corresponds to `scipy.linalg.cholesky_banded` with lower=True.
@@ -78,7 +78,7 @@ def _(chol_bar: Array, chol: Array, ab: Array, *, needs: Needs, check: bool = Tr
 
 
 @primitive(contract="chol: ... M N", settings=OFFSETS)
-def gram_banded(chol: Any, *, offsets: Sequence[int] | None = None) -> Any:
+def gram_banded(chol: Array, *, offsets: Sequence[int] | None = None) -> Array:
     """Product A = L Lᵀ of a banded lower-triangular L with its transpose, on all diagonals 0 .. offsets[-1].
 
     Parameters
@@ -141,7 +141,7 @@ def _pairs_of_diagonals(offsets: Sequence[int], N: int) -> Iterator[tuple[int, i
                 yield offsets[i] - o, i, j, slice(o, o + n), n
 
 
-def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
+def logdet_banded(chol: Array, *, check: bool = True, info: Any = None) -> Array:
     """Log-determinant of the precision, log |L Lᵀ| = 2 sum log L_jj.
 
     Parameters
@@ -173,7 +173,7 @@ def logdet_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
     return 2 * arrays.sum(_log_pivots(chol, check=check, info=info), axis=-1)
 
 
-def log_pivots_banded(chol: Any, *, check: bool = True, info: Any = None) -> Any:
+def log_pivots_banded(chol: Array, *, check: bool = True, info: Any = None) -> Array:
     """Logarithms of the pivots, log L_jj.
 
     Parameters

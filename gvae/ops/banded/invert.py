@@ -20,16 +20,16 @@ __all__ = ["inverse_banded", "variance_banded"]
 
 @primitive(saves=True, contract="chol: ... M N", settings=FACTOR)
 def inverse_banded(
-    chol: Any,
+    chol: Array,
     *,
     offsets: Sequence[int] | None = None,
     fill: bool = False,
     check: bool = True,
-    out: Any = None,
+    out: Array = None,
     info: Any = None,
     method: str | None = None,
     save: bool = False,
-) -> Any:
+) -> Array:
     """Selected inverse: the entries of (L Lᵀ)⁻¹ on the factor's own pattern.
 
     Row 0 has the marginal variances, the rows below the covariances of neighbours.
@@ -135,7 +135,7 @@ def _closure_vjp(chol: Array, offsets: tuple[int, ...], s: Array, s_bar: Array) 
     return chol_bar.reshape(chol.shape)
 
 
-def variance_banded(chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True, info: Any = None) -> Any:
+def variance_banded(chol: Array, *, offsets: Sequence[int] | None = None, check: bool = True, info: Any = None) -> Array:
     """Variance of each variable: the diagonal of (L Lᵀ)⁻¹, which is row 0 of `inverse_banded`.
 
     Cost and accuracy are those of `inverse_banded`.

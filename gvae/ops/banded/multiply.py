@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from gvae.autodiff import primitive
 from gvae.errors import ShapeError
@@ -20,8 +19,8 @@ LONG = 1 << 16  # columns from which threads share one product
 
 @primitive(contract="chol: ... M N, x: ... N", settings=OFFSETS | BOTH_WAYS)
 def multiply_triangular_banded(
-    chol: Any, x: Any, *, offsets: Sequence[int] | None = None, trans: bool = False, out: Any = None
-) -> Any:
+    chol: Array, x: Array, *, offsets: Sequence[int] | None = None, trans: bool = False, out: Array = None
+) -> Array:
     """Product L x, or Lᵀ x with trans=True, with a banded lower-triangular L.
 
     Parameters

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.autodiff import primitive
 from gvae.checks import check_floating
@@ -33,16 +34,16 @@ __all__ = ["cho_solve_banded", "method_banded", "solve_triangular_banded"]
 
 @primitive(contract="chol: ... M N, b: ... N", settings=FACTOR | BOTH_WAYS)
 def solve_triangular_banded(
-    chol: Any,
-    b: Any,
+    chol: Array,
+    b: Array,
     *,
     offsets: Sequence[int] | None = None,
     trans: bool = False,
     check: bool = True,
-    out: Any = None,
+    out: Array = None,
     info: Any = None,
     method: str | None = None,
-) -> Any:
+) -> Array:
     """Solve L x = b, or Lᵀ x = b with trans=True, for a banded factor L.
 
     Parameters
@@ -172,7 +173,9 @@ def _solve_vjp(
     return chol_bar, elementwise.unbroadcast(b_bar, b.shape) if needs[1] else None
 
 
-def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None, check: bool = True, out: Any = None) -> Any:
+def cho_solve_banded(
+    chol: Array, b: Array, *, offsets: Sequence[int] | None = None, check: bool = True, out: Array = None
+) -> Array:
     """Solve (L Lᵀ) x = b for a banded Cholesky factor L: a solve with the precision.
 
     Parameters
@@ -212,7 +215,7 @@ def cho_solve_banded(chol: Any, b: Any, *, offsets: Sequence[int] | None = None,
     return solve_triangular_banded(chol, y, offsets=offsets, trans=True, check=check, out=out)
 
 
-def method_banded(operation: str, N: int, *, systems: int = 1, dtype: Any = np.float32) -> str:
+def method_banded(operation: str, N: int, *, systems: int = 1, dtype: DTypeLike = np.float32) -> str:
     """Default method of solving or inverting a chain (offsets 0, 1) of N variables: the one used where no `method` is given.
 
     Parameters
