@@ -8,6 +8,7 @@ from typing import Any
 
 from gvae.errors import ConfigError
 from gvae.texts import POSITIVE
+from gvae.typing import Array
 
 
 def _setting(what: str, text: Any, known: Mapping, sized: Any, kind: type) -> Any:
@@ -27,7 +28,7 @@ def _setting(what: str, text: Any, known: Mapping, sized: Any, kind: type) -> An
     return value
 
 
-def _positive(**numbers: Any) -> None:
+def _positive(**numbers: Array) -> None:
     for name, x in numbers.items():
         if not POSITIVE.accepts(x):
             raise ConfigError(f"{name} is {x!r}, expected a positive number")

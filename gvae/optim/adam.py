@@ -14,6 +14,7 @@ from gvae.optim._numbers import _positive
 from gvae.optim.optimizer import Optimizer
 from gvae.runtime import device
 from gvae.texts import NOT_NEGATIVE
+from gvae.typing import Array
 
 
 class Adam(Optimizer):
@@ -55,8 +56,8 @@ class Adam(Optimizer):
     """
 
     name, moments = "adam", ("m", "v")
-    m: Any
-    v: Any
+    m: Array
+    v: Array
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Adam(Optimizer):
         rate, eps = _corrected(learning_rate, self.beta1, self.beta2, self.eps, step)
         return [*super().numbers(rate, step), eps]
 
-    def _move(self, i: int, part: slice, gradient: Any, numbers: Any) -> None:
+    def _move(self, i: int, part: slice, gradient: Array, numbers: Array) -> None:
         arrays, dtype = (gradient, self.parameters.flat, self.m, self.v), self.m.dtype.type
         eps = numbers[len(self.parameters.groups)]
         self._launch("adam", part, arrays, numbers[i], dtype(self.beta1), dtype(self.beta2), eps)
@@ -131,7 +132,7 @@ class AdamW(Adam):
         """Adam's, and for each group the share by which its weights decay."""
         return [*super().numbers(learning_rate, step), *Optimizer.numbers(self, learning_rate * self.decay, step)]
 
-    def _move(self, i: int, part: slice, gradient: Any, numbers: Any) -> None:
+    def _move(self, i: int, part: slice, gradient: Array, numbers: Array) -> None:
         arrays, dtype = (gradient, self._is_weight, self.parameters.flat, self.m, self.v), self.m.dtype.type
         n_groups = len(self.parameters.groups)
         eps, decay = numbers[n_groups], numbers[n_groups + 1 + i]

@@ -11,6 +11,7 @@ from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.optim._numbers import _setting
 from gvae.runtime import device
+from gvae.typing import Array
 
 
 class Average:
@@ -81,7 +82,7 @@ class Average:
         """
         return 0.0
 
-    def after_step(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
+    def after_step(self, parameters: Parameters, weight: Array, scratch: Array = None) -> None:
         """Update the mean after a step of the optimiser.
 
         Parameters
@@ -121,7 +122,7 @@ class Average:
         array([1., 1.])
         """
 
-    def _add(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
+    def _add(self, parameters: Parameters, weight: Array, scratch: Array = None) -> None:
         mean, flat = self.values.flat, parameters.flat
         difference = np.subtract(flat, mean, out=scratch)
         difference *= weight if device.is_cuda(weight) else mean.dtype.type(weight)
@@ -160,7 +161,7 @@ class EMA(Average):
     def weight(self, steps: int) -> float:
         return 1.0 if steps == 0 else 1 - min(self.decay, (1 + steps) / (10 + steps))
 
-    def after_step(self, parameters: Parameters, weight: Any, scratch: Any = None) -> None:
+    def after_step(self, parameters: Parameters, weight: Array, scratch: Array = None) -> None:
         self._add(parameters, weight, scratch)
 
 

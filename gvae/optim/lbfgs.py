@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from gvae import texts
 from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.optim.optimizer import Optimizer
+from gvae.typing import Array
 
 ITERATIONS = texts.Number("a whole number of at least 1", lambda x: x >= 1, int)
 
@@ -103,7 +103,7 @@ class LBFGS(Optimizer):
         most = {"maxiter": self.iterations, "maxfun": 20 * self.iterations, "ftol": 0.0, "gtol": 0.0}
         return minimize(finite, np.asarray(x, np.float64), jac=True, method="L-BFGS-B", options=most).x
 
-    def update(self, gradient: Parameters, numbers: Any = None, groups: Collection[str] | None = None) -> None:
+    def update(self, gradient: Parameters, numbers: Array = None, groups: Collection[str] | None = None) -> None:
         """Raises ConfigError: a step is not a move against one gradient, see `minimized`."""
         raise ConfigError(
             f"{self}.update: a step is {self.iterations} iterations with gradients of their own: see minimized"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from gvae.runtime import device
+from gvae.typing import Array
 
 
-def norm(*arrays: Any) -> Any:
+def norm(*arrays: Array) -> Array:
     """Euclidean norm of arrays taken together as one vector.
 
     Parameters
@@ -37,7 +37,7 @@ def norm(*arrays: Any) -> Any:
     return math.sqrt(total) if total >= 0 else math.nan
 
 
-def shorten(arrays: Sequence[Any], length: Any, limit: float) -> None:
+def shorten(arrays: Sequence[Array], length: Array, limit: float) -> None:
     """Scale arrays in place so that their norm is at most a limit: gradient clipping.
 
     Parameters

@@ -11,6 +11,7 @@ from gvae.nn import Parameters
 from gvae.optim._numbers import _positive
 from gvae.runtime import device
 from gvae.texts import SHARE
+from gvae.typing import Array
 
 
 class Optimizer:
@@ -91,7 +92,7 @@ class Optimizer:
         """
         return [self.rates.get(group, 1.0) * learning_rate for group in self.parameters.groups]
 
-    def update(self, gradient: Parameters, numbers: Any = None, groups: Collection[str] | None = None) -> None:
+    def update(self, gradient: Parameters, numbers: Array = None, groups: Collection[str] | None = None) -> None:
         """Take one step against the gradient, in one pass over each group.
 
         Parameters
@@ -127,7 +128,7 @@ class Optimizer:
                 self._move(i, part, gradient.flat, numbers)
         self.step += counted
 
-    def _move(self, i: int, part: slice, gradient: Any, numbers: Any) -> None:
+    def _move(self, i: int, part: slice, gradient: Array, numbers: Array) -> None:
         """Take the step of the i-th group, a part of the flat arrays."""
         raise NotImplementedError
 

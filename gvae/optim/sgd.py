@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gvae.nn import Parameters
 from gvae.optim.optimizer import Optimizer
+from gvae.typing import Array
 
 
 class SGD(Optimizer):
@@ -47,7 +47,7 @@ class SGD(Optimizer):
     """
 
     name = "sgd"
-    m: Any
+    m: Array
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class SGD(Optimizer):
         self.momentum, self.moments = momentum, ("m",) if momentum else ()
         super().__init__(parameters, learning_rate, rates)
 
-    def _move(self, i: int, part: slice, gradient: Any, numbers: Any) -> None:
+    def _move(self, i: int, part: slice, gradient: Array, numbers: Array) -> None:
         flat = self.parameters.flat
         if self.momentum:
             self._launch("momentum", part, (gradient, flat, self.m), numbers[i], flat.dtype.type(self.momentum))

@@ -621,7 +621,7 @@ class Trainer:
         arrange = getattr(self.objective, "arrange", None)
         return drawn if arrange is None else arrange(drawn, getattr(self.model, "inference_order", tuple(drawn)))
 
-    def _dreams(self, key: np.ndarray, batch: Batch) -> dict[str, Any]:
+    def _dreams(self, key: Key, batch: Batch) -> dict[str, Any]:
         if not hasattr(self.model, "dream_noise"):
             raise ConfigError(f"{self.objective}: it learns from dreams, which {type(self.model).__name__} does not have")
         return self.model.dream_noise(key, batch, self.samples)
