@@ -55,7 +55,16 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["gvae", "gvae.*"]),
-    package_data={"gvae": ["py.typed", "kernels/*.json", "kernels/cuda/*.cu", "report/page.*", "report/decoder.js"]},
+    package_data={
+        "gvae": [
+            "py.typed",
+            "kernels/*.json",
+            "kernels/cuda/*.cu",
+            "kernels/cuda/*/*.cu",
+            "report/page.*",
+            "report/decoder.js",
+        ]
+    },
     install_requires=["numpy>=2", "scipy>=1.13", *seen(), "tqdm>=4.66", "safetensors>=0.5", "threadpoolctl>=3.5"],
     extras_require={
         "demo": DEMO,

@@ -33,6 +33,7 @@ from gvae.errors import ConfigError, DTypeError, ShapeError
 from gvae.runtime import device
 from gvae.runtime.compile import registered, uses_of
 from gvae.structures import leaves_beside, leaves_of, mapped
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["Var", "gradient", "hessian", "primitive", "stop_gradient", "value_and_gradient", "value_of", "vjp"]
 
@@ -70,7 +71,7 @@ class Var:
     __slots__ = ("index", "node", "value")
     __array_ufunc__ = None  # `array * var` defers to Var.__rmul__ instead of making an array of objects
 
-    def __init__(self, value: Any, node: Node | None = None, index: int | None = None):
+    def __init__(self, value: Array, node: Node | None = None, index: int | None = None):
         self.value, self.node, self.index = value, node, index
 
     @property
@@ -178,12 +179,20 @@ class Node:
 
     __slots__ = ("args", "depth", "parents", "primitive", "saved", "settings", "value")
 
-    def __init__(self, primitive, args, parents, settings, value, saved):
+    def __init__(
+        self,
+        primitive: Primitive,
+        args: list[Any],
+        parents: list[Any],  # a Var for each argument that is one, else None
+        settings: dict[str, Any],
+        value: Any,
+        saved: Any,
+    ):
         self.primitive, self.args, self.parents = primitive, args, parents
         self.settings, self.value, self.saved = settings, value, saved
-        self.depth = 1 + max([p.node.depth for p in parents if p is not None and p.node is not None], default=0)
+        self.depth: int = 1 + max([p.node.depth for p in parents if p is not None and p.node is not None], default=0)
 
-    def pull(self, y_bar: Any, needs: tuple[bool, ...], may_overwrite: bool, out: list[Any]) -> tuple:
+    def pull(self, y_bar: Any, needs: Needs, may_overwrite: bool, out: list[Any]) -> Cotangents:
         """The cotangents of the arguments, by the primitive's rule."""
         primitive = self.primitive
         if primitive.rule is None:
@@ -251,7 +260,7 @@ class Primitive:
                 return self._record(args, settings)
         return self.forward(*args, **settings)
 
-    def _record(self, args, settings):
+    def _record(self, args: tuple[Any, ...], settings: dict[str, Any]) -> Var | tuple[Var, ...]:
         if settings.get("out") is not None:
             raise ConfigError(f"{caller_name(self.__name__)}: out= cannot be combined with a Var: the tape owns its results")
         parents = [a if isinstance(a, Var) else None for a in args]
@@ -321,7 +330,7 @@ def _there_and_back(made: Primitive, *args: Any, **settings: Any) -> Any:
 
 
 @functools.partial(primitive, differentiable=False)
-def _stopped(x):
+def _stopped(x: Array) -> Array:
     return x
 
 

@@ -17,13 +17,14 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from gvae.errors import ConfigError
 from gvae.ops import arrays, elementwise
 from gvae.ops import weights as importance
+from gvae.typing import Array
 
 __all__ = ["IWAE", "Bound", "Grouped", "Mean", "Mixture", "Renyi", "leave_one_out"]
 
@@ -37,9 +38,9 @@ class Bound(Protocol):
     array([-1.6094])
     """
 
-    def __call__(self, log_weights: Any) -> Any: ...
+    def __call__(self, log_weights: Array) -> Array: ...
 
-    def weights(self, log_weights: Any) -> Any:
+    def weights(self, log_weights: Array) -> Array:
         """First derivative of the bound with respect to each log-weight.
 
         Parameters
@@ -57,7 +58,7 @@ class Bound(Protocol):
         array([0.25, 0.75])
         """
 
-    def curvature(self, log_weights: Any) -> Any:
+    def curvature(self, log_weights: Array) -> Array:
         """Second derivative of the bound with respect to each log-weight.
 
         Parameters
@@ -86,13 +87,13 @@ class Mean(Bound):
     array([-1.7533])
     """
 
-    def __call__(self, log_weights: Any) -> Any:
+    def __call__(self, log_weights: Array) -> Array:
         return arrays.mean(log_weights, axis=0)
 
-    def weights(self, log_weights: Any) -> Any:
+    def weights(self, log_weights: Array) -> Array:
         return 1 / log_weights.shape[0]
 
-    def curvature(self, log_weights: Any) -> Any:
+    def curvature(self, log_weights: Array) -> Array:
         return 0.0
 
 
@@ -129,16 +130,16 @@ class Renyi(Bound):
         if not math.isfinite(self.alpha) or self.alpha == 1:
             raise ConfigError(f"Renyi: alpha is {self.alpha!r}, expected a finite number other than 1 (the limit 1 is Mean)")
 
-    def __call__(self, log_weights: Any) -> Any:
+    def __call__(self, log_weights: Array) -> Array:
         if self.alpha == 0:
             return importance.log_mean_exp(log_weights, axis=0)
         power = 1 - self.alpha
         return importance.log_mean_exp(power * log_weights, axis=0) / power
 
-    def weights(self, log_weights: Any) -> Any:
+    def weights(self, log_weights: Array) -> Array:
         return importance.normalized_weights((1 - self.alpha) * log_weights, axis=0)
 
-    def curvature(self, log_weights: Any) -> Any:
+    def curvature(self, log_weights: Array) -> Array:
         w = self.weights(log_weights)
         return (1 - self.alpha) * (w - elementwise.square(w))
 
@@ -169,16 +170,16 @@ class Mixture(Bound):
     shares: tuple[float, ...]
     bounds: tuple[Bound, ...]
 
-    def __call__(self, log_weights: Any) -> Any:
+    def __call__(self, log_weights: Array) -> Array:
         return self._sum([bound(log_weights) for bound in self.bounds])
 
-    def weights(self, log_weights: Any) -> Any:
+    def weights(self, log_weights: Array) -> Array:
         return self._sum([bound.weights(log_weights) for bound in self.bounds])
 
-    def curvature(self, log_weights: Any) -> Any:
+    def curvature(self, log_weights: Array) -> Array:
         return self._sum([bound.curvature(log_weights) for bound in self.bounds])
 
-    def _sum(self, parts: Sequence[Any]) -> Any:
+    def _sum(self, parts: Sequence[Array]) -> Array:
         total = self.shares[0] * parts[0]
         for share, part in zip(self.shares[1:], parts[1:], strict=True):
             total = total + share * part
@@ -212,28 +213,28 @@ class Grouped(Bound):
     groups: int
     bound: Bound = IWAE
 
-    def __call__(self, log_weights: Any) -> Any:
+    def __call__(self, log_weights: Array) -> Array:
         by_group = arrays.reshape(self.bound(self._split(log_weights)), shape=(self.groups, log_weights.shape[1]))
         return arrays.mean(by_group, axis=0)
 
-    def weights(self, log_weights: Any) -> Any:
+    def weights(self, log_weights: Array) -> Array:
         return self._join(self.bound.weights(self._split(log_weights)), log_weights.shape)
 
-    def curvature(self, log_weights: Any) -> Any:
+    def curvature(self, log_weights: Array) -> Array:
         return self._join(self.bound.curvature(self._split(log_weights)), log_weights.shape)
 
-    def _split(self, log_weights: Any) -> Any:
+    def _split(self, log_weights: Array) -> Array:
         """(K, B) -> (K / groups, groups * B): a group is every groups-th draw, which costs no copy."""
         K, B = log_weights.shape
         if K % self.groups:
             raise ConfigError(f"a bound of {self.groups} groups needs samples divisible by {self.groups}, got {K}")
         return arrays.reshape(log_weights, shape=(K // self.groups, self.groups * B))
 
-    def _join(self, derivative: Any, shape: tuple[int, ...]) -> Any:
+    def _join(self, derivative: Array, shape: tuple[int, ...]) -> Array:
         return (arrays.reshape(derivative, shape=shape) if hasattr(derivative, "shape") else derivative) / self.groups
 
 
-def leave_one_out(bound: Bound, log_weights: Any) -> Any:
+def leave_one_out(bound: Bound, log_weights: Array) -> Array:
     """Bound without draw k, for every k: l_k is replaced by the mean of the other log-weights.
 
     Parameters

@@ -15,12 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from gvae.runtime.device import is_cuda
+from gvae.typing import Array
 
 FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))  # a set: `np.dtype(float) == None` holds, hashes differ
 
@@ -54,7 +56,7 @@ def caller_name(primitive: str | None = None) -> str:
     return op or primitive or frame.f_code.co_name
 
 
-def check_shapes(contract: str, *, where: str | None = None, **arrays: Any) -> Mapping[str, Any]:
+def check_shapes(contract: str, *, where: str | None = None, **arrays: Array) -> Mapping[str, Any]:
     """Check every array against the contract. Returns the sizes by letter, and the broadcast batch shape under "..."."""
     sizes, misfit = _fit(contract, tuple(arrays[name].shape for name, _, _ in _parse(contract)))
     if misfit is not None:
@@ -87,13 +89,22 @@ def _fit(contract: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[Mapping[st
     return MappingProxyType(sizes), None
 
 
-def _fail(where, contract, sizes, name, shape, core, batched, batch):
+def _fail(
+    where: str,
+    contract: str,
+    sizes: Mapping[str, Any],
+    name: str,
+    shape: tuple[int, ...],
+    core: tuple[str | int, ...],
+    batched: bool,
+    batch: tuple[int, ...] | None,
+) -> NoReturn:
     axes = [str(axis) if isinstance(axis, int) or axis not in sizes else f"{axis}={sizes[axis]}" for axis in core]
     lead = [f"...{batch}" if batch else "..."] if batched else []
     raise ShapeError(f"{where}: {name} has shape {shape}, expected ({', '.join(lead + axes)}) from '{contract}'")
 
 
-def check_floating(*, where: str | None = None, **arrays: Any) -> np.dtype:
+def check_floating(*, where: str | None = None, **arrays: Array) -> np.dtype:
     """All arrays float32, or all float64, and on one device. Returns the dtype."""
     first: np.dtype | None = None
     ordinary = True
@@ -117,14 +128,14 @@ def check_floating(*, where: str | None = None, **arrays: Any) -> np.dtype:
     return first
 
 
-def check_array(*, where: str | None = None, **arrays: Any) -> None:
+def check_array(*, where: str | None = None, **arrays: Array) -> None:
     """Arrays of any dtype, for functions that only move elements."""
     for name, array in arrays.items():
         if getattr(array, "dtype", None) is None or getattr(array, "shape", None) is None:
             raise DTypeError(f"{where or caller_name()}: {name} is {type(array).__name__}, expected an array")
 
 
-def check_device(*, where: str | None = None, **arrays: Any) -> None:
+def check_device(*, where: str | None = None, **arrays: Array) -> None:
     """NumPy and CuPy arrays are not mixed, nor arrays of two devices. Numbers go with either; a Var counts as its array."""
     values = {name: getattr(array, "value", array) for name, array in arrays.items()}
     host = [name for name, value in values.items() if isinstance(value, np.ndarray) and not is_cuda(value)]
@@ -145,7 +156,7 @@ def check_device(*, where: str | None = None, **arrays: Any) -> None:
             )
 
 
-def check_arrays(contract: str, *, where: str | None = None, **arrays: Any) -> Mapping[str, Any]:
+def check_arrays(contract: str, *, where: str | None = None, **arrays: Array) -> Mapping[str, Any]:
     """Floating arrays of one dtype that fit the contract: `check_floating` and `check_shapes` in one. Vars are accepted."""
     kinds = tuple([(x.dtype, x.shape) if type(x) is np.ndarray else None for x in arrays.values()])
     sizes = _sizes_of_good(contract, tuple(arrays), kinds)
@@ -164,7 +175,7 @@ def _sizes_of_good(contract: str, names: tuple[str, ...], kinds: tuple[Any, ...]
     return sizes if misfit is None else None
 
 
-def check_offsets(offsets: Sequence[int], M: int | None = None, *, name="offsets", where: str | None = None) -> tuple:
+def check_offsets(offsets: Sequence[int], M: int | None = None, *, name: str = "offsets", where: str | None = None) -> tuple:
     """Strictly increasing integers from 0, one per row of the factor."""
     try:
         checked = tuple(int(o) for o in offsets)
@@ -183,7 +194,7 @@ def check_offsets(offsets: Sequence[int], M: int | None = None, *, name="offsets
     return checked
 
 
-def check_axis(axis: Any, ndim: int, *, name="axis", where: str | None = None) -> int:
+def check_axis(axis: Any, ndim: int, *, name: str = "axis", where: str | None = None) -> int:
     """One axis of an array with `ndim` of them, counted from 0."""
     try:
         position = operator.index(axis)
@@ -194,7 +205,7 @@ def check_axis(axis: Any, ndim: int, *, name="axis", where: str | None = None) -
     return position % ndim
 
 
-def check_axes(axes: Any, ndim: int, *, name="axis", where: str | None = None) -> tuple[int, ...]:
+def check_axes(axes: Any, ndim: int, *, name: str = "axis", where: str | None = None) -> tuple[int, ...]:
     """One axis or a tuple of distinct ones, counted from 0."""
     checked = tuple(check_axis(a, ndim, name=name, where=where) for a in (axes if isinstance(axes, tuple) else (axes,)))
     if len(set(checked)) < len(checked):
@@ -202,7 +213,9 @@ def check_axes(axes: Any, ndim: int, *, name="axis", where: str | None = None) -
     return checked
 
 
-def check_out(out: Any, shape: tuple, dtype: Any, *, name="out", like: Any = None, where: str | None = None) -> None:
+def check_out(
+    out: Array, shape: tuple[int, ...], dtype: DTypeLike, *, name: str = "out", like: Array = None, where: str | None = None
+) -> None:
     """A result buffer has exactly the result's shape and dtype, is writable, shares no element with itself, and lies on the
     device of `like`.
     """

@@ -19,6 +19,7 @@ from gvae.distributions import AR1Gaussian, DiagonalGaussian, Distribution
 from gvae.errors import RunError
 from gvae.families import Conditional
 from gvae.models import Code, Codes
+from gvae.typing import Arrays, Noise, Params
 
 __all__ = ["run"]
 
@@ -142,7 +143,7 @@ def exact(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class Known(Code):
     """A code whose prior is known, and has no parameters."""
 
-    def p(self, params: Any) -> Distribution:
+    def p(self, params: Params) -> Distribution:
         return AR1Gaussian(np.zeros(N, np.float32), np.float32(1), np.float32(RHO))
 
 
@@ -157,21 +158,21 @@ class Series(Codes):
     Settings: ClassVar[Any] = SeriesSettings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         encoder = Conditional("encoder", D, families.parse(settings.posterior, N))
         self.coded, self.decoders = {"z": Known(encoder)}, ()
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         seen = ops.concatenate([z["z"][..., : GAP.start], z["z"][..., GAP.stop :]], axis=-1)  # A z
         return {"x": DiagonalGaussian(seen, np.full(D, np.log(NOISE), np.float32))}
 
-    def elbo(self, params: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
+    def elbo(self, params: Params, x: np.ndarray) -> np.ndarray:
         """E_q log p(x | z) - KL(q ‖ p) of each series, (B,), both in closed form."""
         q = self.posterior(params, x)
         error = (x - q.mean[:, SEEN]) ** 2 + q.variance()[..., SEEN]
         return -0.5 * (error / NOISE**2 + np.log(2 * np.pi * NOISE**2)).sum(axis=-1) - q.kl(self.prior_of(params))
 
-    def posterior(self, params: Mapping[str, Any], x: np.ndarray) -> Any:
+    def posterior(self, params: Params, x: np.ndarray) -> Any:
         """q(z | x)."""
         return self.code(params, {}, data.Batch({"x": x}, np.arange(len(x))))["z"]
 

@@ -6,8 +6,10 @@ matrix, plus a `mask` that says which of their entries exist: entry (k, j) is th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -225,7 +227,7 @@ def _lattice(rows: int, cols: int) -> tuple[int, ...]:
     return (0, 1, cols)
 
 
-def _positive(function, **sizes) -> None:
+def _positive(function: Callable[..., Graph], **sizes: Any) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ConfigError(f"{function.__name__}: {name} is {size!r}, expected an integer of at least 1")

@@ -20,6 +20,7 @@ from gvae.errors import ConfigError
 from gvae.ops import elementwise
 from gvae.ops.draws import keep
 from gvae.runtime import device
+from gvae.typing import Array, Arrays, Noise, Params
 
 __all__ = ["DROPOUT", "STATISTICS", "Mode", "changed", "in_step", "settled", "with_statistics"]
 
@@ -63,7 +64,7 @@ class Mode(Mapping[str, Any]):
 class Training(Mode):
     """Parameters in a training step, with the noise of dropout."""
 
-    def __init__(self, values: Mapping[str, Any], noise: Mapping[str, Any]):
+    def __init__(self, values: Mapping[str, Any], noise: Noise):
         super().__init__(values)
         self.noise = noise
 
@@ -114,7 +115,7 @@ class Settling(Mode):
         self.squares = self.squares + ((rows - mean) ** 2).sum(axis=0) + difference**2 * (self.rows * n / total)
         self.rows = total
 
-    def settle(self, like: Any) -> None:
+    def settle(self, like: Array) -> None:
         """The layer's moments from what has been added up."""
         assert self.now is not None
         found = self.mean, self.squares / self.rows
@@ -128,7 +129,7 @@ class _ReachedError(Exception):
     """The layer that is being settled has been reached; what follows it is not needed."""
 
 
-def in_step(params: Mapping[str, Any], noise: Mapping[str, Any], step: Any) -> Mapping[str, Any]:
+def in_step(params: Params, noise: Noise, step: Any) -> Mapping[str, Any]:
     """Parameters in the mode of a training step, or as they are where rows are scored.
 
     Parameters
@@ -153,7 +154,7 @@ def in_step(params: Mapping[str, Any], noise: Mapping[str, Any], step: Any) -> M
     return params if step is None or isinstance(params, Mode) else Training(params, noise)
 
 
-def changed(params: Mapping[str, Any], f: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Mapping[str, Any]:
+def changed(params: Params, f: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Mapping[str, Any]:
     """f(parameters), in the mode of the parameters.
 
     Parameters
@@ -175,7 +176,7 @@ def changed(params: Mapping[str, Any], f: Callable[[dict[str, Any]], Mapping[str
     return params.like(f(dict(params))) if isinstance(params, Mode) else f(dict(params))
 
 
-def with_statistics(params: Mapping[str, Any]) -> list[str]:
+def with_statistics(params: Params) -> list[str]:
     """The layers whose moments are among the parameters.
 
     Parameters
@@ -196,7 +197,7 @@ def with_statistics(params: Mapping[str, Any]) -> list[str]:
     return [name[len(first) : -len(last)] for name in params if name.startswith(first) and name.endswith(last)]
 
 
-def settled(model: Any, params: Mapping[str, Any], state: Any, batches: Callable[[], Iterable[Any]]) -> dict[str, Any]:
+def settled(model: Any, params: Params, state: Arrays, batches: Callable[[], Iterable[Any]]) -> dict[str, Any]:
     """The moments of all normalised layers over a population, under given weights.
 
     Parameters

@@ -7,10 +7,11 @@ network takes such a dict, of plain arrays or of Vars. Names are dotted, "encode
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import random
 from gvae.autodiff import value_of
@@ -19,6 +20,7 @@ from gvae.modes import DROPOUT, STATISTICS, Mode
 from gvae.ops import dense, elementwise, normalize
 from gvae.runtime import device
 from gvae.runtime.device import to_device
+from gvae.typing import Array, Key, Params
 
 NORMALIZATIONS = (None, "batch")
 
@@ -86,7 +88,7 @@ class MLP:
         self.normalize, self.dropout, self.drops_inputs = normalize, float(dropout), drops_inputs
         self.n_hidden = len(self.sizes) - 2 + (last != "identity")  # layers with an activation
 
-    def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    def init(self, key: Key, dtype: DTypeLike = np.float32) -> dict[str, np.ndarray]:
         """Initial parameters: weights uniform in ±sqrt(6 / (inputs + outputs)), biases 0.
 
         Parameters
@@ -124,7 +126,7 @@ class MLP:
                 statistics[f"{STATISTICS}.{self.name}.{i}.variance"] = np.ones(n_out, dtype)
         return statistics | params
 
-    def masks(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, like: Any = None) -> dict[str, Any]:
+    def masks(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike = np.float32, like: Array = None) -> dict[str, Any]:
         """The noise of dropout in a training step, uniform numbers.
 
         Parameters
@@ -155,13 +157,13 @@ class MLP:
         drawn = enumerate(widths.items())
         return {name: random.uniform(random.fold_in(key, i), (*shape, n), dtype, like) for i, (name, n) in drawn}
 
-    def __call__(self, params: Mapping[str, Any], x: Any) -> Any:
+    def __call__(self, params: Params, x: Any) -> Any:
         """The outputs (..., outputs) of x (..., inputs) or CSR (rows, inputs)."""
         x, weight, bias = self.last_layer(params, x)
         i = len(self.sizes) - 2
         return self._hidden(params, i, x) if i < self.n_hidden else dense.affine(x, weight, bias)
 
-    def last_layer(self, params: Mapping[str, Any], x: Any) -> tuple[Any, Any, Any]:
+    def last_layer(self, params: Params, x: Any) -> tuple[Any, Any, Any]:
         """The input, weight and bias of the last layer, for callers that fuse it with the operation after it.
 
         Parameters
@@ -196,7 +198,7 @@ class MLP:
                 x = self._hidden(params, i, x)
         return x, *self._layer(params, last)
 
-    def _hidden(self, params: Mapping[str, Any], i: int, x: Any) -> Any:
+    def _hidden(self, params: Params, i: int, x: Any) -> Any:
         """A layer with its activation."""
         activation = self.last if i == len(self.sizes) - 2 else self.activation
         weight, bias = self._layer(params, i)
@@ -214,7 +216,7 @@ class MLP:
             y = dense.affine(x, *_normalized(weight, bias, scale, *found), activation=activation)
         return self._dropped(params, i, y)
 
-    def scoring_layer(self, params: Mapping[str, Any], i: int) -> tuple[Any, Any]:
+    def scoring_layer(self, params: Params, i: int) -> tuple[Any, Any]:
         """The weight and bias of a layer where rows are scored: a normalised one is an affine function there, too.
 
         Parameters
@@ -240,18 +242,18 @@ class MLP:
             return weight, bias
         return _normalized(weight, bias, params[f"{self.name}.{i}.scale"], *self._moments(params, i))
 
-    def _moments(self, params: Mapping[str, Any], i: int) -> tuple[Any, Any]:
+    def _moments(self, params: Params, i: int) -> tuple[Any, Any]:
         layer = f"{STATISTICS}.{self.name}.{i}"
         return params[f"{layer}.mean"], params[f"{layer}.variance"]
 
-    def _dropped(self, params: Mapping[str, Any], i: Any, y: Any) -> Any:
+    def _dropped(self, params: Params, i: Any, y: Any) -> Any:
         return params.dropped(f"{self.name}.{i}", y, self.dropout) if self.dropout and isinstance(params, Mode) else y
 
-    def _layer(self, params: Mapping[str, Any], i: int) -> tuple[Any, Any]:
+    def _layer(self, params: Params, i: int) -> tuple[Any, Any]:
         return params[f"{self.name}.{i}.weight"], params[f"{self.name}.{i}.bias"]
 
 
-def _normalized(weight: Any, bias: Any, scale: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
+def _normalized(weight: Array, bias: Array, scale: Array, mean: Array, variance: Array) -> tuple[Any, Any]:
     """Weight and bias of a layer whose sums are normalised by given moments."""
     factor = scale / elementwise.sqrt(variance + device.NORM_EPSILON)
     return weight * factor, bias - mean * factor
@@ -304,7 +306,7 @@ class Tower:
             for i, (n, level) in enumerate(zip(below, widths, strict=False))
         ]
 
-    def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    def init(self, key: Key, dtype: DTypeLike = np.float32) -> dict[str, np.ndarray]:
         """Initial parameters of all levels, each as `MLP.init` draws them.
 
         Parameters
@@ -323,7 +325,7 @@ class Tower:
         """
         return {n: v for i, level in enumerate(self.levels) for n, v in level.init(random.fold_in(key, i), dtype).items()}
 
-    def masks(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, like: Any = None) -> dict[str, Any]:
+    def masks(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike = np.float32, like: Array = None) -> dict[str, Any]:
         """The noise of dropout of all levels, each as `MLP.masks` draws it.
 
         Parameters
@@ -345,7 +347,7 @@ class Tower:
         levels = enumerate(self.levels)
         return {n: v for i, level in levels for n, v in level.masks(random.fold_in(key, i), shape, dtype, like).items()}
 
-    def __call__(self, params: Mapping[str, Any], x: Any) -> list[Any]:
+    def __call__(self, params: Params, x: Any) -> list[Any]:
         """The features of each level, (..., last width), of x (..., inputs) or CSR."""
         found = [x]
         for level in self.levels:
@@ -415,13 +417,13 @@ class Parameters(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._views[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._views)
 
     def __len__(self) -> int:
         return len(self._views)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Parameters, (dict(self._views),)  # a copy's arrays must be views of the copy's buffer
 
     def sha256(self) -> str:

@@ -30,10 +30,9 @@ from gvae.checks import FLOATS, check_floating
 from gvae.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from gvae.runtime.compile import Use, registered
 from gvae.runtime.device import empty, is_cuda, kernels_for, namespace, plain
+from gvae.typing import Array, Key
 
 __all__ = ["bernoulli", "bits", "fold_in", "fold_in_each", "key", "normal", "permutation", "rademacher", "uniform"]
-
-Key = NDArray[np.uint32]
 
 _FOLD = 1 << 63  # blocks from here on make keys, blocks below make draws
 
@@ -141,7 +140,7 @@ def fold_in_each(key: Key, start: int, n: int) -> NDArray[np.uint32]:
     return out
 
 
-def uniform(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Any = None) -> NDArray[Any]:
+def uniform(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Array = None) -> NDArray[Any]:
     """Uniform random numbers in [0, 1).
 
     Parameters
@@ -174,7 +173,7 @@ def uniform(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float3
     return _draw("uniform", key, shape, dtype, like)
 
 
-def normal(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Any = None) -> NDArray[Any]:
+def normal(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Array = None) -> NDArray[Any]:
     """Standard normal random numbers.
 
     Parameters
@@ -243,7 +242,7 @@ def bernoulli(key: Key, p: NDArray[Any]) -> NDArray[Any]:
     return out.reshape(source.shape)
 
 
-def rademacher(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Any = None) -> NDArray[Any]:
+def rademacher(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, like: Array = None) -> NDArray[Any]:
     """Random signs, +1 or -1.
 
     Parameters
@@ -273,7 +272,7 @@ def rademacher(key: Key, shape: int | tuple[int, ...], dtype: DTypeLike = np.flo
     return 1 - 2 * signs.astype(_floating(dtype, "rademacher"))
 
 
-def bits(key: Key, shape: int | tuple[int, ...], like: Any = None) -> NDArray[np.uint32]:
+def bits(key: Key, shape: int | tuple[int, ...], like: Array = None) -> NDArray[np.uint32]:
     """Random 32-bit words.
 
     Parameters
@@ -334,7 +333,7 @@ def permutation(key: Key, n: int) -> NDArray[np.int64]:
     return np.argsort((high << np.uint64(32)) | low, kind="stable").astype(np.int64, copy=False)
 
 
-def _draw(name: str, key: Key, shape: Any, dtype: DTypeLike, like: Any) -> NDArray[Any]:
+def _draw(name: str, key: Key, shape: Any, dtype: DTypeLike, like: Array) -> NDArray[Any]:
     kernels = kernels_for("random", like)
     k, sizes = _words(key, name, like), _shape(shape, name)
     out = namespace(like).empty(math.prod(sizes), _floating(dtype, name))
@@ -357,7 +356,7 @@ def _integer(value: Any, n_bits: int, what: str) -> int:
     return i
 
 
-def _words(key: Any, where: str, like: Any = None) -> Key:
+def _words(key: Any, where: str, like: Array = None) -> Key:
     """The checked key as kernels read it. A key on a device serves draws on that device only, that of `like`."""
     there = type(key) is not np.ndarray and is_cuda(key)
     if there and not is_cuda(like):

@@ -187,7 +187,7 @@ class Whole(Kind):
         if below is not None:
             self.expected = f"a whole number from {least} to 2^{below.bit_length() - 1} - 1"
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if not isinstance(value, numbers.Integral) or isinstance(value, bool):
             raise ValueError
         number = int(value)
@@ -195,7 +195,7 @@ class Whole(Kind):
             raise ValueError
         return number
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         return self.plain(int(text))
 
 
@@ -230,7 +230,7 @@ class Number(Kind):
                 "" if below == math.inf else f" below {below:g}"
             )
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
             raise ValueError
         number = float(value)
@@ -239,7 +239,7 @@ class Number(Kind):
             raise ValueError
         return number
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         return self.plain(float(text))
 
 
@@ -265,12 +265,12 @@ class Numbers(Kind):
         self.kind, self.n, self.metavar = kind, n, kind.metavar
         self.expected = f"{n} values, each {kind.expected}"
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if isinstance(value, (str, bytes)) or len(value) != self.n:
             raise ValueError
         return [self.kind.plain(x) for x in value]
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         return self.kind.parse(text)
 
 
@@ -287,7 +287,7 @@ class YesNo(Kind):
 
     expected = "True or False"
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if not isinstance(value, (bool, np.bool_)):
             raise ValueError
         return bool(value)
@@ -313,12 +313,12 @@ class Choice(Kind):
         self.choices = choices
         self.expected = f"one of {', '.join(choices)}"
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if not isinstance(value, str) or value not in (self.choices or ()):
             raise ValueError
         return str(value)
 
-    def check(self, name, value):
+    def check(self, name: str, value: Any) -> Any:
         try:
             return self.plain(value)
         except (ValueError, TypeError):
@@ -331,7 +331,7 @@ class Precision(Choice):
     def __init__(self) -> None:
         super().__init__("float32", "float64")
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if value is None:
             raise ValueError
         return super().plain(str(np.dtype(value)))
@@ -360,7 +360,7 @@ class Text(Kind):
     def __init__(self, check: Callable[[str], Any], metavar: str = "NAME"):
         self._check, self.metavar = check, metavar
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError
         self._check(str(value))
@@ -391,7 +391,7 @@ class Families(Kind):
         self.several, self.only = several, only
         self.expected = "a name as text" + (", or one for each layer or view" if several else "")
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if self.several and isinstance(value, (list, tuple)) and value:
             each = [self.plain(x) for x in value]
             return each[0] if len(each) == 1 else each
@@ -432,7 +432,7 @@ class Widths(Kind):
         each = ", or such for each layer or view (in the shell: 200,100 50,)" if nested else ""
         self.expected = f"widths such as (200, 200), each a whole number of at least 1{each}"
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         if isinstance(value, numbers.Integral):
             value = [value]
         if isinstance(value, (str, bytes)):
@@ -442,7 +442,7 @@ class Widths(Kind):
             return [[whole.plain(x) for x in widths] for widths in value]
         return [whole.plain(x) for x in value]
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         if not self.nested or "," not in text:
             return Whole().parse(text)
         return [Whole().parse(part) for part in text.removesuffix(",").split(",")]
@@ -460,7 +460,7 @@ class Layers(Kind):
         self.expected = "a whole number of at least 1" + (", or one for each layer" if several else "")
         self.expected += ", or none: ()" if empty else ""
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         listed = isinstance(value, (list, tuple))
         if self.empty and (list(value) if listed else [value]) in ([], [0]):
             return []
@@ -468,7 +468,7 @@ class Layers(Kind):
             return [Whole().plain(x) for x in value]
         return Whole().plain(value)
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         return Whole(0 if self.empty else 1).parse(text)
 
 
@@ -486,7 +486,7 @@ class Columns(Kind):
     several = True
     expected = "columns by name, such as {'a': [0, 1], 'b': [2]} (in the shell: a=0-1 b=2)"
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         pairs = value.items() if isinstance(value, Mapping) else value
         found = {}
         for name, columns in pairs:
@@ -497,7 +497,7 @@ class Columns(Kind):
             raise ValueError
         return found
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         name, _, columns = text.partition("=")
         found: list[int] = []
         for part in columns.split(","):
@@ -531,15 +531,15 @@ class Maybe(Kind):
         self.metavar, self.several, self.choices = kind.metavar, kind.several, kind.choices
         self.expected = f"{kind.expected}, or None"
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         return None if value is None else self.kind.plain(value)
 
-    def check(self, name, value):
+    def check(self, name: str, value: Any) -> Any:
         return (
             None if value is None else super().check(name, value) if self.choices is None else self.kind.check(name, value)
         )
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         return None if text == NONE and NONE not in (self.choices or ()) else self.kind.parse(text)
 
 
@@ -550,10 +550,10 @@ class Or(Kind):
         self.word, self.kind, self.metavar, self.several = word, kind, kind.metavar, kind.several
         self.expected = f"{kind.expected}, or {word!r}"
 
-    def plain(self, value):
+    def plain(self, value: Any) -> Any:
         return value if isinstance(value, str) and value == self.word else self.kind.plain(value)
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         return text if text == self.word else self.kind.parse(text)
 
 
@@ -894,7 +894,7 @@ class Objective(Settings):
     samples: int = setting(default=1, help="draws of the codes per row and step", kind=Whole())
     warmup: int = setting(default=0, help="epochs over which the weight of the KL grows from 0 to 1", kind=Whole(0))
 
-    def together(self, values):
+    def together(self, values: Mapping[str, Any]) -> None:
         from gvae import objectives
 
         objectives.parse(values["objective"], gradient=values["gradient"])

@@ -19,7 +19,7 @@ WITNESS = ROOT / "benchmarks" / "gpu" / "witness.json"
 FAMILIES = sorted(
     info.name
     for info in pkgutil.iter_modules(gvae.kernels.cuda.__path__)
-    if info.name != "launch" and (Path(launch.__file__).parent / f"{info.name}.cu").exists()
+    if info.name != "launch" and (info.name in launch.PARTS or (Path(launch.__file__).parent / f"{info.name}.cu").exists())
 )
 for _family in FAMILIES:
     importlib.import_module(f"gvae.kernels.cuda.{_family}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.data.checks import check_finite, check_weight, real
 from gvae.data.sparse import as_csr
@@ -116,7 +117,7 @@ def split(n: int, every: int = 10) -> Callable[[Any], tuple[Any, Any]]:
     return lambda x: (x, x) if x is None or n < every else (x[np.flatnonzero(~held)], x[np.flatnonzero(held)])
 
 
-def _as_rows(x, where):
+def _as_rows(x: Any, where: str) -> tuple[Any, tuple[int, int] | None]:
     """Raw x as (N, D), finite, not yet scaled or converted, and the shape of an image or None; canonical CSR if sparse."""
     if hasattr(x, "tocsr"):
         return as_csr(x, where), None
@@ -129,7 +130,7 @@ def _as_rows(x, where):
     return x.reshape(len(x), -1), ((x.shape[1], x.shape[2]) if x.ndim == 3 else None)
 
 
-def _finite(x, where):
+def _finite(x: np.ndarray, where: str) -> np.ndarray:
     """Real numbers, no wider than float64, all finite."""
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is then refused
@@ -138,7 +139,7 @@ def _finite(x, where):
     return x
 
 
-def _as_labels(labels, n, where):
+def _as_labels(labels: Any, n: int, where: str) -> np.ndarray | None:
     if labels is None:
         return None
     labels = np.asarray(labels)
@@ -164,7 +165,7 @@ def _column(name: str, given: Mapping[str, Any], rows: Sequence[int], where: str
     return parts
 
 
-def _as_y(y, n, where):
+def _as_y(y: Any, n: int, where: str) -> Any:
     """Labels or targets (N,), or a second view, which is flattened if it consists of images."""
     y = real(y, where)
     if y.ndim not in (1, 2, 3) or len(y) != n:
@@ -176,7 +177,7 @@ def _as_y(y, n, where):
     return _finite(y, where)
 
 
-def _as_weight(weight, n, where):
+def _as_weight(weight: Any, n: int, where: str) -> np.ndarray:
     check_weight(weight, n, where)
     if not np.any(weight):
         raise DataError(f"{where}: all {n} weights are 0")
@@ -196,11 +197,11 @@ def _converted(train: Any, test: Any, column: str = "x") -> tuple[Any, Any]:
     return np.ascontiguousarray(train, dtype=dtype), np.ascontiguousarray(test, dtype=dtype)
 
 
-def scaled(x, dtype):
+def scaled(x: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """x / 255 as C-contiguous rows; by all CPUs, because on a virtual machine new memory takes longer than dividing."""
     out = np.empty(x.shape, dtype)
 
-    def scale(first):
+    def scale(first: int) -> None:
         rows = slice(first, first + 1000)
         np.divide(x[rows], 255, out=out[rows], dtype=dtype)
 

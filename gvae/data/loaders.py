@@ -149,7 +149,7 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
 # ---- the named data sets -------------------------------------------------------------------------
 
 
-def _digits(folders) -> Dataset:
+def _digits(folders: list[Path]) -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -159,12 +159,12 @@ def _digits(folders) -> Dataset:
     return assemble("digits", "digits", *split_rows((x / 16).astype(np.float32).reshape(-1, 8, 8)), *split_rows(labels))
 
 
-def _mnist(folders) -> Dataset:
+def _mnist(folders: list[Path]) -> Dataset:
     where, train, train_labels, test, test_labels = _read_mnist("mnist", folders)
     return assemble("mnist", where, train, test, train_labels, test_labels)
 
 
-def _read_mnist(name: str, folders) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _read_mnist(name: str, folders: list[Path]) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The folder, and images and labels of both parts, for the data set of a name."""
     paths = _locate(name, list(MNIST_FILES), folders) if folders else [_download(name, file) for file in MNIST_FILES]
     train, train_labels, test, test_labels = (
@@ -173,7 +173,7 @@ def _read_mnist(name: str, folders) -> tuple[str, np.ndarray, np.ndarray, np.nda
     return str(paths[0].parent), train, train_labels, test, test_labels
 
 
-def _noisy_mnist(folders) -> Dataset:
+def _noisy_mnist(folders: list[Path]) -> Dataset:
     where, *read = _read_mnist("noisy_mnist", folders)
     if noisy.digest(read) != MNIST_SHA256:
         raise DataError(f"{where}: not the original files of MNIST, from which noisy_mnist is made: fetch them again")
@@ -203,13 +203,13 @@ def _download(name: str, file: str) -> Path:
         raise DataError(f"{name}: cannot download {url} ({error}); fetch it by other means and {ADVICE}") from error
 
 
-def _binarized_mnist(folders) -> Dataset:
+def _binarized_mnist(folders: list[Path]) -> Dataset:
     paths = _locate("binarized_mnist", [f"binarized_mnist_{part}.amat" for part in BINARIZED_ROWS], folders)
     train, test = (_read_amat(path, rows) for path, rows in zip(paths, BINARIZED_ROWS.values(), strict=True))
     return assemble("binarized_mnist", str(paths[0].parent), train, test)
 
 
-def _read_amat(path, rows):
+def _read_amat(path: Path, rows: int) -> np.ndarray:
     """(rows, 28, 28) uint8 from text: a line has 784 digits, each followed by one blank or the line's end."""
     with reading(path), opened(path) as stream:
         text = np.frombuffer(read_exactly(stream, rows * 784 * 2, path), np.uint8).reshape(rows, 784, 2)
@@ -219,7 +219,7 @@ def _read_amat(path, rows):
     return bits.reshape(rows, 28, 28)
 
 
-def _omniglot(folders) -> Dataset:
+def _omniglot(folders: list[Path]) -> Dataset:
     (path,) = _locate("omniglot", ["omniglot_28x28_derived.npz"], folders)
     arrays = read_npz(path, lambda keys: {key: key for key in ("images", "split", "character")})
     images, split, labels = arrays["images"], arrays["split"], arrays["character"]
@@ -229,7 +229,7 @@ def _omniglot(folders) -> Dataset:
     return assemble("omniglot", str(path), images[train], images[test], labels[train], labels[test])
 
 
-def _frey_faces(folders) -> Dataset:
+def _frey_faces(folders: list[Path]) -> Dataset:
     (path,) = _locate("frey_faces", ["freyfaces.npy"], folders)
     faces = read_npy(path)
     if faces.shape != (1965, 28, 20) or faces.dtype != np.uint8:
@@ -239,14 +239,14 @@ def _frey_faces(folders) -> Dataset:
     return assemble("frey_faces", str(path), faces[order[:-200]], faces[order[-200:]])
 
 
-def _20news(folders) -> Dataset:
+def _20news(folders: list[Path]) -> Dataset:
     train, test, words = _locate("20news", ["train.feat", "test.feat", "vocab.new"], folders)
     names = read_lines(words)
     found = assemble("20news", str(train.parent), *(read_feat(path, len(names)) for path in (train, test)))
     return replace(found, names=names)
 
 
-def _olivetti(folders) -> Dataset:
+def _olivetti(folders: list[Path]) -> Dataset:
     (path,) = _locate("olivetti", ["olivettifaces.mat"], folders)
     with reading(path), opened(path) as stream:
         content = stream.read(OLIVETTI_BYTES + 1)
@@ -261,7 +261,7 @@ def _olivetti(folders) -> Dataset:
     )  # counts, not grey levels
 
 
-def _nips_counts(folders) -> Dataset:
+def _nips_counts(folders: list[Path]) -> Dataset:
     paths = _locate("nips_counts", ["nips_train.csv", "nips_test.csv"], folders)
     from scipy.sparse import csr_array
 
@@ -286,7 +286,7 @@ _LOADERS: dict[str, Callable[[list[Path]], Dataset]] = {
 MADE_FROM = {"noisy_mnist": "mnist"}  # whose files it reads
 
 
-def _folders(name: str, data_dir) -> list[Path]:
+def _folders(name: str, data_dir: Any) -> list[Path]:
     roots = [Path(os.path.expanduser(root)) for root in (data_dir, os.environ.get("GVAE_DATA_DIR")) if root]
     return [folder for root in roots for folder in (root, root / name)]
 
@@ -309,7 +309,7 @@ def _locate(name: str, files: Sequence[str], folders: list[Path]) -> list[Path]:
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def _load_file(source) -> Dataset:
+def _load_file(source: Any) -> Dataset:
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; expected a file")

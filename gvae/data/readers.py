@@ -16,7 +16,8 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -44,16 +45,16 @@ CHUNK = 1 << 22  # bytes read at a time
 NUMBERS, TEXT = r"[<>=|]?(b1|[iu][1248]|f[248])", r"[<>=|]?[SU][1-9][0-9]?"  # dtypes
 
 
-def packed(path) -> bool:
+def packed(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-def opened(path):
+def opened(path: Path) -> IO[bytes] | gzip.GzipFile:
     return gzip.open(path, "rb") if packed(path) else open(path, "rb")
 
 
 @contextmanager
-def reading(path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn any error that a missing, damaged or unreadable file causes in the readers into a DataError."""
     try:
         if not os.path.getsize(path):
@@ -66,7 +67,7 @@ def reading(path) -> Iterator[None]:
         raise DataError(f"{path}: damaged or not readable ({error})") from error
 
 
-def read_exactly(stream, n: int, path) -> bytearray:
+def read_exactly(stream: IO[bytes] | gzip.GzipFile, n: int, path: Path) -> bytearray:
     """The n bytes that the header announced, read a chunk at a time; DataError if the stream holds fewer or more."""
     data = bytearray()
     while len(data) < n and (chunk := stream.read(min(n - len(data), CHUNK))):
@@ -78,7 +79,7 @@ def read_exactly(stream, n: int, path) -> bytearray:
     return data
 
 
-def read_idx(path, magic: int | None = None) -> np.ndarray:
+def read_idx(path: Path, magic: int | None = None) -> np.ndarray:
     """LeCun's format: two zero bytes, type, number of axes; the sizes (big-endian uint32); the values in C order."""
     with reading(path), opened(path) as stream:
         head = stream.read(4)
@@ -94,12 +95,12 @@ def read_idx(path, magic: int | None = None) -> np.ndarray:
         return np.frombuffer(read_exactly(stream, math.prod(shape) * dtype.itemsize, path), dtype).reshape(shape)
 
 
-def read_npy(path) -> np.ndarray:
+def read_npy(path: Path) -> np.ndarray:
     with reading(path), opened(path) as stream:
         return _parse_npy(stream, path)
 
 
-def _parse_npy(stream, path, where: str | None = None, kinds: str = NUMBERS) -> np.ndarray:
+def _parse_npy(stream: IO[bytes] | gzip.GzipFile, path: Path, where: str | None = None, kinds: str = NUMBERS) -> np.ndarray:
     """One array in NumPy's format, whose header is a Python literal; `kinds` is a pattern for its dtype.
 
     Read by pattern, because `numpy.load` evaluates the header and allocates what it asks for before it sees the rest.
@@ -126,7 +127,7 @@ def _parse_npy(stream, path, where: str | None = None, kinds: str = NUMBERS) -> 
     return np.frombuffer(data, dtype).reshape(sizes, order="F" if order[1] == "True" else "C")
 
 
-def read_npz(path, choose: Callable[[list[str]], dict[str, str]]) -> dict[str, np.ndarray]:
+def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]]) -> dict[str, np.ndarray]:
     """The arrays of a .npz that choose(keys) asks for as {role: key}; no other is touched. "format" alone may be text."""
     with reading(path), zipfile.ZipFile(path) as archive:
         members = {m.filename[:-4]: m for m in archive.infolist() if m.filename.endswith(".npy")}
@@ -143,7 +144,7 @@ def read_npz(path, choose: Callable[[list[str]], dict[str, str]]) -> dict[str, n
         return arrays
 
 
-def read_text(path) -> np.ndarray:
+def read_text(path: Path) -> np.ndarray:
     """(N, D) float32; a line is split at its commas, else at blanks. Messages count lines and columns from 1."""
     values, width, blank = array("f"), 0, 0  # array: four bytes a number while the number of rows is unknown
     with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
@@ -171,7 +172,7 @@ def read_text(path) -> np.ndarray:
     return np.frombuffer(values, np.float32).reshape(-1, width)
 
 
-def read_heading(path, columns: int) -> tuple[str, ...] | None:
+def read_heading(path: Path, columns: int) -> tuple[str, ...] | None:
     """The names of the columns of a text that `read_text` reads, where its first line has a name for each of them."""
     with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
         line = next(lines)
@@ -187,7 +188,7 @@ def _numbers(cells: list[str], text: str) -> list[float] | None:
         return None
 
 
-def read_feat(path, columns: int | None = None) -> Any:
+def read_feat(path: Path, columns: int | None = None) -> Any:
     """Counts (N, D) as CSR: a line per document, a first number that is not used, then id:count with ids from 1.
 
     columns : D; by default the largest id
@@ -215,7 +216,7 @@ def read_feat(path, columns: int | None = None) -> Any:
     return csr_of(found, str(path))
 
 
-def read_lines(path) -> tuple[str, ...]:
+def read_lines(path: Path) -> tuple[str, ...]:
     """The first word of every line."""
     with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8") as lines:
         found = [line.split() for line in lines]

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy import special
 
 from gvae import random
 from gvae.autodiff import value_of
-from gvae.distributions.base import Distribution, Support, host
+from gvae.distributions.base import Conditionals, Distribution, Support, host
 from gvae.distributions.discrete import BernoulliDistribution
 from gvae.ops import arrays, dense, draws, elementwise, likelihoods
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = ["AutoregressiveBernoulli", "NADEDistribution"]
 
@@ -24,13 +26,13 @@ class Sequential(Distribution):
     reparameterized = False
     sequential = True
     support = Support(0, 1, whole=True)
-    bias: Any
+    bias: Array
 
     @staticmethod
-    def draw_noise(key, shape, dtype, like=None):
+    def draw_noise(key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> Array:
         return random.uniform(key, shape, dtype, like)
 
-    def noise(self, key, sample_shape=()):
+    def noise(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.bias.dtype, value_of(self.bias))
 
     @property
@@ -38,7 +40,7 @@ class Sequential(Distribution):
         return self.bias.shape[-1]
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """Not in closed form: `shown` and `means_along` are what there is.
 
         Examples
@@ -52,7 +54,7 @@ class Sequential(Distribution):
             f"{type(self).__name__} has no mean in closed form: average over draws, or see probabilities(x)"
         )
 
-    def probabilities(self, x: Any) -> Any:
+    def probabilities(self, x: Array) -> Array:
         """The probability that each variable is 1, given those before it in x.
 
         Parameters
@@ -72,14 +74,14 @@ class Sequential(Distribution):
         """
         return elementwise.sigmoid(self._logits_of(x))
 
-    def _logits_of(self, x: Any) -> Any:
+    def _logits_of(self, x: Array) -> Array:
         raise NotImplementedError
 
-    def means_along(self, x):
+    def means_along(self, x: Array) -> Array:
         return self.probabilities(x)
 
     @property
-    def shown(self) -> Any:
+    def shown(self) -> Array:
         """The probabilities of each variable given those before it in one draw, (..., n)."""
         return self.means_along(self.sample(self.noise(random.key(0))))
 
@@ -87,7 +89,7 @@ class Sequential(Distribution):
     def standard(self) -> Distribution:
         return BernoulliDistribution(device.zeros(self.n, self.bias.dtype, value_of(self.bias)))
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         return None
 
 
@@ -118,17 +120,17 @@ class AutoregressiveBernoulli(Sequential):
     array([1., 1.])
     """
 
-    def __init__(self, bias: Any, weight: Any, path: str | None = None):
+    def __init__(self, bias: Array, weight: Array, path: str | None = None):
         self.bias, self.weight, self._path = bias, weight, path
 
     @property
     def path(self) -> str | None:
         return None if self._path is None else "surrogate"
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.bias.shape[:-1], self.weight.shape[:-2]
 
-    def logits(self, x: Any) -> Any:
+    def logits(self, x: Array) -> Array:
         """The logits of all variables, each given those before it in x.
 
         Parameters
@@ -149,18 +151,18 @@ class AutoregressiveBernoulli(Sequential):
             return elementwise.add(dense.matmul(x, self.weight), self.bias)
         return elementwise.add(dense.matmul(x[..., None, :], self.weight)[..., 0, :], self.bias)
 
-    def _logits_of(self, x):
+    def _logits_of(self, x: Array) -> Array:
         return self.logits(x)
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return draws.autoregressive_draw(self.bias, self.weight, noise, path=self._path)
 
-    def conditionals(self, x):
+    def conditionals(self, x: np.ndarray) -> Conditionals:
         bias, weight = host(self.bias), host(self.weight)
         for j in range(self.n):
             yield j, _cdf_of_bit(bias[..., j] + (x[:, :j] * weight[..., :j, j]).sum(axis=-1))
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         a = self.logits(x)
         if reduce:
             return likelihoods.bernoulli_log_prob(x, a)
@@ -192,26 +194,26 @@ class NADEDistribution(Sequential):
     array([0.1345, 0.3655, 0.0596, 0.4404])
     """
 
-    def __init__(self, bias: Any, hidden: Any, weight: Any, out_weight: Any):
+    def __init__(self, bias: Array, hidden: Array, weight: Array, out_weight: Array):
         self.bias, self.hidden, self.weight, self.out_weight = bias, hidden, weight, out_weight
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         weights = self.weight.shape[:-2], self.out_weight.shape[:-2]
         return self.bias.shape[:-1], self.hidden.shape[:-1], *weights
 
     def _parts(self) -> tuple[Any, ...]:
         return self.bias, self.hidden, self.weight, self.out_weight
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return draws.nade_draw(noise, *map(value_of, self._parts()))
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if reduce:
             return draws.nade_log_prob(x, *self._parts())
         t = self._logits_of(x)
         return elementwise.subtract(elementwise.multiply(x, t), elementwise.softplus(t))
 
-    def conditionals(self, x):
+    def conditionals(self, x: np.ndarray) -> Conditionals:
         bias, hidden, W, V = map(host, self._parts())
         a = np.broadcast_to(hidden, (len(x), hidden.shape[-1])).copy()
         units = special.expit(a)
@@ -221,7 +223,7 @@ class NADEDistribution(Sequential):
             a[one] += np.broadcast_to(W[..., j, :], a.shape)[one] * x[one, j, None]
             units[one] = special.expit(a[one])
 
-    def _logits_of(self, x):
+    def _logits_of(self, x: Array) -> Array:
         """All at once, from the hidden units before each variable, (..., n, H)."""
         steps = elementwise.multiply(x[..., None], self.weight)
         before = elementwise.subtract(arrays.cumsum(steps, axis=-2), steps)

@@ -6,15 +6,19 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.autodiff import stop_gradient, value_of
 from gvae.errors import ConfigError
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = ["Distribution", "Support"]
+
+Conditionals: TypeAlias = Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]  # what `Distribution.conditionals` gives
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Distribution:
     affine = independent = sequential = False
     has_density = by_variable = True
     support = Support()
-    mean: Any
+    mean: Array
 
     @property
     def path(self) -> str | None:
@@ -149,7 +153,7 @@ class Distribution:
         return "exact" if self.reparameterized else None
 
     @property
-    def shown(self) -> Any:
+    def shown(self) -> Array:
         """What is shown of the distribution, (..., n): its mean or, where that has no closed form, `means_along` a draw.
 
         Examples
@@ -159,7 +163,7 @@ class Distribution:
         """
         return self.mean
 
-    def means_along(self, x: Any) -> Any:
+    def means_along(self, x: Array) -> Array:
         """The mean or, where that has no closed form, the mean of each variable given those before it in x.
 
         Parameters
@@ -221,7 +225,7 @@ class Distribution:
         return f"{type(self).__name__}(batch_shape={self.batch_shape}, n={self.n})"
 
     @staticmethod
-    def draw_noise(key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+    def draw_noise(key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> Array:
         """Noise of the kind from which this class samples; families call it before a distribution exists.
 
         Parameters
@@ -253,7 +257,7 @@ class Distribution:
         """
         raise NotImplementedError
 
-    def noise(self, key: np.ndarray, sample_shape: tuple[int, ...] = ()) -> np.ndarray:
+    def noise(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         """The noise that `sample` takes.
 
         Parameters
@@ -276,7 +280,7 @@ class Distribution:
         """
         return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.mean.dtype, self.mean)
 
-    def sample(self, noise: Any) -> Any:
+    def sample(self, noise: Array) -> Array:
         """The draw computed from the given noise.
 
         Parameters
@@ -325,7 +329,7 @@ class Distribution:
             setattr(other, name, value.stopped() if isinstance(value, Distribution) else stop_gradient(value))
         return other
 
-    def log_prob(self, x: Any, reduce: bool = True) -> Any:
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         """Log-density, or log-probability, of x.
 
         Parameters
@@ -356,7 +360,7 @@ class Distribution:
         """
         raise NotImplementedError
 
-    def log_prob_of_draw(self, noise: Any, sample: Any) -> Any:
+    def log_prob_of_draw(self, noise: Array, sample: Array) -> Array:
         """Log-density of a draw, log p(sample) with sample = self.sample(noise).
 
         Parameters
@@ -379,7 +383,7 @@ class Distribution:
         """
         return self.log_prob(sample)
 
-    def conditionals(self, x: np.ndarray) -> Iterator[tuple[int, Callable[[np.ndarray], np.ndarray]]]:
+    def conditionals(self, x: np.ndarray) -> Conditionals:
         """The distribution functions of the variables, each given those that come before it here.
 
         Parameters
@@ -410,7 +414,7 @@ class Distribution:
         """
         raise ConfigError(f"{type(self).__name__} has no conditional distributions in closed form: it cannot be coded")
 
-    def error(self, x: Any) -> np.ndarray:
+    def error(self, x: Array) -> np.ndarray:
         """The error of the mean, mean - x, in the units of the data.
 
         Parameters
@@ -430,7 +434,7 @@ class Distribution:
         """
         return np.asarray(value_of(self.shown), np.float64) - x
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Array:
         """Entropy in closed form.
 
         Returns
@@ -447,7 +451,7 @@ class Distribution:
         """
         return None
 
-    def variance(self) -> Any:
+    def variance(self) -> Array:
         """Marginal variances.
 
         Returns
@@ -466,7 +470,7 @@ class Distribution:
         """
         raise NotImplementedError(f"{type(self).__name__} has no variance in closed form: average over draws")
 
-    def covariance(self) -> np.ndarray:
+    def covariance(self) -> Array:
         """The dense covariance, for inspection.
 
         Returns
@@ -501,7 +505,7 @@ class Distribution:
         """
         raise NotImplementedError
 
-    def kl(self, p: Distribution | None = None) -> Any:
+    def kl(self, p: Distribution | None = None) -> Array:
         """KL(self ‖ p) in closed form.
 
         Parameters
@@ -528,7 +532,7 @@ class Distribution:
         """
         raise NotImplementedError
 
-    def kl_by_probe(self, noise: Any, p: Distribution | None = None) -> Any:
+    def kl_by_probe(self, noise: Array, p: Distribution | None = None) -> Array:
         """An unbiased estimate of `kl`: the trace of the covariance is estimated with one random probe.
 
         Parameters
@@ -552,7 +556,7 @@ class Distribution:
         """
         return None
 
-    def kl_by_unit(self, p: Distribution | None = None) -> Any:
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         """KL divergence of each variable, whose sum is `kl`.
 
         Parameters
@@ -574,6 +578,6 @@ class Distribution:
         return None
 
 
-def host(a: Any) -> np.ndarray:
+def host(a: Array) -> np.ndarray:
     """The value of an array or Var in host memory, in float64."""
     return np.asarray(device.to_host(value_of(a)), np.float64)

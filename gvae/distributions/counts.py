@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from scipy import special
@@ -14,6 +14,7 @@ from gvae.errors import ConfigError
 from gvae.ops import arrays, dense, draws, elementwise
 from gvae.ops.counts import poisson_counts_log_prob
 from gvae.ops.sparse import is_csr
+from gvae.typing import Array, Key
 
 __all__ = ["PoissonProduct"]
 
@@ -44,11 +45,11 @@ class PoissonProduct(Independent):
 
     support = COUNTS
 
-    def __init__(self, z: Any, w: Any):
+    def __init__(self, z: Array, w: Array):
         self.z, self.w = z, w
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The rates, (..., B, D): a dense array.
 
         Examples
@@ -63,38 +64,38 @@ class PoissonProduct(Independent):
         return self.w.shape[-2]
 
     @property
-    def batch_shape(self):
+    def batch_shape(self) -> tuple[int, ...]:
         return np.broadcast_shapes(self.z.shape[:-2], self.w.shape[:-2]) + self.z.shape[-2:-1]
 
-    def noise(self, key, sample_shape=()):
+    def noise(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), self.z.dtype, value_of(self.z))
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if is_csr(x):
             if not reduce:
                 raise ConfigError("PoissonProduct: the terms of counts in CSR would be a dense array; sum them: reduce=True")
             return poisson_counts_log_prob(x, self.z, self.w)
         return super().log_prob(x, reduce)
 
-    def _log_terms(self, x):
+    def _log_terms(self, x: Array) -> Array:
         return PoissonDistribution(elementwise.log(self.mean)).log_prob(x, reduce=False)
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return draws.poisson_draw(np.log(value_of(self.mean)).astype(noise.dtype, copy=False), noise)
 
-    def _cdf(self):
+    def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
         rate = host(self.mean)
         return lambda j, v: special.pdtr(v, rate[..., j])
 
-    def variance(self):
+    def variance(self) -> Array:
         return self.mean
 
     @property
     def standard(self) -> Distribution:
         return PoissonDistribution(np.zeros(self.n, self.w.dtype))
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         return PoissonDistribution(elementwise.log(self.mean)).kl(p)
 
-    def kl_by_unit(self, p=None):
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         return PoissonDistribution(elementwise.log(self.mean)).kl_by_unit(p)

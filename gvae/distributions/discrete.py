@@ -11,14 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy import special
 
 from gvae import random
 from gvae.autodiff import primitive, value_of
-from gvae.distributions.base import Distribution, Support, host
+from gvae.distributions.base import Conditionals, Distribution, Support, host
 from gvae.errors import BoundsError, ConfigError
 from gvae.ops import arrays, dense, draws, elementwise, likelihoods
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = [
     "BernoulliDistribution",
@@ -40,17 +42,17 @@ class Independent(Distribution):
     independent = True
 
     @staticmethod
-    def draw_noise(key, shape, dtype, like=None):
+    def draw_noise(key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> Array:
         return random.uniform(key, shape, dtype, like)
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         terms = self._log_terms(x)
         return arrays.sum(terms, axis=-1) if reduce else terms
 
-    def _log_terms(self, x: Any) -> Any:
+    def _log_terms(self, x: Array) -> Array:
         raise NotImplementedError
 
-    def conditionals(self, x):
+    def conditionals(self, x: np.ndarray) -> Conditionals:
         cdf = self._cdf()
         return ((j, functools.partial(cdf, j)) for j in range(self.n))
 
@@ -58,7 +60,7 @@ class Independent(Distribution):
         """The function (j, v) -> P(x_j <= v)."""
         raise ConfigError(f"{type(self).__name__} has no distribution function here: it cannot be coded")
 
-    def covariance(self):
+    def covariance(self) -> Array:
         variance = value_of(self.variance())
         return variance[..., None] * device.namespace(variance).eye(self.n, dtype=variance.dtype)
 
@@ -90,7 +92,7 @@ class BernoulliDistribution(Independent):
     support = Support(0, 1)
     discrete = True  # though log_prob takes grey levels, too
 
-    def __init__(self, logits: Any = None, layer: tuple[Any, Any, Any] | None = None, path: str | None = None):
+    def __init__(self, logits: Array = None, layer: tuple[Any, Any, Any] | None = None, path: str | None = None):
         self._logits: Any = logits
         self._layer: Any = layer
         self._path = path
@@ -100,7 +102,7 @@ class BernoulliDistribution(Independent):
         return None if self._path is None else "surrogate"
 
     @property
-    def logits(self) -> Any:
+    def logits(self) -> Array:
         """The logits, (..., n); computed on first access if a layer is given.
 
         Examples
@@ -114,7 +116,7 @@ class BernoulliDistribution(Independent):
         return self._logits
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The probabilities of 1, sigmoid(logits), (..., n).
 
         Examples
@@ -128,37 +130,37 @@ class BernoulliDistribution(Independent):
     def n(self) -> int:
         return (self._logits if self._layer is None else self._layer[1]).shape[-1]
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return ((self._logits if self._layer is None else self._layer[0]).shape[:-1],)
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return draws.bernoulli_draw(self.logits, noise, path=self._path)
 
-    def _cdf(self):
+    def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
         zero = special.expit(-host(self.logits))
         return lambda j, v: np.where(v >= 1, 1.0, zero[..., j])
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if reduce and self._logits is None:
             return likelihoods.bernoulli_affine_log_prob(x, *self._layer)
         if reduce:
             return likelihoods.bernoulli_log_prob(x, self.logits)
         return elementwise.subtract(elementwise.multiply(x, self.logits), elementwise.softplus(self.logits))
 
-    def entropy(self):
+    def entropy(self) -> Array:
         return arrays.sum(self._entropies(), axis=-1)
 
-    def _entropies(self):
+    def _entropies(self) -> Array:
         # softplus(a) - a sigmoid(a), written in |a| so that nothing large cancels
         size = elementwise.abs(self.logits)
         e = elementwise.exp(-size)
         return elementwise.log1p(e) + size * e / (1 + e)
 
-    def variance(self):
+    def variance(self) -> Array:
         p = self.mean
         return p * (1 - p)
 
-    def kl_by_unit(self, p=None):
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         if p is None:
             return math.log(2) - self._entropies()
         if not isinstance(p, BernoulliDistribution):
@@ -170,7 +172,7 @@ class BernoulliDistribution(Independent):
     def standard(self) -> Distribution:
         return BernoulliDistribution(device.zeros(self.n, self.logits.dtype, self.logits))
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         if p is None:
             return self.n * math.log(2) - self.entropy()
         if not isinstance(p, BernoulliDistribution):
@@ -203,7 +205,7 @@ class CategoricalDistribution(Independent):
     (array([0.75, 1.7 ]), np.float64(1.6788))
     """
 
-    def __init__(self, logits: Any):
+    def __init__(self, logits: Array):
         self.logits = logits
 
     @property
@@ -214,10 +216,10 @@ class CategoricalDistribution(Independent):
     def support(self) -> Support:  # type: ignore[override]
         return Support(0, self.logits.shape[-1] - 1, whole=True)
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return (self.logits.shape[:-2],)
 
-    def log_probabilities(self) -> Any:
+    def log_probabilities(self) -> Array:
         """Log-probabilities of all classes, log P(x_j = c).
 
         Returns
@@ -234,7 +236,7 @@ class CategoricalDistribution(Independent):
         return elementwise.subtract(self.logits, arrays.logsumexp(self.logits, axis=-1, keepdims=True))
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The expected class number of each variable, (..., n).
 
         Examples
@@ -244,30 +246,30 @@ class CategoricalDistribution(Independent):
         """
         return self._moment(self._classes())
 
-    def variance(self):
+    def variance(self) -> Array:
         p, c = elementwise.exp(self.log_probabilities()), self._classes()
         return arrays.sum(p * elementwise.square(elementwise.subtract(c, self.mean[..., None])), axis=-1)
 
-    def _classes(self) -> Any:
+    def _classes(self) -> Array:
         return device.namespace(self.logits).arange(self.logits.shape[-1], dtype=self.logits.dtype)
 
-    def _moment(self, values: np.ndarray) -> Any:
+    def _moment(self, values: np.ndarray) -> Array:
         return arrays.sum(elementwise.multiply(elementwise.exp(self.log_probabilities()), values), axis=-1)
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return draws.categorical_draw(value_of(self.logits).astype(noise.dtype, copy=False), noise)
 
-    def _cdf(self):
+    def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
         below = np.cumsum(special.softmax(host(self.logits), axis=-1), axis=-1).clip(0, 1)
         return lambda j, v: (
             below[..., j, :][..., v.astype(np.int64)] if below.ndim == 2 else below[np.arange(len(v)), j, v.astype(np.int64)]
         )
 
-    def _log_terms(self, x):
+    def _log_terms(self, x: Array) -> Array:
         picked = arrays.sum(elementwise.multiply(_one_hot(x, classes=self.logits.shape[-1]), self.logits), axis=-1)
         return elementwise.subtract(picked, arrays.logsumexp(self.logits, axis=-1))
 
-    def entropy(self):
+    def entropy(self) -> Array:
         log_p = self.log_probabilities()
         return -arrays.sum(elementwise.exp(log_p) * log_p, axis=(-2, -1))
 
@@ -275,7 +277,7 @@ class CategoricalDistribution(Independent):
     def standard(self) -> Distribution:
         return CategoricalDistribution(device.zeros(self.logits.shape[-2:], self.logits.dtype, self.logits))
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         if p is None:
             return self.n * math.log(self.logits.shape[-1]) - self.entropy()
         if not isinstance(p, CategoricalDistribution):
@@ -286,12 +288,12 @@ class CategoricalDistribution(Independent):
 
 
 @functools.partial(primitive, differentiable=False)
-def _one_hot(x, *, classes):
+def _one_hot(x: Array, *, classes: int) -> Array:
     """One-hot vectors of the class numbers x, along a new last axis. Values outside of 0 .. classes - 1 are refused."""
     return device.foreign(_checked_one_hot, x, classes)  # it reads values, in every launch, too
 
 
-def _checked_one_hot(x, classes):
+def _checked_one_hot(x: Array, classes: int) -> Array:
     whole = (x == x.round()).all()
     if x.size and not (whole and x.min() >= 0 and x.max() < classes):
         given = f"values {x.min():g} .. {x.max():g}" if whole else "values that are not whole numbers"
@@ -321,11 +323,11 @@ class PoissonDistribution(Independent):
 
     support = COUNTS
 
-    def __init__(self, log_rate: Any):
+    def __init__(self, log_rate: Array):
         self.log_rate = log_rate
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The rates e^log_rate, (..., n).
 
         Examples
@@ -339,32 +341,32 @@ class PoissonDistribution(Independent):
     def n(self) -> int:
         return self.log_rate.shape[-1]
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return (self.log_rate.shape[:-1],)
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return draws.poisson_draw(value_of(self.log_rate).astype(noise.dtype, copy=False), noise)
 
-    def _cdf(self):
+    def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
         rate = np.exp(host(self.log_rate))
         return lambda j, v: special.pdtr(v, rate[..., j])
 
-    def _log_terms(self, x):
+    def _log_terms(self, x: Array) -> Array:
         log_joint = elementwise.subtract(elementwise.multiply(x, self.log_rate), elementwise.exp(self.log_rate))
         return elementwise.subtract(log_joint, elementwise.lgamma(x + 1))
 
-    def variance(self):
+    def variance(self) -> Array:
         return self.mean
 
     @property
     def standard(self) -> Distribution:
         return PoissonDistribution(device.zeros(self.n, self.log_rate.dtype, self.log_rate))
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         units = self.kl_by_unit(p)
         return None if units is None else arrays.sum(units, axis=-1)
 
-    def kl_by_unit(self, p=None):
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         p = self.standard if p is None else p
         if not isinstance(p, PoissonDistribution):
             return None
@@ -397,11 +399,11 @@ class NegativeBinomialDistribution(Independent):
 
     support = COUNTS
 
-    def __init__(self, log_mean: Any, log_r: Any):
+    def __init__(self, log_mean: Array, log_r: Array):
         self.log_mean, self.log_r = log_mean, log_r
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The means e^log_mean, (..., n).
 
         Examples
@@ -415,23 +417,23 @@ class NegativeBinomialDistribution(Independent):
     def n(self) -> int:
         return self.log_mean.shape[-1]
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.log_mean.shape[:-1], self.log_r.shape[:-1]
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         log_m, log_r, u = draws.on_host(value_of(self.log_mean), value_of(self.log_r), noise)
         m, r = np.exp(log_m), np.exp(log_r)
         functions, p = device.special(u), r / (r + m)
         k = draws.smallest_count(functions.nbdtrik(u, r, p), u, lambda k: functions.betainc(r, k + 1, p))
         return device.beside(k.astype(noise.dtype), noise)
 
-    def _cdf(self):
+    def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
         m, r = np.exp(host(self.log_mean)), np.exp(host(self.log_r))
         p = r / (r + m)
         r = np.broadcast_to(r, p.shape)
         return lambda j, v: special.betainc(r[..., j], v + 1, p[..., j])
 
-    def _log_terms(self, x):
+    def _log_terms(self, x: Array) -> Array:
         r = elementwise.exp(self.log_r)
         t = elementwise.subtract(self.log_mean, self.log_r)
         # Gamma(x + r) / (Gamma(r) x!) = 1 / ((x + r) B(x + 1, r)): no large logarithms are subtracted
@@ -439,7 +441,7 @@ class NegativeBinomialDistribution(Independent):
         log_powers = r * elementwise.softplus(t) + elementwise.multiply(x, elementwise.softplus(-t))
         return elementwise.negative(elementwise.add(log_choose, log_powers))
 
-    def variance(self):
+    def variance(self) -> Array:
         return elementwise.add(self.mean, elementwise.exp(2 * self.log_mean - self.log_r))
 
     @property
@@ -447,7 +449,7 @@ class NegativeBinomialDistribution(Independent):
         zero = device.zeros(self.n, self.log_mean.dtype, self.log_mean)
         return NegativeBinomialDistribution(zero, zero)
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         return None
 
 
@@ -477,12 +479,12 @@ class ZeroInflatedDistribution(Independent):
 
     support = COUNTS
 
-    def __init__(self, base: Distribution, logits: Any):
+    def __init__(self, base: Distribution, logits: Array):
         self.base: Any = base
         self.logits = logits
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The means (1 - pi) base.mean, (..., n).
 
         Examples
@@ -497,10 +499,10 @@ class ZeroInflatedDistribution(Independent):
     def n(self) -> int:
         return self.logits.shape[-1]
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.logits.shape[:-1], *self.base._leads()
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         logits, u = draws.on_host(value_of(self.logits), noise)
         expit = device.special(u).expit
         zero, nonzero = expit(logits), expit(-logits)
@@ -508,17 +510,17 @@ class ZeroInflatedDistribution(Independent):
         k = np.where(u < zero, 0, self.base.sample(np.minimum(of_base, BELOW_ONE)))
         return device.beside(k.astype(noise.dtype), noise)
 
-    def _cdf(self):
+    def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
         logits, of_base = host(self.logits), self.base._cdf()
         zero, nonzero = special.expit(logits), special.expit(-logits)
         return lambda j, v: np.minimum(zero[..., j] + nonzero[..., j] * of_base(j, v), 1.0)
 
-    def _log_terms(self, x):
+    def _log_terms(self, x: Array) -> Array:
         log_p = self.base._log_terms(x)
         mixed = elementwise.where(value_of(x) == 0, _log_add_exp(self.logits, log_p), log_p)
         return elementwise.subtract(mixed, elementwise.softplus(self.logits))
 
-    def variance(self):
+    def variance(self) -> Array:
         share = elementwise.multiply(elementwise.sigmoid(self.logits), elementwise.square(self.base.mean))
         return elementwise.multiply(elementwise.sigmoid(-self.logits), elementwise.add(self.base.variance(), share))
 
@@ -526,11 +528,11 @@ class ZeroInflatedDistribution(Independent):
     def standard(self) -> Distribution:
         return ZeroInflatedDistribution(self.base.standard, device.zeros(self.n, self.logits.dtype, self.logits))
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         return None
 
 
-def _log_add_exp(a: Any, b: Any) -> Any:
+def _log_add_exp(a: Array, b: Array) -> Array:
     """log(e^a + e^b): the larger of both, plus the contribution of the smaller."""
     larger = value_of(a) > value_of(b)
     difference = elementwise.subtract(a, b)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import random
 from gvae.distributions.base import Distribution
 from gvae.distributions.gaussians import DiagonalGaussian
 from gvae.errors import ConfigError
 from gvae.ops import arrays, elementwise
+from gvae.typing import Array, Key
 
 __all__ = ["InversePlanarGaussian", "PlanarGaussian", "planar_flow"]
 
@@ -22,7 +24,7 @@ SHORT = 1e-12  # of |w|²: below it the correction of u fades out, and is 0 at w
 FLATTEST = 1e-6 - 1  # the least w . û (1 - tanh²), which rounds to -1 where softplus(w . u) is tiny
 
 
-def planar_flow(x: Any, u: Any, w: Any, b: Any) -> tuple[Any, Any]:
+def planar_flow(x: Array, u: Array, w: Array, b: Array) -> tuple[Any, Any]:
     """Planar flows one after the other.
 
     Parameters
@@ -64,26 +66,26 @@ def planar_flow(x: Any, u: Any, w: Any, b: Any) -> tuple[Any, Any]:
 class _Flowed(Distribution):
     by_variable = False
 
-    def __init__(self, base: DiagonalGaussian, u: Any, w: Any, b: Any):
+    def __init__(self, base: DiagonalGaussian, u: Array, w: Array, b: Array):
         self.base, self.u, self.w, self.b = base, u, w, b
 
     @property
     def n(self) -> int:
         return self.base.n
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.base.batch_shape, self.u.shape[:-2], self.w.shape[:-2], self.b.shape[:-1]
 
     @staticmethod
-    def draw_noise(key, shape, dtype, like=None):
+    def draw_noise(key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> Array:
         return random.normal(key, shape, dtype, like)
 
-    def noise(self, key, sample_shape=()):
+    def noise(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         like = self.base.mean
         return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), like.dtype, like)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """Not available in closed form.
 
         Raises
@@ -102,7 +104,7 @@ class _Flowed(Distribution):
     def standard(self) -> Distribution:
         return self.base.standard
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         return None
 
 
@@ -128,7 +130,7 @@ class PlanarGaussian(_Flowed):
     has_density = False
 
     @property
-    def shown(self) -> Any:
+    def shown(self) -> Array:
         """The centre of the base, where the flow moves it.
 
         Examples
@@ -138,18 +140,18 @@ class PlanarGaussian(_Flowed):
         """
         return planar_flow(self.base.mean, self.u, self.w, self.b)[0]
 
-    def means_along(self, x):
+    def means_along(self, x: Array) -> Array:
         return self.shown
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return planar_flow(self.base.sample(noise), self.u, self.w, self.b)[0]
 
-    def log_prob_of_draw(self, noise, sample):
+    def log_prob_of_draw(self, noise: Array, sample: Array) -> Array:
         x = self.base.sample(noise)
         log_det = planar_flow(x, self.u, self.w, self.b)[1]
         return elementwise.subtract(self.base.log_prob_of_draw(noise, x), log_det)
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         raise ConfigError(
             "planar: the density is known for draws from it alone, but wake_sleep, the gradients stl, dreg and rws, "
             "and the measures surgery and information, need it elsewhere"
@@ -176,13 +178,13 @@ class InversePlanarGaussian(_Flowed):
     reparameterized = False
     sequential = False
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         y, log_det = planar_flow(x, self.u, self.w, self.b)
         if not reduce:
             raise ConfigError("InversePlanarGaussian: terms by variable are those of its base, see log_prob_by_base")
         return elementwise.add(self.base.log_prob(y), log_det)
 
-    def log_prob_by_base(self, x: Any) -> Any:
+    def log_prob_by_base(self, x: Array) -> Array:
         """The terms of each variable of the base, without the log-determinant.
 
         Parameters
@@ -204,7 +206,7 @@ class InversePlanarGaussian(_Flowed):
         return self.base.log_prob(planar_flow(x, self.u, self.w, self.b)[0], reduce=False)
 
 
-def started_steps(key: np.ndarray, steps: int, n: int, dtype: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def started_steps(key: Key, steps: int, n: int, dtype: DTypeLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """u, w and b of flows that do nothing yet, with w in random directions."""
     w = random.normal(key, (steps, n), np.float64)
     w /= np.sqrt((w**2).sum(axis=-1, keepdims=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gvae.distributions.discrete import Independent
 from gvae.errors import ConfigError
 from gvae.ops import arrays, draws, elementwise
 from gvae.runtime import device
+from gvae.typing import Array
 
 __all__ = ["GammaDistribution"]
 
@@ -62,7 +64,7 @@ class GammaDistribution(Independent):
     array([-456.48])
     """
 
-    def __init__(self, log_shape: Any, log_mean: Any, log: bool = False, path: str | None = "exact"):
+    def __init__(self, log_shape: Any, log_mean: Array, log: bool = False, path: str | None = "exact"):
         if path not in ("exact", None):
             raise ConfigError(f"GammaDistribution: path is {path!r}, expected 'exact' or None")
         self.log_shape, self.log_mean, self.log = log_shape, log_mean, log
@@ -73,7 +75,7 @@ class GammaDistribution(Independent):
         return Support() if self.log else Support(0, math.inf, open=True)
 
     @property
-    def shape(self) -> Any:
+    def shape(self) -> Array:
         """The shapes a, (..., n).
 
         Examples
@@ -84,7 +86,7 @@ class GammaDistribution(Independent):
         return elementwise.exp(self.log_shape)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The means, (..., n): those of log z, log_mean + ψ(a) - log a, where the variables are log z.
 
         Examples
@@ -103,10 +105,10 @@ class GammaDistribution(Independent):
     def n(self) -> int:
         return self.log_shape.shape[-1]
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.log_shape.shape[:-1], self.log_mean.shape[:-1]
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         log_shape, log_mean = self.log_shape, self.log_mean
         if not self.reparameterized:
             log_shape, log_mean = (value_of(v).astype(noise.dtype, copy=False) for v in (log_shape, log_mean))
@@ -115,7 +117,7 @@ class GammaDistribution(Independent):
         # where e^y would underflow, its derivative is 0, and so is that of the maximum
         return y if self.log else elementwise.maximum(elementwise.exp(y), float(np.finfo(noise.dtype).tiny))
 
-    def _cdf(self):
+    def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
         a, log_rate = np.exp(host(self.log_shape)), host(self.log_shape) - host(self.log_mean)
         a = np.broadcast_to(a, log_rate.shape)
 
@@ -126,19 +128,19 @@ class GammaDistribution(Independent):
 
         return cdf
 
-    def _log_terms(self, x):
+    def _log_terms(self, x: Array) -> Array:
         a, log_z = self.shape, x if self.log else elementwise.log(x)
         m = elementwise.subtract(log_z, self.log_mean)
         terms = elementwise.add(elementwise.multiply(a, m - elementwise.expm1(m)), -elementwise.stirling(a))
         return terms if self.log else elementwise.subtract(terms, log_z)
 
-    def variance(self):
+    def variance(self) -> Array:
         if not self.log:
             return elementwise.exp(elementwise.subtract(2 * self.log_mean, self.log_shape))
         a = value_of(self.shape)
         return device.special(a).zeta(2, a)
 
-    def entropy(self):
+    def entropy(self) -> Array:
         # of log z: s(a) - a s'(a); z has the mean of log z more, as dz = z d log z
         a = self.shape
         slope = elementwise.stirling_slope(a)
@@ -150,11 +152,11 @@ class GammaDistribution(Independent):
         zero = device.zeros(self.n, self.log_shape.dtype, self.log_shape)
         return GammaDistribution(zero, zero, self.log)
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         units = self.kl_by_unit(p)
         return None if units is None else arrays.sum(units, axis=-1)
 
-    def kl_by_unit(self, p=None):
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         p = self.standard if p is None else p
         if not isinstance(p, GammaDistribution) or p.log != self.log:
             return None

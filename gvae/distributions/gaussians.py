@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy import special
 
 from gvae import random
 from gvae.autodiff import value_of
-from gvae.distributions.base import Distribution, host
+from gvae.distributions.base import Conditionals, Distribution, host
 from gvae.errors import ConfigError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank, traces
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = ["AR1Gaussian", "BandedGaussian", "DenseGaussian", "DiagonalGaussian", "LowRankGaussian"]
 
@@ -24,7 +26,7 @@ class _Gaussian(Distribution):
     reparameterized = affine = True
 
     @staticmethod
-    def draw_noise(key, shape, dtype, like=None):
+    def draw_noise(key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> Array:
         return random.normal(key, shape, dtype, like)
 
     @property
@@ -32,21 +34,21 @@ class _Gaussian(Distribution):
         zero = device.namespace(self.mean).zeros(self.n, self.mean.dtype)
         return DiagonalGaussian(zero, zero)
 
-    def logdet_covariance(self) -> Any:
+    def logdet_covariance(self) -> Array:
         """Log-determinant of the covariance, log |C|, per batch row."""
         raise NotImplementedError
 
-    def entropy(self) -> Any:
+    def entropy(self) -> Array:
         return 0.5 * self.logdet_covariance() + 0.5 * self.n * (1 + banded.LOG_2PI)
 
-    def log_prob_of_draw(self, noise, sample):
+    def log_prob_of_draw(self, noise: Array, sample: Array) -> Array:
         # With z = mean + R eps, |R⁻¹ (z - mean)|² = |eps|²: no solve, and nothing to overflow.
         return -0.5 * (
             elementwise.add(arrays.sum(elementwise.square(noise), axis=-1), self.logdet_covariance())
             + self.n * banded.LOG_2PI
         )
 
-    def kl(self, p: Distribution | None = None) -> Any:
+    def kl(self, p: Distribution | None = None) -> Array:
         if p is None:
             return self._kl_standard()
         if isinstance(p, DiagonalGaussian):  # -H(q) - E_q log p needs q's marginals only
@@ -55,10 +57,10 @@ class _Gaussian(Distribution):
             return elementwise.subtract(arrays.sum(node, axis=-1) + 0.5 * self.n * banded.LOG_2PI, self.entropy())
         return self._kl_structured(p)
 
-    def _kl_standard(self) -> Any:
+    def _kl_standard(self) -> Array:
         raise NotImplementedError
 
-    def _kl_structured(self, p: Distribution) -> Any:
+    def _kl_structured(self, p: Distribution) -> Array:
         own, prior = self.banded(), p.banded() if isinstance(p, _Gaussian) else None
         if own is None or prior is None:
             return None
@@ -72,7 +74,7 @@ class _Gaussian(Distribution):
             check=own.check or prior.check,
         )
 
-    def conditionals(self, x):
+    def conditionals(self, x: np.ndarray) -> Conditionals:
         own = self.banded()
         if own is None:  # by the dense factor of the precision
             precision = np.linalg.inv(host(self.covariance()))
@@ -122,22 +124,22 @@ class DiagonalGaussian(_Gaussian):
 
     independent = True
 
-    def __init__(self, mean: Any, log_scale: Any):
+    def __init__(self, mean: Array, log_scale: Array):
         self.mean, self.log_scale = mean, log_scale
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.mean.shape[:-1], self.log_scale.shape[:-1]
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return gaussian.sample_diagonal(self.mean, self.log_scale, noise)
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if reduce:
             return likelihoods.normal_log_prob(x, self.mean, self.log_scale)
         t = elementwise.subtract(x, self.mean) * elementwise.exp(-self.log_scale)
         return -0.5 * elementwise.square(t) - self.log_scale - 0.5 * banded.LOG_2PI
 
-    def logdet_covariance(self) -> Any:
+    def logdet_covariance(self) -> Array:
         """Log-determinant of the covariance, log |C| = 2 sum log_scale.
 
         Returns
@@ -153,16 +155,16 @@ class DiagonalGaussian(_Gaussian):
         """
         return 2 * arrays.sum(self.log_scale, axis=-1)
 
-    def variance(self):
+    def variance(self) -> Array:
         return elementwise.exp(2 * self.log_scale)
 
-    def covariance(self):
+    def covariance(self) -> Array:
         return value_of(self.variance())[..., None] * device.namespace(self.mean).eye(self.n, dtype=self.mean.dtype)
 
-    def _kl_standard(self):
+    def _kl_standard(self) -> Array:
         return gaussian.kl_divergence_diagonal(self.mean, self.log_scale)
 
-    def kl_by_unit(self, p=None):
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         # KL(N(m, s²) ‖ N(a, b²)) = log b - log s + (s² + (m - a)²) / (2 b²) - 1/2
         if p is None:
             spread = elementwise.add(self.variance(), elementwise.square(self.mean))
@@ -214,17 +216,17 @@ class BandedGaussian(_Gaussian):
     np.float64(-2.4587)
     """
 
-    def __init__(self, mean: Any, chol: Any, offsets: Sequence[int] | None = None, *, check: bool = True):
+    def __init__(self, mean: Array, chol: Array, offsets: Sequence[int] | None = None, *, check: bool = True):
         self.mean, self.chol, self.check = mean, chol, check
         self.offsets = tuple(range(chol.shape[-2])) if offsets is None else tuple(offsets)
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.mean.shape[:-1], self.chol.shape[:-2]
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return banded.sample_banded(self.mean, self.chol, noise, offsets=self.offsets, check=self.check)
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if reduce:
             return banded.log_prob_banded(x, self.mean, self.chol, offsets=self.offsets, check=self.check)
         # (Lᵀ (x - mean))_j standardises x_j given the variables after it: the terms are conditional log-densities.
@@ -233,10 +235,10 @@ class BandedGaussian(_Gaussian):
         log_pivots = banded.log_pivots_banded(self.chol, check=self.check)
         return elementwise.subtract(log_pivots, 0.5 * elementwise.square(t)) - 0.5 * banded.LOG_2PI
 
-    def log_prob_of_draw(self, noise, sample):
+    def log_prob_of_draw(self, noise: Array, sample: Array) -> Array:
         return banded.log_prob_of_draw_banded(self.chol, noise, check=self.check)
 
-    def logdet_covariance(self) -> Any:
+    def logdet_covariance(self) -> Array:
         """Log-determinant of the covariance, log |C| = -2 sum log L_jj.
 
         Returns
@@ -257,19 +259,19 @@ class BandedGaussian(_Gaussian):
         """
         return elementwise.negative(banded.logdet_banded(self.chol, check=self.check))
 
-    def variance(self):
+    def variance(self) -> Array:
         return banded.variance_banded(self.chol, offsets=self.offsets, check=self.check)
 
-    def covariance(self):
+    def covariance(self) -> Array:
         banded.logdet_banded(value_of(self.chol), check=self.check)  # raises for a pivot that is not positive
         factor = banded.band_to_dense(value_of(self.chol), offsets=self.offsets)
         root = np.linalg.inv(factor)  # L⁻¹; P⁻¹ = L⁻ᵀ L⁻¹
         return root.swapaxes(-1, -2) @ root
 
-    def _kl_standard(self):
+    def _kl_standard(self) -> Array:
         return banded.kl_divergence_banded(self.mean, self.chol, offsets=self.offsets, check=self.check)
 
-    def kl_by_probe(self, noise, p=None):
+    def kl_by_probe(self, noise: Array, p: Distribution | None = None) -> Array:
         # 1/2 (tr (L Lᵀ)⁻¹ + |mean|² - n) + log |L|, the trace by Hutchinson's estimate
         if p is not None:
             return None
@@ -318,20 +320,20 @@ class AR1Gaussian(_Gaussian):
     np.float64(0.4463)
     """
 
-    def __init__(self, mean: Any, variance: Any, rho: Any):
+    def __init__(self, mean: Array, variance: Array, rho: Array):
         self.mean, self.ar1_variance, self.rho = mean, variance, rho
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.mean.shape[:-1], self.ar1_variance.shape, self.rho.shape
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return ar1.sample_ar1(self.mean, self.ar1_variance, self.rho, noise)
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         _only_reduced(self, reduce)
         return ar1.log_prob_ar1(x, self.mean, self.ar1_variance, self.rho)
 
-    def logdet_covariance(self) -> Any:
+    def logdet_covariance(self) -> Array:
         """Log-determinant of the covariance, log |C| = n log s + (n - 1) log(1 - rho²) with s the variance.
 
         Returns
@@ -347,15 +349,15 @@ class AR1Gaussian(_Gaussian):
         """
         return -ar1.logdet_precision_ar1(self.ar1_variance, self.rho, N=self.n)
 
-    def variance(self):
+    def variance(self) -> Array:
         return arrays.broadcast_to(self.ar1_variance[..., None], shape=(*self.ar1_variance.shape, self.n))
 
-    def covariance(self):
+    def covariance(self) -> Array:
         i = device.namespace(self.rho).arange(self.n)
         lag = np.abs(i[:, None] - i)
         return value_of(self.ar1_variance)[..., None, None] * value_of(self.rho)[..., None, None] ** lag
 
-    def _kl_standard(self):
+    def _kl_standard(self) -> Array:
         return ar1.kl_divergence_ar1(self.mean, self.ar1_variance, self.rho)
 
     def banded(self) -> Any:
@@ -395,20 +397,20 @@ class LowRankGaussian(_Gaussian):
     array([0.667, 0.667, 1.   ])
     """
 
-    def __init__(self, mean: Any, d: Any, u: Any):
+    def __init__(self, mean: Array, d: Array, u: Array):
         self.mean, self.d, self.u = mean, d, u
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.mean.shape[:-1], self.d.shape[:-1], self.u.shape[:-2]
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return lowrank.sample_lowrank(self.mean, self.d, self.u, noise)
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         _only_reduced(self, reduce)
         return lowrank.log_prob_lowrank(x, self.mean, self.d, self.u)
 
-    def logdet_covariance(self) -> Any:
+    def logdet_covariance(self) -> Array:
         """Log-determinant of the covariance, log |C| = -log |diag(d) + UᵀU|.
 
         Returns
@@ -424,15 +426,15 @@ class LowRankGaussian(_Gaussian):
         """
         return elementwise.negative(lowrank.logdet_lowrank(self.d, self.u))
 
-    def variance(self):
+    def variance(self) -> Array:
         return lowrank.variance_lowrank(self.d, self.u)
 
-    def covariance(self):
+    def covariance(self) -> Array:
         d, u = value_of(self.d), value_of(self.u)
         identity = device.namespace(d).eye(self.n, dtype=d.dtype)
         return np.linalg.inv(d[..., None] * identity + u.swapaxes(-1, -2) @ u)
 
-    def _kl_standard(self):
+    def _kl_standard(self) -> Array:
         return lowrank.kl_divergence_lowrank(self.mean, self.d, self.u)
 
 
@@ -455,20 +457,20 @@ class DenseGaussian(_Gaussian):
     np.float64(1.3069)
     """
 
-    def __init__(self, mean: Any, scale_tril: Any):
+    def __init__(self, mean: Array, scale_tril: Array):
         self.mean, self.scale_tril = mean, scale_tril
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.mean.shape[:-1], self.scale_tril.shape[:-2]
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return gaussian.sample_dense(self.mean, self.scale_tril, noise)
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         _only_reduced(self, reduce)
         return gaussian.log_prob_dense(x, self.mean, self.scale_tril)
 
-    def logdet_covariance(self) -> Any:
+    def logdet_covariance(self) -> Array:
         """Log-determinant of the covariance, log |C| = 2 sum log R_jj.
 
         Returns
@@ -484,14 +486,14 @@ class DenseGaussian(_Gaussian):
         """
         return 2 * arrays.sum(elementwise.log(arrays.diagonal(self.scale_tril)), axis=-1)
 
-    def variance(self):
+    def variance(self) -> Array:
         return arrays.sum(elementwise.square(self.scale_tril), axis=-1)
 
-    def covariance(self):
+    def covariance(self) -> Array:
         r = value_of(self.scale_tril)
         return r @ r.swapaxes(-1, -2)
 
-    def _kl_standard(self):
+    def _kl_standard(self) -> Array:
         return gaussian.kl_divergence_dense(self.mean, self.scale_tril)
 
 
@@ -500,6 +502,6 @@ def _only_reduced(d: Distribution, reduce: bool) -> None:
         raise ConfigError(f"{type(d).__name__}.log_prob: reduce=False is offered where terms per variable are natural")
 
 
-def _cdf_of_normal(mean: Any, root: Any) -> Callable[[np.ndarray], np.ndarray]:
+def _cdf_of_normal(mean: Array, root: Array) -> Callable[[np.ndarray], np.ndarray]:
     """Of N(mean, 1 / root²)."""
     return lambda v: special.ndtr((v - mean) * root)

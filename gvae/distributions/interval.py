@@ -12,6 +12,7 @@ from gvae.distributions.base import Distribution, Support
 from gvae.distributions.discrete import Independent
 from gvae.ops import arrays, elementwise
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = ["BetaDistribution", "ContinuousBernoulliDistribution", "LogitNormal"]
 
@@ -41,7 +42,7 @@ class BetaDistribution(Independent):
         self.log_a, self.log_b = log_a, log_b
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The means a / (a + b), (..., n).
 
         Examples
@@ -55,25 +56,25 @@ class BetaDistribution(Independent):
     def n(self) -> int:
         return self.log_a.shape[-1]
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.log_a.shape[:-1], self.log_b.shape[:-1]
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         a, b = (np.exp(value_of(v).astype(np.float64)) for v in (self.log_a, self.log_b))
         info = np.finfo(noise.dtype)
         x = device.special(a).betaincinv(a, b, noise.astype(np.float64))
         return np.clip(x, info.tiny, 1 - info.epsneg).astype(noise.dtype)
 
-    def _log_terms(self, x):
+    def _log_terms(self, x: Array) -> Array:
         a, b = elementwise.exp(self.log_a), elementwise.exp(self.log_b)
         powers = elementwise.multiply(a - 1, elementwise.log(x)) + elementwise.multiply(b - 1, elementwise.log1p(-x))
         return elementwise.subtract(powers, elementwise.log_beta(a, b))
 
-    def variance(self):
+    def variance(self) -> Array:
         p = self.mean
         return elementwise.divide(p * (1 - p), 1 + elementwise.add(elementwise.exp(self.log_a), elementwise.exp(self.log_b)))
 
-    def entropy(self):
+    def entropy(self) -> Array:
         return elementwise.negative(self.kl())
 
     @property
@@ -81,7 +82,7 @@ class BetaDistribution(Independent):
         zero = device.zeros(self.n, self.log_a.dtype, self.log_a)
         return BetaDistribution(zero, zero)
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         p = self.standard if p is None else p
         if not isinstance(p, BetaDistribution):
             return None
@@ -120,11 +121,11 @@ class ContinuousBernoulliDistribution(Independent):
 
     support = Support(0, 1)
 
-    def __init__(self, logits: Any):
+    def __init__(self, logits: Array):
         self.logits = logits
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The means 1/2 + (coth(a/2) - 2/a) / 2, (..., n); 1/2 at a = 0.
 
         Examples
@@ -138,10 +139,10 @@ class ContinuousBernoulliDistribution(Independent):
     def n(self) -> int:
         return self.logits.shape[-1]
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return (self.logits.shape[:-1],)
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         # F(x) = (e^(a x) - 1) / (e^a - 1), inverted at -|a|, where nothing overflows, and mirrored for a > 0
         logits = value_of(self.logits)
         mirrored, a, tiny = logits > 0, -np.abs(logits), np.finfo(noise.dtype).tiny
@@ -152,22 +153,22 @@ class ContinuousBernoulliDistribution(Independent):
         x = np.where(a < -tiny, np.minimum(log_ratio / np.where(a < -tiny, a, -1), 1), v)
         return np.where(mirrored, 1 - x, x).astype(noise.dtype)
 
-    def _log_terms(self, x):
+    def _log_terms(self, x: Array) -> Array:
         half = 0.5 * self.logits
         return elementwise.subtract(elementwise.multiply(2 * x - 1, half), elementwise.log_sinhc(half))
 
-    def variance(self):
+    def variance(self) -> Array:
         t = 0.5 * value_of(self.logits)
         return 0.25 * elementwise.langevin_slope(t)
 
-    def entropy(self):
+    def entropy(self) -> Array:
         return elementwise.negative(self.kl())
 
     @property
     def standard(self) -> Distribution:
         return ContinuousBernoulliDistribution(device.zeros(self.n, self.logits.dtype, self.logits))
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         p = self.standard if p is None else p
         if not isinstance(p, ContinuousBernoulliDistribution):
             return None
@@ -213,34 +214,34 @@ class LogitNormal(Distribution):
     def n(self) -> int:
         return self.base.n
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.base._leads()
 
-    def noise(self, key, sample_shape=()):
+    def noise(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         return self.base.noise(key, sample_shape)
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return self._from_logit(self.base.sample(noise))
 
-    def _from_logit(self, y: Any) -> Any:
+    def _from_logit(self, y: Array) -> Array:
         return (elementwise.sigmoid(y) - self.squeeze) / (1 - 2 * self.squeeze)
 
-    def _to_logit(self, x: Any) -> tuple[Any, Any]:
+    def _to_logit(self, x: Array) -> tuple[Any, Any]:
         """y and log |dy/dx| per variable."""
         inside = self.squeeze + (1 - 2 * self.squeeze) * x
         log_inside, log_outside = elementwise.log(inside), elementwise.log1p(-inside)
         return log_inside - log_outside, math.log(1 - 2 * self.squeeze) - log_inside - log_outside
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         y, slope = self._to_logit(x)
         return elementwise.add(self.base.log_prob(y, reduce), arrays.sum(slope, axis=-1) if reduce else slope)
 
-    def log_prob_of_draw(self, noise, sample):
+    def log_prob_of_draw(self, noise: Array, sample: Array) -> Array:
         _, slope = self._to_logit(sample)
         return elementwise.add(self.base.log_prob_of_draw(noise, sample), arrays.sum(slope, axis=-1))
 
     @property
-    def median(self) -> Any:
+    def median(self) -> Array:
         """The median of each variable, (..., n): the image of the base's mean.
 
         Examples
@@ -252,7 +253,7 @@ class LogitNormal(Distribution):
         return self._from_logit(self.base.mean)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The means, (..., n), by Gauss-Hermite quadrature over each variable's marginal: there is no closed form.
 
         A plain array. Needs the base's variances.
@@ -276,7 +277,7 @@ class LogitNormal(Distribution):
     def standard(self) -> Distribution:
         return LogitNormal(self.base.standard, self.squeeze)
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         """KL divergence of the bases, which an invertible map leaves unchanged; None if p has another squeeze."""
         if p is None:
             return self.base.kl()

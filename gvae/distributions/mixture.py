@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import random
 from gvae.autodiff import value_of
@@ -12,6 +13,7 @@ from gvae.distributions.base import Distribution
 from gvae.distributions.gaussians import DiagonalGaussian
 from gvae.ops import arrays, elementwise
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = ["GaussianMixture"]
 
@@ -44,25 +46,25 @@ class GaussianMixture(Distribution):
 
     reparameterized = False
 
-    def __init__(self, logits: Any, mean: Any, log_scale: Any):
+    def __init__(self, logits: Array, mean: Array, log_scale: Array):
         self.logits, self.components = logits, DiagonalGaussian(mean, log_scale)
 
     @property
     def n(self) -> int:
         return self.components.n
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.logits.shape[:-1], *(lead[:-1] for lead in self.components._leads())
 
     @staticmethod
-    def draw_noise(key, shape, dtype, like=None):
+    def draw_noise(key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> Array:
         return random.normal(key, (*shape[:-1], shape[-1] + 1), dtype, like)
 
-    def noise(self, key, sample_shape=()):
+    def noise(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         mean = self.components.mean
         return self.draw_noise(key, (*sample_shape, *self.batch_shape, self.n), mean.dtype, mean)
 
-    def log_weights(self) -> Any:
+    def log_weights(self) -> Array:
         """Log-probabilities of the components.
 
         Returns
@@ -78,7 +80,7 @@ class GaussianMixture(Distribution):
         """
         return elementwise.subtract(self.logits, arrays.logsumexp(self.logits, axis=-1, keepdims=True))
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         mean, log_scale = value_of(self.components.mean), value_of(self.components.log_scale)
         edges = np.cumsum(np.exp(value_of(self.log_weights())), axis=-1)[..., :-1]
         u = device.special(noise).ndtr(noise[..., 0])
@@ -90,7 +92,7 @@ class GaussianMixture(Distribution):
 
         return pick(mean) + np.exp(pick(log_scale)) * noise[..., 1:]
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if reduce:
             joint = elementwise.add(self.log_weights(), self.components.log_prob(x[..., None, :]))
             return arrays.logsumexp(joint, axis=-1)
@@ -102,7 +104,7 @@ class GaussianMixture(Distribution):
         return elementwise.subtract(up_to, before)
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The weighted mean of the components, (..., n).
 
         Examples
@@ -113,14 +115,14 @@ class GaussianMixture(Distribution):
         """
         return self._average(self.components.mean)
 
-    def _average(self, values: Any) -> Any:
+    def _average(self, values: Any) -> Array:
         return arrays.sum(elementwise.multiply(elementwise.exp(self.log_weights())[..., None], values), axis=-2)
 
-    def variance(self):
+    def variance(self) -> Array:
         second = elementwise.add(elementwise.square(self.components.mean), self.components.variance())
         return elementwise.subtract(self._average(second), elementwise.square(self.mean))
 
-    def covariance(self):
+    def covariance(self) -> Array:
         weights, deviation = np.exp(value_of(self.log_weights())), value_of(self.components.mean - self.mean[..., None, :])
         between = np.einsum("...c,...ci,...cj->...ij", weights, deviation, deviation)
         within = value_of(self._average(self.components.variance()))
@@ -130,5 +132,5 @@ class GaussianMixture(Distribution):
     def standard(self) -> Distribution:
         return DiagonalGaussian(*(device.zeros(self.n, self.logits.dtype, self.logits) for _ in range(2)))
 
-    def kl(self, p=None):
+    def kl(self, p: Distribution | None = None) -> Array:
         return None

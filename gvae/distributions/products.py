@@ -9,6 +9,7 @@ from gvae.distributions.gaussians import BandedGaussian, DiagonalGaussian
 from gvae.errors import ConfigError, ShapeError
 from gvae.ops import arrays, banded, elementwise
 from gvae.runtime import device
+from gvae.typing import Array
 
 __all__ = ["product"]
 
@@ -103,7 +104,7 @@ def _check_sizes(q: Distribution, p: Distribution) -> None:
         raise ShapeError(f"product: q has {q.n} variables and p has {p.n}, expected the same number")
 
 
-def _widened(ab: Any, M: int) -> Any:
+def _widened(ab: Any, M: int) -> Array:
     """A lower band with diagonals of zeros up to M of them."""
     missing = M - ab.shape[-2]
     if not missing:

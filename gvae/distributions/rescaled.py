@@ -10,6 +10,7 @@ from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution
 from gvae.ops import elementwise
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = ["Rescaled"]
 
@@ -48,30 +49,30 @@ class Rescaled(Distribution):
     def n(self) -> int:
         return self.base.n
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return self.base._leads()
 
-    def noise(self, key, sample_shape=()):
+    def noise(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
         return self.base.noise(key, sample_shape)
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         return self.base.sample(noise)
 
-    def _per_unit(self, log_density: Any, reduce: bool = True) -> Any:
+    def _per_unit(self, log_density: Any, reduce: bool = True) -> Array:
         log_scale = np.log(self.scale)
         if reduce:
             return elementwise.subtract(log_density, float(log_scale.sum()))
         log_scale = log_scale.astype(log_density.dtype)
         return elementwise.subtract(log_density, device.beside(log_scale, value_of(log_density)))
 
-    def log_prob(self, y, reduce=True):
+    def log_prob(self, y: Array, reduce: bool = True) -> Array:
         return self._per_unit(self.base.log_prob(y, reduce), reduce)
 
-    def log_prob_of_draw(self, noise, sample):
+    def log_prob_of_draw(self, noise: Array, sample: Array) -> Array:
         return self._per_unit(self.base.log_prob_of_draw(noise, sample))
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> Array:
         """The base's mean, in standardized units, (..., n).
 
         Examples
@@ -82,11 +83,11 @@ class Rescaled(Distribution):
         """
         return self.base.mean
 
-    def variance(self):
+    def variance(self) -> Array:
         return self.base.variance()
 
-    def covariance(self):
+    def covariance(self) -> Array:
         return self.base.covariance()
 
-    def error(self, x):
+    def error(self, x: Array) -> np.ndarray:
         return super().error(x) * self.scale

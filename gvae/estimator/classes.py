@@ -38,6 +38,7 @@ from gvae.models import (
     weights,
 )
 from gvae.objectives import Correlation
+from gvae.panels import Panel
 from gvae.settings import Ascent, Length, Machine, Objective, Presentation, Standardized, fields, restated
 
 __all__ = [
@@ -162,7 +163,7 @@ class BayesianVAE(_ByGradients, weights.BayesSettings):
 
     model = models.Bayes
 
-    def report_sections(self, X, y=None):
+    def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
         return sections.weights(self)
 
 
@@ -212,7 +213,7 @@ class LinearVAE(_ByGradients, factor_analysis.Settings):
 
     model = models.LinearVAE
 
-    def report_sections(self, X, y=None):
+    def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
         return sections.loadings(self, X)
 
 
@@ -233,7 +234,7 @@ class FactorAnalysis(Estimator, Machine, Length, Standardized, factor_analysis.E
     model = models.FactorAnalysisEM
     fixed: ClassVar[Mapping[str, Any]] = {"objective": "elbo_a", "batch_size": None}
 
-    def report_sections(self, X, y=None):
+    def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
         return sections.loadings(self, X)
 
 
@@ -477,7 +478,7 @@ class _OfCounts(Estimator, Machine, Ascent, Length, Objective):
         weights = self.model_.loadings(self.parameters_)
         return {layer: words[np.argsort(-w, axis=0, kind="stable")[:n].T] for layer, w in weights.items()}
 
-    def report_sections(self, X, y=None):
+    def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
         return sections.units(self, X)
 
 
@@ -610,7 +611,7 @@ class MutualAutoencoder(_ByGradients, mutual.Settings):
     model = models.Mutual
     alone: str | None = restated(Ascent, "alone", default="recogniser=5")
 
-    def report_sections(self, X, y=None):
+    def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
         return sections.information(self)
 
 

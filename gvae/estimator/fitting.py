@@ -20,17 +20,20 @@ from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, stored
 from gvae.estimator.protocol import Protocol
 from gvae.estimator.views import View, units_of
+from gvae.models.base import Base
 from gvae.nn import Parameters
+from gvae.protocol import Model
 from gvae.runtime import device, limits
 from gvae.settings import fields, native
 from gvae.training.program import batches_in, least_rows
+from gvae.typing import Key
 
 __all__ = ["Fitting", "as_table", "check_lengths", "check_room", "reads"]
 
 READS = {"labels": "labels as y", "matrix": "a second view as y", "counts": "counts as y"}
 
 
-def reads(model: Any) -> str:
+def reads(model: type[Base]) -> str:
     """What a class of models reads as y, in words."""
     kind = model.columns["y"]
     return "numbers as y" if kind == "matrix" and model.conditional else READS[kind]
@@ -49,11 +52,11 @@ class _Ready:
     """
 
     config: dict[str, Any]
-    model: Any
+    model: Model
     views: dict[str, View]
     rows: dict[str, Any]
     held: dict[str, Any] | None
-    root: np.ndarray
+    root: Key
 
 
 class Fitting(Protocol):
@@ -376,7 +379,7 @@ class Fitting(Protocol):
     def _adopt(
         self,
         config: dict[str, Any],
-        model: Any,
+        model: Model,
         views: Mapping[str, View],
         parameters: Parameters,
         state: Mapping[str, Any],
@@ -428,7 +431,7 @@ def _per_epoch(values: Mapping[str, Any], n_rows: int) -> int:
     return -(-n_rows // (values["batch_size"] or n_rows))
 
 
-def _trainer(values: Mapping[str, Any], model: Any, n_rows: int, length: Mapping[str, Any]) -> training.Trainer:
+def _trainer(values: Mapping[str, Any], model: Model, n_rows: int, length: Mapping[str, Any]) -> training.Trainer:
     least = least_rows(model, objectives.parse(values["objective"], 0, values["gradient"]))
     per_epoch = batches_in(n_rows, values["batch_size"] or n_rows, least)
     steps = length["until"].most if "until" in length else length.get("steps") or per_epoch * length["epochs"]

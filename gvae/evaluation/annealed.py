@@ -33,6 +33,7 @@ from gvae.evaluation.importance import Weights, sampling_error, standard_error
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import noise_of_rows
 from gvae.ops import arrays, elementwise
+from gvae.typing import Key, Noise
 
 __all__ = [
     "Annealed",
@@ -476,7 +477,7 @@ def _estimate(log_weights: np.ndarray) -> dict[str, np.ndarray]:
 class _Path:
     """p_b(e) ∝ N(e; 0, I) exp(b t(e)) for the rows of a batch, `chains` chains side by side; e is (chains, rows, n)."""
 
-    def __init__(self, subject: Subject, batch: Batch, start: str, chains: int, leapfrogs: int, key: np.ndarray):
+    def __init__(self, subject: Subject, batch: Batch, start: str, chains: int, leapfrogs: int, key: Key):
         if start not in STARTS:
             raise ConfigError(f"annealing starts at {start!r}, expected one of {', '.join(STARTS)}")
         self.subject, self.batch, self.start, self.chains, self.leapfrogs = subject, batch, start, chains, leapfrogs
@@ -489,7 +490,7 @@ class _Path:
         self.initial = self._joined(first)
         self.dtype = self.initial.dtype
 
-    def pilot(self, betas: np.ndarray, key: np.ndarray, *, last: bool = False) -> np.ndarray:
+    def pilot(self, betas: np.ndarray, key: Key, *, last: bool = False) -> np.ndarray:
         """Step sizes (T + 1, rows) for the transition at each temperature, from a run that adapts them as it goes."""
         steps = np.full((len(betas), len(self.batch)), FIRST_STEP)
         e = random.normal(random.fold_in(key, 0), self.initial.shape, self.dtype)
@@ -500,7 +501,7 @@ class _Path:
         self,
         betas: np.ndarray,
         steps: np.ndarray,
-        key: np.ndarray,
+        key: Key,
         *,
         last: bool = False,
         look: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
@@ -512,7 +513,7 @@ class _Path:
         return self._walk(betas, steps, key, self.initial, last=last, look=look)
 
     def reverse(
-        self, betas: np.ndarray, steps: np.ndarray, key: np.ndarray, exact: Mapping[str, np.ndarray]
+        self, betas: np.ndarray, steps: np.ndarray, key: Key, exact: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """As forward, of chains from an exact draw of p_1 back to b_0, made of the noise `exact` (1, B, ..)."""
         e = np.broadcast_to(self._joined(exact), self.initial.shape)
@@ -526,7 +527,17 @@ class _Path:
                     accepted += accept
         return log_weights, accepted / max(len(betas) - 2, 1)
 
-    def _walk(self, betas, steps, key, e, *, last=False, adapt=False, look=None):
+    def _walk(
+        self,
+        betas: np.ndarray,
+        steps: np.ndarray,
+        key: Key,
+        e: np.ndarray,
+        *,
+        last: bool = False,
+        adapt: bool = False,
+        look: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         log_weights, accepted = np.zeros(e.shape[:2]), np.zeros(e.shape[1])
         moves = len(betas) - 1 if last else len(betas) - 2
         with np.errstate(all="ignore"):  # a step that is too long overflows, and is not accepted
@@ -543,7 +554,9 @@ class _Path:
                     look(t, log_weights, point[1])
         return log_weights, accepted / max(moves, 1)
 
-    def _transition(self, point, beta, step, key):
+    def _transition(
+        self, point: tuple[np.ndarray, np.ndarray, np.ndarray], beta: float, step: np.ndarray, key: Key
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
         """One HMC transition that leaves p_beta invariant; ((e, tilt, its gradient), share of accepted proposals by row)."""
         e, tilt, slope = point
         beta = self.dtype.type(beta)
@@ -580,7 +593,7 @@ class _Path:
             tilt = log_prob if tilt is None else elementwise.add(tilt, log_prob)
         return tilt
 
-    def _joined(self, noise: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _joined(self, noise: Noise) -> np.ndarray:
         return np.concatenate([noise[name].reshape(*noise[name].shape[:2], -1) for name in self.shapes], axis=-1)
 
     def _split(self, e: Any) -> dict[str, Any]:
@@ -593,7 +606,7 @@ class _Path:
             start = stop
         return noise
 
-    def _of_layers(self, noise: Mapping[str, np.ndarray]) -> set[str]:
+    def _of_layers(self, noise: Noise) -> set[str]:
         """The names of the noise that layers are drawn from. ConfigError unless it is what `random.normal` draws."""
         if self.generate is None:
             terms = self.subject.terms(self.batch, noise)

@@ -163,7 +163,8 @@ class _Stream:
     """Rows on their way into a coder and out of it."""
 
     def __init__(self, subject: Subject, given: Coder | None = None):
-        self.subject, self.model = subject, subject.model
+        model: Any = subject.model  # with the optional methods that are asked for below
+        self.subject, self.model = subject, model
         order: Any = subject.optional("inference_order", "bits")  # a tuple of names
         self.order: tuple[str, ...] = order
         self.down: tuple[str, ...] = getattr(self.model, "generation_order", order[::-1])

@@ -19,6 +19,7 @@ from scipy import special
 from gvae import random
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError, DataError
+from gvae.typing import Key
 
 __all__ = ["Bins", "Coder", "Whole", "alphabet", "pop", "push"]
 
@@ -54,7 +55,7 @@ class Coder:
         self.least = self._n  # words that have never been taken
 
     @classmethod
-    def start(cls, key: np.ndarray, heads: int, words: int) -> Coder:
+    def start(cls, key: Key, heads: int, words: int) -> Coder:
         """A coder with random bits to begin with, which decoding gives back.
 
         Parameters

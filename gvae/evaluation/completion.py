@@ -16,6 +16,7 @@ from gvae.evaluation import subject as streams
 from gvae.evaluation.subject import Subject
 from gvae.ops.counts import poisson_counts_log_prob
 from gvae.ops.elementwise import lgamma
+from gvae.protocol import Model
 from gvae.random import fold_in
 
 __all__ = ["Completion", "complete", "completion", "log_shares"]
@@ -154,7 +155,7 @@ def completion(subject: Subject, *, seen: float = 0.1) -> Completion:
 
 
 def complete(
-    model: Any, parameters: Mapping[str, np.ndarray], table: Table, held: Any, *, seen: float, **about: Any
+    model: Model, parameters: Mapping[str, np.ndarray], table: Table, held: Any, *, seen: float, **about: Any
 ) -> Completion:
     """The perplexity of held-out counts under codes that are inferred from others of the same rows.
 

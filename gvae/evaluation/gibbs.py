@@ -19,6 +19,7 @@ from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
 from gvae.evaluation.subject import Subject, dense, view_of_x, whole
 from gvae.training import infer
+from gvae.typing import Key
 
 __all__ = ["Gibbs", "gibbs"]
 
@@ -126,7 +127,7 @@ def gibbs(subject: Subject, *, steps: int = 20, keep: Any = None, rows: int | No
     kept = _mask(keep, len(subject.table), D, n)
     mean = data.mean(axis=0, dtype=np.float64)
 
-    def start(key: np.ndarray, size: int) -> np.ndarray:
+    def start(key: Key, size: int) -> np.ndarray:
         if not discrete:
             return mean
         row = (random.uniform(random.fold_in(key, 0, 1), (size, D), np.float64) * n).astype(np.int64)

@@ -23,6 +23,7 @@ from gvae.evaluation.information import information
 from gvae.evaluation.mmd import mmd
 from gvae.evaluation.partial import Partial
 from gvae.evaluation.subject import Subject, whole
+from gvae.protocol import Model
 
 __all__ = ["MEASURES", "Measure", "Measured", "evaluate", "names"]
 
@@ -187,7 +188,7 @@ def names(given: str | Sequence[str]) -> list[str]:
 
 
 def evaluate(
-    model: Any,
+    model: Model,
     parameters: Mapping[str, np.ndarray],
     table: Table,
     *,

@@ -14,8 +14,10 @@ from gvae.distributions import Distribution
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
 from gvae.objectives import Terms
+from gvae.protocol import Model
 from gvae.runtime import pool
 from gvae.training import has_rows, infer
+from gvae.typing import Noise
 
 __all__ = ["Subject", "dense", "view_of_x", "whole"]
 
@@ -68,7 +70,7 @@ class Subject:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         parameters: Mapping[str, np.ndarray],
         table: Table,
         *,
@@ -117,7 +119,7 @@ class Subject:
         """
         return {name: values[batch.index] for name, values in self.rows.items()}
 
-    def terms(self, batch: Batch, noise: Mapping[str, Any], instead: Mapping[str, Any] | None = None) -> Any:
+    def terms(self, batch: Batch, noise: Noise, instead: Mapping[str, Any] | None = None) -> Any:
         """Terms of the model for a batch that is scored: log-likelihoods and stochastic layers.
 
         Parameters

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import graphs
 from gvae.distributions import Distribution
@@ -55,6 +56,7 @@ from gvae.families.others import (
 )
 from gvae.families.rescaled import Rescaled
 from gvae.nn import MLP
+from gvae.typing import Array, Key
 
 __all__ = [
     "AR1",
@@ -302,7 +304,7 @@ class Conditional:
             drops_inputs=drops_inputs,
         )
 
-    def init(self, key: np.ndarray, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    def init(self, key: Key, dtype: DTypeLike = np.float32) -> dict[str, np.ndarray]:
         """Initial parameters by name: those of the network, and NAME.shared where the family shares some.
 
         Parameters
@@ -331,7 +333,7 @@ class Conditional:
             params[f"{self.name}.shared"] = shared
         return params
 
-    def masks(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, like: Any = None) -> dict[str, Any]:
+    def masks(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike = np.float32, like: Array = None) -> dict[str, Any]:
         """The noise of the network's dropout, as `gvae.nn.MLP.masks` draws it.
 
         Parameters
@@ -382,14 +384,14 @@ class Conditional:
         name = f"{self.network.name}.{len(self.network.sizes) - 2}.bias"
         return {name: self.family.located(params[name], mean)}
 
-    def __call__(self, params: Mapping[str, Any], x: Any) -> Distribution:
+    def __call__(self, params: Mapping[str, Any], x: Array) -> Distribution:
         """p(y | x). Where params have unconstrained parameters per row, as NAME.raw, those replace the network's outputs."""
         raw = params.get(f"{self.name}.raw")
         if raw is not None:
             return self.family(raw)
         return self.family.of_layer(*self.network.last_layer(params, x), params.get(f"{self.name}.shared"))
 
-    def raw(self, params: Mapping[str, Any], x: Any) -> np.ndarray:
+    def raw(self, params: Mapping[str, Any], x: Array) -> np.ndarray:
         """All unconstrained parameters of the family for each row, including the shared ones.
 
         Parameters

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import random
 from gvae.distributions import AutoregressiveBernoulli, NADEDistribution
+from gvae.distributions.base import Distribution
 from gvae.errors import ConfigError
 from gvae.families.base import Family
 from gvae.families.others import log_odds, with_path
 from gvae.ops import arrays, draws
+from gvae.typing import Array, Key
 
 __all__ = ["NADE", "Autoregressive"]
 
@@ -51,12 +54,12 @@ class Autoregressive(Family):
         self.n_params = n + self.n_shared
         self.path, self.name = path, with_path("autoregressive", path)
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         if shared is None:  # a single variable shares nothing
             shared = raw[..., :0]
         return AutoregressiveBernoulli(raw, draws.strict_triangle(shared, n=self.n), self.path)
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return log_odds(mean).astype(raw.dtype)  # exact at the start, where W is 0
 
 
@@ -102,11 +105,11 @@ class NADE(Family):
         self.n_shared = 2 * n * hidden
         self.n_params = n + hidden + self.n_shared
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         weights = arrays.reshape(shared, shape=(*shared.shape[:-1], 2, self.n, self.hidden))
         return NADEDistribution(raw[..., : self.n], raw[..., self.n :], weights[..., 0, :, :], weights[..., 1, :, :])
 
-    def start(self, key, dtype):
+    def start(self, key: Key, dtype: DTypeLike) -> np.ndarray:
         raw, limit = super().start(key, dtype), math.sqrt(6 / (self.n + self.hidden))
         raw[-self.n_shared :] = limit * (2 * random.uniform(key, self.n_shared, np.dtype(dtype)) - 1)
         return raw

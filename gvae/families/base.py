@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.distributions import Distribution, Support
 from gvae.errors import ConfigError
 from gvae.ops import dense
+from gvae.typing import Array, Key
 
 __all__ = ["LOG_SCALE", "Family", "unbounded"]
 
@@ -62,7 +63,7 @@ class Family:
             raise ConfigError(f"{type(self).__name__}: n is {n!r}, expected an integer of at least 1")
         self.n, self.n_params = n, n_params
 
-    def __call__(self, raw: Any, shared: Any = None) -> Distribution:
+    def __call__(self, raw: Array, shared: Array = None) -> Distribution:
         """The distribution of raw (..., n_params), or of raw (..., n_params - n_shared) and shared parameters (n_shared,).
 
         Raises ConfigError: another number of parameters, or `shared` for a family that shares none.
@@ -78,7 +79,7 @@ class Family:
             raw, shared = raw[..., : -self.n_shared], raw[..., -self.n_shared :]
         return self._make(raw, shared)
 
-    def of_layer(self, x: Any, weight: Any, bias: Any, shared: Any = None) -> Distribution:
+    def of_layer(self, x: Array, weight: Array, bias: Array, shared: Array = None) -> Distribution:
         """The distribution whose unconstrained parameters are x @ weight + bias.
 
         Parameters
@@ -106,12 +107,12 @@ class Family:
         """
         return self(dense.affine(x, weight, bias), shared)
 
-    def _make(self, raw: Any, shared: Any = None) -> Distribution:
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         raise NotImplementedError
 
     # ---- where learning starts
 
-    def start(self, key: np.ndarray, dtype: Any) -> np.ndarray:
+    def start(self, key: Key, dtype: DTypeLike) -> np.ndarray:
         """Initial unconstrained parameters: zeros, the standard distribution, unless the gradient vanishes there.
 
         Parameters
@@ -206,7 +207,7 @@ class Family:
         """
         return self.distribution.support
 
-    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> Array:
         """The noise of draws, before any distribution exists.
 
         Parameters
@@ -240,6 +241,6 @@ class Family:
         return f"{type(self).__name__}({self.name!r}, n={self.n})"
 
 
-def unbounded(value: Any, limit: float) -> Any:
+def unbounded(value: Array, limit: float) -> Array:
     """The unconstrained parameter that `elementwise.bounded` maps to this value."""
     return limit * np.arctanh(value / limit)

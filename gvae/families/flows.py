@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.distributions import DiagonalGaussian, PlanarGaussian
+from gvae.distributions.base import Distribution
 from gvae.distributions.flows import started_steps
 from gvae.families.base import LOG_SCALE, Family
 from gvae.ops import arrays, elementwise
+from gvae.typing import Array, Key
 
 __all__ = ["Planar"]
 
@@ -45,21 +48,21 @@ class Planar(Family):
         super().__init__(n, 2 * n + steps * (2 * n + 1))
         self.steps, self.name = steps, f"planar:{steps}"
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         n, S = self.n, self.steps
         mean, log_scale = raw[..., :n], elementwise.bounded(raw[..., n : 2 * n], limit=LOG_SCALE)
         ends = 2 * n + S * n, 2 * n + 2 * S * n
         u, w = (arrays.reshape(part, shape=(*part.shape[:-1], S, n)) for part in _between(raw, 2 * n, *ends))
         return PlanarGaussian(DiagonalGaussian(mean, log_scale), u, w, raw[..., ends[1] :])
 
-    def start(self, key, dtype):
+    def start(self, key: Key, dtype: DTypeLike) -> np.ndarray:
         u, w, b = started_steps(key, self.steps, self.n, dtype)
         return np.concatenate([np.zeros(2 * self.n, dtype), u.ravel(), w.ravel(), b])
 
-    def start_weight(self, weight):
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
         return np.concatenate([weight[:, : self.n], np.zeros_like(weight[:, self.n :])], axis=1)
 
 
-def _between(raw, *ends):
+def _between(raw: Array, *ends: int) -> list[Array]:
     """The parts of the last axis between these positions."""
     return [raw[..., a:b] for a, b in itertools.pairwise(ends)]

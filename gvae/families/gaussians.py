@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import graphs, random
 from gvae.distributions import (
@@ -21,6 +22,7 @@ from gvae.errors import ConfigError
 from gvae.families.base import LOG_SCALE, Family, unbounded
 from gvae.ops import arrays, banded, elementwise
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = [
     "AR1",
@@ -73,10 +75,10 @@ class Located(Family):
     DiagonalGaussian(batch_shape=(100,), n=3)
     """
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return self.at(raw[..., : self.n], raw[..., self.n :])
 
-    def at(self, mean: Any, rest: Any) -> Distribution:
+    def at(self, mean: Array, rest: Any) -> Distribution:
         """The Gaussian with this mean and these parameters of the covariance.
 
         Parameters
@@ -103,10 +105,10 @@ class Located(Family):
         """
         raise NotImplementedError
 
-    def start_weight(self, weight):
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
         return np.concatenate([weight[:, : self.n], np.zeros_like(weight[:, self.n :])], axis=1)
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return np.concatenate([mean, raw[self.n :]]).astype(raw.dtype)
 
 
@@ -138,13 +140,13 @@ class Shared(Family):
         self.family, self.distribution = family, family.distribution
         self.n_shared, self.name, self.one_scale = family.n_params - family.n, f"shared:{family}", family.one_scale
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return self.family.at(raw, shared)
 
-    def start(self, key, dtype):
+    def start(self, key: Key, dtype: DTypeLike) -> np.ndarray:
         return self.family.start(key, dtype)
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return mean.astype(raw.dtype)
 
 
@@ -174,7 +176,7 @@ class Diagonal(Located):
     def __init__(self, n: int):
         super().__init__(n, 2 * n)
 
-    def at(self, mean, rest):
+    def at(self, mean: Array, rest: Array) -> Distribution:
         return DiagonalGaussian(mean, elementwise.bounded(rest, limit=LOG_SCALE))
 
 
@@ -226,7 +228,7 @@ class Cholesky(Located):
         # a flat row-major (M - 1, n) block holds the edges at these positions
         self._edges = _constant(np.flatnonzero(graph.mask[1:]))
 
-    def at(self, mean, rest):
+    def at(self, mean: Array, rest: Array) -> Distribution:
         n, M = self.n, len(self.graph.offsets)
         diagonal = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))[..., None, :]
         if M == 1:
@@ -281,7 +283,7 @@ class Dominant(Located):
         self.graph, self.name = graph, graph.name
         self._edges = _constant(np.flatnonzero(graph.mask[1:]))
 
-    def at(self, mean, rest):
+    def at(self, mean: Array, rest: Array) -> Distribution:
         n, offsets = self.n, self.graph.offsets
         a = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
         zero = device.zeros((*rest.shape[:-1], 1, n), rest.dtype, rest)
@@ -307,7 +309,7 @@ def _constant(positions: np.ndarray) -> np.ndarray:
     return positions
 
 
-def _shift(x: Any, o: int) -> Any:
+def _shift(x: Array, o: int) -> Array:
     """y_j = x_(j - o), zero where there is none: moved o places up (o > 0) or down the last axis."""
     n = x.shape[-1]
     size = min(abs(o), n)
@@ -345,7 +347,7 @@ class AR1(Located):
     def __init__(self, n: int):
         super().__init__(n, n + 2)
 
-    def at(self, mean, rest):
+    def at(self, mean: Array, rest: Array) -> Distribution:
         variance = elementwise.exp(2 * elementwise.bounded(rest[..., 0], limit=LOG_SCALE))
         return AR1Gaussian(mean, variance, RHO * elementwise.tanh(rest[..., 1]))
 
@@ -386,7 +388,7 @@ class RandomWalk(Located):
     def __init__(self, n: int):
         super().__init__(n, n + 2)
 
-    def at(self, mean, rest):
+    def at(self, mean: Array, rest: Array) -> Distribution:
         n = self.n
         start, step = (elementwise.exp(2 * elementwise.bounded(rest[..., i : i + 1], limit=LOG_SCALE)) for i in (0, 1))
         v = start + step * device.namespace(rest).arange(n, dtype=rest.dtype)
@@ -433,14 +435,14 @@ class LowRank(Located):
         super().__init__(n, (2 + rank) * n)
         self.rank, self.name = rank, f"lowrank:{rank}"
 
-    def at(self, mean, rest):
+    def at(self, mean: Array, rest: Array) -> Distribution:
         n = self.n
         root = elementwise.exp(-elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
         v = elementwise.bounded(rest[..., n:], limit=LOWRANK / math.sqrt(n * self.rank))
         v = arrays.reshape(v, shape=(*rest.shape[:-1], self.rank, n))
         return LowRankGaussian(mean, elementwise.square(root), v * root[..., None, :])
 
-    def start(self, key, dtype):
+    def start(self, key: Key, dtype: DTypeLike) -> np.ndarray:
         """A small random V: at V = 0, where the sign of V makes no difference, its gradient is zero."""
         raw = super().start(key, dtype)
         raw[2 * self.n :] = SMALL / math.sqrt(self.n) * random.normal(key, self.rank * self.n, dtype)
@@ -489,7 +491,7 @@ class Full(Located):
         self._diagonal, self._below = _constant(np.arange(n) * (n + 1)), _constant(i * n + j)
         self.absolute, self.name = absolute, "full:absolute" if absolute else "full"
 
-    def at(self, mean, rest):
+    def at(self, mean: Array, rest: Array) -> Distribution:
         n, shape = self.n, (*rest.shape[:-1], self.n, self.n)
         scale = elementwise.exp(elementwise.bounded(rest[..., :n], limit=LOG_SCALE))
         r = arrays.reshape(arrays.scatter_last(scale, index=self._diagonal, size=n * n), shape=shape)
@@ -591,19 +593,19 @@ class Mixture(Family):
         self.components, self.name = components, f"mixture:{components}"
         self._means = slice(components, components * (1 + n))
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         C, n, lead = self.components, self.n, raw.shape[:-1]
         mean, log_scale = (
             arrays.reshape(part, shape=(*lead, C, n)) for part in (raw[..., self._means], raw[..., self._means.stop :])
         )
         return GaussianMixture(raw[..., :C], mean, elementwise.bounded(log_scale, limit=LOG_SCALE))
 
-    def start(self, key, dtype):
+    def start(self, key: Key, dtype: DTypeLike) -> np.ndarray:
         raw = super().start(key, dtype)
         raw[self._means] = random.normal(key, self.components * self.n, dtype)
         return raw
 
-    def start_weight(self, weight):
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
         start = np.zeros_like(weight)
         start[:, self._means] = weight[:, self._means]
         return start

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.autodiff import value_of
 from gvae.distributions import (
@@ -20,9 +20,11 @@ from gvae.distributions import (
     Support,
     ZeroInflatedDistribution,
 )
+from gvae.distributions.base import Distribution
 from gvae.errors import ConfigError
 from gvae.families.base import LOG_SCALE, Family, unbounded
 from gvae.ops import arrays, draws, elementwise, sparse
+from gvae.typing import Array, Key
 
 __all__ = [
     "Bernoulli",
@@ -76,15 +78,15 @@ class Bernoulli(Family):
         super().__init__(n, n)
         self.path, self.name = path, with_path("bernoulli", path)
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return BernoulliDistribution(raw, path=self.path)
 
-    def of_layer(self, x, weight, bias, shared=None):
+    def of_layer(self, x: Array, weight: Array, bias: Array, shared: Array = None) -> Distribution:
         if sparse.is_csr(x):
             return super().of_layer(x, weight, bias, shared)
         return BernoulliDistribution(layer=(x, weight, bias), path=self.path)
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return log_odds(mean).astype(raw.dtype)
 
 
@@ -125,7 +127,7 @@ class Categorical(Family):
     def support(self) -> Support:
         return Support(0, self.classes - 1, whole=True)
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return CategoricalDistribution(arrays.reshape(raw, shape=(*raw.shape[:-1], self.n, self.classes)))
 
 
@@ -154,10 +156,10 @@ class Poisson(Family):
     def __init__(self, n: int):
         super().__init__(n, n)
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return PoissonDistribution(elementwise.bounded(raw, limit=LOG_RATE))
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return _of_log_rate(mean).astype(raw.dtype)
 
 
@@ -190,12 +192,12 @@ class NegativeBinomial(Family):
         super().__init__(n, 2 * n)
         self.n_shared = n
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return NegativeBinomialDistribution(
             elementwise.bounded(raw, limit=LOG_RATE), elementwise.bounded(shared, limit=LOG_SCALE)
         )
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return _of_log_rate(mean).astype(raw.dtype)
 
 
@@ -230,14 +232,14 @@ class ZeroInflated(Family):
         super().__init__(family.n, family.n_params + family.n)
         self.family, self.n_shared, self.name = family, family.n_shared, f"zero_inflated:{family}"
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return ZeroInflatedDistribution(self.family(raw[..., : -self.n], shared), raw[..., -self.n :])
 
-    def start_weight(self, weight):
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
         own = self.family.start_weight(weight[:, : -self.n])
         return np.concatenate([own, np.zeros_like(weight[:, -self.n :])], axis=1)
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         own, zeros = raw[: -self.n], raw[-self.n :]
         mean = mean * (1 + np.exp(zeros))  # the family is drawn from with probability 1 / (1 + e^l)
         return np.concatenate([self.family.located(own, mean), zeros])
@@ -269,17 +271,17 @@ class Beta(Family):
     def __init__(self, n: int):
         super().__init__(n, 2 * n)
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         log_a, log_b = raw[..., : self.n], raw[..., self.n :]
         return BetaDistribution(
             elementwise.bounded(log_a, limit=LOG_CONCENTRATION), elementwise.bounded(log_b, limit=LOG_CONCENTRATION)
         )
 
-    def start_weight(self, weight):
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
         log_a = weight[:, : self.n]
         return np.concatenate([log_a, -log_a], axis=1)  # log a = -log b: the mean alone, sigmoid(2 log a), is random
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         log_a = unbounded(0.5 * log_odds(mean), LOG_CONCENTRATION)
         return np.concatenate([log_a, -log_a]).astype(raw.dtype)
 
@@ -322,7 +324,7 @@ class Gamma(Family):
             raise ConfigError(f"{own}: path is {path!r}, expected 'exact' or None")
         self.log, self.path, self.name = log, path, own if path else f"{own}:score"
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         log_shape, log_mean = raw[..., : self.n], raw[..., self.n :]
         return GammaDistribution(_log_shape(log_shape), elementwise.bounded(log_mean, limit=LOG_RATE), self.log, self.path)
 
@@ -334,10 +336,10 @@ class Gamma(Family):
     def support(self) -> Support:
         return Support() if self.log else Support(0, math.inf, open=True)
 
-    def start_weight(self, weight):
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
         return np.concatenate([np.zeros_like(weight[:, : self.n]), weight[:, self.n :]], axis=1)
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         log_shape = raw[: self.n]
         if not self.log:
             return np.concatenate([log_shape, _of_log_rate(mean)]).astype(raw.dtype)
@@ -345,7 +347,7 @@ class Gamma(Family):
         return np.concatenate([log_shape, of_bounded(log_mean)]).astype(raw.dtype)
 
 
-def _log_shape(raw: Any) -> Any:
+def _log_shape(raw: Array) -> Array:
     """A smooth bound with an end for each sign: the tangents and curvatures of both sides agree at 0."""
     low, high = (elementwise.bounded(raw, limit=abs(end)) for end in LOG_SHAPES)
     return elementwise.where(value_of(raw) < 0, low, high)
@@ -376,7 +378,7 @@ class ContinuousBernoulli(Family):
     def __init__(self, n: int):
         super().__init__(n, n)
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return ContinuousBernoulliDistribution(raw)
 
 
@@ -416,7 +418,7 @@ class Logit(Family):
         super().__init__(family.n, family.n_params)
         self.family, self.squeeze, self.n_shared, self.name = family, squeeze, family.n_shared, f"logit:{family}"
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return LogitNormal(self.family(raw, shared), self.squeeze)
 
     @property
@@ -427,16 +429,16 @@ class Logit(Family):
     def support(self) -> Support:
         return Support(0, 1, open=self.squeeze == 0)
 
-    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> np.ndarray:
         return self.family.noise(key, shape, dtype, like)
 
-    def start(self, key, dtype):
+    def start(self, key: Key, dtype: DTypeLike) -> np.ndarray:
         return self.family.start(key, dtype)
 
-    def start_weight(self, weight):
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
         return self.family.start_weight(weight)
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return self.family.located(raw, log_odds(self.squeeze + (1 - 2 * self.squeeze) * mean))  # its median
 
 

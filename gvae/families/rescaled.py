@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.distributions import Rescaled as RescaledDistribution
 from gvae.distributions import Support
+from gvae.distributions.base import Distribution
 from gvae.errors import ConfigError
 from gvae.families.base import Family
+from gvae.typing import Array, Key
 
 __all__ = ["Rescaled"]
 
@@ -49,21 +50,21 @@ class Rescaled(Family):
         scale.flags.writeable = False
         self.family, self.scale, self.n_shared, self.name = family, scale, family.n_shared, family.name
 
-    def _make(self, raw, shared=None):
+    def _make(self, raw: Array, shared: Array = None) -> Distribution:
         return RescaledDistribution(self.family(raw, shared), self.scale)
 
-    def start(self, key, dtype):
+    def start(self, key: Key, dtype: DTypeLike) -> np.ndarray:
         return self.family.start(key, dtype)
 
-    def start_weight(self, weight):
+    def start_weight(self, weight: np.ndarray) -> np.ndarray:
         return self.family.start_weight(weight)
 
-    def located(self, raw, mean):
+    def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return self.family.located(raw, mean)
 
     @property
     def reparameterized(self) -> bool:
         return self.family.reparameterized
 
-    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> np.ndarray:
         return self.family.noise(key, shape, dtype, like)

@@ -68,28 +68,28 @@ def _function(name: str, static: tuple) -> Any:
     """
     settings = dict(static)
 
-    def run(*arrays):
+    def run(*arrays: Any) -> np.ndarray:
         return np.asarray(getattr(ops, name)(*_views(arrays), **settings))
 
-    def pull(leaves, others, y_bar):
+    def pull(leaves: tuple[Any, ...], others: tuple[Any, ...], y_bar: Any) -> tuple[Any, ...]:
         *arrays, y_bar = _views([*(o if l is None else l for l, o in zip(leaves, others, strict=True)), y_bar])
         _, pull = record(name, arrays, [leaf is not None for leaf in leaves], settings)
         return tuple(pull(y_bar))
 
     @jax.custom_vjp
-    def function(*arrays):
+    def function(*arrays: Any) -> Any:
         empty = _on_zeros(name, arrays, settings, lead=(0,))  # no systems: no work, but all checks and the result's shape
         like = jax.ShapeDtypeStruct(empty.shape[1:], empty.dtype)
         return jax.pure_callback(run, like, *arrays, vmap_method="expand_dims")
 
-    def forward(*primals):
+    def forward(*primals: Any) -> tuple[Any, tuple[Any, Any]]:
         values = tuple(p if p is None else p.value for p in primals)
         needs = [p is not None and p.perturbed for p in primals]
         leaves = tuple(v if need else None for v, need in zip(values, needs, strict=True))
         others = tuple(None if need else v for v, need in zip(values, needs, strict=True))
         return function(*values), (leaves, others)
 
-    def backward(residuals, y_bar):
+    def backward(residuals: Any, y_bar: Any) -> Any:
         # one cotangent per element of a vmap, also for unmapped arguments, whose cotangents JAX sums
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), residuals[0])
         return jax.pure_callback(pull, like, *residuals, y_bar, vmap_method="broadcast_all")

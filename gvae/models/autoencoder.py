@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from gvae import modes
+from gvae.data import Batch
 from gvae.models.parts import Penalty
 from gvae.models.vae import VAE
 from gvae.objectives import Terms
 from gvae.runtime import device
+from gvae.typing import Arrays, Noise, Params
 
 __all__ = ["Autoencoder"]
 
@@ -58,7 +60,7 @@ class Autoencoder(VAE):
         """
         return (self.encoder, self.decoder), ()
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         params = modes.in_step(params, noise, step)
         z = self.encoder(params, batch.x).mean[None]
         return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Penalty(device.zeros(len(batch), self.dtype, z))])

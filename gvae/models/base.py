@@ -1,22 +1,21 @@
-"""The model protocol, and the base class of models.
-
-Training, evaluation, estimators and the command line use a model through the protocol `Model` only.
-"""
+"""The base class of models. The protocol `Model`, by which all else uses a model, is in `gvae.protocol`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import modes, random
-from gvae.distributions import Distribution
+from gvae.data import Batch
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.models.dreams import dream_noise
-from gvae.objectives import Terms
-from gvae.settings import Settings, fields, native
+from gvae.protocol import Model
+from gvae.settings import fields, native
+from gvae.typing import Arrays, Key, Params
 
 SETTLED = 2000  # rows at a time whose moments are computed
 
@@ -25,221 +24,6 @@ __all__ = ["Base", "Model", "UnknownSettingError"]
 
 class UnknownSettingError(ConfigError, TypeError):
     """A setting that a model or an estimator does not have."""
-
-
-class Model(Protocol):
-    """The protocol by which training, evaluation, estimators and the command line use a model.
-
-    Attributes
-    ----------
-    Settings : type
-        The dataclass of its settings, see `gvae.settings`.
-    columns : mapping of str to str
-        The columns that it reads, and their kinds: "matrix" (real numbers), "counts" (whole numbers, CSR) or "labels".
-    views : tuple of str
-        The columns that it explains, each by a distribution: they have an `observation`.
-    caution : str
-        A sentence that is reported together with its figures, or "".
-    conditional : bool
-        Whether it explains y given x.
-    has_bound : bool
-        Whether its terms are those of a bound on a log-probability. A model without one has an objective of its own.
-    has_posterior : bool
-        Whether its codes have a posterior given the rows that are scored; otherwise they are drawn given x.
-    dtype : dtype
-    has_closed_kl : bool
-
-    Notes
-    -----
-    The optional methods of models are listed in `gvae.models`.
-
-    Examples
-    --------
-    >>> model = gvae.models.VIB({"x": 784, "y": 10}, latent=16)
-    >>> model.columns, model.views, model.codes, model.conditional
-    ({'x': 'matrix', 'y': 'labels'}, (), {'z': 16}, True)
-    """
-
-    Settings: ClassVar[type[Settings]]
-    columns: ClassVar[Mapping[str, str]]
-    views: ClassVar[tuple[str, ...]]
-    caution: ClassVar[str]
-    conditional: ClassVar[bool]
-    has_bound: ClassVar[bool]
-    has_posterior: ClassVar[bool]
-    dtype: np.dtype
-    has_closed_kl: Any
-
-    @property
-    def codes(self) -> Mapping[str, int]:
-        """The codes that `transform` joins, by name, with their numbers of variables.
-
-        Examples
-        --------
-        >>> gvae.models.VLAE(784, latent=(4, 2)).codes
-        {'z1': 4, 'z2': 2}
-        """
-
-    @classmethod
-    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
-        """Widths of all networks of a model of these settings, which need not be built.
-
-        Parameters
-        ----------
-        settings : Settings
-        sizes : mapping of str to int
-
-        Returns
-        -------
-        list of tuple of int
-            (inputs, hidden .., outputs) of each network, see `Base.layers`.
-
-        Examples
-        --------
-        >>> settings = gvae.models.VAE.Settings(latent=2, posterior="diagonal", hidden=(200,))
-        >>> gvae.models.VAE.layers(settings, {"x": 784})
-        [(784, 200, 2), (2, 200, 784)]
-        """
-
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
-        """Initial parameters, arrays by name; the name up to the first dot is the group.
-
-        Parameters
-        ----------
-        key : array (4,)
-
-        Returns
-        -------
-        dict of str to array
-
-        Examples
-        --------
-        >>> model = gvae.models.VAE(4, latent=2, hidden=(3,))
-        >>> params = model.init(gvae.random.key(0))
-        >>> {name: value.shape for name, value in params.items() if name.startswith("encoder")}
-        {'encoder.0.weight': (4, 3), 'encoder.0.bias': (3,), 'encoder.1.weight': (3, 5), 'encoder.1.bias': (5,)}
-        """
-
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
-        """All randomness of one evaluation of `terms`, drawn ahead.
-
-        Parameters
-        ----------
-        key : array (4,)
-        batch : Batch
-        samples : int, default 1
-            Draws for each row, K.
-
-        Returns
-        -------
-        dict of str to array
-            By code, (K, B, variables), and by further names.
-
-        Examples
-        --------
-        >>> model = gvae.models.VAE(4, latent=2)
-        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
-        >>> noise = model.noise(gvae.random.key(1), batch, samples=3)
-        >>> {name: value.shape for name, value in noise.items()}
-        {'z': (3, 4, 2)}
-        """
-
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
-        """The terms of the bound for a batch: log-likelihoods, and each layer's q, p and draw.
-
-        Parameters
-        ----------
-        params, state : mapping of str to array
-        batch : Batch
-        noise : mapping of str to array
-            As `noise` draws it.
-        step : int, optional
-            The number of a training step; None where rows are scored.
-
-        Returns
-        -------
-        Terms
-            See `gvae.objectives`.
-
-        Examples
-        --------
-        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
-        >>> params = model.init(gvae.random.key(0))
-        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
-        >>> terms = model.terms(params, {}, batch, model.noise(gvae.random.key(1), batch, samples=3))
-        >>> terms.log_weights.shape
-        (3, 4)
-        """
-
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
-        """The distribution q(code | x) of each row, by name of the code.
-
-        Parameters
-        ----------
-        params, state : mapping of str to array
-        batch : Batch
-
-        Returns
-        -------
-        dict of str to Distribution
-            With the batch axis (B,).
-
-        Examples
-        --------
-        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
-        >>> params = model.init(gvae.random.key(0))
-        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
-        >>> q = model.code(params, {}, batch)["z"]
-        >>> q, q.mean.shape
-        (BandedGaussian(batch_shape=(4,), n=2), (4, 2))
-        """
-
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
-        """The distribution p(view | codes), by view.
-
-        Parameters
-        ----------
-        params, state : mapping of str to array
-        z : mapping of str to array
-            The codes by name, (..., variables).
-        noise : mapping of str to array, optional
-            As `noise` draws it, where decoding depends on a draw; None: decode without one.
-
-        Returns
-        -------
-        dict of str to Distribution
-            With the batch axes of z.
-
-        Examples
-        --------
-        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
-        >>> params = model.init(gvae.random.key(0))
-        >>> model.decode(params, {}, {"z": np.zeros((5, 2), np.float32)})
-        {'x': BernoulliDistribution(batch_shape=(5,), n=4)}
-        """
-
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
-        """Draws of the codes from the prior, by name.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        key : array (4,)
-        n : int
-
-        Returns
-        -------
-        dict of str to array
-            (n, variables): the codes that `decode` takes.
-
-        Examples
-        --------
-        >>> model = gvae.models.VAE(4, latent=2, posterior="chain", hidden=(3,))
-        >>> params = model.init(gvae.random.key(0))
-        >>> z = model.sample_prior(params, gvae.random.key(1), 5)
-        >>> z["z"].shape, model.decode(params, {}, z)["x"].mean.shape
-        ((5, 2), (5, 4))
-        """
 
 
 class Base:
@@ -297,7 +81,7 @@ class Base:
     emitters: Mapping[str, Conditional] = {}
 
     def __init__(
-        self, sizes: int | Mapping[str, int], *settings: Any, dtype: Any = np.float32, n_rows: int = 0, **given: Any
+        self, sizes: int | Mapping[str, int], *settings: Any, dtype: DTypeLike = np.float32, n_rows: int = 0, **given: Any
     ):
         self.sizes = dict(sizes) if isinstance(sizes, Mapping) else {"x": sizes}
         self.dtype, self.n_rows = np.dtype(dtype), n_rows
@@ -350,7 +134,7 @@ class Base:
         """
         raise NotImplementedError
 
-    def prepare(self, params: Mapping[str, np.ndarray], state: Any, table: Any, key: np.ndarray) -> tuple[dict, Any]:
+    def prepare(self, params: Params, state: Arrays, table: Any, key: Key) -> tuple[dict, Any]:
         """Parameters and state with what is learned from the training rows before the first step: biases of the output.
 
         Parameters
@@ -416,7 +200,7 @@ class Base:
                     "normalisation all rows of a batch depend on it"
                 )
 
-    def is_joint(self, params: Mapping[str, Any]) -> bool:
+    def is_joint(self, params: Params) -> bool:
         """Whether the terms of a row under these parameters depend on the draws of other rows, as `Terms.joint` says.
 
         Parameters
@@ -463,7 +247,7 @@ class Base:
         """
         return ()
 
-    def masks(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+    def masks(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, Any]:
         """The noise of dropout, which is drawn for training steps only.
 
         Parameters
@@ -493,7 +277,7 @@ class Base:
             drawn |= network.masks(random.fold_in(key, i), shape, self.dtype, vars(batch).get("x"))
         return drawn
 
-    def prior_noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+    def prior_noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, Any]:
         """The noise of draws of the codes from their priors, whose families may take another kind than posteriors do.
 
         Parameters
@@ -519,7 +303,7 @@ class Base:
         drawn = model.noise(key, batch, samples)
         return {name: drawn[name] for name in self.inference_order}
 
-    def dream_noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+    def dream_noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, Any]:
         """The noise of dreams, draws of codes and views from the model itself, for objectives that learn from them.
 
         Parameters
@@ -550,7 +334,7 @@ class Base:
         return dream_noise(self, key, batch, samples)
 
     def settle(
-        self, params: Mapping[str, Any], state: Any, table: Any, exact: bool = True
+        self, params: Params, state: Arrays, table: Any, exact: bool = True
     ) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The moments of normalised layers over the training rows, under given weights.
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gvae import modes, ops, random, settings
+from gvae.data import Batch
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError, DataError
 from gvae.models import vae
@@ -27,6 +28,7 @@ from gvae.objectives import Terms
 from gvae.ops.correlation import Whitened, paired
 from gvae.runtime import device
 from gvae.settings import Number, Widths, restated, setting
+from gvae.typing import Array, Arrays, Key, Noise, Params
 
 __all__ = ["CCA", "DCCA", "Point"]
 
@@ -49,7 +51,7 @@ class Point(Distribution):
 
     reparameterized = True
 
-    def __init__(self, mean: Any):
+    def __init__(self, mean: Array):
         self.mean = mean
 
 
@@ -89,13 +91,13 @@ class _Pairs(Base):
         """
         return {VIEWS["x"]: self.latent}
 
-    def _features(self, params: Any, view: str, x: Any) -> Any:
+    def _features(self, params: Params, view: str, x: Any) -> Any:
         raise NotImplementedError
 
-    def _linear(self, params: Any, state: Any) -> Mapping[str, Any]:
+    def _linear(self, params: Params, state: Arrays) -> Mapping[str, Any]:
         raise NotImplementedError
 
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         """No noise: nothing is drawn.
 
         Parameters
@@ -115,7 +117,7 @@ class _Pairs(Base):
         """
         return {}
 
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+    def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """The canonical variables of each view that is in the batch: "z_x" of x, "z_y" of y.
 
         Parameters
@@ -145,7 +147,7 @@ class _Pairs(Base):
                 found[name] = Point(z.astype(self.dtype))
         return found
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """The sum of the correlations of the pairs of canonical variables, in a batch.
 
         Parameters
@@ -175,7 +177,7 @@ class _Pairs(Base):
         z, w = (device.to_host(codes[name].mean) for name in VIEWS.values())
         return Terms({}, [], extras={"correlation": paired(z, w).sum()})
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         """Refused: there is no model of the data.
 
         Parameters
@@ -201,7 +203,7 @@ class _Pairs(Base):
         """
         raise ConfigError(f"{type(self).__name__} has no model of the data: codes are not decoded")
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
+    def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
         """Refused: there is no prior.
 
         Parameters
@@ -267,7 +269,7 @@ class CCA(_Pairs):
 
     Settings: ClassVar[Any] = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         most = min(self.sizes["x"], self.sizes["y"])
         if settings.latent > most:
             raise ConfigError(
@@ -277,10 +279,10 @@ class CCA(_Pairs):
         self.latent, self.ridge = settings.latent, settings.ridge
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return [(sizes["x"], settings.latent), (sizes["y"], settings.latent)]
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Means and projections of both views, 0 until `prepare` computes them.
 
         Parameters
@@ -304,13 +306,13 @@ class CCA(_Pairs):
             for name, rest in shapes.items()
         }
 
-    def _features(self, params: Any, view: str, x: Any) -> Any:
+    def _features(self, params: Params, view: str, x: Any) -> Any:
         return x
 
-    def _linear(self, params: Any, state: Any) -> Mapping[str, Any]:
+    def _linear(self, params: Params, state: Arrays) -> Mapping[str, Any]:
         return params
 
-    def prepare(self, params: Mapping[str, np.ndarray], state: Any, table: Any, key: np.ndarray) -> tuple[dict, Any]:
+    def prepare(self, params: Params, state: Arrays, table: Any, key: Key) -> tuple[dict, Any]:
         """The solution, from all training rows.
 
         Parameters
@@ -349,7 +351,7 @@ class CCA(_Pairs):
         found = _canonical(batch.x, batch.y, self.latent, self.ridge)
         return {name: value.astype(self.dtype) for name, value in found.items()}, state
 
-    def update(self, params: Any, batch: Any) -> Any:
+    def update(self, params: Params, batch: Batch) -> Any:
         """Nothing moves: the parameters are the solution from the start.
 
         Parameters
@@ -423,7 +425,7 @@ class DCCA(_Pairs):
     Settings: ClassVar[Any] = DeepSettings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         self.latent, self.ridge = settings.latent, settings.ridge
         self.least_rows = 2 * self.latent + 1
         widths = dict(zip(VIEWS, self.layers(settings, self.sizes), strict=True))
@@ -435,11 +437,11 @@ class DCCA(_Pairs):
         return tuple(self.of_view.values()), ()
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         hidden = each_layer("hidden", settings.hidden, len(VIEWS))
         return [(sizes[view], *widths, settings.latent) for view, widths in zip(VIEWS, hidden, strict=True)]
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters of the networks, in the groups "x" and "y".
 
         Parameters
@@ -460,7 +462,7 @@ class DCCA(_Pairs):
         parts = [net.init(random.fold_in(key, i), self.dtype) for i, net in enumerate(self.of_view.values())]
         return parts[0] | parts[1]
 
-    def init_state(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init_state(self, key: Key) -> dict[str, np.ndarray]:
         """Means and projections of the networks' outputs, 0 until `settle` computes them.
 
         Parameters
@@ -480,13 +482,13 @@ class DCCA(_Pairs):
         n = self.latent
         return {f"{v}.{name}": np.zeros(shape) for v in VIEWS for name, shape in (("mean", n), ("projection", (n, n)))}
 
-    def _features(self, params: Any, view: str, x: Any) -> Any:
+    def _features(self, params: Params, view: str, x: Any) -> Any:
         return self.of_view[view](params, x)
 
-    def _linear(self, params: Any, state: Any) -> Mapping[str, Any]:
+    def _linear(self, params: Params, state: Arrays) -> Mapping[str, Any]:
         return state
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """The correlation of a batch: in training steps the sum of canonical correlations of the networks' outputs; where
         rows are scored, that of the correlations of their canonical variables, as the training rows have determined them.
 
@@ -518,7 +520,9 @@ class DCCA(_Pairs):
         f, g = (self._features(params, view, getattr(batch, view)) for view in VIEWS)
         return Terms({}, [], extras={"correlation": ops.canonical_correlation(f, g, ridge=self.ridge)})
 
-    def settle(self, params: Any, state: Any, table: Any, exact: bool = True) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    def settle(
+        self, params: Params, state: Arrays, table: Any, exact: bool = True
+    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The linear canonical correlation analysis of the networks' outputs, from all rows of a table.
 
         Parameters

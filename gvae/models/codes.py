@@ -14,6 +14,7 @@ import numpy as np
 
 from gvae import modes, random
 from gvae.costs import Cost
+from gvae.data import Batch
 from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
 from gvae.models import dreams
@@ -22,6 +23,7 @@ from gvae.models.corruption import Corruption
 from gvae.models.parts import zeros
 from gvae.nn import MLP, Tower
 from gvae.objectives import Blanket, Layer, Terms, total
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Code", "Codes"]
 
@@ -65,7 +67,7 @@ class Code:
         """
         return self.encoder.name.replace("encoder", "prior") + ".raw"
 
-    def of(self, seen: Mapping[str | int, Any], batch: Any) -> Any:
+    def of(self, seen: Mapping[str | int, Any], batch: Batch) -> Any:
         """The encoder's input.
 
         Parameters
@@ -93,7 +95,7 @@ class Code:
         """
         return seen[self.reads] if self.reads in seen else getattr(batch, str(self.reads))
 
-    def p(self, params: Any) -> Distribution | None:
+    def p(self, params: Params) -> Distribution | None:
         """The prior p(z).
 
         Parameters
@@ -210,7 +212,7 @@ class Codes(Base):
         """
         return {name: code.encoder.family.n for name, code in self.coded.items()}
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters of encoders, decoders, tower, priors and critic.
 
         Parameters
@@ -237,7 +239,7 @@ class Codes(Base):
             params |= self.critic.init(random.fold_in(key, CRITIC), self.dtype)
         return params
 
-    def prior_of(self, params: Any, name: str | None = None) -> Distribution:
+    def prior_of(self, params: Params, name: str | None = None) -> Distribution:
         """The prior p(z) of a code.
 
         Parameters
@@ -262,7 +264,7 @@ class Codes(Base):
         p = code.p(params)
         return family(zeros(family.n_params, self.dtype, params)).standard if p is None else p
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
+    def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
         """Draws of each code from its prior.
 
         Parameters
@@ -300,7 +302,7 @@ class Codes(Base):
         codes = self.coded.values()
         return all(standing(c.encoder.family).kl(None if c.prior is None else standing(c.prior)) is not None for c in codes)
 
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         """Noise of the draws of all codes, and of the corruption of x.
 
         Parameters
@@ -331,20 +333,20 @@ class Codes(Base):
             drawn["corruption"] = self.corruption.noise(own, (samples, *batch.x.shape), self.dtype, like)
         return drawn
 
-    def prior_noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+    def prior_noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, Any]:
         shape, like = (samples, len(batch)), vars(batch).get("x")
         return {
             name: dreams.noise_of_prior(code.prior, code.encoder.family, own, shape, self.dtype, like)
             for (name, code), own in zip(self.coded.items(), self._keys(key).values(), strict=True)
         }
 
-    def _keys(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def _keys(self, key: Key) -> dict[str, np.ndarray]:
         """A key for each code; a single code has the key itself."""
         if len(self.coded) == 1:
             return dict.fromkeys(self.coded, key)
         return {name: random.fold_in(key, i) for i, name in enumerate(self.coded)}
 
-    def read(self, params: Any, batch: Any, noise: Any = None, step: Any = None) -> dict[str | int, Any]:
+    def read(self, params: Params, batch: Batch, noise: Any = None, step: Any = None) -> dict[str | int, Any]:
         """Inputs of the encoders: the columns by name, x corrupted in training steps, and the tower's features by level.
 
         Parameters
@@ -368,14 +370,14 @@ class Codes(Base):
         >>> seen["x"].shape, seen[0].shape, seen[1].shape
         ((4, 4), (4, 5), (4, 3))
         """
-        found: dict[str | int, Any] = dict(vars(batch))
+        found: dict[str | int, Any] = dict(vars(batch).items())
         if self.corruption is not None and step is not None:
             found["x"] = self.corruption(batch.x, noise["corruption"], step)
         if self.tower is not None:
             found |= enumerate(self.tower(params, found["x"]))
         return found
 
-    def encode(self, params: Any, name: str, seen: Mapping[str | int, Any], batch: Any) -> Distribution:
+    def encode(self, params: Params, name: str, seen: Mapping[str | int, Any], batch: Batch) -> Distribution:
         """The distribution q of a code.
 
         Parameters
@@ -407,7 +409,7 @@ class Codes(Base):
         code = self.coded[name]
         return code.encoder(params, code.of(seen, batch))
 
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+    def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """The distribution q of each code whose input column is in the batch.
 
         Parameters
@@ -432,7 +434,7 @@ class Codes(Base):
         there = self.read(params, batch)
         return {name: self.encode(params, name, there, batch) for name, code in self.coded.items() if code.reads in there}
 
-    def posterior_given(self, params: Any, state: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def posterior_given(self, params: Params, state: Arrays, batch: Batch, name: str, z: Arrays) -> Distribution:
         """The distribution q of a code, given those before it in `inference_order`.
 
         Parameters
@@ -457,7 +459,7 @@ class Codes(Base):
         """
         return self.encode(params, name, self.read(params, batch), batch)
 
-    def prior_given(self, params: Any, state: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def prior_given(self, params: Params, state: Arrays, name: str, z: Arrays) -> Distribution:
         """The distribution p of a code, given those after it in `inference_order`.
 
         Parameters
@@ -480,7 +482,7 @@ class Codes(Base):
         """
         return self.prior_of(params, name)
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         """The distribution p(view | codes), by view.
 
         Parameters
@@ -505,7 +507,7 @@ class Codes(Base):
         """
         raise NotImplementedError
 
-    def likelihood(self, views: Mapping[str, Distribution], batch: Any) -> dict[str, Any]:
+    def likelihood(self, views: Mapping[str, Distribution], batch: Batch) -> dict[str, Any]:
         """The log-likelihood log p(view | codes) of each view.
 
         Parameters
@@ -552,7 +554,7 @@ class Codes(Base):
         """
         return likelihood
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """The log-likelihood of each view, and q, p and draw of each code.
 
         Parameters
@@ -615,7 +617,7 @@ class Codes(Base):
             about["critic"] = lambda z: critic(params, z)[..., 0]
         return Terms(likelihood, layers, views=views, **about)
 
-    def _again(self, params: Any, name: str, batch: Any, noise: Any, step: Any) -> Any:
+    def _again(self, params: Params, name: str, batch: Batch, noise: Noise, step: Any) -> Any:
         """See `Layer`; None for a single code, which needs none."""
         if len(self.coded) == 1:
             return None
@@ -626,7 +628,7 @@ class Codes(Base):
 
         return again
 
-    def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+    def generate(self, params: Params, state: Arrays, noise: Noise) -> Terms:
         """The model without q: each code is drawn from its prior, and decoded.
 
         Parameters
@@ -654,7 +656,7 @@ class Codes(Base):
         layers = [Layer(p[n], p[n], z[n], noise[n], name=n) for n in p]
         return Terms({}, layers, views=self.decode(params, state, z, noise))
 
-    def raw(self, params: Any, state: Any, batch: Any) -> dict[str, np.ndarray]:
+    def raw(self, params: Params, state: Arrays, batch: Batch) -> dict[str, np.ndarray]:
         """The unconstrained parameters of q(z|x), shared ones included, by name.
 
         Where `params` have arrays of these names, `terms` takes those for q.

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import random, settings
 from gvae.ops import elementwise
 from gvae.ops.draws import keep
 from gvae.settings import Choice, Maybe, Number, Numbers, Whole, setting
+from gvae.typing import Array, Key, Noise
 
 __all__ = ["Corruption", "Settings"]
 
@@ -70,12 +72,12 @@ class Corruption:
         done = min(done, 1.0) if isinstance(done, float) else np.minimum(done, 1.0)
         return first + (last - first) * done
 
-    def noise(self, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any = None) -> np.ndarray:
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> np.ndarray:
         """Noise for draws of `shape`, (K, B, D)."""
         draw = random.normal if self.kind == "gaussian" else random.uniform
         return draw(key, shape, dtype, like)
 
-    def __call__(self, x: Any, noise: Any, step: Any) -> Any:
+    def __call__(self, x: Any, noise: Noise, step: Any) -> Any:
         """The corrupted rows x~ (K, B, D) of x (B, D)."""
         nu = self.level(step)
         if self.kind == "gaussian":

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gvae import families, ops, random, settings
+from gvae.data import Batch
 from gvae.distributions import Distribution, PoissonProduct
 from gvae.families import Conditional
 from gvae.models import vae
@@ -32,6 +33,7 @@ from gvae.objectives import SHARED, Blanket, Layer, Terms
 from gvae.objectives.score import mean_of_rows
 from gvae.ops import arrays
 from gvae.settings import Choice, Layers, Maybe, Number, Widths, YesNo, restated, setting
+from gvae.typing import Array, Arrays, Key, Noise, Params
 
 __all__ = ["DEF", "Settings"]
 
@@ -106,7 +108,7 @@ class DEF(Base):
     columns: ClassVar[Mapping[str, str]] = {"x": "counts"}
     has_closed_kl = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         self.chosen, self.n_rows = settings, shared_by(self)
         latent = numbers_of_layers(settings.latent)
         self.stack = Stack("", latent, settings)
@@ -133,7 +135,7 @@ class DEF(Base):
         """
         return {"z1": self.encoders["z1"].family.n}
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters: of the posterior of the weights, and of the encoders if rows are amortized.
 
         Parameters
@@ -157,7 +159,7 @@ class DEF(Base):
                 params |= encoder.init(random.fold_in(key, 2, i), self.dtype)
         return params
 
-    def init_rows(self, key: np.ndarray, n_rows: int) -> dict[str, np.ndarray]:
+    def init_rows(self, key: Key, n_rows: int) -> dict[str, np.ndarray]:
         """Initial per-datum parameters: the unconstrained parameters of each row's posterior, layer by layer.
 
         Parameters
@@ -185,7 +187,7 @@ class DEF(Base):
             found[f"{name}.raw"] = np.tile(started(family, key, self.dtype, mean, 0.0), (n_rows, 1))
         return found
 
-    def prepare(self, params: Mapping[str, np.ndarray], state: Any, table: Any, key: np.ndarray) -> tuple[dict, Any]:
+    def prepare(self, params: Params, state: Arrays, table: Any, key: Key) -> tuple[dict, Any]:
         """Parameters with the weights of the data at the mean rate of each column.
 
         Parameters
@@ -213,7 +215,7 @@ class DEF(Base):
         rates = np.maximum(rates, 1e-3 * rates.mean())[:, None] / self.output.shape[1]
         return dict(params) | self.output.init(key, self.dtype, rates, spread=0.5), state
 
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         """Noise of the draws of all units and of all weights.
 
         Parameters
@@ -241,14 +243,14 @@ class DEF(Base):
             drawn |= w.noise(random.fold_in(key, 1, i), samples, self.dtype, like)
         return drawn
 
-    def _posteriors(self, params: Any, batch: Any) -> list[Distribution]:
+    def _posteriors(self, params: Params, batch: Batch) -> list[Distribution]:
         x = None  # where rows have parameters, nothing is read
         if self.chosen.amortized:
             x = batch.x
             x = type(x)((np.log1p(x.data), x.indices, x.indptr), shape=x.shape)
         return [encoder(params, x) for encoder in self.encoders.values()]
 
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+    def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """The distribution q(z_l | x) of each row, in the units of the codes: gamma variables, not their logarithms.
 
         Parameters
@@ -270,7 +272,7 @@ class DEF(Base):
         """
         return dict(zip(self.encoders, map(in_units, self._posteriors(params, batch)), strict=True))
 
-    def thinned(self, params: Mapping[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
+    def thinned(self, params: Params, share: float) -> dict[str, np.ndarray]:
         """Parameters under which x has a share of its rates: for rows of which that share of the counts is seen.
 
         Parameters
@@ -292,7 +294,7 @@ class DEF(Base):
         """
         return dict(params) | self.output.scaled(params, share)
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         """The distribution p(x | z_1), at the mean of the weights or, with noise, at draws of them.
 
         Parameters
@@ -321,7 +323,7 @@ class DEF(Base):
             w = self.output.value(layer.q, layer.z)
         return {"x": PoissonProduct(self.stack.with_one(z["z1"]), w)}
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
+    def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
         """Draws of the codes from the prior, at the mean of the weights.
 
         Parameters
@@ -349,7 +351,7 @@ class DEF(Base):
             values[l - 1] = natural(p, z)
         return dict(zip(self.encoders, values, strict=True))
 
-    def loadings(self, params: Any) -> dict[str, np.ndarray]:
+    def loadings(self, params: Params) -> dict[str, np.ndarray]:
         """The weight of each column in each unit, at the mean of the weights: W_0, W_0 W_1, ...
 
         Parameters
@@ -373,7 +375,7 @@ class DEF(Base):
             found.append(found[-1] @ mean if found else mean)
         return dict(zip(self.encoders, found, strict=True))
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """The log-likelihood of the counts, and q, p and draw of each layer; in training steps those of the weights, too.
 
         Parameters
@@ -423,7 +425,7 @@ class DEF(Base):
             shared[0].blanket = lambda: Blanket(self._by_column(x, batch.x))
         return Terms({"x": likelihood}, [*layers, *shared], inference=tuple(self.encoders), views={"x": x})
 
-    def shared_layers(self, params: Any, noise: Any) -> list[Layer]:
+    def shared_layers(self, params: Params, noise: Noise) -> list[Layer]:
         """The layers of the weights, W_0 first.
 
         Parameters
@@ -456,7 +458,7 @@ def _rates(layer: Layer) -> Any:
     return rates if len(rates.shape) == 3 else rates[None]
 
 
-def _by_entry(units: Any, w: Matrix, weight: Any) -> Any:
+def _by_entry(units: Any, w: Matrix, weight: Array) -> Any:
     """Terms of units (K, B, n) in the mean over rows, for each entry of the weights of these units, (K, n m)."""
     K, B, n = units.shape
     flat = arrays.reshape(arrays.swapaxes(units, axis1=1, axis2=2), shape=(K * n, B))

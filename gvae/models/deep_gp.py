@@ -39,6 +39,7 @@ from gvae.objectives import Layer, Terms
 from gvae.ops import elementwise
 from gvae.runtime import device, limits
 from gvae.settings import Choice, Columns, Families, Layers, Maybe, Number, Whole, Widths, YesNo, setting
+from gvae.typing import Array, Arrays, Key, Noise, Params
 
 __all__ = ["BOUNDS", "DeepGP"]
 
@@ -133,7 +134,7 @@ class DeepGP(Base):
     def variant(cls, values: Mapping[str, Any]) -> type[DeepGP]:
         return UnsupervisedDeepGP if values["unsupervised"] else DeepGP
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         (self.view,) = self.views
         self.bound, self.warm, self.n_rows = settings.bound, settings.warm, parts.shared_by(self)
         self.collapses, self.draws = self.bound == "collapsed", self.bound == "sampled"
@@ -203,7 +204,7 @@ class DeepGP(Base):
 
     # ---- what is learned
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters of kernels, inducing points, noise, q(v) where it has any, and encoders.
 
         Parameters
@@ -233,7 +234,7 @@ class DeepGP(Base):
             params["observation.shared"] = self.observation.start(key, self.dtype)[-self.observation.n_shared :]
         return params
 
-    def init_rows(self, key: np.ndarray, n_rows: int) -> dict[str, np.ndarray]:
+    def init_rows(self, key: Key, n_rows: int) -> dict[str, np.ndarray]:
         """Initial per-datum parameters: means and logarithms of deviations of q(z_l); {} where there are encoders.
 
         Parameters
@@ -256,7 +257,7 @@ class DeepGP(Base):
         start = {name: np.concatenate([np.zeros(n), np.full(n, np.log(0.3))]) for name, n in widths}
         return {f"{name}.raw": np.tile(start[name].astype(self.dtype), (n_rows, 1)) for name in self.inferred}
 
-    def start_rows(self, params: Any, state: Any, batch: Any) -> dict[str, Any]:
+    def start_rows(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Any]:
         """Where the inference of other rows begins: at the training row whose code explains a row of the batch best.
 
         Parameters
@@ -288,7 +289,7 @@ class DeepGP(Base):
             found[f"{name}.raw"][:, : codes.shape[1]] = codes[nearest]
         return found
 
-    def init_state(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init_state(self, key: Key) -> dict[str, np.ndarray]:
         """What the rows determine: q(v) of the collapsed bound and codes of the training rows, or the means of layers.
 
         Parameters
@@ -318,7 +319,7 @@ class DeepGP(Base):
             state[f"rows.{name}"] = np.zeros((self.n_rows, self.encoders[name].family.n), self.dtype)
         return state
 
-    def prepare(self, params: Mapping[str, np.ndarray], state: Any, table: Any, key: np.ndarray) -> tuple[dict, Any]:
+    def prepare(self, params: Params, state: Arrays, table: Any, key: Key) -> tuple[dict, Any]:
         """Where training begins: principal components as codes, inducing points by k-means, scales of each layer.
 
         Parameters
@@ -370,7 +371,7 @@ class DeepGP(Base):
                 mean = mean @ state[f"mean.{l}"]
         return params, state
 
-    def settle(self, params: Mapping[str, Any], state: Any, table: Any, exact: bool = True) -> tuple[dict[str, Any], Any]:
+    def settle(self, params: Params, state: Arrays, table: Any, exact: bool = True) -> tuple[dict[str, Any], Any]:
         """q(v) of the collapsed bound, and the codes of the training rows, under given parameters, those of rows included.
 
         Parameters
@@ -409,7 +410,7 @@ class DeepGP(Base):
 
     # ---- the distributions
 
-    def _inferred(self, params: Any, batch: Any) -> dict[str, Any]:
+    def _inferred(self, params: Params, batch: Batch) -> dict[str, Any]:
         """q(z_l) of the layers that have one: of the parameters of rows, or by encoders, each of the mean below it."""
         found: dict[str, Any] = {}
         below = vars(batch).get(self.view)
@@ -418,19 +419,19 @@ class DeepGP(Base):
             below = found[name].mean
         return found
 
-    def _uncertain(self, q: Mapping[str, Any], batch: Any) -> tuple[list[Uncertain], list[Uncertain]]:
+    def _uncertain(self, q: Mapping[str, Any], batch: Batch) -> tuple[list[Uncertain], list[Uncertain]]:
         """Inputs and targets of each level."""
         layers = [Uncertain(p.mean, elementwise.exp(2 * p.log_scale)) for p in q.values()]
         above = [Uncertain(batch.x)] if self.conditional else []
         return [*layers, *above], [Uncertain(getattr(batch, self.view)), *layers][: len(self.levels)]
 
-    def _posteriors(self, params: Any, state: Any, level: Level) -> dict[str, Any]:
+    def _posteriors(self, params: Params, state: Arrays, level: Level) -> dict[str, Any]:
         """q(v) of each group of a level."""
         if not self.collapses:
             return {name: process.posterior(params) for name, process in level.processes.items()}
         return {name: tuple(state[part] for part in _kept(process)) for name, process in level.processes.items()}
 
-    def layer(self, params: Any, state: Any, l: int, above: Any) -> Distribution:
+    def layer(self, params: Params, state: Arrays, l: int, above: Any) -> Distribution:
         """p(z_l | z_(l+1)) under q(v): Gaussians, for l = 0 of f if y is not Gaussian.
 
         Parameters
@@ -460,14 +461,16 @@ class DeepGP(Base):
         shape = (*lead, level.n_outputs)
         return DiagonalGaussian(mean.reshape(*shape), 0.5 * elementwise.log(variance).reshape(*shape))
 
-    def _observed(self, params: Any, p: Distribution, noise: Any = None) -> Distribution:
+    def _observed(self, params: Params, p: Distribution, noise: Array = None) -> Distribution:
         """p(y | z_1) in the units of the data, from the distribution of f; of a y that is not Gaussian at a draw of f."""
         if self.gaussian:
             return RescaledDistribution(p, self.observation.scale) if hasattr(self.observation, "scale") else p
         f = p.mean if noise is None else p.sample(noise)
         return self.observation(f, params.get("observation.shared"))
 
-    def _down(self, params: Any, state: Any, above: Any, noise: Any, start: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _down(
+        self, params: Params, state: Arrays, above: Array, noise: Noise | None, start: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """(p, z) of the hidden layers below a layer, each drawn given the one above it; at means without noise."""
         p, z = {}, {}
         for l in reversed(range(1, start)):
@@ -476,7 +479,7 @@ class DeepGP(Base):
             z[f"z{l}"] = above
         return p, z
 
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+    def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """The distributions of the hidden layers: q(z_l) of the rows if unsupervised, else p(z_l | x) at means above.
 
         Parameters
@@ -504,7 +507,7 @@ class DeepGP(Base):
             found = self._down(params, state, q[last].mean, None, len(self.levels))[0] | q if self.draws else q
         return {name: found[name] for name in self.encoders}
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         """p(y | z_1) under q(v), or p(y | x) of a process without hidden layers.
 
         Parameters
@@ -533,7 +536,7 @@ class DeepGP(Base):
             above = self._down(params, state, z[top], None if noise["z1"] is None else noise, len(self.widths))[1]["z1"]
         return {self.view: self._observed(params, self.layer(params, state, 0, above))}
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
+    def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
         """Draws of the top layer of an unsupervised model, and the noise by which `decode` draws the layers below it.
 
         Parameters
@@ -560,7 +563,7 @@ class DeepGP(Base):
         """
         raise ConfigError("DeepGP explains y given x, and has no model of x to draw from: see sample_y")
 
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         """Noise of the draws of all hidden layers, and of f where y is not Gaussian.
 
         Parameters
@@ -591,7 +594,7 @@ class DeepGP(Base):
             for i, (name, n) in enumerate(widths.items())
         }
 
-    def predict(self, params: Any, state: Any, batch: Any, noise: Any) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of a new y of each row, over draws of the hidden layers.
 
         Parameters
@@ -620,7 +623,7 @@ class DeepGP(Base):
         means = np.asarray(p.mean)
         return means.mean(axis=0), np.asarray(p.variance()).mean(axis=0) + means.var(axis=0)
 
-    def functions(self, params: Any, state: Any, x: np.ndarray, key: np.ndarray) -> np.ndarray:
+    def functions(self, params: Params, state: Arrays, x: np.ndarray, key: Key) -> np.ndarray:
         """A draw of f_0 from the posterior, at given inputs together, through draws of the hidden layers and their noise.
 
         Parameters
@@ -658,7 +661,7 @@ class DeepGP(Base):
 
     # ---- bounds
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """The terms of the bound: in a training step those of all rows together, in equal parts; of scored rows, by draws.
 
         Parameters
@@ -704,7 +707,7 @@ class DeepGP(Base):
                 terms.layers.append(Penalty(cost, share=1 / self.n_rows))
         return terms
 
-    def _of_all_rows(self, params: Any, batch: Any) -> Terms:
+    def _of_all_rows(self, params: Params, batch: Batch) -> Terms:
         """The collapsed or the explicit bound, whose rows bear equal parts."""
         if batch.weight is not None:
             raise ConfigError(
@@ -726,7 +729,7 @@ class DeepGP(Base):
         return Terms({self.view: values[0][None]}, layers or [Penalty(0 * each)], inference=tuple(self.encoders))
 
     def _likelihood(
-        self, params: Any, state: Any, above: Any, batch: Any, noise: Any, training: bool
+        self, params: Params, state: Arrays, above: Any, batch: Batch, noise: Noise, training: bool
     ) -> tuple[Distribution, Any]:
         """p(y | z_1), and log p(y | z_1): its bound E log p(y | f) in training, for q(v) is paid for."""
         y, level = getattr(batch, self.view), self.levels[0]
@@ -739,7 +742,7 @@ class DeepGP(Base):
         p = self._observed(params, noisy)
         return p, p.log_prob(y) - 0.5 * (variance / deviation).sum(axis=-1).reshape(*above.shape[:-1])
 
-    def _by_draws(self, params: Any, state: Any, batch: Any, noise: Any, training: bool = False) -> Terms:
+    def _by_draws(self, params: Params, state: Arrays, batch: Batch, noise: Noise, training: bool = False) -> Terms:
         """log p(y | z_1) at draws: of q where a layer has one of its own, else of the layer above."""
         layers: list[Layer] = []
         if self.conditional:
@@ -774,14 +777,14 @@ class UnsupervisedDeepGP(DeepGP):
     infers_rows: ClassVar[bool] = True
     has_posterior: ClassVar[bool] = True
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
+    def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
         top, *others = reversed(self.encoders)
         drawn = {top: random.normal(random.fold_in(key, 0), (n, self.widths[-1]), self.dtype)}
         for i, (name, width) in enumerate(zip(others, reversed(self.widths[:-1]), strict=True), 1):
             drawn[f"noise.{name}"] = random.normal(random.fold_in(key, i), (n, width), self.dtype)
         return drawn
 
-    def raw(self, params: Any, state: Any, batch: Any) -> dict[str, Any]:
+    def raw(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Any]:
         """The unconstrained parameters of q(z_l), by which `terms` has them."""
         found, below = {}, batch.x
         for name in self.inferred:
@@ -789,7 +792,7 @@ class UnsupervisedDeepGP(DeepGP):
             below = self.encoders[name](params, below).mean
         return found
 
-    def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+    def generate(self, params: Params, state: Arrays, noise: Noise) -> Terms:
         """The model without q: the top layer from N(0, I), each of the others given the one above it."""
         top = f"z{len(self.levels)}"
         prior = self.prior_given(params, state, top, {})
@@ -800,7 +803,7 @@ class UnsupervisedDeepGP(DeepGP):
         views = {self.view: self._observed(params, self.layer(params, state, 0, drawn["z1"]), noise.get("f"))}
         return Terms({}, layers, views=views)
 
-    def prior_given(self, params: Any, state: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def prior_given(self, params: Params, state: Arrays, name: str, z: Arrays) -> Distribution:
         """The distribution p(z_l | z_(l+1)), or N(0, I) at the top."""
         l = int(name[1:])
         if l < len(self.levels):
@@ -808,7 +811,7 @@ class UnsupervisedDeepGP(DeepGP):
         zeros = parts.zeros(self.widths[-1], self.dtype, params)
         return DiagonalGaussian(zeros, zeros)
 
-    def posterior_given(self, params: Any, state: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def posterior_given(self, params: Params, state: Arrays, batch: Batch, name: str, z: Arrays) -> Distribution:
         """The distribution q(z_l) of each row; under the sampled bound, below the top, that of the model."""
         q = self._inferred(params, batch)
         return q[name] if name in q else self.prior_given(params, state, name, z)

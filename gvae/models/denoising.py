@@ -4,6 +4,8 @@ gvae.models.corruption. At level 0, and where rows are scored, it is the VAE.
 
 from __future__ import annotations
 
+from typing import Any
+
 from gvae import settings
 from gvae.models import corruption, vae
 from gvae.models.corruption import Corruption
@@ -41,6 +43,6 @@ class Denoising(VAE):
 
     Settings = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         super().build(settings)
         self.corruption = Corruption.of(settings)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gvae import families, settings
+from gvae.data import Batch
 from gvae.distributions import Distribution
 from gvae.families import Family
 from gvae.models import vae
@@ -23,6 +24,7 @@ from gvae.objectives import Terms
 from gvae.ops import arrays
 from gvae.runtime import device
 from gvae.settings import restated
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Density"]
 
@@ -51,7 +53,7 @@ class Codeless(Base):
         """
         return {}
 
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+    def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """No codes.
 
         Parameters
@@ -94,11 +96,11 @@ class Density(Codeless):
     Settings = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         self.observation = families.parse(known_observation(settings.observation), self.sizes["x"], "observation")
         self.emitters = {"x": self}  # type: ignore[dict-item]  # what it needs of one is `located`
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters: those that a network would emit, and those that its family shares.
 
         Parameters
@@ -118,7 +120,7 @@ class Density(Codeless):
         emitted = family.n_params - family.n_shared
         return {"density.raw": raw[:emitted]} | ({"density.shared": raw[emitted:]} if family.n_shared else {})
 
-    def located(self, params: Mapping[str, np.ndarray], mean: np.ndarray) -> dict[str, np.ndarray]:
+    def located(self, params: Params, mean: np.ndarray) -> dict[str, np.ndarray]:
         """The parameters with which the density has the given mean, as far as they are not shared.
 
         Parameters
@@ -138,7 +140,7 @@ class Density(Codeless):
         """
         return {"density.raw": self.observation.located(params["density.raw"], mean)}
 
-    def density(self, params: Mapping[str, Any], lead: tuple[int, ...] = ()) -> Distribution:
+    def density(self, params: Params, lead: tuple[int, ...] = ()) -> Distribution:
         """The distribution of the data.
 
         Parameters
@@ -160,7 +162,7 @@ class Density(Codeless):
         raw = params["density.raw"]
         return self.observation(arrays.broadcast_to(raw, shape=(*lead, *raw.shape)), params.get("density.shared"))
 
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         """No randomness.
 
         Parameters
@@ -181,7 +183,7 @@ class Density(Codeless):
         """
         return {}
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         """The distribution of the data, with the batch axes of z.
 
         Parameters
@@ -207,7 +209,7 @@ class Density(Codeless):
         (nothing,) = z.values()
         return {"x": self.density(params, nothing.shape[:-1])}
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
+    def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
         """n codes of no variables.
 
         Parameters
@@ -228,7 +230,7 @@ class Density(Codeless):
         """
         return {"none": np.zeros((n, 0), self.dtype)}
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """log p(x) of each row.
 
         Parameters

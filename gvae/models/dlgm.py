@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import families, settings
+from gvae.data import Batch
 from gvae.distributions import Distribution, Support
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
@@ -28,6 +30,7 @@ from gvae.objectives import Terms
 from gvae.ops import dense, elementwise
 from gvae.runtime import device
 from gvae.settings import Choice, Maybe, Number, restated, setting
+from gvae.typing import Arrays, Key, Params
 
 __all__ = ["DLGM"]
 
@@ -90,13 +93,13 @@ class Noise:
     def __init__(self, name: str, n: int, kind: str):
         self.name, self.n, self.kind = name, n, kind
 
-    def init(self, key: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+    def init(self, key: Key, dtype: DTypeLike) -> dict[str, np.ndarray]:
         if self.kind == "identity":
             return {}
         full = self.kind == "full"
         return {f"{self.name}.weight": np.eye(self.n, dtype=dtype) if full else np.ones(self.n, dtype)}
 
-    def __call__(self, params: Mapping[str, Any], xi: Any) -> Any:
+    def __call__(self, params: Params, xi: Any) -> Any:
         """xi (..., n) -> (..., n)."""
         if self.kind == "identity":
             return xi
@@ -136,7 +139,7 @@ class DLGM(Codes):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], parts.style(settings)
         latents = parts.numbers_of_layers(settings.latent)
         L = len(latents)
@@ -160,21 +163,21 @@ class DLGM(Codes):
         self.n_rows = self.n_rows if self.kappa is None else parts.shared_by(self)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         latents = parts.numbers_of_layers(settings.latent)
         up, down = parts.widths_of_layers(settings, len(latents))
         encoders = [(sizes["x"], *widths, n) for widths, n in zip(up, latents, strict=True)]
         below = (sizes["x"], *latents[:-1])
         return encoders + [(n, *widths, m) for widths, n, m in zip(down, latents, below, strict=True)]
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Arrays | None = None) -> dict[str, Distribution]:
         xi = [z[name] for name in self.coded]
         h = self.mixing[-1](params, xi[-1])
         for T, G, own in zip(self.between[::-1], self.mixing[-2::-1], xi[-2::-1], strict=True):
             h = elementwise.add(T(params, h), G(params, own))
         return {"x": self.observed(params, h)}
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Arrays, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
         if self.kappa is not None and step is not None:  # the cost of the weights belongs to all rows together
             generative = [name for name in params if name.startswith(("decoder", "noise"))]

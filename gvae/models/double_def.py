@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gvae import random, settings
 from gvae.distributions import Distribution, GammaDistribution
 from gvae.models import deep_exponential
@@ -21,6 +23,7 @@ from gvae.models.stacks import KINDS, Stack
 from gvae.objectives import Layer
 from gvae.ops import arrays
 from gvae.settings import Choice, setting
+from gvae.typing import Key, Noise, Params
 
 __all__ = ["DoubleDEF"]
 
@@ -61,7 +64,7 @@ class DoubleDEF(DEF):
 
     Settings = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         super().build(settings)
         latent, family = numbers_of_layers(settings.latent), self.stack.kind.family
         self.column_stack = Stack("column_", latent, settings)
@@ -70,13 +73,13 @@ class DoubleDEF(DEF):
         self.further = [*self.column_codes[1:], *self.column_stack.weights]
         self.matrices = [self.output, *self.stack.weights, *self.further]
 
-    def init(self, key):
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         params = super().init(key)
         for i, codes in enumerate(self.column_codes[1:]):
             params |= codes.init(random.fold_in(key, 3, i), self.dtype, 1.0)
         return params | self.column_stack.init(random.fold_in(key, 4), self.dtype)
 
-    def shared_layers(self, params: Any, noise: Any) -> list[Layer]:
+    def shared_layers(self, params: Params, noise: Noise) -> list[Layer]:
         """The layers of the columns' codes and of the weights: those next to the data first, then the rows' weights.
 
         Parameters

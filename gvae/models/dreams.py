@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import random
 from gvae.autodiff import stop_gradient
@@ -20,6 +20,7 @@ from gvae.errors import ConfigError
 from gvae.families import Family
 from gvae.models.parts import zeros
 from gvae.objectives.terms import added
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["DREAM", "Dream", "dream", "dream_noise", "has_dreams", "log_q", "noise_of_prior"]
 
@@ -35,12 +36,12 @@ class Dream:
     views: Mapping[str, Distribution]
 
 
-def has_dreams(noise: Mapping[str, Any]) -> bool:
+def has_dreams(noise: Noise) -> bool:
     """Whether noise includes that of dreams."""
     return any(name.startswith(DREAM) for name in noise)
 
 
-def dream_noise(model: Any, key: np.ndarray, batch: Any, samples: int) -> dict[str, Any]:
+def dream_noise(model: Any, key: Key, batch: Batch, samples: int) -> dict[str, Any]:
     """The noise of K dreams for each row of a batch, see `Base.dream_noise`."""
     name = type(model).__name__
     if not model.emitters or not hasattr(model, "generate"):
@@ -58,7 +59,7 @@ def dream_noise(model: Any, key: np.ndarray, batch: Any, samples: int) -> dict[s
 
 
 def noise_of_prior(
-    prior: Family | None, posterior: Family, key: np.ndarray, shape: tuple[int, ...], dtype: Any, like: Any
+    prior: Family | None, posterior: Family, key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Any
 ) -> Any:
     """Noise of draws from a prior, (*shape, n); None: the standard one of the posterior's family."""
     if prior is not None:
@@ -66,7 +67,7 @@ def noise_of_prior(
     return posterior(zeros(posterior.n_params, dtype, {"": like})).standard.noise(key, shape)
 
 
-def dream(model: Any, params: Any, state: Any, noise: Mapping[str, Any]) -> Dream:
+def dream(model: Any, params: Params, state: Arrays, noise: Noise) -> Dream:
     """Codes from their priors, and views given them.
 
     noise : with that of `dream_noise`
@@ -77,7 +78,7 @@ def dream(model: Any, params: Any, state: Any, noise: Mapping[str, Any]) -> Drea
     return Dream({layer.name: layer.z for layer in terms.layers}, x, terms.views)
 
 
-def log_q(model: Any, params: Any, state: Any, batch: Any, dreamed: Dream) -> Any:
+def log_q(model: Any, params: Params, state: Arrays, batch: Batch, dreamed: Dream) -> Any:
     """log q(z | x) of dreams as constants, (K, B), in nats: what the sleep phase ascends."""
     constant = Dream(stop_gradient(dreamed.z), stop_gradient(dreamed.x), {})
     rows = Batch(constant.x, batch.index)

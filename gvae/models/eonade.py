@@ -18,7 +18,9 @@ import numpy as np
 
 from gvae import random, settings
 from gvae.autodiff import value_of
+from gvae.data import Batch
 from gvae.distributions.autoregressive import Sequential
+from gvae.distributions.base import Conditionals
 from gvae.errors import ConfigError
 from gvae.families.others import log_odds
 from gvae.models import vae
@@ -29,6 +31,7 @@ from gvae.objectives import Terms
 from gvae.ops import arrays, dense, elementwise
 from gvae.runtime import device
 from gvae.settings import Whole, restated, setting
+from gvae.typing import Array, Arrays, Key, Noise, Params
 
 __all__ = ["EoNADE"]
 
@@ -71,7 +74,7 @@ class EoNADE(Codeless):
     Settings = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         D, hidden = self.sizes["x"], tuple(settings.hidden)
         if not hidden:
             raise ConfigError("EoNADE: hidden is (), expected the widths of at least one hidden layer")
@@ -80,10 +83,10 @@ class EoNADE(Codeless):
         self.emitters = {"x": self}  # type: ignore[dict-item]  # what it needs of one is `located`
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return [(2 * sizes["x"], *settings.hidden, sizes["x"])]
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters of the network.
 
         Parameters
@@ -102,7 +105,7 @@ class EoNADE(Codeless):
         """
         return self.network.init(key, self.dtype)
 
-    def located(self, params: Mapping[str, np.ndarray], mean: np.ndarray) -> dict[str, np.ndarray]:
+    def located(self, params: Params, mean: np.ndarray) -> dict[str, np.ndarray]:
         """The last bias with which a network of no weights has the given mean.
 
         Parameters
@@ -123,7 +126,7 @@ class EoNADE(Codeless):
         name = f"network.{len(self.network.sizes) - 2}.bias"
         return {name: log_odds(mean).astype(params[name].dtype)}
 
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         """What decides the part of each row that is shown to the network.
 
         Parameters
@@ -149,7 +152,7 @@ class EoNADE(Codeless):
             "position": random.uniform(random.fold_in(key, 1), (*shape, 1), self.dtype, like),
         }
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """In training an unbiased estimate of the mean of log p_o(x) over all orders; where rows are scored, log p(x).
 
         Parameters
@@ -185,7 +188,7 @@ class EoNADE(Codeless):
         each = self._in_order(params, np.broadcast_to(np.arange(R)[:, None], (R, B))).log_prob(x)
         return self._reported(arrays.logsumexp(each, axis=0, keepdims=True) - float(np.log(R)), batch)
 
-    def watch(self, params: Any, state: Any, batch: Any, noise: Any) -> Terms:
+    def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
         """The estimate of a training step, which is cheap, for the rows that training watches.
 
         Parameters
@@ -214,11 +217,11 @@ class EoNADE(Codeless):
         found = arrays.sum(elementwise.multiply(each, left), axis=-1) * weight
         return self._reported(arrays.mean(found, axis=0, keepdims=True), batch)  # estimates, and no weights of draws
 
-    def _reported(self, log_p: Any, batch: Any) -> Terms:
+    def _reported(self, log_p: Array, batch: Batch) -> Terms:
         nothing = device.zeros(len(batch), self.dtype, batch.x)
         return Terms({"x": log_p}, [Penalty(nothing)], inference=())
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Any]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Any]:
         """The distribution of the data in given orders.
 
         Parameters
@@ -243,7 +246,7 @@ class EoNADE(Codeless):
         """
         return {"x": self._in_order(params, np.asarray(device.to_host(z["order"]))[..., 0].astype(np.int64))}
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
+    def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
         """n orders of the ensemble.
 
         Parameters
@@ -264,7 +267,7 @@ class EoNADE(Codeless):
         """
         return {"order": np.floor(random.uniform(key, (n, 1), self.dtype) * len(self.orders))}
 
-    def _in_order(self, params: Any, which: np.ndarray) -> BitsInOrder:
+    def _in_order(self, params: Params, which: np.ndarray) -> BitsInOrder:
         host = {name: np.asarray(device.to_host(value_of(value))) for name, value in params.items()}
         return BitsInOrder(self.network, host, self.orders[which])
 
@@ -280,31 +283,31 @@ class BitsInOrder(Sequential):
     orders : int array (..., n)
     """
 
-    def __init__(self, network: MLP, params: Mapping[str, np.ndarray], orders: np.ndarray):
+    def __init__(self, network: MLP, params: Params, orders: np.ndarray):
         self.network, self.params, self.orders = network, params, orders
         self.bias = params[f"{network.name}.{len(network.sizes) - 2}.bias"]
 
     sequential = False  # its terms are in the order of the variables
 
-    def _leads(self):
+    def _leads(self) -> tuple[tuple[int, ...], ...]:
         return (self.orders.shape[:-1],)
 
-    def conditionals(self, x):
+    def conditionals(self, x: np.ndarray) -> Conditionals:
         raise ConfigError("EoNADE: a mean over orders is not coded; see AutoregressiveDensity")
 
-    def sample(self, noise):
+    def sample(self, noise: Array) -> Array:
         def drawn(place: Any, logits: np.ndarray) -> np.ndarray:
             return (u[place] < 1 / (1 + np.exp(-logits))).astype(u.dtype)
 
         u = np.broadcast_to(device.to_host(noise), np.broadcast_shapes(noise.shape, self.orders.shape))
         return self._scan(u.shape, drawn)[0]
 
-    def log_prob(self, x, reduce=True):
+    def log_prob(self, x: Array, reduce: bool = True) -> Array:
         x, logits = self._along(x)
         each = x * logits - np.logaddexp(0, logits)
         return each.sum(axis=-1) if reduce else each
 
-    def _logits_of(self, x):
+    def _logits_of(self, x: Array) -> Array:
         return self._along(x)[1]
 
     def _along(self, x: Any) -> tuple[np.ndarray, np.ndarray]:

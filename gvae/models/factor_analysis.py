@@ -17,6 +17,7 @@ import numpy as np
 
 from gvae import families, random, settings
 from gvae.checks import check_shapes
+from gvae.data import Batch
 from gvae.distributions import DenseGaussian
 from gvae.errors import ConfigError, DataError
 from gvae.families import LOG_SCALE, Family
@@ -27,6 +28,7 @@ from gvae.ops import elementwise
 from gvae.ops.banded import LOG_2PI
 from gvae.runtime import device
 from gvae.settings import Families, fields, restated, setting
+from gvae.typing import Key, Params
 
 __all__ = ["FactorAnalysis", "FactorAnalysisEM", "LinearVAE"]
 
@@ -263,7 +265,7 @@ class FactorAnalysis:
         """
         return 0.5 * float(np.log(np.diag(self.M)).sum() - np.linalg.slogdet(self.M)[1])
 
-    def sample(self, key: np.ndarray, n: int) -> np.ndarray:
+    def sample(self, key: Key, n: int) -> np.ndarray:
         """Draws of x from the model.
 
         Parameters
@@ -368,12 +370,12 @@ class LinearVAE(VAE):
 
     Settings: ClassVar[Any] = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         chosen = {f.name: getattr(settings, f.name) for f in fields(type(settings))}
         super().build(vae.Settings(**chosen, hidden=()))
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return [(sizes["x"], settings.latent), (settings.latent, sizes["x"])]
 
 
@@ -418,10 +420,10 @@ class FactorAnalysisEM(LinearVAE):
 
     Settings: ClassVar[Any] = ExactSettings
 
-    def init(self, key):
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         return self._with_encoder(_decoder(super().init(key)))
 
-    def update(self, params: Any, batch: Any) -> Any:
+    def update(self, params: Params, batch: Batch) -> Any:
         """The parameters after an iteration of EM.
 
         Parameters
@@ -472,7 +474,7 @@ class FactorAnalysisEM(LinearVAE):
         return params
 
 
-def _decoder(params: Mapping[str, np.ndarray]) -> FactorAnalysis:
+def _decoder(params: Params) -> FactorAnalysis:
     """The factor analysis that a linear decoder is, in float64."""
     W, b, shared = (np.asarray(params[f"decoder.{name}"], np.float64) for name in ("0.weight", "0.bias", "shared"))
     return FactorAnalysis(W.T, b, np.exp(2 * elementwise.bounded(shared, limit=LOG_SCALE)))

@@ -16,6 +16,7 @@ import numpy as np
 
 from gvae import families, modes, random, settings
 from gvae.autodiff import stop_gradient
+from gvae.data import Batch
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
@@ -33,6 +34,7 @@ from gvae.models.parts import (
 from gvae.nn import MLP
 from gvae.objectives import Blanket, Layer, Terms
 from gvae.settings import Families, Layers, Maybe, Widths, restated, setting
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Hierarchical"]
 
@@ -103,7 +105,7 @@ class Hierarchical(Base):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], style(settings)
         latents, prior = numbers_of_layers(settings.latent), settings.prior
         L = len(latents)
@@ -138,7 +140,7 @@ class Hierarchical(Base):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return network_widths(settings, numbers_of_layers(settings.latent), sizes["x"])
 
     @property
@@ -164,7 +166,7 @@ class Hierarchical(Base):
         """
         return {"z1": self.posterior.n}
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters of all encoders and decoders, and of the prior if it is learned.
 
         Parameters
@@ -191,7 +193,7 @@ class Hierarchical(Base):
             params |= network.init(random.fold_in(key, BASELINES, i), self.dtype)
         return params
 
-    def prior_of(self, params: Any) -> Distribution:
+    def prior_of(self, params: Params) -> Distribution:
         """The prior of the top layer, p(z_L).
 
         Parameters
@@ -214,7 +216,7 @@ class Hierarchical(Base):
         last = self.posteriors[-1]
         return last(zeros(last.n_params, self.dtype, params)).standard
 
-    def sample_prior(self, params: Any, key: np.ndarray, n: int) -> dict[str, Any]:
+    def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
         """Draws of z_1, from the top layer down.
 
         Parameters
@@ -250,7 +252,7 @@ class Hierarchical(Base):
         p = None if self.prior is None else self.prior(np.zeros(self.prior.n_params, self.dtype))
         return len(self.posteriors) == 1 and q.kl(p) is not None
 
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         """Noise of the draws of all layers.
 
         Parameters
@@ -278,7 +280,7 @@ class Hierarchical(Base):
             for i, family in enumerate(self.posteriors)
         }
 
-    def prior_noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+    def prior_noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, Any]:
         shape, like = (samples, len(batch)), vars(batch).get("x")
         priors = [*(decoder.family for decoder in self.decoders[1:]), self.prior]
         return {
@@ -286,7 +288,7 @@ class Hierarchical(Base):
             for i, (p, q) in enumerate(zip(priors, self.posteriors, strict=True))
         }
 
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+    def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """The distribution q(z_1 | x), and q(z_(l+1) | z_l) at the mean of the layer below.
 
         Parameters
@@ -315,7 +317,7 @@ class Hierarchical(Base):
             below = found[f"z{i + 1}"].shown
         return found
 
-    def posterior_given(self, params: Any, state: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def posterior_given(self, params: Params, state: Arrays, batch: Batch, name: str, z: Arrays) -> Distribution:
         """The distribution q(z_l | z_(l-1)), or q(z_1 | x).
 
         Parameters
@@ -341,7 +343,7 @@ class Hierarchical(Base):
         i = self.inference_order.index(name)
         return self.encoders[i](params, z[self.inference_order[i - 1]] if i else batch.x)
 
-    def prior_given(self, params: Any, state: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def prior_given(self, params: Params, state: Arrays, name: str, z: Arrays) -> Distribution:
         """The distribution p(z_l | z_(l+1)), or p(z_L).
 
         Parameters
@@ -366,7 +368,7 @@ class Hierarchical(Base):
         i = int(name[1:])
         return self.prior_of(params) if i == len(self.decoders) else self.decoders[i](params, z[f"z{i + 1}"])
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         """The distribution p(x | z_1).
 
         Parameters
@@ -391,7 +393,7 @@ class Hierarchical(Base):
         """
         return {"x": self.decoder(params, z["z1"])}
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """The log-likelihood of x, and q, p and draw of each layer.
 
         Parameters
@@ -447,10 +449,10 @@ class Hierarchical(Base):
         about: dict[str, Any] = {"views": {"x": x}, "dream": dream, "joint": self.is_joint(params)}
         return Terms({"x": likelihood}, layers, inference=inference, **about)
 
-    def _again(self, params: Any, i: int, below: Any, f: Any, g: Any) -> Distribution:
+    def _again(self, params: Params, i: int, below: Any, f: Any, g: Any) -> Distribution:
         return self.encoders[i](modes.changed(params, f), g(below))
 
-    def generate(self, params: Any, state: Any, noise: Any) -> Terms:
+    def generate(self, params: Params, state: Arrays, noise: Noise) -> Terms:
         """The model without q: the layers are drawn from their priors, from the top down.
 
         Parameters

@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import families, modes, random, settings
+from gvae.data import Batch
 from gvae.distributions import DiagonalGaussian, Distribution, InversePlanarGaussian
 from gvae.distributions.flows import started_steps
 from gvae.errors import ConfigError
@@ -28,6 +30,7 @@ from gvae.models.vae import VAE
 from gvae.objectives import Blanket, Layer, Terms
 from gvae.ops import arrays, dense, elementwise
 from gvae.settings import Families, Whole, restated, setting
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["HVM", "Recursive"]
 
@@ -71,7 +74,7 @@ class Recursive:
     def __init__(self, n: int, each: int, steps: int, width: int):
         self.n, self.each, self.steps, self.width = n, each, steps, width
 
-    def init(self, key: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+    def init(self, key: Key, dtype: DTypeLike) -> dict[str, np.ndarray]:
         """Initial parameters: N(0, I) for every z.
 
         Parameters
@@ -102,7 +105,7 @@ class Recursive:
             params |= dict(zip(("recursive.u", "recursive.w", "recursive.b"), flow, strict=True))
         return params
 
-    def __call__(self, params: Mapping[str, Any], z: Any) -> Distribution:
+    def __call__(self, params: Params, z: Any) -> Distribution:
         """r(lambda | z).
 
         Parameters
@@ -181,7 +184,7 @@ class HVM(VAE):
     has_closed_kl = False
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         if settings.critic is not None:
             raise ConfigError(f"HVM: critic is {settings.critic!r}, expected None: its codes are coupled to other draws")
         super().build(settings)
@@ -217,7 +220,7 @@ class HVM(VAE):
         """
         return "lambda", "z"
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters of encoder, decoder, prior, and r(lambda|z).
 
         Parameters
@@ -238,7 +241,7 @@ class HVM(VAE):
             params["prior.raw"] = self.prior.start(random.fold_in(key, 3), self.dtype)
         return params | self.recursive.init(random.fold_in(key, 4), self.dtype)
 
-    def prior_of(self, params: Any, name: str | None = None) -> Distribution:
+    def prior_of(self, params: Params, name: str | None = None) -> Distribution:
         """The prior p(z).
 
         Parameters
@@ -260,7 +263,7 @@ class HVM(VAE):
         p = self.coded["z"].p(params)
         return family(np.zeros(family.n_params, self.dtype)).standard if p is None else p
 
-    def noise(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         """Noise of the draws of lambda and of z.
 
         Parameters
@@ -287,7 +290,7 @@ class HVM(VAE):
             "lambda": self.outer.noise(random.fold_in(key, 1), shape, self.dtype, like),
         }
 
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+    def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """The distribution q(z | lambda) of each row, at the mean of lambda or, for a flow, where it moves that of its base.
 
         Parameters
@@ -308,7 +311,7 @@ class HVM(VAE):
         """
         return {"z": self.posterior(self.encoder(params, batch.x).shown)}
 
-    def posterior_given(self, params: Any, state: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def posterior_given(self, params: Params, state: Arrays, batch: Batch, name: str, z: Arrays) -> Distribution:
         """q(lambda | x), or q(z | lambda).
 
         Parameters
@@ -331,7 +334,7 @@ class HVM(VAE):
         """
         return self.encoder(params, batch.x) if name == "lambda" else self.posterior(z["lambda"])
 
-    def prior_given(self, params: Any, state: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def prior_given(self, params: Params, state: Arrays, name: str, z: Arrays) -> Distribution:
         """p(z), or r(lambda | z).
 
         Parameters
@@ -353,7 +356,7 @@ class HVM(VAE):
         """
         return self.recursive(params, z["z"]) if name == "lambda" else self.prior_of(params)
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         """The log-likelihood of x, and the layers of z, under q(z | lambda), and of lambda, under r(lambda | z).
 
         Parameters

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from gvae import families, modes, random, settings
+from gvae.data import Batch
 from gvae.distributions import Distribution, product
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
@@ -29,6 +30,7 @@ from gvae.models.parts import each_layer, known_observation, numbers_of_layers, 
 from gvae.nn import Tower
 from gvae.objectives import Layer, Terms
 from gvae.settings import YesNo, restated, setting
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Ladder"]
 
@@ -97,7 +99,7 @@ class Ladder(Hierarchical):
     Settings = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], style(settings)
         latents, prior = numbers_of_layers(settings.latent), settings.prior
         L = len(latents)
@@ -133,7 +135,7 @@ class Ladder(Hierarchical):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         networks, below, above = [], sizes["x"], sizes["x"]
         latents = numbers_of_layers(settings.latent)
         for up, down, n in zip(*widths_of_layers(settings, len(latents)), latents, strict=True):
@@ -170,21 +172,21 @@ class Ladder(Hierarchical):
         merged = [product(a, b).kl(b) for a, b in zip(q, p, strict=False)]
         return all(kl is not None for kl in (*merged, q[-1].kl(None if self.prior is None else standing(self.prior))))
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         params = super().init(key) | self.tower.init(random.fold_in(key, TRUNK), self.dtype)
         if self.merged is not self.decoders:
             for i, part in enumerate(self.merged[1:]):
                 params |= part.init(random.fold_in(key, TRUNK, i + 1), self.dtype)
         return params
 
-    def _q(self, params: Any, i: int, features: Any, p: Distribution | None, above: Any) -> Distribution:
+    def _q(self, params: Params, i: int, features: Any, p: Distribution | None, above: Any) -> Distribution:
         """q of layer i, counted from 0, given the features of the data at its level, p_i, and z of the layer above."""
         says = self.encoders[i](params, features)
         if i + 1 == len(self.encoders):
             return says
         return product(says, p if p is not None and self.merged is self.decoders else self.merged[i + 1](params, above))
 
-    def code(self, params: Any, state: Any, batch: Any) -> dict[str, Distribution]:
+    def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """The distribution q(z_L | x), and q(z_l | z_(l+1), x) at the mean of the layer above.
 
         Parameters
@@ -212,7 +214,7 @@ class Ladder(Hierarchical):
             above = found[f"z{i + 1}"].shown
         return dict(reversed(found.items()))
 
-    def posterior_given(self, params: Any, state: Any, batch: Any, name: str, z: Mapping[str, Any]) -> Distribution:
+    def posterior_given(self, params: Params, state: Arrays, batch: Batch, name: str, z: Arrays) -> Distribution:
         """The distribution q(z_l | z_(l+1), x), or q(z_L | x).
 
         Parameters
@@ -239,7 +241,7 @@ class Ladder(Hierarchical):
         i = int(name[1:]) - 1
         return self._q(params, i, self.tower(params, batch.x)[i], None, z.get(f"z{i + 2}"))
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         params = modes.in_step(params, noise, step)
         features = self.tower(params, batch.x)
         layers: list[Layer] = []
@@ -266,6 +268,6 @@ class Ladder(Hierarchical):
             joint=self.is_joint(params),
         )
 
-    def _again_of(self, params: Any, i: int, batch: Any, above: Any, f: Any, g: Any) -> Distribution:
+    def _again_of(self, params: Params, i: int, batch: Batch, above: Any, f: Any, g: Any) -> Distribution:
         own = modes.changed(params, f)
         return self._q(own, i, self.tower(own, batch.x)[i], None, None if above is None else g(above))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import families, random
 from gvae.distributions import Distribution, GammaDistribution
 from gvae.families.others import of_bounded
 from gvae.objectives import SHARED, Layer
 from gvae.ops import arrays, elementwise
+from gvae.typing import Array, Key, Noise, Params
 
 __all__ = ["Matrix", "in_units", "natural", "started"]
 
@@ -49,7 +50,7 @@ class Matrix:
         self.name, self.shape = name, shape
         self.family = families.parse(family, shape[0] * shape[1])
 
-    def init(self, key: np.ndarray, dtype: Any, mean: Any = 0.0, spread: float = 0.1) -> dict[str, np.ndarray]:
+    def init(self, key: Key, dtype: DTypeLike, mean: Array = 0.0, spread: float = 0.1) -> dict[str, np.ndarray]:
         """Initial parameters: those of entries of a given mean, with some noise, so that columns differ.
 
         Parameters
@@ -73,7 +74,7 @@ class Matrix:
         """
         return {f"{self.name}.raw": started(self.family, key, dtype, np.broadcast_to(mean, self.shape).ravel(), spread)}
 
-    def noise(self, key: np.ndarray, samples: int, dtype: Any, like: Any = None) -> dict[str, np.ndarray]:
+    def noise(self, key: Key, samples: int, dtype: DTypeLike, like: Array = None) -> dict[str, np.ndarray]:
         """Noise of the draws, without an axis of rows.
 
         Parameters
@@ -97,7 +98,7 @@ class Matrix:
         """
         return {SHARED + self.name: self.family.noise(key, (samples,), dtype, like)}
 
-    def q(self, params: Mapping[str, Any]) -> Distribution:
+    def q(self, params: Params) -> Distribution:
         """The posterior of the entries, row by row.
 
         Parameters
@@ -139,7 +140,7 @@ class Matrix:
         """
         return arrays.reshape(natural(q, z), shape=(*z.shape[:-1], *self.shape))
 
-    def mean(self, params: Mapping[str, Any]) -> Any:
+    def mean(self, params: Params) -> Any:
         """The mean of the matrix under its posterior.
 
         Parameters
@@ -159,7 +160,7 @@ class Matrix:
         """
         return arrays.reshape(in_units(self.q(params)).mean, shape=self.shape)
 
-    def scaled(self, params: Mapping[str, Any], factor: float) -> dict[str, np.ndarray]:
+    def scaled(self, params: Params, factor: float) -> dict[str, np.ndarray]:
         """The parameters of a posterior of gamma entries with all means multiplied by a factor.
 
         Parameters
@@ -184,7 +185,7 @@ class Matrix:
         log_mean = np.asarray(self.q(params).log_mean) + np.log(factor)  # type: ignore[attr-defined]
         return {f"{self.name}.raw": np.concatenate([raw[:n], of_bounded(log_mean)]).astype(raw.dtype)}
 
-    def layer(self, params: Mapping[str, Any], noise: Mapping[str, Any], p: Any, share: float) -> Layer:
+    def layer(self, params: Params, noise: Noise, p: Any, share: float) -> Layer:
         """The layer of the bound, of which each row bears a share.
 
         Parameters
@@ -217,7 +218,7 @@ def in_units(q: Distribution) -> Distribution:
     return GammaDistribution(q.log_shape, q.log_mean) if isinstance(q, GammaDistribution) else q
 
 
-def started(family: families.Family, key: np.ndarray, dtype: Any, mean: np.ndarray, spread: float) -> np.ndarray:
+def started(family: families.Family, key: Key, dtype: DTypeLike, mean: np.ndarray, spread: float) -> np.ndarray:
     """Unconstrained parameters of units or weights of about this mean: their location parameters are moved by noise.
 
     Raises

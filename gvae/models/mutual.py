@@ -18,6 +18,7 @@ import numpy as np
 
 from gvae import modes, random, settings
 from gvae.autodiff import stop_gradient
+from gvae.data import Batch
 from gvae.errors import ConfigError
 from gvae.families import LOG_SCALE, Conditional
 from gvae.families.gaussians import Diagonal
@@ -28,6 +29,7 @@ from gvae.models.vae import VAE
 from gvae.objectives import Terms, score
 from gvae.ops import arrays, elementwise
 from gvae.settings import Maybe, Number, Widths, setting
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Mutual"]
 
@@ -76,7 +78,7 @@ class Mutual(VAE):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         super().build(settings)
         n, widths = settings.latent, settings.hidden if settings.recogniser is None else settings.recogniser
         family = Diagonal(n)
@@ -98,10 +100,10 @@ class Mutual(VAE):
         of_rows, of_draws = super().networks
         return of_rows, (*of_draws, self.recogniser)
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         return super().init(key) | self.recogniser.init(random.fold_in(key, RECOGNISER), self.dtype)
 
-    def masks(self, key: np.ndarray, batch: Any, samples: int = 1) -> dict[str, Any]:
+    def masks(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, Any]:
         """The noise of dropout and of dreams, which is drawn for training steps only.
 
         Parameters
@@ -124,7 +126,7 @@ class Mutual(VAE):
         dreams = dream_noise(self, random.fold_in(key, RECOGNISER), batch, samples)
         return super().masks(key, batch, samples) | dreams
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
         if step is None:
             return terms

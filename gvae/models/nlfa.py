@@ -8,6 +8,8 @@ gap due to its encoder.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gvae import settings
@@ -16,6 +18,7 @@ from gvae.families import Family
 from gvae.models import vae
 from gvae.models.vae import VAE
 from gvae.settings import Number, Whole, restated, setting
+from gvae.typing import Key
 
 __all__ = ["NonlinearFactorAnalysis"]
 
@@ -58,7 +61,7 @@ class NonlinearFactorAnalysis(VAE):
 
     Settings = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         if settings.critic is not None:
             raise ConfigError(
                 f"NonlinearFactorAnalysis: critic is {settings.critic!r}, expected None: its codes have no encoder"
@@ -71,10 +74,10 @@ class NonlinearFactorAnalysis(VAE):
         super().build(settings)
         self.row_steps, self.row_rate = settings.row_steps, settings.row_rate
 
-    def init(self, key: np.ndarray) -> dict[str, np.ndarray]:
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         return {name: value for name, value in super().init(key).items() if not name.startswith("encoder.")}
 
-    def init_rows(self, key: np.ndarray, n_rows: int) -> dict[str, np.ndarray]:
+    def init_rows(self, key: Key, n_rows: int) -> dict[str, np.ndarray]:
         """Initial per-datum parameters: the unconstrained parameters of each row's posterior.
 
         Parameters

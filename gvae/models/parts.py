@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.autodiff import value_of
 from gvae.distributions import Distribution
@@ -16,6 +17,7 @@ from gvae.objectives import Layer
 from gvae.ops import arrays, elementwise
 from gvae.ops.banded import LOG_2PI
 from gvae.runtime import device
+from gvae.typing import Params
 
 __all__ = [
     "Penalty",
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 
-def zeros(n: int, dtype: Any, params: Mapping[str, Any]) -> Any:
+def zeros(n: int, dtype: DTypeLike, params: Params) -> Any:
     """n zeros on the device of the parameters."""
     like = value_of(next(iter(params.values()), None))
     return device.zeros(n, dtype, like) if device.is_cuda(like) else np.zeros(n, dtype)
@@ -58,7 +60,7 @@ class Penalty(Layer):
         self.log_p = self.log_q_of_score = 0 * value
 
 
-def price_of_weights(params: Mapping[str, Any], names: Iterable[str], deviation: float) -> Any:
+def price_of_weights(params: Params, names: Iterable[str], deviation: float) -> Any:
     """-log p(weights), in nats, of independent weights N(0, deviation²)."""
     total: Any = 0.0
     for name in names:

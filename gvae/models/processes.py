@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.cluster.vq import kmeans2
 
 from gvae import random
@@ -27,6 +28,7 @@ from gvae.errors import NotPositiveDefiniteError
 from gvae.ops import arrays, elementwise, gp, linalg
 from gvae.ops.banded import LOG_2PI
 from gvae.runtime import device
+from gvae.typing import Array, Key, Params
 
 __all__ = ["KERNELS", "Level", "Process", "Uncertain", "begun"]
 
@@ -38,7 +40,7 @@ class Uncertain(NamedTuple):
     """Rows N(mean, diag variance), (N, n); points where the variance is None."""
 
     mean: Any
-    variance: Any = None
+    variance: Array = None
 
 
 class Process:
@@ -62,7 +64,7 @@ class Process:
 
     # ---- parameters
 
-    def init(self, dtype: Any) -> dict[str, np.ndarray]:
+    def init(self, dtype: DTypeLike) -> dict[str, np.ndarray]:
         """a = 1 / Q, s = 1, Z = 0, and noise of 1 % of targets of variance 1."""
         params = {f"kernel.{self.name}.log_precision": np.full(self.n_inputs, -math.log(self.n_inputs))}
         if self.kernel == "rbf":
@@ -71,13 +73,13 @@ class Process:
         params[f"noise.{self.name}.log_precision"] = np.full((), -math.log(NOISE))
         return {name: value.astype(dtype) for name, value in params.items()}
 
-    def init_posterior(self, dtype: Any, deviation: float) -> dict[str, np.ndarray]:
+    def init_posterior(self, dtype: DTypeLike, deviation: float) -> dict[str, np.ndarray]:
         """q(v) = N(0, deviation² I)."""
         n, m = self.n_outputs, self.inducing
         raw = np.zeros((n, m, m), dtype) + math.log(deviation) * np.eye(m, dtype=dtype)
         return {f"outputs.{self.name}.mean": np.zeros((m, n), dtype), f"outputs.{self.name}.raw": raw}
 
-    def prepared(self, x: np.ndarray, variance: float, key: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+    def prepared(self, x: np.ndarray, variance: float, key: Key, dtype: DTypeLike) -> dict[str, np.ndarray]:
         """Where training on inputs x begins, with targets of this variance: k-means for Z, a_q = 1 / (Q var x_q)."""
         spread, variance = x.var(axis=0), variance or 1.0
         precision = -np.log(self.n_inputs * np.where(spread > 0, spread, 1.0))
@@ -92,7 +94,7 @@ class Process:
         params[f"noise.{self.name}.log_precision"] = np.full((), -math.log(NOISE * variance))
         return {name: np.asarray(value, dtype) for name, value in params.items()}
 
-    def raw(self, q: tuple[np.ndarray, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
+    def raw(self, q: tuple[np.ndarray, np.ndarray], dtype: DTypeLike) -> dict[str, np.ndarray]:
         """The parameters of `posterior` for q(v) in arrays."""
         m, r = q
         lower = np.linalg.cholesky(r @ r.swapaxes(-1, -2))
@@ -101,7 +103,7 @@ class Process:
         lower = np.broadcast_to(lower, (self.n_outputs, *lower.shape[1:]))
         return {f"outputs.{self.name}.mean": m.astype(dtype), f"outputs.{self.name}.raw": lower.astype(dtype)}
 
-    def posterior(self, params: Any) -> tuple[Any, Any]:
+    def posterior(self, params: Params) -> tuple[Any, Any]:
         """m (M, D) and R (D, M, M) of q(v). R is lower; its diagonal is the exponential of the raw one."""
         raw = params[f"outputs.{self.name}.raw"]
         eye = _eye(self.inducing, raw)
@@ -109,11 +111,11 @@ class Process:
         lower = raw * below + elementwise.exp(raw * eye) * eye
         return params[f"outputs.{self.name}.mean"], lower
 
-    def precision(self, params: Any) -> Any:
+    def precision(self, params: Params) -> Any:
         """beta."""
         return elementwise.exp(params[f"noise.{self.name}.log_precision"])
 
-    def _kernel(self, params: Any) -> tuple[Any, Any]:
+    def _kernel(self, params: Params) -> tuple[Any, Any]:
         """a (Q,) and s; the linear kernel has s = 1."""
         a = elementwise.exp(params[f"kernel.{self.name}.log_precision"])
         if self.kernel == "linear":
@@ -122,12 +124,12 @@ class Process:
 
     # ---- kernels
 
-    def between(self, params: Any, x: Any, z: Any) -> Any:
+    def between(self, params: Params, x: Any, z: Any) -> Any:
         """k(x, z), (N, M)."""
         a, s = self._kernel(params)
         return gp.rbf(x, z, a, s) if self.kernel == "rbf" else (x * a) @ z.swapaxes(-1, -2)
 
-    def factor(self, params: Any) -> Any:
+    def factor(self, params: Params) -> Any:
         """L. Raises NotPositiveDefiniteError with the name of the process."""
         z, (_, s) = params[f"inducing.{self.name}"], self._kernel(params)
         k = self.between(params, z, z) + self.nugget * s * _eye(self.inducing, z)
@@ -142,7 +144,7 @@ class Process:
                 error.minors,
             ) from None
 
-    def variances(self, params: Any, x: Uncertain) -> Any:
+    def variances(self, params: Params, x: Uncertain) -> Any:
         """E k(x_n, x_n), (N,)."""
         a, s = self._kernel(params)
         if self.kernel == "rbf":
@@ -150,7 +152,7 @@ class Process:
         moment = elementwise.square(x.mean)
         return ((moment if x.variance is None else moment + x.variance) * a).sum(axis=-1)
 
-    def statistics(self, params: Any, x: Uncertain) -> tuple[Any, Any, Any]:
+    def statistics(self, params: Params, x: Uncertain) -> tuple[Any, Any, Any]:
         """psi0, P (M, N) and A (M, M)."""
         z, (a, s), l = params[f"inducing.{self.name}"], self._kernel(params), self.factor(params)
         psi0 = self.variances(params, x).sum()
@@ -167,7 +169,7 @@ class Process:
 
     # ---- bounds, in nats for all rows together
 
-    def collapsed(self, params: Any, x: Uncertain, t: Uncertain) -> Any:
+    def collapsed(self, params: Params, x: Uncertain, t: Uncertain) -> Any:
         """F = D [N/2 log(beta / 2 pi) - 1/2 log|Λ| - beta/2 (psi0 - tr A)] - 1/2 tr W E[T Tᵀ], Λ = I + beta A, and
         W = beta I - beta² Pᵀ Λ⁻¹ P."""
         beta, (psi0, p, inner) = self.precision(params), self.statistics(params, x)
@@ -182,7 +184,7 @@ class Process:
         shape = 0.5 * n * (log_beta - LOG_2PI) - _log_diagonal(upper) - 0.5 * beta * (psi0 - _trace(inner))
         return d * shape + 0.5 * squares
 
-    def optimum(self, params: Any, x: Uncertain, t: Uncertain) -> tuple[np.ndarray, np.ndarray]:
+    def optimum(self, params: Params, x: Uncertain, t: Uncertain) -> tuple[np.ndarray, np.ndarray]:
         """m (M, D) and R (D, M, M), or (1, M, M), of the q(v) that the collapsed bound implies, in arrays.
 
         m = beta Λ⁻¹ P t. The covariance is Λ⁻¹, and of uncertain targets beta² Λ⁻¹ P diag(V_d) Pᵀ Λ⁻¹ more: that of v given
@@ -197,7 +199,7 @@ class Process:
         spread = (lead * t.variance.T[:, None, :]) @ lead.T
         return lead @ t.mean, np.linalg.cholesky(inverse.T @ inverse + spread)
 
-    def expected(self, params: Any, q: tuple[Any, Any], x: Uncertain, t: Uncertain) -> Any:
+    def expected(self, params: Params, q: tuple[Any, Any], x: Uncertain, t: Uncertain) -> Any:
         """E log N(T; F, 1 / beta I) under q(v) and the distributions of inputs and targets."""
         beta, (psi0, p, inner), (m, r) = self.precision(params), self.statistics(params, x), q
         n, d = t.mean.shape
@@ -215,7 +217,7 @@ class Process:
 
     # ---- predictions
 
-    def at(self, params: Any, q: tuple[Any, Any], x: Any) -> tuple[Any, Any]:
+    def at(self, params: Params, q: tuple[Any, Any], x: Any) -> tuple[Any, Any]:
         """Mean and variance of f at points x (N, Q) under q(v): (N, D) and (N, D), or (N, 1) for one variance of all."""
         m, r = q
         p = linalg.solve_triangular(self.factor(params), self.between(params, params[f"inducing.{self.name}"], x))
@@ -223,7 +225,7 @@ class Process:
         known = self.variances(params, Uncertain(x)) - elementwise.square(p).sum(axis=0)
         return p.swapaxes(-1, -2) @ m, (known + spread).swapaxes(-1, -2)
 
-    def function(self, params: Any, q: tuple[Any, Any], x: np.ndarray, v: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def function(self, params: Params, q: tuple[Any, Any], x: np.ndarray, v: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """A draw of f at points x (N, Q) together, from noise v (M, D) and (N, D), in arrays."""
         m, r = q
         p = linalg.solve_triangular(self.factor(params), self.between(params, params[f"inducing.{self.name}"], x))
@@ -274,20 +276,20 @@ class Level:
             found.append((name, process, Uncertain(*parts)))
         return found
 
-    def collapsed(self, params: Any, x: Uncertain, t: Uncertain) -> Any:
+    def collapsed(self, params: Params, x: Uncertain, t: Uncertain) -> Any:
         return _sum([process.collapsed(params, x, part) for _, process, part in self._each(t)])
 
-    def optimum(self, params: Any, x: Uncertain, t: Uncertain) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def optimum(self, params: Params, x: Uncertain, t: Uncertain) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """q(v) of each group."""
         return {name: process.optimum(params, x, part) for name, process, part in self._each(t)}
 
-    def expected(self, params: Any, q: Mapping[str, Any], x: Uncertain, t: Uncertain) -> Any:
+    def expected(self, params: Params, q: Mapping[str, Any], x: Uncertain, t: Uncertain) -> Any:
         return _sum([process.expected(params, q[name], x, part) for name, process, part in self._each(t)])
 
     def cost(self, q: Mapping[str, Any]) -> Any:
         return _sum([process.cost(q[name]) for name, process in self.processes.items()])
 
-    def at(self, params: Any, q: Mapping[str, Any], x: Any) -> tuple[Any, Any, Any]:
+    def at(self, params: Params, q: Mapping[str, Any], x: Any) -> tuple[Any, Any, Any]:
         """Mean and variance of f at points x (N, Q), and the variance of the noise: (N, D) each, the last (D,)."""
         means, variances = [], []
         for name, process in self.processes.items():
@@ -296,14 +298,14 @@ class Level:
             variances.append(variance * _ones((1, process.n_outputs), mean))
         return self._joined(means), self._joined(variances), self.noise(params)
 
-    def noise(self, params: Any) -> Any:
+    def noise(self, params: Params) -> Any:
         """1 / beta of each column, (D,)."""
         parts = [
             _ones((p.n_outputs,), beta) / beta for beta, p in ((p.precision(params), p) for p in self.processes.values())
         ]
         return self._joined(parts)
 
-    def function(self, params: Any, q: Mapping[str, Any], x: np.ndarray, draws: Mapping[str, Any]) -> np.ndarray:
+    def function(self, params: Params, q: Mapping[str, Any], x: np.ndarray, draws: Mapping[str, Any]) -> np.ndarray:
         """A draw of all functions at points x together, from the noise (M, D), (N, D) of each group."""
         parts = [process.function(params, q[name], x, *draws[name]) for name, process in self.processes.items()]
         return self._joined(parts)
@@ -328,7 +330,7 @@ def begun(given: np.ndarray, widths: Sequence[int]) -> list[np.ndarray]:
     return layers
 
 
-def _apart(x: np.ndarray, m: int, key: np.ndarray) -> np.ndarray:
+def _apart(x: np.ndarray, m: int, key: Key) -> np.ndarray:
     """m rows of x far from each other: each is the farthest from those before it, the first is random."""
     chosen = [int(random.permutation(key, len(x))[0])]
     distance = np.full(len(x), np.inf)
@@ -353,13 +355,13 @@ def _trace(a: Any) -> Any:
     return (a * _eye(a.shape[-1], a)).sum()
 
 
-def _eye(n: int, like: Any) -> Any:
+def _eye(n: int, like: Array) -> Any:
     """The identity, in the dtype and on the device of an array."""
     like = value_of(like)
     return device.beside(np.eye(n, dtype=like.dtype), like)
 
 
-def _ones(shape: tuple[int, ...], like: Any) -> Any:
+def _ones(shape: tuple[int, ...], like: Array) -> Any:
     like = value_of(like)
     return device.beside(np.ones(shape, like.dtype), like)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import ops, random
 from gvae.autodiff import value_of
@@ -21,13 +22,14 @@ from gvae.distributions import (
 from gvae.models.matrices import Matrix
 from gvae.ops import arrays, elementwise
 from gvae.runtime import device
+from gvae.typing import Array, Key
 
 __all__ = ["KINDS", "Kind", "Stack"]
 
 LEAST = 1e-12  # added to means: finite where all units above are 0 in floating point
 
 
-def _filled(size: Any, value: float, like: Any) -> Any:
+def _filled(size: Any, value: float, like: Array) -> Any:
     """An array of one value, in the dtype and on the device of another one."""
     like = value_of(like)
     return device.namespace(like).full(size, value, like.dtype)
@@ -90,7 +92,7 @@ class Stack:
             Matrix(f"{name}weights{l}", shape, family) for l, shape in enumerate(zip(self.latent, inputs, strict=False), 1)
         ]
 
-    def init(self, key: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+    def init(self, key: Key, dtype: DTypeLike) -> dict[str, np.ndarray]:
         """Initial parameters of the weights: units of mean one have inputs of mean one."""
         found: dict[str, np.ndarray] = {}
         for i, w in enumerate(self.weights):
@@ -101,7 +103,7 @@ class Stack:
         """The values (.., n) of a layer, with the unit that is always 1 in front if there is one."""
         return arrays.concatenate([_filled((*z.shape[:-1], 1), 1.0, z), z], axis=-1) if self.kind.zeros else z
 
-    def prior(self, l: int, values: Sequence[Any], weights: Sequence[Any], like: Any) -> Distribution:
+    def prior(self, l: int, values: Sequence[Any], weights: Sequence[Any], like: Array) -> Distribution:
         """p(z_l | z_(l+1)) of layer l = 1 .. L, from the values of the layers, z_1 first, and W_1, W_2, ..
 
         like : an array of the dtype and on the device of the result
@@ -115,7 +117,7 @@ class Stack:
             return self.kind.given(_filled(self.latent[-1], self.chosen.top_mean, like), self.chosen.shape)
         return self.kind.given(elementwise.softplus(u) if self.normal and self.kind.positive else u, self.chosen.shape)
 
-    def prior_of_weights(self, w: Matrix, like: Any) -> Distribution:
+    def prior_of_weights(self, w: Matrix, like: Array) -> Distribution:
         """The prior of the entries of a matrix of weights, normal or gamma as its posterior is."""
         n = w.family.n
         if issubclass(w.family.distribution, DiagonalGaussian):

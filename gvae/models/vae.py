@@ -15,6 +15,7 @@ from gvae.families import Conditional, Family
 from gvae.models.codes import Code, Codes
 from gvae.models.parts import known_observation, network_widths, style
 from gvae.settings import Choice, Families, Layers, Maybe, Number, Widths, setting
+from gvae.typing import Arrays, Noise, Params
 
 __all__ = ["VAE"]
 
@@ -111,7 +112,7 @@ class VAE(Codes):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, latent, hidden = self.sizes["x"], settings.latent, settings.hidden
         shared = style(settings)
         self.posterior = families.parse(settings.posterior, latent)
@@ -125,8 +126,8 @@ class VAE(Codes):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return network_widths(settings, [settings.latent], sizes["x"])
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         return {"x": self.decoder(params, z["z"])}

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gvae import families, settings
+from gvae.data import Batch
 from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
 from gvae.models import vae
@@ -23,6 +24,7 @@ from gvae.models.parts import each_layer, known_observation, style
 from gvae.ops import arrays
 from gvae.runtime import device
 from gvae.settings import Choice, Families, Maybe, Number, Numbers, Whole, Widths, restated, setting
+from gvae.typing import Arrays, Noise, Params
 
 __all__ = ["VCCA"]
 
@@ -101,7 +103,7 @@ class VCCA(Codes):
     views: ClassVar[tuple[str, ...]] = ("x", "y")
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         shared, n = style(settings), settings.latent
         up = dict(zip(VIEWS, each_layer("hidden", settings.hidden, 2), strict=True))
         down = {view: widths[::-1] for view, widths in up.items()}
@@ -132,7 +134,7 @@ class VCCA(Codes):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         up = each_layer("hidden", settings.hidden, 2)
         private, n = settings.private or (0, 0), settings.latent
         read = sum(sizes.values()) if settings.reads == "both" else sizes["x"]
@@ -152,13 +154,13 @@ class VCCA(Codes):
         """
         return {"z": self.coded["z"].encoder.family.n}
 
-    def read(self, params: Any, batch: Any, noise: Any = None, step: Any = None) -> dict[str | int, Any]:
+    def read(self, params: Params, batch: Batch, noise: Noise | None = None, step: Any = None) -> dict[str | int, Any]:
         found = super().read(params, batch, noise, step)
         if self.reads == "both" and "y" in found:
             found["both"] = arrays.concatenate([found["x"], found["y"]], axis=-1)
         return found
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         """The distribution p(view | codes) of each view; a private code that is not given is at the mean of its prior, 0.
 
         Parameters

@@ -15,6 +15,7 @@ import numpy as np
 
 from gvae import families, settings
 from gvae.costs import Beta
+from gvae.data import Batch
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
@@ -22,6 +23,7 @@ from gvae.models import vae
 from gvae.models.codes import Code, Codes
 from gvae.models.parts import style
 from gvae.settings import Number, Widths, restated, setting
+from gvae.typing import Arrays, Noise, Params
 
 __all__ = ["VIB"]
 
@@ -75,7 +77,7 @@ class VIB(Codes):
     conditional: ClassVar[bool] = True
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], style(settings)
         self.posterior = families.parse(settings.posterior, settings.latent)
         prior = None if settings.prior is None else families.parse(settings.prior, settings.latent, "prior")
@@ -87,16 +89,16 @@ class VIB(Codes):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         return [(sizes["x"], *settings.hidden, settings.latent), (settings.latent, *settings.decoder_hidden, sizes["y"])]
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         return {"y": self.decoder(params, z["z"])}
 
-    def likelihood(self, views: Mapping[str, Distribution], batch: Any) -> dict[str, Any]:
+    def likelihood(self, views: Mapping[str, Distribution], batch: Batch) -> dict[str, Any]:
         return {"y": views["y"].log_prob(batch.y[:, None].astype(self.dtype))}
 
-    def predict(self, params: Any, state: Any, batch: Any, noise: Any) -> np.ndarray:
+    def predict(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> np.ndarray:
         """Class probabilities p(y | x): the mean of q(y | z) over draws of p(z|x).
 
         Parameters
@@ -123,6 +125,6 @@ class VIB(Codes):
         p, one = self.decode(params, state, {"z": z})["y"], np.ones((len(batch), 1), self.dtype)
         return np.stack([np.exp(p.log_prob(c * one)).mean(axis=0) for c in range(self.sizes["y"])], axis=1)
 
-    def generate(self, params: Any, state: Any, noise: Any) -> Any:
+    def generate(self, params: Params, state: Arrays, noise: Noise) -> Any:
         """Raises ConfigError: there is no model of x to draw from."""
         raise ConfigError("VIB explains y given x, and has no model of x to draw from")

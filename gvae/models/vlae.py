@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae import families, settings
 from gvae.distributions import Distribution
@@ -25,6 +26,7 @@ from gvae.models.parts import each_layer, known_observation, numbers_of_layers, 
 from gvae.nn import MLP, Tower
 from gvae.ops import arrays, elementwise
 from gvae.settings import Choice, restated, setting
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["VLAE"]
 
@@ -95,12 +97,12 @@ class Join:
         self.n_outputs = width if self.gated else width + n
         self.lift = MLP(f"{name}.lift", (n, width))
 
-    def init(self, key: np.ndarray, dtype: Any) -> dict[str, np.ndarray]:
+    def init(self, key: Key, dtype: DTypeLike) -> dict[str, np.ndarray]:
         if not self.gated:
             return {}
         return self.lift.init(key, dtype) | {f"{self.name}.gate": np.full(self.width, GATE, dtype)}
 
-    def __call__(self, params: Mapping[str, Any], above: Any, z: Any) -> Any:
+    def __call__(self, params: Params, above: Any, z: Any) -> Any:
         if not self.gated:
             return arrays.concatenate([above, z], axis=-1)
         return elementwise.add(above, elementwise.multiply(self.lift(params, z), params[f"{self.name}.gate"]))
@@ -133,7 +135,7 @@ class VLAE(Codes):
     Settings: ClassVar[Any] = Settings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         n_inputs, shared, of_mlp = self.sizes["x"], style(settings), plain_style(settings)
         latents = numbers_of_layers(settings.latent)
         L = len(latents)
@@ -159,7 +161,7 @@ class VLAE(Codes):
         self.check_normalize(settings)
 
     @classmethod
-    def layers(cls, settings, sizes):
+    def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         latents = numbers_of_layers(settings.latent)
         networks, below = [], sizes["x"]
         for up, down, n in zip(*widths_of_layers(settings, len(latents)), latents, strict=True):
@@ -167,7 +169,7 @@ class VLAE(Codes):
             below = (below, *up)[-1]
         return networks
 
-    def decode(self, params: Any, state: Any, z: Mapping[str, Any], noise: Any = None) -> dict[str, Distribution]:
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         codes = [z[name] for name in self.coded]
         above = self.steps[-1](params, codes[-1])
         for f, join, own in zip(self.steps[-2::-1], self.joins[::-1], codes[-2::-1], strict=True):

@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gvae import random, settings
+from gvae.data import Batch
+from gvae.distributions.base import Distribution
 from gvae.errors import ConfigError
 from gvae.models import vae
 from gvae.models.parts import Penalty, price_of_weights, shared_by
@@ -26,6 +28,7 @@ from gvae.models.vae import VAE
 from gvae.objectives import Terms
 from gvae.ops import arrays, dense, elementwise, gaussian
 from gvae.settings import Number, setting
+from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["MAP", "Bayes"]
 
@@ -53,21 +56,21 @@ class _Weighed(VAE):
 
     Settings: ClassVar[Any] = Settings
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         super().build(settings)
         self.alpha, self.n_rows = settings.alpha, shared_by(self)
 
-    def cost(self, params: Any) -> Any:
+    def cost(self, params: Params) -> Any:
         """Cost of the weights for all rows together, in nats: -log p(theta), or KL(q(theta) ‖ p(theta))."""
         raise NotImplementedError
 
-    def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: Any = None) -> Terms:
+    def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
         if step is not None:  # the cost of the weights belongs to all rows together
             terms.layers.append(Penalty(self.cost(params), share=1 / self.n_rows))
         return terms
 
-    def _weights(self, params: Any) -> list[str]:
+    def _weights(self, params: Params) -> list[str]:
         return [name for name in params if name.startswith("decoder.") and name != "decoder.shared"]
 
 
@@ -103,7 +106,7 @@ class MAP(_Weighed):
 
     pure = True
 
-    def cost(self, params: Any) -> Any:
+    def cost(self, params: Params) -> Any:
         """Cost of the decoder's weights, -log p(theta).
 
         Parameters
@@ -160,7 +163,7 @@ class Bayes(_Weighed):
     Settings = BayesSettings
     pure = True
 
-    def build(self, settings):
+    def build(self, settings: Any) -> None:
         if settings.normalize is not None or settings.dropout:
             raise ConfigError(
                 "Bayes: normalize and dropout are not for a decoder whose weights have a posterior: leave them out"
@@ -168,21 +171,21 @@ class Bayes(_Weighed):
         super().build(settings)
         self.initial_scale = settings.initial_scale
 
-    def init(self, key):
+    def init(self, key: Key) -> dict[str, np.ndarray]:
         params = super().init(key)
         for name in self._weights(params):
             log_scale = np.full(params[name].shape, math.log(self.initial_scale), self.dtype)
             params[_log_scale(name)] = log_scale
         return params
 
-    def noise(self, key, batch, samples=1):
+    def noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, np.ndarray]:
         draws = super().noise(key, batch, samples)
         for i, width in enumerate(self.decoder.network.sizes[1:]):
             shape, like = (samples, len(batch), width), vars(batch).get("x")
             draws[f"decoder.{i}"] = random.normal(random.fold_in(key, 1, i), shape, self.dtype, like)
         return draws
 
-    def decode(self, params, state, z, noise=None):
+    def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         if noise is None:  # the weights' means
             return super().decode(params, state, z)
         network = self.decoder.network
@@ -196,7 +199,7 @@ class Bayes(_Weighed):
             h = a if i == last else _activate(a, network.activation)
         return {"x": self.observation(h, params.get("decoder.shared"))}
 
-    def cost(self, params: Any) -> Any:
+    def cost(self, params: Params) -> Any:
         """Cost of the decoder's weights, KL(q(theta) ‖ p(theta)).
 
         Parameters

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from gvae.errors import ConfigError
 from gvae.objectives.terms import Terms
+from gvae.typing import Array
 
 __all__ = ["Correlation"]
 
@@ -37,7 +38,7 @@ class Correlation:
 
     pure: ClassVar[bool] = True
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]:
         if "correlation" not in terms.extras:
             raise ConfigError("Correlation: the model reports no correlation of two views; expected one in Terms.extras")
         if weight is not None:

@@ -10,6 +10,7 @@ from gvae.errors import ConfigError
 from gvae.objectives.importance import ImportanceWeighted
 from gvae.objectives.means import mean_draws
 from gvae.objectives.terms import REST, Terms
+from gvae.typing import Array
 
 __all__ = ["WakeSleep"]
 
@@ -38,7 +39,7 @@ class WakeSleep:
     pure: ClassVar[bool] = True
     dreams: ClassVar[bool] = True
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]:
         if terms.conditional or terms.cost is not None or terms.entangled:
             raise ConfigError(
                 "wake_sleep: it is for models of x with their KL, in which q has parameters of its own; this one explains y "

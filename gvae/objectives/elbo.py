@@ -13,6 +13,7 @@ from gvae.objectives.means import mean_draws, mean_units, warm
 from gvae.objectives.second_order import HESSIAN, likelihood_by_hessian
 from gvae.objectives.terms import REST, Layer, Terms, added, by_group
 from gvae.ops import elementwise
+from gvae.typing import Array, Noise
 
 __all__ = ["DISARM", "ELBO", "LOCAL"]
 
@@ -89,7 +90,7 @@ class ELBO:
     trace: str = "exact"
     gradient: str = "reparameterized"
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]:
         value, metrics = self._of_rows(terms, step, weight)
         if terms.penalty is not None:
             paid = value if isinstance(value, dict) else {REST: value}
@@ -99,7 +100,7 @@ class ELBO:
             }
         return by_group(value, terms.auxiliary), metrics | terms.figures
 
-    def _of_rows(self, terms: Terms, step: int, weight: Any) -> tuple[Any, dict[str, Any]]:
+    def _of_rows(self, terms: Terms, step: int, weight: Array) -> tuple[Any, dict[str, Any]]:
         beta = warm(self.warmup, step)
         if self.cost is not None and terms.cost is not None:
             raise ConfigError(
@@ -121,7 +122,7 @@ class ELBO:
         value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * penalty, beta, weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
-    def _at_a_cost(self, cost: Cost, terms: Terms, beta: Any, weight: Any) -> tuple[Any, dict[str, Any]]:
+    def _at_a_cost(self, cost: Cost, terms: Terms, beta: Any, weight: Array) -> tuple[Any, dict[str, Any]]:
         drawn = [layer for layer in terms.layers if layer.z is not None and layer.share is None]
         if not drawn:
             raise ConfigError("elbo: a cost is paid for codes that are drawn, and this model draws none")
@@ -142,7 +143,7 @@ class ELBO:
         value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * rows(), price, weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl, "objective": objective}
 
-    def _with_score(self, value: Any, terms: Terms, f: Callable[[], Any], price: Any, weight: Any) -> Any:
+    def _with_score(self, value: Any, terms: Terms, f: Callable[[], Any], price: Any, weight: Array) -> Any:
         """The value with the terms of the draws that have no path, and with what other parameter groups ascend.
 
         f() : the objective of each row, (K, B)     price : the weight of the KL
@@ -176,7 +177,7 @@ class ELBO:
             value = value + mean_draws(term, weight)
         return by_group(value, score.errors_of_baselines(signals, weight))
 
-    def arrange(self, noise: Mapping[str, Any], codes: Sequence[str]) -> Mapping[str, Any]:
+    def arrange(self, noise: Noise, codes: Sequence[str]) -> Mapping[str, Any]:
         """The noise of a step, in pairs where gradient="disarm", see `Objective`.
 
         Parameters

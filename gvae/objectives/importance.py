@@ -13,6 +13,7 @@ from gvae.objectives.means import mean_draws, mean_rows, warm
 from gvae.objectives.score import less_the_others, score_function
 from gvae.objectives.terms import REST, Terms, added
 from gvae.ops import arrays, elementwise
+from gvae.typing import Array
 
 __all__ = ["GRADIENTS", "ImportanceWeighted"]
 
@@ -81,7 +82,7 @@ class ImportanceWeighted:
     inference_bound: Bound | None = None
     warmup: int = 0
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]:
         self._check(terms)
         if terms.penalty is not None:
             raise ConfigError("this model subtracts a penalty from its bound, which the ELBO alone takes: objective='elbo'")
@@ -114,7 +115,7 @@ class ImportanceWeighted:
             value = bound + mean_rows(arrays.sum(self._score(terms, log_weights), axis=0), weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
-    def _inference(self, terms: Terms, log_weights: Any, beta: Any) -> Any:
+    def _inference(self, terms: Terms, log_weights: Array, beta: Any) -> Any:
         """The quantity that phi ascends, (B,)."""
         bound = self.bound if self.inference_bound is None else self.inference_bound
         constant = stop_gradient(log_weights)
@@ -132,7 +133,7 @@ class ImportanceWeighted:
                 share = bound(constant) - bounds.leave_one_out(bound, constant) - beta * share
         return arrays.sum(elementwise.multiply(stop_gradient(share), along), axis=0)
 
-    def _score(self, terms: Terms, log_weights: Any) -> Any:
+    def _score(self, terms: Terms, log_weights: Array) -> Any:
         bound = self.bound if self.inference_bound is None else self.inference_bound
 
         def signal() -> Any:

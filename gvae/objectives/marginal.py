@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.autodiff import stop_gradient, value_of
 from gvae.costs import Beta
@@ -29,6 +30,7 @@ from gvae.objectives.means import mean_draws, warm
 from gvae.objectives.terms import Layer, Terms, by_group
 from gvae.ops import arrays, dense, elementwise
 from gvae.runtime import device
+from gvae.typing import Array
 
 __all__ = ["BALANCE", "CRITIC", "KERNELS", "MMD", "Divergence", "Info", "JensenShannon"]
 
@@ -54,7 +56,7 @@ class Divergence(Protocol):
 
     least_rows: ClassVar[int]
 
-    def __call__(self, terms: Terms, weight: Any = None, stopped: bool = False) -> Any:
+    def __call__(self, terms: Terms, weight: Array = None, stopped: bool = False) -> Any:
         """The divergence.
 
         Parameters
@@ -149,14 +151,14 @@ def constant_under_standard(n: int, bandwidth: float) -> float:
 
 
 @lru_cache(maxsize=16)
-def _apart(rows: int, dtype: Any) -> np.ndarray:
+def _apart(rows: int, dtype: DTypeLike) -> np.ndarray:
     """1 for each pair of different rows, (rows, rows)."""
     mask = 1 - np.eye(rows, dtype=dtype)
     mask.flags.writeable = False
     return mask
 
 
-def mean_of_pairs(k: Any, K: int, weight: Any) -> Any:
+def mean_of_pairs(k: Any, K: int, weight: Array) -> Any:
     """The mean of k (K B, K B), or of a sum of such, over pairs of draws of different rows, weighted by both rows."""
     B = k.shape[-1] // K
     pairs = device.beside(_apart(B, np.dtype(k.dtype)), value_of(k))
@@ -225,7 +227,7 @@ class MMD:
         if self.bandwidth is not None and not 0 < self.bandwidth < math.inf:
             raise ConfigError(f"MMD: bandwidth is {self.bandwidth!r}, expected a positive number")
 
-    def __call__(self, terms: Terms, weight: Any = None, stopped: bool = False) -> Any:
+    def __call__(self, terms: Terms, weight: Array = None, stopped: bool = False) -> Any:
         layers = drawn(terms)
         z = joined(layers, stopped)
         K, B, n = z.shape
@@ -277,7 +279,7 @@ class JensenShannon:
 
     least_rows: ClassVar[int] = 1  # a mean over rows
 
-    def __call__(self, terms: Terms, weight: Any = None, stopped: bool = False) -> Any:
+    def __call__(self, terms: Terms, weight: Array = None, stopped: bool = False) -> Any:
         layers = drawn(terms)
         if terms.critic is None:
             raise ConfigError("info: divergence=js needs a critic, and the model has none: give widths, critic=(100, 100)")
@@ -367,7 +369,7 @@ class Info:
         """
         return getattr(self.divergence, "least_rows", 1)
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]:
+    def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]:
         if terms.conditional or terms.cost is not None:
             raise ConfigError("info: it is for models of x with their KL; this one explains y given x, or has another cost")
         drawn(terms)  # refuses codes of other kinds by name

@@ -12,7 +12,7 @@ Dong, Mnih and Tucker (2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gvae.autodiff import stop_gradient
@@ -21,6 +21,7 @@ from gvae.errors import ConfigError
 from gvae.objectives.means import mean_draws
 from gvae.objectives.terms import Layer, added
 from gvae.ops import arrays, elementwise
+from gvae.typing import Array, Noise
 
 __all__ = [
     "BASELINE",
@@ -48,7 +49,7 @@ def score_function(layers: Sequence[Layer], signal: Callable[[], Any]) -> Any:
     return zero(stop_gradient(signal()), added([layer.q.log_prob(layer.z) for layer in layers]))
 
 
-def zero(signal: Any, log_q: Any) -> Any:
+def zero(signal: Array, log_q: Array) -> Any:
     """The product minus its own value: zero, with the derivative signal grad log q."""
     surrogate = elementwise.multiply(signal, log_q)
     return elementwise.subtract(surrogate, stop_gradient(surrogate))
@@ -61,7 +62,7 @@ def less_the_others(f: Any) -> Any:
     return (f - arrays.mean(f, axis=axis, keepdims=True)) * (n / (n - 1)) if n > 1 else f
 
 
-def mean_of_rows(f: Any, weight: Any) -> Any:
+def mean_of_rows(f: Any, weight: Array) -> Any:
     """f (K, B) in the mean over rows, weighted if weights are given, (K,): the signal of a layer that all rows share."""
     if weight is None:
         return arrays.mean(f, axis=1)
@@ -89,7 +90,7 @@ def layer_score(layer: Layer, f: Any) -> Any:
     return zero(signal, layer.q.log_prob(layer.z))
 
 
-def errors_of_baselines(signals: Sequence[tuple[Layer, Any]], weight: Any) -> dict[str, Any]:
+def errors_of_baselines(signals: Sequence[tuple[Layer, Any]], weight: Array) -> dict[str, Any]:
     """What the learned baselines of layers ascend, by parameter group: minus half the mean squared error of the signal,
     (K, B), or of its mean over the units, (K, B, n), less its mean in the batch."""
     errors = []
@@ -159,7 +160,7 @@ def _from_there(terms: Any) -> Any:
 # ---- pairs ---------------------------------------------------------------------------------------
 
 
-def antithetic(noise: Mapping[str, Any], codes: Sequence[str]) -> dict[str, Any]:
+def antithetic(noise: Noise, codes: Sequence[str]) -> dict[str, Any]:
     """Noise of K = 2 L m draws, arranged in pairs: m pairs for each of the L codes, named from the data upwards.
 
     The pair of a code has u and 1 - u in the code itself, and shares all other noise: that of the codes below it, on which
@@ -185,7 +186,7 @@ def _check_pairs(K: int, L: int) -> None:
         raise ConfigError(f"gradient 'disarm': samples is {K}, expected a multiple of {2 * L}: pairs for {layers}")
 
 
-def disarm(layers: Sequence[Layer], f: Any, weight: Any) -> Any:
+def disarm(layers: Sequence[Layer], f: Any, weight: Array) -> Any:
     """A scalar of value zero whose gradient is that of the layers' draws, from pairs as `antithetic` arranges them.
 
     For a pair h, h' of bits of logits a, each with its f: 1/2 (f - f') (h - h') sigmoid(|a|). f : (K, B)

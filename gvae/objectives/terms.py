@@ -14,6 +14,7 @@ from gvae.costs import Cost
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.ops import elementwise
+from gvae.typing import Array, Noise
 
 __all__ = ["REST", "SHARED", "Blanket", "Layer", "Objective", "Terms", "added", "by_group", "noise_of_rows", "total"]
 
@@ -103,7 +104,7 @@ class Layer:
     q: Distribution
     p: Distribution | None
     z: Any
-    noise: Any = None
+    noise: Noise | None = None
     coupled: bool = False
     again: Callable[[Callable, Callable], Distribution] | None = None
     name: str = ""
@@ -375,7 +376,7 @@ class Terms:
         return total(self.log_likelihood)
 
 
-def noise_of_rows(noise: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+def noise_of_rows(noise: Noise, rows: Any) -> dict[str, Any]:
     """The noise of some rows of a batch.
 
     Parameters
@@ -425,7 +426,7 @@ class Objective(Protocol):
     (np.float64(-1.5), {'bound': np.float64(-1.5)})
     """
 
-    def __call__(self, terms: Terms, step: int = 0, weight: Any = None) -> tuple[Any, dict[str, Any]]: ...
+    def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]: ...
 
 
 def _same(x: Any) -> Any:

@@ -9,15 +9,16 @@ import numpy as np
 
 from gvae.runtime import device
 from gvae.runtime.device import LANES
+from gvae.typing import Array
 
 
-def flat(x, core: int):
+def flat(x: Array, core: int) -> Array:
     """x with its batch axes flattened into one, as kernels require: a view where the layout allows, else a copy."""
     lead, x = x.ndim - core, x if type(x) is np.ndarray and x.flags.carray else device.plain(x)  # most need no conversion
     return x if lead == 1 else x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 
-def widened(x, shape: tuple[int, ...]):
+def widened(x: Array, shape: tuple[int, ...]) -> Array:
     """x broadcast to a shape; x itself if it has that shape, since NumPy's view would be read-only."""
     return x if x.shape == shape else np.broadcast_to(x, shape)
 

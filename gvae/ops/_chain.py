@@ -15,6 +15,7 @@ from gvae.checks import caller_name
 from gvae.errors import ConfigError
 from gvae.runtime import device
 from gvae.runtime.compile import Use, registered
+from gvae.typing import Array
 
 METHODS = ("systems", "segments")
 SHORTEST = 4096  # columns; below, segments are faster at no shape of the table
@@ -40,7 +41,7 @@ def _fastest(operation: str, dtype: str, systems: int, N: int) -> str:
     return min(_table()[operation, dtype], key=lambda point: math.dist(point[:2], here))[2]
 
 
-def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, like: Any, method: str | None) -> str:
+def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, like: Array, method: str | None) -> str:
     """The method to use for arrays like this one: the given one if it is valid, else the faster one by the table."""
     if method is not None and method not in METHODS:
         raise ConfigError(f"{caller_name()}: method is {method!r}, expected None, {' or '.join(METHODS)}")
@@ -57,7 +58,7 @@ def choose(operation: str, offsets: tuple[int, ...], N: int, systems: int, like:
     return method
 
 
-def run(kind: str, chol: Any, b: Any, owner: Any, row: Any, b_row: Any, y: Any, status: Any) -> None:
+def run(kind: str, chol: Array, b: Array, owner: Any, row: Any, b_row: Any, y: Array, status: Any) -> None:
     """Solve the systems of chol (F, 2, N), b (Q, N) and y (R, 1, N), or (R, 2, N) for the selected inverse, which does not
     read b. System t writes y[row[t]] from b[b_row[t]] and the factor owner[t]. status (F,) receives the failing minors.
     """
@@ -69,7 +70,7 @@ def run(kind: str, chol: Any, b: Any, owner: Any, row: Any, b_row: Any, y: Any, 
         status[f] = _one(kernels, getattr(kernels, kind), chol[f], b[q], y[r])
 
 
-def _one(kernels: Any, code: int, chol: Any, b: Any, y: Any) -> int:
+def _one(kernels: Any, code: int, chol: Array, b: Array, y: Array) -> int:
     """One system: y (1, N) or (2, N), from chol (2, N) and b (N,). Returns the failing minor."""
     N = chol.shape[-1]
     failed = kernels.status(chol)

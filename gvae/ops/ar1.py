@@ -16,11 +16,12 @@ from gvae.ops._former import keyword_only, renamed_op
 from gvae.ops.banded import LOG_2PI, multiply_triangular_banded, solve_triangular_banded
 from gvae.ops.elementwise import add, exp, log, log1p, multiply, negative, square, subtract
 from gvae.runtime import device
+from gvae.typing import Array
 
 __all__ = ["kl_divergence_ar1", "log_prob_ar1", "logdet_precision_ar1", "precision_factor_ar1", "sample_ar1"]
 
 
-def sample_ar1(mean: Any, variance: Any, rho: Any, eps: Any) -> Any:
+def sample_ar1(mean: Array, variance: Array, rho: Array, eps: Array) -> Array:
     """Draw from an AR(1) Gaussian: mean + e, e_1 = sqrt(s) eps_1, e_j = rho e_(j-1) + sqrt(s (1 - rho²)) eps_j.
 
     Parameters
@@ -59,7 +60,7 @@ def sample_ar1(mean: Any, variance: Any, rho: Any, eps: Any) -> Any:
     return mean + e
 
 
-def log_prob_ar1(x: Any, mean: Any, variance: Any, rho: Any) -> Any:
+def log_prob_ar1(x: Array, mean: Array, variance: Array, rho: Array) -> Array:
     """Log-density of an AR(1) Gaussian: log N(x; mean, C).
 
     Parameters
@@ -90,7 +91,7 @@ def log_prob_ar1(x: Any, mean: Any, variance: Any, rho: Any) -> Any:
     return 0.5 * (logdet_precision_ar1(variance, rho, N=N) - arrays.sum(square(eps), axis=-1) - N * LOG_2PI)
 
 
-def kl_divergence_ar1(mean: Any, variance: Any, rho: Any) -> Any:
+def kl_divergence_ar1(mean: Array, variance: Array, rho: Array) -> Array:
     """KL(N(mean, C) ‖ N(0, I)) = 1/2 [ |mean|² + n (s - 1 - log s) - (n - 1) log(1 - rho²) ].
 
     Parameters
@@ -118,7 +119,7 @@ def kl_divergence_ar1(mean: Any, variance: Any, rho: Any) -> Any:
     return 0.5 * (arrays.sum(square(mean), axis=-1) + N * (variance - 1) + logdet_precision_ar1(variance, rho, N=N))
 
 
-def logdet_precision_ar1(variance: Any, rho: Any, *, N: int) -> Any:
+def logdet_precision_ar1(variance: Array, rho: Array, *, N: int) -> Array:
     """Log-determinant of the precision, log |C⁻¹| = -n log s - (n - 1) log(1 - rho²).
 
     Parameters
@@ -147,13 +148,13 @@ def logdet_precision_ar1(variance: Any, rho: Any, *, N: int) -> Any:
     return negative(N * log(variance) + max(N - 1, 0) * (log1p(negative(rho)) + log1p(rho)))
 
 
-def _logdet_covariance_ar1(variance: Any, rho: Any, N: int) -> Any:
+def _logdet_covariance_ar1(variance: Array, rho: Array, N: int) -> Array:
     """log |C|, which was `logdet_ar1`."""
     return negative(logdet_precision_ar1(variance, rho, N=N))
 
 
 @keyword_only
-def precision_factor_ar1(variance: Any, rho: Any, *, N: int) -> Any:
+def precision_factor_ar1(variance: Array, rho: Array, *, N: int) -> Array:
     """Cholesky factor L of the precision C⁻¹ = L Lᵀ: bidiagonal, a chain.
 
     L_jj = (s (1 - rho²))^-1/2, L_NN = s^-1/2, L_(j+1)j = -rho L_jj.
@@ -194,13 +195,13 @@ def _check_size(N: Any) -> None:
         raise ShapeError(f"{caller_name()}: N is {N!r}, expected a Python integer, 0 or more")
 
 
-def _transition(rho: Any, N: int) -> Any:
+def _transition(rho: Array, N: int) -> Array:
     """The bidiagonal factor with 1 on the diagonal and -rho below, (..., 2, N)."""
     below = arrays.broadcast_to(negative(rho)[..., None], shape=(*rho.shape, N))
     return arrays.stack([device.namespace(rho).ones((*rho.shape, N), rho.dtype), below], axis=-2)
 
 
-def _innovation_scales(variance: Any, rho: Any, N: int) -> Any:
+def _innovation_scales(variance: Array, rho: Array, N: int) -> Array:
     """sqrt(s) for the first variable, sqrt(s (1 - rho²)) for the others: (..., N)."""
     log_ratio = 0.5 * (log1p(negative(rho)) + log1p(rho))
     later = (device.namespace(rho).arange(N) > 0).astype(rho.dtype)

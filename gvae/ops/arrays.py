@@ -7,8 +7,9 @@ docstring says so.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from gvae.checks import caller_name, check_array, check_axes, check_axis, check_
 from gvae.errors import BoundsError, ShapeError
 from gvae.ops._former import keyword_only, renamed_op
 from gvae.runtime import device
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = [
     "broadcast_to",
@@ -33,22 +35,24 @@ __all__ = [
     "transpose",
 ]
 
+Axes: TypeAlias = int | tuple[int, ...] | None
 
-def _expand(bar, shape, axis, keepdims):
+
+def _expand(bar: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Array:
     """Broadcast a reduced cotangent back over the axes that were summed."""
     if axis is not None and not keepdims:
         bar = np.expand_dims(bar, check_axes(axis, len(shape)))
     return np.broadcast_to(bar, shape)
 
 
-def _check_reduction(x, axis):
+def _check_reduction(x: Array, axis: Axes) -> None:
     check_floating(x=x)
     if axis is not None:
         check_axes(axis, x.ndim)
 
 
 @primitive
-def sum(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+def sum(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """Sum over one axis, several axes or all axes.
 
     Parameters
@@ -81,12 +85,12 @@ def sum(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = F
 
 
 @sum.vjp
-def _(y_bar, y, x, *, needs, axis=None, keepdims=False):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, axis: Axes = None, keepdims: bool = False) -> Cotangents:
     return (_expand(y_bar, x.shape, axis, keepdims),)
 
 
 @primitive
-def mean(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+def mean(x: Array, *, axis: Axes = None, keepdims: bool = False) -> Array:
     """Arithmetic mean over one axis, several axes or all axes.
 
     Parameters
@@ -119,13 +123,13 @@ def mean(x: Any, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = 
 
 
 @mean.vjp
-def _(y_bar, y, x, *, needs, axis=None, keepdims=False):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, axis: Axes = None, keepdims: bool = False) -> Cotangents:
     n = max(x.size // y.size, 1) if y.size else 1
     return (_expand(y_bar / x.dtype.type(n), x.shape, axis, keepdims),)
 
 
 @primitive
-def logsumexp(x: Any, *, axis: int | tuple[int, ...] | None = -1, keepdims: bool = False) -> Any:
+def logsumexp(x: Array, *, axis: int = -1, keepdims: bool = False) -> Array:
     """Logarithm of a sum of exponentials, log Σ e^x over one axis, computed without overflow.
 
     Parameters
@@ -161,7 +165,7 @@ def logsumexp(x: Any, *, axis: int | tuple[int, ...] | None = -1, keepdims: bool
 
 
 @logsumexp.vjp
-def _(y_bar, y, x, *, needs, axis=-1, keepdims=False):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, axis: int = -1, keepdims: bool = False) -> Cotangents:
     if not keepdims:
         y, y_bar = np.expand_dims(y, axis), np.expand_dims(y_bar, axis)
     shift = np.where(np.isneginf(y), y.dtype.type(0), y)  # all weights -inf: the softmax is taken as 0, not NaN
@@ -169,7 +173,7 @@ def _(y_bar, y, x, *, needs, axis=-1, keepdims=False):
 
 
 @primitive
-def cumsum(x: Any, *, axis: int) -> Any:
+def cumsum(x: Array, *, axis: int) -> Array:
     """Cumulative sum along one axis.
 
     Parameters
@@ -197,12 +201,12 @@ def cumsum(x: Any, *, axis: int) -> Any:
 
 
 @cumsum.vjp
-def _(y_bar, y, x, *, needs, axis):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, axis: int) -> Cotangents:
     return (np.flip(np.cumsum(np.flip(y_bar, axis), axis=axis), axis),)
 
 
 @primitive
-def reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
+def reshape(x: Array, *, shape: tuple[int, ...]) -> Array:
     """The same elements in C order under another shape; x may have any dtype.
 
     Parameters
@@ -234,12 +238,12 @@ def reshape(x: Any, *, shape: tuple[int, ...]) -> Any:
 
 
 @reshape.vjp
-def _(y_bar, y, x, *, needs, shape):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, shape: tuple[int, ...]) -> Cotangents:
     return (y_bar.reshape(x.shape),)
 
 
 @primitive
-def transpose(x: Any, *, axes: tuple[int, ...] | None = None) -> Any:
+def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> Array:
     """Permutation of the axes; x may have any dtype.
 
     Parameters
@@ -269,12 +273,12 @@ def transpose(x: Any, *, axes: tuple[int, ...] | None = None) -> Any:
 
 
 @transpose.vjp
-def _(y_bar, y, x, *, needs, axes=None):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, axes: tuple[int, ...] | None = None) -> Cotangents:
     return (y_bar.transpose(None if axes is None else np.argsort([a % x.ndim for a in axes]).tolist()),)
 
 
 @primitive
-def swapaxes(x: Any, *, axis1: int, axis2: int) -> Any:
+def swapaxes(x: Array, *, axis1: int, axis2: int) -> Array:
     """Exchange of two axes; x may have any dtype.
 
     Parameters
@@ -302,12 +306,12 @@ def swapaxes(x: Any, *, axis1: int, axis2: int) -> Any:
 
 
 @swapaxes.vjp
-def _(y_bar, y, x, *, needs, axis1, axis2):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, axis1: int, axis2: int) -> Cotangents:
     return (y_bar.swapaxes(axis1, axis2),)
 
 
 @primitive
-def broadcast_to(x: Any, *, shape: tuple[int, ...]) -> Any:
+def broadcast_to(x: Array, *, shape: tuple[int, ...]) -> Array:
     """A read-only view under a larger shape; x may have any dtype.
 
     Parameters
@@ -342,14 +346,14 @@ def broadcast_to(x: Any, *, shape: tuple[int, ...]) -> Any:
 
 
 @broadcast_to.vjp
-def _(y_bar, y, x, *, needs, shape):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, shape: tuple[int, ...]) -> Cotangents:
     from gvae.ops.elementwise import unbroadcast
 
     return (unbroadcast(y_bar, x.shape),)
 
 
 @keyword_only
-def concatenate(arrays: Any, *, axis: int = 0) -> Any:
+def concatenate(arrays: Sequence[Array], *, axis: int = 0) -> Array:
     """Arrays joined along an existing axis.
 
     Parameters
@@ -375,7 +379,7 @@ def concatenate(arrays: Any, *, axis: int = 0) -> Any:
 
 
 @primitive
-def _concatenate(*arrays, axis):
+def _concatenate(*arrays: Array, axis: int) -> Array:
     check_floating(**{f"arrays[{i}]": a for i, a in enumerate(arrays)})
     first = arrays[0].shape
     joined = check_axis(axis, len(first))
@@ -386,13 +390,13 @@ def _concatenate(*arrays, axis):
 
 
 @_concatenate.vjp
-def _(y_bar, y, *arrays, needs, axis):
+def _(y_bar: Array, y: Array, *arrays: Array, needs: Needs, axis: int) -> Cotangents:
     ends = np.cumsum([a.shape[axis] for a in arrays])[:-1].tolist()
     return tuple(np.split(y_bar, ends, axis=axis))
 
 
 @keyword_only
-def stack(arrays: Any, *, axis: int = 0) -> Any:
+def stack(arrays: Sequence[Array], *, axis: int = 0) -> Array:
     """Arrays of one shape joined along a new axis.
 
     Parameters
@@ -420,7 +424,7 @@ def stack(arrays: Any, *, axis: int = 0) -> Any:
 
 
 @primitive
-def _stack(*arrays, axis):
+def _stack(*arrays: Array, axis: int) -> Array:
     check_floating(**{f"arrays[{i}]": a for i, a in enumerate(arrays)})
     check_axis(axis, arrays[0].ndim + 1)
     for i, a in enumerate(arrays):
@@ -430,11 +434,11 @@ def _stack(*arrays, axis):
 
 
 @_stack.vjp
-def _(y_bar, y, *arrays, needs, axis):
+def _(y_bar: Array, y: Array, *arrays: Array, needs: Needs, axis: int) -> Cotangents:
     return tuple(np.moveaxis(y_bar, axis, 0))
 
 
-def getitem(x: Any, index: Any) -> Any:
+def getitem(x: Array, index: Any) -> Array:
     """Indexing x[index]; x may have any dtype.
 
     Parameters
@@ -467,7 +471,7 @@ def getitem(x: Any, index: Any) -> Any:
 
 
 @primitive
-def _getitem(x, *, index):
+def _getitem(x: Array, *, index: Any) -> Array:
     check_array(x=x)
     try:
         return x[_where_it_is_used(index, x)]
@@ -477,7 +481,7 @@ def _getitem(x, *, index):
 
 
 @_getitem.vjp
-def _(y_bar, y, x, *, needs, index):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, index: Any) -> Cotangents:
     x_bar, index = np.zeros_like(x), _where_it_is_used(index, x)
     parts = index if isinstance(index, tuple) else (index,)
     if any(isinstance(p, list) or getattr(p, "ndim", 0) > 0 for p in parts):
@@ -487,7 +491,7 @@ def _(y_bar, y, x, *, needs, index):
     return (x_bar,)
 
 
-def _where_it_is_used(index: Any, x: Any) -> Any:
+def _where_it_is_used(index: Any, x: Array) -> Any:
     """The index with its arrays on the device of x.
 
     There an index that is out of bounds would wrap around: here it raises, if the arrays come from the host.
@@ -517,7 +521,7 @@ def _check_bounds(index: Any, shape: tuple[int, ...]) -> None:
 _checked: dict[tuple, list] = {}
 
 
-def diagonal(x: Any) -> Any:
+def diagonal(x: Array) -> Array:
     """The diagonal of matrices: x (..., N, N) -> (..., N)."""
     i = _positions(x.shape[-1])
     return getitem(x, (..., i, i))
@@ -531,7 +535,7 @@ def _positions(n: int) -> np.ndarray:
 
 
 @primitive
-def scatter_last(x: Any, *, index: Any, size: int) -> Any:
+def scatter_last(x: Array, *, index: Any, size: int) -> Array:
     """Zeros of length `size` along the last axis, with the entries of x at the positions `index`; x may have any dtype.
 
     Parameters
@@ -569,7 +573,7 @@ def scatter_last(x: Any, *, index: Any, size: int) -> Any:
 
 
 @scatter_last.vjp
-def _(y_bar, y, x, *, needs, index, size):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, index: Any, size: int) -> Cotangents:
     return (y_bar[..., device.beside(index, y_bar)],)
 
 
@@ -580,7 +584,7 @@ def __getattr__(name: str) -> Any:
 class _Methods:
     """Methods of Var. In their bodies, names such as `sum` are the ops of this module."""
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def sum(self, axis: Axes = None, keepdims: bool = False) -> Array:
         """Sum over one axis, several axes or all axes: the op `gvae.ops.sum`.
 
         Parameters
@@ -605,7 +609,7 @@ class _Methods:
         """
         return sum(self, axis=axis, keepdims=keepdims)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
+    def mean(self, axis: Axes = None, keepdims: bool = False) -> Array:
         """Arithmetic mean over one axis, several axes or all axes: the op `gvae.ops.mean`.
 
         Parameters
@@ -630,7 +634,7 @@ class _Methods:
         """
         return mean(self, axis=axis, keepdims=keepdims)
 
-    def reshape(self, *shape: Any) -> Any:
+    def reshape(self, *shape: Any) -> Array:
         """The same elements in C order under another shape: the op `gvae.ops.reshape`.
 
         Parameters
@@ -653,7 +657,7 @@ class _Methods:
         """
         return reshape(self, shape=shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape)
 
-    def transpose(self, *axes: int) -> Any:
+    def transpose(self, *axes: int) -> Array:
         """Permutation of the axes: the op `gvae.ops.transpose`.
 
         Parameters
@@ -676,7 +680,7 @@ class _Methods:
         """
         return transpose(self, axes=axes or None)
 
-    def swapaxes(self, axis1: int, axis2: int) -> Any:
+    def swapaxes(self, axis1: int, axis2: int) -> Array:
         """Exchange of two axes: the op `gvae.ops.swapaxes`.
 
         Parameters
@@ -699,7 +703,7 @@ class _Methods:
         return swapaxes(self, axis1=axis1, axis2=axis2)
 
     @property
-    def T(self) -> Any:
+    def T(self) -> Array:
         """The Var with its axes reversed, as by `transpose`.
 
         Examples

@@ -12,12 +12,13 @@ from gvae.autodiff import primitive
 from gvae.checks import check_arrays
 from gvae.errors import ConfigError, ShapeError
 from gvae.runtime import device
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["canonical_correlation"]
 
 
 @primitive
-def canonical_correlation(f: Any, g: Any, *, ridge: float = 0.0) -> Any:
+def canonical_correlation(f: Array, g: Array, *, ridge: float = 0.0) -> Array:
     """Sum of the canonical correlations of two views: of the singular values of T = Sxx^-1/2 Sxy Syy^-1/2.
 
     Parameters
@@ -72,7 +73,7 @@ def canonical_correlation(f: Any, g: Any, *, ridge: float = 0.0) -> Any:
 
 
 @canonical_correlation.vjp
-def _(bar, value, f, g, *, needs, ridge=0.0):
+def _(bar: Array, value: Array, f: Array, g: Array, *, needs: Needs, ridge: float = 0.0) -> Cotangents:
     # The sum of singular values is maximal over orthonormal U, V in tr(U' T V), hence stationary in them: no derivative of
     # U and V enters. With D12 = Sxx^-1/2 U V' Syy^-1/2 and D11 = -1/2 Sxx^-1/2 U diag(rho) U' Sxx^-1/2, rows being samples,
     #   dF = (2 F D11 + G D12') / (B - 1).   Andrew et al. 2013, sec. 3.
@@ -120,14 +121,14 @@ def _inverse_root(F: np.ndarray, ridge: float) -> np.ndarray:
     return (v * np.where(kept, 1 / np.sqrt(np.where(kept, w, 1)), 0)) @ v.T
 
 
-def _value(f, g, ridge):
+def _value(f: Array, g: Array, ridge: float) -> Array:
     x, y = device.to_host(f), device.to_host(g)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):  # LAPACK may not terminate on a NaN
         return device.beside(np.array(math.nan, x.dtype), f)[()]
     return device.beside(np.array(Whitened.of(x, y, ridge).rho.sum(), x.dtype), f)[()]
 
 
-def _derivative(bar, f, g, ridge):
+def _derivative(bar: Array, f: Array, g: Array, ridge: float) -> Array:
     """The derivatives of f and g, side by side: (B, n + m)."""
     x, y = device.to_host(f), device.to_host(g)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -150,7 +151,7 @@ def check_ridge(where: str, ridge: Any) -> None:
         raise ConfigError(f"{where}: ridge is {ridge!r}, expected a number of at least 0")
 
 
-def paired(z: Any, w: Any) -> np.ndarray:
+def paired(z: Array, w: Array) -> np.ndarray:
     """The correlation of each column of z (N, n) with the same column of w, (n,), in float64; 0 where one is constant."""
     z, w = (np.asarray(a, np.float64) for a in (z, w))
     a, b = z - z.mean(axis=0), w - w.mean(axis=0)

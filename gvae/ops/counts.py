@@ -17,6 +17,7 @@ from gvae.ops.sparse import is_csr
 from gvae.runtime import device
 from gvae.runtime.compile import Use, registered
 from gvae.runtime.device import is_cuda
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["CountMatrix", "poisson_counts_log_prob"]
 
@@ -56,12 +57,12 @@ class CountMatrix:
     ((2, 3), CountMatrix(2 x 3, 3 counts))
     """
 
-    def __init__(self, x: Any):
+    def __init__(self, x: Array):
         self._x = _checked(x, "CountMatrix")
         self._made: dict[Any, tuple[Any, ...]] = {}
 
     @classmethod
-    def _for(cls, x: Any, where: str) -> CountMatrix:
+    def _for(cls, x: Array, where: str) -> CountMatrix:
         """Of a matrix that another function was given."""
         made = cls.__new__(cls)
         made._x, made._made = _checked(x, where), {}
@@ -82,18 +83,18 @@ class CountMatrix:
     def __repr__(self) -> str:
         return f"CountMatrix({self.shape[0]} x {self.shape[1]}, {len(self._x.data)} counts)"
 
-    def _rows(self, by: str, like: Any) -> tuple[Any, ...]:
+    def _rows(self, by: str, like: Array) -> tuple[Any, ...]:
         """(values, columns, pointers, sums of log x!) of the counts row by row, or column by column: those of the transpose.
 
         In the dtype and on the device of an array, as are the others.
         """
         return self._there(("counts", by), like, lambda: _rows_of(self._x) if by == "row" else _columns_of(self._x))
 
-    def _columns(self, by: str, like: Any) -> tuple[Any, ...]:
+    def _columns(self, by: str, like: Array) -> tuple[Any, ...]:
         """(rows, pointers, places among the counts of `_rows`) in the order of the columns, or of the transpose's."""
         return self._there(("order", by), like, lambda: _by_columns(self._x) if by == "row" else _by_rows(self._x))
 
-    def _there(self, name: tuple[str, str], like: Any, make: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    def _there(self, name: tuple[str, str], like: Array, make: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
         key = name, like.dtype, getattr(getattr(like, "data", None), "device_id", None)
         if key not in self._made:
             real = (each.astype(like.dtype if each.dtype.kind == "f" else np.int64, copy=False) for each in make())
@@ -101,7 +102,7 @@ class CountMatrix:
         return self._made[key]
 
 
-def _checked(x: Any, where: str) -> Any:
+def _checked(x: Array, where: str) -> Array:
     """x in host memory, float64, with sorted columns and without duplicates."""
     if not is_csr(x):
         raise DTypeError(f"{where}: x is {type(x).__name__}, expected a CSR matrix")
@@ -150,13 +151,13 @@ def _sums_of(terms: np.ndarray, pointers: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _by_columns(x: Any) -> tuple[Any, ...]:
+def _by_columns(x: Array) -> tuple[Any, ...]:
     """(rows, pointers, places) of the counts in the order of the columns."""
     places = type(x)((np.arange(len(x.data)), x.indices, x.indptr), shape=x.shape).tocsc()
     return places.indices, places.indptr, places.data
 
 
-def _by_rows(x: Any) -> tuple[Any, ...]:
+def _by_rows(x: Array) -> tuple[Any, ...]:
     """(columns, pointers, places) of the counts in the order of the rows, as they are; the places in that of the columns."""
     places = _by_columns(x)[2]
     back = np.empty_like(places)
@@ -164,17 +165,17 @@ def _by_rows(x: Any) -> tuple[Any, ...]:
     return x.indices, x.indptr, back
 
 
-def _rows_of(x: Any) -> tuple[Any, ...]:
+def _rows_of(x: Array) -> tuple[Any, ...]:
     return x.data.astype(np.float64), x.indices, x.indptr, _sums_of(_log_factorials(x.data), x.indptr)
 
 
-def _columns_of(x: Any) -> tuple[Any, ...]:
+def _columns_of(x: Array) -> tuple[Any, ...]:
     rows, pointers, places = _by_columns(x)
     values = x.data[places]
     return values.astype(np.float64), rows, pointers, _sums_of(_log_factorials(values), pointers)
 
 
-def poisson_counts_log_prob(x: Any, z: Any, w: Any, *, by: str = "row") -> Any:
+def poisson_counts_log_prob(x: Array, z: Array, w: Array, *, by: str = "row") -> Array:
     """Log-probability of Poisson counts with rates z_b · w_d, summed over each row of x or over each column.
 
     Parameters
@@ -241,13 +242,13 @@ def poisson_counts_log_prob(x: Any, z: Any, w: Any, *, by: str = "row") -> Any:
     return _poisson(z, w, x=x, by=by) if by == "row" else _poisson(w, z, x=x, by=by)
 
 
-def _samples(z: Any, w: Any) -> tuple[tuple[int, ...], Any, Any, Any, Any]:
+def _samples(z: Array, w: Array) -> tuple[tuple[int, ...], Any, Any, Any, Any]:
     """The batch axes of both, flat z and w, and which of them each sample uses."""
     batch = broadcast(z.shape[:-2], w.shape[:-2])
     return batch, flat(z, 2), owners(z.shape[:-2], batch), flat(w, 2), owners(w.shape[:-2], batch)
 
 
-def _sums(scale: Any, a: Any, a_of: Any) -> Any:
+def _sums(scale: Array, a: Array, a_of: Any) -> Array:
     """(K, H): Σ_i scale[k, i] a[a_of[k], i], or without the scale for scale (0, M)."""
     total = device.empty((len(a_of), a.shape[2]), a.dtype, a)
     work = total.size * a.shape[1]
@@ -256,7 +257,7 @@ def _sums(scale: Any, a: Any, a_of: Any) -> Any:
 
 
 @primitive(saves=True)
-def _poisson(z, w, *, x, by, save=False):
+def _poisson(z: Array, w: Array, *, x: CountMatrix, by: str, save: bool = False) -> Any:
     """The columns of x are the rows of its transpose: by="column" z and w have changed places."""
     batch, units, z_of, weights, w_of = _samples(z, w)
     counts, K, (_, B, H) = x._rows(by, units), math.prod(batch), units.shape
@@ -270,7 +271,7 @@ def _poisson(z, w, *, x, by, save=False):
 
 
 @_poisson.vjp(owned=True)
-def _(y_bar, y, z, w, *, needs, x, by, saved):
+def _(y_bar: Array, y: Array, z: Array, w: Array, *, needs: Needs, x: CountMatrix, by: str, saved: Any) -> Cotangents:
     # with r = x / rate:  z̄_b = s_b (Σ_d r_bd w_d - Σ_d w_d),  w̄_d = Σ_b s_b (r_bd z_b - z_b); r is 0 where x is
     ratio, total = saved
     batch, units, z_of, weights, w_of = _samples(z, w)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from gvae.autodiff import Var, primitive
@@ -11,6 +12,7 @@ from gvae.errors import ConfigError
 from gvae.ops import sparse
 from gvae.ops.elementwise import unbroadcast
 from gvae.runtime import device
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["ACTIVATIONS", "affine", "matmul"]
 
@@ -19,7 +21,7 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "soft
 
 
 @primitive
-def matmul(x: Any, y: Any) -> Any:
+def matmul(x: Array, y: Array) -> Array:
     """Matrix product x @ y.
 
     Parameters
@@ -51,7 +53,7 @@ def matmul(x: Any, y: Any) -> Any:
 
 
 @matmul.vjp
-def _(z_bar, z, x, y, *, needs):
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents:
     # Z = X Y:  X̄ = Z̄ Yᵀ,  Ȳ = Xᵀ Z̄
     if x.ndim == y.ndim == 2 and device.is_cuda(x):
         return _on_device(z_bar, y.T) if needs[0] else None, _on_device(x.T, z_bar) if needs[1] else None
@@ -61,14 +63,14 @@ def _(z_bar, z, x, y, *, needs):
     )
 
 
-def _on_device(x, y):
+def _on_device(x: Array, y: Array) -> Array:
     """The product of two matrices by gvae's own kernel, which a graph may hold, if it is small."""
     out = device.empty((len(x), y.shape[1]), x.dtype, x)
     device.kernels_for("product", x).multiply(x, y, out)
     return out
 
 
-def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> Any:
+def affine(x: Array, weight: Array, bias: Array, *, activation: str = "identity") -> Array:
     """Affine layer, activation(x @ weight + bias): one matrix product and one fused pass over it.
 
     Parameters
@@ -110,7 +112,7 @@ def affine(x: Any, weight: Any, bias: Any, *, activation: str = "identity") -> A
 
 
 @primitive(contract="x: ... I, weight: I O, bias: O", settings={"activation": ACTIVATIONS[:2]})
-def _affine(x, weight, bias, *, activation):
+def _affine(x: Array, weight: Array, bias: Array, *, activation: str) -> Array:
     check_arrays(_affine.contract, where="affine", x=x, weight=weight, bias=bias)
     y = device.empty((*x.shape[:-1], len(bias)), x.dtype, x)
     arrays = *map(device.plain, (rows_of(x), weight, bias)), rows_of(y)
@@ -119,7 +121,18 @@ def _affine(x, weight, bias, *, activation):
 
 
 @_affine.vjp(owned=True, out=True, may_overwrite=True)
-def _(y_bar, y, x, weight, bias, *, needs, out, may_overwrite, activation):
+def _(
+    y_bar: Array,
+    y: Array,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    needs: Needs,
+    out: Sequence[Array | None],
+    may_overwrite: bool,
+    activation: str,
+) -> Cotangents:
     # A = X W + b, Y = f(A):  Ā = Ȳ f'(A),  X̄ = Ā Wᵀ,  W̄ = Xᵀ Ā,  b̄ = column sums of Ā
     rows, weight, y = (device.plain(v) for v in (rows_of(x), weight, rows_of(y)))
     a_bar = device.plain(rows_of(y_bar))  # still Ȳ
@@ -146,26 +159,26 @@ COLUMNS = 16  # a whole number of vectors
 FLOPS = 16  # multiplications and additions that take as long as a number's transfer from memory and back
 
 
-def launch_product(family, name, *arguments, out, depth):
+def launch_product(family: str, name: str, *arguments: Any, out: Array, depth: int) -> None:
     """Launch a kernel whose `out` is a product of rows and weights: shared by rows if there are many, else by columns."""
     by_rows = len(out) >= MANY_ROWS
     n, step = (len(out), 1) if by_rows else (out.shape[1], COLUMNS)
     device.launch(family, name, *arguments, by_rows, n=n, work=out.size * depth // FLOPS, step=step)
 
 
-def launch_sums(family, name, *arguments, n, work):
+def launch_sums(family: str, name: str, *arguments: Any, n: int, work: int) -> None:
     """Launch a kernel whose result is a sum over rows: shared by columns."""
     device.launch(family, name, *arguments, n=n, work=work // FLOPS, step=COLUMNS)
 
 
-def _add_bias_and_activate(y, bias, activation):
+def _add_bias_and_activate(y: Array, bias: Array, activation: str) -> None:
     """y <- f(y + bias), rows (R, O)."""
     settings = device.plain(bias), ACTIVATIONS.index(activation)
     device.launch("affine", "bias_activation", y, *settings, n=len(y), work=8 * y.size)
 
 
 @primitive(contract="x: ... O, bias: O", settings={"activation": ACTIVATIONS[:2]})
-def bias_activation(x, bias, *, activation):
+def bias_activation(x: Array, bias: Array, *, activation: str) -> Array:
     """activation(x + bias): x (..., O), bias (O,). The part of `affine` after its product."""
     check_arrays(bias_activation.contract, where="affine", x=x, bias=bias)
     y = device.copy(x)
@@ -174,7 +187,7 @@ def bias_activation(x, bias, *, activation):
 
 
 @bias_activation.vjp
-def _(y_bar, y, x, bias, *, needs, activation):
+def _(y_bar: Array, y: Array, x: Array, bias: Array, *, needs: Needs, activation: str) -> Cotangents:
     a_bar = y_bar
     if activation != "identity":
         a_bar = device.copy(y_bar)
@@ -182,12 +195,12 @@ def _(y_bar, y, x, bias, *, needs, activation):
     return a_bar, rows_of(a_bar).sum(axis=0) if needs[1] else None
 
 
-def rows_of(x):
+def rows_of(x: Array) -> Array:
     """All leading axes as one; the last may be empty, for which reshape(-1, 0) is undefined."""
     return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
-def activation_vjp(y, activation, a_bar):
+def activation_vjp(y: Array, activation: str, a_bar: Array) -> None:
     """Ā <- Ā f'(A) as a function of Y = f(A)."""
     if activation != "identity":
         arrays = device.plain(y).reshape(-1), a_bar.reshape(-1), ACTIVATIONS.index(activation)
@@ -197,10 +210,10 @@ def activation_vjp(y, activation, a_bar):
 def _attach() -> None:
     """Give Var its matrix product; `gvae.autodiff` imports this module for that purpose."""
 
-    def __matmul__(self: Any, other: Any) -> Any:
+    def __matmul__(self: Any, other: Array) -> Array:
         return matmul(self, other)
 
-    def __rmatmul__(self: Any, other: Any) -> Any:
+    def __rmatmul__(self: Any, other: Array) -> Array:
         return matmul(other, self)
 
     for method in (__matmul__, __rmatmul__):

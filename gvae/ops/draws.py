@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gvae.autodiff import primitive, value_of
 from gvae.checks import check_arrays, check_floating
@@ -29,6 +30,7 @@ from gvae.ops._batching import broadcast, flat, owners, widened
 from gvae.ops.elementwise import unbroadcast
 from gvae.runtime import device
 from gvae.runtime.compile import Use, registered
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = [
     "PATHS",
@@ -48,7 +50,7 @@ GAMMA_WORK = 60  # elements that could be accessed in the time of a draw
 UNITS = 32  # hidden units of NADE that a thread takes together: their loops fill vector registers
 
 
-def bernoulli_draw(logits: Any, uniform: Any, *, path: str | None = None) -> Any:
+def bernoulli_draw(logits: Array, uniform: Array, *, path: str | None = None) -> Array:
     """Draws of independent binary variables: 1 where uniform < sigmoid(logits), else 0.
 
     Parameters
@@ -81,7 +83,7 @@ def bernoulli_draw(logits: Any, uniform: Any, *, path: str | None = None) -> Any
 
 
 @primitive(saves=True)
-def _bernoulli_draw(logits, uniform, *, path, save=False):
+def _bernoulli_draw(logits: Array, uniform: Array, *, path: str | None, save: bool = False) -> Any:
     p = elementwise.sigmoid(logits)
     one, zero = uniform < p, uniform >= p
     draw = np.where(one | zero, one.astype(p.dtype), uniform + p)  # NaN where one of them is
@@ -89,11 +91,11 @@ def _bernoulli_draw(logits, uniform, *, path, save=False):
 
 
 @_bernoulli_draw.vjp
-def _(h_bar, h, logits, uniform, *, needs, path, saved):
+def _(h_bar: Array, h: Array, logits: Array, uniform: Array, *, needs: Needs, path: str | None, saved: Any) -> Cotangents:
     return unbroadcast(h_bar * _slope(path, h, saved), logits.shape), None
 
 
-def keep(uniform: Any, rate: Any) -> Any:
+def keep(uniform: Array, rate: Any) -> Array:
     """Which entries are kept when each is dropped with a probability: 1 where uniform >= rate, else 0.
 
     Parameters
@@ -126,11 +128,11 @@ def keep(uniform: Any, rate: Any) -> Any:
 
 
 @functools.partial(primitive, differentiable=False)
-def _keep(uniform, rate):
+def _keep(uniform: Array, rate: float) -> Array:
     return np.where(uniform == uniform, (uniform >= rate).astype(uniform.dtype), uniform)  # NaN where it is
 
 
-def _slope(path: str | None, h: Any, p: Any) -> Any:
+def _slope(path: str | None, h: Array, p: Any) -> Array:
     """What stands for dh/da at a draw h of probability p."""
     return 0.5 * np.abs(h - p) if path == "taylor" else p * (1 - p)
 
@@ -141,7 +143,7 @@ def _check_path(name: str, path: str | None) -> None:
 
 
 @functools.partial(primitive, differentiable=False)
-def categorical_draw(logits: Any, uniform: Any) -> Any:
+def categorical_draw(logits: Array, uniform: Array) -> Array:
     """Draws of independent categories: the number of classes whose cumulative probability is at most the uniform number.
 
     Parameters
@@ -173,7 +175,7 @@ def categorical_draw(logits: Any, uniform: Any) -> Any:
 
 
 @functools.partial(primitive, differentiable=False)
-def poisson_draw(log_rate: Any, uniform: Any) -> Any:
+def poisson_draw(log_rate: Array, uniform: Array) -> Array:
     """Draws of independent Poisson counts: the smallest k with P(x <= k) > uniform.
 
     Parameters
@@ -208,12 +210,12 @@ def poisson_draw(log_rate: Any, uniform: Any) -> Any:
     return k.reshape(size)
 
 
-def on_host(*arrays: Any) -> tuple[np.ndarray, ...]:
+def on_host(*arrays: Array) -> tuple[np.ndarray, ...]:
     """In host memory and float64: CuPy does not have the inverses of distribution functions."""
     return tuple(device.to_host(a).astype(np.float64) for a in arrays)
 
 
-def smallest_count(guess: Any, u: Any, cdf: Any) -> Any:
+def smallest_count(guess: Any, u: Array, cdf: Any) -> Array:
     """The smallest k with P(x <= k) > u, from a guess that may be off by one."""
     k = np.maximum(np.ceil(guess), 0)
     k = np.where((k > 0) & (cdf(np.maximum(k - 1, 0)) > u), k - 1, k)
@@ -221,7 +223,7 @@ def smallest_count(guess: Any, u: Any, cdf: Any) -> Any:
 
 
 @primitive(contract="shape: ... N, uniform: ... N")
-def log_gamma_draw(shape: Any, uniform: Any) -> Any:
+def log_gamma_draw(shape: Any, uniform: Array) -> Array:
     """Draws of y = log z, where z is gamma-distributed with the given shape and rate 1: P(shape, z) = uniform.
 
     Parameters
@@ -265,7 +267,7 @@ def log_gamma_draw(shape: Any, uniform: Any) -> Any:
 
 
 @log_gamma_draw.vjp(owned=True)
-def _(y_bar, y, shape, uniform, *, needs):
+def _(y_bar: Array, y: Array, shape: Array, uniform: Array, *, needs: Needs) -> Cotangents:
     shape_bar = u_bar = None
     if needs[0]:
         bars, size = flat(device.plain(y_bar), 1), y.shape
@@ -293,7 +295,7 @@ def _above(n: int) -> np.ndarray:
 
 
 @primitive
-def strict_triangle(entries: Any, *, n: int) -> Any:
+def strict_triangle(entries: Array, *, n: int) -> Array:
     """Matrix with the given entries above its diagonal, row by row, and zeros elsewhere.
 
     Parameters
@@ -328,19 +330,19 @@ def strict_triangle(entries: Any, *, n: int) -> Any:
 
 
 @strict_triangle.vjp
-def _(y_bar, y, entries, *, needs, n):
+def _(y_bar: Array, y: Array, entries: Array, *, needs: Needs, n: int) -> Cotangents:
     return (y_bar.reshape(*y_bar.shape[:-2], n * n)[..., device.beside(_above(n), y_bar)],)
 
 
 @lru_cache(maxsize=16)
-def _triangle(n: int, dtype: Any) -> np.ndarray:
+def _triangle(n: int, dtype: DTypeLike) -> np.ndarray:
     """Ones above the diagonal."""
     found = np.triu(np.ones((n, n), dtype), 1)
     found.setflags(write=False)
     return found
 
 
-def autoregressive_draw(bias: Any, weight: Any, uniform: Any, *, path: str | None = None) -> Any:
+def autoregressive_draw(bias: Array, weight: Array, uniform: Array, *, path: str | None = None) -> Array:
     """Draws h_j = 1 where uniform_j < sigmoid(a_j), else 0, one after the other: a_j = bias_j + Σ_{i<j} h_i weight_ij.
 
     Parameters
@@ -379,7 +381,7 @@ def autoregressive_draw(bias: Any, weight: Any, uniform: Any, *, path: str | Non
 
 
 @primitive(saves=True, contract="bias: ... D, weight: ... D D, uniform: ... D", settings={"path": ("taylor",)})
-def _autoregressive_draw(bias, weight, uniform, *, path, save=False):
+def _autoregressive_draw(bias: Array, weight: Array, uniform: Array, *, path: str | None, save: bool = False) -> Any:
     given = {"bias": bias, "weight": weight, "uniform": uniform}
     sizes = check_arrays(_autoregressive_draw.contract, where="autoregressive_draw", **given)
     batch, D = sizes["..."], sizes["D"]
@@ -392,7 +394,9 @@ def _autoregressive_draw(bias, weight, uniform, *, path, save=False):
 
 
 @_autoregressive_draw.vjp
-def _(h_bar, h, bias, weight, uniform, *, needs, path, saved):
+def _(
+    h_bar: Array, h: Array, bias: Array, weight: Array, uniform: Array, *, needs: Needs, path: str | None, saved: Any
+) -> Cotangents:
     # down the units: a_j's cotangent is slope_j (h_bar_j + sum_{k>j} U_jk a_bar_k); then b_bar = a_bar, U_bar = h a_barᵀ
     batch, D = h.shape[:-1], h.shape[-1]
     slope = _slope(path, h.reshape(-1, D), elementwise.sigmoid(saved))
@@ -416,7 +420,7 @@ _NADE = "bias: ... D, hidden: ... H, weight: ... D H, out_weight: ... D H"
 
 
 @primitive(saves=True, contract=f"x: ... D, {_NADE}")
-def nade_log_prob(x: Any, bias: Any, hidden: Any, weight: Any, out_weight: Any, *, save: bool = False) -> Any:
+def nade_log_prob(x: Array, bias: Array, hidden: Array, weight: Array, out_weight: Array, *, save: bool = False) -> Any:
     """Log-probability of binary x under NADE: logits t_j = bias_j + V_j · sigmoid(a_j), a_j = hidden + Σ_{i<j} x_i W_i.
 
     Parameters
@@ -466,7 +470,18 @@ def nade_log_prob(x: Any, bias: Any, hidden: Any, weight: Any, out_weight: Any, 
 
 
 @nade_log_prob.vjp
-def _(y_bar, y, x, bias, hidden, weight, out_weight, *, needs, saved):
+def _(
+    y_bar: Array,
+    y: Array,
+    x: Array,
+    bias: Array,
+    hidden: Array,
+    weight: Array,
+    out_weight: Array,
+    *,
+    needs: Needs,
+    saved: Any,
+) -> Cotangents:
     batch, (D, H) = y.shape, weight.shape[-2:]
     s, data, rows = device.plain(y_bar).reshape(-1), flat(x, 1), owners(x.shape[:-1], batch)
     logit_bar = device.apply(np.multiply, saved, s[:, None])
@@ -492,7 +507,7 @@ def _(y_bar, y, x, bias, hidden, weight, out_weight, *, needs, saved):
 
 
 @functools.partial(primitive, differentiable=False, contract=f"uniform: ... D, {_NADE}")
-def nade_draw(uniform: Any, bias: Any, hidden: Any, weight: Any, out_weight: Any) -> Any:
+def nade_draw(uniform: Array, bias: Array, hidden: Array, weight: Array, out_weight: Array) -> Array:
     """Draws of NADE's binary variables, one after the other: 1 where uniform_j < sigmoid(t_j), else 0; without a path.
 
     Parameters
@@ -527,7 +542,7 @@ def nade_draw(uniform: Any, bias: Any, hidden: Any, weight: Any, out_weight: Any
     return draw.reshape(*batch, D)
 
 
-def _shared(batch: tuple[int, ...], bias: Any, hidden: Any, weight: Any, out_weight: Any) -> tuple[Any, ...]:
+def _shared(batch: tuple[int, ...], bias: Array, hidden: Array, weight: Array, out_weight: Array) -> tuple[Any, ...]:
     """bias, its rows, hidden, weights and their rows, flat: bias and hidden have the same rows, and so have the weights."""
     lead = broadcast(bias.shape[:-1], hidden.shape[:-1])
     b, c = (flat(widened(x, (*lead, x.shape[-1])), 1) for x in (bias, hidden))

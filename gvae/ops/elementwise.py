@@ -6,6 +6,7 @@ NumPy's functions dispatch to CuPy by themselves, so each formula is written onc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from gvae.checks import FLOATS, caller_name, check_device
 from gvae.errors import DTypeError, ShapeError
 from gvae.runtime import device
 from gvae.runtime.device import apply
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = [
     "abs",
@@ -53,7 +55,7 @@ __all__ = [
 _WEAK = (int, float, bool)  # exact types: a NumPy scalar of another dtype must not slip through
 
 
-def _check(**operands: Any) -> None:
+def _check(**operands: Array) -> None:
     """Check that floating operands have one dtype and one device and broadcast; Python numbers pass."""
     first: Any = None
     ordinary = True
@@ -83,7 +85,7 @@ def _broadcast(*shapes: tuple[int, ...]) -> bool:
     return True
 
 
-def unbroadcast(bar: Any, shape: tuple[int, ...]) -> Any:
+def unbroadcast(bar: Array, shape: tuple[int, ...]) -> Array:
     """The cotangent of an operand that was broadcast: summed over the axes that broadcasting added or stretched."""
     if bar.shape == shape:
         return bar
@@ -92,7 +94,7 @@ def unbroadcast(bar: Any, shape: tuple[int, ...]) -> Any:
     return bar.sum(axis=axes, keepdims=True).reshape(shape)
 
 
-def _pair(needs, x_bar, x, y_bar, y):
+def _pair(needs: Needs, x_bar: Callable[[], Array], x: Array, y_bar: Callable[[], Array], y: Array) -> Cotangents:
     """Cotangents of a binary operation; each is a thunk, evaluated only where it is needed."""
     return (
         unbroadcast(x_bar(), x.shape) if needs[0] else None,
@@ -101,7 +103,7 @@ def _pair(needs, x_bar, x, y_bar, y):
 
 
 @primitive
-def add(x: Any, y: Any) -> Any:
+def add(x: Array, y: Array) -> Array:
     """Elementwise sum x + y.
 
     Parameters
@@ -128,12 +130,12 @@ def add(x: Any, y: Any) -> Any:
 
 
 @add.vjp
-def _(z_bar, z, x, y, *, needs):
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents:
     return _pair(needs, lambda: z_bar, x, lambda: z_bar, y)
 
 
 @primitive
-def subtract(x: Any, y: Any) -> Any:
+def subtract(x: Array, y: Array) -> Array:
     """Elementwise difference x - y.
 
     Parameters
@@ -159,12 +161,12 @@ def subtract(x: Any, y: Any) -> Any:
 
 
 @subtract.vjp
-def _(z_bar, z, x, y, *, needs):
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents:
     return _pair(needs, lambda: z_bar, x, lambda: apply(np.multiply, z_bar, -1), y)
 
 
 @primitive
-def multiply(x: Any, y: Any) -> Any:
+def multiply(x: Array, y: Array) -> Array:
     """Elementwise product x * y.
 
     Parameters
@@ -193,12 +195,12 @@ def multiply(x: Any, y: Any) -> Any:
 
 
 @multiply.vjp
-def _(z_bar, z, x, y, *, needs):
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents:
     return _pair(needs, lambda: apply(np.multiply, z_bar, y), x, lambda: apply(np.multiply, z_bar, x), y)
 
 
 @primitive
-def divide(x: Any, y: Any) -> Any:
+def divide(x: Array, y: Array) -> Array:
     """Elementwise quotient x / y.
 
     Parameters
@@ -224,12 +226,12 @@ def divide(x: Any, y: Any) -> Any:
 
 
 @divide.vjp
-def _(z_bar, z, x, y, *, needs):
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents:
     return _pair(needs, lambda: z_bar / y, x, lambda: -z_bar * z / y, y)
 
 
 @primitive
-def power(x: Any, y: Any) -> Any:
+def power(x: Array, y: Array) -> Array:
     """Elementwise power x ** y.
 
     Parameters
@@ -261,8 +263,8 @@ def power(x: Any, y: Any) -> Any:
 
 
 @power.vjp
-def _(z_bar, z, x, y, *, needs):
-    def y_bar():
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents:
+    def y_bar() -> Array:
         log_x = np.log(np.where(x > 0, x, 1))
         return z_bar * z * log_x.astype(z.dtype)
 
@@ -270,7 +272,7 @@ def _(z_bar, z, x, y, *, needs):
 
 
 @primitive
-def maximum(x: Any, y: Any) -> Any:
+def maximum(x: Array, y: Array) -> Array:
     """Elementwise maximum of x and y; NaN if either is NaN.
 
     Parameters
@@ -302,12 +304,12 @@ def maximum(x: Any, y: Any) -> Any:
 
 
 @maximum.vjp
-def _(z_bar, z, x, y, *, needs):
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents:
     return _pair(needs, lambda: z_bar * (x >= y), x, lambda: z_bar * (x < y), y)
 
 
 @primitive
-def minimum(x: Any, y: Any) -> Any:
+def minimum(x: Array, y: Array) -> Array:
     """Elementwise minimum of x and y; NaN if either is NaN.
 
     Parameters
@@ -339,11 +341,11 @@ def minimum(x: Any, y: Any) -> Any:
 
 
 @minimum.vjp
-def _(z_bar, z, x, y, *, needs):
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents:
     return _pair(needs, lambda: z_bar * (x <= y), x, lambda: z_bar * (x > y), y)
 
 
-def where(mask: Any, x: Any, y: Any) -> Any:
+def where(mask: Array, x: Array, y: Array) -> Array:
     """Elementwise choice: x where `mask` is true, else y.
 
     Parameters
@@ -374,7 +376,7 @@ def where(mask: Any, x: Any, y: Any) -> Any:
 
 
 @primitive
-def _where(x, y, *, mask):
+def _where(x: Array, y: Array, *, mask: Array) -> Array:
     if getattr(mask, "dtype", None) != np.bool_:
         raise DTypeError(f"where: mask is {getattr(mask, 'dtype', type(mask).__name__)}, expected a boolean array")
     _check(x=x, y=y)
@@ -385,13 +387,13 @@ def _where(x, y, *, mask):
 
 
 @_where.vjp
-def _(z_bar, z, x, y, *, needs, mask):
+def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs, mask: Array) -> Cotangents:
     zero = z_bar.dtype.type(0)
     return _pair(needs, lambda: np.where(mask, z_bar, zero), x, lambda: np.where(mask, zero, z_bar), y)
 
 
 @primitive
-def negative(x: Any) -> Any:
+def negative(x: Array) -> Array:
     """Elementwise negation -x.
 
     Parameters
@@ -417,12 +419,12 @@ def negative(x: Any) -> Any:
 
 
 @negative.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (-y_bar,)
 
 
 @primitive
-def abs(x: Any) -> Any:
+def abs(x: Array) -> Array:
     """Elementwise absolute value |x|; the subgradient at 0 is 0.
 
     Parameters
@@ -450,12 +452,12 @@ def abs(x: Any) -> Any:
 
 
 @abs.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * np.sign(x),)
 
 
 @primitive
-def square(x: Any) -> Any:
+def square(x: Array) -> Array:
     """Elementwise square x².
 
     Parameters
@@ -481,12 +483,12 @@ def square(x: Any) -> Any:
 
 
 @square.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (2 * y_bar * x,)
 
 
 @primitive
-def sqrt(x: Any) -> Any:
+def sqrt(x: Array) -> Array:
     """Elementwise square root; NaN below 0.
 
     Parameters
@@ -511,12 +513,12 @@ def sqrt(x: Any) -> Any:
 
 
 @sqrt.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar / (2 * y),)
 
 
 @primitive
-def exp(x: Any) -> Any:
+def exp(x: Array) -> Array:
     """Elementwise exponential e^x.
 
     Parameters
@@ -541,12 +543,12 @@ def exp(x: Any) -> Any:
 
 
 @exp.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * y,)
 
 
 @primitive
-def expm1(x: Any) -> Any:
+def expm1(x: Array) -> Array:
     """Elementwise e^x - 1, accurate near 0.
 
     Parameters
@@ -574,12 +576,12 @@ def expm1(x: Any) -> Any:
 
 
 @expm1.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * (y + 1),)
 
 
 @primitive
-def log(x: Any) -> Any:
+def log(x: Array) -> Array:
     """Elementwise natural logarithm; -inf at 0, NaN below.
 
     Parameters
@@ -604,12 +606,12 @@ def log(x: Any) -> Any:
 
 
 @log.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar / x,)
 
 
 @primitive
-def log1p(x: Any) -> Any:
+def log1p(x: Array) -> Array:
     """Elementwise log(1 + x), accurate near 0.
 
     Parameters
@@ -637,12 +639,12 @@ def log1p(x: Any) -> Any:
 
 
 @log1p.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar / (1 + x),)
 
 
 @primitive
-def bounded(x: Any, *, limit: float) -> Any:
+def bounded(x: Array, *, limit: float) -> Array:
     """Elementwise soft bound limit tanh(x / limit): the identity near 0, within (-limit, limit) everywhere.
 
     Parameters
@@ -668,14 +670,14 @@ def bounded(x: Any, *, limit: float) -> Any:
 
 
 @bounded.vjp
-def _(y_bar, y, x, *, needs, limit):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, limit: float) -> Cotangents:
     # 1 - tanh² = (1 - y / limit)(1 + y / limit)
     t = y / limit
     return (y_bar * ((1 - t) * (1 + t)),)
 
 
 @primitive
-def tanh(x: Any) -> Any:
+def tanh(x: Array) -> Array:
     """Elementwise hyperbolic tangent.
 
     Parameters
@@ -700,12 +702,12 @@ def tanh(x: Any) -> Any:
 
 
 @tanh.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * (1 - y * y),)
 
 
 @primitive
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: Array) -> Array:
     """Elementwise logistic function 1 / (1 + e^-x), accurate at both ends.
 
     Parameters
@@ -734,17 +736,17 @@ def sigmoid(x: Any) -> Any:
     return np.where(np.asarray(x) >= 0, 1 / (1 + e), e / (1 + e)) if type(x) in _WEAK else _sigmoid(x, e)
 
 
-def _sigmoid(x, e):
+def _sigmoid(x: Array, e: Array) -> Array:
     return np.where(x >= 0, x.dtype.type(1), e) / (1 + e)
 
 
 @sigmoid.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * y * (1 - y),)
 
 
 @primitive
-def softplus(x: Any) -> Any:
+def softplus(x: Array) -> Array:
     """Elementwise log(1 + e^x), accurate at both ends.
 
     Parameters
@@ -771,12 +773,12 @@ def softplus(x: Any) -> Any:
 
 
 @softplus.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * _sigmoid(x, np.exp(-np.abs(x))),)
 
 
 @primitive
-def relu(x: Any) -> Any:
+def relu(x: Array) -> Array:
     """Elementwise rectifier max(x, 0); the subgradient at 0 is 0.
 
     Parameters
@@ -804,12 +806,12 @@ def relu(x: Any) -> Any:
 
 
 @relu.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * (x > 0),)
 
 
 @primitive
-def leaky_relu(x: Any, *, slope: float = 0.01) -> Any:
+def leaky_relu(x: Array, *, slope: float = 0.01) -> Array:
     """Elementwise leaky rectifier: x for x > 0, else slope * x.
 
     Parameters
@@ -835,12 +837,12 @@ def leaky_relu(x: Any, *, slope: float = 0.01) -> Any:
 
 
 @leaky_relu.vjp
-def _(y_bar, y, x, *, needs, slope=0.01):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, slope: float = 0.01) -> Cotangents:
     return (np.where(x > 0, y_bar, slope * y_bar),)
 
 
 @primitive
-def elu(x: Any) -> Any:
+def elu(x: Array) -> Array:
     """Elementwise exponential linear unit: x for x > 0, else e^x - 1.
 
     Parameters
@@ -865,12 +867,12 @@ def elu(x: Any) -> Any:
 
 
 @elu.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (np.where(x > 0, y_bar, y_bar * (y + 1)),)
 
 
 @primitive
-def lgamma(x: Any) -> Any:
+def lgamma(x: Array) -> Array:
     """Elementwise log-gamma function log |Γ(x)|.
 
     Parameters
@@ -895,12 +897,12 @@ def lgamma(x: Any) -> Any:
 
 
 @lgamma.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * device.special(x).digamma(x),)
 
 
 @primitive
-def digamma(x: Any) -> Any:
+def digamma(x: Array) -> Array:
     """Elementwise digamma function, the derivative of `lgamma`.
 
     Parameters
@@ -928,12 +930,12 @@ def digamma(x: Any) -> Any:
 
 
 @digamma.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * device.special(x).zeta(2, x),)  # sum over n of 1 / (x + n)^2
 
 
 @primitive
-def stirling(x: Any) -> Any:
+def stirling(x: Array) -> Array:
     """Elementwise log Γ(x) - (x log x - x) for x > 0, what the leading terms of Stirling's series leave.
 
     Parameters
@@ -962,12 +964,12 @@ def stirling(x: Any) -> Any:
 
 
 @stirling.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * stirling_slope(x),)
 
 
 @primitive
-def stirling_slope(x: Any) -> Any:
+def stirling_slope(x: Array) -> Array:
     """Elementwise ψ(x) - log x for x > 0, the derivative of `stirling`; negative.
 
     Parameters
@@ -996,11 +998,11 @@ def stirling_slope(x: Any) -> Any:
 
 
 @stirling_slope.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * _stirling(x, 2),)  # ψ'(x) - 1/x
 
 
-def _stirling(x, order):
+def _stirling(x: Array, order: int) -> Array:
     """`stirling`, or its derivative of order 1 or 2; for numbers too."""
     if type(x) in _WEAK:
         return _stirling(np.full(1, x, np.float64), order)[0]
@@ -1014,7 +1016,7 @@ STIRLING_WORK = 16  # of an entry, in products
 
 
 @primitive
-def log_beta(a: Any, b: Any) -> Any:
+def log_beta(a: Array, b: Array) -> Array:
     """Elementwise log-beta function log B(a, b) = log Γ(a) + log Γ(b) - log Γ(a + b).
 
     Parameters
@@ -1045,7 +1047,7 @@ def log_beta(a: Any, b: Any) -> Any:
 
 
 @log_beta.vjp
-def _(y_bar, y, a, b, *, needs):
+def _(y_bar: Array, y: Array, a: Array, b: Array, *, needs: Needs) -> Cotangents:
     # digamma(a) - digamma(a + b), which nearly cancel where b is small compared with a: in float64
     digamma_, wide = device.special(a).digamma, [v.astype(np.float64) if hasattr(v, "astype") else float(v) for v in (a, b)]
     whole = digamma_(wide[0] + wide[1])
@@ -1054,7 +1056,7 @@ def _(y_bar, y, a, b, *, needs):
 
 
 @primitive
-def log_sinhc(x: Any) -> Any:
+def log_sinhc(x: Array) -> Array:
     """Elementwise log(sinh(x) / x), continued by 0 at x = 0.
 
     Parameters
@@ -1084,12 +1086,12 @@ def log_sinhc(x: Any) -> Any:
 
 
 @log_sinhc.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * langevin(x),)
 
 
 @primitive
-def langevin(x: Any) -> Any:
+def langevin(x: Array) -> Array:
     """Elementwise Langevin function coth(x) - 1 / x, the derivative of `log_sinhc`.
 
     Parameters
@@ -1121,7 +1123,7 @@ def langevin(x: Any) -> Any:
 
 
 @langevin.vjp
-def _(y_bar, y, x, *, needs):
+def _(y_bar: Array, y: Array, x: Array, *, needs: Needs) -> Cotangents:
     return (y_bar * langevin_slope(x),)
 
 
@@ -1130,7 +1132,7 @@ LANGEVIN_NEAR = 0.3
 LANGEVIN = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 / 18243225, -3617 / 162820783125)
 
 
-def langevin_slope(x):
+def langevin_slope(x: Array) -> Array:
     """1 / x² - 1 / sinh²(x), the derivative of `langevin`, for a plain array."""
     near = np.abs(x) < LANGEVIN_NEAR
     low, far = np.where(near, x, x.dtype.type(0)), np.where(near, x.dtype.type(1), np.abs(x))
@@ -1139,7 +1141,7 @@ def langevin_slope(x):
     return np.where(near, _series(low, slopes), 1 / far**2 - 4 * e / (1 - e) ** 2)
 
 
-def _series(x, coefficients):
+def _series(x: Array, coefficients: Sequence[float]) -> Array:
     """sum_k c_k x^(2 k)."""
     total = 0.0
     for c in reversed(coefficients):
@@ -1150,13 +1152,13 @@ def _series(x, coefficients):
 def _attach() -> None:
     """Give Var its arithmetic operators; `gvae.autodiff` imports this module for that purpose."""
 
-    def forward(op):
+    def forward(op: Callable[..., Array]) -> Callable[..., Array]:
         return lambda self, other: op(self, other)
 
-    def swapped(op):
+    def swapped(op: Callable[..., Array]) -> Callable[..., Array]:
         return lambda self, other: op(other, self)
 
-    def compared(op):  # comparisons are data: booleans carry no derivative
+    def compared(op: Callable[..., Array]) -> Callable[..., Array]:  # comparisons are data: booleans carry no derivative
         return lambda self, other: op(value_of(self), value_of(other))
 
     methods: dict[str, Any] = {"__neg__": lambda self: negative(self)}

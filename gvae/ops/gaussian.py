@@ -13,6 +13,7 @@ from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import matmul
 from gvae.ops.elementwise import add, log, square, subtract, unbroadcast
 from gvae.runtime.device import apply
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = [
     "kl_divergence_dense",
@@ -24,7 +25,7 @@ __all__ = [
 
 
 @primitive
-def sample_diagonal(mean: Any, log_scale: Any, eps: Any) -> Any:
+def sample_diagonal(mean: Array, log_scale: Array, eps: Array) -> Array:
     """Draw from a Gaussian with diagonal covariance: mean + e^log_scale * eps.
 
     Parameters
@@ -55,7 +56,7 @@ def sample_diagonal(mean: Any, log_scale: Any, eps: Any) -> Any:
 
 
 @sample_diagonal.vjp
-def _(z_bar, z, mean, log_scale, eps, *, needs):
+def _(z_bar: Array, z: Array, mean: Array, log_scale: Array, eps: Array, *, needs: Needs) -> Cotangents:
     # d/dmean = 1,  d/dlog s = s eps,  d/deps = s
     along = apply(np.multiply, z_bar, np.exp(log_scale)) if needs[1] or needs[2] else None
     return (
@@ -66,7 +67,7 @@ def _(z_bar, z, mean, log_scale, eps, *, needs):
 
 
 @primitive(saves=True)
-def kl_divergence_diagonal(mean: Any, log_scale: Any, *, save: bool = False) -> Any:
+def kl_divergence_diagonal(mean: Array, log_scale: Array, *, save: bool = False) -> Any:
     """KL(N(mean, diag e^(2 log_scale)) ‖ N(0, I)).
 
     Parameters
@@ -101,7 +102,7 @@ def kl_divergence_diagonal(mean: Any, log_scale: Any, *, save: bool = False) -> 
 
 
 @kl_divergence_diagonal.vjp
-def _(kl_bar, kl, mean, log_scale, *, needs, saved):
+def _(kl_bar: Array, kl: Array, mean: Array, log_scale: Array, *, needs: Needs, saved: Any) -> Cotangents:
     # d/dmean = mean,  d/dlog s = s² - 1
     kl_bar = kl_bar[..., None]
     return (
@@ -110,7 +111,7 @@ def _(kl_bar, kl, mean, log_scale, *, needs, saved):
     )
 
 
-def sample_dense(mean: Any, scale_tril: Any, eps: Any) -> Any:
+def sample_dense(mean: Array, scale_tril: Array, eps: Array) -> Array:
     """Draw from N(mean, R Rᵀ): mean + R eps, with standard normal eps.
 
     Parameters
@@ -140,7 +141,7 @@ def sample_dense(mean: Any, scale_tril: Any, eps: Any) -> Any:
     return add(mean, matmul(scale_tril, eps[..., None])[..., 0])
 
 
-def log_prob_dense(x: Any, mean: Any, scale_tril: Any) -> Any:
+def log_prob_dense(x: Array, mean: Array, scale_tril: Array) -> Array:
     """Log-density log N(x; mean, R Rᵀ) of a Gaussian with a dense factor R of its covariance.
 
     Parameters
@@ -170,7 +171,7 @@ def log_prob_dense(x: Any, mean: Any, scale_tril: Any) -> Any:
     return -0.5 * quadratic - arrays.sum(_log_diagonal(scale_tril), axis=-1) - 0.5 * x.shape[-1] * LOG_2PI
 
 
-def kl_divergence_dense(mean: Any, scale_tril: Any) -> Any:
+def kl_divergence_dense(mean: Array, scale_tril: Array) -> Array:
     """KL(N(mean, R Rᵀ) ‖ N(0, I)), summed node by node.
 
     Parameters
@@ -200,5 +201,5 @@ def kl_divergence_dense(mean: Any, scale_tril: Any) -> Any:
     return arrays.sum(node, axis=-1)
 
 
-def _log_diagonal(scale_tril: Any) -> Any:
+def _log_diagonal(scale_tril: Array) -> Array:
     return log(arrays.diagonal(scale_tril))

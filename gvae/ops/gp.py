@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gvae.autodiff import primitive
 from gvae.checks import check_arrays
 from gvae.runtime import device
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["psi1", "psi2", "rbf"]
 
@@ -17,7 +16,7 @@ PARTS, PARTS_ON_DEVICE = (64, 32), (4, 512)
 COST = 8  # of an exponential, beside a term of its exponent
 
 
-def rbf(x: Any, z: Any, precision: Any, scale: Any) -> Any:
+def rbf(x: Array, z: Array, precision: Array, scale: Array) -> Array:
     """The RBF kernel, k(x, z) = v exp(-1/2 Σ_q a_q (x_q - z_q)²), of each row of x with each row of z.
 
     Parameters
@@ -53,18 +52,18 @@ def rbf(x: Any, z: Any, precision: Any, scale: Any) -> Any:
 
 
 @primitive(contract="x: N Q, z: M Q, precision: Q, scale:")
-def _rbf(x, z, precision, scale):
+def _rbf(x: Array, z: Array, precision: Array, scale: Array) -> Array:
     check_arrays(_rbf.contract, where="rbf", x=x, z=z, precision=precision, scale=scale)
     return _psi1_of(x, device.zeros(x.shape, x.dtype, x), z, precision, scale)
 
 
 @_rbf.vjp(owned=True)
-def _(y_bar, y, x, z, precision, scale, *, needs):
+def _(y_bar: Array, y: Array, x: Array, z: Array, precision: Array, scale: Array, *, needs: Needs) -> Cotangents:
     x_bar, _, *others = _bars("psi1_vjp", y_bar, x, device.zeros(x.shape, x.dtype, x), z, precision, scale)
     return x_bar, *others
 
 
-def psi1(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
+def psi1(mean: Array, variance: Array, z: Array, precision: Array, scale: Array) -> Array:
     """The RBF kernel's mean under Gaussian inputs: E k(x_n, z_m) over x_n ~ N(mean_n, diag variance_n).
 
     Parameters
@@ -103,12 +102,12 @@ def psi1(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
 
 
 @primitive(contract="mean: N Q, variance: N Q, z: M Q, precision: Q, scale:")
-def _psi1(mean, variance, z, precision, scale):
+def _psi1(mean: Array, variance: Array, z: Array, precision: Array, scale: Array) -> Array:
     check_arrays(_psi1.contract, where="psi1", mean=mean, variance=variance, z=z, precision=precision, scale=scale)
     return _psi1_of(mean, variance, z, precision, scale)
 
 
-def _psi1_of(mean, variance, z, precision, scale):
+def _psi1_of(mean: Array, variance: Array, z: Array, precision: Array, scale: Array) -> Array:
     y = device.empty((len(mean), len(z)), mean.dtype, mean)
     given = [device.plain(v) for v in (mean, variance, z, precision, scale.reshape(1))]
     device.launch("psi", "psi1", *given, y, n=len(y), work=y.size * (z.shape[1] + COST), step=PARTS[0])
@@ -116,11 +115,13 @@ def _psi1_of(mean, variance, z, precision, scale):
 
 
 @_psi1.vjp(owned=True)
-def _(y_bar, y, mean, variance, z, precision, scale, *, needs):
+def _(
+    y_bar: Array, y: Array, mean: Array, variance: Array, z: Array, precision: Array, scale: Array, *, needs: Needs
+) -> Cotangents:
     return _bars("psi1_vjp", y_bar, mean, variance, z, precision, scale)
 
 
-def psi2(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
+def psi2(mean: Array, variance: Array, z: Array, precision: Array, scale: Array) -> Array:
     """The RBF kernel's second moment under Gaussian inputs: Σ_n E k(z_m, x_n) k(x_n, z_m') over x_n ~ N(mean_n, diag
     variance_n).
 
@@ -163,7 +164,7 @@ def psi2(mean: Any, variance: Any, z: Any, precision: Any, scale: Any) -> Any:
 
 
 @primitive(contract="mean: N Q, variance: N Q, z: M Q, precision: Q, scale:")
-def _psi2(mean, variance, z, precision, scale):
+def _psi2(mean: Array, variance: Array, z: Array, precision: Array, scale: Array) -> Array:
     check_arrays(_psi2.contract, where="psi2", mean=mean, variance=variance, z=z, precision=precision, scale=scale)
     (N, Q), M = mean.shape, len(z)
     parts = device.empty((_parts(mean), M, M), np.float64, mean)
@@ -173,11 +174,15 @@ def _psi2(mean, variance, z, precision, scale):
 
 
 @_psi2.vjp(owned=True)
-def _(y_bar, y, mean, variance, z, precision, scale, *, needs):
+def _(
+    y_bar: Array, y: Array, mean: Array, variance: Array, z: Array, precision: Array, scale: Array, *, needs: Needs
+) -> Cotangents:
     return _bars("psi2_vjp", 0.5 * (y_bar + y_bar.T), mean, variance, z, precision, scale)
 
 
-def _bars(kernel, y_bar, mean, variance, z, precision, scale):
+def _bars(
+    kernel: str, y_bar: Array, mean: Array, variance: Array, z: Array, precision: Array, scale: Array
+) -> tuple[Array, ...]:
     """The cotangents of all arguments of psi1 or psi2."""
     # With f = 1 for psi1 and 2 for psi2, c = 1 / (f a S + 1), u = a c and w = (a - u) / 4, the exponent of a term is
     #   -1/2 u (μ - z_m)²  or  -1/2 u ((μ - z_m)² + (μ - z_m')²) - w (z_m - z_m')²,  and  du/da = c²,  du/dS = -f u².
@@ -196,6 +201,6 @@ def _bars(kernel, y_bar, mean, variance, z, precision, scale):
     return mean_bar, variance_bar, *(x.astype(dtype) for x in (power * z_bar, power * sums[:Q], scale_bar))
 
 
-def _parts(mean):
+def _parts(mean: Array) -> int:
     least, most = PARTS_ON_DEVICE if device.is_cuda(mean) else PARTS
     return min(max(-(-len(mean) // least), 1), most)

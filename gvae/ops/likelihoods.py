@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import FLOPS, launch_product, launch_sums
 from gvae.ops.elementwise import unbroadcast
 from gvae.runtime import device
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["bernoulli_affine_log_prob", "bernoulli_log_prob", "normal_log_prob"]
 
 
 @primitive(saves=True, contract="x: ... N, logits: ... N")
-def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
+def bernoulli_log_prob(x: Array, logits: Array, *, save: bool = False) -> Any:
     """Bernoulli log-likelihood of x under logits a, Σ_j x_j a_j - softplus(a_j).
 
     Parameters
@@ -63,7 +65,7 @@ def bernoulli_log_prob(x: Any, logits: Any, *, save: bool = False) -> Any:
 
 
 @bernoulli_log_prob.vjp
-def _(y_bar, y, x, logits, *, needs, saved):
+def _(y_bar: Array, y: Array, x: Array, logits: Array, *, needs: Needs, saved: Any) -> Cotangents:
     # d/da = x - sigmoid(a),  d/dx = a
     return (
         unbroadcast(device.apply(np.multiply, logits, y_bar[..., None]), x.shape) if needs[0] else None,
@@ -72,7 +74,7 @@ def _(y_bar, y, x, logits, *, needs, saved):
 
 
 @primitive(saves=True, contract="x: ... N, h: ... I, weight: I N, bias: N")
-def bernoulli_affine_log_prob(x: Any, h: Any, weight: Any, bias: Any, *, save: bool = False) -> Any:
+def bernoulli_affine_log_prob(x: Array, h: Array, weight: Array, bias: Array, *, save: bool = False) -> Any:
     """Bernoulli log-likelihood of x under logits h @ weight + bias, which are not kept: the last layer of a decoder.
 
     Parameters
@@ -122,7 +124,18 @@ def bernoulli_affine_log_prob(x: Any, h: Any, weight: Any, bias: Any, *, save: b
 
 
 @bernoulli_affine_log_prob.vjp(owned=True, out=True)
-def _(y_bar, y, x, h, weight, bias, *, needs, out, saved):
+def _(
+    y_bar: Array,
+    y: Array,
+    x: Array,
+    h: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    needs: Needs,
+    out: Sequence[Array | None],
+    saved: Any,
+) -> Cotangents:
     # with R = x - sigmoid(A), A = H W + b, and s the cotangents of the rows:
     # H̄ = diag(s) R Wᵀ,  W̄ = Hᵀ diag(s) R,  b̄ = Rᵀ s,  x̄ = diag(s) A
     batch, (I, N) = y.shape, weight.shape
@@ -143,7 +156,7 @@ def _(y_bar, y, x, h, weight, bias, *, needs, out, saved):
 
 
 @primitive(saves=True)
-def normal_log_prob(x: Any, mean: Any, log_scale: Any, *, save: bool = False) -> Any:
+def normal_log_prob(x: Array, mean: Array, log_scale: Array, *, save: bool = False) -> Any:
     """Log-density of independent normals, Σ_j log N(x_j; mean_j, e^(2 log_scale_j)).
 
     Parameters
@@ -178,7 +191,7 @@ def normal_log_prob(x: Any, mean: Any, log_scale: Any, *, save: bool = False) ->
 
 
 @normal_log_prob.vjp
-def _(y_bar, y, x, mean, log_scale, *, needs, saved):
+def _(y_bar: Array, y: Array, x: Array, mean: Array, log_scale: Array, *, needs: Needs, saved: Any) -> Cotangents:
     # with t = (x - mean) / s:  d/dmean = t / s = -d/dx,  d/dlog s = t² - 1
     t, precision_root = saved
     y_bar = y_bar[..., None]

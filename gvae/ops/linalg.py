@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,13 @@ from gvae.ops._batching import flat, owners
 from gvae.ops.elementwise import unbroadcast
 from gvae.runtime import device
 from gvae.runtime.compile import Use, registered
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["cholesky", "eigh", "solve_triangular"]
 
 
 @primitive
-def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
+def cholesky(a: Array, *, check: bool = True, info: Any = None) -> Array:
     """Lower Cholesky factor L of a symmetric positive definite matrix A = L Lᵀ.
 
     Parameters
@@ -69,7 +70,7 @@ def cholesky(a: Any, *, check: bool = True, info: Any = None) -> Any:
     return l
 
 
-def _factor(a):
+def _factor(a: Array) -> tuple[Array, Array]:
     """The factors, NaN where there is none, and for each the order of the first failing minor, or 0."""
     try:
         return device.foreign(_good_factor, a), np.zeros(a.shape[:-2], np.int32)
@@ -81,14 +82,14 @@ def _factor(a):
     return l, minors
 
 
-def _good_factor(a):
+def _good_factor(a: Array) -> Array:
     l = np.linalg.cholesky(a)
     if not (_diagonal(l) > 0).all():  # some LAPACK libraries let NaN pass
         raise np.linalg.LinAlgError("not positive definite")
     return l
 
 
-def _factor_on_device(a):
+def _factor_on_device(a: Array) -> tuple[Array, Array]:
     library = device.library()
     try:
         if library.takes(a):
@@ -98,7 +99,7 @@ def _factor_on_device(a):
     return _factor_as_band(a)
 
 
-def _factor_as_band(a):
+def _factor_as_band(a: Array) -> tuple[Array, Array]:
     """By the kernel for bands: it finds the minors itself, and the host does not wait for them."""
     minors = device.zeros(a.shape[:-2], np.int32, a)
     if a.size == 0:
@@ -109,7 +110,7 @@ def _factor_as_band(a):
 
 
 @cholesky.vjp
-def _(l_bar, l, a, *, needs, check=True, info=None):
+def _(l_bar: Array, l: Array, a: Array, *, needs: Needs, check: bool = True, info: Any = None) -> Cotangents:
     # Ā = 1/2 (X + Xᵀ) with X = L⁻ᵀ Φ(Lᵀ L̄) L⁻¹, Φ = lower triangle with half the diagonal.  Murray 2016, eq. 10.
     phi = _phi(l.swapaxes(-1, -2) @ l_bar)
     x = solve_triangular(l, phi, trans=True)
@@ -117,15 +118,15 @@ def _(l_bar, l, a, *, needs, check=True, info=None):
     return (0.5 * (x + x.swapaxes(-1, -2)),)
 
 
-def _phi(a):
+def _phi(a: Array) -> Array:
     return np.tril(a) * (1 - 0.5 * device.namespace(a).eye(a.shape[-1], dtype=a.dtype))
 
 
-def _diagonal(a):
+def _diagonal(a: Array) -> Array:
     return np.diagonal(a, axis1=-2, axis2=-1)
 
 
-def _failing_minors(a):
+def _failing_minors(a: Array) -> Array:
     """For each system 0, or the order of the first leading minor that is not positive (written for clarity, not speed)."""
     minors = np.zeros(a.shape[:-2], np.int32)
     for index in np.ndindex(minors.shape):
@@ -141,7 +142,7 @@ def _failing_minors(a):
 
 
 @primitive
-def solve_triangular(l: Any, b: Any, *, trans: bool = False) -> Any:
+def solve_triangular(l: Array, b: Array, *, trans: bool = False) -> Array:
     """Solve L X = B for a dense lower-triangular L, or Lᵀ X = B with trans=True.
 
     Parameters
@@ -189,7 +190,7 @@ def solve_triangular(l: Any, b: Any, *, trans: bool = False) -> Any:
 
 
 @solve_triangular.vjp
-def _(x_bar, x, l, b, *, needs, trans=False):
+def _(x_bar: Array, x: Array, l: Array, b: Array, *, needs: Needs, trans: bool = False) -> Cotangents:
     # L X = B:  B̄ = L⁻ᵀ X̄,  L̄ = -tril(B̄ Xᵀ).  For Lᵀ X = B:  L̄ = -tril(X B̄ᵀ).  Giles 2008, sec. 2.3.
     b_bar = solve_triangular(l, x_bar, trans=not trans)
     u, v = (x, b_bar) if trans else (b_bar, x)
@@ -211,7 +212,7 @@ def _used(l: np.ndarray, b: np.ndarray, traced: Callable[[np.ndarray], Any]) -> 
 
 
 @primitive
-def eigh(a: Any) -> Any:
+def eigh(a: Array) -> tuple[Array, ...]:
     """Eigenvalues (ascending) and eigenvectors of a symmetric matrix A = V diag(w) Vᵀ.
 
     Parameters
@@ -253,7 +254,7 @@ def eigh(a: Any) -> Any:
 
 
 @eigh.vjp
-def _(bars, value, a, *, needs):
+def _(bars: Sequence[Array | None], value: tuple[Array, ...], a: Array, *, needs: Needs) -> Cotangents:
     # Ā = V (diag(w̄) + F ∘ (Vᵀ V̄)) Vᵀ, F_ij = 1 / (w_j - w_i) off the diagonal, symmetrised.  Giles 2008, sec. 3.1.
     w, v = value
     w_bar, v_bar = bars

@@ -18,11 +18,12 @@ from gvae.ops.banded import LOG_2PI
 from gvae.ops.dense import matmul
 from gvae.ops.elementwise import add, divide, log, multiply, sqrt, square, subtract
 from gvae.runtime import device
+from gvae.typing import Array
 
 __all__ = ["kl_divergence_lowrank", "log_prob_lowrank", "logdet_lowrank", "sample_lowrank", "variance_lowrank"]
 
 
-def sample_lowrank(mean: Any, d: Any, u: Any, eps: Any) -> Any:
+def sample_lowrank(mean: Array, d: Array, u: Array, eps: Array) -> Array:
     """Draw from N(mean, (diag(d) + UᵀU)⁻¹): mean + C^1/2 eps, with standard normal eps.
 
     Parameters
@@ -65,7 +66,7 @@ def sample_lowrank(mean: Any, d: Any, u: Any, eps: Any) -> Any:
     return mean + divide(subtract(eps, _apply_transposed(v, t)), root)
 
 
-def log_prob_lowrank(x: Any, mean: Any, d: Any, u: Any) -> Any:
+def log_prob_lowrank(x: Array, mean: Array, d: Array, u: Array) -> Array:
     """Log-density log N(x; mean, (diag(d) + UᵀU)⁻¹).
 
     Parameters
@@ -97,7 +98,7 @@ def log_prob_lowrank(x: Any, mean: Any, d: Any, u: Any) -> Any:
     return 0.5 * (logdet_lowrank(d, u) - quadratic - x.shape[-1] * LOG_2PI)
 
 
-def kl_divergence_lowrank(mean: Any, d: Any, u: Any) -> Any:
+def kl_divergence_lowrank(mean: Array, d: Array, u: Array) -> Array:
     """KL(N(mean, (diag(d) + UᵀU)⁻¹) ‖ N(0, I)).
 
     Parameters
@@ -128,7 +129,7 @@ def kl_divergence_lowrank(mean: Any, d: Any, u: Any) -> Any:
     return 0.5 * arrays.sum(node, axis=-1) + arrays.sum(_log_pivots(a), axis=-1)
 
 
-def variance_lowrank(d: Any, u: Any) -> Any:
+def variance_lowrank(d: Array, u: Array) -> Array:
     """Marginal variances of N(., (diag(d) + UᵀU)⁻¹): (1 - column norms² of A⁻¹ V) / d.
 
     Parameters
@@ -162,7 +163,7 @@ def variance_lowrank(d: Any, u: Any) -> Any:
     return divide(1 - leverage, d)
 
 
-def logdet_lowrank(d: Any, u: Any) -> Any:
+def logdet_lowrank(d: Array, u: Array) -> Array:
     """Log-determinant of the precision, log |diag(d) + UᵀU| = sum log d + log |I + V Vᵀ| with V = U D^-1/2.
 
     Parameters
@@ -193,17 +194,17 @@ def logdet_lowrank(d: Any, u: Any) -> Any:
     return arrays.sum(log(d), axis=-1) + 2 * arrays.sum(_log_pivots(a), axis=-1)
 
 
-def _whiten(root: Any, u: Any) -> tuple[Any, Any]:
+def _whiten(root: Array, u: Array) -> tuple[Any, Any]:
     """V = U D^-1/2, and A with A Aᵀ = I + V Vᵀ, which is positive definite unless it has non-finite values."""
     v = divide(u, root[..., None, :])
     identity = device.namespace(u).eye(u.shape[-2], dtype=u.dtype)
     return v, linalg.cholesky(add(matmul(v, arrays.swapaxes(v, axis1=-1, axis2=-2)), identity), check=False)
 
 
-def _apply_transposed(v: Any, t: Any) -> Any:
+def _apply_transposed(v: Array, t: Any) -> Array:
     """Vᵀ t for t (..., R, 1) -> (..., N)."""
     return matmul(arrays.swapaxes(v, axis1=-1, axis2=-2), t)[..., 0]
 
 
-def _log_pivots(a: Any) -> Any:
+def _log_pivots(a: Array) -> Array:
     return log(arrays.diagonal(a))

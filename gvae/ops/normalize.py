@@ -12,11 +12,12 @@ from gvae.checks import check_arrays
 from gvae.errors import ConfigError, ShapeError
 from gvae.ops.dense import ACTIVATIONS, COLUMNS, activation_vjp, rows_of
 from gvae.runtime import device
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["batch_norm"]
 
 
-def batch_norm(x: Any, scale: Any, shift: Any, *, activation: str = "identity") -> Any:
+def batch_norm(x: Array, scale: Array, shift: Any, *, activation: str = "identity") -> Array:
     """Batch normalisation, activation(scale (x - mean) / sqrt(variance + 1e-5) + shift), by the moments of the rows of x.
 
     Parameters
@@ -66,7 +67,7 @@ def batch_norm(x: Any, scale: Any, shift: Any, *, activation: str = "identity") 
 
 
 @primitive(saves=True, contract="x: ... O, scale: O, shift: O", settings={"activation": ACTIVATIONS[:2]})
-def _batch_norm(x, scale, shift, *, activation, save=False):
+def _batch_norm(x: Array, scale: Array, shift: Array, *, activation: str, save: bool = False) -> Any:
     check_arrays(_batch_norm.contract, where="batch_norm", x=x, scale=scale, shift=shift)
     rows, scale, shift = (device.plain(v) for v in (rows_of(x), scale, shift))
     mean, variance = _moments(rows)
@@ -77,7 +78,18 @@ def _batch_norm(x, scale, shift, *, activation, save=False):
 
 
 @_batch_norm.vjp(owned=True, may_overwrite=True)
-def _(y_bar, y, x, scale, shift, *, needs, may_overwrite, saved, activation):
+def _(
+    y_bar: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    *,
+    needs: Needs,
+    may_overwrite: bool,
+    saved: Any,
+    activation: str,
+) -> Cotangents:
     # Y = f(s ĥ + t), ĥ = (X - μ) / σ of R rows, with B = Ȳ f':
     # t̄ = Σ_r B,  s̄ = Σ_r B ĥ,  X̄ = s / σ (B - t̄ / R - ĥ s̄ / R)
     mean, variance = saved

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 from gvae.autodiff import primitive
 from gvae.checks import check_floating
 from gvae.errors import DeviceError, DTypeError, ShapeError
 from gvae.runtime import device
 from gvae.runtime.device import is_cuda
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["csr_matmul", "is_csr"]
 
 
-def is_csr(x: Any) -> bool:
+def is_csr(x: Array) -> bool:
     """Whether x is a SciPy or CuPy CSR matrix or array.
 
     Parameters
@@ -35,7 +35,7 @@ def is_csr(x: Any) -> bool:
     return getattr(x, "format", None) == "csr" and hasattr(x, "indptr")
 
 
-def csr_matmul(x: Any, y: Any) -> Any:
+def csr_matmul(x: Array, y: Array) -> Array:
     """Product x @ y of a constant CSR matrix and a dense matrix; the derivative is in y only.
 
     Parameters
@@ -75,7 +75,7 @@ def csr_matmul(x: Any, y: Any) -> Any:
 
 
 @primitive
-def _csr_matmul(y, *, x):
+def _csr_matmul(y: Array, *, x: Array) -> Array:
     check_floating(y=y)
     if is_cuda(x) != is_cuda(y):
         kinds = ("CuPy", "NumPy") if is_cuda(x) else ("SciPy", "CuPy")
@@ -86,6 +86,6 @@ def _csr_matmul(y, *, x):
 
 
 @_csr_matmul.vjp
-def _(z_bar, z, y, *, needs, x):
+def _(z_bar: Array, z: Array, y: Array, *, needs: Needs, x: Array) -> Cotangents:
     # Z = X Y:  Ȳ = Xᵀ Z̄
     return (device.foreign(operator.matmul, x.astype(y.dtype, copy=False).T, z_bar),)

@@ -19,17 +19,18 @@ from gvae.autodiff import primitive
 from gvae.checks import check_arrays, check_offsets
 from gvae.ops import arrays, elementwise
 from gvae.ops.banded import solve_triangular_banded, variance_banded
+from gvae.typing import Array
 
 __all__ = ["trace_inverse_banded", "trace_probe_banded"]
 
 
 @functools.partial(primitive, differentiable=False)
-def signs(noise):
+def signs(noise: Array) -> Array:
     """1 where noise >= 0, else -1: a probe of random signs, if the noise is symmetric, as normal draws are."""
     return 2 * (noise >= 0).astype(noise.dtype) - 1
 
 
-def trace_inverse_banded(chol: Any, *, offsets: Sequence[int] | None = None, check: bool = True) -> Any:
+def trace_inverse_banded(chol: Array, *, offsets: Sequence[int] | None = None, check: bool = True) -> Array:
     """Trace of the covariance, tr (L Lᵀ)⁻¹, exact, from the selected inverse.
 
     Parameters
@@ -63,8 +64,8 @@ def trace_inverse_banded(chol: Any, *, offsets: Sequence[int] | None = None, che
 
 
 def trace_probe_banded(
-    chol: Any, probe: Any, *, offsets: Sequence[int] | None = None, trans: bool = True, check: bool = True
-) -> Any:
+    chol: Array, probe: Any, *, offsets: Sequence[int] | None = None, trans: bool = True, check: bool = True
+) -> Array:
     """Unbiased estimate of tr (L Lᵀ)⁻¹ from a random probe v: |L⁻ᵀ v|², or |L⁻¹ v|² with trans=False.
 
     Parameters

@@ -13,12 +13,13 @@ from gvae.errors import ShapeError
 from gvae.ops import arrays, elementwise
 from gvae.ops._former import keyword_only
 from gvae.runtime import device
+from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["effective_sample_size", "log_mean_exp", "normalized_weights"]
 
 
 @keyword_only
-def log_mean_exp(log_weights: Any, *, axis: int = 0) -> Any:
+def log_mean_exp(log_weights: Array, *, axis: int = 0) -> Array:
     """Logarithm of the mean importance weight, log 1/K Σ_k e^(log_weights_k) over one axis of K >= 1 entries.
 
     Parameters
@@ -51,13 +52,13 @@ def log_mean_exp(log_weights: Any, *, axis: int = 0) -> Any:
 
 
 @primitive(saves=True, contract="log_weights: ...", settings={"axis": (0,)})
-def _log_mean_exp(log_weights, *, axis, save=False):
+def _log_mean_exp(log_weights: Array, *, axis: int, save: bool = False) -> Any:
     result, weights = _pass(log_weights, axis, weights=save)
     return (result, weights) if save else result
 
 
 @_log_mean_exp.vjp
-def _(y_bar, y, log_weights, *, needs, axis, saved):
+def _(y_bar: Array, y: Array, log_weights: Array, *, needs: Needs, axis: int, saved: Any) -> Cotangents:
     # ȳ times the normalised weights. Those below eps² are lost in rounding against a weight of order 1/K; they are dropped,
     # because the subnormal numbers that they would put into every matrix product can double the time of a training step.
     kept = np.where(saved < np.finfo(saved.dtype).eps ** 2, saved.dtype.type(0), saved)  # NaN stays
@@ -65,7 +66,7 @@ def _(y_bar, y, log_weights, *, needs, axis, saved):
 
 
 @keyword_only
-def normalized_weights(log_weights: Any, *, axis: int = 0) -> Any:
+def normalized_weights(log_weights: Array, *, axis: int = 0) -> Array:
     """Normalised importance weights, e^(log_weights) / Σ e^(log_weights) along one axis.
 
     Parameters
@@ -91,18 +92,18 @@ def normalized_weights(log_weights: Any, *, axis: int = 0) -> Any:
 
 
 @primitive(contract="log_weights: ...", settings={"axis": (0,)})
-def _normalized_weights(log_weights, *, axis):
+def _normalized_weights(log_weights: Array, *, axis: int) -> Array:
     return _pass(log_weights, axis, weights=True)[1]
 
 
 @_normalized_weights.vjp
-def _(w_bar, w, log_weights, *, needs, axis):
+def _(w_bar: Array, w: Array, log_weights: Array, *, needs: Needs, axis: int) -> Cotangents:
     # softmax:  w ∘ (w̄ - <w̄, w>)
     return (w * (w_bar - (w_bar * w).sum(axis=axis, keepdims=True)),)
 
 
 @keyword_only
-def effective_sample_size(log_weights: Any, *, axis: int = 0) -> Any:
+def effective_sample_size(log_weights: Array, *, axis: int = 0) -> Array:
     """Effective sample size 1 / Σ w̃² along one axis, with normalised weights w̃.
 
     Parameters
@@ -128,7 +129,7 @@ def effective_sample_size(log_weights: Any, *, axis: int = 0) -> Any:
     return 1 / arrays.sum(elementwise.square(normalized_weights(log_weights, axis=axis)), axis=axis)
 
 
-def _pass(log_weights, axis, weights):
+def _pass(log_weights: Array, axis: int, weights: bool) -> tuple[Array, Array | None]:
     check_floating(log_weights=log_weights)
     shape = log_weights.shape
     a = check_axis(axis, len(shape))

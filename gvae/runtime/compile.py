@@ -196,7 +196,7 @@ def _watched(progress: bool, doing: str, items: Sequence[Any]) -> Iterable[Any]:
     return tqdm(items, dynamic_ncols=True, desc=doing, disable=None)  # None: not on a terminal
 
 
-def _one_system_functions(dtype):
+def _one_system_functions(dtype: np.dtype) -> None:
     """Call the functions for jitted code of users, which ops need not call; arguments by their letters (see the kernels)."""
     M, N = 2, 6
     band, vector = np.full((M, N), 0.1, dtype), np.ones(N, dtype)

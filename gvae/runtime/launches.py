@@ -376,14 +376,14 @@ KNOWN_BY_SHAPE = {np.shape, np.ndim, np.size, np.may_share_memory, np.shares_mem
 class Traced(np.ndarray):
     """An array whose operations are recorded by the graph that is being captured."""
 
-    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **settings):
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **settings: Any) -> Any:
         graph = context.backend
         if graph is None:
             inputs, out, settings = _plain((inputs, out, settings))
             return getattr(ufunc, method)(*inputs, **settings | ({} if out is None else {"out": out}))
         return graph.ufunc(ufunc, method, inputs, out, settings)
 
-    def __array_function__(self, function, types, arguments, settings):
+    def __array_function__(self, function: Callable[..., Any], types: Any, arguments: Any, settings: Any) -> Any:
         graph = context.backend
         if graph is None or function in KNOWN_BY_SHAPE:
             arguments, settings = _plain((arguments, settings))
@@ -393,16 +393,16 @@ class Traced(np.ndarray):
             return settings["out"]
         return graph.pure(function, *arguments, **settings)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return _do(operator.getitem, self, index)
 
-    def __setitem__(self, index, value):
+    def __setitem__(self, index: Any, value: Any) -> None:
         if context.backend is None:
             operator.setitem(_plain(self), _plain(index), _plain(value))
         else:
             context.backend.write(operator.setitem, self, index, value)
 
-    def fill(self, value):
+    def fill(self, value: Any) -> None:
         self[...] = value
 
 
@@ -431,7 +431,7 @@ def _method(name: str) -> Callable[..., Any]:
 def _refusal(name: str) -> Callable[..., Any]:
     function = getattr(np.ndarray, name)
 
-    def refuse(self, *arguments, **settings):
+    def refuse(self: Traced, *arguments: Any, **settings: Any) -> Any:
         if context.backend is None:
             return function(_plain(self), *_plain(arguments), **settings)
         raise NotCaptured(f"{name} of an array whose values are others in every launch")

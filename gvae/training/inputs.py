@@ -10,6 +10,7 @@ import numpy as np
 
 from gvae import random
 from gvae.runtime import device
+from gvae.typing import Key
 
 if TYPE_CHECKING:
     from gvae.training.step import Trainer
@@ -44,7 +45,7 @@ class StepInputs:
 
     index: Any
     data: Any
-    noise: Any
+    noise: Key
     step: Any
     rate: float
     numbers: Any

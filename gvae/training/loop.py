@@ -15,6 +15,7 @@ from gvae import modes, random
 from gvae.checks import check_whole
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, StoppedError
+from gvae.protocol import Model
 from gvae.runtime import device
 from gvae.training.failure import ADVICE
 from gvae.training.inputs import BINARIZE
@@ -58,7 +59,7 @@ class History:
 
 
 def train(
-    model: Any,
+    model: Model,
     table: Table,
     *,
     epochs: int | None = None,

@@ -22,10 +22,13 @@ import numpy as np
 
 from gvae import random
 from gvae.data import Table
+from gvae.objectives import Objective
+from gvae.protocol import Model
 from gvae.runtime import device, launches
 from gvae.runtime.context import entered
 from gvae.structures import leaves_of, mapped
 from gvae.training.inputs import records, uploaded
+from gvae.typing import Key, Params
 
 if TYPE_CHECKING:
     from gvae.training.step import Trainer
@@ -59,7 +62,7 @@ class Launches:
 
     why_not = ""
 
-    def __init__(self, work: Work, params: Any, out: Any, inputs: Any, workspace: launches.Workspace):
+    def __init__(self, work: Work, params: Params, out: Any, inputs: Any, workspace: launches.Workspace):
         self.places = leaves_of((params, out))
         self.inputs = mapped(np.copy, inputs)
         self.verified = False
@@ -75,7 +78,7 @@ class Launches:
         """The result of the last call, in arrays that no later call writes to."""
         return mapped(np.copy, self.graph.result)
 
-    def fits(self, params: Any, out: Any) -> bool:
+    def fits(self, params: Params, out: Any) -> bool:
         """Whether these are the arrays that the launches read and write."""
         places = leaves_of((params, out))
         return len(places) == len(self.places) and all(a is b for a, b in zip(places, self.places, strict=True))
@@ -100,7 +103,7 @@ class Programs:
     def __reduce__(self) -> tuple:
         return Programs, ()
 
-    def __call__(self, work: Work, params: Any, out: Any, inputs: Any) -> Any:
+    def __call__(self, work: Work, params: Params, out: Any, inputs: Any) -> Any:
         """work(params, out, inputs). Raises what that raises, and MemoryError."""
         key = _shapes(inputs)
         program = self.known.get(key)
@@ -120,7 +123,7 @@ class Programs:
             del self.known[key]
             return work(params, out, inputs)
 
-    def _first(self, key: Any, work: Work, params: Any, out: Any, inputs: Any) -> Any:
+    def _first(self, key: tuple[Any, ...] | None, work: Work, params: Params, out: Any, inputs: Any) -> Any:
         """Call the work in Python and capture it."""
         try:
             program = self.known[key] = Launches(work, params, out, inputs, self.workspace)
@@ -132,7 +135,9 @@ class Programs:
             self.known[key] = Python(f"{type(error).__name__}: {error}")
             return work(params, out, inputs)
 
-    def _second(self, key: Any, program: Launches, work: Work, params: Any, out: Any, inputs: Any) -> Any:
+    def _second(
+        self, key: tuple[Any, ...] | None, program: Launches, work: Work, params: Params, out: Any, inputs: Any
+    ) -> Any:
         """Do the work in Python and by launches, and compare the results bit for bit."""
         with entered(pool=self.workspace):
             expected = mapped(np.copy, (work(params, out, inputs), out))
@@ -150,7 +155,7 @@ class Programs:
         return expected[0]
 
 
-def least_rows(model: Any, objective: Any) -> int:
+def least_rows(model: Model | None, objective: Objective) -> int:
     """The fewest rows that a batch may have, for the model and for the objective."""
     return max(getattr(model, "least_rows", 1), getattr(objective, "least_rows", 1))
 
@@ -167,7 +172,7 @@ class Pass:
     `step(i)` takes the step on batch i, and adds its rows to the epoch.
     """
 
-    def __init__(self, trainer: Trainer, table: Table, key: np.ndarray, batch_size: int, order: np.ndarray):
+    def __init__(self, trainer: Trainer, table: Table, key: Key, batch_size: int, order: np.ndarray):
         self.trainer, self.table, self.key, self.batch_size, self.order = trainer, table, key, batch_size, order
         self.graph: CudaGraph | None = None  # the trainer's, while it executes the steps of this pass
 
@@ -238,7 +243,7 @@ class CudaGraph:
         same = self.table is table and all(table.columns[name] is column for name, column in self.columns.items())
         return same and self.batch_size == batch_size
 
-    def begin(self, trainer: Trainer, order: np.ndarray, key: np.ndarray, first: int) -> None:
+    def begin(self, trainer: Trainer, order: np.ndarray, key: Key, first: int) -> None:
         """Upload the records of a pass; the next step is that of batch `first`."""
         self.host = records(trainer, len(self.rows), first, order, key, self.batch_size)  # referenced during the upload
         self.rows.set(self.host.view(np.uint32).reshape(self.rows.shape))

@@ -19,14 +19,16 @@ from gvae.data import Batch
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, noise_of_rows
 from gvae.optim import Adam
+from gvae.protocol import Model
 from gvae.runtime import device
+from gvae.typing import Arrays, Key
 
 __all__ = ["ascend", "has_rows", "infer"]
 
 ROWS = 500  # rows inferred together
 
 
-def has_rows(model: Any) -> bool:
+def has_rows(model: Model) -> bool:
     """Whether a model has parameters for each row.
 
     Parameters
@@ -46,9 +48,9 @@ def has_rows(model: Any) -> bool:
 
 
 def ascend(
-    model: Any,
+    model: Model,
     parameters: Mapping[str, Any],
-    state: Mapping[str, Any],
+    state: Arrays,
     batch: Batch,
     start: Mapping[str, Any],
     noise: Callable[[int], Mapping[str, Any]],
@@ -107,11 +109,11 @@ def ascend(
 
 
 def infer(
-    model: Any,
+    model: Model,
     parameters: Mapping[str, Any],
-    state: Mapping[str, Any],
+    state: Arrays,
     batch: Batch,
-    key: np.ndarray,
+    key: Key,
     *,
     steps: int = 300,
     draws: int = 4,
@@ -153,10 +155,11 @@ def infer(
     """
     if not has_rows(model) or not getattr(model, "infers_rows", True):
         return {}
+    there: Any = model  # with the optional methods of models that have rows
     parts = []
     for begin in range(0, len(batch), ROWS):
         part = batch[begin : begin + ROWS]
-        own = model.start_rows(parameters, state, part) if hasattr(model, "start_rows") else model.init_rows(key, len(part))
+        own = there.start_rows(parameters, state, part) if hasattr(model, "start_rows") else there.init_rows(key, len(part))
         start = {name: device.beside(values, batch.x) for name, values in own.items()}
 
         def noise(step: int, part: Batch = part) -> dict[str, Any]:

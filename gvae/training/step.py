@@ -21,6 +21,7 @@ from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.optim import RowAdam, Schedule, norm, parse_average, parse_optimizer, shorten
+from gvae.protocol import Model
 from gvae.runtime import compile as compiling
 from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device, to_host
@@ -31,6 +32,7 @@ from gvae.training.program import Programs
 from gvae.training.rounds import minimized, why_not_rounds
 from gvae.training.snapshot import Epoch, Snapshot, Stopping, restore, snapshot
 from gvae.training.validation import validate
+from gvae.typing import Key
 
 __all__ = ["Trainer"]
 
@@ -134,7 +136,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         *,
         objective: Objective | None = None,
         samples: int = 1,
@@ -588,7 +590,7 @@ class Trainer:
 
     # ---- the objective
 
-    def noise(self, key: np.ndarray, batch: Batch, masks: bool = True) -> dict[str, Any]:
+    def noise(self, key: Key, batch: Batch, masks: bool = True) -> dict[str, Any]:
         """The noise of one evaluation of the objective: that of the model, as the objective arranges it.
 
         Parameters
@@ -619,7 +621,7 @@ class Trainer:
         arrange = getattr(self.objective, "arrange", None)
         return drawn if arrange is None else arrange(drawn, getattr(self.model, "inference_order", tuple(drawn)))
 
-    def _dreams(self, key: np.ndarray, batch: Batch) -> dict[str, Any]:
+    def _dreams(self, key: Key, batch: Batch) -> dict[str, Any]:
         if not hasattr(self.model, "dream_noise"):
             raise ConfigError(f"{self.objective}: it learns from dreams, which {type(self.model).__name__} does not have")
         return self.model.dream_noise(key, batch, self.samples)
@@ -772,7 +774,8 @@ class Trainer:
         if self.prepares and self.steps == 0:
             there = dict(self.parameters) | {name: optimizer.values for name, optimizer in self.rows.items()}
             host = {name: np.asarray(to_host(value)) for name, value in there.items()}
-            params, state = self.model.prepare(host, self.state, table, random.fold_in(self.key, PREPARE))
+            model: Any = self.model  # with an optional method, as `prepares` says
+            params, state = model.prepare(host, self.state, table, random.fold_in(self.key, PREPARE))
             for name, value in params.items():
                 there[name][...] = to_device(value, self.device)
             self.state = {name: to_device(value, self.device) for name, value in state.items()}

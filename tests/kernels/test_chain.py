@@ -142,7 +142,7 @@ def test_a_long_product_shares_its_columns(offsets, trans, monkeypatch):
     rng = np.random.default_rng(5)
     chol, x = rng.normal(size=(2, len(offsets), 3001)), rng.normal(size=(3, 2, 3001))
     expected = ops.multiply_triangular_banded(chol, x, offsets=offsets, trans=trans)
-    monkeypatch.setattr(ops.banded, "LONG", 1)
+    monkeypatch.setattr(ops.banded.multiply, "LONG", 1)
     monkeypatch.setattr(pool, "SHARE", 1)
     monkeypatch.setenv("GVAE_NUM_THREADS", "3")
     shared = ops.multiply_triangular_banded(chol, x, offsets=offsets, trans=trans)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import re
 from functools import cache
 from pathlib import Path
@@ -78,29 +79,42 @@ CPU_ONLY = {
 }
 
 
+def rooms(family):
+    """The modules of a family's CPU kernels by file name: one, or those of its folder."""
+    module = cpu(family)
+    inside = pkgutil.iter_modules(getattr(module, "__path__", ()))
+    return {family: module} | {info.name: cpu(f"{family}.{info.name}") for info in inside}
+
+
 def test_every_cpu_kernel_has_a_twin():
-    for path in Path(gvae.kernels.cpu.__file__).parent.glob("*.py"):
-        if path.stem == "__init__":
-            continue
-        module, text = cpu(path.stem), "" if path.stem.startswith("_") else launch.source(path.stem)
-        for name, kernel in vars(module).items():
-            if not hasattr(kernel, "signatures") or kernel.py_func.__module__ != module.__name__:
-                continue
-            if name in CPU_ONLY.get(path.stem, ()):
-                continue
-            parameters = kernel.py_func.__code__.co_varnames[: kernel.py_func.__code__.co_argcount]
-            if parameters[-2:] != ("lo", "hi"):  # a function for one system: in the source, under its name
-                assert re.search(rf"__device__ [^;{{]*\b{name}\(", text), f"{path.stem}.{name} is not in {path.stem}.cu"
-                continue
-            twin = getattr(gpu(path.stem), name, None)
-            assert twin is not None, f"{path.stem}.{name} has no CUDA twin"
-            given = twin.parameters if isinstance(twin, launch.Kernel) else tuple(inspect.signature(twin).parameters)
-            assert given == parameters, f"{path.stem}.{name}"
+    folder = Path(launch.__file__).parent
+    for family in (info.name for info in pkgutil.iter_modules(gvae.kernels.cpu.__path__)):
+        for room, module in rooms(family).items():
+            source = folder / (f"{family}/{room}.cu" if room in launch.PARTS.get(family, ()) else f"{family}.cu")
+            text = source.read_text(encoding="utf-8") if source.exists() else ""
+            for name, kernel in vars(module).items():
+                if not hasattr(kernel, "signatures") or kernel.py_func.__module__ != module.__name__:
+                    continue
+                if name in CPU_ONLY.get(family, ()):
+                    continue
+                parameters = kernel.py_func.__code__.co_varnames[: kernel.py_func.__code__.co_argcount]
+                if parameters[-2:] != ("lo", "hi"):  # a function for one system: in the source, under its name
+                    assert re.search(rf"__device__ [^;{{]*\b{name}\(", text), f"{family}.{name} is not in {source.name}"
+                    continue
+                twin = getattr(gpu(family), name, None)
+                assert twin is not None, f"{family}.{name} has no CUDA twin"
+                if isinstance(twin, launch.Kernel):
+                    given = twin.parameters
+                    assert re.search(rf"\b{name}\(", text), f"{family}.{name} is not in {source.name}"
+                else:
+                    given = tuple(inspect.signature(twin).parameters)
+                assert given == parameters, f"{family}.{name}"
 
 
 def test_the_exceptions_exist():
     for family, names in CPU_ONLY.items():
-        assert names <= set(vars(cpu(family))), names - set(vars(cpu(family)))
+        there = {name for module in rooms(family).values() for name in vars(module)}
+        assert names <= there, names - there
 
 
 @every_family

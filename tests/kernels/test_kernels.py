@@ -246,7 +246,9 @@ def test_a_sum_of_logs_does_not_leave_the_range(value, dtype):
     """It goes over products, of numbers that may all be as large, or as small, as there are."""
     x = np.full(1000, getattr(np.finfo(dtype), value) if isinstance(value, str) else value, dtype)
     exact = 1000 * np.log(np.float64(x[0]))
-    np.testing.assert_allclose(banded.sum_of_logs(x), exact, rtol=8 * np.finfo(dtype).eps, atol=100 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        banded.density.sum_of_logs(x), exact, rtol=8 * np.finfo(dtype).eps, atol=100 * np.finfo(dtype).eps
+    )
 
 
 def test_a_draw_in_groups_of_lanes_is_a_draw_one_by_one():

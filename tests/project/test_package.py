@@ -32,7 +32,7 @@ LAYERS = [
     {"cli", "flags", "demo", "report", "doctor", "plots", "estimator", "__main__", "_moved"},
     {"models"},
     {"settings"},
-    {"training", "evaluation", "data"},
+    {"training", "evaluation", "data", "protocol"},
     {"objectives"},
     {"bounds", "costs"},
     {"families"},
@@ -45,7 +45,7 @@ LAYERS = [
     {"graphs", "checks", "texts", "blas"},
     {"runtime", *MOVED},
     {"kernels"},
-    {"errors", "panels", "structures", "earlier"},
+    {"errors", "panels", "structures", "earlier", "typing"},
 ]
 # Besides: the tape ends by importing the modules that attach Var's operators; doctor tells where compiled kernels lie.
 EXCEPTIONS = {("autodiff", "ops"), ("runtime", "kernels"), ("doctor", "kernels")}

@@ -1,5 +1,7 @@
 """What several files of tests of the runtime share."""
 
+import importlib
+
 import numpy as np
 import pytest
 from run_cases import kinds
@@ -19,7 +21,8 @@ def rehearsed(monkeypatch):
         def noted(family, name, *arguments, **how):
             if compiled:
                 plain = tuple(x.view(np.ndarray) if isinstance(x, np.ndarray) else x for x in arguments)
-                launched.append((f"gvae.kernels.cpu.{family}", name, plain))
+                kernel = getattr(importlib.import_module(f"gvae.kernels.cpu.{family}"), name)
+                launched.append((kernel.py_func.__module__, name, plain))
             launch(family, name, *arguments, **how)
 
         with monkeypatch.context() as patched:

@@ -37,7 +37,7 @@ _config_lock = threading.Lock()
 def cache_folder() -> str:
     """Where compiled kernels of this very source text are kept."""
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), *sorted(here.parent.glob("*.py")), Path(abi.__file__)]
+    sources = [*sorted(here.rglob("*.py")), *sorted(here.parent.glob("*.py")), Path(abi.__file__)]
     digest = hashlib.sha256()
     for path in sources:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

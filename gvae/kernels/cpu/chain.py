@@ -27,7 +27,9 @@ import numpy as np
 from gvae.kernels._chain import BACKWARD, FORWARD, INVERSE, MAX_GROWTH, MAX_GROWTH_INVERSE  # noqa: F401 (ops read them)
 from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import LANES, borrowed, flushed, lanes, larger, neighbours, pack, unpack, zero
-from gvae.kernels.cpu.banded import first_bad_pivot, inverse_one, move, solve_triangular_one, solve_triangular_transposed_one
+from gvae.kernels.cpu.banded.invert import inverse_one
+from gvae.kernels.cpu.banded.solve import solve_triangular_one, solve_triangular_transposed_one
+from gvae.kernels.cpu.banded.systems import first_bad_pivot, move
 
 SEGMENT = 1024  # columns: the blocks of LANES segments fit in the second-level cache
 
@@ -158,5 +160,5 @@ def serial(chol, b, kind, offsets, y):
 
 @kernel
 def status(chol):
-    """As `banded.first_bad_pivot`."""
+    """As `systems.first_bad_pivot` of `banded`."""
     return first_bad_pivot(chol)

@@ -50,6 +50,8 @@ OPTIONS = ("--std=c++17",)
 SHARED = 48 << 10  # bytes of shared memory that any block may have without asking
 LARGEST = (1 << 31) - 1  # of an int32, in which kernels count columns
 BLOCK = 256
+# Families whose source is several files, in the order in which they are compiled
+PARTS = {"banded": ("systems", "solve", "draw", "multiply", "density", "groups", "invert", "factor")}
 NOWHERE = np.uint64(0)  # an address: what would lie there is passed by value
 
 counts: Counter[str] = Counter()  # launches by "family.kernel", for tests
@@ -72,7 +74,8 @@ Geometry = Callable[[dict[str, int], int], Launch]  # from the sizes, `n` and `i
 def source(family: str) -> str:
     """The text that is compiled."""
     folder = Path(__file__).parent
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in ("_common.cu", f"{family}.cu"))
+    files = [f"{family}/{part}.cu" for part in PARTS[family]] if family in PARTS else [f"{family}.cu"]
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in ("_common.cu", *files))
 
 
 def name_expressions(family: str, dtype: Any) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from run_cases import X, after, same
 from gvae import models, nn, optim, random, texts
 from gvae.data import Table
 from gvae.errors import ConfigError, RunError, ShapeError, StoppedError
+from gvae.optim import parsing
 from gvae.training import RunFolder, Trainer, train
 
 TEXTS = ("adam", "adam:beta1=0.5,eps=1e-4", "adamw", "adamw:0.3", "sgd", "sgd:0.9")
@@ -28,7 +29,7 @@ SHAPES = {
 
 def slow(text, start, slopes, learning_rates, rates):
     """The parameters, by name, after these steps: each array by itself, in the order of the papers' lines."""
-    name, given = texts.parse("optimizer", text, optim._TAKEN, optim._LONE)
+    name, given = texts.parse("optimizer", text, parsing._TAKEN, parsing._LONE)
     b1, b2, eps = (given.get(key, default) for key, default in (("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8)))
     values = {key: array.astype(np.float64) for key, array in start.items()}
     m, v = ({key: np.zeros(array.shape) for key, array in start.items()} for _ in range(2))

@@ -1,5 +1,5 @@
-"""Declarations of banded.cu, and the reverses that are several launches: one pass would keep on the device what the next one
-reads back from it anyway."""
+"""Declarations of the kernels in this folder, and the reverses that are several launches: one pass would keep on the device
+what the next one reads back from it anyway."""
 
 from __future__ import annotations
 
