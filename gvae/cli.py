@@ -110,6 +110,7 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
     """The command line; estimator: the one whose flags `gvae train` has, None for the flags of all."""
     from gvae import evaluation, report
     from gvae.estimator import estimators
+    from gvae.evaluation.registry import users
 
     parser = _Parser(
         prog="gvae",
@@ -179,11 +180,11 @@ def _parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> argp
         metavar="NAME",
         help="; ".join(f"{name}: {m.what} ({m.cost})" for name, m in evaluation.MEASURES.items()) + "; or all",
     )
+    group.add_argument("--first", type=_count, default=100, metavar="N", help=f"number of rows that {users('first')} use")
+    group.add_argument("--chains", type=_count, default=16, metavar="N", help=f"chains of {users('chains')}, per row")
     group.add_argument(
-        "--first", type=_count, default=100, metavar="N", help="number of rows that gaps, ais, bdmc and curve use"
+        "--temperatures", type=_count, default=500, metavar="N", help=f"temperatures of {users('temperatures')}"
     )
-    group.add_argument("--chains", type=_count, default=16, metavar="N", help="chains of ais, bdmc and curve, per row")
-    group.add_argument("--temperatures", type=_count, default=500, metavar="N", help="temperatures of ais, bdmc and curve")
     group.add_argument("--seen", type=_positive, default=0.1, metavar="P", help="share of the counts that completion sees")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--rows", metavar="FILE", help="also write the values of every row, as .csv; must be new")
