@@ -15,6 +15,7 @@ sys.path.insert(0, str(DOCS / "_extensions"))
 
 import gallery  # noqa: E402
 import reference_pages  # noqa: E402
+import registries  # noqa: E402
 
 import gvae  # noqa: E402
 
@@ -60,6 +61,7 @@ OUTSIDE = {  # links from pages to files outside of docs/ -> pages of the site
 def _links_within(app, page, content):
     for link, target in OUTSIDE.items():
         content[0] = content[0].replace(link, target)
+    content[0] = registries.filled(content[0])
 
 
 # ---- gallery
