@@ -55,6 +55,7 @@ myst_links_external_new_tab = False
 OUTSIDE = {  # links from pages to files outside of docs/ -> pages of the site
     "](../CHANGELOG.md)": "](project/changelog.md)",
     "](../README.md)": "](index.md)",
+    "[CONTRIBUTING](../CONTRIBUTING.md)": "`CONTRIBUTING.md`",
 }
 
 
