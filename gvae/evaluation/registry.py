@@ -37,6 +37,12 @@ class Measure:
         Only where codes have a posterior.
     asked : bool, default False
         It is not among "all".
+
+    Examples
+    --------
+    >>> bits = gvae.evaluation.MEASURES["bits"]
+    >>> bits.of, bits.coded, bits.asked
+    ('x', False, True)
     """
 
     run: Callable[..., Any]

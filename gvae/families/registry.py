@@ -44,12 +44,12 @@ def plain(make: Callable[[int], Family]) -> Callable[[int, str | None], Family]:
     return build
 
 
-def family(cls: Class) -> Class:
+def family(declared: Class) -> Class:
     """Class decorator: register a family that n alone decides, under its `name`.
 
     Parameters
     ----------
-    cls : type
+    declared : type
         A subclass of Family with a class attribute `name`.
 
     Returns
@@ -68,5 +68,5 @@ def family(cls: Class) -> Class:
     Ordinary('ordinary', n=3)
     >>> del registry.FAMILIES["ordinary"]
     """
-    FAMILIES[cls.name] = plain(cls)
-    return cls
+    FAMILIES[declared.name] = plain(declared)
+    return declared

@@ -32,6 +32,11 @@ class About:
         It is a lower bound on log p(x), or tends to one.
     gradients : tuple of str, default ()
         The gradient estimators that it has; () for all.
+
+    Examples
+    --------
+    >>> gvae.objectives.ABOUT["info"].bound, gvae.objectives.ABOUT["info"].gradients
+    (False, ('reparameterized',))
     """
 
     formula: str

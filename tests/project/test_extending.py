@@ -33,7 +33,11 @@ TRAIN = "from gvae.cli import main; main('train digits {} --hidden 5 --epochs 1 
 EXAMPLES = {
     "measure": Example(
         1,
-        (("tests/evaluation/test_evaluation.py", "measures_by_name"), ("tests/cli/test_cli.py", "every_option_says")),
+        (
+            ("tests/evaluation/test_evaluation.py", "measures_by_name"),
+            ("tests/cli/test_cli.py", "every_option_says"),
+            ("tests/project/test_docstrings.py", "niformity"),
+        ),
         HELP.format("evaluate"),
         r"uniformity: Kolmogorov and Smirnov's",
     ),
@@ -43,6 +47,7 @@ EXAMPLES = {
             ("tests/runtime/test_capture.py", "jackknife"),
             ("tests/models/test_models.py", "jackknife and chain"),
             ("tests/objectives/test_objectives.py", "test_names"),
+            ("tests/project/test_docstrings.py", "Jackknife"),
         ),
         TRAIN.format("--objective jackknife --samples 3 --latent 2"),
         "",
@@ -54,6 +59,7 @@ EXAMPLES = {
             ("tests/models/test_models.py", "laplace and iwae"),
             ("tests/evaluation/test_evidence.py", "among_the_cases"),
             ("tests/runtime/test_capture.py", "laplace"),
+            ("tests/project/test_docstrings.py", "Laplace"),
         ),
         TRAIN.format("--posterior laplace --latent 2"),
         "",
@@ -64,6 +70,7 @@ EXAMPLES = {
             ("tests/ops/test_ops.py", "log1mexp or has_a_row or unique"),
             ("tests/ops/test_awkward.py", "log1mexp or has_every or every_parameter"),
             ("tests/project/test_benchmarks.py", "complements or structured or every_family"),
+            ("tests/project/test_docstrings.py", "log1mexp"),
         ),
         "import numpy as np, gvae; print(gvae.ops.log1mexp(np.zeros(1)), 'log1mexp' in dir(gvae.ops))",
         r"\[-inf\] True",
@@ -75,6 +82,7 @@ EXAMPLES = {
             ("tests/ops/test_awkward.py", "decayed_sum or every_parameter"),
             ("tests/kernels/test_cuda_kernels.py", "(decay and not spill) or twin or declared or exceptions"),
             ("tests/project/test_benchmarks.py", "decay or structured"),
+            ("tests/project/test_docstrings.py", "decayed_sum"),
         ),
         "import numpy as np, gvae; print(gvae.ops.decayed_sum(np.ones(3), np.array(2.0)))",
         r"\[1\. 3\. 7\.\]",
@@ -84,6 +92,7 @@ EXAMPLES = {
         (
             ("tests/runtime/test_capture.py", "steps_of_every_model and bypass"),
             ("tests/project/test_docs.py", "every_model_has_a_page"),
+            ("tests/project/test_docstrings.py", "Bypass"),
             ("tests/test_settings.py", "BypassVAE or documentation_has"),
         ),
         TRAIN.format("--model bypass --latent 2") + "; import gvae; print(gvae.load('run'))",
