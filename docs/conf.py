@@ -15,6 +15,7 @@ sys.path.insert(0, str(DOCS / "_extensions"))
 
 import gallery  # noqa: E402
 import reference_pages  # noqa: E402
+import registries  # noqa: E402
 
 import gvae  # noqa: E402
 
@@ -54,12 +55,14 @@ myst_links_external_new_tab = False
 OUTSIDE = {  # links from pages to files outside of docs/ -> pages of the site
     "](../CHANGELOG.md)": "](project/changelog.md)",
     "](../README.md)": "](index.md)",
+    "[CONTRIBUTING](../CONTRIBUTING.md)": "`CONTRIBUTING.md`",
 }
 
 
 def _links_within(app, page, content):
     for link, target in OUTSIDE.items():
         content[0] = content[0].replace(link, target)
+    content[0] = registries.filled(content[0])
 
 
 # ---- gallery

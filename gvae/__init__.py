@@ -131,6 +131,10 @@ def __getattr__(name: str) -> Any:
         return value
     if name in (*_MODULES, *_INNER, *_MOVED):
         return importlib.import_module(f"gvae.{name}")
+    if name[:1].isupper():  # an estimator of a model that is registered in its own file
+        for cls in importlib.import_module("gvae.estimator").REGISTRY.values():
+            if cls.__name__ == name:
+                return cls
     raise AttributeError(f"module 'gvae' has no attribute {name!r}")
 
 

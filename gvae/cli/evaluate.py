@@ -18,6 +18,7 @@ HELP = "ELBO and importance-sampled log p(x) of a run, in nats per row."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gvae import evaluation
+    from gvae.evaluation.registry import users
 
     parser.add_argument("folder", metavar="RUN", help="a run folder, or a file saved by VAE.save")
     arguments.add_data(parser, default="as in training")
@@ -39,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="; ".join(f"{name}: {m.what} ({m.cost})" for name, m in evaluation.MEASURES.items()) + "; or all",
     )
     group.add_argument(
-        "--first", type=arguments.count, default=100, metavar="N", help="number of rows that gaps, ais, bdmc and curve use"
+        "--first", type=arguments.count, default=100, metavar="N", help=f"number of rows that {users('first')} use"
     )
     group.add_argument(
-        "--chains", type=arguments.count, default=16, metavar="N", help="chains of ais, bdmc and curve, per row"
+        "--chains", type=arguments.count, default=16, metavar="N", help=f"chains of {users('chains')}, per row"
     )
     group.add_argument(
-        "--temperatures", type=arguments.count, default=500, metavar="N", help="temperatures of ais, bdmc and curve"
+        "--temperatures", type=arguments.count, default=500, metavar="N", help=f"temperatures of {users('temperatures')}"
     )
     group.add_argument(
         "--seen", type=arguments.positive, default=0.1, metavar="P", help="share of the counts that completion sees"

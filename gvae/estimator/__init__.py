@@ -77,3 +77,8 @@ __all__ = [
     "estimators",
     "load",
 ]
+
+for _cls in REGISTRY.values():  # those of models that are registered in their own files
+    if _cls.__name__ not in __all__:
+        globals()[_cls.__name__] = _cls
+        __all__ += [_cls.__name__]

@@ -30,6 +30,7 @@ from gvae.models import (
     ladder,
     mutual,
     nlfa,
+    registry,
     sbn,
     vae,
     vcca,
@@ -766,6 +767,21 @@ CLASSES = (
     DeepGP,
 )
 REGISTRY: dict[str, type[Estimator]] = {cls.name: cls for cls in CLASSES}
+KINDS = (Estimator, Classifier, Regressor, Correlator)
+
+
+def _estimator_of(name: str, entry: registry.Entry) -> type[Estimator]:
+    """The estimator of a model that is registered in its own file."""
+    (kind,) = (kind for kind in KINDS if kind.__name__ == entry.kind)
+    bases = (kind, Machine, Ascent, Length, Objective, Presentation, entry.cls.Settings)
+    return declared(name)(
+        type(entry.estimator, bases, {"__doc__": entry.cls.__doc__, "__module__": __name__, "model": entry.cls})
+    )
+
+
+for _name, _entry in registry.MODELS.items():
+    REGISTRY[_name] = globals()[_entry.estimator] = _estimator_of(_name, _entry)
+    __all__ += [_entry.estimator]
 
 
 def estimators() -> dict[str, type[Estimator]]:

@@ -11,11 +11,13 @@ mmd          the discrepancy of the codes' marginal from the prior
 bits         the rows encoded by the model, with bits back, and decoded again; coder: how
 correlation  correlations of the codes of two views
 gaps         inference gaps: the losses due to the family of q and due to the encoder
-measures     all of them by name: `evaluate` computes any; table: the results as readable text
+registry     all of them by name: each is declared beside its function, by `measure`
+measures     `evaluate` computes any of them; table: the results as readable text
 
 A measure is a pass over the rows of a `Subject` in batches; its result has values per row, and a `summary` over them.
 """
 
+from gvae import discover
 from gvae.evaluation.annealed import (
     Annealed,
     Bidirectional,
@@ -34,10 +36,11 @@ from gvae.evaluation.gaps import Gaps, inference_gaps
 from gvae.evaluation.gibbs import Gibbs, gibbs
 from gvae.evaluation.importance import Evaluation, importance_sampling
 from gvae.evaluation.information import Information, information
-from gvae.evaluation.measures import MEASURES, Measured, evaluate
+from gvae.evaluation.measures import Measured, evaluate
 from gvae.evaluation.mmd import Discrepancy, mmd
 from gvae.evaluation.pareto import pareto_k
 from gvae.evaluation.partial import Partial
+from gvae.evaluation.registry import MEASURES, Measure, measure
 from gvae.evaluation.subject import Subject
 from gvae.evaluation.table import table, warnings
 
@@ -55,6 +58,7 @@ __all__ = [
     "Gaps",
     "Gibbs",
     "Information",
+    "Measure",
     "Measured",
     "Partial",
     "RateDistortion",
@@ -78,6 +82,7 @@ __all__ = [
     "inference_gaps",
     "information",
     "log_shares",
+    "measure",
     "mmd",
     "pareto_k",
     "pop",
@@ -89,3 +94,11 @@ __all__ = [
     "view_correlations",
     "warnings",
 ]
+
+__all__ += discover.further(__name__, __path__, globals())
+
+# The order of reports: sections of these modules first, those of others after them.
+_ORDER = ("codes", "information", "gibbs", "gaps", "annealed", "bits", "completion", "mmd", "classification", "correlation")
+_places = {f"{__name__}.{module}": place for place, module in enumerate(_ORDER)}
+for _name in sorted(MEASURES, key=lambda name: _places.get(MEASURES[name].run.__module__, len(_ORDER))):
+    MEASURES[_name] = MEASURES.pop(_name)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from gvae.data import Batch, Table
 from gvae.errors import ConfigError, NonFiniteError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import Weights, sampling_error, standard_error
+from gvae.evaluation.registry import line, measure, spread
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import noise_of_rows
 from gvae.ops import arrays, elementwise
@@ -221,6 +222,30 @@ class RateDistortion:
         return {"rows": self.rate.shape[1], "chains": self.chains, "points": points, "acceptance": acceptance}
 
 
+_ANNEALED = ("first", "chains", "temperatures")
+_CHAINS = "60 x chains x temperatures decoder passes"  # pilot and run, 10 leapfrogs, a gradient costs as much as two values
+
+
+def _of_chains(s: Mapping[str, Any]) -> str:
+    return f"{s['rows']} rows, {s['chains']} chains, {s['acceptance']:.0%} of proposals accepted"
+
+
+def _ais_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"annealed importance sampling: {_of_chains(s)}"
+    yield line("log p(x), annealed", s["log_likelihood"], spread(s, "log_likelihood"))
+    if math.isfinite(s["log_likelihood_sampling_error"]):
+        yield line("  its standard error by sampling", s["log_likelihood_sampling_error"])
+    yield line("log p(x), importance samples", s["importance_sampled_log_likelihood"], "of the same rows")
+
+
+@measure(
+    "ais",
+    "log p(x) by annealed importance sampling with HMC from q(z|x), on the first rows",
+    f"{_CHAINS} for each of them",
+    lines=_ais_lines,
+    settings=_ANNEALED,
+    of="x",
+)
 def annealed_importance_sampling(
     subject: Subject,
     *,
@@ -286,6 +311,22 @@ def annealed_importance_sampling(
     return Annealed(chains=chains, **columns)
 
 
+def _bdmc_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"log p(x) from both sides on rows that the model has drawn: {_of_chains(s)}"
+    yield line("log p(x), from below", s["lower"])
+    yield line("log p(x), from above", s["upper"])
+    yield line("between them", s["gap"], spread(s, "gap"))
+
+
+@measure(
+    "bdmc",
+    "log p(x) from below and above, on rows drawn from the model",
+    f"{_CHAINS} for each, and half as many for the reverse chains",
+    lines=_bdmc_lines,
+    settings=_ANNEALED,
+    needs="generate",
+    of="x",
+)
 def bidirectional(
     subject: Subject, *, rows: int = 100, chains: int = 16, temperatures: int = 500, leapfrogs: int = 10
 ) -> Bidirectional:
@@ -360,6 +401,22 @@ def bidirectional(
     return Bidirectional(chains=chains, **columns)
 
 
+def _curve_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"rate-distortion curve of the decoder: {_of_chains(s)}"
+    yield f"  {'beta':>10}{'rate':>12}{'distortion':>12}"
+    for point in s["points"]:
+        yield f"  {point['beta']:>10g}{point['rate']:>12.3f}{point['distortion']:>12.3f}"
+
+
+@measure(
+    "curve",
+    "rate-distortion curve of the decoder, on the first rows",
+    f"{_CHAINS} for each of them",
+    lines=_curve_lines,
+    settings=_ANNEALED,
+    needs="generate",
+    of="x",
+)
 def rate_distortion(
     subject: Subject,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from gvae import random
 from gvae.data import Batch
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
+from gvae.evaluation.registry import line, measure
 from gvae.evaluation.subject import Subject, whole
 
 __all__ = ["Classification", "classification"]
@@ -78,6 +80,24 @@ class Classification:
         }
 
 
+def _classification_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"classification, {s['rows']} rows, {s['draws']} draws of the code"
+    error = s["standard_error"]
+    after = f"+- {error:.2%} (standard error over rows)" if math.isfinite(error) else ""
+    yield f"  {'error':<34}{s['error']:>12.2%}{'  ' + after if after else ''}"
+    yield line("I(Z; X), at most, in bits", s["i_zx_bits"])
+    yield line("I(Z; Y), at least, in bits", s["i_zy_bits"])
+
+
+@measure(
+    "classification",
+    "of classifiers: error, and the bits of x and y in the code",
+    "12 draws a row",
+    lines=_classification_lines,
+    needs="predict",
+    of="labels",
+    inferred=False,
+)
 def classification(subject: Subject, *, draws: int = 12) -> Classification:
     """Error of the most probable class by the mean over draws of the code, with the bounds on the code's information.
 

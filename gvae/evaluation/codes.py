@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from gvae.errors import ConfigError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
 from gvae.evaluation.mixtures import Mixture, blocks
+from gvae.evaluation.registry import line, measure, spread
 from gvae.evaluation.subject import Subject, dense, whole
 
 __all__ = ["Reconstruction", "Surgery", "Units", "active_units", "reconstruction", "surgery"]
@@ -196,6 +197,21 @@ class Reconstruction:
         return result
 
 
+def _units_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"active units: {s['active']} of {s['units']}, {s['collapsed']:.0%} collapsed"
+    for i, layer in enumerate(s["layers"]):
+        name = layer.get("name", f"layer {i + 1}")
+        which = f"{name}: {layer['active']} of {layer['units']}; " if len(s["layers"]) > 1 else ""
+        values = " ".join(f"{x:.2f}" for x in sorted(layer["kl"], reverse=True))
+        yield f"  {which}KL of each, largest first, sum {sum(layer['kl']):.2f}: {values}"
+
+
+@measure(
+    "units",
+    "active units and the KL of each",
+    "10 draws a row",
+    lines=_units_lines,
+)
 def active_units(subject: Subject, *, samples: int = 10) -> Units:
     """Activity and KL of every unit of every layer.
 
@@ -290,6 +306,24 @@ def from_x_alone(layer: Any, batch: Batch) -> bool:
     return layer.q.batch_shape == (len(batch),)
 
 
+def _surgery_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"the KL in parts, {s['rows']} rows"
+    yield line("marginal KL(q(z) || p(z))", s["marginal_kl"], spread(s, "marginal_kl"))
+    at_most = f"of at most log {s['rows']} = {s['log_rows']:.3f}"
+    yield line("mutual information of row and code", s["mutual_information"], at_most)
+    yield line("  by entropy, log N - E H(n|z)", s["mutual_information_by_entropy"])
+    yield line("their sum, KL by sampling", s["kl"])
+    for i, layer in enumerate(s.get("layers", ())):
+        marginal, information = layer["marginal_kl"], layer["mutual_information"]
+        yield f"  layer {i + 1}: marginal KL {marginal:.3f}, mutual information {information:.3f}"
+
+
+@measure(
+    "surgery",
+    "the KL as marginal KL plus mutual information of row and code",
+    "rows² densities of q",
+    lines=_surgery_lines,
+)
 def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
     """The parts of the KL: marginal KL and mutual information of row and code, with q(z) as the mixture over the rows.
 
@@ -360,6 +394,20 @@ def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
     return result_of(mixture, layers=[result_of(part, f" {j}") for j, part in enumerate(parts)])
 
 
+def _reconstruction_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield "reconstructions, from draws of q(z|x)"
+    yield line("rate", s["rate"], spread(s, "rate"))
+    yield line("distortion", s["distortion"], spread(s, "distortion"))
+    yield f"  {'squared error per variable':<34}{s['squared_error']:>12.5f}"
+
+
+@measure(
+    "reconstruction",
+    "rate, distortion and squared error of reconstructions",
+    "10 draws a row",
+    lines=_reconstruction_lines,
+    inferred=False,
+)
 def reconstruction(subject: Subject, *, samples: int = 10) -> Reconstruction:
     """Rate, distortion and squared error of reconstructions.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from gvae.data import Table, as_csr, split_counts
 from gvae.distributions import Distribution, PoissonProduct
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation import subject as streams
+from gvae.evaluation.registry import line, measure
 from gvae.evaluation.subject import Subject
 from gvae.ops.counts import poisson_counts_log_prob
 from gvae.ops.elementwise import lgamma
@@ -104,6 +105,20 @@ def _sums(x: Any, f: Callable[[np.ndarray], np.ndarray] = lambda counts: counts)
     return np.asarray(type(x)((values, x.indices, x.indptr), shape=x.shape).sum(axis=1)).ravel()
 
 
+def _completion_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"completion, {s['rows']} rows of which a share of {s['seen']:g} is seen, {s['held_out']:.0f} held-out counts"
+    yield line("perplexity", s["perplexity"])
+
+
+@measure(
+    "completion",
+    "perplexity of held-out counts, given a part of each row's",
+    "inference of every row",
+    lines=_completion_lines,
+    settings=("seen",),
+    of="x",
+    asked=True,
+)
 def completion(subject: Subject, *, seen: float = 0.1) -> Completion:
     """Infer the codes of each row from a part of its counts, and find the perplexity of the rest.
 

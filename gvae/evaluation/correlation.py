@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from gvae.data import Batch
 from gvae.errors import DataError
+from gvae.evaluation.registry import line, measure
 from gvae.evaluation.subject import Subject
 from gvae.ops.correlation import Whitened, paired
 
@@ -61,6 +63,21 @@ class ViewCorrelations:
         }
 
 
+def _correlation_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"correlations of the codes of two views, {s['rows']} rows"
+    yield "  of each pair: " + " ".join(f"{x:.3f}" for x in s["correlations"])
+    yield line("their sum", s["total"], f"of at most {len(s['correlations'])}")
+    yield line("sum of the canonical ones here", s["canonical_total"], "the largest by any linear maps of the codes")
+
+
+@measure(
+    "correlation",
+    "correlations of the codes of two views",
+    "one pass over the rows",
+    lines=_correlation_lines,
+    needs="view_codes",
+    of="views",
+)
 def view_correlations(subject: Subject) -> ViewCorrelations:
     """Correlations of the codes of two views.
 

@@ -9,6 +9,7 @@ Source: Cremer, Li and Duvenaud (2018).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from gvae.data import Batch
 from gvae.errors import ConfigError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import Sampler, standard_error
+from gvae.evaluation.registry import line, measure, spread
 from gvae.evaluation.subject import Subject, whole
 from gvae.training import ascend
 
@@ -110,6 +112,24 @@ class Gaps:
         return result
 
 
+def _gaps_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"inference gaps, {s['rows']} rows"
+    yield line("ELBO of the encoder's q", s["elbo"])
+    yield line("ELBO of the best q of its family", s["best_elbo"])
+    yield line(f"log p(x), K = {s['samples']}, of the best q", s["log_likelihood"])
+    yield line("approximation gap", s["approximation_gap"], spread(s, "approximation_gap"))
+    yield line("amortization gap", s["amortization_gap"], spread(s, "amortization_gap"))
+
+
+@measure(
+    "gaps",
+    "what the family of q loses and what the encoder does, on the first rows",
+    "15,000 decoder passes and 2 K draws for each of them",
+    lines=_gaps_lines,
+    settings=("first", "samples", "memory"),
+    needs="raw",
+    of="x",
+)
 def inference_gaps(
     subject: Subject,
     *,

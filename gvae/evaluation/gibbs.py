@@ -7,6 +7,7 @@ data.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from gvae.data import Batch
 from gvae.errors import ConfigError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
+from gvae.evaluation.registry import measure
 from gvae.evaluation.subject import Subject, dense, view_of_x, whole
 from gvae.training import infer
 from gvae.typing import Key
@@ -76,6 +78,19 @@ class Gibbs:
         return result
 
 
+def _gibbs_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"hidden variables, filled in by Gibbs sampling, {s['rows']} rows"
+    yield f"  {'squared error after 1 step':<34}{s['first_squared_error']:>12.5f}"
+    yield f"  {'squared error after ' + str(s['steps']):<34}{s['squared_error']:>12.5f}"
+
+
+@measure(
+    "gibbs",
+    "squared error of the second half of x, filled in from the first by drawing codes and x in turn",
+    "20 draws a row",
+    lines=_gibbs_lines,
+    of="x",
+)
 def gibbs(subject: Subject, *, steps: int = 20, keep: Any = None, rows: int | None = None) -> Gibbs:
     """Gibbs sampling of hidden variables: draw z ~ q(z|x) and x ~ p(x|z) in turn, for a model that explains x alone.
 

@@ -13,7 +13,7 @@ Chen, Li, Grosse and Duvenaud (2018) for the parts of the KL.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from gvae.evaluation import codes
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
 from gvae.evaluation.mixtures import Mixture, blocks
+from gvae.evaluation.registry import line, measure, spread
 from gvae.evaluation.subject import Subject, dense, view_of_x, whole
 from gvae.objectives import Layer, Terms
 
@@ -148,6 +149,37 @@ class Information:
         return result
 
 
+def _information_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    yield f"information, {s['rows']} rows"
+    yield line("I(z; x)", s["mutual_information"], f"of at most log {s['rows']} = {s['log_rows']:.3f}")
+    yield line("TC(z)", s["total_correlation"], spread(s, "total_correlation"))
+    yield line("sum of KL(q(z_j) || p(z_j))", s["sum_code_kl"])
+    yield line("their sum, KL by sampling", s["kl"])
+    for name, code in s["codes"].items():
+        values = " ".join(f"{x:.2f}" for x in sorted(code["mutual_information"], reverse=True))
+        yield f"  I({name}_j; x) of each, largest first: {values}"
+    yield line("sum of I(z_j; x)", s["sum_code_information"])
+    yield line("sum of I(x_i; z), at least", s["sum_view_information"])
+    yield line("TC(x; z), at least", s["explained"])
+    yield line("TC(x; z) - TC(z), at least", s["explained_beyond_codes"])
+    yield line("ELBO + sum of H(x_i)", s["total_correlation_bound"], "at most TC(x; z)")
+    if s["kl"] is None:
+        yield "  of the codes next to the data, whose p(z) depends on the codes above: no KL to it"
+    elif s["sum_code_kl"] is None:
+        yield "  the variables of p(z) are not independent: no sum of KL(q(z_j) || p(z_j))"
+    if s["sum_h"] is None:
+        yield "  x is continuous: H(x_i), and what is bounded by it, are for bits, counts and categories"
+    elif s["explained_beyond_codes"] is None:
+        yield "  q(z|x) does not factorize: TC(x; z) - TC(z) is no difference of these sums"
+
+
+@measure(
+    "information",
+    "mutual informations and total correlations of codes and data, and the KL in parts, variable by variable",
+    "rows² densities of each variable of q, 10 draws a row",
+    lines=_information_lines,
+    of="x",
+)
 def information(subject: Subject, *, samples: int = 10, rows: int | None = None) -> Information:
     """Mutual informations and total correlations of codes and data, for a model that explains x alone.
 

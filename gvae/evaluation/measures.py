@@ -3,141 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gvae.data import Table
 from gvae.errors import ConfigError
-from gvae.evaluation.annealed import annealed_importance_sampling, bidirectional, rate_distortion
-from gvae.evaluation.bits import bits
-from gvae.evaluation.classification import classification
-from gvae.evaluation.codes import active_units, reconstruction, surgery
-from gvae.evaluation.completion import completion
-from gvae.evaluation.correlation import view_correlations
-from gvae.evaluation.gaps import inference_gaps
-from gvae.evaluation.gibbs import gibbs
 from gvae.evaluation.importance import Evaluation, importance_sampling
-from gvae.evaluation.information import information
-from gvae.evaluation.mmd import mmd
 from gvae.evaluation.partial import Partial
+from gvae.evaluation.registry import MEASURES, Measure
 from gvae.evaluation.subject import Subject, whole
 from gvae.protocol import Model
 
-__all__ = ["MEASURES", "Measure", "Measured", "evaluate", "names"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """run(subject, **settings) -> a result with a `summary`; `settings` names those of `evaluate` that it takes, `needs` the
-    optional method or attribute of the model. `of`: "x" for models that explain x only, "labels" for models that explain
-    labels given x, None for all; "views" for models of the codes of two views, and the only kind that a model without a
-    bound has. `coded`: only for models with codes. `inferred`: only where codes have a posterior. `asked`: it is not among
-    "all".
-    """
-
-    run: Callable[..., Any]
-    what: str
-    cost: str
-    settings: tuple[str, ...] = ()
-    needs: str | None = None
-    of: str | None = None
-    coded: bool = True
-    inferred: bool = True
-    asked: bool = False
-
-
-_ANNEALED = ("first", "chains", "temperatures")
-_CHAINS = "60 x chains x temperatures decoder passes"  # pilot and run, 10 leapfrogs, a gradient costs as much as two values
-
-MEASURES: dict[str, Measure] = {
-    "units": Measure(active_units, "active units and the KL of each", "10 draws a row"),
-    "surgery": Measure(surgery, "the KL as marginal KL plus mutual information of row and code", "rows² densities of q"),
-    "reconstruction": Measure(
-        reconstruction, "rate, distortion and squared error of reconstructions", "10 draws a row", inferred=False
-    ),
-    "information": Measure(
-        information,
-        "mutual informations and total correlations of codes and data, and the KL in parts, variable by variable",
-        "rows² densities of each variable of q, 10 draws a row",
-        of="x",
-    ),
-    "gibbs": Measure(
-        gibbs,
-        "squared error of the second half of x, filled in from the first by drawing codes and x in turn",
-        "20 draws a row",
-        of="x",
-    ),
-    "gaps": Measure(
-        inference_gaps,
-        "what the family of q loses and what the encoder does, on the first rows",
-        "15,000 decoder passes and 2 K draws for each of them",
-        ("first", "samples", "memory"),
-        "raw",
-        of="x",
-    ),
-    "ais": Measure(
-        annealed_importance_sampling,
-        "log p(x) by annealed importance sampling with HMC from q(z|x), on the first rows",
-        f"{_CHAINS} for each of them",
-        _ANNEALED,
-        of="x",
-    ),
-    "bdmc": Measure(
-        bidirectional,
-        "log p(x) from below and above, on rows drawn from the model",
-        f"{_CHAINS} for each, and half as many for the reverse chains",
-        _ANNEALED,
-        "generate",
-        of="x",
-    ),
-    "curve": Measure(
-        rate_distortion,
-        "rate-distortion curve of the decoder, on the first rows",
-        f"{_CHAINS} for each of them",
-        _ANNEALED,
-        "generate",
-        of="x",
-    ),
-    "bits": Measure(
-        bits,
-        "length in bits of discrete x, encoded with bits back and decoded again, beside gzip and bz2",
-        "10 draws a row, and one variable after the other, twice",
-        of="x",
-        coded=False,
-        asked=True,
-    ),
-    "completion": Measure(
-        completion,
-        "perplexity of held-out counts, given a part of each row's",
-        "inference of every row",
-        ("seen",),
-        of="x",
-        asked=True,
-    ),
-    "mmd": Measure(
-        mmd,
-        "squared maximum mean discrepancy of the codes' marginal from the prior, by a Gaussian kernel",
-        "one draw a row, and rows² values of the kernel",
-        asked=True,
-    ),
-    "classification": Measure(
-        classification,
-        "of classifiers: error, and the bits of x and y in the code",
-        "12 draws a row",
-        needs="predict",
-        of="labels",
-        inferred=False,
-    ),
-    "correlation": Measure(
-        view_correlations,
-        "correlations of the codes of two views",
-        "one pass over the rows",
-        needs="view_codes",
-        of="views",
-    ),
-}
+__all__ = ["Measured", "evaluate", "names"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from gvae.data import Batch
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.mixtures import blocks
+from gvae.evaluation.registry import measure
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import MMD
 from gvae.objectives.marginal import constant_under_standard, gram, is_standard, mean_under_standard
@@ -86,6 +88,21 @@ class Discrepancy:
         }
 
 
+def _mmd_lines(s: Mapping[str, Any]) -> Iterator[str]:
+    how = "terms with p in closed form" if s["closed"] else "one draw of p for each row"
+    kernel = f"kernel {s['kernel']}, bandwidth {s['bandwidth']:g}"
+    yield f"mmd of q(z) from p(z), {s['rows']} rows, {s['variables']} variables, {kernel}, {how}"
+    error = s["mmd_squared_standard_error"]
+    yield f"  {'MMD squared':<34}{s['mmd_squared']:>12.5f}  +- {error:.5f} (standard error over rows)"
+
+
+@measure(
+    "mmd",
+    "squared maximum mean discrepancy of the codes' marginal from the prior, by a Gaussian kernel",
+    "one draw a row, and rows² values of the kernel",
+    lines=_mmd_lines,
+    asked=True,
+)
 def mmd(
     subject: Subject, *, kernel: str = "rbf", bandwidth: float | None = None, closed: bool = True, rows: int | None = None
 ) -> Discrepancy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,11 +20,32 @@ from gvae.runtime import pool
 from gvae.training import has_rows, infer
 from gvae.typing import Noise
 
-__all__ = ["Subject", "dense", "view_of_x", "whole"]
+__all__ = ["Subject", "dense", "purpose", "view_of_x", "whole"]
 
 # What the key is folded with, one number per purpose, the same in every release: so all streams are different.
 BINARIZE, IMPORTANCE, ANNEALED, SIMULATED, CURVE, CODES, SURGERY, GAPS, RECONSTRUCTION, INFERENCE = range(10)
 CLASSIFICATION, INFORMATION, GIBBS, BITS, COMPLETION, MMD = range(10, 16)
+
+
+def purpose(name: str) -> int:
+    """What the key is folded with for a purpose that has no number above: a function of its name.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    int
+        Between 2^31 and 2^32.
+
+    Examples
+    --------
+    >>> from gvae.evaluation.subject import purpose
+    >>> purpose("calibration")
+    4240618515
+    """
+    return zlib.crc32(name.encode()) | 1 << 31
 
 
 class Subject:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gvae import graphs
+from gvae import discover, graphs
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError
 from gvae.families.autoregressive import NADE, Autoregressive
@@ -54,6 +54,7 @@ from gvae.families.others import (
     Poisson,
     ZeroInflated,
 )
+from gvae.families.registry import FAMILIES, family, plain
 from gvae.families.rescaled import Rescaled
 from gvae.nn import MLP
 from gvae.typing import Array, Key
@@ -88,6 +89,7 @@ __all__ = [
     "Rescaled",
     "Shared",
     "ZeroInflated",
+    "family",
     "parse",
 ]
 
@@ -122,16 +124,6 @@ def _counted(name: str, make: Callable[[int, int], Family], default: int, least:
     return build
 
 
-def _plain(make: Callable[[int], Family]) -> Callable[[int, str | None], Family]:
-    def build(n: int, setting: str | None) -> Family:
-        family = make(n)
-        if setting is not None:
-            raise ConfigError(f"{family.name} takes no size, got {family.name}:{setting}")
-        return family
-
-    return build
-
-
 def _of(make: Callable[[Any], Family], default: str = "diagonal") -> Callable[[int, str | None], Family]:
     """A builder of a family that is made from another one, which the setting names."""
     return lambda n, setting: make(parse(setting or default, n, "inner family"))
@@ -155,18 +147,18 @@ def _gamma(log: bool) -> Callable[[int, str | None], Family]:
 
 STARTS = ("calm", "glorot")
 
-FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
-    "diagonal": _plain(Diagonal),
-    "independent": _plain(lambda n: Cholesky(graphs.independent(n))),
-    "chain": _plain(lambda n: Cholesky(graphs.chain(n))),
+FAMILIES |= {
+    "diagonal": plain(Diagonal),
+    "independent": plain(lambda n: Cholesky(graphs.independent(n))),
+    "chain": plain(lambda n: Cholesky(graphs.chain(n))),
     "band": _counted("band", lambda n, w: Cholesky(graphs.band(n, w)), 2, 0),
     "grid": _sized("grid", lambda rows, cols: Dominant(graphs.grid(rows, cols))),
     "extended_grid": _sized("extended_grid", lambda rows, cols: Cholesky(graphs.extended_grid(rows, cols))),
-    "ar1": _plain(AR1),
+    "ar1": plain(AR1),
     "lowrank": _counted("lowrank", LowRank, 1, 1),
     "full": _full,
-    "gaussian": _plain(Gaussian),
-    "random_walk": _plain(RandomWalk),
+    "gaussian": plain(Gaussian),
+    "random_walk": plain(RandomWalk),
     "mixture": _counted("mixture", Mixture, 10, 1),
     "planar": _counted("planar", Planar, 8, 1),
     "shared": _of(Shared),
@@ -174,13 +166,13 @@ FAMILIES: dict[str, Callable[[int, str | None], Family]] = {
     "autoregressive": Autoregressive,
     "nade": _counted("nade", NADE, 100, 1),
     "categorical": _counted("categorical", Categorical, 2, 2),
-    "poisson": _plain(Poisson),
-    "negative_binomial": _plain(NegativeBinomial),
+    "poisson": plain(Poisson),
+    "negative_binomial": plain(NegativeBinomial),
     "zero_inflated": _of(ZeroInflated, "negative_binomial"),
     "gamma": _gamma(log=False),
     "log_gamma": _gamma(log=True),
-    "beta": _plain(Beta),
-    "continuous_bernoulli": _plain(ContinuousBernoulli),
+    "beta": plain(Beta),
+    "continuous_bernoulli": plain(ContinuousBernoulli),
     "logit": _of(Logit),
 }
 
@@ -417,3 +409,6 @@ class Conditional:
         if shared is None:
             return emitted
         return np.concatenate([emitted, np.broadcast_to(shared, (*emitted.shape[:-1], len(shared)))], axis=-1)
+
+
+__all__ += discover.further(__name__, __path__, globals())  # families of further modules follow

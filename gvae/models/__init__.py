@@ -56,6 +56,7 @@ columns of the data as attributes (x, ...), `index` (the rows' numbers) and `wei
 The estimator of each model: gvae.estimators().
 """
 
+from gvae import discover
 from gvae.models.autoencoder import Autoencoder
 from gvae.models.base import Base, Model
 from gvae.models.cca import CCA, DCCA
@@ -74,6 +75,7 @@ from gvae.models.hvm import HVM
 from gvae.models.ladder import Ladder
 from gvae.models.mutual import Mutual
 from gvae.models.nlfa import NonlinearFactorAnalysis
+from gvae.models.registry import model
 from gvae.models.sbn import SBN
 from gvae.models.vae import VAE
 from gvae.models.vcca import VCCA
@@ -112,4 +114,7 @@ __all__ = [
     "Model",
     "Mutual",
     "NonlinearFactorAnalysis",
+    "model",
 ]
+
+__all__ += discover.further(__name__, __path__, globals())

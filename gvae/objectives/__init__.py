@@ -17,19 +17,23 @@ marginal        Info, with a divergence of the marginals q(z) and p(z): MMD, Jen
 score           gradients of draws that have no path: score function, local signals, pairs, learned baselines
 importance      ImportanceWeighted, and the estimators of its gradient
 correlation     Correlation, of two views
-texts           parse, and the registry
+registry        all of them by name, each declared where it is made, by `objective`
+texts           parse, and those that are made of the classes above
 """
 
+from gvae import discover
 from gvae.objectives.correlation import Correlation
 from gvae.objectives.dreams import WakeSleep
 from gvae.objectives.elbo import ELBO
 from gvae.objectives.importance import GRADIENTS, ImportanceWeighted
 from gvae.objectives.marginal import MMD, Divergence, Info, JensenShannon
+from gvae.objectives.registry import ABOUT, OBJECTIVES, About, objective
 from gvae.objectives.second_order import HESSIAN
 from gvae.objectives.terms import REST, SHARED, Blanket, Layer, Objective, Terms, noise_of_rows, total
-from gvae.objectives.texts import COSTLY, OBJECTIVES, keys, parse
+from gvae.objectives.texts import COSTLY, keys, parse
 
 __all__ = [
+    "ABOUT",
     "COSTLY",
     "ELBO",
     "GRADIENTS",
@@ -38,6 +42,7 @@ __all__ = [
     "OBJECTIVES",
     "REST",
     "SHARED",
+    "About",
     "Blanket",
     "Correlation",
     "Divergence",
@@ -50,6 +55,9 @@ __all__ = [
     "WakeSleep",
     "keys",
     "noise_of_rows",
+    "objective",
     "parse",
     "total",
 ]
+
+__all__ += discover.further(__name__, __path__, globals())

@@ -16,10 +16,13 @@ from gvae.objectives.dreams import WakeSleep
 from gvae.objectives.elbo import DISARM, ELBO, LOCAL
 from gvae.objectives.importance import GRADIENTS, ImportanceWeighted
 from gvae.objectives.marginal import BALANCE, KERNELS, MMD, Info, JensenShannon
+from gvae.objectives.registry import ABOUT, OBJECTIVES, objective
 from gvae.objectives.second_order import HESSIAN
 from gvae.objectives.terms import Objective
 
-__all__ = ["OBJECTIVES", "keys", "parse"]
+__all__ = ["keys", "parse"]
+
+BY_PATH = ("reparameterized",)
 
 
 def _number(name: str, text: str | None, default: float, least: float, below: float, kind: type = float) -> Any:
@@ -205,21 +208,50 @@ def _wake_sleep(setting: str | None, gradient: str, warmup: int) -> Objective:
     return WakeSleep()
 
 
-# name -> (setting, gradient, warmup) -> objective; a setting follows the name, as in renyi:-0.5 or miwae:8
-OBJECTIVES: dict[str, Callable[[str | None, str, int], Objective]] = {
-    "elbo": _elbo("auto"),
-    "elbo_a": _elbo("A"),
-    "elbo_b": _elbo("B"),
-    "iwae": lambda setting, gradient, warmup: ImportanceWeighted(gradient=gradient, warmup=warmup),
-    "vr_iwae": _renyi("vr_iwae", 0, 1),
-    "renyi": _renyi("renyi", -math.inf, math.inf),
-    "ciwae": _ciwae,
-    "miwae": _grouped("miwae", None),
-    "piwae": _grouped("piwae", bounds.IWAE),
-    "info": _info,
-    "wake_sleep": _wake_sleep,
-}
-PLAIN = ("iwae", "wake_sleep")  # these take no setting
+def _iwae(setting: str | None, gradient: str, warmup: int) -> Objective:
+    return ImportanceWeighted(gradient=gradient, warmup=warmup)
+
+
+objective(
+    "elbo",
+    r"$\mathrm{E} \log p(x \mid z) - \mathrm{KL}(q \,\Vert\, p)$",
+    "the KL in closed form in each layer that has one, else from the draws",
+    keyed=True,
+)(_elbo("auto"))
+objective("elbo_a", r"$\frac{1}{K} \sum_k \log w_k$", "estimator A: KL estimated from the draws too", keyed=True)(_elbo("A"))
+objective(
+    "elbo_b", "as `elbo`", "estimator B: an error where a layer has no KL in closed form", keyed=True, gradients=BY_PATH
+)(_elbo("B"))
+objective("iwae", r"$\log \frac{1}{K} \sum_k w_k$", "tighter as K grows", plain=True)(_iwae)
+objective(
+    "vr_iwae",
+    r"$\frac{1}{1 - \alpha} \log \frac{1}{K} \sum_k w_k^{1 - \alpha}$",
+    "between ELBO (α = 1) and IWAE (α = 0)",
+    example="vr_iwae:0.5",
+)(_renyi("vr_iwae", 0, 1))
+objective("renyi", "the same, for any α", "for negative α its limit for large K is an upper bound", example="renyi:-0.5")(
+    _renyi("renyi", -math.inf, math.inf)
+)
+objective("ciwae", "0.05 ELBO + 0.95 IWAE", example="ciwae:0.05")(_ciwae)
+objective("miwae", "mean of 2 IWAE bounds of K / 2 draws", example="miwae:2")(_grouped("miwae", None))
+objective("piwae", "decoder by `iwae`, encoder by `miwae:2`", example="piwae:2")(_grouped("piwae", bounds.IWAE))
+objective(
+    "info",
+    r"$\mathrm{E} \log p(x \mid z) - (1 - \alpha)\, \mathrm{KL} - (\alpha + \lambda - 1)\, D(q(z) \,\Vert\, p(z))$",
+    "not a bound; [below](#a-divergence-of-the-marginals)",
+    keyed=True,
+    bound=False,
+    gradients=BY_PATH,
+)(_info)
+objective(
+    "wake_sleep",
+    r"$\mathrm{E}_{q(z \mid x)} \log p(x, z)$ for the model, $\mathrm{E}_{p(z, x)} \log q(z \mid x)$ for q",
+    "two objectives; [below](#wake-sleep-and-steps-alone)",
+    plain=True,
+    bound=False,
+    gradients=BY_PATH,
+)(_wake_sleep)
+
 COSTLY = ("elbo", "elbo_a", "elbo_b")  # these take costs
 COSTED = ("reparameterized", LOCAL, DISARM)  # with these gradients
 OF_ELBO = (LOCAL, DISARM, HESSIAN)  # gradients of no other bound
@@ -268,10 +300,10 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
     if callable(text):
         return text
     name, _, setting = text.partition(":") if isinstance(text, str) else ("", "", "")
-    if name in OBJECTIVES and name not in (*COSTLY, "info") and "=" in setting:
+    if name in OBJECTIVES and not ABOUT[name].keyed and "=" in setting:
         have = ", ".join(COSTLY)
         raise ConfigError(f"objective {text!r}: a cost weighs the KL, which {have} alone have as a term of its own")
-    if name not in OBJECTIVES or (":" in text and (not setting or name in PLAIN)):
+    if name not in OBJECTIVES or (":" in text and (not setting or ABOUT[name].plain)):
         raise ConfigError(f"unknown objective {text!r}; known are {', '.join(OBJECTIVES)} (renyi:0.5, ciwae:0.05, miwae:8)")
     if not isinstance(warmup, (int, np.integer)) or isinstance(warmup, bool) or warmup < 0:
         raise ConfigError(f"warmup is {warmup!r}, expected a whole number of steps, 0 or more")

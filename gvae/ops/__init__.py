@@ -14,12 +14,13 @@ gp           the RBF kernel and its statistics under Gaussian inputs
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import Any
 
 import gvae.autodiff  # noqa: F401  (first: it ends by importing the modules that attach Var's operators)
 from gvae.ops import _former
 
-_MODULES = (
+_MODULES: tuple[str, ...] = (
     "elementwise",
     "arrays",
     "dense",
@@ -37,6 +38,9 @@ _MODULES = (
     "counts",
     "correlation",
     "gp",
+)
+_MODULES += tuple(  # further modules, in the order of their names; nothing is imported yet
+    sorted({i.name for i in pkgutil.iter_modules(__path__) if not i.name.startswith("_")} - {*_MODULES})
 )
 
 

@@ -424,14 +424,10 @@ def test_columns_that_do_not_vary():
 # ---- measures ------------------------------------------------------------------------------------
 
 CANNOT = {
-    "regression": dict.fromkeys(
-        ("units", "surgery", "information", "gibbs", "gaps", "ais", "bdmc", "curve", "bits", "completion", "mmd"),
-        "codes of DeepGP have no posterior, of which this is a measure",
-    )
-    | {
-        "classification": "DeepGP explains no labels, of which this is a measure",
-        "correlation": "codes of DeepGP have no posterior, of which this is a measure",
-    },
+    "regression": {
+        name: "codes of DeepGP have no posterior, of which this is a measure" for name, m in MEASURES.items() if m.inferred
+    }
+    | {"classification": "DeepGP explains no labels, of which this is a measure"},
     "code": {
         "bits": "UnsupervisedDeepGP has parameters of each row, which a decoder does not have",
         "completion": "x is explained by Rescaled, expected a distribution of counts",

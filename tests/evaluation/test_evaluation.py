@@ -708,9 +708,7 @@ def test_measures_by_name():
     result = evaluate(model, parameters, Table(X), measures=["curve", "units"], **quick)
     assert list(result.measures) == ["units", "curve"]
     assert result.measures["curve"].rate.shape == (7, 3)
-    of_codes = {"units", "surgery", "reconstruction", "information", "gibbs"}
-    asked = {"bits", "completion", "mmd"}
-    assert set(MEASURES) == of_codes | asked | {"gaps", "ais", "bdmc", "curve", "correlation", "classification"}
+    assert list(MEASURES)[:5] == ["units", "surgery", "reconstruction", "information", "gibbs"]  # cheap ones first
     assert result.summary()["units"]["units"] == n
     assert "active units: 4 of 4, 0% collapsed\n" in table(result)
     assert list(evaluate(model, parameters, Table(X), measures="units", **quick).measures) == ["units"]

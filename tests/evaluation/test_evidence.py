@@ -22,7 +22,7 @@ def test_every_family_bound_and_gradient_is_among_the_cases():
         own = {"planar"} if role != "posterior" else set()  # its density is known for its own draws alone
         assert names(role) >= set(families.FAMILIES) - continuous - own, role
         assert any(case.settings.get(role, "").startswith("logit:") for case in CASES), role
-    assert names("objective") == set(objectives.OBJECTIVES) - {"info", "wake_sleep"}  # which are no bounds
+    assert names("objective") == {name for name, about in objectives.ABOUT.items() if about.bound}
     assert names("gradient") == set(objectives.GRADIENTS)
 
 

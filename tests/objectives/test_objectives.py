@@ -237,8 +237,8 @@ def test_the_score_function_is_unbiased(objective, K):
 
 
 def test_names():
-    names = {"elbo", "elbo_a", "elbo_b", "iwae", "vr_iwae", "renyi", "ciwae", "miwae", "piwae", "info", "wake_sleep"}
-    assert set(objectives.OBJECTIVES) == names
+    names = ["elbo", "elbo_a", "elbo_b", "iwae", "vr_iwae", "renyi", "ciwae", "miwae", "piwae", "info", "wake_sleep"]
+    assert list(objectives.OBJECTIVES)[: len(names)] == names
     assert objectives.parse("elbo_a", 5) == ELBO("A", 5)
     assert objectives.parse("iwae", 5, "dreg") == ImportanceWeighted(gradient="dreg", warmup=5)
     assert objectives.parse("elbo", gradient="stl") == ImportanceWeighted(bounds.Mean(), "stl")

@@ -45,7 +45,7 @@ LAYERS = [
     {"graphs", "checks", "texts", "blas"},
     {"runtime", *MOVED},
     {"kernels"},
-    {"errors", "panels", "structures", "earlier", "typing"},
+    {"errors", "panels", "structures", "earlier", "typing", "discover"},
 ]
 # Besides: the tape ends by importing the modules that attach Var's operators; doctor tells where compiled kernels lie.
 EXCEPTIONS = {("autodiff", "ops"), ("runtime", "kernels"), ("doctor", "kernels")}

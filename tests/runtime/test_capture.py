@@ -372,8 +372,6 @@ def test_captured_compares_at_once():
 
 # ---- training
 
-SETTINGS = {"vr_iwae": ":0.5", "renyi": ":0.5", "ciwae": ":0.2", "miwae": ":2", "piwae": ":2"}
-
 ROWS = np.random.default_rng(0).random((70, 12), np.float32)
 
 

@@ -70,7 +70,10 @@ def of_posterior(name):
 
 
 STEPS = {f"model {name}": of_model(name) for name in MODELS}
-STEPS |= {f"objective {name}": Case(vae(), objectives.parse(name), samples=4) for name in objectives.OBJECTIVES}
+STEPS |= {
+    f"objective {about.example}": Case(vae(), objectives.parse(about.example), samples=4)
+    for about in objectives.ABOUT.values()
+}
 STEPS |= {f"posterior {name}": of_posterior(name) for name in families.FAMILIES}
 STEPS |= {f"float64 {name}": Case(vae(posterior=name, dtype=np.float64), near=1e-8) for name in ("chain", "band:2", "full")}
 STEPS |= {
