@@ -11,8 +11,6 @@ NAME.patch is a unified diff against this tree, below lines that `git apply` ign
 A mutation is caught if these tests pass without it and fail with it. The exit status is 0 if all are.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os
@@ -46,15 +44,11 @@ def read(path: Path) -> Mutation:
     """The mutation of a patch. Raises ValueError where its header is none."""
     text = path.read_text(encoding="utf-8")
     header = [line for line in text.partition("\n--- a/")[0].splitlines() if line]
-    said = dict(line.split(": ", 1) for line in header[1:] if ": " in line)
-    ends = said.pop("ends", "failed")
-    if len(header) < 2 or set(said) != {"caught by"} or ends not in ("failed", "timeout", "crash"):
-        raise ValueError(
-            f"{path}: expected a line of what is broken, then 'caught by: TESTS' (and 'ends: timeout' or 'crash')"
-        )
-    return Mutation(
-        path, header[0], tuple(shlex.split(said["caught by"])), ends, tuple(re.findall(r"^\+\+\+ b/(\S+)", text, re.M))
-    )
+    said = {"ends": "failed"} | dict(line.split(": ", 1) for line in header[1:] if ": " in line)
+    if len(header) < 2 or set(said) != {"ends", "caught by"} or said["ends"] not in ("failed", "timeout", "crash"):
+        raise ValueError(f"{path}: expected a line of what is broken, 'caught by: TESTS', at most 'ends: timeout' or crash")
+    files = re.findall(r"^\+\+\+ b/(\S+)", text, re.MULTILINE)
+    return Mutation(path, header[0], tuple(shlex.split(said["caught by"])), said["ends"], tuple(files))
 
 
 def git(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -82,36 +76,32 @@ def applied(mutation: Mutation, tree: Path) -> Iterator[str]:
         yield result.stderr.strip()
     finally:
         for name in mutation.files:
-            if (ROOT / name).is_file():
-                shutil.copy2(ROOT / name, tree / name)
+            shutil.copy2(ROOT / name, tree / name)
 
 
 def outcome(tests: tuple[str, ...], tree: Path, seconds: float) -> tuple[str, str]:
     """How tests end in the copy (passed, failed, timeout, crash, or error: of pytest itself), and the end of its output.
 
-    The cache of compiled kernels is the copy's own; the name of its folder is a hash of all kernels' sources, so that a
-    mutation shares it unless it changes a kernel. Bytecode is not written: two mutations of a file may have the same size
-    and second.
+    The folder of compiled kernels is named by a hash of all their sources: mutations share it unless they change a kernel.
     """
-    env = os.environ | {"PYTHONPATH": str(tree), "NUMBA_CACHE_DIR": str(tree.parent / "kernels")}
-    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    env = {"PYTHONPATH": str(tree), "NUMBA_CACHE_DIR": str(tree.parent / "kernels")}
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # two mutations of a file may have the same size and second
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", *tests]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as out:
-        process = subprocess.Popen(command, cwd=tree, env=env, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(command, cwd=tree, env=os.environ | env, stdout=out, stderr=out, start_new_session=True)
         try:
-            code: int | None = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # with all processes that the tests have started
-                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait(seconds)
+        except BaseException as error:  # Ctrl-C, too, which a session of its own does not receive
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return "timeout", ""
         out.seek(0)
-        said = out.read()
-    if code == 0:  # tests that are skipped, such as for lack of a package, say nothing
-        return "passed" if re.search(r"\d+ passed", said) and not re.search(r"\d+ skipped", said) else "error", said[-2000:]
-    ends = {None: "timeout", 1: "failed"}.get(code, "crash" if code < 0 else "error")  # type: ignore[operator]
-    return ends, said[-2000:]
+        said = out.read()[-2000:]
+    if code == 0 and re.search(r"\d+ passed", said) and not re.search(r"\d+ skipped", said):  # skipped tests say nothing
+        return "passed", said
+    return "failed" if code == 1 else "crash" if code < 0 else "error", said
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,9 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutations (default: all)")
     parser.add_argument("--list", action="store_true", help="list them, and run nothing")
-    parser.add_argument(
-        "--patches", type=Path, default=HERE, metavar="FOLDER", help="the patches (default: beside this file)"
-    )
+    parser.add_argument("--patches", type=Path, default=HERE, metavar="FOLDER", help="of patches (default: this file's)")
     parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of the tests of one (default: 120)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work there: the next run finds its kernels compiled")
     args = parser.parse_args(argv)
@@ -133,10 +121,10 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(f"{name:36} {mutation.what}" for name, mutation in mutations.items()))
         return 0
     whole: dict[tuple[str, ...], tuple[str, str]] = {}  # outcomes without a mutation
-    missed = 0
+    caught = 0
     with contextlib.ExitStack() as stack:
-        folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gvae-mutations-")))
-        tree = folder.resolve() / "tree"
+        folder = args.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="gvae-mutations-"))
+        tree = Path(folder).resolve() / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         copy_tree(tree)
         print(f"{'mutation':36} caught  seconds")
@@ -149,11 +137,11 @@ def main(argv: list[str] | None = None) -> int:
                     ends, said = ("refused", refused) if refused else outcome(mutation.tests, tree, args.timeout)
                 why = "" if ends == mutation.ends else "it survives" if ends == "passed" else f"expected {mutation.ends}"
             print(f"{name:36} {'no' if why else 'yes':6} {time.monotonic() - start:8.1f}", flush=True)
+            caught += not why
             if why:
-                missed += 1
                 print(f"    {mutation.what}\n    {why} ({ends}): {said}")
-    print(f"{len(mutations) - missed} of {len(mutations)} caught")
-    return int(missed > 0)
+    print(f"{caught} of {len(mutations)} caught")
+    return int(caught < len(mutations))
 
 
 if __name__ == "__main__":
