@@ -250,6 +250,14 @@ def test_only_cotangents_that_are_its_own_are_added_into():
     assert not np.shares_memory(pull(w)[0], w)
 
 
+def test_a_cotangent_that_two_arguments_share_is_not_added_into():
+    """a has received a cotangent from the deeper product already when the sum hands one array to b and to a."""
+    a, b, w = np.array([0.1, 0.2]), np.array([0.3, 0.4]), np.array([2.0, 3.0])
+    of_a, of_b = gradient(lambda a, b: ops.sum((b + a) * w) + ops.sum(a * ops.exp(ops.exp(a))), a, b)
+    np.testing.assert_array_equal(of_b, w)
+    np.testing.assert_allclose(of_a, w + np.exp(np.exp(a)) * (1 + a * np.exp(a)))
+
+
 def test_a_buffer_is_offered_once():
     """A rule writes into the caller's buffer; whatever else the leaf receives is added to it."""
     rng = np.random.default_rng(0)

@@ -67,6 +67,8 @@ def test_one_scale_is_the_root_of_the_mean_variance():
 def test_grey_levels_are_dequantized_before_they_are_standardized():
     k = r.integers(0, 16, size=(2000, 5))
     units = Standardization.of(k / 15, levels=16)
+    np.testing.assert_allclose(units.location, (k.mean(axis=0) + 0.5) / 16)
+    np.testing.assert_allclose(units.scale, np.sqrt(k.var(axis=0) + 1 / 12) / 16)  # of k + u, u ~ U(0, 1)
     table = Table(k / 15, dequantize=16, standardization=units)
     first, again = (table.batch(np.arange(2000), random.key(seed)).x for seed in (0, 1))
     assert not np.array_equal(first, again)  # drawn at every presentation

@@ -113,3 +113,14 @@ def test_a_damaged_track_is_named(tmp_path):
     (tmp_path / "track.jsonl").write_text(json.dumps({"epoch": 1}) + "\n")
     with pytest.raises(RunError, match=r"track\.jsonl is damaged"):
         report.read_track(tmp_path)
+
+
+def test_of_an_epoch_that_was_trained_twice_the_second_counts(tmp_path):
+    """Its first end came after the last checkpoint."""
+    entries = [
+        {"epoch": n, "row": 0, "code": "z", "offsets": [0], "mean": [m], "chol": [[m]]} for n, m in ((1, 3), (2, 4), (2, 5))
+    ]
+    (tmp_path / "track.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    kept = report.read_track(tmp_path)["z"]
+    assert kept["epoch"].tolist() == [1, 2]
+    assert kept["mean"].ravel().tolist() == kept["chol"].ravel().tolist() == [3, 5]

@@ -11,6 +11,7 @@ import sys
 import webbrowser
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -266,6 +267,25 @@ def test_axes_are_those_of_the_posterior(runs):
     np.testing.assert_allclose(
         np.swapaxes(axes, 1, 2) @ axes, exhibit.model.posterior_of(exhibit.X[:5]).covariance(), rtol=1e-5, atol=1e-7
     )
+
+
+def test_inactive_variables_are_marked_in_the_order_of_their_bars():
+    layer = {"kl": [0.1, 0.0, 2.0], "activity": [0.5, 0.001, 0.9], "active": 2, "units": 3}
+    summary = {"units": {"layers": [layer]}}
+    (panel,) = parts.units(SimpleNamespace(evaluation=SimpleNamespace(summary=lambda: summary), log=([], [])))
+    assert panel.names == ["2", "0", "1"]
+    assert panel.heights.tolist() == [2.0, 0.1, 0.0]
+    assert panel.faint.tolist() == [False, False, True]
+    assert panel.title == "2 of 3 variables active, 2.10 nats in sum"
+
+
+def test_codes_lie_on_their_principal_axes():
+    z = np.array([[3.0, 5.0], [-3.0, 5.0], [0.0, 6.0], [0.0, 4.0]])
+    model = SimpleNamespace(transform=lambda X: z)
+    (panel,) = parts.codes(SimpleNamespace(model=model, X=z, by_row={}, labels=None, image_shape=None))
+    np.testing.assert_allclose(np.abs(panel.x), [3, 3, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(np.abs(panel.y), [0, 0, 1, 1], atol=1e-12)
+    assert (panel.across, panel.up) == tuple(f"principal axis {k}, {n}0% of the variance" for k, n in ((1, 9), (2, 1)))
 
 
 def test_a_model_contributes_sections(runs, monkeypatch):

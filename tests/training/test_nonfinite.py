@@ -262,15 +262,30 @@ def walk(n, average):
     return running, np.array(seen)
 
 
+def moving(seen, decay):
+    """The exponential moving average of values."""
+    mean = seen[0]
+    for t, x in enumerate(seen[1:], 1):
+        d = min(decay, (1 + t) / (10 + t))
+        mean = d * mean + (1 - d) * x
+    return mean
+
+
 def test_exponential_average():
     running, seen = walk(200, "ema:0.9")
-    expected = seen[0]
-    for t, x in enumerate(seen[1:], 1):
-        d = min(0.9, (1 + t) / (10 + t))
-        expected = d * expected + (1 - d) * x
-    np.testing.assert_allclose(running.values.flat, expected, rtol=1e-12)
+    np.testing.assert_allclose(running.values.flat, moving(seen, 0.9), rtol=1e-12)
     assert running.terms(200) == 200
     assert optim.parse_average("ema", nn.Parameters({})).decay == 0.999
+
+
+def test_a_trainer_averages_its_steps():
+    trainer = Trainer(models.VAE(6, 2, "chain", "gaussian", (5,), dtype="float64"), average="ema:0.9", seed=1)
+    table, seen = Table(X.astype(np.float64)), []
+    for batch in table.batches(random.key(0), 4):
+        trainer.step(batch)
+        seen.append(trainer.parameters.flat.copy())
+    assert len(seen) >= 10
+    np.testing.assert_allclose(trainer.average.values.flat, moving(seen, 0.9), rtol=1e-9, atol=1e-12)
 
 
 def test_average_of_epochs():
