@@ -775,7 +775,8 @@ def _estimator_of(name: str, entry: registry.Entry) -> type[Estimator]:
     """The estimator of a model that is registered in its own file."""
     (kind,) = (kind for kind in KINDS if kind.__name__ == entry.kind)
     bases = (kind, Machine, Ascent, Length, Objective, Presentation, entry.cls.Settings)
-    about = re.split(r"^\w.*\n-{3,}$", inspect.cleandoc(entry.cls.__doc__), maxsplit=1, flags=re.MULTILINE)[0]  # no sections
+    head = re.split(r"^\w.*\n-{3,}$", inspect.cleandoc(entry.cls.__doc__), maxsplit=1, flags=re.MULTILINE)[0].rstrip()
+    about = f"{head}\n\nExamples\n--------\n>>> gvae.{entry.estimator}()\n{entry.estimator}()\n"
     return declared(name)(type(entry.estimator, bases, {"__doc__": about, "__module__": __name__, "model": entry.cls}))
 
 
