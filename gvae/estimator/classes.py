@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -774,9 +776,9 @@ def _estimator_of(name: str, entry: registry.Entry) -> type[Estimator]:
     """The estimator of a model that is registered in its own file."""
     (kind,) = (kind for kind in KINDS if kind.__name__ == entry.kind)
     bases = (kind, Machine, Ascent, Length, Objective, Presentation, entry.cls.Settings)
-    return declared(name)(
-        type(entry.estimator, bases, {"__doc__": entry.cls.__doc__, "__module__": __name__, "model": entry.cls})
-    )
+    head = re.split(r"^\w.*\n-{3,}$", inspect.cleandoc(entry.cls.__doc__), maxsplit=1, flags=re.MULTILINE)[0].rstrip()
+    about = f"{head}\n\nExamples\n--------\n>>> gvae.{entry.estimator}()\n{entry.estimator}()\n"
+    return declared(name)(type(entry.estimator, bases, {"__doc__": about, "__module__": __name__, "model": entry.cls}))
 
 
 for _name, _entry in registry.MODELS.items():

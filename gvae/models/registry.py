@@ -34,7 +34,7 @@ MODELS: dict[str, Entry] = {}
 
 
 def model(name: str, estimator: str, kind: str = "Estimator") -> Callable[[Class], Class]:
-    """Class decorator: register a model. Its estimator has the docstring of the model, its settings, and all shared ones.
+    """Class decorator: register a model. Its estimator has its settings, all shared ones, and the head of its docstring.
 
     Parameters
     ----------
