@@ -139,7 +139,7 @@ def test_a_patch_applies_and_its_tests_pass(name, files, tmp_path):
     subprocess.run(["git", "apply", str(patch)], cwd=tree, env=env, check=True)
     for file, which in example.tests:
         chosen = ["-m", "not gpu and not slow", file, "-k", which]
-        command = [sys.executable, "-m", "pytest", "-n", "0", "-q", *chosen]
+        command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "--nightly", *chosen]
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{file} -k {which!r}\n{done.stdout[-5000:]}{done.stderr[-2000:]}"
     done = subprocess.run([sys.executable, "-c", example.program], cwd=tmp_path, env=env, capture_output=True, text=True)
