@@ -5,8 +5,8 @@ finds those of dead processes; `work` trains them; `show` lists and draws them. 
 """
 
 from gvae.sweeps.plan import Plan, read_plan
-from gvae.sweeps.show import exhibit, listed
+from gvae.sweeps.show import counted, exhibit, line, listed
 from gvae.sweeps.study import Study, is_study
 from gvae.sweeps.work import work
 
-__all__ = ["Plan", "Study", "exhibit", "is_study", "listed", "read_plan", "work"]
+__all__ = ["Plan", "Study", "counted", "exhibit", "is_study", "line", "listed", "read_plan", "work"]

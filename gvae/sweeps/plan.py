@@ -108,6 +108,8 @@ class Plan:
     ----------
     path : str
         Of the file, for messages.
+    text : str
+        Its content.
     tables : dict of str to dict
         Its tables, as they were read.
     estimator : type
@@ -121,6 +123,7 @@ class Plan:
     """
 
     path: str
+    text: str
     tables: dict[str, dict[str, Any]]
     estimator: Any
     fixed: dict[str, Any]
@@ -157,10 +160,6 @@ class Plan:
         """Plain values of the settings that a trial varies, from what the journal keeps of it."""
         return {r.name: r.value(kept[r.name]) for r in self.ranges if r.name in kept}
 
-    def text(self) -> str:
-        """As TOML."""
-        return settings.to_toml({name: self.tables[name] for name in TABLES if name in self.tables})
-
 
 def read_plan(path: str | Path) -> Plan:
     """Read a study file.
@@ -173,16 +172,17 @@ def read_plan(path: str | Path) -> Plan:
         The file cannot be read.
     """
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     try:
-        return _checked(str(path), tables)
+        return _checked(str(path), text, tables)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _checked(path: str, tables: dict[str, Any]) -> Plan:
+def _checked(path: str, text: str, tables: dict[str, Any]) -> Plan:
     for name, table in tables.items():
         if name not in TABLES or not isinstance(table, dict):
             raise ConfigError(f"{name} is unknown; known are the tables [data], [fixed], [ranges] and [study]")
@@ -202,7 +202,7 @@ def _checked(path: str, tables: dict[str, Any]) -> Plan:
     own = {f.name: f for f in settings.fields(estimator)}
     shared = flags.settings_of("[fixed]", fixed, estimator)
     shared = {name: own[name].metadata["kind"].check(f"[fixed] {name}", value) for name, value in shared.items()}
-    plan = Plan(path, tables, estimator, shared, ranges, _study(tables.get("study", {}), ranges))
+    plan = Plan(path, text, tables, estimator, shared, ranges, _study(tables.get("study", {}), ranges))
     _check_trials(plan)
     return plan
 

@@ -11,7 +11,7 @@ import numpy as np
 from gvae.panels import Line, Lines, Panel, Points, Sentences, Table
 from gvae.sweeps.study import Study
 
-__all__ = ["exhibit", "line", "listed", "settings_text"]
+__all__ = ["counted", "exhibit", "line", "listed", "settings_text"]
 
 NAMED = 12  # curves with a name in the legend
 
@@ -49,14 +49,32 @@ def listed(study: Study) -> list[tuple[str, ...]]:
     return table
 
 
-def exhibit(study: Study) -> dict[str, tuple[Panel, ...]]:
-    """The panels of a study's report, by the title of their section."""
-    return {
+def counted(study: Study) -> str:
+    """How many trials there are of each state."""
+    states = [trial["state"] for trial in study.trials()]
+    found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{study.plan.trials} trials" + (f": {found}" if found else "")
+
+
+def exhibit(study: Study) -> tuple[str, list[tuple[str, list[str]]], dict[str, tuple[Panel, ...]]]:
+    """A report: its title, facts as (name, lines), and panels by the title of their section."""
+    panels = {
         "Trials": _table(study),
         "Best value": _best(study),
         "Learning curves": _curves(study),
         "Settings and values": _settings(study),
     }
+    return study.path.resolve().name, _facts(study), panels
+
+
+def _facts(study: Study) -> list[tuple[str, list[str]]]:
+    plan, best = study.plan, study.best()
+    rows = plan.tables["data"]
+    facts = [("best", ["no trial is complete" if best is None else line(study, best)]), ("trials", [counted(study)])]
+    facts += [("model", [plan.estimator.name]), ("data", [", ".join(rows.values())])]
+    facts += [("settings", [settings_text(plan.fixed) or "as they are by default"])]
+    facts += [("study", [f"{name} {value}" for name, value in plan.settings.items()])]
+    return facts
 
 
 def _table(study: Study) -> tuple[Panel, ...]:

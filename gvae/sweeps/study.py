@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gvae import random, settings, training
-from gvae.errors import ConfigError, DependencyError, GvaeError, RunError
+from gvae.errors import ConfigError, DataError, DependencyError, GvaeError, RunError
 from gvae.sweeps import locks
 from gvae.sweeps.journal import Journal
 from gvae.sweeps.plan import TABLES, Plan, parse_pruner, read_plan
@@ -134,13 +134,17 @@ class Study:
             self._load()
 
     @classmethod
-    def join(cls, folder: str | os.PathLike, plan: Plan) -> Study:
+    def join(cls, folder: str | os.PathLike, plan: Plan, rows: str) -> Study:
         """The study of a plan in a folder: a new one, or that which has been begun there.
+
+        `rows` is a text by which the data are recognised.
 
         Raises
         ------
         ConfigError
             The folder's study has another plan; only its trials may become more.
+        DataError
+            It has other data.
         RunError
             The folder is occupied or not writable.
         """
@@ -161,11 +165,16 @@ class Study:
                 _extend(path, plan)
             else:
                 _write(path / JOURNAL, b"")
-                _write(path / PLAN, plan.text().encode())
+                _write(path / PLAN, plan.text.encode())
             study = cls(path)
             if study.optuna is None:
                 study.storage.create_new_study([_direction(study.plan)], NAME)
                 study._load()
+            known = study.optuna.user_attrs
+            if "rows" not in known:
+                study.optuna.set_user_attr("rows", rows)
+            elif known["rows"] != rows:
+                raise DataError(f"{path} was begun with other rows than those of {plan.tables['data']['source']} here")
         return study
 
     def _load(self) -> None:
@@ -303,11 +312,12 @@ def _extend(path: Path, plan: Plan) -> None:
             if was.get(key) != now.get(key) and (name, key) != ("study", "trials"):
                 had, has = (_said(values.get(key)) for values in (was, now))
                 raise ConfigError(f"{path} was begun with [{name}] {key} = {had}, not {has}; name a new folder")
+    if [r.name for r in plan.ranges] != [r.name for r in begun.ranges]:
+        raise ConfigError(f"{path} was begun with [ranges] in another order, which proposals depend on; keep that order")
     if plan.trials < begun.trials:
         raise ConfigError(f"{path} was begun with {begun.trials} trials, not {plan.trials}; they can become more, not fewer")
     if plan.trials > begun.trials:
-        tables = begun.tables | {"study": begun.tables.get("study", {}) | {"trials": plan.trials}}
-        _write(path / PLAN, replace(begun, tables=tables).text().encode())
+        _write(path / PLAN, plan.text.encode())
 
 
 def _said(value: Any) -> str:
