@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import ROWS, environment, listing
-from run_cases import same
+from run_cases import state
 
 import gvae
 from gvae import cli, sweeps, training
@@ -97,7 +97,16 @@ def agree(study, other):
             b[k] for k in ("trial", "state", "value", "settings", "curve")
         ]
         assert {a["state"]} <= {"complete", "pruned"}
-        same(Path(a["run"]), Path(b["run"]))
+        same(a["run"], b["run"])
+
+
+def same(run, other):
+    """That two runs have the same weights, configuration and log, but for the place of their data."""
+    for one, two in zip(state(Path(run)), state(Path(other)), strict=True):
+        for part in (one, two):
+            if isinstance(part, dict):
+                part.get("notes", {}).pop("data", None)
+        assert one == two
 
 
 def forked(work):
@@ -112,6 +121,12 @@ def forked(work):
                 code = work()
         os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def saved_rows(run):
+    """The rows of a log that a checkpoint has seen, with the times that they took."""
+    found = (run / training.runs.CHECKPOINT).exists()
+    return training.read_history(run, training.read(run)[1])[0] if found else []
 
 
 def kill(*_, **__):
@@ -229,10 +244,10 @@ def test_killed_at_any_moment(small, alone, moment):
             return cli.main([*SWEEP, "--quiet"])
 
     assert forked(work) == -signal.SIGKILL
-    before = training.read_history(Path("study/trial-000"))[0]
+    before = saved_rows(Path("study/trial-000"))
     assert cli.main([*SWEEP, "--quiet"]) == 0
     agree("study", alone)
-    assert training.read_history(Path("study/trial-000"))[0][: len(before)] == before  # resumed, not begun again
+    assert saved_rows(Path("study/trial-000"))[: len(before)] == before  # resumed, not begun again
 
 
 def test_interrupted(small, alone, gvae_, monkeypatch):
@@ -276,21 +291,18 @@ def test_a_pruned_trial_can_be_resumed(small, gvae_):
         assert trial["settings"] == other["settings"]
         if trial["state"] == "pruned":
             assert gvae_("train", "--resume", trial["run"], "--quiet") == (0, "", "")
-        same(Path(trial["run"]), Path(other["run"]))
+        same(trial["run"], other["run"])
 
 
 def test_pruners(small):
-    for text, name, keys in (
+    for text, kind, keys in (
         ("none", "NopPruner", {}),
         ("median:startup=3,warmup=2", "MedianPruner", {"_n_startup_trials": 3, "_n_warmup_steps": 2}),
         ("halving:2", "SuccessiveHalvingPruner", {"_min_resource": 1, "_reduction_factor": 2}),
     ):
         found = sweeps.study._pruner(plan(SMALL + f'pruner = "{text}"'))
-        assert type(found).__name__ == name.removeprefix("Median") or isinstance(
-            found, sweeps.study._optuna().pruners.MedianPruner
-        )
-        inner = {key: getattr(found, key) for key in keys}
-        assert inner == keys
+        assert type(found).__name__ == kind
+        assert {key: getattr(found, key) for key in keys} == keys
 
 
 # ---- proposals -----------------------------------------------------------------------------------
@@ -485,15 +497,16 @@ def test_a_run_folder_deleted_afterwards(small, alone, gvae_):
 
 def test_a_trial_that_cannot_be_trained_fails_alone(small, gvae_):
     """With settings that exclude each other, or that diverge."""
-    text = SMALL.replace("latent = [1, 2]", 'activation = ["relu", "elu"]').replace("trials = 3", 'sampler = "grid"')
+    text = SMALL.replace("latent = [1, 2]", 'gradient = ["steepest", "reparameterized"]').replace(
+        "trials = 3", 'sampler = "grid"'
+    )
     text = text.replace("{low = 1e-3, high = 1e-1, log = true}", "[0.01, 1e30]")
-    text = text.replace("hidden = [5]", 'gradient = "hessian"\ndtype = "float64"\nlatent = 1\nposterior = "full"')
-    Path("study.toml").write_text(text.replace('model = "vae"', ""))
+    Path("study.toml").write_text(text)
     code, out, err = gvae_(*SWEEP)
     found = trials("study")
     assert (code, err) == (0, "")
     assert [trial["state"] for trial in found] == ["failed", "complete", "failed", "failed"]
-    assert "activation 'relu' has kinks" in found[0]["reason"]
+    assert "gradient 'steepest'" in found[0]["reason"]
     assert "not finite" in found[3]["reason"]
     assert found[0]["reason"] in out
     assert found[0]["reason"] in gvae_("runs", "study")[1]
@@ -651,9 +664,7 @@ def test_the_example_runs(here, gvae_):
 
 
 def test_choices_are_kept_with_their_types(here):
-    varied = plan(
-        SMALL.replace("latent = [1, 2]", "hidden_ = 1").replace("hidden_ = 1", 'dropout = [0.0, 0.5]\nclip = ["none", 1.0]')
-    )
+    varied = plan(SMALL.replace("latent = [1, 2]", 'clip = ["none", 1.0]'))
     values = [varied.varied(varied.proposal(i)) for i in range(20)]
     assert {v["clip"] for v in values} == {None, 1.0}
     with pytest.raises(ConfigError, match="clip"):
