@@ -13,7 +13,7 @@ from gvae.sweeps.study import Study
 
 __all__ = ["counted", "exhibit", "line", "listed", "settings_text"]
 
-NAMED = 12  # curves with a name in the legend
+NAMED = 6  # curves that all have a name in the legend; of more, the best one alone
 
 
 def line(study: Study, trial: dict[str, Any]) -> str:
@@ -99,10 +99,11 @@ def _best(study: Study) -> tuple[Panel, ...]:
 
 
 def _curves(study: Study) -> tuple[Panel, ...]:
-    lines = []
-    for trial in study.trials():
+    lines, trials, best = [], study.trials(), study.best()
+    for trial in trials:
         curve = {k: v for k, v in trial["curve"].items() if math.isfinite(v)}
-        name = f"{trial['trial']}: {settings_text(trial['settings'])}" if trial["trial"] < NAMED else ""
+        is_best = best is not None and trial["trial"] == best["trial"]
+        name = f"trial {trial['trial']}: {settings_text(trial['settings'])}" if is_best or len(trials) <= NAMED else ""
         if curve:
             lines.append(Line(list(curve), list(curve.values()), name, trial["trial"], thin=trial["state"] != "complete"))
     return (Lines(lines, "epoch", study.plan.settings["metric"]),) if lines else ()
@@ -115,13 +116,15 @@ def _settings(study: Study) -> tuple[Panel, ...]:
         return ()
     values = np.array([trial["value"] for trial in done])
     about = {"trial": [str(t["trial"]) for t in done], "settings": [settings_text(t["settings"]) for t in done]}
-    groups, metric = [trial["state"] for trial in done], study.plan.settings["metric"]
+    states, metric = [trial["state"] for trial in done], study.plan.settings["metric"]
+    groups = states if len(set(states)) > 1 else None
     for r in study.plan.ranges:
         given: Sequence[Any] = [trial["settings"][r.name] for trial in done]
         if r.choices is None or all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in r.choices):
             x, name = np.ravel(np.array(given, float)), r.name
         else:
-            x, name = np.array([r.choices.index(v) for v in given], float), f"{r.name}: {', '.join(map(setting, r.choices))}"
+            x = np.array([r.choices.index(v) for v in given], float)
+            name = f"{r.name}: " + ", ".join(f"{i} = {setting(choice)}" for i, choice in enumerate(r.choices))
         if r.log:
             x, name = np.log10(x), f"log10 {r.name}"
         panels.append(Points(x, values, name, metric, groups, about))

@@ -258,7 +258,7 @@ class Study:
         """What is known of each trial, by number.
 
         Keys: trial, state (complete, pruned, failed, running, interrupted), value, settings, epoch, seconds, reason, run,
-        missing (whether the run folder of a trial is not there), curve (the metric by epoch).
+        missing (whether a run folder is gone), curve (the metric by epoch).
         """
         return [self._described(trial) for trial in self.frozen()]
 
@@ -271,7 +271,10 @@ class Study:
         found = {"trial": trial.number, "state": state, "value": trial.value if trial.state.is_finished() else None}
         found |= {"settings": self.plan.varied(trial.params), "epoch": ended.get("epoch", max(curve, default=0))}
         found |= {"seconds": ended.get("seconds"), "reason": ended.get("reason"), "run": str(run)}
-        return found | {"missing": not run.is_dir() and state != "running", "curve": {k: curve[k] for k in sorted(curve)}}
+        return found | {
+            "missing": state in ("complete", "pruned") and not run.is_dir(),
+            "curve": {k: curve[k] for k in sorted(curve)},
+        }
 
     def best(self) -> dict[str, Any] | None:
         """The complete trial of the best value, the first of several; None before one is complete."""

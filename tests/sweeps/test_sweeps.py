@@ -671,6 +671,17 @@ def test_choices_are_kept_with_their_types(here):
         plan(SMALL.replace("latent = [1, 2]", 'clip = ["nothing", 1.0]'))
 
 
+def test_the_journal_is_optunas_own(small, alone):
+    """Optuna's backend, and so its dashboard, reads it."""
+    import optuna
+
+    shutil.copytree(alone, "study")
+    backend = optuna.storages.journal.JournalFileBackend("study/journal.log")
+    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    assert study.best_trial.number == sweeps.Study(alone).best()["trial"]
+    assert [trial.params for trial in study.trials] == [trial["settings"] for trial in trials(alone)]
+
+
 def test_reading_changes_nothing(small, alone, gvae_):
     shutil.copytree(alone, "study")
     before = listing(Path("study"))
