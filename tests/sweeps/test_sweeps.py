@@ -193,6 +193,40 @@ def test_a_trial_of_a_living_process_is_left_to_it(small):
     os.close(log)
 
 
+HOLDING = """
+import time
+from gvae import sweeps
+study = sweeps.Study("study")
+held = [study.claim() for _ in range(3)]
+print("held", flush=True)
+time.sleep(100)
+"""
+
+
+def test_the_last_trials_of_others_are_waited_for(small, alone, gvae_, monkeypatch):
+    """And taken over when the process that has them is killed."""
+    shutil.copytree(alone, "study")
+    Path("study/journal.log").write_text(Path("study/journal.log").read_text().splitlines(keepends=True)[0])
+    for run in Path("study").glob("trial-*"):
+        shutil.rmtree(run)
+    other = subprocess.Popen([sys.executable, "-c", HOLDING], stdout=subprocess.PIPE, text=True, env=environment())
+    assert other.stdout.readline() == "held\n"
+    asleep = []
+
+    def sleep(seconds):
+        asleep.append(seconds)
+        if len(asleep) == 3:
+            other.kill()
+            other.communicate()
+
+    monkeypatch.setattr(sweeps.work.__globals__["time"], "sleep", sleep)
+    code, out, err = gvae_(*SWEEP)
+    assert (code, err, other.returncode) == (0, "", -signal.SIGKILL)
+    assert asleep == [0.5] * 3
+    assert out.count("study: the last trials are trained by other processes\n") == 1
+    agree("study", alone)
+
+
 def test_trials_that_end_meanwhile_are_not_taken_over(small, monkeypatch):
     """One that has ended between a look at the journal and the lock."""
     study = sweeps.Study.join("study", plan(SMALL), "rows")
@@ -639,6 +673,7 @@ def test_the_list_of_trials(small, alone, gvae_):
         assert line.endswith("best") == (trial["trial"] == best["trial"])
         rows = training.read_history(Path(trial["run"]))[0]
         assert trial["curve"] == {row["epoch"]: row["validation_bound"] for row in rows}
+        assert trial["seconds"] == sum(row["seconds"] for row in rows)
         assert trial["value"] == max(trial["curve"].values())  # of the weights that are kept
     assert best["value"] == max(trial["value"] for trial in trials(alone))
     assert [
