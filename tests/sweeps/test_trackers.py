@@ -6,24 +6,25 @@ import re
 import warnings
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
 import gvae
 
-PAGE = Path(gvae.__file__).parents[1] / "docs" / "guide" / "trackers.md"
+GUIDE = Path(gvae.__file__).parents[1] / "docs" / "guide"
+MODEL = "When it pays"  # the section that has it
 
 
-def run(title):
-    """Runs the code of a section after that of the model; returns its names."""
-    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+def run(*titles, page="trackers"):
+    """Runs the code of sections of a page; returns its names."""
+    text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     names: dict = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the trackers
-        for section in ("When it pays", title):
-            for code in re.findall(r"```python\n(.*?)```", sections[section], re.DOTALL):
+        warnings.simplefilter("ignore")  # of the packages
+        for title in titles:
+            for code in re.findall(r"```python\n(.*?)```", sections[title], re.DOTALL):
                 exec(code, names)
     return names
 
@@ -32,7 +33,7 @@ def test_tensorboard(here, capsys):
     pytest.importorskip("tensorboard", reason="not installed: tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    names = run("TensorBoard")
+    names = run(MODEL, "TensorBoard")
     seen = EventAccumulator("tensorboard/digits")
     seen.Reload()
     for name in ("validation_bound", "train_kl"):
@@ -51,7 +52,7 @@ def test_mlflow(here, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mlflow.set_tracking_uri(f"sqlite:///{here}/mlflow.db")
-        names = run("MLflow")
+        names = run(MODEL, "MLflow")
         client = mlflow.MlflowClient()
         [found] = client.search_runs([client.get_experiment_by_name("Default").experiment_id])
         history = client.get_metric_history(found.info.run_id, "validation_bound")
@@ -66,23 +67,17 @@ def test_weights_and_biases(here, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     logged = []
     monkeypatch.setattr(wandb.Run, "log", lambda self, row, step: logged.append((step, row)))
-    names = run("Weights & Biases")
+    names = run(MODEL, "Weights & Biases")
     assert logged == [(row["step"], row) for row in names["model"].history_]
     assert next(here.glob("wandb/offline-run-*/*.wandb")).stat().st_size > 0
 
 
 def test_grid_search_on_dask(here):
     """The results of one process, bit for bit."""
-    distributed = pytest.importorskip("distributed", reason="not installed: distributed")
-    X = gvae.data.load("digits").train.reshape(-1, 8, 8)[:200]
-    vae = gvae.VAE(hidden=(8,), epochs=2, observation="bernoulli", random_state=0)
-    alone, search = (GridSearchCV(vae, {"latent": [2, 3]}, cv=2) for _ in range(2))
-    alone.fit(X)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-        with distributed.Client(**settings), joblib.parallel_config("dask"):
-            search.fit(X)
+    pytest.importorskip("distributed", reason="not installed: distributed")
+    names = run("Grid search in Python, on Dask", page="sweeps")
+    search = names["search"]
+    alone = GridSearchCV(search.estimator, search.param_grid, cv=search.cv).fit(names["X"])
     np.testing.assert_array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
     assert search.best_params_ == alone.best_params_
     assert search.best_estimator_.parameters_.sha256() == alone.best_estimator_.parameters_.sha256()
