@@ -15,8 +15,9 @@ JAX = ["jax>=0.5"]
 INTEROP = TORCH + JAX
 DEMO = PLOT + SKLEARN
 COMPLETION = ["shtab>=1.7"]
+SWEEP = ["optuna>=4"]
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "pandas>=2.2"]
-TEST += [*DEMO, *REPORT, *DATA, *COMPLETION]
+TEST += [*DEMO, *REPORT, *DATA, *COMPLETION, *SWEEP, "distributed>=2026.8"]
 CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
     f"{package}; sys_platform == 'linux'" for package in ("cuda-bindings>=13,<14", "nvidia-cuda-nvrtc>=13,<14")
 ]
@@ -72,6 +73,7 @@ setup(
         "plot": PLOT,
         "report": REPORT,
         "completion": COMPLETION,
+        "sweep": SWEEP,
         "sklearn": SKLEARN,
         "cuda12": ["cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"],
         "cuda13": ["cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14", "nvidia-cuda-runtime>=13,<14"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 
 from gvae.cli import arguments
@@ -14,7 +15,8 @@ HELP = "Write one HTML file with all there is to see of runs; its decoder is ali
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders, or files saved by VAE.save, side by side")
+    which = "run folders, or files saved by VAE.save, side by side; or the folder of a study"
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=which)
     parser.add_argument(
         "--out", metavar="FILE", help="the .html file, which is replaced (default: RUN/report.html; of several: report.html)"
     )
@@ -24,15 +26,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @on_one_blas_thread
 def run(options: argparse.Namespace) -> None:
-    from gvae import report
+    from gvae import report, sweeps
 
+    studies = [path for path in options.runs if sweeps.is_study(path)]
+    if studies and len(options.runs) > 1:
+        raise ConfigError(f"{studies[0]} is a study, whose report stands alone: give no other")
+    if studies:
+        study = sweeps.Study(studies[0])
+        _write(options, study.path / "report.html", lambda out: report.write_panels(*sweeps.exhibit(study), out))
+        return
     exhibits = exhibits_of(options)
     first = exhibits[0].path
     usual = first / "report.html" if len(exhibits) == 1 and first.is_dir() else Path("report.html")
+    _write(options, usual, lambda out: report.write(exhibits, out))
+
+
+def _write(options: argparse.Namespace, usual: Path, write: Callable[[Path], None]) -> None:
     out = Path(options.out) if options.out else usual
     if out.suffix not in (".html", ".htm"):
         raise ConfigError(f"--out is {str(out)!r}, expected a name that ends in .html")
-    report.write(exhibits, out)
+    write(out)
     print(out)
     if options.open:
         webbrowser.open(out.resolve().as_uri())

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-HELP = "List run folders: progress, training data, last bound."
+HELP = "List run folders, or the trials of a study: progress, settings, last bound."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from gvae import training
+    from gvae import sweeps, training
 
+    if sweeps.is_study(options.folder):
+        _study(sweeps.Study(options.folder), options.json)
+        return
     found = training.survey(options.folder)
     if options.json:
         print(json.dumps(found, indent=2))
@@ -39,6 +42,20 @@ def run(options: argparse.Namespace) -> None:
     columns = ("state", "bound", "data", "model", "posterior", "objective")
     table: list[tuple[str, ...]] = [("run", "epoch", *columns)]
     table += [(Path(r["run"]).name or r["run"], progress(r), *(show(r.get(name)) for name in columns)) for r in found]
+    _print(table)
+
+
+def _study(study: Any, as_json: bool) -> None:
+    from gvae import sweeps
+
+    if as_json:
+        print(json.dumps(study.trials(), indent=2))
+        return
+    print(f"{study.path}: {sweeps.counted(study)}")
+    _print(sweeps.listed(study))
+
+
+def _print(table: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -92,14 +92,11 @@ def run(options: argparse.Namespace) -> None:
     with compiling.asked(cold):
         source, data_dir = source_of(options, run, notes)
         dataset = data.load(source, data_dir=data_dir)
-        model.set_params(**(real := _real(dataset, model.get_params())))
+        model.set_params(**(real := observed(dataset, model.get_params())))
         if real and not options.quiet:
             print(f"{estimator.name}: observation gaussian (the values of {dataset.name} are real numbers)", flush=True)
-        columns = _columns(dataset, estimator, model.get_params())
-        source = source if source in data.dataset_names() else _absolute(source)
-        folder = None if data_dir is None else _absolute(data_dir)
-        notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
-        notes |= {} if dataset.names is None else {"names": list(dataset.names)}
+        columns = columns_of(dataset, estimator, model.get_params())
+        notes = notes_of(dataset, source, data_dir)
         train, test, held, weight = columns
         if held is None:  # early stopping must not look at the test rows
             held = None if model.holds_out else test
@@ -119,7 +116,17 @@ def run(options: argparse.Namespace) -> None:
         _summarize(run, model, "test" if held is test else "validation")
 
 
-def _real(dataset: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def notes_of(dataset: Any, source: str, data_dir: str | None) -> dict[str, Any]:
+    """What a run folder notes about its data."""
+    from gvae import data
+
+    source = source if source in data.dataset_names() else _absolute(source)
+    folder = None if data_dir is None else _absolute(data_dir)
+    notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
+    return notes | ({} if dataset.names is None else {"names": list(dataset.names)})
+
+
+def observed(dataset: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings to change because the values are real numbers, though they look like grey levels."""
     observation: Any = settings.get("observation")
     several = isinstance(observation, (list, tuple))
@@ -131,7 +138,7 @@ def _real(dataset: Any, settings: dict[str, Any]) -> dict[str, Any]:
     return {"observation": found if several else found[0]}
 
 
-def _columns(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tuple, tuple, tuple | None, Any]:
+def columns_of(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[tuple, tuple, tuple | None, Any]:
     """(training columns, test columns, validation columns or None, weights of the training rows or None) that the
     estimator's model reads."""
     from gvae import data

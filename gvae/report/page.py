@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import singledispatch
 from pathlib import Path
@@ -22,7 +22,7 @@ from gvae.report.embed import image_uri
 from gvae.report.exhibit import Absent, Exhibit
 from gvae.report.parts import PARTS
 
-__all__ = ["write"]
+__all__ = ["write", "write_panels"]
 
 HERE = Path(__file__).parent
 ORDER = ("curves", "evaluation", "decoder", "reconstructions", "samples", "codes", "covariance", "units", "factors")
@@ -47,20 +47,60 @@ def write(exhibits: Sequence[Exhibit], path: str | os.PathLike) -> None:
     RunError
         The file cannot be written.
     """
+    title = " and ".join(e.name for e in exhibits) if len(exhibits) < 4 else f"{len(exhibits)} runs"
+    _write(path, title, lambda: list(_sections(exhibits)), several=len(exhibits) > 1)
+
+
+def write_panels(
+    title: str,
+    facts: Sequence[tuple[str, Sequence[str]]],
+    panels: Mapping[str, Sequence[Panel]],
+    path: str | os.PathLike,
+) -> None:
+    """Write panels as one page, such as the report of a study.
+
+    Parameters
+    ----------
+    title : str
+    facts : sequence of (str, sequence of str)
+        What it is about, as names with lines.
+    panels : mapping of str to sequence of Panel
+        By the title of their section; those without a panel are left out.
+    path : path
+        An existing file is replaced.
+
+    Raises
+    ------
+    DependencyError
+        Bokeh or Jinja2 is not installed.
+    RunError
+        The file cannot be written.
+    """
+
+    def sections() -> list[dict[str, Any]]:
+        about = {"id": "about", "title": "About", "cells": [{"facts": facts}]}
+        keys = {name: re.sub(r"\W+", "-", name.lower()) for name, found in panels.items() if found}
+        return [about] + [
+            {"id": key, "title": name, "cells": [{"panels": _rendered(panels[name], key)}]} for name, key in keys.items()
+        ]
+
+    _write(path, title, sections, several=False)
+
+
+def _write(path: str | os.PathLike, title: str, sections: Callable[[], list[dict[str, Any]]], *, several: bool) -> None:
     try:
         from bokeh.resources import Resources
         from jinja2 import Environment, FileSystemLoader
         from markupsafe import Markup
     except ImportError:
         raise DependencyError("reports need Bokeh and Jinja2: pip install 'gvae[report]'") from None
-    several = len(exhibits) > 1
     templates = Environment(loader=FileSystemLoader(HERE), autoescape=True)
     templates.policies["json.dumps_kwargs"] = {"sort_keys": False}  # Bokeh's references look back
     scripts = [(HERE / name).read_text(encoding="utf-8") for name in ("decoder.js", "page.js")]
     text = templates.get_template("page.html").render(
-        title=" and ".join(e.name for e in exhibits) if len(exhibits) < 4 else f"{len(exhibits)} runs",
+        title=title,
         several=several,
-        sections=list(_sections(exhibits)),
+        sections=sections(),
         version=gvae.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),

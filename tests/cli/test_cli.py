@@ -452,7 +452,8 @@ def test_doctor_advises_where_the_blas_is_slow(monkeypatch):
     assert not {"advice", "GFLOP/s"} & set(doctor.examine()["blas"])
 
 
-COMMANDS = {"demo", "train", "evaluate", "sample", "plot", "report", "models", "runs", "warmup", "completion", "doctor"}
+COMMANDS = {"demo", "train", "sweep", "evaluate", "sample", "plot", "report", "models", "runs"}
+COMMANDS |= {"warmup", "completion", "doctor"}
 
 
 @pytest.mark.parametrize("name", ["", *sorted(COMMANDS)])

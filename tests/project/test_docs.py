@@ -235,6 +235,8 @@ def shorter(code):
 def test_the_code_of_a_page_runs(page, tmp_path):
     """In a process of its own, for it may register families and settings; what it trains, for one epoch."""
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+    if page.stem in ("sweeps", "trackers"):
+        pytest.skip("run by tests/sweeps/test_trackers.py, where their packages are installed")
     for package in ("cupy", "torch", "jax"):
         if f"import {package}\n" in code:
             pytest.importorskip(package)
@@ -250,6 +252,8 @@ def smaller(words):
     command, *rest = words
     if command in ("demo", "warmup") or "cuda" in rest:
         return None
+    if command == "sweep":
+        return [command, "study.toml", *rest[1:]]
     least = {"--temperatures": "3", "--chains": "2", "--first": "2", "--data-dir": ""}
     least |= {"--samples": "3"} if command == "evaluate" else {}
     least |= {"--epochs": "2" if "--resume" in rest else "1", "--warmup": "1"}
@@ -286,6 +290,8 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
         zip(("train", "train_y", "test", "test_y"), np.random.default_rng(0).normal(size=(4, 100, 15)), strict=True)
     )
     np.savez("views.npz", **views)
+    study = '[data]\nsource = "digits"\n[fixed]\nepochs = 1\n[ranges]\nlatent = [1, 2]\n[study]\ntrials = 2\n'
+    (tmp_path / "study.toml").write_text(study)
     if "--out" not in commands[0]:
         assert cli.main(["train", "digits", "--latent", "2", "--epochs", "1", "--out", "RUN"]) == 0
     for words in commands:

@@ -29,7 +29,7 @@ CHOL = np.array([[2.0, 1.5, 1.0], [0.5, 0.5, 0.25]])
 MOVED = ("ahead", "capture", "dispatch", "memory", "threads", "warmup")  # old names of parts of the runtime
 # Arrows go down only: a module may import from its own line's right-hand side and below.
 LAYERS = [
-    {"cli", "flags", "demo", "report", "doctor", "plots", "estimator", "__main__", "_moved"},
+    {"cli", "flags", "demo", "report", "doctor", "plots", "sweeps", "estimator", "__main__", "_moved"},
     {"models"},
     {"settings"},
     {"training", "evaluation", "data", "protocol"},

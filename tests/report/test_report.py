@@ -445,3 +445,37 @@ def test_the_information_that_was_asked_for(further):
         == 0
     )
     assert "Mutual information" in (further / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_study_is_a_page_of_its_own(tmp_path, monkeypatch, open_page):
+    """With every trial, its learning curve, and what is said of those that failed or have lost their run folder."""
+    pytest.importorskip("optuna", reason="not installed: optuna (extra sweep)")
+    monkeypatch.chdir(tmp_path)
+    name = "<img src=x onerror=alert(2)>"
+    np.save(f"{name}.npy", np.random.default_rng(0).normal(size=(40, 4)))
+    Path("study.toml").write_text(
+        f'[data]\nsource = "{name}.npy"\n[fixed]\nepochs = 2\nhidden = [4]\n[study]\nsampler = "grid"\n'
+        '[ranges]\nlatent = [1, 2]\ngradient = ["<script>alert(3)</script>", "reparameterized"]'
+    )
+    assert cli.main(["sweep", "study.toml", "--out", name, "--quiet"]) == 0
+    shutil.rmtree(Path(name, "trial-001"))
+    assert cli.main(["report", name, name]) == 2
+    assert cli.main(["report", name, "--out", "study.html"]) == 0
+    text = Path("study.html").read_text()
+    assert name not in text
+    assert "<script>alert(3)" not in text
+    page = open_page(Path("study.html"))
+    assert page.locator("h1").inner_text() == name
+    assert page.locator("h2").all_inner_texts() == [
+        "About",
+        "Trials",
+        "Best value",
+        "Learning curves",
+        "Settings and values",
+    ]
+    rows = [row.inner_text().split("\t") for row in page.locator("section:has(#trials) tbody tr").all()]
+    assert [row[:2] for row in rows] == [["0", "failed"], ["1", "complete"], ["2", "failed"], ["3", "complete"]]
+    assert "<script>alert(3)</script>" in rows[0][-1]
+    assert page.locator("#trials ~ * .warning").inner_text().startswith("The run folders of trials 1 are gone")
+    assert page.locator("[data-chart]").count() == 4
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

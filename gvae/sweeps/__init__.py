@@ -1,0 +1,12 @@
+"""Studies: many runs of one model whose settings vary, by several processes that share a folder. `gvae sweep` works on one.
+
+`plan` reads study.toml and proposes settings; `journal` is the file that the processes share; `study` hands trials out and
+finds those of dead processes; `work` trains them; `show` lists and draws them. Optuna is imported in `study` alone.
+"""
+
+from gvae.sweeps.plan import Plan, read_plan
+from gvae.sweeps.show import counted, exhibit, line, listed
+from gvae.sweeps.study import Study, is_study
+from gvae.sweeps.work import work
+
+__all__ = ["Plan", "Study", "counted", "exhibit", "is_study", "line", "listed", "read_plan", "work"]
