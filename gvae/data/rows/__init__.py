@@ -1,0 +1,28 @@
+"""Rows that need not fit into memory: `Rows` is what a source of them offers; files, orders, and a thread that reads ahead.
+
+`sources` has the files, `order` the order in which rows are presented, `column` their conversion and the reader, `writing`
+what is written row by row. A table of `gvae.data.Table` takes a `Column` where it takes an array.
+"""
+
+from gvae.data.rows.column import Column, Reader, default_window
+from gvae.data.rows.order import Order, Shuffle
+from gvae.data.rows.protocol import ArrayRows, Part, Rows
+from gvae.data.rows.sources import CsrRows, HDF5Rows, NpyRows, ParquetRows, ZarrRows, as_rows, open_rows
+
+__all__ = [
+    "ArrayRows",
+    "Column",
+    "CsrRows",
+    "HDF5Rows",
+    "NpyRows",
+    "Order",
+    "ParquetRows",
+    "Part",
+    "Reader",
+    "Rows",
+    "Shuffle",
+    "ZarrRows",
+    "as_rows",
+    "default_window",
+    "open_rows",
+]
