@@ -5,6 +5,27 @@ from gvae.data.dataset import Dataset
 from gvae.data.kinds import kind
 from gvae.data.loaders import dataset_names, load
 from gvae.data.presentation import BINARIZATIONS, Presentation
+from gvae.data.rows import (
+    CHUNK,
+    ArrayRows,
+    Column,
+    CsrRows,
+    HDF5Rows,
+    NpyRows,
+    Order,
+    ParquetRows,
+    Part,
+    Reader,
+    Rows,
+    Shuffle,
+    ZarrRows,
+    as_rows,
+    chunk_of,
+    default_window,
+    numbers_of,
+    open_rows,
+    stored_in,
+)
 from gvae.data.sparse import as_csr
 from gvae.data.split import split_counts
 from gvae.data.standardization import Standardization
@@ -12,18 +33,37 @@ from gvae.data.table import Batch, Table
 
 __all__ = [
     "BINARIZATIONS",
+    "CHUNK",
+    "ArrayRows",
     "Batch",
+    "Column",
+    "CsrRows",
     "Dataset",
+    "HDF5Rows",
+    "NpyRows",
+    "Order",
+    "ParquetRows",
+    "Part",
     "Presentation",
+    "Reader",
+    "Rows",
+    "Shuffle",
     "Standardization",
     "Table",
+    "ZarrRows",
     "as_csr",
+    "as_rows",
     "check_finite",
     "check_support",
     "check_weight",
+    "chunk_of",
     "column_names",
     "dataset_names",
+    "default_window",
     "kind",
     "load",
+    "numbers_of",
+    "open_rows",
     "split_counts",
+    "stored_in",
 ]

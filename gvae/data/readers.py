@@ -115,7 +115,7 @@ def open_npy(path) -> tuple[tuple[int, ...], np.dtype, bool, int]:
 
 
 def _read_header(stream, where: str, kinds: str = NUMBERS) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, whether in Fortran order, dtype) by NumPy's own reader, which runs no code; `kinds`: a pattern for the dtype."""
+    """(shape, whether in Fortran order, dtype) by NumPy's reader, which runs no code; `kinds`: a pattern for the dtype."""
     magic = stream.read(8)
     if magic[:1] == b"\x80":
         raise DataError(f"{where}: a pickle; pickled arrays are refused, because loading one can run any code")

@@ -269,7 +269,10 @@ class Subject:
             from tqdm import tqdm
 
             bar = tqdm(total=n, initial=done, unit="row", dynamic_ncols=True, desc=measure, disable=None)
-        batches = enumerate(self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, np.arange(n)))
+        first = done // self.batch_size
+        batches = enumerate(
+            self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, first=first, rows=n), first
+        )
         tasks = ((i, batch) for i, batch in batches if int(batch.index[-1]) >= done)
         try:
             while group := list(itertools.islice(tasks, at_once)):

@@ -6,10 +6,11 @@ what is written row by row. A table of `gvae.data.Table` takes a `Column` where 
 
 from gvae.data.rows.column import Column, Reader, default_window
 from gvae.data.rows.order import Order, Shuffle
-from gvae.data.rows.protocol import ArrayRows, Part, Rows
+from gvae.data.rows.protocol import CHUNK, ArrayRows, Part, Rows, chunk_of, numbers_of, stored_in
 from gvae.data.rows.sources import CsrRows, HDF5Rows, NpyRows, ParquetRows, ZarrRows, as_rows, open_rows
 
 __all__ = [
+    "CHUNK",
     "ArrayRows",
     "Column",
     "CsrRows",
@@ -23,6 +24,9 @@ __all__ = [
     "Shuffle",
     "ZarrRows",
     "as_rows",
+    "chunk_of",
     "default_window",
+    "numbers_of",
     "open_rows",
+    "stored_in",
 ]

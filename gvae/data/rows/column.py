@@ -119,8 +119,8 @@ def check_memory(column: Column, n: int) -> None:
     n_bytes, room = n * row_bytes(column), limits.memory()
     if room is not None and n_bytes > room // 2:
         raise ConfigError(
-            f"{n} rows of {n_bytes / 2**30:.3g} GiB are needed at once, which are too many for the memory, {room / 2**30:.3g}"
-            " GiB: the model or measure is not one of batches of rows"
+            f"{n} rows of {n_bytes / 2**30:.3g} GiB are needed at once, too many for the memory of {room / 2**30:.3g} GiB: "
+            "the model or measure is not one of batches of rows"
         )
 
 
@@ -247,7 +247,9 @@ class Reader:
             begin = last
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([index for index, _ in parts]), {name: _joined([x[name] for _, x in parts]) for name in self.columns}
+        return np.concatenate([index for index, _ in parts]), {
+            name: _joined([x[name] for _, x in parts]) for name in self.columns
+        }
 
     def _at(self, position: int) -> _Window:
         if self.now is not None and self.now.begin <= position < self.now.end:
@@ -256,7 +258,11 @@ class Reader:
         if self.next is None or self.next[0] != number:
             self._ask(number)
         assert self.next is not None
-        future, self.next, self.now = self.next[1], None, None  # the old window is released before the one after the new is read
+        future, self.next, self.now = (
+            self.next[1],
+            None,
+            None,
+        )  # the old window is released before the one after the new is read
         self.now = future.result()
         if number + 1 < self.order.n_windows:
             self._ask(number + 1)
@@ -272,4 +278,3 @@ def _joined(parts: list[Any]) -> Any:
 
         return vstack(parts, format="csr")
     return np.concatenate(parts)
-

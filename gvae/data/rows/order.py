@@ -91,8 +91,8 @@ class Order:
 
     Notes
     -----
-    Every part is a function of (key, bounds, n_chunks) alone. What is in memory is one number for each chunk and for each row
-    of a window.
+    Every part is a function of (key, bounds, n_chunks) alone. In memory are a number for each chunk and one for each
+    row of a window.
 
     Examples
     --------

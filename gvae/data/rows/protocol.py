@@ -148,21 +148,67 @@ def length(rows: Any) -> int:
 
 
 def numbers_of(rows: Any, index: np.ndarray) -> np.ndarray:
-    """Of rows, their numbers in what they are parts of: those that messages name."""
+    """The numbers that rows of a part have in what it is a part of: those that messages name.
+
+    Parameters
+    ----------
+    rows : Rows
+    index : int array (n,)
+
+    Returns
+    -------
+    int array (n,)
+
+    Examples
+    --------
+    >>> part = gvae.data.Part(gvae.data.ArrayRows(np.zeros((4, 1))), np.array([1, 3]))
+    >>> gvae.data.numbers_of(part, np.array([1]))
+    array([3])
+    """
     while isinstance(rows, Part):
         rows, index = rows.rows, rows.index[index]
     return index
 
 
 def stored_in(rows: Any) -> Any:
-    """What rows are parts of."""
+    """What rows are a part of, or a part of a part; otherwise the rows themselves.
+
+    Parameters
+    ----------
+    rows : Rows
+
+    Returns
+    -------
+    Rows
+
+    Examples
+    --------
+    >>> rows = gvae.data.ArrayRows(np.zeros((4, 1)))
+    >>> gvae.data.stored_in(gvae.data.Part(rows, np.array([1, 3]))) is rows
+    True
+    """
     while isinstance(rows, Part):
         rows = rows.rows
     return rows
 
 
 def chunk_of(rows: Any) -> int:
-    """The number of rows that are best read together."""
+    """The number of rows that are best read together.
+
+    Parameters
+    ----------
+    rows : Rows
+
+    Returns
+    -------
+    int
+        As they are stored; 1,024 where there are no chunks.
+
+    Examples
+    --------
+    >>> gvae.data.chunk_of(gvae.data.ArrayRows(np.zeros((4, 1))))
+    1024
+    """
     return max(1, int(getattr(stored_in(rows), "chunk", 0) or CHUNK))
 
 

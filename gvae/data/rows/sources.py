@@ -18,7 +18,19 @@ from gvae.data.readers import open_npy
 from gvae.data.rows.protocol import CHUNK, ArrayRows, Rows, check_numbers
 from gvae.errors import DataError, DependencyError
 
-__all__ = ["COLUMNS", "PACKED", "SUFFIXES", "CsrRows", "HDF5Rows", "NpyRows", "ParquetRows", "ZarrRows", "as_rows", "open_rows"]
+__all__ = [
+    "COLUMNS",
+    "PACKED",
+    "SUFFIXES",
+    "CsrRows",
+    "HDF5Rows",
+    "NpyRows",
+    "ParquetRows",
+    "ZarrRows",
+    "as_rows",
+    "columns_of_file",
+    "open_rows",
+]
 
 SUFFIXES = (".npy", ".zarr", ".h5", ".hdf5", ".parquet")
 COLUMNS = ("train", "train_y", "train_weight", "test", "test_y", "test_weight")  # the keys of Zarr groups and HDF5 files
@@ -33,7 +45,6 @@ class Stored:
     shape: tuple[int, ...]
     dtype: np.dtype
     chunk: int = CHUNK
-    names: tuple[str, ...] | None = None
 
     def __init__(self, path: str | os.PathLike, key: str | None = None):
         self.path, self.key = Path(path), key
@@ -177,7 +188,7 @@ class NpyRows(Stored):
 
 
 class ZarrRows(Stored):
-    """Rows of a Zarr array. Of one that `gvae data pack` has written, each chunk's checksum is compared when it is first read.
+    """Rows of a Zarr array. Of one that `gvae data pack` has written, a chunk's checksum is compared when it is first read.
 
     Parameters
     ----------
@@ -202,20 +213,18 @@ class ZarrRows(Stored):
     def __init__(self, array: Any, path: str | os.PathLike | None = None, key: str | None = None):
         root = getattr(array.store, "root", None)
         inside = array.path if key is None else key
-        super().__init__(str(array.store) if path is None and root is None else root if path is None else path, inside or None)
+        super().__init__(path or root or str(array.store), inside or None)
         self.array, self.shape, self.dtype, self.chunk = array, tuple(array.shape), array.dtype, int(array.chunks[0])
         self.folder = None if root is None else Path(root) / array.path
         packed = array.attrs.asdict().get(PACKED)
         self.packed: dict[str, Any] | None = packed if isinstance(packed, dict) else None
-        self.unseen = None if self.packed is None else np.ones(-(-self.shape[0] // self.chunk), bool)
-        if self.packed is not None and len(self.packed.get("crc32", ())) != len(self.unseen):  # type: ignore[arg-type]
+        self.unseen = np.ones(-(-self.shape[0] // self.chunk), bool)
+        if self.packed is not None and len(self.packed.get("crc32", ())) != len(self.unseen):
             raise DataError(f"{self.where}: damaged: the checksums of its chunks are not as many as the chunks")
 
     def _read(self, begin: int, end: int) -> np.ndarray:
-        if self.packed is None or self.unseen is None:
-            return np.asarray(self.array[begin:end])
         first, last = begin // self.chunk, -(-end // self.chunk)
-        if not self.unseen[first:last].any():
+        if self.packed is None or not self.unseen[first:last].any():
             return np.asarray(self.array[begin:end])
         low = first * self.chunk
         x = np.asarray(self.array[low : min(last * self.chunk, self.shape[0])])
@@ -371,7 +380,7 @@ class ParquetRows(Stored):
         super().__init__(path)
         self.file = _parquet(path)
         schema = self.file.schema_arrow
-        self.names = tuple(schema.names) if columns is None else tuple(columns)
+        self.names: tuple[str, ...] = tuple(schema.names if columns is None else columns)
         kinds = []
         for name in self.names:
             if name not in schema.names:
