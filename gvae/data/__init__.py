@@ -6,13 +6,13 @@ from gvae.data.kinds import kind
 from gvae.data.loaders import dataset_names, load
 from gvae.data.presentation import BINARIZATIONS, Presentation
 from gvae.data.rows import (
-    CHUNK,
     ArrayRows,
     Column,
     CsrRows,
     HDF5Rows,
     NpyRows,
     Order,
+    Output,
     ParquetRows,
     Part,
     Reader,
@@ -24,6 +24,7 @@ from gvae.data.rows import (
     default_window,
     numbers_of,
     open_rows,
+    pack,
     stored_in,
 )
 from gvae.data.sparse import as_csr
@@ -33,7 +34,6 @@ from gvae.data.table import Batch, Table
 
 __all__ = [
     "BINARIZATIONS",
-    "CHUNK",
     "ArrayRows",
     "Batch",
     "Column",
@@ -42,6 +42,7 @@ __all__ = [
     "HDF5Rows",
     "NpyRows",
     "Order",
+    "Output",
     "ParquetRows",
     "Part",
     "Presentation",
@@ -64,6 +65,7 @@ __all__ = [
     "load",
     "numbers_of",
     "open_rows",
+    "pack",
     "split_counts",
     "stored_in",
 ]

@@ -188,7 +188,7 @@ class Table:
 
         Examples
         --------
-        >>> gvae.data.Table(np.zeros((5, 3))).chunk
+        >>> gvae.data.Table(np.zeros((5, 784), np.uint8)).chunk
         1024
         """
         return chunk_of(self.rows)

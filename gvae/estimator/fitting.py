@@ -463,10 +463,9 @@ def _shuffle(values: Mapping[str, Any], X: Any, y: Any, begun: Mapping[str, Any]
         shuffle = data.Shuffle() if room is None or n_bytes <= room // SHARE else data.Shuffle(0)
     if shuffle.rows is None:
         return shuffle
-    if x is None and hasattr(X, "shape") and hasattr(X, "dtype") and len(X.shape) > 1:
-        x = data.ArrayRows(X)
-    chunk = shuffle.chunk or (data.chunk_of(x) if x is not None else data.CHUNK)
-    return data.Shuffle(shuffle.rows or (data.default_window(x, chunk) if x is not None else 8 * chunk), chunk)
+    x = x or data.ArrayRows(X if hasattr(X, "dtype") else np.asarray(X))
+    chunk = shuffle.chunk or data.chunk_of(x)
+    return data.Shuffle(shuffle.rows or data.default_window(x, chunk), chunk)
 
 
 def _source(given: Any, shuffle: data.Shuffle) -> Any:

@@ -219,7 +219,7 @@ def named(rows: Any) -> np.ndarray | None:
 def check_names(X: Any, known: np.ndarray | None, model: str) -> None:
     """Compare the names of X's columns with those of the fit, as scikit-learn does. Raises DataError for other names, and
     warns where only one of the two has names."""
-    given = named(X) if isinstance(X, data.Rows) else names_of(X)
+    given = names_of(X) if known is None or not isinstance(X, data.Rows) else named(X)
     if known is None and given is not None:
         warnings.warn(f"X has feature names, but {model} was fitted without feature names", UserWarning, stacklevel=4)
     elif known is not None and given is None:

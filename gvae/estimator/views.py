@@ -165,7 +165,8 @@ class View:
         if X.dtype == np.uint8:
             view.grey = known["grey_levels"] if known is not None else _grey(observation, X.shape)
             if view.grey is None:
-                view.grey = any(block.max() > 1 for block in view.column(X, model).blocks(10_000))
+                stored = data.Column(X, lambda x: x, tuple(X.shape), X.dtype, read_ahead=ahead)
+                view.grey = any(block.max() > 1 for block in stored.blocks(BLOCK))
         view.standardized = exact
         x = view.column(X, model)
         v = None if validation is None else view.read(validation, model, fitted=False)

@@ -6,17 +6,18 @@ what is written row by row. A table of `gvae.data.Table` takes a `Column` where 
 
 from gvae.data.rows.column import Column, Reader, default_window
 from gvae.data.rows.order import Order, Shuffle
-from gvae.data.rows.protocol import CHUNK, ArrayRows, Part, Rows, chunk_of, numbers_of, stored_in
-from gvae.data.rows.sources import CsrRows, HDF5Rows, NpyRows, ParquetRows, ZarrRows, as_rows, open_rows
+from gvae.data.rows.protocol import ArrayRows, Part, Rows, chunk_of, numbers_of, stored_in
+from gvae.data.rows.sources import CsrRows, HDF5Rows, NpyRows, ParquetRows, ZarrRows, as_rows, columns_of_file, open_rows
+from gvae.data.rows.writing import Output, pack
 
 __all__ = [
-    "CHUNK",
     "ArrayRows",
     "Column",
     "CsrRows",
     "HDF5Rows",
     "NpyRows",
     "Order",
+    "Output",
     "ParquetRows",
     "Part",
     "Reader",
@@ -25,8 +26,10 @@ __all__ = [
     "ZarrRows",
     "as_rows",
     "chunk_of",
+    "columns_of_file",
     "default_window",
     "numbers_of",
     "open_rows",
+    "pack",
     "stored_in",
 ]

@@ -148,8 +148,8 @@ def default_window(rows: Any, chunk: int) -> int:
 
     Examples
     --------
-    >>> gvae.data.default_window(gvae.data.ArrayRows(np.zeros((2, 784), np.float32)), 1024)
-    41984
+    >>> gvae.data.default_window(gvae.data.ArrayRows(np.zeros((2, 784), np.float32)), 256)
+    42752
     """
     return chunk * max(LEAST, BUDGET // stored_bytes(rows) // chunk)
 

@@ -26,7 +26,7 @@ class Shuffle:
     rows : int, optional
         Of a window: its chunks are chosen at random among all, and its rows are shuffled. None: all rows are shuffled.
     chunk : int, optional
-        Consecutive rows that are read together. None: as the source stores them, 1,024 where it has no chunks.
+        Consecutive rows that are read together. None: see `gvae.data.chunk_of`.
 
     Examples
     --------

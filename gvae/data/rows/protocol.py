@@ -9,9 +9,9 @@ import numpy as np
 
 from gvae.errors import DataError
 
-__all__ = ["CHUNK", "ArrayRows", "Part", "Rows", "bounds_of", "chunk_of", "length", "numbers_of", "stored_in"]
+__all__ = ["ArrayRows", "Part", "Rows", "bounds_of", "chunk_of", "default_chunk", "numbers_of", "stored_in"]
 
-CHUNK = 1024  # rows that are read together where a source has no chunks of its own
+CHUNK_BYTES = 1 << 20  # that are read together where a source has no chunks of its own
 
 
 @runtime_checkable
@@ -143,8 +143,9 @@ class Part:
         return self.rows.fingerprint | {"part": hashlib.sha256(self.index).hexdigest()}
 
 
-def length(rows: Any) -> int:
-    return int(rows.shape[0])
+def default_chunk(n_bytes: int) -> int:
+    """How many rows of a size are read together where a source has no chunks: a power of two, 16 to 8,192, up to 1 MiB."""
+    return 1 << (max(16, min(8192, CHUNK_BYTES // max(1, n_bytes))).bit_length() - 1)
 
 
 def numbers_of(rows: Any, index: np.ndarray) -> np.ndarray:
@@ -202,14 +203,16 @@ def chunk_of(rows: Any) -> int:
     Returns
     -------
     int
-        As they are stored; 1,024 where there are no chunks.
+        As they are stored; where there are no chunks, a power of two between 16 and 8,192, of up to 1 MiB.
 
     Examples
     --------
-    >>> gvae.data.chunk_of(gvae.data.ArrayRows(np.zeros((4, 1))))
+    >>> gvae.data.chunk_of(gvae.data.ArrayRows(np.zeros((4, 784), np.uint8)))
     1024
     """
-    return max(1, int(getattr(stored_in(rows), "chunk", 0) or CHUNK))
+    base = stored_in(rows)
+    n_bytes = int(np.prod(base.shape[1:], dtype=np.int64)) * np.dtype(base.dtype).itemsize
+    return max(1, int(getattr(base, "chunk", 0) or default_chunk(n_bytes)))
 
 
 def bounds_of(rows: Any, chunk: int) -> np.ndarray:
@@ -220,10 +223,10 @@ def bounds_of(rows: Any, chunk: int) -> np.ndarray:
     while isinstance(base, Part):
         index = base.index if index is None else base.index[index]
         base = base.rows
-    n = length(rows)
+    n = int(rows.shape[0])
     if index is None or (len(index) > 1 and not (np.diff(index) > 0).all()):
         return np.append(np.arange(0, n, chunk), n).astype(np.int64)
-    cuts = np.searchsorted(index, np.arange(0, length(base) + chunk, chunk))
+    cuts = np.searchsorted(index, np.arange(0, base.shape[0] + chunk, chunk))
     return np.unique(cuts).astype(np.int64)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data.readers import open_npy
-from gvae.data.rows.protocol import CHUNK, ArrayRows, Rows, check_numbers
+from gvae.data.rows.protocol import ArrayRows, Rows, check_numbers, default_chunk
 from gvae.errors import DataError, DependencyError
 
 __all__ = [
@@ -44,7 +44,7 @@ class Stored:
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    chunk: int = CHUNK
+    chunk: int
 
     def __init__(self, path: str | os.PathLike, key: str | None = None):
         self.path, self.key = Path(path), key
@@ -167,6 +167,7 @@ class NpyRows(Stored):
         super().__init__(path)
         self.shape, self.dtype, self.fortran, self.offset = open_npy(path)
         self.row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        self.chunk = default_chunk(self.row_bytes)
         if self.fortran:
             self.map = np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -272,7 +273,8 @@ class HDF5Rows(Stored):
     def __init__(self, dataset: Any):
         super().__init__(dataset.file.filename, dataset.name.strip("/"))
         self.dataset, self.shape, self.dtype = dataset, tuple(dataset.shape), dataset.dtype
-        self.chunk = CHUNK if dataset.chunks is None else int(dataset.chunks[0])
+        n_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        self.chunk = default_chunk(n_bytes) if dataset.chunks is None else int(dataset.chunks[0])
 
     def _read(self, begin: int, end: int) -> np.ndarray:
         x = np.empty((end - begin, *self.shape[1:]), self.dtype)
@@ -319,6 +321,7 @@ class CsrRows(Stored):
         if shape is None or len(shape) != 2:
             raise DataError(f"{self.where}: a sparse matrix without a shape (N, D)")
         self.shape, self.dtype = (int(shape[0]), int(shape[1])), self.data.dtype
+        self.chunk = default_chunk(8 * len(self.data) // max(1, self.shape[0]))
         fits = len(self.indptr) == self.shape[0] + 1 and self.indptr[0] == 0 and (np.diff(self.indptr) >= 0).all()
         if not fits or self.indptr[-1] != len(self.data) or len(self.data) != len(self.indices):
             raise DataError(f"{self.where}, 'indptr': it does not fit {self.shape[0]} rows of {len(self.data)} values")
@@ -397,7 +400,7 @@ class ParquetRows(Stored):
         meta = self.file.metadata
         self.shape, self.dtype = (meta.num_rows, len(kinds)), np.result_type(*kinds)
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
-        self.ends, self.chunk = np.cumsum(sizes), max(sizes, default=CHUNK)
+        self.ends, self.chunk = np.cumsum(sizes), max(sizes, default=1)
         self.last: tuple[int, np.ndarray] | None = None
 
     def _group(self, i: int) -> np.ndarray:
