@@ -367,9 +367,9 @@ def _table(rows: list[tuple[str, ...]], heads: tuple[str, ...] = ()) -> list[str
 
 def command_line() -> str:
     """Every command and flag, as the parser has them."""
-    from gvae.cli import _parser
+    from gvae.cli import build_parser
 
-    parser = _parser()
+    parser = build_parser()
     commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     lines = [*_heading("Command line", "="), f"``{parser.prog}``: {prose(parser.description or '')}", ""]
     lines += [

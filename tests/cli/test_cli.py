@@ -476,7 +476,7 @@ def test_help(gvae_, name):
 
 
 def test_every_option_says_what_it_is():
-    commands = next(a for a in cli._parser()._actions if a.dest == "command").choices
+    commands = next(a for a in cli.build_parser()._actions if a.dest == "command").choices
     assert set(commands) == COMMANDS
     for name, parser in commands.items():
         for action in parser._actions:

@@ -259,7 +259,7 @@ def test_data_without_a_validation_part(here, gvae_, refused):
 
 
 def test_several_observations():
-    from gvae.cli import _real
+    from gvae.cli.train import _real
 
     real = dataset.Dataset("mine", None, None, real=True)
     assert _real(real, {"observation": ("bernoulli", "auto")}) == {"observation": ("bernoulli", "gaussian")}

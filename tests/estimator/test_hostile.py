@@ -156,7 +156,7 @@ FLAGS = {  # but for --epochs and --steps: a long run is legal, and would take i
         for action in parser._actions
         if action.option_strings and action.dest not in ("epochs", "steps")
     ]
-    for name, parser in next(a for a in cli._parser()._actions if a.dest == "command").choices.items()
+    for name, parser in next(a for a in cli.build_parser()._actions if a.dest == "command").choices.items()
     if name in ("train", "evaluate", "sample", "runs")
 }
 

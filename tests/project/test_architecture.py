@@ -62,7 +62,7 @@ def test_every_file_of_tests_is_on_the_list():
 def test_tests_are_laid_out_like_the_package():
     """Each folder of tests is one of the package's, but for what the package has no folder for."""
     folders = {path.name for path in (ROOT / "tests").iterdir() if list(path.glob("test_*.py"))}
-    others = {"cli", "project"}
+    others = {"project"}
     assert {name for name in folders - others if not (ROOT / "gvae" / name).is_dir()} == set()
     top = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert {name for name in top if not (ROOT / "gvae" / f"{name}.py").exists()} == set()

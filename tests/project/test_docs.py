@@ -170,10 +170,10 @@ def test_a_browser_opens_pages(site, page):
 
 
 def test_the_command_line_page_has_every_flag():
-    from gvae.cli import _parser
+    from gvae.cli import build_parser
 
     page = extension("reference_pages").command_line()
-    commands = next(a for a in _parser()._actions if getattr(a, "choices", None) and a.dest == "command")
+    commands = next(a for a in build_parser()._actions if getattr(a, "choices", None) and a.dest == "command")
     for name, parser in commands.choices.items():
         section = page.split(f"\ngvae {name}\n---", 1)[1].split("\n.. _command-", 1)[0]
         for action in parser._actions:
@@ -334,7 +334,7 @@ def test_the_commands_of_the_pages_parse(command, monkeypatch):
     monkeypatch.setattr(flags, "_read_toml", lambda path: {})
     arguments = shlex.split(command)[1:]
     estimator, tables = flags.chosen(arguments)
-    options, unknown = cli._parser(estimator, tables).parse_known_args(arguments)
+    options, unknown = cli.build_parser(estimator, tables).parse_known_args(arguments)
     assert not unknown
     for f in settings.fields(estimator):
         if f.name in vars(options):

@@ -129,7 +129,7 @@ def test_signals_are_left_alone_by_the_library():
     seen = []
     VAE(**SETTINGS).fit(X, stop=lambda: seen.append([signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]))
     assert seen == [before] * 9
-    with cli._Interruptible() as interrupted:
+    with cli.signals.Interruptible() as interrupted:
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupted()
         assert interrupted.number == signal.SIGTERM

@@ -1,0 +1,97 @@
+"""The command `gvae`. Bad input gets one line on stderr and exit code 2; nothing is written before all input is checked.
+
+A command is a file with `HELP`, `add_arguments(parser)` and `run(options)`, named in COMMANDS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gvae
+from gvae import flags
+from gvae.cli import completion, demo, doctor, evaluate, models, plot, report, runs, sample, train, warmup
+from gvae.cli.arguments import Help, Parser
+from gvae.cli.signals import Signalled
+from gvae.errors import GvaeError
+
+__all__ = ["main"]
+
+COMMANDS = (demo, train, evaluate, sample, plot, report, models, runs, warmup, completion, doctor)  # as --help lists them
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 0; 2 for bad input, as for wrong usage; 130 after Ctrl-C, 143 after TERM."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        parser = build_parser(*flags.chosen(arguments))
+    except (GvaeError, OSError) as error:
+        return _complain(argparse.Namespace(command="train"), str(error), 2)
+    if not arguments:
+        parser.print_help()
+        return 0
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        whose = f" --model {options.estimator.name}" if options.command == "train" else ""
+        said = f"unrecognized arguments: {' '.join(unknown)}; see gvae {options.command}{whose} --help"
+        return _complain(options, said, 2)
+    try:
+        with _warnings_on_stderr(options):
+            options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt as interrupt:
+        return _complain(options, f"interrupted{interrupt}", 130)
+    except Signalled as signalled:
+        return _complain(options, str(signalled), 128 + signalled.number)
+    except GvaeError as error:
+        return _complain(options, str(error), 2)
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe; leave nothing for the interpreter to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _complain(options, f"{error.filename or 'file'}: {error.strerror or error}", 2)
+    except MemoryError as error:
+        return _complain(options, f"not enough memory: {error}", 2)
+    return 0
+
+
+def build_parser(estimator: Any = None, tables: dict[str, Any] | None = None) -> Parser:
+    """The command line; estimator: the one whose flags `gvae train` has, None for the flags of all."""
+    parser = Parser(
+        prog="gvae",
+        description="Variational latent-variable models whose Gaussians have structure.",
+        epilog="For details: gvae COMMAND --help. A first example: gvae demo",
+    )
+    parser.add_argument("--version", action="version", version=f"gvae {gvae.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        name, text = command.__name__.rpartition(".")[2], command.HELP
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=Help, allow_abbrev=False)
+        sub.set_defaults(run=command.run)
+        command.add_arguments(sub)
+    train.add_settings(commands.choices["train"], estimator, tables or {})
+    return parser
+
+
+def _complain(options: argparse.Namespace, message: str, code: int) -> int:
+    print(f"gvae {options.command}: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _warnings_on_stderr(options: argparse.Namespace) -> Iterator[None]:
+    """Warnings of gvae's loggers, one line each: a step without an update, an older checkpoint used."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter(f"gvae {options.command}: %(message)s"))
+    logger = logging.getLogger("gvae")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
