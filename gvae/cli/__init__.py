@@ -15,14 +15,27 @@ from typing import Any
 
 import gvae
 from gvae import flags
-from gvae.cli import completion, demo, doctor, evaluate, models, plot, report, runs, sample, train, warmup
+from gvae.cli import completion, data, demo, doctor, evaluate, models, plot, report, runs, sample, train, warmup
 from gvae.cli.arguments import Help, Parser
 from gvae.cli.signals import Signalled
 from gvae.errors import GvaeError
 
 __all__ = ["main"]
 
-COMMANDS = (demo, train, evaluate, sample, plot, report, models, runs, warmup, completion, doctor)  # as --help lists them
+COMMANDS = (  # as --help lists them
+    demo,
+    train,
+    evaluate,
+    sample,
+    plot,
+    report,
+    models,
+    runs,
+    data,
+    warmup,
+    completion,
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

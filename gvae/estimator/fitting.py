@@ -380,7 +380,7 @@ class Fitting(Protocol):
         kept = {n: value for n, value in config["settings"].items() if named[n].metadata["flag"] != ""}
         return settings.to_toml(
             {
-                "data": {"source": notes.get("data"), "dir": notes.get("data_dir")},
+                "data": {"source": notes.get("data"), "dir": notes.get("data_dir"), "target": notes.get("target")},
                 "settings": {"model": self.name} | {n: settings.spelled(named[n], value) for n, value in kept.items()},
             }
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data.rows.order import Order
-from gvae.data.rows.protocol import ArrayRows, Part, bounds_of, chunk_of, numbers_of
+from gvae.data.rows.protocol import ArrayRows, Part, bounds_of, chunk_of, numbers_of, places
 from gvae.errors import ConfigError
 from gvae.ops.sparse import is_csr
 from gvae.runtime import limits
@@ -70,16 +70,10 @@ class Column:
 
     def __getitem__(self, which: Any) -> Any:
         """Some rows as a model reads them: by a slice, or an array of their numbers, or of bool."""
-        index = self._index(which)
+        index = places(which, len(self))
         if self.read_ahead:
             check_memory(self, len(index))
         return self.convert(self.taken(index))
-
-    def _index(self, which: Any) -> np.ndarray:
-        if isinstance(which, slice):
-            return np.arange(*which.indices(len(self)))
-        index = np.asarray(which)
-        return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64, copy=False)
 
     def part(self, which: Any) -> Column:
         """Some of the rows as a column: by a slice, or an array of their numbers, or of bool.
@@ -91,7 +85,7 @@ class Column:
         >>> column.part(np.array([False, True, False, True])).shape
         (2, 1)
         """
-        index = self._index(which)
+        index = places(which, len(self))
         return replace(self, rows=Part(self.rows, index), shape=(len(index), *self.shape[1:]))
 
     def then(self, convert: Callable[[Any], Any], dtype: Any) -> Column:

@@ -70,7 +70,36 @@ class Rows(Protocol):
         ...
 
 
-class ArrayRows:
+class Taken:
+    """What can be asked of rows besides: their number, and some of them by a slice, numbers or an array of bool."""
+
+    shape: tuple[int, ...]
+
+    def take(self, index: np.ndarray) -> Any:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, (int, np.integer)):
+            return self.take(np.array([range(len(self))[which]]))[0]
+        return self.take(places(which, len(self)))
+
+
+def places(which: Any, n: int) -> np.ndarray:
+    """A slice, numbers or an array of bool as numbers among n rows."""
+    if isinstance(which, slice):
+        return np.arange(*which.indices(n))
+    index = np.asarray(which)
+    return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64, copy=False)
+
+
+class ArrayRows(Taken):
     """Rows of an array, or a CSR matrix, in memory.
 
     Parameters
@@ -106,7 +135,7 @@ class ArrayRows:
         return {"shape": list(self.shape), "dtype": np.dtype(self.dtype).str, "sha256": digest.hexdigest()}
 
 
-class Part:
+class Part(Taken):
     """Some of the rows of a table, in a given order.
 
     Parameters

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data.readers import open_npy
-from gvae.data.rows.protocol import ArrayRows, Rows, check_numbers, default_chunk
+from gvae.data.rows.protocol import ArrayRows, Rows, Taken, check_numbers, default_chunk
 from gvae.errors import DataError, DependencyError
 
 __all__ = [
@@ -39,7 +39,7 @@ PLACES = 16  # of a file whose content is part of its fingerprint
 BYTES = 1 << 14  # that are read at each of them
 
 
-class Stored:
+class Stored(Taken):
     """Base of rows in files; a subclass has `shape`, `dtype`, `chunk` and `_read`."""
 
     shape: tuple[int, ...]
@@ -53,9 +53,6 @@ class Stored:
     def where(self) -> str:
         """The file, for messages."""
         return f"{self.path}, {self.key!r}" if self.key else str(self.path)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def _read(self, begin: int, end: int) -> Any:
         raise NotImplementedError
@@ -512,7 +509,33 @@ def open_rows(path: str | os.PathLike, key: str | None = None, *, target: str | 
 
 
 def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mapping[str, Any]:
-    """The arrays of a file by key, a lone one as "train". Those with one axis are rows, too. Raises DataError."""
+    """All arrays of a file as rows, of which none is read yet.
+
+    Parameters
+    ----------
+    path : path
+        .npy, .zarr, .h5, .hdf5 or .parquet.
+    target : str, optional
+        The column of a Parquet file that is y.
+
+    Returns
+    -------
+    dict of str to Rows
+        By key; a lone array is "train", and the target "train_y". Rows of one axis are numbers (N,).
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged or of another kind, or has no such array.
+    DependencyError
+        zarr, h5py or pyarrow is missing.
+
+    Examples
+    --------
+    >>> np.save("rows.npy", np.zeros((5, 2), np.float32))
+    >>> {name: rows.shape for name, rows in gvae.data.columns_of_file("rows.npy").items()}
+    {'train': (5, 2)}
+    """
     path = Path(os.path.expanduser(path))
     suffix = path.suffix.lower()
     if target is not None and suffix != ".parquet":
