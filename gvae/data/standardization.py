@@ -147,8 +147,10 @@ class Standardization:
         result = np.empty(x.shape, dtype)
         start = 0
         with np.errstate(over="ignore"):
-            for block in _blocks(x):
-                result[start : start + len(block)] = (block - self.location) / self.scale
+            for block in _blocks(x):  # a copy of its own
+                block -= self.location
+                block /= self.scale
+                result[start : start + len(block)] = block
                 start += len(block)
         return result
 

@@ -96,6 +96,13 @@ def as_matrix(
     return result, grey if is_uint8 else None
 
 
+def presented(x: np.ndarray, dtype: np.dtype, grey: bool) -> np.ndarray:
+    """Rows as `as_matrix` returns them, without its checks; grey: whether bytes are grey levels."""
+    with np.errstate(over="ignore"):
+        result = np.array(x.reshape(len(x), -1), dtype, order="C", copy=None)
+    return result / dtype.type(255) if grey and x.dtype == np.uint8 else result
+
+
 def check_rows(shape: tuple[int, ...], name: str, columns: int | None, model: str) -> None:
     """Raise ShapeError or DataError unless there are rows of so many columns."""
     if len(shape) != 2:

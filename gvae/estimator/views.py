@@ -203,17 +203,22 @@ class View:
         dtype = np.dtype(np.float64) if wide and self.kind == "matrix" else self.dtype
 
         def convert(x: Any, name: str = where, numbers: Any = None) -> Any:
-            given: dict[str, Any] = {"columns": self.columns, "model": model, "rows": numbers}
             if self.kind == "counts":
-                return inputs.as_counts(x, self.dtype, name, **given)
-            return inputs.as_matrix(x, self.dtype, name, grey=self.grey, exact=self.standardized, **given)[0]
+                return inputs.as_counts(x, self.dtype, name, columns=self.columns, model=model, rows=numbers)
+            return inputs.presented(x, dtype, bool(self.grey))
 
         def check(x: Any, numbers: np.ndarray) -> None:
             if not len(numbers):
                 return
             name = f"{where}, rows {numbers.min()} to {numbers.max()}"
             data.check_finite(x, name, names=names, rows=numbers)
-            data.check_support(convert(x, name, numbers), self.support, name, names=names, rows=numbers)
+            narrower = self.kind == "matrix" and x.dtype.kind == "f" and x.dtype.itemsize > dtype.itemsize
+            if not narrower and self.support == Support() and self.kind == "matrix":
+                return
+            shown = convert(x, name, numbers)
+            if narrower:
+                data.check_finite(shown, f"{name} as {dtype}", names=names, rows=numbers)
+            data.check_support(shown, self.support, name, names=names, rows=numbers)
 
         return data.Column(rows, convert, (rows.shape[0], self.columns), dtype, check if ahead else None, ahead)
 

@@ -149,9 +149,9 @@ def default_window(rows: Any, chunk: int) -> int:
 
 
 def sequence(column: Column) -> Order:
-    """The rows as they are stored, in windows of the default size."""
+    """The rows as they are stored, in windows of an eighth of the default size: they serve for reading ahead only."""
     chunk = chunk_of(column.rows)
-    return Order(bounds_of(column.rows, chunk), max(1, default_window(column.rows, chunk) // chunk))
+    return Order(bounds_of(column.rows, chunk), max(1, BUDGET // 8 // stored_bytes(column.rows) // chunk))
 
 
 class _Window:

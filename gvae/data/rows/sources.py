@@ -64,6 +64,9 @@ class Stored(Taken):
         except (DataError, DependencyError, MemoryError):
             raise
         except Exception as error:  # whatever a damaged file makes a library raise
+            first, last = begin // self.chunk, (end - 1) // self.chunk
+            for c in range(first, last + 1) if last > first else ():  # which of them is it?
+                self.read(max(begin, c * self.chunk), min(end, (c + 1) * self.chunk))
             raise self.damaged(begin, end, " ".join(str(error).split()) or type(error).__name__) from error
         if x.shape != (end - begin, *self.shape[1:]):
             raise self.damaged(begin, end, f"{x.shape} found, expected {(end - begin, *self.shape[1:])}")
@@ -318,10 +321,11 @@ class CsrRows(Stored):
         if shape is None or len(shape) != 2:
             raise DataError(f"{self.where}: a sparse matrix without a shape (N, D)")
         self.shape, self.dtype = (int(shape[0]), int(shape[1])), self.data.dtype
-        self.chunk = default_chunk(8 * len(self.data) // max(1, self.shape[0]))
+        n_values = int(self.data.shape[0])
+        self.chunk = default_chunk(8 * n_values // max(1, self.shape[0]))
         fits = len(self.indptr) == self.shape[0] + 1 and self.indptr[0] == 0 and (np.diff(self.indptr) >= 0).all()
-        if not fits or self.indptr[-1] != len(self.data) or len(self.data) != len(self.indices):
-            raise DataError(f"{self.where}, 'indptr': it does not fit {self.shape[0]} rows of {len(self.data)} values")
+        if not fits or self.indptr[-1] != n_values or self.indices.shape[0] != n_values:
+            raise DataError(f"{self.where}, 'indptr': it does not fit {self.shape[0]} rows of {n_values} values")
 
     def _read(self, begin: int, end: int) -> Any:
         from gvae.data.sparse import csr_of
@@ -504,7 +508,7 @@ def open_rows(path: str | os.PathLike, key: str | None = None, *, target: str | 
     if key is None:
         key = "train" if "train" in found else next(iter(found)) if len(found) == 1 else None
     if key is None or key not in found:
-        raise DataError(f"{path}: name an array of it as key: {', '.join(map(repr, found)) or '(none)'}")
+        raise DataError(f"{path}: name an array of it as key: {', '.join(map(repr, sorted(found))) or '(none)'}")
     return found[key]
 
 
