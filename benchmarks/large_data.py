@@ -87,10 +87,10 @@ def throughput(n: int, steps: int, rounds: int, dtype: str) -> None:
         for name, each in found.items():
             pairs = list(zip(each[1:], found["memory"][1:], strict=True))
             ratios, cpu = ([there[i] / here[i] for here, there in pairs] for i in range(2))
+            wall, work = (statistics.median(pair[i] for pair in each[1:]) for i in range(2))
             print(
-                f"{name:<16}{1 / statistics.median(t for t, _ in each[1:]):8.0f} steps/s, {statistics.median(ratios):.2f} of "
-                f"memory ({min(ratios):.2f} to {max(ratios):.2f} in {rounds} rounds); by CPU time "
-                f"{1e3 * statistics.median(t for _, t in each[1:]):.2f} ms, {statistics.median(cpu):.2f}"
+                f"{name:<16}{1 / wall:8.0f} steps/s, {statistics.median(ratios):.2f} of memory ({min(ratios):.2f} to "
+                f"{max(ratios):.2f} in {rounds} rounds); CPU time {1e3 * work:.2f} ms, {statistics.median(cpu):.2f} of it"
             )
 
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,10 @@ class Stored(Taken):
             entries.append((str(path.relative_to(self.path)) if path != self.path else "", stat.st_size, stat.st_mtime_ns))
             size, latest = size + stat.st_size, max(latest, stat.st_mtime_ns)
         entries.sort()
-        times = hashlib.sha256(repr(entries).encode()).hexdigest()[:32]
+        when = datetime.fromtimestamp(latest / 1e9, UTC).isoformat(timespec="seconds")
+        times = hashlib.sha256(repr(entries).encode()).hexdigest()[:12]  # of all files, by name
         about = {"shape": list(self.shape), "dtype": np.dtype(self.dtype).str, "file": self.where}
-        return about | {"files": len(entries), "bytes": size, "modified": f"{latest} {times}", "content": self._content()}
+        return about | {"files": len(entries), "bytes": size, "modified": f"{when} {times}", "content": self._content()}
 
     def _content(self) -> str:
         """A hash of bytes at places spread evenly over the files."""
