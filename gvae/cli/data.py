@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from gvae.cli import arguments
+from gvae.data.rows import columns_of_file
 from gvae.errors import ConfigError
 
 HELP = "Bring rows into a form that training reads well: gvae data pack rows.npy --out rows.zarr."
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
 
     if Path(options.out).suffix.lower() != ".zarr":
         raise ConfigError(f"--out is {options.out!r}, expected a name that ends in .zarr")
-    found = data.columns_of_file(options.source, options.target)
+    found = columns_of_file(options.source, options.target)
     key = None if options.keep_order else random.key(options.seed)
     shapes = data.pack(found, options.out, key=key, chunk=options.chunk)
     if not options.quiet:

@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
         print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
     with compiling.asked(cold):
         source, data_dir, target = source_of(options, run, notes)
-        shuffle = data.Shuffle.of(windows or model.get_params()["shuffle"])
+        shuffle = data.Shuffle.of(windows or model.get_params().get("shuffle", "auto"))
         in_memory = None if shuffle is None else shuffle.rows is None
         dataset = data.load(source, data_dir=data_dir, target=target, in_memory=in_memory)
         model.set_params(**(real := _real(dataset, model.get_params())))

@@ -70,7 +70,7 @@ class Table:
     Parameters
     ----------
     x : array (N, ...), CSR (N, D) or Column
-        A `gvae.data.Column` is read, and converted, when a batch needs it.
+        A `gvae.data.rows.Column` is read, and converted, when a batch needs it.
     binarize : {"none", "dynamic", "fixed", "threshold"}, default "none"
         How x is presented, see `Presentation`; likewise the next three.
     dequantize : int, optional
@@ -164,7 +164,7 @@ class Table:
         return any(isinstance(column, Column) and column.read_ahead for column in self.columns.values())
 
     def bounds(self, chunk: int | None = None) -> np.ndarray:
-        """Where chunks of rows begin, and the number of rows: what `gvae.data.Order` takes.
+        """Where chunks of rows begin, and the number of rows: what `gvae.data.rows.Order` takes.
 
         Parameters
         ----------
@@ -221,7 +221,7 @@ class Table:
 
         Examples
         --------
-        >>> with gvae.data.Table(np.zeros((5, 3))).reader(gvae.data.Order(np.array([0, 5]), 1)) as reader:
+        >>> with gvae.data.Table(np.zeros((5, 3))).reader(gvae.data.rows.Order(np.array([0, 5]), 1)) as reader:
         ...     reader.take(1, 3)
         (array([1, 2]), {})
         """

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gvae import data, evaluation, random, training
+from gvae.data.rows import Column, as_rows, numbers_of
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, sections, stored
 from gvae.estimator.fitting import Fitting, as_table, check_lengths, check_room, reads
@@ -85,7 +86,7 @@ class Estimator(Fitting):
         (3, 2)
         """
         blocks = (self._joined(block, "transform", numbers) for block, numbers, _ in _row_blocks(X))
-        found = _gathered(blocks, data.as_rows(X), out)
+        found = _gathered(blocks, as_rows(X), out)
         return found if out is not None else self._framed(found, X)
 
     def codes(self, X: Any, y: Any = None) -> dict[str, np.ndarray]:
@@ -224,7 +225,7 @@ class Estimator(Fitting):
         """
         joined = (self._joined(block, "reconstruct", numbers) for block, numbers, _ in _row_blocks(X))
         blocks = (self.inverse_transform(z) for z in joined)
-        return _gathered(blocks, data.as_rows(X), out)
+        return _gathered(blocks, as_rows(X), out)
 
     def sample(self, n: int = 1, *, seed: int = 0, draw: bool = False) -> Any:
         """Draw codes from the prior, and return the means of p(view | codes) there.
@@ -516,7 +517,7 @@ class Estimator(Fitting):
 
     def _table(self, X: Any, y: Any, seed: int) -> tuple[data.Table, np.ndarray]:
         """The rows to evaluate, and the key of their evaluation."""
-        X, y = (given if data.as_rows(given) is None else data.as_rows(given) for given in (X, y))
+        X, y = (given if as_rows(given) is None else as_rows(given) for given in (X, y))
         rows, key = self._read(X, y, all_columns=True), random.key(seed)
         return as_table(rows, self.views_, random.fold_in(key, 2)), key
 
@@ -633,7 +634,7 @@ class Classifier(Estimator):
         self._check_fitted()
         if y is None:
             raise DataError(f"{type(self).__name__}: y is missing: the model reads {reads(self.model_)}")
-        n = np.shape(X)[0] if data.as_rows(X) is None else X.shape[0]
+        n = np.shape(X)[0] if as_rows(X) is None else X.shape[0]
         labels, _ = inputs.encoded(inputs.loaded(y), n, "y", self.classes_)
         with np.errstate(divide="ignore"):
             found = np.log(np.take_along_axis(self.predict_proba(X, samples=samples, seed=seed), labels[:, None], 1)[:, 0])
@@ -882,14 +883,14 @@ def _length_of(rows: Mapping[str, Any]) -> int:
 
 def _row_blocks(X: Any) -> Iterator[tuple[Any, Any, slice]]:
     """(rows, their numbers, their places), CHUNK at a time; of what is an array already, all at once and without numbers."""
-    rows = data.as_rows(X)
+    rows = as_rows(X)
     if rows is None:
         yield X, None, slice(None)
         return
-    column, begin = data.Column(rows, lambda x: x, tuple(rows.shape), np.dtype(rows.dtype)), 0
+    column, begin = Column(rows, lambda x: x, tuple(rows.shape), np.dtype(rows.dtype)), 0
     for block in column.blocks(CHUNK):
         numbers = np.arange(begin, begin + block.shape[0])
-        yield block, data.numbers_of(rows, numbers), slice(begin, begin + block.shape[0])
+        yield block, numbers_of(rows, numbers), slice(begin, begin + block.shape[0])
         begin += block.shape[0]
 
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from gvae import data, objectives, optim, random, settings, training
+from gvae.data.rows import Column, as_rows, chunk_of, default_window
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, stored
 from gvae.estimator.protocol import Protocol
@@ -181,7 +182,7 @@ class Fitting(Protocol):
         self._check_memory(asked, values, rows["x"].shape[0], sizes)
         if shuffle.rows is not None:
             _check_windows(shuffle, rows)
-        files = {n: c.rows.fingerprint for n, c in rows.items() if isinstance(c, data.Column) and c.read_ahead}
+        files = {n: c.rows.fingerprint for n, c in rows.items() if isinstance(c, Column) and c.read_ahead}
         there = [c for part in (rows, held or {}) for c in part.values() if not getattr(c, "read_ahead", False)]
         digest = _digest(*there) if run is not None and there else None
         if asked["random_state"] is None:
@@ -192,7 +193,7 @@ class Fitting(Protocol):
             chosen = np.zeros(rows["x"].shape[0], bool)
             chosen[random.permutation(random.fold_in(root, 3), len(chosen))[: min(share, shuffle.rows or share)]] = True
             rows, held = ({n: inputs.part_of(column, part) for n, column in rows.items()} for part in (~chosen, chosen))
-            held = {n: c.loaded() if isinstance(c, data.Column) and c.read_ahead else c for n, c in held.items()}
+            held = {n: c.loaded() if isinstance(c, Column) and c.read_ahead else c for n, c in held.items()}
         for name, view in views.items():
             known = _units_of_run(begun, name, view, run)
             view.measure(rows[name], None if held is None else held[name], known, rows.get("weight"))
@@ -456,22 +457,22 @@ def _shuffle(values: Mapping[str, Any], X: Any, y: Any, begun: Mapping[str, Any]
     """How rows are shuffled: as asked, or as a run was begun; auto is full where they fit into a share of the memory."""
     kept = None if begun is None else begun["fitted"].get("shuffle")
     shuffle = data.Shuffle.of(kept if kept is not None else values["shuffle"])
-    x = data.as_rows(X)
+    x = as_rows(X)
     if shuffle is None:
-        found = [rows for rows in (x, data.as_rows(y)) if rows is not None] + [z for z in (X, y) if isinstance(z, np.memmap)]
+        found = [rows for rows in (x, as_rows(y)) if rows is not None] + [z for z in (X, y) if isinstance(z, np.memmap)]
         n_bytes, room = sum(math.prod(rows.shape) * np.dtype(rows.dtype).itemsize for rows in found), limits.memory()
         shuffle = data.Shuffle() if room is None or n_bytes <= room // SHARE else data.Shuffle(0)
     if shuffle.rows is None:
         return shuffle
     x = x or data.ArrayRows(X if hasattr(X, "dtype") else np.asarray(X))
-    chunk = shuffle.chunk or data.chunk_of(x)
-    return data.Shuffle(shuffle.rows or data.default_window(x, chunk), chunk)
+    chunk = shuffle.chunk or chunk_of(x)
+    return data.Shuffle(shuffle.rows or default_window(x, chunk), chunk)
 
 
 def _source(given: Any, shuffle: data.Shuffle) -> Any:
     """What is fitted, as `Rows` where rows are converted when a batch needs them: those that are read window by window, and
     bytes, of which a number has four or eight times the size."""
-    rows = data.as_rows(given)
+    rows = as_rows(given)
     if rows is not None and (shuffle.rows is None or len(rows.shape) < 2):
         given, rows = inputs.loaded(given), None
     if rows is not None:
@@ -485,7 +486,7 @@ def _source(given: Any, shuffle: data.Shuffle) -> Any:
 
 def _check_windows(shuffle: data.Shuffle, rows: Mapping[str, Any]) -> None:
     """Refuse windows that do not fit into memory, three at a time."""
-    ahead = [column for column in rows.values() if isinstance(column, data.Column) and column.read_ahead]
+    ahead = [column for column in rows.values() if isinstance(column, Column) and column.read_ahead]
     n_bytes = sum(math.prod(c.rows.shape[1:]) * np.dtype(c.rows.dtype).itemsize for c in ahead)
     check_room(3 * n_bytes * min(shuffle.rows or 0, rows["x"].shape[0]), f"a shuffle of {shuffle}")
 
@@ -556,7 +557,7 @@ def _digest(*columns: Any) -> str:
     """By which a run knows its rows again."""
     digest = hashlib.sha256()
     for column in columns:
-        if isinstance(column, data.Column):
+        if isinstance(column, Column):
             digest.update(f"{column.shape}{np.dtype(column.dtype).str}".encode())
             for block in column.blocks(BLOCK):
                 digest.update(np.ascontiguousarray(block))

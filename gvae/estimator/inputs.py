@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gvae import data
+from gvae.data.rows import Column, as_rows, stored_in
 from gvae.errors import DataError, DTypeError, ShapeError
 
 __all__ = [
@@ -27,13 +28,13 @@ __all__ = [
 
 def loaded(X: Any) -> Any:
     """Rows of a file as an array; anything else as it is."""
-    rows = data.as_rows(X)
+    rows = as_rows(X)
     return X if rows is None else rows.take(np.arange(rows.shape[0]))
 
 
 def part_of(column: Any, which: np.ndarray) -> Any:
     """Some rows of a column, by numbers or by an array of bool: of one that is not in memory, or not converted, a part."""
-    return column.part(which) if isinstance(column, data.Column) else column[which]
+    return column.part(which) if isinstance(column, Column) else column[which]
 
 
 def numbers(X: Any, name: str, model: str = "a VAE") -> np.ndarray:
@@ -219,7 +220,7 @@ def names_of(X: Any) -> np.ndarray | None:
 
 def named(rows: Any) -> np.ndarray | None:
     """The names of the columns of rows in a file."""
-    names = getattr(data.stored_in(rows), "names", None)
+    names = getattr(stored_in(rows), "names", None)
     return None if not names else np.array(names, dtype=object)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gvae import data, families
+from gvae.data.rows import Column, numbers_of, stored_in
 from gvae.distributions import Support
 from gvae.errors import DataError, RunError
 from gvae.estimator import inputs
@@ -165,7 +166,7 @@ class View:
         if X.dtype == np.uint8:
             view.grey = known["grey_levels"] if known is not None else _grey(observation, X.shape)
             if view.grey is None:
-                stored = data.Column(X, lambda x: x, tuple(X.shape), X.dtype, read_ahead=ahead)
+                stored = Column(X, lambda x: x, tuple(X.shape), X.dtype, read_ahead=ahead)
                 view.grey = any(block.max() > 1 for block in stored.blocks(BLOCK))
         view.standardized = exact
         x = view.column(X, model)
@@ -189,15 +190,15 @@ class View:
         if not ahead:
             for begin in range(0, X.shape[0], BLOCK):
                 numbers = np.arange(begin, min(begin + BLOCK, X.shape[0]))
-                data.check_finite(X.take(numbers), name, rows=data.numbers_of(X, numbers))
+                data.check_finite(X.take(numbers), name, rows=numbers_of(X, numbers))
         view.check(x, v)
         return view, x, v
 
-    def column(self, rows: Any, model: str, said: str | None = None) -> data.Column:
+    def column(self, rows: Any, model: str, said: str | None = None) -> Column:
         """Rows that are converted when they are taken; those that are not in memory are checked then, too."""
         said, ahead = said or self.name, reads_ahead(rows)
         inputs.check_rows((rows.shape[0], math.prod(rows.shape[1:])), said, self.columns, model)
-        base, names = data.stored_in(rows), self.names if self.names is not None else inputs.named(rows)
+        base, names = stored_in(rows), self.names if self.names is not None else inputs.named(rows)
         where = f"{said} ({base.where})" if hasattr(base, "where") else said
         wide = self.standardized and not np.can_cast(rows.dtype, self.dtype)
         dtype = np.dtype(np.float64) if wide and self.kind == "matrix" else self.dtype
@@ -220,7 +221,7 @@ class View:
                 data.check_finite(shown, f"{name} as {dtype}", names=names, rows=numbers)
             data.check_support(shown, self.support, name, names=names, rows=numbers)
 
-        return data.Column(rows, convert, (rows.shape[0], self.columns), dtype, check if ahead else None, ahead)
+        return Column(rows, convert, (rows.shape[0], self.columns), dtype, check if ahead else None, ahead)
 
     @property
     def support(self) -> Support:
@@ -230,12 +231,12 @@ class View:
         """Raise DataError for rows outside of the support."""
         other = "validation" if self.name == "X" else f"validation {self.name}"
         for rows, said in ((x, self.name), (validation, other)):
-            if isinstance(rows, data.Column):
+            if isinstance(rows, Column):
                 self._check_column(rows, said)
             elif rows is not None:
                 data.check_support(rows, self.support, said, names=self.names)
 
-    def _check_column(self, column: data.Column, said: str) -> None:
+    def _check_column(self, column: Column, said: str) -> None:
         if column.read_ahead:
             return
         try:
@@ -413,13 +414,13 @@ def _auto(settings: Mapping[str, Any], parts: list[Any], **about: bool) -> tuple
 
 def reads_ahead(rows: Any) -> bool:
     """Whether rows are in a file."""
-    base = data.stored_in(rows)
+    base = stored_in(rows)
     return not isinstance(base, data.ArrayRows) or isinstance(base.array, np.memmap)
 
 
 def _is_constant(x: Any, units: data.Standardization | None) -> np.ndarray:
     """Which columns have one value only."""
-    if not isinstance(x, data.Column):
+    if not isinstance(x, Column):
         return (x == x[:1]).all(axis=0)
     constant = np.ones(x.shape[1], bool) if units is None else units.scale == 1
     first = x[:1]
@@ -441,5 +442,5 @@ def _binarization(settings: Mapping[str, Any], observation: str | None, x: Any) 
         return settings["binarize"]
     may_be_grey = observation == "bernoulli" and settings["dequantize"] is None
     # grey shows in the first of them, as a rule
-    parts = x.blocks(1000) if isinstance(x, data.Column) else (x[i : i + 1000] for i in range(0, len(x), 1000))
+    parts = x.blocks(1000) if isinstance(x, Column) else (x[i : i + 1000] for i in range(0, len(x), 1000))
     return "dynamic" if may_be_grey and any(((part > 0) & (part < 1)).any() for part in parts) else "none"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae.data import Column
+from gvae.data.rows import Column
 from gvae.training import write_atomically
 
 __all__ = ["Partial", "fingerprint"]

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gvae import random
-from gvae.data import Order, Table
+from gvae.data import Table
+from gvae.data.rows import Order
 from gvae.runtime import device, launches
 from gvae.runtime.context import entered
 from gvae.runtime.device import to_device

@@ -16,7 +16,8 @@ import numpy as np
 from gvae import random
 from gvae.autodiff import vjp
 from gvae.checks import check_whole
-from gvae.data import Batch, Order, Shuffle, Table, default_window
+from gvae.data import Batch, Shuffle, Table
+from gvae.data.rows import Order, default_window
 from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
@@ -859,7 +860,7 @@ class Trainer:
         >>> shuffle, model = gvae.data.Shuffle(rows=4, chunk=2), gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
         >>> trainer = gvae.training.Trainer(model, shuffle=shuffle)
         >>> trainer.order_of(gvae.data.Table(np.zeros((6, 4), np.float32)))
-        array([3, 1, 2, 0, 4, 5])
+        array([4, 1, 5, 0, 2, 3])
         """
         shuffle = self.shuffle or Shuffle()
         if shuffle.rows is None and not (self.shuffle is None and table.reads_ahead):

@@ -16,6 +16,7 @@ import zarr
 
 import gvae
 from gvae import data, random, training
+from gvae.data.rows import Column, NpyRows, Order, Reader, ZarrRows, numbers_of
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
 from gvae.runtime import limits
 
@@ -79,7 +80,7 @@ def test_a_part_names_rows_of_the_whole(small):
     folder, x = small
     part = data.Part(data.Part(data.open_rows(folder / "x.npy"), np.arange(0, 2000, 2)), np.array([7, 9]))
     np.testing.assert_array_equal(part.take(np.array([1, 0])), x[[18, 14]])
-    assert data.numbers_of(part, np.array([1])).tolist() == [18]
+    assert numbers_of(part, np.array([1])).tolist() == [18]
     assert part.fingerprint != data.Part(part.rows, np.array([7, 8])).fingerprint
 
 
@@ -146,23 +147,23 @@ def test_a_target_column(tmp_path):
 @pytest.mark.parametrize(("n", "chunk", "n_chunks"), [(1, 1, 1), (10, 3, 2), (12, 3, 2), (100, 7, 20), (64, 8, 1)])
 def test_order(n, chunk, n_chunks):
     bounds = np.append(np.arange(0, n, chunk), n)
-    order = data.Order(bounds, n_chunks, random.key(1))
+    order = Order(bounds, n_chunks, random.key(1))
     whole = order.index(0, n)
     np.testing.assert_array_equal(np.sort(whole), np.arange(n))
     for begin in range(n):
         for end in range(begin, n + 1):
-            np.testing.assert_array_equal(data.Order(bounds, n_chunks, random.key(1)).index(begin, end), whole[begin:end])
+            np.testing.assert_array_equal(Order(bounds, n_chunks, random.key(1)).index(begin, end), whole[begin:end])
     window = whole[: order.begins[1]]  # of whole chunks
     assert all((np.isin(np.arange(a, b), window)).mean() in (0, 1) for a, b in itertools.pairwise(bounds))
-    np.testing.assert_array_equal(data.Order(bounds, n_chunks).index(0, n), np.arange(n))
+    np.testing.assert_array_equal(Order(bounds, n_chunks).index(0, n), np.arange(n))
 
 
 def test_orders_of_keys_differ():
     bounds = np.arange(0, 1001, 10)
-    one, other = (data.Order(bounds, 5, random.key(i)).index(0, 1000) for i in range(2))
+    one, other = (Order(bounds, 5, random.key(i)).index(0, 1000) for i in range(2))
     assert (one == other).mean() < 0.02
     places = np.argsort(one)  # each row comes at each place as often: over keys, the mean place of row 0 is the middle
-    found = [np.argsort(data.Order(bounds, 5, random.key(i)).index(0, 1000))[0] for i in range(400)]
+    found = [np.argsort(Order(bounds, 5, random.key(i)).index(0, 1000))[0] for i in range(400)]
     assert abs(np.mean(found) - 499.5) < 4 * 289 / 20
     assert places.shape == (1000,)
 
@@ -176,7 +177,7 @@ def test_chunks_of_a_part_end_with_those_of_the_whole():
 
 
 def _column(rows):
-    return data.Column(rows, lambda x: x, tuple(rows.shape), np.dtype(rows.dtype))
+    return Column(rows, lambda x: x, tuple(rows.shape), np.dtype(rows.dtype))
 
 
 @pytest.mark.parametrize(
@@ -201,13 +202,13 @@ def test_the_reader_keeps_two_windows(small):
     folder, x = small
     asked = []
 
-    class Counted(data.NpyRows):
+    class Counted(NpyRows):
         def take(self, index):
             asked.append((index[0], len(index)))
             return super().take(index)
 
-    order = data.Order(np.arange(0, 2001, 100), 4, random.key(0))
-    with data.Reader({"x": _column(Counted(folder / "x.npy"))}, order) as reader:
+    order = Order(np.arange(0, 2001, 100), 4, random.key(0))
+    with Reader({"x": _column(Counted(folder / "x.npy"))}, order) as reader:
         index, found = reader.take(950, 960)  # in the middle of window 2
         np.testing.assert_array_equal(found["x"], x[index])
         np.testing.assert_array_equal(index, order.index(950, 960))
@@ -220,7 +221,7 @@ def test_the_reader_keeps_two_windows(small):
 def test_an_error_of_the_reader_is_raised_where_rows_are_taken(small):
     folder, _ = small
     rows = data.open_rows(folder / "x.npy")
-    with data.Reader({"x": _column(rows)}, data.Order(np.arange(0, 2001, 100), 4)) as reader:
+    with Reader({"x": _column(rows)}, Order(np.arange(0, 2001, 100), 4)) as reader:
         reader.take(0, 10)
         os.truncate(folder / "x.npy", 128 + 1500 * D * 4)
         reader.take(390, 410)
@@ -271,7 +272,7 @@ def test_a_table_without_an_estimator(small):
     without = [{k: v for k, v in history.rows[-1].items() if "second" not in k} for _, history in found]
     assert without[0] == without[1]
     by_default = training.train(model, tables[0], epochs=1)[0]
-    assert isinstance(by_default.order_of(tables[0]), data.Order)
+    assert isinstance(by_default.order_of(tables[0]), Order)
 
 
 @pytest.mark.parametrize("observation", ["auto", "bernoulli", "gaussian", "poisson"])
@@ -667,7 +668,7 @@ def test_an_evaluation_is_resumed(small):
     expected = model.evaluate(x, samples=3)
     rows, calls = data.open_rows(folder / "x.zarr"), iter(range(9, -1, -1))
 
-    class Interrupted(data.ZarrRows):
+    class Interrupted(ZarrRows):
         def take(self, index):
             if next(calls) == 0:
                 raise KeyboardInterrupt

@@ -41,7 +41,7 @@ class Column:
     Examples
     --------
     >>> stored = gvae.data.ArrayRows(np.array([[0], [51], [255]], np.uint8))
-    >>> column = gvae.data.Column(stored, lambda x: x / np.float32(255), (3, 1), np.dtype(np.float32))
+    >>> column = gvae.data.rows.Column(stored, lambda x: x / np.float32(255), (3, 1), np.dtype(np.float32))
     >>> column[np.array([2, 1])]
     array([[1. ],
            [0.2]], dtype=float32)
@@ -81,7 +81,7 @@ class Column:
         Examples
         --------
         >>> rows = gvae.data.ArrayRows(np.arange(4.0)[:, None])
-        >>> column = gvae.data.Column(rows, lambda x: x, rows.shape, rows.dtype)
+        >>> column = gvae.data.rows.Column(rows, lambda x: x, rows.shape, rows.dtype)
         >>> column.part(np.array([False, True, False, True])).shape
         (2, 1)
         """
@@ -142,7 +142,7 @@ def default_window(rows: Any, chunk: int) -> int:
 
     Examples
     --------
-    >>> gvae.data.default_window(gvae.data.ArrayRows(np.zeros((2, 784), np.float32)), 256)
+    >>> gvae.data.rows.default_window(gvae.data.ArrayRows(np.zeros((2, 784), np.float32)), 256)
     42752
     """
     return chunk * max(LEAST, BUDGET // stored_bytes(rows) // chunk)
@@ -201,8 +201,8 @@ class Reader:
     Examples
     --------
     >>> rows = gvae.data.ArrayRows(np.arange(5.0)[:, None])
-    >>> column = gvae.data.Column(rows, lambda x: x, rows.shape, rows.dtype)
-    >>> with gvae.data.Reader({"x": column}, gvae.data.Order(np.array([0, 2, 4, 5]), 1)) as reader:
+    >>> column = gvae.data.rows.Column(rows, lambda x: x, rows.shape, rows.dtype)
+    >>> with gvae.data.rows.Reader({"x": column}, gvae.data.rows.Order(np.array([0, 2, 4, 5]), 1)) as reader:
     ...     index, found = reader.take(1, 4)
     >>> index, found["x"][:, 0]
     (array([1, 2, 3]), array([1., 2., 3.]))

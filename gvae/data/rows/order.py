@@ -26,7 +26,7 @@ class Shuffle:
     rows : int, optional
         Of a window: its chunks are chosen at random among all, and its rows are shuffled. None: all rows are shuffled.
     chunk : int, optional
-        Consecutive rows that are read together. None: see `gvae.data.chunk_of`.
+        Consecutive rows that are read together. None: see `gvae.data.rows.chunk_of`.
 
     Examples
     --------
@@ -96,12 +96,12 @@ class Order:
 
     Examples
     --------
-    >>> order = gvae.data.Order(np.array([0, 3, 6, 8]), 2, gvae.random.key(0))
+    >>> order = gvae.data.rows.Order(np.array([0, 3, 6, 8]), 2, gvae.random.key(0))
     >>> order.index(0, 8)
     array([6, 1, 2, 7, 0, 3, 5, 4])
     >>> order.index(4, 6)
     array([0, 3])
-    >>> gvae.data.Order(np.array([0, 3, 6, 8]), 2).index(2, 5)
+    >>> gvae.data.rows.Order(np.array([0, 3, 6, 8]), 2).index(2, 5)
     array([2, 3, 4])
     """
 
@@ -162,7 +162,7 @@ class Order:
 
         Examples
         --------
-        >>> gvae.data.Order(np.array([0, 2, 4]), 1).index(1, 3)
+        >>> gvae.data.rows.Order(np.array([0, 2, 4]), 1).index(1, 3)
         array([1, 2])
         """
         parts: list[Any] = [np.zeros(0, np.int64)]

@@ -35,14 +35,19 @@ class Rows(Protocol):
     True
     """
 
-    @property
-    def shape(self) -> tuple[int, ...]: ...
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
     @property
-    def dtype(self) -> np.dtype: ...
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the content.
 
-    @property
-    def fingerprint(self) -> dict[str, Any]: ...
+        Examples
+        --------
+        >>> gvae.data.ArrayRows(np.zeros((2, 2))).fingerprint["shape"]
+        [2, 2]
+        """
+        ...
 
     def take(self, index: np.ndarray) -> Any:
         """The rows of given numbers, (n, ...), or CSR (n, D).
@@ -70,19 +75,21 @@ class Rows(Protocol):
         ...
 
 
-class Taken:
+class Taken(Rows):
     """What can be asked of rows besides: their number, and some of them by a slice, numbers or an array of bool."""
-
-    shape: tuple[int, ...]
-
-    def take(self, index: np.ndarray) -> Any:
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @property
     def ndim(self) -> int:
+        """The number of axes.
+
+        Examples
+        --------
+        >>> gvae.data.ArrayRows(np.zeros((2, 2))).ndim
+        2
+        """
         return len(self.shape)
 
     def __getitem__(self, which: Any) -> Any:
@@ -192,7 +199,7 @@ def numbers_of(rows: Any, index: np.ndarray) -> np.ndarray:
     Examples
     --------
     >>> part = gvae.data.Part(gvae.data.ArrayRows(np.zeros((4, 1))), np.array([1, 3]))
-    >>> gvae.data.numbers_of(part, np.array([1]))
+    >>> gvae.data.rows.numbers_of(part, np.array([1]))
     array([3])
     """
     while isinstance(rows, Part):
@@ -214,7 +221,7 @@ def stored_in(rows: Any) -> Any:
     Examples
     --------
     >>> rows = gvae.data.ArrayRows(np.zeros((4, 1)))
-    >>> gvae.data.stored_in(gvae.data.Part(rows, np.array([1, 3]))) is rows
+    >>> gvae.data.rows.stored_in(gvae.data.Part(rows, np.array([1, 3]))) is rows
     True
     """
     while isinstance(rows, Part):
@@ -236,7 +243,7 @@ def chunk_of(rows: Any) -> int:
 
     Examples
     --------
-    >>> gvae.data.chunk_of(gvae.data.ArrayRows(np.zeros((4, 784), np.uint8)))
+    >>> gvae.data.rows.chunk_of(gvae.data.ArrayRows(np.zeros((4, 784), np.uint8)))
     1024
     """
     base = stored_in(rows)

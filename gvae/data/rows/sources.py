@@ -161,7 +161,7 @@ class NpyRows(Stored):
     Examples
     --------
     >>> np.save("rows.npy", np.arange(6.0).reshape(3, 2))
-    >>> gvae.data.NpyRows("rows.npy").take(np.array([1]))
+    >>> gvae.data.rows.NpyRows("rows.npy").take(np.array([1]))
     array([[2., 3.]])
     """
 
@@ -207,7 +207,7 @@ class ZarrRows(Stored):
     >>> import zarr
     >>> array = zarr.create_array("rows.zarr", shape=(6, 2), chunks=(3, 2), dtype="f4")
     >>> array[:] = np.arange(12).reshape(6, 2)
-    >>> rows = gvae.data.ZarrRows(array)
+    >>> rows = gvae.data.rows.ZarrRows(array)
     >>> rows.chunk, rows.take(np.array([5, 0]))
     (3, array([[10., 11.],
                [ 0.,  1.]], dtype=float32))
@@ -268,7 +268,7 @@ class HDF5Rows(Stored):
     >>> import h5py
     >>> with h5py.File("rows.h5", "w") as file:
     ...     dataset = file.create_dataset("train", data=np.arange(6.0).reshape(3, 2), chunks=(2, 2))
-    ...     print(gvae.data.HDF5Rows(dataset).take(np.array([2])))
+    ...     print(gvae.data.rows.HDF5Rows(dataset).take(np.array([2])))
     [[4. 5.]]
     """
 
@@ -311,7 +311,7 @@ class CsrRows(Stored):
     ...     group = file.create_group("train")
     ...     for name, values in {"data": [2.0, 1.0], "indices": [1, 0], "indptr": [0, 1, 2], "shape": [2, 3]}.items():
     ...         group[name] = values
-    ...     print(gvae.data.CsrRows(group, "counts.h5", "train").take(np.array([1])).toarray())
+    ...     print(gvae.data.rows.CsrRows(group, "counts.h5", "train").take(np.array([1])).toarray())
     [[1. 0. 0.]]
     """
 
@@ -377,7 +377,7 @@ class ParquetRows(Stored):
     >>> import pyarrow.parquet
     >>> table = pyarrow.table({"a": [1.0, 2.0], "b": [3.0, 4.0]})
     >>> pyarrow.parquet.write_table(table, "rows.parquet")
-    >>> rows = gvae.data.ParquetRows("rows.parquet")
+    >>> rows = gvae.data.rows.ParquetRows("rows.parquet")
     >>> rows.names, rows.take(np.array([1]))
     (('a', 'b'), array([[2., 4.]]))
     """
@@ -463,7 +463,7 @@ def as_rows(X: Any) -> Rows | None:
 
     Examples
     --------
-    >>> gvae.data.as_rows(np.zeros((2, 2))) is None
+    >>> gvae.data.rows.as_rows(np.zeros((2, 2))) is None
     True
     """
     if isinstance(X, Rows):
@@ -539,7 +539,7 @@ def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mappi
     Examples
     --------
     >>> np.save("rows.npy", np.zeros((5, 2), np.float32))
-    >>> {name: rows.shape for name, rows in gvae.data.columns_of_file("rows.npy").items()}
+    >>> {name: rows.shape for name, rows in gvae.data.rows.columns_of_file("rows.npy").items()}
     {'train': (5, 2)}
     """
     path = Path(os.path.expanduser(path))

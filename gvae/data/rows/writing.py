@@ -95,7 +95,12 @@ class Output:
             raise named from error
 
     def read(self) -> Any:
-        """What was written: a memory-mapped array, an array of Zarr, or a dict of them.
+        """What was written.
+
+        Returns
+        -------
+        array, or dict of str to array
+            Memory-mapped, or of Zarr.
 
         Examples
         --------
@@ -154,6 +159,14 @@ class Output:
         ------
         ConfigError
             A name of an array in a .npy file.
+
+        Examples
+        --------
+        >>> with gvae.data.Output("two.zarr") as out:
+        ...     for name in ("x", "y"):
+        ...         out.array(name, (3, 2), np.float32).append(np.ones((3, 2)))
+        >>> sorted(out.read())
+        ['x', 'y']
         """
         if self.suffix == ".npy":
             if name is not None:
