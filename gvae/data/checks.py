@@ -43,9 +43,11 @@ def check_finite(x: Any, name: str = "data", names: Any = None, rows: Any = None
     """
     x = real(x, name)
     values = x.data if is_csr(x) else x
-    with np.errstate(invalid="ignore"):
-        if values.dtype.kind != "f" or values.size == 0 or (np.isfinite(values.min()) and np.isfinite(values.max())):
-            return  # a NaN or infinity shows in min or max; no temporary of the size of x
+    with np.errstate(invalid="ignore", over="ignore"):
+        if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum()):
+            return  # a NaN or infinity shows in the sum; no temporary of the size of x
+        if np.isfinite(values.min()) and np.isfinite(values.max()):
+            return  # the sum alone is too large
     _refuse(~np.isfinite(values), x, f"{name}: NaN or infinite values", names, rows)
 
 

@@ -351,7 +351,9 @@ def _load_file(source, target: str | None, in_memory: bool | None) -> Dataset:
     if suffix in READERS:
         found = assemble(plain.stem, str(path), READERS[suffix](path))
         return replace(found, names=read_heading(path, found.train.shape[1])) if READERS[suffix] is read_text else found
-    raise DataError(f"{path}: unknown kind of file; known: .npz; {', '.join(READERS)}, *-ubyte, also with .gz")
+    raise DataError(
+        f"{path}: unknown kind of file; known: .npz, .zarr, .h5, .parquet; {', '.join(READERS)}, *-ubyte, also with .gz"
+    )
 
 
 def _fits_unread(path: Path, in_memory: bool | None) -> bool:

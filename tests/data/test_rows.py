@@ -678,3 +678,51 @@ def test_an_evaluation_is_resumed(small):
         model.evaluate(Interrupted(rows.array, rows.path), samples=3, partial=folder / "partial")
     np.testing.assert_array_equal(model.evaluate(rows, samples=3, partial=folder / "partial").elbo, expected.elbo)
     assert not (folder / "partial").exists()
+
+
+# ---- from the shell
+
+
+def test_from_the_shell(gvae_, here):
+    x = numbers(2000)
+    np.save("x.npy", x)
+    assert gvae_("data", "pack", "x.npy", "--out", "x.zarr", "--keep-order", "--chunk", "100") == (
+        0,
+        "x.zarr: train, 2000 rows of 6\n",
+        "",
+    )
+    how = [
+        "--latent",
+        "2",
+        "--posterior",
+        "diagonal",
+        "--hidden",
+        "8",
+        "--epochs",
+        "1",
+        "--shuffle",
+        "window:rows=400,chunk=100",
+    ]
+    for name in ("x.npy", "x.zarr"):
+        code, out, err = gvae_("train", name, "--out", f"run-{name}", *how)
+        assert (code, err) == (0, ""), err
+        assert "standardized; shuffle window:rows=400,chunk=100\n" in out
+    assert gvae.load("run-x.npy").parameters_.sha256() == gvae.load("run-x.zarr").parameters_.sha256()
+    assert gvae_("train", "--resume", "run-x.zarr", "--epochs", "2", "--quiet") == (0, "", "")
+    assert gvae.load("run-x.zarr").n_iter_ == 36
+    assert "200 rows" in gvae_("evaluate", "run-x.zarr", "--samples", "2")[1]
+    code, out, err = gvae_("data", "pack", "x.npy", "--out", "x.zarr")
+    assert (code, out, err) == (2, "", "gvae data: x.zarr exists; name a new one, nothing was written\n")
+    code, out, err = gvae_("data", "pack", "none.npy", "--out", "y.zarr")
+    assert (code, out, err) == (2, "", "gvae data: none.npy: no such file\n")
+
+
+def test_a_target_from_the_shell(gvae_, here):
+    x = numbers(400)
+    table = pyarrow.table({f"c{j}": x[:, j] for j in range(D)} | {"kind": (x[:, 0] > 1).astype(np.int64)})
+    pyarrow.parquet.write_table(table, "t.parquet", row_group_size=50)
+    how = ["--model", "vib", "--target", "kind", "--latent", "2", "--hidden", "8", "--epochs", "1", "--quiet"]
+    assert gvae_("train", "t.parquet", "--out", "run", *how) == (0, "", "")
+    assert gvae.load("run").classes_.tolist() == [0, 1]
+    assert gvae_("evaluate", "run", "--samples", "2")[0] == 0  # it remembers the column
+    assert gvae_("train", "--resume", "run", "--epochs", "2", "--quiet") == (0, "", "")

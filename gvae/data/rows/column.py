@@ -157,14 +157,14 @@ def sequence(column: Column) -> Order:
 class _Window:
     """Rows of one window, as they are stored and in the order of their chunks.   index : their numbers, in that order"""
 
-    def __init__(self, number: int, order: Order, columns: dict[str, Column]):
+    def __init__(self, number: int, order: Order, columns: dict[str, Column], used: dict[str, list[np.ndarray]]):
         ranges = order.ranges(number)
         self.number, self.within = number, order.within(number)
         self.begin, self.end = int(order.begins[number]), int(order.begins[number + 1])
         self.index = np.concatenate([np.arange(*chunk) for chunk in ranges])
-        self.rows = {name: self._read(column, ranges) for name, column in columns.items()}
+        self.rows = {name: self._read(column, ranges, used.get(name, [])) for name, column in columns.items()}
 
-    def _read(self, column: Column, ranges: list[tuple[int, int]]) -> Any:
+    def _read(self, column: Column, ranges: list[tuple[int, int]], used: list[np.ndarray]) -> Any:
         out: Any = None
         done, sparse = 0, []
         for begin, end in ranges:
@@ -173,7 +173,9 @@ class _Window:
                 sparse.append(x)
                 continue
             if out is None:
-                out = np.empty((len(self.index), *x.shape[1:]), x.dtype)
+                shape = (len(self.index), *x.shape[1:])
+                fits = bool(used) and used[0].shape == shape and used[0].dtype == x.dtype
+                out = used.pop() if fits else np.empty(shape, x.dtype)  # new memory costs as much as reading
             out[done : done + len(x)] = x
             done += len(x)
         if sparse:
@@ -213,6 +215,7 @@ class Reader:
         self.now: _Window | None = None
         self.next: tuple[int, Future] | None = None
         self.thread = ThreadPoolExecutor(1, "gvae-reader")
+        self.used: dict[str, list[np.ndarray]] = {name: [] for name in columns}  # arrays of windows that are done with
 
     def __enter__(self) -> Reader:
         return self
@@ -252,18 +255,17 @@ class Reader:
         if self.next is None or self.next[0] != number:
             self._ask(number)
         assert self.next is not None
-        future, self.next, self.now = (
-            self.next[1],
-            None,
-            None,
-        )  # the old window is released before the one after the new is read
+        future, old, self.next, self.now = self.next[1], self.now, None, None
         self.now = future.result()
+        if old is not None and old.within is not None:  # what was taken of it are copies
+            self.used = {name: [x] if isinstance(x, np.ndarray) else [] for name, x in old.rows.items()}
+        del old  # before the next one is read
         if number + 1 < self.order.n_windows:
             self._ask(number + 1)
         return self.now
 
     def _ask(self, number: int) -> None:
-        self.next = number, self.thread.submit(_Window, number, self.order, self.columns)
+        self.next = number, self.thread.submit(_Window, number, self.order, self.columns, self.used)
 
 
 def _joined(parts: list[Any]) -> Any:
