@@ -10,6 +10,10 @@ PLOT = ["matplotlib>=3.8"]
 SKLEARN = ["scikit-learn>=1.5"]
 REPORT = ["bokeh>=3.8", "jinja2>=3.1"]
 DATA = ["pooch>=1.8"]
+ZARR = ["zarr>=3.1"]
+HDF5 = ["h5py>=3.11"]
+PARQUET = ["pyarrow>=17"]
+ROWS = ZARR + HDF5 + PARQUET
 TORCH = ["torch>=2.4"]
 JAX = ["jax>=0.5"]
 INTEROP = TORCH + JAX
@@ -17,7 +21,7 @@ DEMO = PLOT + SKLEARN
 COMPLETION = ["shtab>=1.7"]
 SWEEP = ["optuna>=4"]
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "pandas>=2.2"]
-TEST += [*DEMO, *REPORT, *DATA, *COMPLETION, *SWEEP, "distributed>=2026.8"]
+TEST += [*DEMO, *REPORT, *DATA, *COMPLETION, *SWEEP, *ROWS, "distributed>=2026.8"]
 CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
     f"{package}; sys_platform == 'linux'" for package in ("cuda-bindings>=13,<14", "nvidia-cuda-nvrtc>=13,<14")
 ]
@@ -70,6 +74,9 @@ setup(
     extras_require={
         "demo": DEMO,
         "data": DATA,
+        "zarr": ZARR,
+        "hdf5": HDF5,
+        "parquet": PARQUET,
         "plot": PLOT,
         "report": REPORT,
         "completion": COMPLETION,

@@ -50,15 +50,13 @@ def _read_toml(path: str) -> dict[str, Any]:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    known: dict[str, Any] = {"data": ("source", "dir"), "settings": None}
+    known: dict[str, Any] = {"data": ("source", "dir", "target"), "settings": None}
     for name, table in tables.items():
         if name not in known or not isinstance(table, dict):
             raise ConfigError(f"{path}: {name} is unknown; known are the tables [data] and [settings]")
         for key, value in table.items() if known[name] else ():
             if key not in known[name] or not isinstance(value, str):
-                raise ConfigError(
-                    f"{path}: [{name}] has {key} = {value!r:.80}; known are {' and '.join(known[name])}, strings"
-                )
+                raise ConfigError(f"{path}: [{name}] has {key} = {value!r:.80}; known are {', '.join(known[name])}, strings")
     return tables
 
 

@@ -838,6 +838,12 @@ def _check_alone(text: str) -> None:
     optim.parse_alone(text)
 
 
+def _check_shuffle(text: str) -> None:
+    from gvae import data
+
+    data.Shuffle.of(text)
+
+
 def _check_optimizer(text: str) -> None:
     from gvae import optim
 
@@ -938,6 +944,13 @@ class Ascent(Settings):
     """The steps of training."""
 
     batch_size: int | None = setting(default=100, help="rows per step; None: all", kind=Maybe(Whole()))
+    shuffle: str = setting(
+        default="auto",
+        help="order of the rows of an epoch: full, all shuffled; window:W, chunks of consecutive rows drawn at random and "
+        "shuffled among W rows (window:rows=W,chunk=C with chunks of C rows), for rows that are not in memory; auto: full "
+        "where the rows fit into a third of the memory",
+        kind=Text(_check_shuffle),
+    )
     learning_rate: float = setting(default=1e-3, help="of the optimizer", kind=Number())
     optimizer: str = setting(
         default="adam",

@@ -15,15 +15,28 @@ from typing import Any
 
 import gvae
 from gvae import flags
-from gvae.cli import completion, demo, doctor, evaluate, models, plot, report, runs, sample, sweep, train, warmup
+from gvae.cli import completion, data, demo, doctor, evaluate, models, plot, report, runs, sample, sweep, train, warmup
 from gvae.cli.arguments import Help, Parser
 from gvae.cli.signals import Signalled
 from gvae.errors import GvaeError
 
 __all__ = ["main"]
 
-# as --help lists them
-COMMANDS = (demo, train, sweep, evaluate, sample, plot, report, models, runs, warmup, completion, doctor)
+COMMANDS = (  # as --help lists them
+    demo,
+    train,
+    sweep,
+    evaluate,
+    sample,
+    plot,
+    report,
+    models,
+    runs,
+    data,
+    warmup,
+    completion,
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -67,13 +67,13 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(f"--rows: {options.folder} holds a model without a bound, which has no values per row")
     if model.model_.caution:
         print(f"gvae evaluate: {model.model_.caution}", file=sys.stderr)
-    source, data_dir = source_of(options, options.folder, model.notes_)
-    dataset = data.load(source, data_dir=data_dir)
+    source, data_dir, target = source_of(options, options.folder, model.notes_)
+    dataset = data.load(source, data_dir=data_dir, target=target)
     rows, y = _part(dataset, options.split)
     where = f"{dataset.name}, {options.split} rows"
-    if rows.shape[1] != model.n_features_in_:
-        raise DataError(f"{where}: {rows.shape[1]} columns, but the model was trained on {model.n_features_in_}")
-    if not hasattr(rows, "tocsr"):
+    if (columns := math.prod(rows.shape[1:])) != model.n_features_in_:
+        raise DataError(f"{where}: {columns} columns, but the model was trained on {model.n_features_in_}")
+    if not hasattr(rows, "tocsr") and not isinstance(rows, data.Rows):
         data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
     names = ("samples", "seed", "memory", "first", "chains", "temperatures", "seen")
     folder = Path(options.folder)

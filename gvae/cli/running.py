@@ -25,13 +25,15 @@ def on_one_blas_thread(command: Callable[[argparse.Namespace], None]) -> Callabl
     return run
 
 
-def source_of(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> tuple[str, str | None]:
-    """The data to load and the folder to search, as given or as in training. The notes are unchecked."""
+def source_of(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> tuple[str, str | None, str | None]:
+    """The data to load, the folder to search, and the column that is y, as given or as in training. The notes are
+    unchecked."""
     source = options.data or notes.get("data")
     if not isinstance(source, str):
         raise ConfigError(f"{run} does not say what it was trained on: name the data")
-    noted = notes.get("data_dir")
-    return source, options.data_dir or (noted if isinstance(noted, str) else None)
+    noted = {name: notes.get(name) for name in ("data_dir", "target")}
+    folder, target = (value if isinstance(value, str) else None for value in noted.values())
+    return source, options.data_dir or folder, options.target or (target if options.data is None else None)
 
 
 def exhibits_of(options: argparse.Namespace) -> list[Any]:

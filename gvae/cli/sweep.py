@@ -54,9 +54,10 @@ def run(options: argparse.Namespace) -> None:
     with compiling.asked(cold):
         source = plan.tables["data"]["source"]
         data_dir = options.data_dir or plan.tables["data"].get("dir")
-        dataset = data.load(source, data_dir=data_dir)
+        target = plan.tables["data"].get("target")
+        dataset = data.load(source, data_dir=data_dir, target=target)
         with Interruptible() as interrupted:
-            fit = _Fit(plan, dataset, notes_of(dataset, source, data_dir), options.save_every, interrupted)
+            fit = _Fit(plan, dataset, notes_of(dataset, source, data_dir, target), options.save_every, interrupted)
             fit.check()
             study = sweeps.Study.join(options.out, plan, _digest(dataset))
             try:
@@ -78,9 +79,14 @@ def _digest(dataset: Any) -> str:
     """By which the processes of a study know that they have the same rows."""
     import numpy as np
 
+    from gvae.data.rows import as_rows
+
     digest, held = hashlib.sha256(), dataset.validation
     further = [column[0] for name, column in sorted(dataset.columns.items())]
     for x in (dataset.train, *further, *(held if isinstance(held, tuple) else () if held is None else (held,))):
+        if (rows := as_rows(x)) is not None:
+            digest.update(repr(rows.fingerprint).encode())
+            continue
         for part in (x.data, x.indices, x.indptr) if hasattr(x, "indptr") else (x,):
             digest.update(f"{part.shape}{part.dtype.str}".encode())
             digest.update(np.ascontiguousarray(part))

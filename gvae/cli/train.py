@@ -72,10 +72,11 @@ def run(options: argparse.Namespace) -> None:
     from_file = options.tables.get("data", {})
     begun: dict[str, Any] = dict(flags.DEFAULTS)
     notes: dict[str, Any] = {"data": from_file.get("source"), "data_dir": from_file.get("dir")}
+    notes["target"], windows = from_file.get("target"), None
     if options.resume is not None:
         if options.config is not None:
             raise ConfigError("argument --config: not allowed with argument --resume, whose settings are those of the run")
-        begun, notes = _begun(run, estimator)
+        begun, notes, windows = _begun(run, estimator)
     else:
         if options.data is None and notes["data"] is None:
             raise ConfigError("name the data to train on: gvae train DATA --out RUN; see gvae train --help")
@@ -90,13 +91,15 @@ def run(options: argparse.Namespace) -> None:
     if not options.quiet and cold:
         print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
     with compiling.asked(cold):
-        source, data_dir = source_of(options, run, notes)
-        dataset = data.load(source, data_dir=data_dir)
+        source, data_dir, target = source_of(options, run, notes)
+        shuffle = data.Shuffle.of(windows or model.get_params().get("shuffle", "auto"))
+        in_memory = None if shuffle is None else shuffle.rows is None
+        dataset = data.load(source, data_dir=data_dir, target=target, in_memory=in_memory)
         model.set_params(**(real := observed(dataset, model.get_params())))
         if real and not options.quiet:
             print(f"{estimator.name}: observation gaussian (the values of {dataset.name} are real numbers)", flush=True)
         columns = columns_of(dataset, estimator, model.get_params())
-        notes = notes_of(dataset, source, data_dir)
+        notes = notes_of(dataset, source, data_dir, target)
         train, test, held, weight = columns
         if held is None:  # early stopping must not look at the test rows
             held = None if model.holds_out else test
@@ -116,13 +119,14 @@ def run(options: argparse.Namespace) -> None:
         _summarize(run, model, "test" if held is test else "validation")
 
 
-def notes_of(dataset: Any, source: str, data_dir: str | None) -> dict[str, Any]:
+def notes_of(dataset: Any, source: str, data_dir: str | None, target: str | None = None) -> dict[str, Any]:
     """What a run folder notes about its data."""
     from gvae import data
 
     source = source if source in data.dataset_names() else _absolute(source)
     folder = None if data_dir is None else _absolute(data_dir)
     notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
+    notes |= {} if target is None else {"target": target}
     return notes | ({} if dataset.names is None else {"names": list(dataset.names)})
 
 
@@ -147,14 +151,15 @@ def columns_of(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[
     model = estimator.model.variant(settings)
     kinds, observation = model.columns, settings.get("observation", "auto")
     explained = kinds["x"] == "matrix" and "x" in model.views
-    if explained and isinstance(observation, str) and not hasattr(dataset.train, "tocsr"):
+    read = not hasattr(dataset.train, "tocsr") and not isinstance(dataset.train, data.Rows)
+    if explained and isinstance(observation, str) and read:
         support = data_support(observation, settings.get("binarize"), dataset.train.shape[1])
         for split, rows in (("training", dataset.train), ("test", dataset.test)):
             data.check_support(rows, support, f"{dataset.name}, {split} rows")
     shape = dataset.image_shape
 
     def images(x: Any) -> Any:
-        return x if shape is None else x.reshape(-1, *shape)
+        return x if shape is None or isinstance(x, data.Rows) else x.reshape(-1, *shape)
 
     weight = dataset.columns["weight"][0] if "weight" in dataset.columns else None
     held: tuple[Any, ...] | None = None
@@ -173,8 +178,8 @@ def columns_of(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[
     return (images(dataset.train), train), (images(dataset.test), test), held, weight
 
 
-def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(settings, notes) of a run folder, checked for their form only; `fit` compares them with the checkpoint's."""
+def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """(settings, notes, shuffle) of a run folder, checked for their form only; `fit` compares them with the checkpoint's."""
     from gvae import training
     from gvae.settings import native
 
@@ -186,7 +191,9 @@ def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         raise RunError(f"{run} was begun with model {config.get('model')!r:.80}, not {estimator.name!r}")
     if unknown := settings.keys() - estimator().get_params().keys():
         raise RunError(f"{run}: its config.json has the unknown setting {sorted(unknown)[0]!r}")
-    return {name: native(value) for name, value in settings.items()}, notes
+    fitted = config.get("fitted")
+    shuffle = fitted.get("shuffle") if isinstance(fitted, dict) else None
+    return {name: native(value) for name, value in settings.items()}, notes, shuffle
 
 
 def _summarize(run: str, model: Any, held_out: str) -> None:

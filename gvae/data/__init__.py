@@ -5,6 +5,7 @@ from gvae.data.dataset import Dataset
 from gvae.data.kinds import kind
 from gvae.data.loaders import dataset_names, load
 from gvae.data.presentation import BINARIZATIONS, Presentation
+from gvae.data.rows import ArrayRows, Output, Part, Rows, Shuffle, open_rows, pack
 from gvae.data.sparse import as_csr
 from gvae.data.split import split_counts
 from gvae.data.standardization import Standardization
@@ -12,9 +13,14 @@ from gvae.data.table import Batch, Table
 
 __all__ = [
     "BINARIZATIONS",
+    "ArrayRows",
     "Batch",
     "Dataset",
+    "Output",
+    "Part",
     "Presentation",
+    "Rows",
+    "Shuffle",
     "Standardization",
     "Table",
     "as_csr",
@@ -25,5 +31,7 @@ __all__ = [
     "dataset_names",
     "kind",
     "load",
+    "open_rows",
+    "pack",
     "split_counts",
 ]

@@ -14,7 +14,7 @@ from gvae.runtime.device import to_host
 __all__ = ["check_finite", "check_support", "check_weight", "column_names", "real"]
 
 
-def check_finite(x: Any, name: str = "data", names: Any = None) -> None:
+def check_finite(x: Any, name: str = "data", names: Any = None, rows: Any = None) -> None:
     """Raise an error if data hold a NaN or infinity.
 
     Parameters
@@ -24,6 +24,8 @@ def check_finite(x: Any, name: str = "data", names: Any = None) -> None:
         The error's message begins with it.
     names : sequence of str, optional
         The D columns' names, which the message then uses instead of their numbers.
+    rows : int array (N,), optional
+        The rows' numbers, of a part of a table.
 
     Raises
     ------
@@ -41,13 +43,15 @@ def check_finite(x: Any, name: str = "data", names: Any = None) -> None:
     """
     x = real(x, name)
     values = x.data if is_csr(x) else x
-    with np.errstate(invalid="ignore"):
-        if values.dtype.kind != "f" or values.size == 0 or (np.isfinite(values.min()) and np.isfinite(values.max())):
-            return  # a NaN or infinity shows in min or max; no temporary of the size of x
-    _refuse(~np.isfinite(values), x, f"{name}: NaN or infinite values", names)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum()):
+            return  # a NaN or infinity shows in the sum; no temporary of the size of x
+        if np.isfinite(values.min()) and np.isfinite(values.max()):
+            return  # the sum alone is too large
+    _refuse(~np.isfinite(values), x, f"{name}: NaN or infinite values", names, rows)
 
 
-def check_support(x: Any, support: Support, name: str = "data", names: Any = None) -> None:
+def check_support(x: Any, support: Support, name: str = "data", names: Any = None, rows: Any = None) -> None:
     """Raise an error if data leave the support of an observation model's distribution.
 
     Parameters
@@ -61,6 +65,8 @@ def check_support(x: Any, support: Support, name: str = "data", names: Any = Non
         The error's message begins with it.
     names : sequence of str, optional
         The D columns' names, which the message then uses instead of their numbers.
+    rows : int array (N,), optional
+        The rows' numbers, of a part of a table.
 
     Raises
     ------
@@ -82,7 +88,7 @@ def check_support(x: Any, support: Support, name: str = "data", names: Any = Non
     if not is_csr(x):
         with np.errstate(invalid="ignore"):
             if not support.holds(x):
-                _refuse(~support.contains(x), x, complaint, names)
+                _refuse(~support.contains(x), x, complaint, names, rows)
         return
     if not x.has_canonical_format:  # an entry in several parts is their sum
         x = x.copy()
@@ -90,7 +96,7 @@ def check_support(x: Any, support: Support, name: str = "data", names: Any = Non
     missing = 0 if support.contains(np.zeros(1))[0] else x.shape[0] * x.shape[1] - x.nnz
     with np.errstate(invalid="ignore"):
         if missing or not support.holds(x.data):
-            _refuse(~support.contains(x.data), x, complaint, names, missing)
+            _refuse(~support.contains(x.data), x, complaint, names, rows, missing)
 
 
 def check_weight(weight: Any, n: int, name: str = "weight") -> None:
@@ -180,7 +186,7 @@ def real(x: Any, where: str) -> Any:
     return x
 
 
-def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Any, missing: int = 0) -> None:
+def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Any, rows: Any = None, missing: int = 0) -> None:
     """Raise for the entries of x where bad is true; of CSR, bad is for stored values, and `missing` zeros are bad too."""
     first = int(bad.argmax()) if bad.size else 0  # in C order, whatever the memory layout
     if is_csr(x):
@@ -188,6 +194,7 @@ def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Any, missing: int = 
     else:
         row, column = divmod(first, x.size // x.shape[0] if x.ndim else 1)
         value = x.flat[first]
+    row = row if rows is None else int(rows[row])
     where = f"row {row}, column {column} (counted from 0)"
     if names is not None:
         where = f"row {row} (counted from 0), column {str(names[column])!r}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data.checks import real
+from gvae.data.rows.column import Column
 from gvae.ops.sparse import is_csr
 
 __all__ = ["kind"]
@@ -22,7 +23,7 @@ def kind(parts: Sequence[Any], images: bool = False, grey: bool = False) -> tupl
 
     Parameters
     ----------
-    parts : sequence of array (N, ...) or CSR
+    parts : sequence of array (N, ...), CSR or Column
         Real numbers, such as rows to train on and rows to validate on; they are judged together.
     images : bool, default False
         Whether a row is an image, flattened or not: its levels may then be multiples of 1/L for any L up to 255.
@@ -51,9 +52,9 @@ def kind(parts: Sequence[Any], images: bool = False, grey: bool = False) -> tupl
     >>> gvae.data.kind([np.array([[0.5, 1 / np.pi]])])
     ('gaussian', 'real numbers: 0.5 is no whole multiple of 1/255')
     """
-    arrays = [real(part, "kind") for part in parts]
+    arrays: list[Any] = [part if isinstance(part, Column) else real(part, "kind") for part in parts]
     are_bytes = [x.dtype == np.uint8 and not is_csr(x) for x in arrays]
-    above_1 = any(x.size and x.max() > 1 for x, is_bytes in zip(arrays, are_bytes, strict=True) if is_bytes)
+    above_1 = any(x.shape[0] and x.max() > 1 for x, is_bytes in zip(arrays, are_bytes, strict=True) if is_bytes)
     if grey or (above_1 and all(are_bytes)):
         return "bernoulli", "grey levels: bytes with a value above 1"
     levels = 1  # the least L so far of which all values are multiples; any other that is one is a multiple of it
@@ -79,8 +80,9 @@ def _blocks(x: Any, divided: bool) -> Iterator[np.ndarray]:
     """The values, some at a time and flat, as float32 or float64; bytes are divided by 255 if `divided`."""
     x = x.data if is_csr(x) else x  # what is not stored is 0, which is a bit
     rows = max(1, BLOCK // max(1, math.prod(x.shape[1:])))
-    for start in range(0, len(x), rows):
-        block = x[start : start + rows].reshape(-1)
+    parts = x.blocks(rows) if isinstance(x, Column) else (x[start : start + rows] for start in range(0, len(x), rows))
+    for part in parts:
+        block = part.reshape(-1)
         if block.dtype.kind != "f":
             block = block.astype(np.float64) / (255 if divided and x.dtype == np.uint8 else 1)
         yield block if block.dtype == np.float32 else block.astype(np.float64, copy=False)

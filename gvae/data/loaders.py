@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,8 +33,11 @@ from gvae.data.readers import (
     read_text,
     reading,
 )
+from gvae.data.rows.protocol import Part
+from gvae.data.rows.sources import SUFFIXES, columns_of_file
 from gvae.data.sparse import PARTS, csr_of
 from gvae.errors import DataError, DependencyError
+from gvae.runtime import limits
 
 __all__ = ["dataset_names", "load"]
 
@@ -48,6 +52,7 @@ MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16
 NOISY_ROWS = 50_000  # of MNIST's training images that are training pairs; the others are the validation part
 OLIVETTI_BYTES, OLIVETTI_SHA256 = 1_432_511, "b1988d02c72fe5b8ee82b5ef3bb7982eafc74f1e1ff0ae0ade35061ad0af534d"
 BINARIZED_ROWS = {"train": 50_000, "test": 10_000}
+SHARE = 3  # rows are read into memory if they take no more than this part of it
 ADVICE = "give the folder of the files as data_dir (--data-dir) or in GVAE_DATA_DIR"
 
 
@@ -66,7 +71,14 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(_LOADERS)
 
 
-def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | None = None) -> Dataset:
+def load(
+    source: Any,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    name: str | None = None,
+    target: str | None = None,
+    in_memory: bool | None = None,
+) -> Dataset:
     """A data set by name, from a file, or from an array.
 
     Parameters
@@ -79,6 +91,11 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
         made from the files of mnist.
     name : str, optional
         By default the name of the data set or file, or "array".
+    target : str, optional
+        The column of a Parquet file that is y.
+    in_memory : bool, optional
+        Whether the rows of a .npy, Zarr, HDF5 or Parquet file are read at once. None: if they take a third of the memory, or
+        less. Otherwise x, and y if it has two axes, are `gvae.data.Rows`.
 
     Returns
     -------
@@ -112,9 +129,12 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
     - an array (N, D), or images (N, rows, columns), which are flattened; a sparse matrix of SciPy's, which becomes CSR
     - the path of a file
 
-    Files, any but .npz also packed as .gz, are
+    Files, any but .npz and the next three also packed as .gz, are
 
     - .npy
+    - .zarr, a folder: an array, or a group with the keys of a .npz below; each may be a sparse matrix as AnnData writes them
+    - .h5 or .hdf5: likewise
+    - .parquet: a number per column; `target` names the column that is y
     - idx (.idx or *-ubyte)
     - .feat: a document a line, a number that is not used and then id:count, ids from 1; it becomes CSR
     - .csv or .txt: numbers between commas or blanks, read as float32; the first line may be a heading (it starts with # or
@@ -140,7 +160,7 @@ def load(source: Any, *, data_dir: str | os.PathLike | None = None, name: str | 
     if isinstance(source, str) and source in _LOADERS:
         dataset = _LOADERS[source](_folders(MADE_FROM.get(source, source), data_dir))
     elif isinstance(source, str | os.PathLike):
-        dataset = _load_file(source)
+        dataset = _load_file(source, target, in_memory)
     else:
         dataset = assemble("array", "array", source)
     return dataset if name is None else replace(dataset, name=name)
@@ -309,8 +329,13 @@ def _locate(name: str, files: Sequence[str], folders: list[Path]) -> list[Path]:
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def _load_file(source: Any) -> Dataset:
+def _load_file(source: Any, target: str | None, in_memory: bool | None) -> Dataset:
     path = Path(os.path.expanduser(source))
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES and (suffix != ".npy" or not _fits_unread(path, in_memory)) and path.exists():
+        return _load_rows(path, target, in_memory)
+    if target is not None:
+        raise DataError(f"{path}: a target column is named of Parquet files; others have y as train_y")
     if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; expected a file")
     if not os.path.isfile(path):
@@ -326,7 +351,65 @@ def _load_file(source: Any) -> Dataset:
     if suffix in READERS:
         found = assemble(plain.stem, str(path), READERS[suffix](path))
         return replace(found, names=read_heading(path, found.train.shape[1])) if READERS[suffix] is read_text else found
-    raise DataError(f"{path}: unknown kind of file; known: .npz; {', '.join(READERS)}, *-ubyte, also with .gz")
+    raise DataError(
+        f"{path}: unknown kind of file; known: .npz, .zarr, .h5, .parquet; {', '.join(READERS)}, *-ubyte, also with .gz"
+    )
+
+
+def _fits_unread(path: Path, in_memory: bool | None) -> bool:
+    """Whether a .npy file is to be read as a whole."""
+    room = limits.memory()
+    fits = room is None or not path.is_file() or path.stat().st_size <= room // SHARE
+    return fits if in_memory is None else in_memory
+
+
+def _load_rows(path: Path, target: str | None, in_memory: bool | None) -> Dataset:
+    """A data set of a file whose rows can be read some at a time: in memory, or as `Rows`."""
+    found = columns_of_file(path, target)
+    roles = _npz_roles(list(found))
+    if not roles:
+        raise DataError(f"{path}: no array to take among the keys {', '.join(map(repr, found)) or '(none)'}")
+    room = limits.memory()
+    n_bytes = sum(math.prod(found[key].shape) * np.dtype(found[key].dtype).itemsize for key in roles.values())
+    if in_memory or (in_memory is None and (room is None or n_bytes <= room // SHARE)):
+        arrays = {role: found[key][:] for role, key in roles.items()}
+        dataset = assemble(path.stem, str(path), **arrays)
+    else:
+        dataset = _of_rows(path, {role: found[key] for role, key in roles.items()})
+    return replace(dataset, names=getattr(found[roles["train"]], "names", None))
+
+
+def _of_rows(path: Path, found: dict[str, Any]) -> Dataset:
+    """The data set of rows that are not read yet; those of one number each are read. Every tenth row is held out if there is
+    no test part."""
+    x, test = found["train"], found.get("test")
+    if len(x.shape) not in (2, 3):
+        raise DataError(f"{path}: shape {x.shape}; expected (N, D), or (N, rows, columns) for images")
+    if test is not None and test.shape[1:] != x.shape[1:]:
+        raise DataError(f"{path}: a row of train has shape {x.shape[1:]}, of test {test.shape[1:]}")
+    n, columns = x.shape[0], {}
+    numbers = np.arange(n)
+    kept, held = (numbers, numbers) if n < 10 else (numbers[numbers % 10 != 9], numbers[numbers % 10 == 9])
+    for name in COLUMNS:
+        parts = []
+        for key, rows in ((f"train_{name}", n), (f"test_{name}", 0 if test is None else test.shape[0])):
+            if key not in found:
+                continue
+            y = found[key] if len(found[key].shape) > 1 else found[key][:]
+            if y.shape[0] != rows:
+                raise DataError(f"{path}, {key!r}: shape {tuple(y.shape)}; expected {rows} rows, as many as x has")
+            parts.append(y.astype(np.int64) if isinstance(y, np.ndarray) and y.dtype.kind in "biu" else y)
+        if len(parts) == 1 and test is None:
+            y = parts[0]
+            parts = [y[kept], y[held]] if isinstance(y, np.ndarray) else [Part(y, kept), Part(y, held)]
+        if len(parts) == 2:
+            columns[name] = (parts[0], parts[1])
+        elif parts:
+            raise DataError(f"{path}: {name} of one part without the other, though x has a train and a test part")
+    train = x if test is not None or n < 10 else Part(x, kept)
+    test = test if test is not None else x if n < 10 else Part(x, held)
+    shape = x.shape[1:] if len(x.shape) == 3 else None
+    return Dataset(path.stem, train, test, image_shape=shape, columns=columns)
 
 
 def _npz_roles(keys: list[str]) -> dict[str, str]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import math
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +28,7 @@ from gvae.errors import DataError
 
 __all__ = [
     "READERS",
+    "open_npy",
     "opened",
     "packed",
     "read_exactly",
@@ -100,31 +103,49 @@ def read_npy(path: Path) -> np.ndarray:
         return _parse_npy(stream, path)
 
 
-def _parse_npy(stream: IO[bytes] | gzip.GzipFile, path: Path, where: str | None = None, kinds: str = NUMBERS) -> np.ndarray:
-    """One array in NumPy's format, whose header is a Python literal; `kinds` is a pattern for its dtype.
+def open_npy(path: Path) -> tuple[tuple[int, ...], np.dtype, bool, int]:
+    """(shape, dtype, whether in Fortran order, bytes before the first value) of a .npy file of the right size."""
+    with reading(path), open(path, "rb") as stream:
+        shape, fortran, dtype = _read_header(stream, str(path))
+        announced, found = math.prod(shape) * dtype.itemsize, os.path.getsize(path) - stream.tell()
+        if found < announced:
+            raise DataError(f"{path}: truncated; {announced} bytes announced, {found} found")
+        if found > announced:
+            raise DataError(f"{path}: damaged; {announced} bytes announced, more found")
+        return shape, dtype, fortran, stream.tell()
 
-    Read by pattern, because `numpy.load` evaluates the header and allocates what it asks for before it sees the rest.
-    """
-    where = where or str(path)
+
+def _read_header(stream: Any, where: str, kinds: str = NUMBERS) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, whether in Fortran order, dtype) by NumPy's reader, which runs no code; `kinds`: a pattern for the dtype."""
     magic = stream.read(8)
     if magic[:1] == b"\x80":
         raise DataError(f"{where}: a pickle; pickled arrays are refused, because loading one can run any code")
     if len(magic) < 8 or magic[:6] != b"\x93NUMPY":
         raise DataError(f"{where}: not a .npy file")
-    length = int.from_bytes(stream.read(2 if magic[6] == 1 else 4), "little")
-    header = stream.read(min(length, 10_000)).decode("latin1")  # plain arrays need about 100
-    descr = re.search(r"""['"]descr['"]\s*:\s*['"]([^'"]*)['"]""", header)
-    order = re.search(r"""['"]fortran_order['"]\s*:\s*(True|False)""", header)
-    shape = re.search(r"""['"]shape['"]\s*:\s*\(([0-9L,\s]*)\)""", header)
-    if not (descr and order and shape):
-        raise DataError(f"{where}: damaged .npy header, or not a plain array")
-    if "O" in descr[1]:
+    read = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of headers written by Python 2
+            shape, fortran, dtype = read(stream, max_header_size=10_000)  # plain arrays need about 100
+    except Exception as error:  # of a header that is no Python literal, or one of many brackets
+        raise DataError(f"{where}: damaged .npy header, or not a plain array ({_line(error)})") from error
+    if dtype.hasobject:
         raise DataError(f"{where}: dtype object; pickled arrays are refused, because loading one can run any code")
-    if not re.fullmatch(kinds, descr[1]):
-        raise DataError(f"{where}: dtype {descr[1]!r} is not {'real numbers' if kinds == NUMBERS else 'a short text'}")
-    dtype, sizes = np.dtype(descr[1]), [int(size) for size in re.findall("[0-9]+", shape[1])]
-    data = read_exactly(stream, math.prod(sizes) * dtype.itemsize, path)
-    return np.frombuffer(data, dtype).reshape(sizes, order="F" if order[1] == "True" else "C")
+    if dtype.names is not None or dtype.subdtype is not None or not all(0 <= size < 1 << 63 for size in shape):
+        raise DataError(f"{where}: damaged .npy header, or not a plain array")
+    if not re.fullmatch(kinds, dtype.str):
+        raise DataError(f"{where}: dtype {dtype.str!r} is not {'real numbers' if kinds == NUMBERS else 'a short text'}")
+    return shape, fortran, dtype
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _parse_npy(stream: Any, path: Path, where: str | None = None, kinds: str = NUMBERS) -> np.ndarray:
+    """One array in NumPy's format; memory grows with what is found, not with what the header announces."""
+    shape, fortran, dtype = _read_header(stream, where or str(path), kinds)
+    data = read_exactly(stream, math.prod(shape) * dtype.itemsize, path)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]]) -> dict[str, np.ndarray]:
@@ -146,30 +167,59 @@ def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]]) -> dict[
 
 def read_text(path: Path) -> np.ndarray:
     """(N, D) float32; a line is split at its commas, else at blanks. Messages count lines and columns from 1."""
-    values, width, blank = array("f"), 0, 0  # array: four bytes a number while the number of rows is unknown
-    with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
+    last: tuple[int, str, int] = 0, "", 0  # number and text of the line that is read, and the number of cells of the first
+
+    def rows(lines: Iterable[str]) -> Iterator[str]:
+        nonlocal last
+        blank, width = 0, 0
         for number, line in enumerate(lines, 1):
-            cells = line.split("," if "," in line else None)
-            if not cells:
+            if not line.strip():
                 blank = blank or number
                 continue
             if blank:  # a missing row, or the missing value of a single column: only the end may be blank
                 raise DataError(f"{path}: line {blank} is empty")
-            row = _numbers(cells, line)
-            if row is None:
-                bad = [cell.strip() for cell in cells if _numbers([cell], cell) is None]
-                if number == 1 and (line.startswith("#") or (len(bad) == len(cells) and all(bad))):
-                    continue
-                column = [cell.strip() for cell in cells].index(bad[0]) + 1
-                what = f"{bad[0][:40]!r} is not a number" if bad[0] else "empty cell"
-                raise DataError(f"{path}: line {number}, column {column}: {what}")
-            width = width or len(row)
-            if len(row) != width:
-                raise DataError(f"{path}: line {number} has {len(row)} numbers, the lines before it have {width}")
-            values.extend(row)
-    if not width:
-        raise DataError(f"{path}: no rows of numbers")
-    return np.frombuffer(values, np.float32).reshape(-1, width)
+            if number == 1 and _is_heading(line):
+                continue
+            width = width or len(_cells(line))
+            last = number, line, width
+            yield line if "," in line else ",".join(line.split())
+
+    with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
+        there = rows(lines)
+        first = next(there, None)
+        if first is None:
+            raise DataError(f"{path}: no rows of numbers")
+        try:
+            with np.errstate(over="ignore"):
+                found = itertools.chain([first], there)
+                return np.loadtxt(found, np.float32, delimiter=",", comments=None, ndmin=2)  # it reads line by line
+        except DataError:
+            raise
+        except ValueError as error:
+            raise _refused_line(path, *last) or error from error
+
+
+def _cells(line: str) -> list[str]:
+    return line.split("," if "," in line else None)
+
+
+def _is_heading(line: str) -> bool:
+    """Whether a first line that is not all numbers has none, but a name in every cell, or begins with #."""
+    cells = _cells(line)
+    bad = [cell.strip() for cell in cells if _numbers([cell], cell) is None]
+    return bool(bad) and (line.startswith("#") or (len(bad) == len(cells) and all(bad)))
+
+
+def _refused_line(path: Path, number: int, line: str, width: int) -> DataError | None:
+    """What is wrong with a line."""
+    cells = _cells(line)
+    if bad := [cell.strip() for cell in cells if _numbers([cell], cell) is None]:
+        column = [cell.strip() for cell in cells].index(bad[0]) + 1
+        what = f"{bad[0][:40]!r} is not a number" if bad[0] else "empty cell"
+        return DataError(f"{path}: line {number}, column {column}: {what}")
+    if len(cells) != width:
+        return DataError(f"{path}: line {number} has {len(cells)} numbers, the lines before it have {width}")
+    return None
 
 
 def read_heading(path: Path, columns: int) -> tuple[str, ...] | None:

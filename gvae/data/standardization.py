@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -75,16 +76,19 @@ class Standardization:
         >>> units.location, units.scale
         (array([2., 5.]), array([1., 1.]))
         """
-        first = x[0].astype(np.float64)  # sums of differences to it do not cancel, and are 0 in a constant column
+        first = x[:1][0].astype(np.float64)  # sums of differences to it do not cancel, and are 0 in a constant column
         with np.errstate(over="ignore", invalid="ignore"):
             mean = mean_of_rows(x, weight, lambda block: block - first)
             square = mean_of_rows(x, weight, lambda block: np.square(block - first - mean))
         bad = np.flatnonzero(~np.isfinite(first + mean) | ~np.isfinite(square))
         if len(bad):
-            row = int(np.abs(x[:, bad[0]]).argmax())
+            largest = np.concatenate([np.abs(block[:, bad[0]]).max(keepdims=True) for block in _blocks(x)])
+            number = int(largest.argmax())
+            block = next(itertools.islice(_blocks(x), number, None))[:, bad[0]]
+            row = int(np.abs(block).argmax())
             raise DataError(
                 f"{name}: the mean and deviation of column {bad[0]} are no finite numbers: it is too large, "
-                f"{x[row, bad[0]]:g}, at row {row}, column {bad[0]} (counted from 0)"
+                f"{block[row]:g}, at row {number * _rows_at_once(x) + row}, column {bad[0]} (counted from 0)"
             )
         location, variance = first + mean, square
         if levels is not None:  # (k + u) / L, with k / (L - 1) = x and u ~ U(0, 1)
@@ -143,8 +147,10 @@ class Standardization:
         result = np.empty(x.shape, dtype)
         start = 0
         with np.errstate(over="ignore"):
-            for block in _blocks(x):
-                result[start : start + len(block)] = (block - self.location) / self.scale
+            for block in _blocks(x):  # a copy of its own
+                block -= self.location
+                block /= self.scale
+                result[start : start + len(block)] = block
                 start += len(block)
         return result
 
@@ -172,8 +178,12 @@ class Standardization:
             ...
         gvae.errors.DataError: x, standardized, as float32: NaN or infinite values: 1 in all, the first, inf, at row 0, ...
         """
-        if len(x) and not np.isfinite(self(np.stack([x.min(axis=0), x.max(axis=0)]), dtype)).all():
-            check_finite(self(x, dtype), f"{name}, standardized, as {np.dtype(dtype)}")
+        begin = 0
+        for block in x.blocks(_rows_at_once(x)) if hasattr(x, "blocks") else [x]:  # a Column
+            rows = np.arange(begin, begin + len(block))
+            if len(block) and not np.isfinite(self(np.stack([block.min(axis=0), block.max(axis=0)]), dtype)).all():
+                check_finite(self(block, dtype), f"{name}, standardized, as {np.dtype(dtype)}", rows=rows)
+            begin += len(block)
 
     def inverse(self, x: Any) -> np.ndarray:
         """Standardized values in raw units.
@@ -209,7 +219,13 @@ def mean_of_rows(
     return total / w.sum()
 
 
+def _rows_at_once(x: Any) -> int:
+    return max(1, BLOCK // math.prod(x.shape[1:]))
+
+
 def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
     """Some rows at a time, in float64."""
-    rows = max(1, BLOCK // math.prod(x.shape[1:]))
+    rows = _rows_at_once(x)
+    if hasattr(x, "blocks"):  # a Column
+        return (block.astype(np.float64) for block in x.blocks(rows))
     return (x[start : start + rows].astype(np.float64) for start in range(0, len(x), rows))

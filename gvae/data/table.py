@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import numpy as np
 from gvae import random
 from gvae.data.checks import check_weight
 from gvae.data.presentation import Presentation
+from gvae.data.rows.column import Column, Reader, sequence
+from gvae.data.rows.order import Order
+from gvae.data.rows.protocol import bounds_of, chunk_of
 from gvae.data.standardization import Standardization, mean_of_rows
 from gvae.errors import ConfigError, DataError
 from gvae.ops.sparse import is_csr
@@ -65,7 +69,8 @@ class Table:
 
     Parameters
     ----------
-    x : array (N, ...) or CSR (N, D)
+    x : array (N, ...), CSR (N, D) or Column
+        A `gvae.data.rows.Column` is read, and converted, when a batch needs it.
     binarize : {"none", "dynamic", "fixed", "threshold"}, default "none"
         How x is presented, see `Presentation`; likewise the next three.
     dequantize : int, optional
@@ -75,13 +80,14 @@ class Table:
         For what is drawn once, with binarize="fixed". Default: `gvae.random.key(0)`.
     views : mapping of str to Presentation, optional
         How further columns are presented, by name; a column that is not named is presented unchanged.
-    **columns : array (N, ...) or CSR (N, E)
+    **columns : array (N, ...), CSR (N, E) or Column
         Further columns by name. One named "weight", (N,), holds the weights of the rows, finite and at least 0.
 
     Raises
     ------
     ConfigError
-        A presentation does not suit its column, is given twice, or is of no column.
+        A presentation does not suit its column, is given twice, or is of no column; all rows are needed at once, for a fixed
+        binarization, of a column that is not in memory.
     DataError
         Columns have different lengths, or a weight is not finite or below 0; the message has the row.
 
@@ -129,7 +135,8 @@ class Table:
         self.columns = dict(columns)
         key = random.key(0) if key is None else key
         for name, view in self.views.items():
-            self.columns[name] = view.stored(columns[name], self._key(key, name))
+            self.columns[name] = _stored(columns[name], name, view, self._key(key, name))
+        self.device = "cpu"
 
     @property
     def binarize(self) -> str:
@@ -144,6 +151,82 @@ class Table:
 
     def __len__(self) -> int:
         return self.columns["x"].shape[0]
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether some columns are read window by window.
+
+        Examples
+        --------
+        >>> gvae.data.Table(np.zeros((4, 3))).reads_ahead
+        False
+        """
+        return any(isinstance(column, Column) and column.read_ahead for column in self.columns.values())
+
+    def bounds(self, chunk: int | None = None) -> np.ndarray:
+        """Where chunks of rows begin, and the number of rows: what `gvae.data.rows.Order` takes.
+
+        Parameters
+        ----------
+        chunk : int, optional
+            Rows of a chunk; None: as the rows are stored.
+
+        Returns
+        -------
+        int array (C + 1,)
+
+        Examples
+        --------
+        >>> gvae.data.Table(np.zeros((5, 3))).bounds(2)
+        array([0, 2, 4, 5])
+        """
+        return bounds_of(self.rows, chunk or self.chunk)
+
+    @property
+    def chunk(self) -> int:
+        """The number of rows that are stored together.
+
+        Examples
+        --------
+        >>> gvae.data.Table(np.zeros((5, 784), np.uint8)).chunk
+        1024
+        """
+        return chunk_of(self.rows)
+
+    @property
+    def rows(self) -> Any:
+        """The rows as they are stored that decide where chunks end: of the first column that is read ahead, else of x.
+
+        Examples
+        --------
+        >>> gvae.data.Table(np.zeros((5, 3))).rows.shape
+        (5, 3)
+        """
+        ahead = [column for column in self.columns.values() if isinstance(column, Column) and column.read_ahead]
+        x = ahead[0] if ahead else self.columns["x"]
+        return x.rows if isinstance(x, Column) else x
+
+    def reader(self, order: Order | None = None) -> Reader:
+        """A reader of the columns that are not in memory.
+
+        Parameters
+        ----------
+        order : Order, optional
+            By default, the rows as they are stored.
+
+        Returns
+        -------
+        Reader
+            To be closed.
+
+        Examples
+        --------
+        >>> with gvae.data.Table(np.zeros((5, 3))).reader(gvae.data.rows.Order(np.array([0, 5]), 1)) as reader:
+        ...     reader.take(1, 3)
+        (array([1, 2]), {})
+        """
+        ahead = {n: c for n, c in self.columns.items() if isinstance(c, Column) and c.read_ahead}
+        return Reader(ahead, order or sequence(next(iter(ahead.values()))))
 
     def mean(self, name: str) -> np.ndarray:
         """The mean of each column of a view, weighted if the rows have weights.
@@ -163,7 +246,7 @@ class Table:
         >>> gvae.data.Table(np.array([[1.0], [4.0]]), weight=np.array([2.0, 1.0])).mean("x")
         array([2.])
         """
-        x, weight = (device.to_host(self.columns.get(column)) for column in (name, "weight"))
+        x, weight = (_on_host(self.columns.get(column)) for column in (name, "weight"))
         if not is_csr(x):
             return mean_of_rows(x, weight)
         w = np.ones(len(self)) if weight is None else np.asarray(weight, np.float64)
@@ -191,11 +274,11 @@ class Table:
         >>> table.to("cpu") is table
         True
         """
-        moved = {name: to_device(column, device) for name, column in self.columns.items()}
-        if all(moved[name] is column for name, column in self.columns.items()):
+        moved = {name: _moved(column, device) for name, column in self.columns.items()}
+        if self.device == device and all(moved[name] is column for name, column in self.columns.items()):
             return self
         table = copy.copy(self)  # fixed draws, thresholds and checks have been applied
-        table.columns = moved
+        table.columns, table.device = moved, device
         return table
 
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
@@ -218,17 +301,52 @@ class Table:
         array([[2.],
                [0.]])
         """
-        columns = {name: column[index] for name, column in self.columns.items()}
+        return self.presented(index, {}, key)
+
+    def presented(self, index: np.ndarray, stored: Mapping[str, Any], key: np.ndarray) -> Batch:
+        """The rows of given numbers, of which some columns are at hand as they are stored.
+
+        Parameters
+        ----------
+        index : int array (B,)
+        stored : mapping of str to array (B, ...)
+            As `Reader.take` returns them.
+        key : array (4,)
+
+        Returns
+        -------
+        Batch
+
+        Examples
+        --------
+        >>> gvae.data.Table(np.array([[0.0], [1.0]])).presented(np.array([1]), {}, gvae.random.key(0)).x
+        array([[1.]])
+        """
+        columns: dict[str, Any] = {}
+        for name, column in self.columns.items():
+            if name in stored:
+                columns[name] = to_device(column.convert(stored[name]), self.device)
+            elif isinstance(column, Column):
+                columns[name] = to_device(column[device.to_host(index)], self.device)
+            else:
+                columns[name] = column[device.beside(index, column)]
         for name, view in self.views.items():
             columns[name] = view.drawn(columns[name], self._key(key, name) if view.draws else key)
-        return Batch(columns, index, columns.get("weight"))
+        return Batch(columns, to_device(index, self.device), columns.get("weight"))
 
     def _key(self, key: np.ndarray, name: str) -> np.ndarray:
         """The key of a view's draws: x uses the key of the table or batch itself, from which no other is derived."""
         place = [column for column in self.columns if column != "weight"].index(name)
         return random.fold_in(key, place) if place else key
 
-    def batches(self, key: np.ndarray, batch_size: int, order: np.ndarray | None = None, first: int = 0) -> Iterator[Batch]:
+    def batches(
+        self,
+        key: np.ndarray,
+        batch_size: int,
+        order: np.ndarray | None = None,
+        first: int = 0,
+        rows: int | None = None,
+    ) -> Iterator[Batch]:
         """All rows once, in batches; the last batch may be smaller.
 
         Parameters
@@ -240,6 +358,8 @@ class Table:
             Row numbers in the order of the pass; None: as they are stored.
         first : int, default 0
             The batch at which to begin.
+        rows : int, optional
+            How many of the first rows, where no order is given; None: all.
 
         Yields
         ------
@@ -256,6 +376,42 @@ class Table:
         >>> [batch.index.tolist() for batch in table.batches(gvae.random.key(0), 2, first=2)]
         [[4]]
         """
-        order = device.beside(np.arange(len(self)) if order is None else order, self.columns["x"])
+        if order is None and self.reads_ahead:
+            n = len(self) if rows is None else min(rows, len(self))
+            with self.reader() as reader:
+                for i in range(first, -(-n // batch_size)):
+                    found = reader.take(i * batch_size, min((i + 1) * batch_size, n))
+                    yield self.presented(*found, random.fold_in(key, i))
+            return
+        order = np.arange(len(self))[:rows] if order is None else order
+        if not isinstance(self.columns["x"], Column):
+            order = device.beside(order, self.columns["x"])
         for i in range(first, -(-len(order) // batch_size)):
             yield self.batch(order[i * batch_size : (i + 1) * batch_size], random.fold_in(key, i))
+
+
+def _stored(column: Any, name: str, view: Presentation, key: np.ndarray) -> Any:
+    """What a table keeps of a column, see `Presentation.stored`: of a `Column`, what is to be done when rows are taken."""
+    if not isinstance(column, Column):
+        return view.stored(column, key)
+    if view.binarize == "fixed":
+        if column.read_ahead:
+            raise ConfigError(
+                f"binarize='fixed' draws the bits of all rows of {name} at once, but they are not in memory: take "
+                "'dynamic', or store the bits"
+            )
+        return view.stored(column[:], key)
+    if view.standardization is None and view.binarize != "threshold":
+        return column
+    return column.then(partial(view.stored, key=key), column.dtype if view.standardization is None else view.dtype)
+
+
+def _moved(column: Any, to: str) -> Any:
+    """A column on a device; one that is read window by window stays where it is, and its batches are moved."""
+    if isinstance(column, Column):
+        return column if to == "cpu" or column.read_ahead else to_device(column[:], to)
+    return to_device(column, to)
+
+
+def _on_host(column: Any) -> Any:
+    return column if isinstance(column, Column) else device.to_host(column)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gvae import data, evaluation, random, training
+from gvae.data.rows import Column, as_rows, numbers_of
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, sections, stored
 from gvae.estimator.fitting import Fitting, as_table, check_lengths, check_room, reads
@@ -52,24 +53,30 @@ class Estimator(Fitting):
         """
         return self.fit(X, y, **given).transform(X)
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Any, *, out: str | os.PathLike | None = None) -> Any:
         """Posterior means of the codes; grey levels enter as they are, not binarized.
 
         Parameters
         ----------
-        X : array (N, D)
+        X : array (N, D), or Rows
+            `gvae.data.Rows` need not fit into memory.
+        out : path, optional
+            A new .npy file or .zarr folder, which is filled window by window and is there when all of it is written.
 
         Returns
         -------
         array (N, codes)
-            The means, of several codes joined along the columns; a DataFrame if `set_output` asks for one.
+            The means, of several codes joined along the columns; a DataFrame if `set_output` asks for one. With `out`, the
+            array in that file, memory-mapped, or of Zarr.
 
         Raises
         ------
         ConfigError
-            Not fitted yet.
+            Not fitted yet, or the result does not fit into memory: then `out` is needed.
         DataError, ShapeError
             As `fit`.
+        RunError
+            `out` exists, or cannot be written.
 
         Examples
         --------
@@ -78,7 +85,9 @@ class Estimator(Fitting):
         >>> model.transform(X[:3]).shape
         (3, 2)
         """
-        return self._framed(self._joined(X, "transform"), X)
+        blocks = (self._joined(block, "transform", numbers) for block, numbers, _ in _row_blocks(X))
+        found = _gathered(blocks, as_rows(X), out)
+        return found if out is not None else self._framed(found, X)
 
     def codes(self, X: Any, y: Any = None) -> dict[str, np.ndarray]:
         """Posterior means of all codes, by name.
@@ -107,9 +116,10 @@ class Estimator(Fitting):
         >>> {name: z.shape for name, z in model.codes(X).items()}
         {'z': (100, 2)}
         """
-        rows = self._seen(X, y)
-        parts = [self._coded(part) for part in _chunks(rows)]
-        return {name: np.concatenate([np.asarray(part[name].shown) for part in parts]) for name in parts[0]}
+        y, found = inputs.loaded(y), []
+        for block, numbers, where in _row_blocks(X):
+            found.append(self._codes(block, y if y is None or numbers is None else y[where], numbers))
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
     def posterior_of(self, X: Any, y: Any = None) -> Any:
         """Posterior q(z|x) of each row. Without an encoder (nlfa) it is inferred, by gradient steps.
@@ -183,24 +193,28 @@ class Estimator(Fitting):
         ]
         return _alone({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
-    def reconstruct(self, X: Any) -> Any:
+    def reconstruct(self, X: Any, *, out: str | os.PathLike | None = None) -> Any:
         """Means of p(view | codes) at the posterior means.
 
         Parameters
         ----------
-        X : array (N, D)
+        X : array (N, D), or Rows
+        out : path, optional
+            As for `transform`; of several views a .zarr folder, which becomes a group.
 
         Returns
         -------
         array (N, D), or dict of str to array
-            By view for models with several views.
+            By view for models with several views. With `out`, the arrays in that file.
 
         Raises
         ------
         ConfigError
-            Not fitted yet.
+            Not fitted yet, or the result does not fit into memory.
         DataError, ShapeError
             As `fit`.
+        RunError
+            `out` exists, or cannot be written.
 
         Examples
         --------
@@ -209,7 +223,9 @@ class Estimator(Fitting):
         >>> model.reconstruct(X[:3]).shape
         (3, 5)
         """
-        return self.inverse_transform(self._joined(X, "reconstruct"))
+        joined = (self._joined(block, "reconstruct", numbers) for block, numbers, _ in _row_blocks(X))
+        blocks = (self.inverse_transform(z) for z in joined)
+        return _gathered(blocks, as_rows(X), out)
 
     def sample(self, n: int = 1, *, seed: int = 0, draw: bool = False) -> Any:
         """Draw codes from the prior, and return the means of p(view | codes) there.
@@ -313,9 +329,8 @@ class Estimator(Fitting):
         >>> result.elbo.shape, result.log_likelihood.shape
         ((100,), (100,))
         """
-        rows = self._read(X, y, all_columns=True)
-        key = random.key(seed)
-        table = as_table(rows, self.views_, random.fold_in(key, 2))
+        table, key = self._table(X, y, seed)
+        check_room(64 * len(table), f"an evaluation of {len(table)} rows")
         about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
         kept = None if partial is None else evaluation.Partial(partial, about)
         given: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
@@ -325,22 +340,26 @@ class Estimator(Fitting):
             kept.remove()
         return result
 
-    def score_samples(self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0) -> np.ndarray:
+    def score_samples(
+        self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0, out: str | os.PathLike | None = None
+    ) -> Any:
         """Importance-sampled log p of each row; grey levels are binarized as in training, by one draw.
 
         Parameters
         ----------
-        X : array (N, D)
+        X : array (N, D), or Rows
         y : array, optional
             For models that read it.
         samples : int, default 100
             Draws per row.
         seed : int, default 0
+        out : path, optional
+            As for `transform`.
 
         Returns
         -------
         array (N,)
-            Nats.
+            Nats. With `out`, the array in that file.
 
         Raises
         ------
@@ -348,6 +367,8 @@ class Estimator(Fitting):
             Not fitted yet.
         DataError, ShapeError
             As `fit`.
+        RunError
+            `out` exists, or cannot be written.
 
         Examples
         --------
@@ -356,7 +377,16 @@ class Estimator(Fitting):
         >>> model.score_samples(X, samples=10).shape
         (100,)
         """
-        return self.evaluate(X, y, samples=samples, seed=seed).log_likelihood
+        if out is None:
+            return self.evaluate(X, y, samples=samples, seed=seed).log_likelihood
+        table, key = self._table(X, y, seed)
+        subject = evaluation.Subject(self.model_, self.parameters_, table, key=key, state=self.state_)
+        with data.Output(out) as output:
+            writer = output.array(None, (len(table),), np.float64)
+            evaluation.importance_sampling(
+                subject, samples=samples, into=lambda found: writer.append(found["log_likelihood"])
+            )
+        return output.read()
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples`.
@@ -445,10 +475,15 @@ class Estimator(Fitting):
         if not self.model_.codes:
             raise ConfigError(f"{type(self).__name__}: the model has no codes: there is nothing to transform")
 
-    def _joined(self, X: Any, method: str) -> np.ndarray:
+    def _codes(self, X: Any, y: Any = None, numbers: Any = None) -> dict[str, np.ndarray]:
+        rows = self._seen(X, y, numbers)
+        parts = [self._coded(part) for part in _chunks(rows)]
+        return {name: np.concatenate([np.asarray(part[name].shown) for part in parts]) for name in parts[0]}
+
+    def _joined(self, X: Any, method: str, numbers: Any = None) -> np.ndarray:
         """The means of the codes that are inferred from X alone, side by side."""
         self._check_codes()
-        found = self.codes(X)
+        found = self._codes(X, None, numbers)
         for name in self.model_.codes:
             if name not in found:
                 raise DataError(
@@ -456,8 +491,9 @@ class Estimator(Fitting):
                 )
         return np.concatenate([found[name] for name in self.model_.codes], axis=1)
 
-    def _read(self, X: Any, y: Any = None, *, all_columns: bool = False) -> dict[str, Any]:
-        """The columns of the data, checked, in their own units; with all_columns a missing y is an error."""
+    def _read(self, X: Any, y: Any = None, *, all_columns: bool = False, numbers: Any = None) -> dict[str, Any]:
+        """The columns of the data, checked, in their own units; with all_columns a missing y is an error. numbers: those of
+        the rows, if they are a part of others."""
         self._check_fitted()
         kinds, model = self.model_.columns, type(self).__name__
         if all_columns and "y" in kinds and y is None:
@@ -468,15 +504,27 @@ class Estimator(Fitting):
             if given is None and name != "x":
                 continue
             if kind == "labels":
-                rows[name], _ = inputs.encoded(given, rows["x"].shape[0], said, self.classes_)
+                rows[name], _ = inputs.encoded(inputs.loaded(given), rows["x"].shape[0], said, self.classes_)
             else:
-                rows[name] = self.views_[name].read(given, model)
+                rows[name] = self.views_[name].read(given, model, rows=numbers)
         check_lengths(rows, "X")
         return rows
 
-    def _seen(self, X: Any, y: Any = None) -> dict[str, Any]:
+    def _seen(self, X: Any, y: Any = None, numbers: Any = None) -> dict[str, Any]:
         """The columns as the model reads them where nothing is drawn."""
-        return {n: self.views_[n].seen(c) if n in self.views_ else c for n, c in self._read(X, y).items()}
+        found = self._read(inputs.loaded(X), inputs.loaded(y), numbers=numbers)
+        return {n: self.views_[n].seen(c) if n in self.views_ else c for n, c in found.items()}
+
+    def _table(self, X: Any, y: Any, seed: int) -> tuple[data.Table, np.ndarray]:
+        """The rows to evaluate, and the key of their evaluation."""
+        X, y = (given if as_rows(given) is None else as_rows(given) for given in (X, y))
+        rows, key = self._read(X, y, all_columns=True), random.key(seed)
+        return as_table(rows, self.views_, random.fold_in(key, 2)), key
+
+    def _parts(self, X: Any, size: int) -> Iterator[dict[str, Any]]:
+        """The same, so many rows at a time."""
+        for block, numbers, _ in _row_blocks(X):
+            yield from _chunks(self._seen(block, None, numbers), size)
 
     def _coded(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         """q(code | x), by code, of some rows."""
@@ -542,8 +590,8 @@ class Classifier(Estimator):
         >>> model.predict_proba(X).sum(axis=1).round(5).min()
         np.float32(1.0)
         """
-        rows, samples, parts = self._seen(X), Whole().check("samples", samples), []
-        for part in _chunks(rows):
+        samples, parts = Whole().check("samples", samples), []
+        for part in self._parts(X, CHUNK):
             batch = data.Batch(part, np.arange(_length_of(part)))
             one = self.model_.noise(random.key(seed), batch[:1], samples)  # all rows see the same draws:
             noise = {name: draws.repeat(len(batch), axis=1) for name, draws in one.items()}  # none depends on the others
@@ -579,11 +627,18 @@ class Classifier(Estimator):
         best = self.predict_proba(X, samples=samples, seed=seed).argmax(axis=1)
         return self.classes_[best]
 
-    def score_samples(self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0) -> np.ndarray:
+    def score_samples(
+        self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0, out: str | os.PathLike | None = None
+    ) -> Any:
         """log p(y | x) of each row, (N,), in nats."""
-        labels = self._read(X, y, all_columns=True)["y"]
+        self._check_fitted()
+        if y is None:
+            raise DataError(f"{type(self).__name__}: y is missing: the model reads {reads(self.model_)}")
+        n = np.shape(X)[0] if as_rows(X) is None else X.shape[0]
+        labels, _ = inputs.encoded(inputs.loaded(y), n, "y", self.classes_)
         with np.errstate(divide="ignore"):
-            return np.log(np.take_along_axis(self.predict_proba(X, samples=samples, seed=seed), labels[:, None], 1)[:, 0])
+            found = np.log(np.take_along_axis(self.predict_proba(X, samples=samples, seed=seed), labels[:, None], 1)[:, 0])
+        return found if out is None else _gathered(iter([found]), None, out)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Accuracy: the share of rows whose most probable class is theirs."""
@@ -659,8 +714,8 @@ class Regressor(Estimator):
         array([1.  , 0.87])
         """
         self._check_fitted()
-        rows, samples, parts = self._seen(X), Whole().check("samples", samples), []
-        for part in _chunks(rows, FEW):
+        samples, parts = Whole().check("samples", samples), []
+        for part in self._parts(X, FEW):
             batch = data.Batch(part, np.arange(_length_of(part)))
             one = self.model_.noise(random.key(seed), batch[:1], samples)  # all rows see the same draws:
             noise = {name: draws.repeat(len(batch), axis=1) for name, draws in one.items()}  # none depends on the others
@@ -792,7 +847,9 @@ class Correlator(Estimator):
         """
         return float(self.evaluate(X, y).measures["correlation"].summary()["total"])
 
-    def score_samples(self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0) -> np.ndarray:
+    def score_samples(
+        self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0, out: str | os.PathLike | None = None
+    ) -> Any:
         """Raises ConfigError: there is no density of the data."""
         raise self._lacks("score_samples", "no density of the data; score is a sum of correlations")
 
@@ -804,7 +861,7 @@ class Correlator(Estimator):
         """Raises ConfigError: there is no model of the data."""
         raise self._lacks("inverse_transform")
 
-    def reconstruct(self, X: Any) -> Any:
+    def reconstruct(self, X: Any, *, out: str | os.PathLike | None = None) -> Any:
         """Raises ConfigError: there is no model of the data."""
         raise self._lacks("reconstruct")
 
@@ -822,6 +879,46 @@ def _alone(views: dict[str, np.ndarray]) -> Any:
 
 def _length_of(rows: Mapping[str, Any]) -> int:
     return rows["x"].shape[0]
+
+
+def _row_blocks(X: Any) -> Iterator[tuple[Any, Any, slice]]:
+    """(rows, their numbers, their places), CHUNK at a time; of what is an array already, all at once and without numbers."""
+    rows = as_rows(X)
+    if rows is None:
+        yield X, None, slice(None)
+        return
+    column, begin = Column(rows, lambda x: x, tuple(rows.shape), np.dtype(rows.dtype)), 0
+    for block in column.blocks(CHUNK):
+        numbers = np.arange(begin, begin + block.shape[0])
+        yield block, numbers_of(rows, numbers), slice(begin, begin + block.shape[0])
+        begin += block.shape[0]
+
+
+def _gathered(blocks: Iterator[Any], rows: Any, out: Any) -> Any:
+    """Blocks of results, arrays or dicts of them, joined: in memory, or in a file."""
+    if out is None:
+        parts = []
+        for part in blocks:
+            parts.append(part)
+            if rows is not None and len(parts) == 1:
+                arrays = part.values() if isinstance(part, dict) else (part,)
+                n_bytes = sum(array.nbytes // max(1, len(array)) for array in arrays) * rows.shape[0]
+                check_room(2 * n_bytes, f"a result for {rows.shape[0]} rows, without out=,")
+        if len(parts) == 1:
+            return parts[0]
+        if isinstance(parts[0], dict):
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return np.concatenate(parts)
+    with data.Output(out) as output:
+        writers: dict[str, Any] = {}
+        for part in blocks:
+            several = part if isinstance(part, dict) else {"": part}
+            for name, array in several.items():
+                if name not in writers:
+                    n = len(array) if rows is None else rows.shape[0]
+                    writers[name] = output.array(name or None, (n, *array.shape[1:]), array.dtype)
+                writers[name].append(array)
+    return output.read()
 
 
 def _chunks(rows: Mapping[str, Any], size: int = CHUNK) -> Iterator[dict[str, Any]]:

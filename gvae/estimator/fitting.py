@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from gvae import data, objectives, optim, random, settings, training
+from gvae.data.rows import Column, as_rows, chunk_of, default_window
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, stored
 from gvae.estimator.protocol import Protocol
@@ -30,6 +32,8 @@ from gvae.typing import Key
 
 __all__ = ["Fitting", "as_table", "check_lengths", "check_room", "reads"]
 
+SHARE = 3  # rows are read into memory if they take less than this part of it
+BLOCK = 10_000  # rows that are converted at once
 READS = {"labels": "labels as y", "matrix": "a second view as y", "counts": "counts as y"}
 
 
@@ -49,6 +53,7 @@ class _Ready:
     """What training begins with: the configuration that is kept, and what follows from it and the data.
 
     rows, held : columns by name, to train on and held out (or None)          root : the key of everything random
+    shuffle : how the rows are shuffled
     """
 
     config: dict[str, Any]
@@ -57,6 +62,7 @@ class _Ready:
     rows: dict[str, Any]
     held: dict[str, Any] | None
     root: Key
+    shuffle: data.Shuffle
 
 
 class Fitting(Protocol):
@@ -95,8 +101,9 @@ class Fitting(Protocol):
 
         Parameters
         ----------
-        X : array (N, D), or images (N, rows, columns)
-            Dense and finite; a DataFrame, or sparse counts, where the model reads them.
+        X : array (N, D), images (N, rows, columns), or Rows
+            Dense and finite; a DataFrame, or sparse counts, where the model reads them. `gvae.data.Rows`, arrays of Zarr and
+            HDF5 need not fit into memory: see `shuffle`.
         y : array (N,) or (N, D2), optional
             Labels or a second view, for models that read them; else ignored.
         sample_weight : array (N,), optional
@@ -127,7 +134,8 @@ class Fitting(Protocol):
         Raises
         ------
         DataError
-            Data that are missing, NaN, infinite or outside the observation's support; view, row and column are named.
+            Data that are missing, NaN, infinite or outside the observation's support; view, row and column are named. Rows
+            that are not in memory are checked window by window, when they are read.
         ShapeError, ConfigError, DeviceError, RunError
             Like DataError before anything is written.
         NonFiniteError
@@ -170,18 +178,25 @@ class Fitting(Protocol):
     ) -> _Ready:
         """All that is checked and chosen before anything is written: the settings asked for, on these data."""
         values = self._filled(asked)
+        shuffle = _shuffle(values, X, y, begun)
+        X, y = (_source(given, shuffle) for given in (X, y))
         views, rows, held, classes = self._columns(X, y, weight, validation, values, begun)
         sizes = {name: view.columns for name, view in views.items()} | ({} if classes is None else {"y": len(classes)})
         self._check_memory(asked, values, rows["x"].shape[0], sizes)
-        digest = _digest(*rows.values(), *(() if held is None else held.values())) if run is not None else None
+        if shuffle.rows is not None:
+            _check_windows(shuffle, rows)
+        files = {n: c.rows.fingerprint for n, c in rows.items() if isinstance(c, Column) and c.read_ahead}
+        there = [c for part in (rows, held or {}) for c in part.values() if not getattr(c, "read_ahead", False)]
+        digest = _digest(*there) if run is not None and there else None
         if asked["random_state"] is None:
             kept = None if begun is None else begun["settings"].get("random_state")
             asked["random_state"] = int.from_bytes(os.urandom(8), "little") if kept is None else kept
         root = random.key(asked["random_state"])
         if held is None and (share := self._held_out(values, rows["x"].shape[0])):
             chosen = np.zeros(rows["x"].shape[0], bool)
-            chosen[random.permutation(random.fold_in(root, 3), len(chosen))[:share]] = True
-            rows, held = ({name: column[part] for name, column in rows.items()} for part in (~chosen, chosen))
+            chosen[random.permutation(random.fold_in(root, 3), len(chosen))[: min(share, shuffle.rows or share)]] = True
+            rows, held = ({n: inputs.part_of(column, part) for n, column in rows.items()} for part in (~chosen, chosen))
+            held = {n: c.loaded() if isinstance(c, Column) and c.read_ahead else c for n, c in held.items()}
         for name, view in views.items():
             known = _units_of_run(begun, name, view, run)
             view.measure(rows[name], None if held is None else held[name], known, rows.get("weight"))
@@ -193,11 +208,15 @@ class Fitting(Protocol):
             fitted["classes"] = classes.tolist()
         if digest is not None:
             fitted["data_sha256"] = digest
+        if files:
+            fitted["rows"] = files
+        if shuffle.rows is not None:
+            fitted["shuffle"] = str(shuffle)
         shape = views["x"].image_shape
         notes = _json(({} if shape is None else {"image_shape": shape}) | notes)
         model = self._build(asked, views, sizes, n_rows=rows["x"].shape[0])
         config = {"model": self.name, "settings": asked, "fitted": fitted, "notes": notes}
-        return _Ready(config, model, views, rows, held, root)
+        return _Ready(config, model, views, rows, held, root, shuffle)
 
     def _train(
         self,
@@ -219,12 +238,12 @@ class Fitting(Protocol):
             table = as_table(ready.rows, views, random.fold_in(ready.root, 1))
             held_out = None if ready.held is None else as_table(ready.held, views, random.fold_in(ready.root, 2))
             length = _length(values, len(table))
-            trainer = _trainer(values, model, len(table), length)
+            trainer = _trainer(values, model, len(table), length, ready.shuffle)
             if folder is not None:
                 folder.restore(trainer, config)
             elif run is not None:
                 folder = training.RunFolder(run, config, save_every=save_every, toml=self._toml)
-            self._announce(views, length, held_out)
+            self._announce(views, length, held_out, ready.shuffle)
 
             def report(row: dict[str, Any]) -> bool:
                 now = type(self)(**self.get_params())
@@ -287,11 +306,12 @@ class Fitting(Protocol):
             given, other, said = (X, V, "X") if name == "x" else (y, vy, name)
             if kind == "labels":
                 n = rows["x"].shape[0]
-                rows[name], classes = inputs.encoded(given, n, said)
+                rows[name], classes = inputs.encoded(inputs.loaded(given), n, said)
                 if len(classes) < 2:
                     raise DataError(f"{model}: y has 1 class, {classes[0]!s}; expected at least two")
                 if other is not None:
-                    held[name], _ = inputs.encoded(other, held["x"].shape[0], f"validation {said}", classes)
+                    encoded = inputs.encoded(inputs.loaded(other), held["x"].shape[0], f"validation {said}", classes)
+                    held[name], _ = encoded
                 continue
             known = stored.columns_of(begun, name)
             view, rows[name], v = View.of(said, kind, given, other, values, observations.get(name), known, model)
@@ -303,7 +323,8 @@ class Fitting(Protocol):
         if weight is not None:
             w = inputs.as_weight(weight, rows["x"].shape[0], views["x"].dtype)
             counted = w > 0  # a row of weight 0 is as if it were not there
-            rows = {name: column if counted.all() else column[counted] for name, column in (rows | {"weight": w}).items()}
+            given = (rows | {"weight": w}).items()
+            rows = {name: column if counted.all() else inputs.part_of(column, counted) for name, column in given}
             if held:
                 held["weight"] = np.ones(held["x"].shape[0], views["x"].dtype)
         return views, rows, held or None, classes
@@ -343,14 +364,18 @@ class Fitting(Protocol):
             raise DataError(f"X has {n} rows: too few (n_samples = {n}) to hold out {held} from training{hint}")
         return held
 
-    def _announce(self, views: Mapping[str, View], length: Mapping[str, Any], held: data.Table | None) -> None:
+    def _announce(
+        self, views: Mapping[str, View], length: Mapping[str, Any], held: data.Table | None, shuffle: data.Shuffle
+    ) -> None:
         """Say what was chosen, and why, in one line."""
         alone = len(views) == 1
         said = "; ".join(str(view) if alone else f"{view.name}: {view}" for view in views.values())
         if held is not None and (until := length.get("until")) is not None:
             said += f"; {until.least} to {until.most} steps, until the bound on {len(held)} rows held out stops growing"
+        if shuffle.rows is not None:
+            said += f"; shuffle {shuffle}"
         logger.info("fit: %s", said)
-        if self.verbose and ("until" in length or any(view.why for view in views.values())):
+        if self.verbose and (shuffle.rows is not None or "until" in length or any(view.why for view in views.values())):
             print(f"{self.name}: {said}", flush=True)
 
     def _toml(self, config: Mapping[str, Any]) -> str:
@@ -359,7 +384,7 @@ class Fitting(Protocol):
         kept = {n: value for n, value in config["settings"].items() if named[n].metadata["flag"] != ""}
         return settings.to_toml(
             {
-                "data": {"source": notes.get("data"), "dir": notes.get("data_dir")},
+                "data": {"source": notes.get("data"), "dir": notes.get("data_dir"), "target": notes.get("target")},
                 "settings": {"model": self.name} | {n: settings.spelled(named[n], value) for n, value in kept.items()},
             }
         )
@@ -431,7 +456,47 @@ def _per_epoch(values: Mapping[str, Any], n_rows: int) -> int:
     return -(-n_rows // (values["batch_size"] or n_rows))
 
 
-def _trainer(values: Mapping[str, Any], model: Model, n_rows: int, length: Mapping[str, Any]) -> training.Trainer:
+def _shuffle(values: Mapping[str, Any], X: Any, y: Any, begun: Mapping[str, Any] | None) -> data.Shuffle:
+    """How rows are shuffled: as asked, or as a run was begun; auto is full where they fit into a share of the memory."""
+    kept = None if begun is None else begun["fitted"].get("shuffle")
+    shuffle = data.Shuffle.of(kept if kept is not None else values["shuffle"])
+    x = as_rows(X)
+    if shuffle is None:
+        found = [rows for rows in (x, as_rows(y)) if rows is not None] + [z for z in (X, y) if isinstance(z, np.memmap)]
+        n_bytes, room = sum(math.prod(rows.shape) * np.dtype(rows.dtype).itemsize for rows in found), limits.memory()
+        shuffle = data.Shuffle() if room is None or n_bytes <= room // SHARE else data.Shuffle(0)
+    if shuffle.rows is None:
+        return shuffle
+    x = x or data.ArrayRows(X if hasattr(X, "dtype") else np.asarray(X))
+    chunk = shuffle.chunk or chunk_of(x)
+    return data.Shuffle(shuffle.rows or default_window(x, chunk), chunk)
+
+
+def _source(given: Any, shuffle: data.Shuffle) -> Any:
+    """What is fitted, as `Rows` where rows are converted when a batch needs them: those that are read window by window, and
+    bytes, of which a number has four or eight times the size."""
+    rows = as_rows(given)
+    if rows is not None and (shuffle.rows is None or len(rows.shape) < 2):
+        given, rows = inputs.loaded(given), None
+    if rows is not None:
+        return rows
+    sparse = hasattr(given, "indptr") and getattr(given, "format", "") == "csr"
+    plain = isinstance(given, np.ndarray) and given.ndim in (2, 3) and given.size and not np.ma.isMaskedArray(given)
+    if plain and (given.dtype == np.uint8 or (shuffle.rows is not None and given.dtype.kind in "biuf")):
+        return data.ArrayRows(given)
+    return data.ArrayRows(given) if sparse and shuffle.rows is not None else given
+
+
+def _check_windows(shuffle: data.Shuffle, rows: Mapping[str, Any]) -> None:
+    """Refuse windows that do not fit into memory, three at a time."""
+    ahead = [column for column in rows.values() if isinstance(column, Column) and column.read_ahead]
+    n_bytes = sum(math.prod(c.rows.shape[1:]) * np.dtype(c.rows.dtype).itemsize for c in ahead)
+    check_room(3 * n_bytes * min(shuffle.rows or 0, rows["x"].shape[0]), f"a shuffle of {shuffle}")
+
+
+def _trainer(
+    values: Mapping[str, Any], model: Model, n_rows: int, length: Mapping[str, Any], shuffle: data.Shuffle
+) -> training.Trainer:
     least = least_rows(model, objectives.parse(values["objective"], 0, values["gradient"]))
     per_epoch = batches_in(n_rows, values["batch_size"] or n_rows, least)
     steps = length["until"].most if "until" in length else length.get("steps") or per_epoch * length["epochs"]
@@ -448,6 +513,7 @@ def _trainer(values: Mapping[str, Any], model: Model, n_rows: int, length: Mappi
         clip=values["clip"],
         seed=values["random_state"],
         n_rows=n_rows,
+        shuffle=shuffle,
         device=values["device"],
     )
 
@@ -494,6 +560,11 @@ def _digest(*columns: Any) -> str:
     """By which a run knows its rows again."""
     digest = hashlib.sha256()
     for column in columns:
+        if isinstance(column, Column):
+            digest.update(f"{column.shape}{np.dtype(column.dtype).str}".encode())
+            for block in column.blocks(BLOCK):
+                digest.update(np.ascontiguousarray(block))
+            continue
         for x in (column.data, column.indices, column.indptr) if hasattr(column, "indptr") else (column,):
             digest.update(f"{x.shape}{x.dtype.str}".encode())
             digest.update(np.ascontiguousarray(x))

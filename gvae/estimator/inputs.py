@@ -9,9 +9,32 @@ from typing import Any
 import numpy as np
 
 from gvae import data
+from gvae.data.rows import Column, as_rows, stored_in
 from gvae.errors import DataError, DTypeError, ShapeError
 
-__all__ = ["as_counts", "as_matrix", "as_weight", "check_names", "converted", "encoded", "names_of", "numbers"]
+__all__ = [
+    "as_counts",
+    "as_matrix",
+    "as_weight",
+    "check_names",
+    "converted",
+    "encoded",
+    "loaded",
+    "names_of",
+    "numbers",
+    "part_of",
+]
+
+
+def loaded(X: Any) -> Any:
+    """Rows of a file as an array; anything else as it is."""
+    rows = as_rows(X)
+    return X if rows is None else rows.take(np.arange(rows.shape[0]))
+
+
+def part_of(column: Any, which: np.ndarray) -> Any:
+    """Some rows of a column, by numbers or by an array of bool: of one that is not in memory, or not converted, a part."""
+    return column.part(which) if isinstance(column, Column) else column[which]
 
 
 def numbers(X: Any, name: str, model: str = "a VAE") -> np.ndarray:
@@ -52,17 +75,19 @@ def as_matrix(
     grey: bool | None = None,
     exact: bool = False,
     model: str = "VAE",
+    rows: Any = None,
 ) -> tuple[np.ndarray, bool | None]:
     """Rows as a finite, C-contiguous matrix of the model's dtype, and whether they were grey levels (None: not uint8).
 
     columns : how many there must be           grey : whether uint8 are grey levels; None: if any is above 1
     exact   : what dtype would round is float64 instead
+    rows    : the rows' numbers for messages, of a part of a table
     """
     x = numbers(X, name, model if model != "VAE" else "a VAE")
     if x.ndim == 3:
         x = x.reshape(len(x), -1)
     check_rows(x.shape, name, columns, model)
-    data.check_finite(x, name, names=names_of(X))
+    data.check_finite(x, name, names=names_of(X), rows=rows)
     is_uint8 = x.dtype == np.uint8
     if is_uint8 and grey is None:
         grey = bool(x.max() > 1)
@@ -70,6 +95,13 @@ def as_matrix(
     if is_uint8 and grey:
         result = result / dtype.type(255)
     return result, grey if is_uint8 else None
+
+
+def presented(x: np.ndarray, dtype: np.dtype, grey: bool) -> np.ndarray:
+    """Rows as `as_matrix` returns them, without its checks; grey: whether bytes are grey levels."""
+    with np.errstate(over="ignore"):
+        result = np.array(x.reshape(len(x), -1), dtype, order="C", copy=None)
+    return result / dtype.type(255) if grey and x.dtype == np.uint8 else result
 
 
 def check_rows(shape: tuple[int, ...], name: str, columns: int | None, model: str) -> None:
@@ -98,7 +130,9 @@ def as_columns(y: Any) -> Any:
     return np.asarray(y).reshape(-1, 1) if y is not None and len(np.shape(np.asarray(y))) == 1 else y
 
 
-def as_counts(X: Any, dtype: np.dtype, name: str, *, columns: int | None = None, model: str = "VAE") -> Any:
+def as_counts(
+    X: Any, dtype: np.dtype, name: str, *, columns: int | None = None, model: str = "VAE", rows: Any = None
+) -> Any:
     """Rows of whole numbers as a canonical CSR matrix of the model's dtype; CSR rows never become dense."""
     from scipy import sparse
 
@@ -107,12 +141,13 @@ def as_counts(X: Any, dtype: np.dtype, name: str, *, columns: int | None = None,
         if x.ndim == 3:
             x = x.reshape(len(x), -1)
         check_rows(x.shape, name, columns, model)
-        data.check_finite(x, name, names=names_of(X))
+        data.check_finite(x, name, names=names_of(X), rows=rows)
         X = sparse.csr_array(x)
     check_rows(X.shape, name, columns, model)
     x = data.as_csr(X, name).astype(dtype, copy=False)
     if x.nnz and x.data.min() < 0:
         row, column = (axis[x.data.argmin()] for axis in x.nonzero())
+        row = row if rows is None else rows[row]
         least = f"the least, {x.data.min():g}, at row {row}, column {column} (counted from 0)"
         raise DataError(f"Negative values in data passed to {model}: {name} are counts; {least}")
     return x
@@ -183,10 +218,16 @@ def names_of(X: Any) -> np.ndarray | None:
     return data.column_names(X)
 
 
+def named(rows: Any) -> np.ndarray | None:
+    """The names of the columns of rows in a file."""
+    names = getattr(stored_in(rows), "names", None)
+    return None if not names else np.array(names, dtype=object)
+
+
 def check_names(X: Any, known: np.ndarray | None, model: str) -> None:
     """Compare the names of X's columns with those of the fit, as scikit-learn does. Raises DataError for other names, and
     warns where only one of the two has names."""
-    given = names_of(X)
+    given = names_of(X) if known is None or not isinstance(X, data.Rows) else named(X)
     if known is None and given is not None:
         warnings.warn(f"X has feature names, but {model} was fitted without feature names", UserWarning, stacklevel=4)
     elif known is not None and given is None:

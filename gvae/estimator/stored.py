@@ -79,13 +79,28 @@ def continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, A
             shorter = is_length and _is_whole(was) and _is_whole(value)
             but = "; it can be extended, not shortened" if shorter else ""
             raise ConfigError(f"{folder.path} was begun with {name} {was!r}, not {value!r}{but}")
+    _check_files(folder.path, fitted.get("rows") or {}, config["fitted"].get("rows") or {})
     for name, value in config["fitted"].items():
-        if name in fitted and fitted[name] != value:  # format 1 does not have them all
+        if name != "rows" and name in fitted and fitted[name] != value:  # format 1 does not have them all
             raise DataError(
                 f"these are not the rows that {folder.path} was begun with: {name} was {_shown(fitted[name])}, "
                 f"is {_shown(value)}"
             )
     return begun | {"settings": settings | raised, "fitted": config["fitted"]}
+
+
+def _check_files(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise DataError for files of rows that are not what they were."""
+    for name, was in before.items():
+        found = now.get(name)
+        if found is None:
+            raise DataError(f"{run} was begun with the rows of a file as {name}, {was.get('file')}: give that file")
+        for what, value in was.items():
+            if what != "file" and found.get(what) != value:
+                raise DataError(
+                    f"{found.get('file')} is not what it was when {run} was begun: {what} was {_shown(value)}, "
+                    f"is {_shown(found.get(what))}"
+                )
 
 
 def _shown(value: Any) -> str:

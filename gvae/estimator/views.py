@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from gvae import data, families
+from gvae.data.rows import Column, numbers_of, stored_in
 from gvae.distributions import Support
-from gvae.errors import RunError
+from gvae.errors import DataError, RunError
 from gvae.estimator import inputs
 
 __all__ = ["View", "data_support"]
+
+BLOCK = 10_000  # rows that are converted at once
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +100,9 @@ class View:
         begun : of a run that is continued, what it has found: that stays as it was
         """
         dtype, other = np.dtype(settings["dtype"]), "validation" if name == "X" else f"validation {name}"
+        if isinstance(X, data.Rows):
+            return cls._of_rows(name, kind, X, validation, settings, observation, begun, model)
+        validation = inputs.loaded(validation)
         if kind == "counts":
             x = inputs.as_counts(X, dtype, name, model=model)
             v = None if validation is None else inputs.as_counts(validation, dtype, other, columns=x.shape[1], model=model)
@@ -107,7 +113,7 @@ class View:
         flat = name != "X" and np.asarray(X).ndim == 1
         X, validation = (inputs.as_columns(a) if name != "X" else a for a in (X, validation))
         raw, exact = inputs.numbers(X, name, model), settings["standardize"]
-        x, grey = inputs.as_matrix(X, dtype, name, grey=_grey(observation, raw), exact=exact, model=model)
+        x, grey = inputs.as_matrix(X, dtype, name, grey=_grey(observation, raw.shape), exact=exact, model=model)
         v = None
         if validation is not None:
             given = {"columns": x.shape[1], "grey": grey, "exact": exact, "model": model}
@@ -131,16 +137,114 @@ class View:
         view.check(x, v)
         return view, x, v
 
+    @classmethod
+    def _of_rows(
+        cls,
+        name: str,
+        kind: str,
+        X: Any,
+        validation: Any,
+        settings: Mapping[str, Any],
+        observation: str | None,
+        begun: Mapping[str, Any] | None,
+        model: str,
+    ) -> tuple[View, Any, Any]:
+        """As `of`, for rows that are converted when they are taken. Those of a file are read only as far as what is chosen
+        depends on them, and checked when they are read."""
+        n, dtype = math.prod(X.shape[1:]), np.dtype(settings["dtype"])
+        inputs.check_rows((X.shape[0], n) if len(X.shape) == 3 else X.shape, name, None, model)
+        view = cls(name, kind, n, dtype, observation)
+        known, ahead = begun if reads_ahead(X) else None, reads_ahead(X)
+        if len(X.shape) == 3:
+            view.image_shape = tuple(X.shape[1:])
+        if kind == "counts":
+            x = view.column(X, model)
+            v = None if validation is None else view.read(validation, model, fitted=False)
+            view.check(x, v)
+            return view, x, v
+        view.dequantize, exact = settings["dequantize"], settings["standardize"]
+        if X.dtype == np.uint8:
+            view.grey = known["grey_levels"] if known is not None else _grey(observation, X.shape)
+            if view.grey is None:
+                stored = Column(X, lambda x: x, tuple(X.shape), X.dtype, read_ahead=ahead)
+                view.grey = any(block.max() > 1 for block in stored.blocks(BLOCK))
+        view.standardized = exact
+        x = view.column(X, model)
+        v = None if validation is None else view.read(validation, model, fitted=False)
+        real, chosen = True, observation
+        if known is not None:
+            chosen = known["observation"]
+            real, view.why = "standardization" in known, "as the run was begun" if observation == "auto" else ""
+        elif observation in (None, "auto"):
+            found, view.why = _auto(settings, [x] if v is None else [x, v], images=len(X.shape) == 3, grey=bool(view.grey))
+            chosen = found if observation == "auto" else None
+            if begun is not None and observation == "auto" and isinstance(begun.get("observation"), str):
+                chosen, view.why = begun["observation"], "as the run was begun"
+            real = found == "gaussian"
+        view.observation = chosen
+        view.standardized = exact and real and data_support(chosen, settings["binarize"], n) == Support()
+        if not view.standardized:
+            x, v = view.column(X, model), None if validation is None else view.read(validation, model, fitted=False)
+        view.binarize = known["binarize"] if known is not None else _binarization(settings, chosen, x)
+        x = view.column(X, model)  # the support that is checked follows from what was chosen
+        if not ahead:
+            for begin in range(0, X.shape[0], BLOCK):
+                numbers = np.arange(begin, min(begin + BLOCK, X.shape[0]))
+                data.check_finite(X.take(numbers), name, rows=numbers_of(X, numbers))
+        view.check(x, v)
+        return view, x, v
+
+    def column(self, rows: Any, model: str, said: str | None = None) -> Column:
+        """Rows that are converted when they are taken; those that are not in memory are checked then, too."""
+        said, ahead = said or self.name, reads_ahead(rows)
+        inputs.check_rows((rows.shape[0], math.prod(rows.shape[1:])), said, self.columns, model)
+        base, names = stored_in(rows), self.names if self.names is not None else inputs.named(rows)
+        where = f"{said} ({base.where})" if hasattr(base, "where") else said
+        wide = self.standardized and not np.can_cast(rows.dtype, self.dtype)
+        dtype = np.dtype(np.float64) if wide and self.kind == "matrix" else self.dtype
+
+        def convert(x: Any, name: str = where, numbers: Any = None) -> Any:
+            if self.kind == "counts":
+                return inputs.as_counts(x, self.dtype, name, columns=self.columns, model=model, rows=numbers)
+            return inputs.presented(x, dtype, bool(self.grey))
+
+        def check(x: Any, numbers: np.ndarray) -> None:
+            if not len(numbers):
+                return
+            name = f"{where}, rows {numbers.min()} to {numbers.max()}"
+            data.check_finite(x, name, names=names, rows=numbers)
+            narrower = self.kind == "matrix" and x.dtype.kind == "f" and x.dtype.itemsize > dtype.itemsize
+            if not narrower and self.support == Support() and self.kind == "matrix":
+                return
+            shown = convert(x, name, numbers)
+            if narrower:
+                data.check_finite(shown, f"{name} as {dtype}", names=names, rows=numbers)
+            data.check_support(shown, self.support, name, names=names, rows=numbers)
+
+        return Column(rows, convert, (rows.shape[0], self.columns), dtype, check if ahead else None, ahead)
+
     @property
     def support(self) -> Support:
         return data_support(self.observation, self.binarize, self.columns)
 
     def check(self, x: Any, validation: Any = None) -> None:
         """Raise DataError for rows outside of the support."""
-        data.check_support(x, self.support, self.name, names=self.names)
-        if validation is not None:
-            other = "validation" if self.name == "X" else f"validation {self.name}"
-            data.check_support(validation, self.support, other, names=self.names)
+        other = "validation" if self.name == "X" else f"validation {self.name}"
+        for rows, said in ((x, self.name), (validation, other)):
+            if isinstance(rows, Column):
+                self._check_column(rows, said)
+            elif rows is not None:
+                data.check_support(rows, self.support, said, names=self.names)
+
+    def _check_column(self, column: Column, said: str) -> None:
+        if column.read_ahead:
+            return
+        try:
+            for block in column.blocks(BLOCK):
+                data.check_support(block, self.support, said)
+        except DataError:  # all of them, for the message
+            data.check_support(column[:], self.support, said, names=self.names)
+            raise
 
     def measure(
         self,
@@ -162,7 +266,7 @@ class View:
         """Warn of columns without a scale."""
         if not self.standardized or self.dequantize is not None or self.observation is None:
             return
-        constant = np.flatnonzero((x == x[:1]).all(axis=0))
+        constant = np.flatnonzero(_is_constant(x, self.units))
         if len(constant):
             shown = ", ".join(map(str, constant[:10])) + (", ..." if len(constant) > 10 else "")
             logger.warning(
@@ -180,19 +284,29 @@ class View:
         family = families.parse(self.observation, self.columns)
         return family if self.units is None else families.Rescaled(family, self.units.scale)
 
-    def read(self, X: Any, model: str) -> Any:
-        """Rows as those of the fit: checked, in the units of the data."""
-        inputs.check_names(X, self.names, model)
+    def read(self, X: Any, model: str, *, fitted: bool = True, rows: Any = None) -> Any:
+        """Rows as those of the fit: checked, in the units of the data.
+
+        fitted : whether they come after the fit; else they are rows to validate on
+        rows   : their numbers, of a part
+        """
+        said = self.name if fitted else "validation" if self.name == "X" else f"validation {self.name}"
+        if fitted:
+            inputs.check_names(X, self.names, model)
+        if isinstance(X, data.Rows):
+            return self.column(X, model, said)
         X = inputs.as_columns(X) if self.name != "X" else X
         if self.kind == "counts":
-            x = inputs.as_counts(X, self.dtype, self.name, columns=self.columns, model=model)
+            x = inputs.as_counts(X, self.dtype, said, columns=self.columns, model=model, rows=rows)
         else:
-            given: dict[str, Any] = {"columns": self.columns, "grey": self.grey, "model": model}
-            given["exact"] = self.units is not None
-            x, _ = inputs.as_matrix(X, self.dtype, self.name, **given)
-        self.check(x)
+            given: dict[str, Any] = {"columns": self.columns, "grey": self.grey, "model": model, "rows": rows}
+            given["exact"] = self.units is not None if fitted else self.standardized
+            x, _ = inputs.as_matrix(X, self.dtype, said, **given)
+        if not fitted:
+            return x
+        data.check_support(x, self.support, said, names=self.names, rows=rows)
         if self.units is not None:
-            self.units.check(x, self.dtype, self.name)
+            self.units.check(x, self.dtype, said)
         return x
 
     def seen(self, x: Any) -> Any:
@@ -289,7 +403,7 @@ def units_of(fitted: Mapping[str, Any], path: object) -> data.Standardization | 
     return units
 
 
-def _auto(settings: Mapping[str, Any], parts: list[np.ndarray], **about: bool) -> tuple[str, str]:
+def _auto(settings: Mapping[str, Any], parts: list[Any], **about: bool) -> tuple[str, str]:
     """The observation family that suits the data, and why."""
     if settings["binarize"] not in (None, "none"):
         return "bernoulli", "the data are binarized"
@@ -298,16 +412,35 @@ def _auto(settings: Mapping[str, Any], parts: list[np.ndarray], **about: bool) -
     return data.kind(parts, **about)
 
 
-def _grey(observation: str | None, raw: np.ndarray) -> bool | None:
+def reads_ahead(rows: Any) -> bool:
+    """Whether rows are in a file."""
+    base = stored_in(rows)
+    return not isinstance(base, data.ArrayRows) or isinstance(base.array, np.memmap)
+
+
+def _is_constant(x: Any, units: data.Standardization | None) -> np.ndarray:
+    """Which columns have one value only."""
+    if not isinstance(x, Column):
+        return (x == x[:1]).all(axis=0)
+    constant = np.ones(x.shape[1], bool) if units is None else units.scale == 1
+    first = x[:1]
+    if constant.any():
+        for block in x.blocks(BLOCK):
+            constant &= (block == first).all(axis=0)
+    return constant
+
+
+def _grey(observation: str | None, shape: tuple[int, ...]) -> bool | None:
     """False if bytes are no grey levels because the observation model is one of whole numbers; else let the data say."""
-    if observation in (None, "auto") or raw.ndim not in (2, 3) or 0 in raw.shape:
+    if observation in (None, "auto") or len(shape) not in (2, 3) or 0 in shape:
         return None
-    return False if data_support(observation, None, math.prod(raw.shape[1:])).whole else None
+    return False if data_support(observation, None, math.prod(shape[1:])).whole else None
 
 
-def _binarization(settings: Mapping[str, Any], observation: str | None, x: np.ndarray) -> str:
+def _binarization(settings: Mapping[str, Any], observation: str | None, x: Any) -> str:
     if settings["binarize"] is not None:
         return settings["binarize"]
     may_be_grey = observation == "bernoulli" and settings["dequantize"] is None
-    parts = (x[i : i + 1000] for i in range(0, len(x), 1000))  # grey shows in the first of them, as a rule
+    # grey shows in the first of them, as a rule
+    parts = x.blocks(1000) if isinstance(x, Column) else (x[i : i + 1000] for i in range(0, len(x), 1000))
     return "dynamic" if may_be_grey and any(((part > 0) & (part < 1)).any() for part in parts) else "none"

@@ -236,6 +236,7 @@ class Subject:
         rows: int | None = None,
         kept: bool = True,
         at_once: int = 1,
+        into: Callable[[Mapping[str, np.ndarray]], None] | None = None,
     ) -> dict[str, np.ndarray]:
         """Compute columns over rows, batch by batch, and join them.
 
@@ -253,6 +254,8 @@ class Subject:
             Whether the columns are kept in `partial`.
         at_once : int, default 1
             How many batches threads compute at the same time, if there are that many threads.
+        into : callable, optional
+            into(columns) is given the columns of each batch in order; none of them is kept, and {} returned.
 
         Returns
         -------
@@ -281,7 +284,7 @@ class Subject:
                 raise ConfigError(f"{measure}: {type(self.model).__name__} lacks what it needs, {_where(error)}") from error
 
         n = len(self.table) if rows is None else min(whole("rows", rows), len(self.table))
-        partial = self.partial if kept else None
+        partial = self.partial if kept and into is None else None
         columns: dict[str, list[np.ndarray]] = {}
         done = 0
         if partial is not None:
@@ -293,12 +296,17 @@ class Subject:
             from tqdm import tqdm
 
             bar = tqdm(total=n, initial=done, unit="row", dynamic_ncols=True, desc=measure, disable=None)
-        batches = enumerate(self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, np.arange(n)))
+        first = done // self.batch_size
+        batches = enumerate(
+            self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, first=first, rows=n), first
+        )
         tasks = ((i, batch) for i, batch in batches if int(batch.index[-1]) >= done)
         try:
             while group := list(itertools.islice(tasks, at_once)):
                 for (_, batch), found in zip(group, pool.each(one, group), strict=True):
-                    for name, values in found.items():
+                    if into is not None:
+                        into(found)
+                    for name, values in found.items() if into is None else ():
                         columns.setdefault(name, []).append(values)
                     if bar is not None:
                         bar.update(len(batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -78,13 +79,12 @@ class Exhibit:
         if not isinstance(source, str):
             raise Absent("the run does not say what it was trained on: name the data")
         try:
-            found = data.load(source, data_dir=folder if isinstance(folder, str) else None)
+            target = notes.get("target") if self.source is None else None
+            found = data.load(source, data_dir=folder if isinstance(folder, str) else None, target=target)
         except GvaeError as error:
             raise Absent(f"the data cannot be read: {error}") from None
-        if found.test.shape[1] != self.model.n_features_in_:
-            raise Absent(
-                f"the data have {found.test.shape[1]} columns, the model was trained on {self.model.n_features_in_}"
-            )
+        if (columns := math.prod(found.test.shape[1:])) != self.model.n_features_in_:
+            raise Absent(f"the data have {columns} columns, the model was trained on {self.model.n_features_in_}")
         return found
 
     @cached_property

@@ -188,8 +188,8 @@ def _checked(path: str, text: str, tables: dict[str, Any]) -> Plan:
             raise ConfigError(f"{name} is unknown; known are the tables [data], [fixed], [ranges] and [study]")
     data, fixed = tables.get("data", {}), tables.get("fixed", {})
     for key, value in data.items():
-        if key not in ("source", "dir") or not isinstance(value, str):
-            raise ConfigError(f"[data] has {key} = {value!r:.80}; known are source and dir, strings")
+        if key not in ("source", "dir", "target") or not isinstance(value, str):
+            raise ConfigError(f"[data] has {key} = {value!r:.80}; known are source, dir and target, strings")
     if "source" not in data:
         raise ConfigError("[data] names no source, such as digits or rows.npy")
     known, model = estimators(), fixed.get("model", "vae")

@@ -248,6 +248,11 @@ class _Loop:
                 if self.finish_epoch():
                     self.settle()
                     return
+            except DataError as error:  # rows that are read only now
+                if self.run is None or not (trainer.steps and self.table.reads_ahead):
+                    raise
+                self.run.save(trainer)
+                raise DataError(f"{error}; the run is kept at step {trainer.steps}") from error
             except NonFiniteError as error:
                 self.note(error)
                 if self.on_nonfinite != "rollback" or trainer.rollbacks == ROLLBACKS:
@@ -303,19 +308,19 @@ class _Loop:
         trainer, table = self.trainer, self.table
         if trainer.epoch.batches == trainer.epoch.rows == 0:
             trainer.epoch = Epoch()  # discards sums of steps that were taken outside of an epoch
-        order, binarize = trainer.order(len(table)), random.fold_in(trainer.key, BINARIZE, trainer.epochs)
+        order, binarize = trainer.order_of(table), random.fold_in(trainer.key, BINARIZE, trainer.epochs)
         clock = time.perf_counter()
-        steps = Pass(trainer, table, binarize, self.batch_size, order)
-        for i in range(trainer.epoch.batches, len(steps)):
-            if trainer.steps == self.end:
-                break
-            self.step(steps, i)
-            trainer.epoch.batches += 1
-            if self.bar is not None:
-                self.show()  # synchronises with a device, hence counted in the time of the steps
-            trainer.epoch.seconds += time.perf_counter() - clock
-            self.save_if_due()
-            clock = time.perf_counter()
+        with Pass(trainer, table, binarize, self.batch_size, order) as steps:
+            for i in range(trainer.epoch.batches, len(steps)):
+                if trainer.steps == self.end:
+                    break
+                self.step(steps, i)
+                trainer.epoch.batches += 1
+                if self.bar is not None:
+                    self.show()  # synchronises with a device, hence counted in the time of the steps
+                trainer.epoch.seconds += time.perf_counter() - clock
+                self.save_if_due()
+                clock = time.perf_counter()
         return self.end_epoch()
 
     def step(self, steps: Pass, i: int) -> None:

@@ -22,10 +22,12 @@ import numpy as np
 
 from gvae import random
 from gvae.data import Table
+from gvae.data.rows import Order
 from gvae.objectives import Objective
 from gvae.protocol import Model
 from gvae.runtime import device, launches
 from gvae.runtime.context import entered
+from gvae.runtime.device import to_device
 from gvae.structures import leaves_of, mapped
 from gvae.training.inputs import records, uploaded
 from gvae.typing import Key, Params
@@ -169,12 +171,21 @@ def batches_in(n_rows: int, batch_size: int, least_rows: int = 1) -> int:
 class Pass:
     """The steps of one pass over a table in `order`; each batch's binarization has its own key.
 
-    `step(i)` takes the step on batch i, and adds its rows to the epoch.
+    `step(i)` takes the step on batch i, and adds its rows to the epoch. Columns that are not in memory are read window by
+    window, in advance, if the order is one of windows; the pass is then to be closed.
     """
 
-    def __init__(self, trainer: Trainer, table: Table, key: Key, batch_size: int, order: np.ndarray):
+    def __init__(self, trainer: Trainer, table: Table, key: Key, batch_size: int, order: np.ndarray | Order):
         self.trainer, self.table, self.key, self.batch_size, self.order = trainer, table, key, batch_size, order
+        self.reader = table.reader(order) if isinstance(order, Order) else None
         self.graph: CudaGraph | None = None  # the trainer's, while it executes the steps of this pass
+
+    def __enter__(self) -> Pass:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.reader is not None:
+            self.reader.close()
 
     def __len__(self) -> int:
         return batches_in(len(self.order), self.batch_size, least_rows(self.trainer.model, self.trainer.objective))
@@ -182,16 +193,19 @@ class Pass:
     @cached_property
     def there(self) -> Any:
         """The order, on the device of the table."""
-        return device.beside(self.order, self.table.columns["x"])
+        assert isinstance(self.order, np.ndarray)
+        return to_device(self.order, self.trainer.device)
 
     def step(self, i: int) -> None:
         """Raises as Trainer.step."""
-        trainer, rows = self.trainer, slice(i * self.batch_size, (i + 1) * self.batch_size)
-        n = len(self.order[rows])
+        trainer, begin, end = self.trainer, i * self.batch_size, min((i + 1) * self.batch_size, len(self.order))
+        n = end - begin
         try:
-            if not (trainer.device != "cpu" and n == self.batch_size and self._launched(i)):
+            if self.reader is not None:
+                trainer.step(self.table.presented(*self.reader.take(begin, end), random.fold_in(self.key, i)))
+            elif not (trainer.device != "cpu" and n == self.batch_size and self._launched(i)):
                 self.graph = None  # it is restarted after this step
-                trainer.step(self.table.batch(self.there[rows], random.fold_in(self.key, i)))
+                trainer.step(self.table.batch(self.there[begin:end], random.fold_in(self.key, i)))
         except MemoryError:
             trainer.graph = self.graph = None  # frees its memory
             raise

@@ -16,7 +16,8 @@ import numpy as np
 from gvae import random
 from gvae.autodiff import vjp
 from gvae.checks import check_whole
-from gvae.data import Batch, Table
+from gvae.data import Batch, Shuffle, Table
+from gvae.data.rows import Order, default_window
 from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
@@ -75,6 +76,8 @@ class Trainer:
         The seed of all randomness.
     n_rows : int, default 0
         The number of training rows, for models with per-datum parameters.
+    shuffle : Shuffle, optional
+        How the rows of an epoch are shuffled; by default all of them, of tables that are not in memory within windows.
     parameters : dict of str to array, optional
         The initial parameters; by default those of the model's `init`.
     device : {"cpu", "cuda"}, default "cpu"
@@ -149,6 +152,7 @@ class Trainer:
         clip: float | None = None,
         seed: int = 0,
         n_rows: int = 0,
+        shuffle: Shuffle | None = None,
         parameters: dict[str, np.ndarray] | None = None,
         device: str = "cpu",
         programs: bool = True,
@@ -163,7 +167,7 @@ class Trainer:
             warnings.warn("Trainer: replays and graphs are now programs", DeprecationWarning, stacklevel=2)
             programs = programs and replays is not False and graphs is not False
         self.model, self.objective, self.samples = model, objective or ELBO(), samples
-        self.key = random.key(seed)
+        self.key, self.shuffle = random.key(seed), shuffle
         init_key = random.fold_in(self.key, INIT)
         self.device = device
         self.parameters = Parameters(model.init(init_key) if parameters is None else parameters).to(device)
@@ -840,6 +844,34 @@ class Trainer:
         array([2, 0, 3, 1])
         """
         return random.permutation(random.fold_in(self.key, ORDER, self.epochs), n_rows)
+
+    def order_of(self, table: Table) -> np.ndarray | Order:
+        """The order of the rows of a table in the current epoch: `order`, unless `shuffle` is one of windows.
+
+        Parameters
+        ----------
+        table : Table
+            The training rows.
+
+        Returns
+        -------
+        array (N,), or Order
+            An Order if rows of the table are to be read window by window.
+
+        Examples
+        --------
+        >>> shuffle, model = gvae.data.Shuffle(rows=4, chunk=2), gvae.models.VAE(4, 2, "diagonal", hidden=(3,))
+        >>> trainer = gvae.training.Trainer(model, shuffle=shuffle)
+        >>> trainer.order_of(gvae.data.Table(np.zeros((6, 4), np.float32)))
+        array([4, 1, 5, 0, 2, 3])
+        """
+        shuffle = self.shuffle or Shuffle()
+        if shuffle.rows is None and not (self.shuffle is None and table.reads_ahead):
+            return self.order(len(table))
+        chunk = shuffle.chunk or table.chunk
+        rows = shuffle.rows or default_window(table.rows, chunk)
+        order = Order(table.bounds(chunk), max(1, rows // chunk), random.fold_in(self.key, ORDER, self.epochs))
+        return order if table.reads_ahead else order.index(0, len(order))
 
     def validate(self, table: Table, batch_size: int = 500) -> dict[str, float]:
         """The objective's metrics over a table, without a training step.

@@ -46,6 +46,7 @@ def test_train_leaves_a_run_folder(trained):
     assert config["model"] == "vae"
     assert config["settings"] == {
         "latent": 4,
+        "shuffle": "auto",
         "posterior": "extended_grid:2x2",
         "observation": "auto",
         "dequantize": None,
@@ -452,7 +453,7 @@ def test_doctor_advises_where_the_blas_is_slow(monkeypatch):
     assert not {"advice", "GFLOP/s"} & set(doctor.examine()["blas"])
 
 
-COMMANDS = {"demo", "train", "sweep", "evaluate", "sample", "plot", "report", "models", "runs"}
+COMMANDS = {"data", "demo", "train", "sweep", "evaluate", "sample", "plot", "report", "models", "runs"}
 COMMANDS |= {"warmup", "completion", "doctor"}
 
 

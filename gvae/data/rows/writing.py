@@ -1,0 +1,411 @@
+"""What is written row by row: results of any number of rows, and `pack`, which brings rows into a form that is read well."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gvae import random
+from gvae.data.checks import check_finite
+from gvae.data.rows.column import BUDGET, Column, stored_bytes
+from gvae.data.rows.protocol import default_chunk
+from gvae.data.rows.sources import PACKED
+from gvae.errors import ConfigError, DataError, DependencyError, RunError
+from gvae.ops.sparse import is_csr
+from gvae.runtime import limits
+
+__all__ = ["Output", "pack"]
+
+SHARDED = 2000  # chunks from which on several are in one file
+PER_SHARD = 16
+WORTH = 0.85  # of its size to which a chunk must shrink for compression to be worth its time
+SHARE = 6  # part of the memory that rows may take while they are shuffled
+
+
+class Output:
+    """Arrays that are written row by row to a .npy file or a Zarr store. Nothing is left of it unless all of it is written.
+
+    Parameters
+    ----------
+    path : path
+        A new .npy file, or a new folder that ends in .zarr.
+
+    Raises
+    ------
+    ConfigError
+        Another kind of name.
+    RunError
+        It exists, or cannot be written.
+    DependencyError
+        zarr is missing.
+
+    Examples
+    --------
+    >>> with gvae.data.Output("codes.npy") as out:
+    ...     codes = out.array(None, (4, 2), np.float32)
+    ...     for block in (np.zeros((3, 2), np.float32), np.ones((1, 2), np.float32)):
+    ...         codes.append(block)
+    >>> np.load("codes.npy")[-1]
+    array([1., 1.], dtype=float32)
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(os.path.expanduser(path))
+        self.suffix = self.path.suffix.lower()
+        if self.suffix not in (".npy", ".zarr"):
+            raise ConfigError(f"{path}: expected a name that ends in .npy or .zarr")
+        if self.path.exists():
+            raise RunError(f"{path} exists; name a new one, nothing was written")
+        folder = self.path.absolute().parent
+        if not folder.is_dir():
+            raise RunError(f"{path}: there is no folder {folder}")
+        if self.suffix == ".zarr":
+            _zarr()
+        self.partial = folder / f".{self.path.name}.{os.getpid()}.partial"
+        self.writers: list[Any] = []
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        try:
+            if error is None:
+                for writer in self.writers:
+                    writer.finish()
+                os.rename(self.partial, self.path)
+        except BaseException as raised:
+            error = raised
+            raise self._named(raised) from raised
+        finally:
+            if error is not None:
+                for writer in self.writers:
+                    writer.abandon()
+                self._remove()
+        if error is not None and (named := self._named(error)) is not error:
+            raise named from error
+
+    def read(self) -> Any:
+        """What was written.
+
+        Returns
+        -------
+        array, or dict of str to array
+            Memory-mapped, or of Zarr.
+
+        Examples
+        --------
+        >>> with gvae.data.Output("codes.npy") as out:
+        ...     out.array(None, (1, 2), np.float32).append(np.ones((1, 2)))
+        >>> out.read().shape
+        (1, 2)
+        """
+        if self.suffix == ".npy":
+            return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        found = _zarr().open(self.path, mode="r")
+        return dict(found.arrays()) if hasattr(found, "arrays") else found
+
+    def _named(self, error: BaseException) -> BaseException:
+        """An error of the file system as a RunError that names the output."""
+        cause: BaseException | None = error
+        while cause is not None and not (isinstance(cause, OSError) and cause.errno):
+            cause = cause.__cause__ or cause.__context__
+        ours = cause is not None and getattr(cause, "errno", None) in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EIO,
+            errno.EFBIG,
+        )
+        if not ours and not isinstance(error, OSError):
+            return error
+        return RunError(f"cannot write {self.path}: {getattr(cause, 'strerror', None) or error}; nothing of it was kept")
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.partial) if self.partial.is_dir() else self.partial.unlink()
+
+    def array(
+        self, name: str | None, shape: tuple[int, ...], dtype: Any, chunk: int | None = None, packed: bool = False
+    ) -> Any:
+        """An array to write: append(rows) adds some of its rows.
+
+        Parameters
+        ----------
+        name : str or None
+            Of an array in a Zarr group; None: the file is the array.
+        shape : tuple of int
+        dtype : dtype
+        chunk : int, optional
+            Rows of a chunk; by default some 1 MiB.
+        packed : bool, default False
+            Whether to keep checksums, see `pack`.
+
+        Returns
+        -------
+        object
+            With the method `append`.
+
+        Raises
+        ------
+        ConfigError
+            A name of an array in a .npy file.
+
+        Examples
+        --------
+        >>> with gvae.data.Output("two.zarr") as out:
+        ...     for name in ("x", "y"):
+        ...         out.array(name, (3, 2), np.float32).append(np.ones((3, 2)))
+        >>> sorted(out.read())
+        ['x', 'y']
+        """
+        if self.suffix == ".npy":
+            if name is not None:
+                raise ConfigError(f"{self.path}: a .npy file has one array, and there are several: name a .zarr")
+            writer: Any = _Npy(self.partial, shape, np.dtype(dtype))
+        else:
+            writer = _Zarr(self.partial, name, shape, np.dtype(dtype), chunk, packed)
+        self.writers.append(writer)
+        return writer
+
+
+class _Npy:
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype):
+        self.stream = path.open("wb")
+        self.shape, self.dtype, self.rows = shape, dtype, 0
+        np.lib.format.write_array_header_2_0(self.stream, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+
+    def append(self, x: Any) -> None:
+        self.stream.write(np.ascontiguousarray(x, self.dtype).data)
+        self.rows += len(x)
+
+    def finish(self) -> None:
+        assert self.rows == self.shape[0]
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        self.stream.close()
+
+    def abandon(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.close()
+
+
+class _Zarr:
+    """Writes whole shards (or chunks), and keeps the checksums of chunks."""
+
+    def __init__(
+        self, root: Path, name: str | None, shape: tuple[int, ...], dtype: np.dtype, chunk: int | None, packed: bool
+    ):
+        n_bytes = max(1, int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize)
+        self.root, self.name, self.shape, self.dtype, self.packed = root, name, shape, dtype, packed
+        self.chunk = max(1, min(chunk or default_chunk(n_bytes), shape[0]))
+        self.shard = self.chunk * (PER_SHARD if shape[0] > SHARDED * self.chunk else 1)
+        self.waiting: list[np.ndarray] = []
+        self.rows = self.n_waiting = 0
+        self.crc: list[int] = []
+        self.sha256 = hashlib.sha256(f"{shape}{dtype.str}".encode())
+        self.into: Any = None
+
+    def _create(self, first: np.ndarray) -> Any:
+        sample = np.ascontiguousarray(first[: self.chunk]).tobytes()
+        worth = len(zlib.compress(sample, 1)) < WORTH * len(sample)
+        rest = tuple(max(1, n) for n in self.shape[1:])
+        shards = {} if self.shard == self.chunk else {"shards": (self.shard, *rest)}
+        return _zarr().create_array(
+            self.root,
+            name=self.name,
+            shape=self.shape,
+            dtype=self.dtype,
+            chunks=(self.chunk, *rest),
+            compressors="auto" if worth else None,
+            **shards,
+        )
+
+    def append(self, x: Any) -> None:
+        x = np.ascontiguousarray(x, self.dtype)
+        if self.into is None and len(x):
+            self.into = self._create(x)
+        self.waiting.append(x)
+        self.n_waiting += len(x)
+        if self.n_waiting >= self.shard:
+            self._write(self.n_waiting // self.shard * self.shard)
+
+    def _write(self, n: int) -> None:
+        x = self.waiting[0] if len(self.waiting) == 1 else np.concatenate(self.waiting)
+        for begin in range(0, n, self.shard):
+            part = x[begin : min(begin + self.shard, n)]
+            self.into[self.rows : self.rows + len(part)] = part
+            self.rows += len(part)
+            if self.packed:
+                self.sha256.update(part)
+                self.crc += [zlib.crc32(part[i : i + self.chunk]) for i in range(0, len(part), self.chunk)]
+        self.waiting, self.n_waiting = ([x[n:].copy()] if n < len(x) else []), len(x) - n
+
+    def finish(self) -> None:
+        if self.n_waiting:
+            self._write(self.n_waiting)
+        assert self.rows == self.shape[0]
+        if self.packed:
+            self.into.attrs[PACKED] = {"crc32": self.crc, "sha256": self.sha256.hexdigest()}
+
+    def abandon(self) -> None:
+        self.waiting = []
+
+
+def _zarr() -> Any:
+    try:
+        import zarr
+    except ImportError as error:
+        raise DependencyError("Zarr stores need zarr: pip install 'gvae[zarr]'") from error
+    return zarr
+
+
+def pack(
+    columns: Mapping[str, Any], path: str | os.PathLike, *, key: np.ndarray | None = None, chunk: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Write rows to a Zarr store that is read well: in chunks, shuffled once, with checksums.
+
+    Parameters
+    ----------
+    columns : mapping of str to Rows
+        By key: "train", and any of "train_y", "train_weight", "test", "test_y", "test_weight". A lone "train" becomes an
+        array, more become a group.
+    path : path
+        A new folder that ends in .zarr.
+    key : array (4,), optional
+        By which the rows are shuffled, those of "train" alike, and those of "test" alike. None: they keep their order.
+    chunk : int, optional
+        Rows of a chunk. By default a power of two, of some 1 MiB.
+
+    Returns
+    -------
+    dict of str to tuple of int
+        The shapes.
+
+    Raises
+    ------
+    DataError
+        Rows cannot be read, are not finite, or columns have different lengths. Nothing is left at `path` then.
+    ConfigError, RunError
+        See `gvae.data.Output`. Sparse rows that do not fit into memory are not shuffled.
+
+    Notes
+    -----
+    Rows that do not fit into a sixth of the memory are shuffled by way of files beside `path`, which take their size again
+    until it is done.
+
+    Examples
+    --------
+    >>> np.save("rows.npy", np.arange(6.0).reshape(3, 2))
+    >>> gvae.data.pack({"train": gvae.data.open_rows("rows.npy")}, "rows.zarr", key=gvae.random.key(0))
+    {'train': (3, 2)}
+    >>> gvae.data.open_rows("rows.zarr").take(np.arange(3))
+    array([[4., 5.],
+           [0., 1.],
+           [2., 3.]])
+    """
+    if Path(path).suffix.lower() != ".zarr":
+        raise ConfigError(f"{path}: expected a name that ends in .zarr")
+    orders: dict[str, np.ndarray | None] = {}
+    for i, part in enumerate(("train", "test")):
+        there = {name: rows.shape[0] for name, rows in columns.items() if name.partition("_")[0] == part}
+        if len(set(there.values())) > 1:
+            raise DataError(f"columns have different lengths: {there}")
+        for name, n in there.items():
+            orders[name] = None if key is None else random.permutation(random.fold_in(key, i), n)
+    with Output(path) as out:
+        for name, rows in columns.items():
+            inside = name if len(columns) > 1 else None
+            if is_csr(rows.take(np.arange(min(1, rows.shape[0])))):
+                _pack_sparse(out, inside, rows, orders[name])
+                continue
+            writer = out.array(inside, tuple(rows.shape), rows.dtype, chunk, packed=True)
+            for block in _shuffled(rows, orders[name], name, out.partial.parent):
+                writer.append(block)
+    return {name: tuple(rows.shape) for name, rows in columns.items()}
+
+
+def _blocks(rows: Any, name: str) -> Iterator[Any]:
+    """Rows in order, checked, some at a time."""
+    where = getattr(rows, "where", name)
+
+    def check(x: Any, numbers: np.ndarray) -> None:
+        if len(numbers):
+            check_finite(x, f"{where}, rows {numbers.min()} to {numbers.max()}", rows=numbers)
+
+    column = Column(rows, lambda x: x, tuple(rows.shape), np.dtype(rows.dtype), check)
+    return column.blocks(max(1, BUDGET // 8 // stored_bytes(rows)))
+
+
+def _shuffled(rows: Any, order: np.ndarray | None, name: str, folder: Path) -> Iterator[np.ndarray]:
+    """Blocks of the rows in an order; None: as they are."""
+    if order is None:
+        yield from _blocks(rows, name)
+        return
+    n_bytes, room = len(order) * stored_bytes(rows), (limits.memory() or 1 << 33) // SHARE
+    step = max(1, BUDGET // 8 // stored_bytes(rows))
+    if n_bytes <= room:
+        x = np.empty(rows.shape, rows.dtype)
+        done = 0
+        for block in _blocks(rows, name):
+            x[done : done + len(block)] = block
+            done += len(block)
+        yield from (x[order[i : i + step]] for i in range(0, len(order), step))
+        return
+    size = max(1, room // stored_bytes(rows))  # rows of a bucket
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    with tempfile.TemporaryDirectory(prefix=".shuffle-", dir=folder) as there, contextlib.ExitStack() as stack:
+        buckets = [stack.enter_context(open(Path(there, str(b)), "w+b")) for b in range(-(-len(order) // size))]
+        done = 0
+        for block in _blocks(rows, name):
+            which = place[done : done + len(block)] // size
+            for b in np.unique(which):
+                buckets[b].write(np.ascontiguousarray(block[which == b]).data)
+            done += len(block)
+        for b, bucket in enumerate(buckets):
+            wanted = order[b * size : (b + 1) * size]
+            bucket.seek(0)
+            x = np.empty((len(wanted), *rows.shape[1:]), rows.dtype)
+            bucket.readinto(memoryview(x).cast("B"))
+            bucket.truncate(0)
+            within = np.empty(len(wanted), np.int64)
+            within[np.argsort(wanted)] = np.arange(len(wanted))  # a bucket has its rows in ascending order
+            yield from (x[within[i : i + step]] for i in range(0, len(wanted), step))
+
+
+def _pack_sparse(out: Output, name: str | None, rows: Any, order: np.ndarray | None) -> None:
+    from scipy.sparse import vstack
+
+    blocks: Any = _blocks(rows, name or "train")
+    if order is not None:
+        n_values = int(getattr(rows, "indptr", [0])[-1])
+        if 16 * n_values > (limits.memory() or 1 << 33) // SHARE:
+            raise ConfigError(
+                f"{getattr(rows, 'where', name)}: sparse rows beyond the memory are not shuffled: keep their order"
+            )
+        x = vstack(list(blocks), format="csr")[order]
+        blocks = [x]
+    group = _zarr().create_group(out.partial) if name is None else _zarr().create_group(out.partial, path=name)
+    counts, n = [np.zeros(1, np.int64)], 0
+    arrays: dict[str, Any] = {}
+    for part in blocks:
+        if not arrays:
+            for key, values in (("data", part.data), ("indices", part.indices)):
+                arrays[key] = group.create_array(key, shape=(0,), chunks=(1 << 18,), dtype=values.dtype)
+        for key in arrays:
+            arrays[key].append(getattr(part, key))
+        counts.append(part.indptr[1:].astype(np.int64) + n)
+        n += part.nnz
+    indptr = np.concatenate(counts)
+    group.create_array("indptr", data=indptr)
+    group.attrs["shape"] = list(rows.shape)
