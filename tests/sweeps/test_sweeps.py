@@ -591,7 +591,7 @@ REFUSED = {
     "direction": ("seed = 7", 'direction = "up"', "direction is 'up'; known are maximize, minimize"),
     "metric": ("seed = 7", 'metric = "bound"', "[study] metric is 'bound', expected a column of log.jsonl"),
     "pruner": ("seed = 7", 'pruner = "median:x=3"', "pruner 'median:x=3': unknown setting 'x=3'"),
-    "data": ('source = "rows.npy"', 'sorce = "rows.npy"', "[data] has sorce = 'rows.npy'; known are source and dir"),
+    "data": ('source = "rows.npy"', 'sorce = "rows.npy"', "[data] has sorce = 'rows.npy'; known are source, dir and target"),
     "no data": ('source = "rows.npy"', "", "[data] names no source"),
     "lost data": ("rows.npy", "lost.npy", "lost.npy"),
     "TOML": ("[fixed]", "[fixed", "study.toml is not TOML"),
