@@ -329,7 +329,7 @@ def _locate(name: str, files: Sequence[str], folders: list[Path]) -> list[Path]:
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def _load_file(source, target: str | None, in_memory: bool | None) -> Dataset:
+def _load_file(source: Any, target: str | None, in_memory: bool | None) -> Dataset:
     path = Path(os.path.expanduser(source))
     suffix = path.suffix.lower()
     if suffix in SUFFIXES and (suffix != ".npy" or not _fits_unread(path, in_memory)) and path.exists():

@@ -102,7 +102,7 @@ def read_npy(path) -> np.ndarray:
         return _parse_npy(stream, path)
 
 
-def open_npy(path) -> tuple[tuple[int, ...], np.dtype, bool, int]:
+def open_npy(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype, bool, int]:
     """(shape, dtype, whether in Fortran order, bytes before the first value) of a .npy file of the right size."""
     with reading(path), open(path, "rb") as stream:
         shape, fortran, dtype = _read_header(stream, str(path))
@@ -114,7 +114,7 @@ def open_npy(path) -> tuple[tuple[int, ...], np.dtype, bool, int]:
         return shape, dtype, fortran, stream.tell()
 
 
-def _read_header(stream, where: str, kinds: str = NUMBERS) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(stream: Any, where: str, kinds: str = NUMBERS) -> tuple[tuple[int, ...], bool, np.dtype]:
     """(shape, whether in Fortran order, dtype) by NumPy's reader, which runs no code; `kinds`: a pattern for the dtype."""
     magic = stream.read(8)
     if magic[:1] == b"\x80":
@@ -168,7 +168,7 @@ def read_text(path) -> np.ndarray:
     """(N, D) float32; a line is split at its commas, else at blanks. Messages count lines and columns from 1."""
     last: tuple[int, str, int] = 0, "", 0  # number and text of the line that is read, and the number of cells of the first
 
-    def rows(lines) -> Iterator[str]:
+    def rows(lines: Any) -> Iterator[str]:
         nonlocal last
         blank, width = 0, 0
         for number, line in enumerate(lines, 1):

@@ -430,6 +430,15 @@ def test_a_file_that_changed_is_refused_by_name(small, name):
         assert bits(model) == bits(resumed(folder / name, folder / "another"))
 
 
+def test_a_run_that_was_begun_in_memory_stays_there(small, monkeypatch):
+    folder, x = small
+    rows, how = data.open_rows(folder / "x.npy"), SMALL | {"epochs": 1, "batch_size": 50}
+    gvae.VAE(**how).fit(rows, run=folder / "run")
+    monkeypatch.setattr(limits, "memory", lambda root="/": 2 * x.nbytes)  # as on a smaller machine: auto would be windows
+    model = gvae.VAE(**how | {"epochs": 2}).fit(rows, run=folder / "run", resume=True)
+    assert bits(model) == bits(gvae.VAE(**how | {"epochs": 2, "shuffle": "full"}).fit(x))
+
+
 def test_another_kind_of_data_is_refused(small):
     folder, x = small
     stopped(folder / "x.npy", folder / "run")
