@@ -26,7 +26,7 @@ import numpy as np
 import gvae
 from gvae import data
 
-COLUMNS, CHUNK, WINDOW, WARM = 784, 256, 16384, 50
+COLUMNS, CHUNK, WINDOW, WARM = 784, 256, 8192, 170  # after two windows their memory is used again
 GROUP = Path("/sys/fs/cgroup/memory/gvae-large-data")
 
 

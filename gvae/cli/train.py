@@ -192,7 +192,7 @@ def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any], An
     if unknown := settings.keys() - estimator().get_params().keys():
         raise RunError(f"{run}: its config.json has the unknown setting {sorted(unknown)[0]!r}")
     fitted = config.get("fitted")
-    shuffle = fitted.get("shuffle") if isinstance(fitted, dict) else None
+    shuffle = fitted.get("shuffle", "full") if isinstance(fitted, dict) else None
     return {name: native(value) for name, value in settings.items()}, notes, shuffle
 
 

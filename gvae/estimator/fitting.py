@@ -458,8 +458,7 @@ def _per_epoch(values: Mapping[str, Any], n_rows: int) -> int:
 
 def _shuffle(values: Mapping[str, Any], X: Any, y: Any, begun: Mapping[str, Any] | None) -> data.Shuffle:
     """How rows are shuffled: as asked, or as a run was begun; auto is full where they fit into a share of the memory."""
-    kept = None if begun is None else begun["fitted"].get("shuffle")
-    shuffle = data.Shuffle.of(kept if kept is not None else values["shuffle"])
+    shuffle = data.Shuffle.of(values["shuffle"] if begun is None else begun["fitted"].get("shuffle", "full"))
     x = as_rows(X)
     if shuffle is None:
         found = [rows for rows in (x, as_rows(y)) if rows is not None] + [z for z in (X, y) if isinstance(z, np.memmap)]

@@ -16,7 +16,7 @@ import zarr
 
 import gvae
 from gvae import data, random, training
-from gvae.data.rows import Column, NpyRows, Order, Reader, ZarrRows, numbers_of
+from gvae.data.rows import Column, Order, Reader, ZarrRows, numbers_of
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
 from gvae.runtime import limits
 
@@ -198,17 +198,18 @@ def test_shuffles_that_are_refused(text, words):
 # ---- the reader
 
 
-def test_the_reader_keeps_two_windows(small):
-    folder, x = small
-    asked = []
+def test_the_reader_keeps_two_windows():
+    x, asked = numbers(2000), []
 
-    class Counted(NpyRows):
+    class Counted:  # all that is asked of rows
+        shape, dtype, fingerprint = x.shape, x.dtype, {"made": "here"}
+
         def take(self, index):
             asked.append((index[0], len(index)))
-            return super().take(index)
+            return x[index]
 
     order = Order(np.arange(0, 2001, 100), 4, random.key(0))
-    with Reader({"x": _column(Counted(folder / "x.npy"))}, order) as reader:
+    with Reader({"x": _column(Counted())}, order) as reader:
         index, found = reader.take(950, 960)  # in the middle of window 2
         np.testing.assert_array_equal(found["x"], x[index])
         np.testing.assert_array_equal(index, order.index(950, 960))
@@ -428,6 +429,15 @@ def test_a_file_that_changed_is_refused_by_name(small, name):
         os.utime(folder / name, ns=(before.st_atime_ns, before.st_mtime_ns))
         model = resumed(folder / name, folder / "run")
         assert bits(model) == bits(resumed(folder / name, folder / "another"))
+
+
+def test_a_run_that_was_begun_in_memory_stays_there(small, monkeypatch):
+    folder, x = small
+    rows, how = data.open_rows(folder / "x.npy"), SMALL | {"epochs": 1, "batch_size": 50}
+    gvae.VAE(**how).fit(rows, run=folder / "run")
+    monkeypatch.setattr(limits, "memory", lambda root="/": 2 * x.nbytes)  # as on a smaller machine: auto would be windows
+    model = gvae.VAE(**how | {"epochs": 2}).fit(rows, run=folder / "run", resume=True)
+    assert bits(model) == bits(gvae.VAE(**how | {"epochs": 2, "shuffle": "full"}).fit(x))
 
 
 def test_another_kind_of_data_is_refused(small):

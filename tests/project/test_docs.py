@@ -285,6 +285,7 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
     commands = commands_of(page)
     monkeypatch.chdir(tmp_path)
     np.save("counts.npy", np.random.default_rng(0).poisson(1.0, size=(60, 5)))
+    np.save("rows.npy", np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32))
     np.savetxt("table.csv", np.random.default_rng(0).normal(size=(60, 4)), delimiter=",")
     views = dict(
         zip(("train", "train_y", "test", "test_y"), np.random.default_rng(0).normal(size=(4, 100, 15)), strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data.rows.order import Order
-from gvae.data.rows.protocol import ArrayRows, Part, bounds_of, chunk_of, numbers_of, places
+from gvae.data.rows.protocol import ArrayRows, Part, bounds_of, chunk_of, numbers_of, places, take_into
 from gvae.errors import ConfigError
 from gvae.ops.sparse import is_csr
 from gvae.runtime import limits
@@ -61,9 +61,13 @@ class Column:
     def ndim(self) -> int:
         return len(self.shape)
 
-    def taken(self, index: np.ndarray) -> Any:
-        """Some rows as they are stored, checked."""
-        x = self.rows.take(index)
+    def taken(self, index: np.ndarray, out: np.ndarray | None = None) -> Any:
+        """Some rows as they are stored, checked; in `out` if it is given."""
+        if out is None:
+            x = self.rows.take(index)
+        else:
+            take_into(self.rows, index, out)
+            x = out
         if self.check is not None:
             self.check(x, numbers_of(self.rows, index))
         return x
@@ -168,14 +172,16 @@ class _Window:
         out: Any = None
         done, sparse = 0, []
         for begin, end in ranges:
-            x = column.taken(np.arange(begin, end))
+            x = column.taken(np.arange(begin, end), None if out is None else out[done : done + end - begin])
+            if out is not None:
+                done += len(x)
+                continue
             if is_csr(x):
                 sparse.append(x)
                 continue
-            if out is None:
-                shape = (len(self.index), *x.shape[1:])
-                fits = bool(used) and used[0].shape == shape and used[0].dtype == x.dtype
-                out = used.pop() if fits else np.empty(shape, x.dtype)  # new memory costs as much as reading
+            shape = (len(self.index), *x.shape[1:])
+            fits = bool(used) and used[0].shape == shape and used[0].dtype == x.dtype
+            out = used.pop() if fits else np.empty(shape, x.dtype)  # new memory costs as much as reading
             out[done : done + len(x)] = x
             done += len(x)
         if sparse:

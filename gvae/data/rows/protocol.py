@@ -166,6 +166,9 @@ class Part(Taken):
         """The rows of given numbers, counted within the part: see `Rows.take`."""
         return self.rows.take(self.index[index])
 
+    def _take_into(self, index: np.ndarray, out: np.ndarray) -> None:
+        take_into(self.rows, self.index[index], out)
+
     @property
     def fingerprint(self) -> dict[str, Any]:
         """That of all rows, and the SHA-256 of the numbers.
@@ -177,6 +180,20 @@ class Part(Taken):
         ['part']
         """
         return self.rows.fingerprint | {"part": hashlib.sha256(self.index).hexdigest()}
+
+
+def take_into(rows: Any, index: np.ndarray, out: np.ndarray) -> None:
+    """out[...] = rows.take(index), without another array where the source can."""
+    if hasattr(rows, "_take_into"):
+        rows._take_into(index, out)
+    else:
+        out[...] = rows.take(index)
+
+
+def is_run(index: np.ndarray) -> bool:
+    """Whether numbers follow each other."""
+    n = len(index)
+    return n > 0 and int(index[-1]) - int(index[0]) == n - 1 and (n < 3 or bool((np.diff(index) == 1).all()))
 
 
 def default_chunk(n_bytes: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data.readers import open_npy
-from gvae.data.rows.protocol import ArrayRows, Rows, Taken, check_numbers, default_chunk
+from gvae.data.rows.protocol import ArrayRows, Rows, Taken, check_numbers, default_chunk, is_run
 from gvae.errors import DataError, DependencyError
 
 __all__ = [
@@ -87,9 +87,8 @@ class Stored(Taken):
         check_numbers(index, self.shape[0], self.where)
         if n == 0:
             return self._joined([], np.zeros(0, np.int64))
-        begin = int(index[0])
-        if int(index[-1]) - begin == n - 1 and (n < 3 or (np.diff(index) == 1).all()):
-            return self.read(begin, begin + n)
+        if is_run(index):
+            return self.read(int(index[0]), int(index[0]) + n)
         order = np.argsort(index, kind="stable")
         ascending = index[order]
         cuts = np.flatnonzero(np.diff(ascending // self.chunk)) + 1  # each chunk is read once
@@ -100,6 +99,16 @@ class Stored(Taken):
         back = np.empty(n, np.int64)
         back[order] = np.arange(n)
         return self._joined(parts, back)
+
+    def _take_into(self, index: np.ndarray, out: np.ndarray) -> None:
+        fill = getattr(self, "_fill", None)
+        if fill is not None and is_run(index) and index[0] >= 0 and index[-1] < self.shape[0] and out.flags.c_contiguous:
+            try:
+                fill(int(index[0]), int(index[0]) + len(index), out)
+                return
+            except Exception:  # it is raised again, with its name
+                pass
+        out[...] = self.take(index)
 
     def _joined(self, parts: list[Any], order: np.ndarray) -> Any:
         if not parts:
@@ -174,11 +183,16 @@ class NpyRows(Stored):
             self.map = np.load(path, mmap_mode="r", allow_pickle=False)
 
     def _read(self, begin: int, end: int) -> np.ndarray:
+        x = np.empty((end - begin, *self.shape[1:]), self.dtype)
+        self._fill(begin, end, x)
+        return x
+
+    def _fill(self, begin: int, end: int, x: np.ndarray) -> None:
         if self.fortran:
-            return np.ascontiguousarray(self.map[begin:end])
+            x[...] = self.map[begin:end]
+            return
         # reading rather than mapping: pages that a map has touched count as memory of this process, and a file that has been
         # truncated meanwhile is an error instead of a bus error
-        x = np.empty((end - begin, *self.shape[1:]), self.dtype)
         with open(self.path, "rb", buffering=0) as stream:
             stream.seek(self.offset + begin * self.row_bytes)
             view, done = memoryview(x).cast("B") if x.size else memoryview(b""), 0
@@ -187,7 +201,6 @@ class NpyRows(Stored):
                 if not n:
                     raise EOFError(f"truncated: {os.path.getsize(self.path)} bytes")
                 done += n
-        return x
 
 
 class ZarrRows(Stored):
@@ -280,9 +293,12 @@ class HDF5Rows(Stored):
 
     def _read(self, begin: int, end: int) -> np.ndarray:
         x = np.empty((end - begin, *self.shape[1:]), self.dtype)
+        self._fill(begin, end, x)
+        return x
+
+    def _fill(self, begin: int, end: int, x: np.ndarray) -> None:
         if x.size:
             self.dataset.read_direct(x, np.s_[begin:end])
-        return x
 
 
 class CsrRows(Stored):
