@@ -259,10 +259,10 @@ def test_data_without_a_validation_part(here, gvae_, refused):
 
 
 def test_several_observations():
-    from gvae.cli.train import _real
+    from gvae.cli.train import observed
 
     real = dataset.Dataset("mine", None, None, real=True)
-    assert _real(real, {"observation": ("bernoulli", "auto")}) == {"observation": ("bernoulli", "gaussian")}
-    assert _real(real, {"observation": "auto", "dequantize": 256}) == {}
-    assert _real(real, {"latent": 3}) == {}
-    assert _real(dataset.Dataset("mine", None, None), {"observation": "auto"}) == {}
+    assert observed(real, {"observation": ("bernoulli", "auto")}) == {"observation": ("bernoulli", "gaussian")}
+    assert observed(real, {"observation": "auto", "dequantize": 256}) == {}
+    assert observed(real, {"latent": 3}) == {}
+    assert observed(dataset.Dataset("mine", None, None), {"observation": "auto"}) == {}
