@@ -25,8 +25,9 @@ import numpy as np
 
 import gvae
 from gvae import data
+from gvae.data.rows import chunk_of
 
-COLUMNS, CHUNK, WINDOW, WARM = 784, 256, 8192, 170  # after two windows their memory is used again
+COLUMNS, WINDOW, WARM = 784, 8192, 170  # after two windows their memory is used again
 GROUP = Path("/sys/fs/cgroup/memory/gvae-large-data")
 
 
@@ -67,16 +68,17 @@ def throughput(n: int, steps: int, rounds: int, dtype: str) -> None:
     import pyarrow.parquet
 
     x = rows(n, dtype)
+    chunk = chunk_of(data.ArrayRows(x))
     settings = {"observation": "gaussian", "posterior": "diagonal"} if dtype == "float32" else {"posterior": "diagonal"}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         np.save("x.npy", x)
         with h5py.File("x.h5", "w") as file:
-            file.create_dataset("train", data=x, chunks=(CHUNK, COLUMNS))
+            file.create_dataset("train", data=x, chunks=(chunk, COLUMNS))
         table = pyarrow.table({f"c{j}": x[:, j] for j in range(COLUMNS)})
         pyarrow.parquet.write_table(table, "x.parquet", row_group_size=4096)
-        data.pack({"train": data.open_rows("x.npy")}, "x.zarr", chunk=CHUNK)
-        window = f"window:rows={WINDOW},chunk={CHUNK}"
+        data.pack({"train": data.open_rows("x.npy")}, "x.zarr")
+        window = f"window:rows={WINDOW},chunk={chunk}"
         cases: dict[str, tuple] = {"memory": (x, "full"), "memory, windows": (x, window)}
         cases |= {name: (data.open_rows(name), window) for name in ("x.npy", "x.zarr", "x.h5")}
         cases["x.parquet"] = (data.open_rows("x.parquet"), f"window:rows={WINDOW},chunk=4096")

@@ -189,7 +189,7 @@ class Table:
         Examples
         --------
         >>> gvae.data.Table(np.zeros((5, 784), np.uint8)).chunk
-        1024
+        2048
         """
         return chunk_of(self.rows)
 

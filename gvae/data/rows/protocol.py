@@ -11,7 +11,7 @@ from gvae.errors import DataError
 
 __all__ = ["ArrayRows", "Part", "Rows", "bounds_of", "chunk_of", "default_chunk", "numbers_of", "stored_in"]
 
-CHUNK_BYTES = 1 << 20  # that are read together where a source has no chunks of its own
+CHUNK_BYTES = 1 << 21  # that are read together where a source has no chunks of its own
 
 
 @runtime_checkable
@@ -197,7 +197,7 @@ def is_run(index: np.ndarray) -> bool:
 
 
 def default_chunk(n_bytes: int) -> int:
-    """How many rows of a size are read together where a source has no chunks: a power of two, 16 to 8,192, up to 1 MiB."""
+    """How many rows of a size are read together where a source has no chunks: a power of two, 16 to 8,192, up to 2 MiB."""
     return 1 << (max(16, min(8192, CHUNK_BYTES // max(1, n_bytes))).bit_length() - 1)
 
 
@@ -256,12 +256,12 @@ def chunk_of(rows: Any) -> int:
     Returns
     -------
     int
-        As they are stored; where there are no chunks, a power of two between 16 and 8,192, of up to 1 MiB.
+        As they are stored; where there are no chunks, a power of two between 16 and 8,192, of up to 2 MiB.
 
     Examples
     --------
     >>> gvae.data.rows.chunk_of(gvae.data.ArrayRows(np.zeros((4, 784), np.uint8)))
-    1024
+    2048
     """
     base = stored_in(rows)
     n_bytes = int(np.prod(base.shape[1:], dtype=np.int64)) * np.dtype(base.dtype).itemsize

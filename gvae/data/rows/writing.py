@@ -146,7 +146,7 @@ class Output:
         shape : tuple of int
         dtype : dtype
         chunk : int, optional
-            Rows of a chunk; by default some 1 MiB.
+            Rows of a chunk; by default some 2 MiB.
         packed : bool, default False
             Whether to keep checksums, see `pack`.
 
@@ -284,7 +284,7 @@ def pack(
     key : array (4,), optional
         By which the rows are shuffled, those of "train" alike, and those of "test" alike. None: they keep their order.
     chunk : int, optional
-        Rows of a chunk. By default a power of two, of some 1 MiB.
+        Rows of a chunk. By default a power of two, of some 2 MiB.
 
     Returns
     -------
