@@ -134,7 +134,7 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
         "new": versions - before,
         "seconds": round(time.perf_counter() - started, 2),
         # the actual folder: Numba uses another one if it cannot write to the preferred one
-        "cache": ", ".join(sorted({str(path.parent) for kernel in kernels.values() for path in _files(kernel)})),
+        "cache": os.path.commonpath([path.parent for kernel in kernels.values() for path in _files(kernel)]),
     }
 
 

@@ -81,7 +81,7 @@ def test_what_it_says(warm):
     compiled = [path for path in files(folder) if path.suffix == ".nbc"]
     assert report["compiled versions"] == report["new"] == len(compiled)
     assert report["kernels"] == len(dict(compiling._kernels())) > 20
-    assert {str(path.parent) for path in compiled} == {report["cache"]}
+    assert {str(path.parent.parent) for path in compiled} == {report["cache"]}  # a folder for each of the package's
     assert report["seconds"] > 0
 
 
@@ -90,7 +90,7 @@ def test_several_processes_share_nearly_all_kernels(monkeypatch):
     monkeypatch.setattr(pool, "SHARE", 1)
     for dtype in (np.float32, np.float64):
         calls = compiling.rehearsed(*compiling._uses(np.dtype(dtype)))
-        rehearsed = {f"{module.rpartition('.')[2]}.{name}" for module, name, _ in calls}
+        rehearsed = {f"{module.removeprefix('gvae.kernels.cpu.')}.{name}" for module, name, _ in calls}
         whole = {name for name, kernel in compiling._kernels() if parameters(kernel)[-2:] == ("lo", "hi")}
         assert whole - rehearsed == {"chain.ends", "chain.fill"}
 
