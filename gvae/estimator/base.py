@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -285,6 +287,7 @@ class Estimator(Fitting):
         seen: float = 0.1,
         progress: bool = False,
         partial: str | os.PathLike | None = None,
+        out: str | os.PathLike | None = None,
     ) -> evaluation.Evaluation:
         """Evaluate each row: ELBO, importance-sampled log p(x) with its error, KL, and further measures.
 
@@ -311,6 +314,9 @@ class Estimator(Fitting):
         partial : path, optional
             A file that keeps finished parts, should this be interrupted; the same call then continues from there. It is
             removed at the end.
+        out : path, optional
+            A new .npy file for what the result says of each row, (N, 6) in the order of `gvae.evaluation.COLUMNS`, written as
+            it is computed. The result is then memory-mapped. Without `measures` and `partial`.
 
         Returns
         -------
@@ -320,6 +326,8 @@ class Estimator(Fitting):
         Raises
         ------
         ConfigError, DataError, ShapeError
+        RunError
+            `out` exists, or cannot be written.
 
         Examples
         --------
@@ -330,12 +338,25 @@ class Estimator(Fitting):
         ((100,), (100,))
         """
         table, key = self._table(X, y, seed)
-        check_room(64 * len(table), f"an evaluation of {len(table)} rows")
+        if out is not None:
+            if measures or partial is not None or Path(out).suffix != ".npy":
+                raise ConfigError("evaluate: out= is a .npy file, without measures= and partial=")
+            subject = evaluation.Subject(self.model_, self.parameters_, table, key=key, state=self.state_, progress=progress)
+            with data.Output(out) as output:
+                rows = output.array(None, (len(table), len(evaluation.COLUMNS)), np.float64)
+                result = evaluation.importance_sampling(
+                    subject,
+                    samples=samples,
+                    memory=memory,
+                    into=lambda found: rows.append(np.stack([found[name] for name in evaluation.COLUMNS], axis=1)),
+                )
+            return dataclasses.replace(result, **dict(zip(evaluation.COLUMNS, output.read().T, strict=True)))
+        check_room(64 * len(table), f"an evaluation of {len(table)} rows, without out=,")
         about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
         kept = None if partial is None else evaluation.Partial(partial, about)
         given: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
         given |= {"chains": chains, "temperatures": temperatures, "seen": seen, "progress": progress, "partial": kept}
-        result: Any = evaluation.evaluate(self.model_, self.parameters_, table, state=self.state_, **given)
+        result = evaluation.evaluate(self.model_, self.parameters_, table, state=self.state_, **given)
         if kept is not None:
             kept.remove()
         return result

@@ -34,7 +34,7 @@ from gvae.evaluation.completion import Completion, complete, completion, log_sha
 from gvae.evaluation.correlation import ViewCorrelations, view_correlations
 from gvae.evaluation.gaps import Gaps, inference_gaps
 from gvae.evaluation.gibbs import Gibbs, gibbs
-from gvae.evaluation.importance import Evaluation, importance_sampling
+from gvae.evaluation.importance import COLUMNS, Evaluation, importance_sampling
 from gvae.evaluation.information import Information, information
 from gvae.evaluation.measures import Measured, evaluate
 from gvae.evaluation.mmd import Discrepancy, mmd
@@ -45,6 +45,7 @@ from gvae.evaluation.subject import Subject
 from gvae.evaluation.table import table, warnings
 
 __all__ = [
+    "COLUMNS",
     "MEASURES",
     "Annealed",
     "Bidirectional",

@@ -15,7 +15,7 @@ import scipy.sparse
 import zarr
 
 import gvae
-from gvae import data, random, training
+from gvae import data, evaluation, random, training
 from gvae.data.rows import Column, Order, Reader, ZarrRows, numbers_of
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
 from gvae.runtime import limits
@@ -658,6 +658,30 @@ def test_use_of_rows(small, name, monkeypatch):
     np.testing.assert_array_equal(found.elbo, expected.elbo)
     np.testing.assert_array_equal(found.measures["units"].activity, expected.measures["units"].activity)
     np.testing.assert_array_equal(model.transform(x, out=folder / "of-array.npy"), model.transform(x))
+
+
+def test_an_evaluation_in_a_file(small, monkeypatch):
+    """Memory-mapped, with the bits of one in memory; nothing is left where it cannot be."""
+    folder, x = small
+    out = folder / "out"
+    out.mkdir()
+    model = gvae.VAE(**SMALL | {"epochs": 1}).fit(x)
+    expected = model.evaluate(x, samples=30)
+    found = model.evaluate(data.open_rows(folder / "x.npy"), samples=30, out=out / "rows.npy")
+    for name in evaluation.COLUMNS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert isinstance(found.elbo, np.memmap)
+    assert found.summary() == expected.summary()
+    np.testing.assert_array_equal(np.load(out / "rows.npy")[:, 1], expected.log_likelihood)
+    for wrong in ({"out": out / "rows.zarr"}, {"measures": "units"}, {"partial": out / "part"}):
+        with pytest.raises(ConfigError, match="out= is a .npy file, without measures= and partial="):
+            model.evaluate(x, **{"out": out / "more.npy"} | wrong)
+    with pytest.raises(RunError, match="exists"):
+        model.evaluate(x, out=out / "rows.npy")
+    monkeypatch.setattr(limits, "memory", lambda root="/": 1000)
+    with pytest.raises(ConfigError, match=r"an evaluation of \d+ rows, without out=, needs more"):
+        model.evaluate(x)
+    assert [path.name for path in out.iterdir()] == ["rows.npy"]
 
 
 def test_several_views_are_a_group(tmp_path):
