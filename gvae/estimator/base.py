@@ -315,7 +315,7 @@ class Estimator(Fitting):
             A file that keeps finished parts, should this be interrupted; the same call then continues from there. It is
             removed at the end.
         out : path, optional
-            A new .npy file for what the result says of each row, (N, 6) in the order of `gvae.evaluation.COLUMNS`, written as
+            A new .npy file for the columns of the result, (N, 6) in the order of `gvae.evaluation.COLUMNS`, written as
             it is computed. The result is then memory-mapped. Without `measures` and `partial`.
 
         Returns
@@ -356,10 +356,10 @@ class Estimator(Fitting):
         kept = None if partial is None else evaluation.Partial(partial, about)
         given: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
         given |= {"chains": chains, "temperatures": temperatures, "seen": seen, "progress": progress, "partial": kept}
-        result = evaluation.evaluate(self.model_, self.parameters_, table, state=self.state_, **given)
+        evaluated: Any = evaluation.evaluate(self.model_, self.parameters_, table, state=self.state_, **given)
         if kept is not None:
             kept.remove()
-        return result
+        return evaluated
 
     def score_samples(
         self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0, out: str | os.PathLike | None = None
