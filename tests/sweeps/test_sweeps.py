@@ -691,7 +691,7 @@ def test_a_lower_value_may_be_better(small, gvae_):
 
 
 def test_the_example_runs(here, gvae_):
-    example = Path(gvae.__file__).parents[1] / "examples" / "sweep.toml"
+    example = Path(__file__).parents[2] / "examples" / "sweep.toml"
     shutil.copy(example, "study.toml")
     code, out, err = gvae_(*SWEEP)
     assert (code, err) == (0, "")

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-import gvae
-
-GUIDE = Path(gvae.__file__).parents[1] / "docs" / "guide"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide"
 MODEL = "When it pays"  # the section that has it
 
 
