@@ -57,11 +57,12 @@ def test_its_programs_run(tmp_path):
 
 @pytest.mark.documentation
 def test_its_commands_run(tmp_path):
-    """In their order, in one folder."""
+    """In their order, in one folder, with the examples of the clone."""
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     found = list(commands())
     assert len(found) >= 5
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     for words in found:
         done = subprocess.run(
             [sys.executable, "-m", *words], cwd=tmp_path, env=ENV, capture_output=True, text=True, check=False
