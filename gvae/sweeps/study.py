@@ -1,7 +1,7 @@
 """A study's folder: study.toml, journal.log, a run folder for each trial, and locks.
 
 A trial belongs to the process that holds its lock. A trial that is running by the journal and whose lock is free has lost
-its process: whoever asks for a trial next takes it over, and resumes what is in its run folder.
+its process: the next process that asks for a trial takes it over, and resumes what is in its run folder.
 """
 
 from __future__ import annotations

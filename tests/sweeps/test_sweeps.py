@@ -259,7 +259,7 @@ MOMENTS = {
     "a study without a plan": lambda patch: patch.setattr(sweeps.study.files, "write_atomically", kill),
     "half a line of the journal": lambda patch: patch.setattr(os, "write", half_a_line),
     "a trial without settings": lambda patch: patch.setattr("optuna.trial.Trial.suggest_float", kill),
-    "a trial that nobody has": lambda patch: patch.setattr("optuna.study.Study.ask", kill),
+    "a trial that no process has claimed": lambda patch: patch.setattr("optuna.study.Study.ask", kill),
     "no run folder": lambda patch: patch.setattr(gvae.VAE, "fit", kill),
     "no configuration": lambda patch: patch.setattr(runs.RunFolder, "_write_config", kill),
     "no checkpoint": lambda patch: patch.setattr(runs.RunFolder, "save", kill),
