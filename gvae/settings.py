@@ -1004,6 +1004,12 @@ class Machine(Settings):
         flag="--seed",
     )
     device: str = setting(default="cpu", help="where training runs; results are on the CPU", kind=Choice("cpu", "cuda"))
+    shards: int = setting(
+        default=1,
+        help="parts of each batch, a power of two, which ranks of MPI share; the bits of a run depend on it, and not on the "
+        "number of ranks",
+        kind=Whole(1),
+    )
     verbose: bool = setting(default=False, help="print what was chosen, and show a progress bar", kind=YesNo(), flag="")
 
 

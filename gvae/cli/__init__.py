@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 import sys
+import time
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from gvae.cli import completion, data, demo, doctor, evaluate, models, plot, rep
 from gvae.cli.arguments import Help, Parser
 from gvae.cli.signals import Signalled
 from gvae.errors import GvaeError
+from gvae.runtime.parallel import is_agreed
 
 __all__ = ["main"]
 
@@ -59,18 +62,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
-        return _complain(options, f"interrupted{interrupt}", 130)
+        return _complain(options, f"interrupted{interrupt}", 130, interrupt)
     except Signalled as signalled:
-        return _complain(options, str(signalled), 128 + signalled.number)
+        return _complain(options, str(signalled), 128 + signalled.number, signalled)
     except GvaeError as error:
-        return _complain(options, str(error), 2)
+        return _complain(options, str(error), 2, error)
     except BrokenPipeError:  # the reader, such as head, has closed the pipe; leave nothing for the interpreter to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _complain(options, f"{error.filename or 'file'}: {error.strerror or error}", 2)
+        return _complain(options, f"{error.filename or 'file'}: {error.strerror or error}", 2, error)
     except MemoryError as error:
-        return _complain(options, f"not enough memory: {error}", 2)
+        return _complain(options, f"not enough memory: {error}", 2, error)
+    except BaseException:  # a defect: the other ranks must not wait for this one
+        if (ranks := getattr(options, "ranks", None)) is not None and ranks.size > 1:
+            traceback.print_exc()
+            ranks.abort(1)
+        raise
     return 0
 
 
@@ -92,8 +100,17 @@ def build_parser(estimator: Any = None, tables: dict[str, Any] | None = None) ->
     return parser
 
 
-def _complain(options: argparse.Namespace, message: str, code: int) -> int:
-    print(f"gvae {options.command}: {' '.join(message.split())}", file=sys.stderr)
+def _complain(options: argparse.Namespace, message: str, code: int, error: BaseException | None = None) -> int:
+    """Say in one line what has ended the command. Of several ranks, rank 0 says what all of them know; an error that the
+    others do not know of ends them."""
+    ranks = getattr(options, "ranks", None)
+    if ranks is None or ranks.size == 1 or ranks.leads or not is_agreed(error):
+        if ranks is not None and not ranks.leads:
+            time.sleep(0.2 * min(ranks.rank, 20))  # rank 0 speaks first where all of them have the error
+            message = f"rank {ranks.rank}: {message}"
+        print(f"gvae {options.command}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    if ranks is not None and not is_agreed(error):
+        ranks.abort(code)
     return code
 
 

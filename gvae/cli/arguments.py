@@ -45,6 +45,15 @@ def add_exhibit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=count, default=100, metavar="K", help="draws per row of the evaluation")
 
 
+def add_ranks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hang-timeout",
+        type=positive,
+        metavar="S",
+        help="of several ranks of MPI: end all of them when one has waited so many seconds for the others",
+    )
+
+
 def _whole_number(text: str, least: int, below: float = math.inf) -> int:
     try:
         number = int(text)

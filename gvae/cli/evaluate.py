@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seen", type=arguments.positive, default=0.1, metavar="P", help="share of the counts that completion sees"
     )
+    arguments.add_ranks(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rows", metavar="FILE", help="also write the values of every row, as .csv; must be new")
 
@@ -59,13 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from gvae import data, estimator, evaluation
     from gvae.evaluation.importance import COLUMNS
+    from gvae.runtime import parallel
 
-    if options.rows is not None:
-        check_new(options.rows)
+    ranks = options.ranks = parallel.world(options.hang_timeout)
+    with ranks.together():
+        if options.rows is not None and ranks.leads:
+            check_new(options.rows)
     model = estimator.load(options.folder)
     if options.rows is not None and not model.model_.has_bound:
         raise ConfigError(f"--rows: {options.folder} holds a model without a bound, which has no values per row")
-    if model.model_.caution:
+    if model.model_.caution and ranks.leads:
         print(f"gvae evaluate: {model.model_.caution}", file=sys.stderr)
     source, data_dir, target = source_of(options, options.folder, model.notes_)
     dataset = data.load(source, data_dir=data_dir, target=target)
@@ -80,10 +84,13 @@ def run(options: argparse.Namespace) -> None:
     partial = folder / "evaluation.partial" if folder.is_dir() else None
     settings = {name: getattr(options, name) for name in names} | {"measures": options.measures or ()}
     try:
-        result = model.evaluate(rows, y, **settings, progress=sys.stderr.isatty(), partial=partial)
+        shown = sys.stderr.isatty() and ranks.leads
+        result = model.evaluate(rows, y, **settings, progress=shown, partial=partial, comm=ranks)
     except KeyboardInterrupt:
         kept = partial is not None and partial.exists()
         raise KeyboardInterrupt("; the same command continues from here" if kept else "") from None
+    if not ranks.leads:
+        return
     if options.rows is not None:
         table = zip(*(getattr(result, name).tolist() for name in COLUMNS), strict=True)
         lines = [",".join(("row", *COLUMNS)), *(",".join(map(repr, (i, *values))) for i, values in enumerate(table))]

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROW",
         help="keep the posterior of this test row after every epoch, in RUN/track.jsonl, for gvae plot --what factors",
     )
+    arguments.add_ranks(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     parser.add_argument(
         "--config",
@@ -63,8 +64,11 @@ def add_settings(parser: Parser, estimator: Any, tables: dict[str, Any]) -> None
 def run(options: argparse.Namespace) -> None:
     from gvae import data, report, training
     from gvae.runtime import compile as compiling
+    from gvae.runtime import parallel
     from gvae.settings import native
 
+    ranks = options.ranks = parallel.world(options.hang_timeout)
+    options.quiet = options.quiet or not ranks.leads
     run, estimator = (options.out if options.resume is None else options.resume), options.estimator
     given = {name: native(value) for name, value in vars(options).items() if name in estimator().get_params()}
     if "epochs" in given and "steps" in given:
@@ -80,21 +84,24 @@ def run(options: argparse.Namespace) -> None:
     else:
         if options.data is None and notes["data"] is None:
             raise ConfigError("name the data to train on: gvae train DATA --out RUN; see gvae train --help")
-        training.check_free(run)
+        with ranks.together():
+            if ranks.leads:
+                training.check_free(run)
         begun |= flags.settings_of(options.config, options.tables.get("settings", {}), estimator)
     if "steps" in given and options.resume is None:
         begun.pop("epochs", None)
     if "epochs" in given and options.resume is None:
         begun.pop("steps", None)
     model = estimator(**begun | given | {"verbose": not options.quiet})
-    cold = compiling.is_cold()
+    cold = compiling.is_cold() and ranks.leads_node
     if not options.quiet and cold:
         print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
     with compiling.asked(cold):
         source, data_dir, target = source_of(options, run, notes)
         shuffle = data.Shuffle.of(windows or model.get_params().get("shuffle", "auto"))
         in_memory = None if shuffle is None else shuffle.rows is None
-        dataset = data.load(source, data_dir=data_dir, target=target, in_memory=in_memory)
+        with ranks.together():
+            dataset = data.load(source, data_dir=data_dir, target=target, in_memory=in_memory)
         model.set_params(**(real := observed(dataset, model.get_params())))
         if real and not options.quiet:
             print(f"{estimator.name}: observation gaussian (the values of {dataset.name} are real numbers)", flush=True)
@@ -105,13 +112,15 @@ def run(options: argparse.Namespace) -> None:
             held = None if model.holds_out else test
         validation = held if held is None or len(held) > 1 else held[0]
         settings = {"run": run, "resume": options.resume is not None, "save_every": options.save_every, "notes": notes}
+        settings["comm"] = ranks
         if (row := options.track if options.track is not None else report.tracked_row(run)) is not None:
             settings["callback"] = report.Track(run, row, test[0])
         with Interruptible() as interrupted:
             try:
                 model.fit(*train, sample_weight=weight, validation=validation, stop=interrupted, **settings)
             except StoppedError as stopped:
-                raise Signalled(interrupted.number, f"{stopped}; {_how_to_resume(run)}") from None
+                number = max(ranks.gather(interrupted.number))  # a launcher need not have signalled all ranks yet
+                raise parallel.agreed(Signalled(number, f"{stopped}; {_how_to_resume(run)}")) from None
             except KeyboardInterrupt:
                 kept = Path(run, "checkpoint.safetensors").exists()
                 raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None

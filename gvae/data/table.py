@@ -346,6 +346,7 @@ class Table:
         order: np.ndarray | None = None,
         first: int = 0,
         rows: int | None = None,
+        step: int = 1,
     ) -> Iterator[Batch]:
         """All rows once, in batches; the last batch may be smaller.
 
@@ -360,6 +361,8 @@ class Table:
             The batch at which to begin.
         rows : int, optional
             How many of the first rows, where no order is given; None: all.
+        step : int, default 1
+            The distance of batches, above 1 where others take those in between.
 
         Yields
         ------
@@ -379,14 +382,14 @@ class Table:
         if order is None and self.reads_ahead:
             n = len(self) if rows is None else min(rows, len(self))
             with self.reader() as reader:
-                for i in range(first, -(-n // batch_size)):
+                for i in range(first, -(-n // batch_size), step):
                     found = reader.take(i * batch_size, min((i + 1) * batch_size, n))
                     yield self.presented(*found, random.fold_in(key, i))
             return
         order = np.arange(len(self))[:rows] if order is None else order
         if not isinstance(self.columns["x"], Column):
             order = device.beside(order, self.columns["x"])
-        for i in range(first, -(-len(order) // batch_size)):
+        for i in range(first, -(-len(order) // batch_size), step):
             yield self.batch(order[i * batch_size : (i + 1) * batch_size], random.fold_in(key, i))
 
 

@@ -16,6 +16,7 @@ from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, sections, stored
 from gvae.estimator.fitting import Fitting, as_table, check_lengths, check_room, reads
 from gvae.panels import Panel
+from gvae.runtime import parallel
 from gvae.settings import Whole
 
 __all__ = ["Classifier", "Correlator", "Estimator", "Regressor"]
@@ -288,6 +289,7 @@ class Estimator(Fitting):
         progress: bool = False,
         partial: str | os.PathLike | None = None,
         out: str | os.PathLike | None = None,
+        comm: Any = None,
     ) -> evaluation.Evaluation:
         """Evaluate each row: ELBO, importance-sampled log p(x) with its error, KL, and further measures.
 
@@ -312,11 +314,13 @@ class Estimator(Fitting):
         progress : bool, default False
             Show a progress bar.
         partial : path, optional
-            A file that keeps finished parts, should this be interrupted; the same call then continues from there. It is
-            removed at the end.
+            A file that keeps finished parts, should this be interrupted; the same call then continues from there, on any
+            number of ranks. It is removed at the end.
         out : path, optional
             A new .npy file for the columns of the result, (N, 6) in the order of `gvae.evaluation.COLUMNS`, written as
-            it is computed. The result is then memory-mapped. Without `measures` and `partial`.
+            it is computed. The result is then memory-mapped. Without `measures`, `partial` and `comm`.
+        comm : mpi4py.MPI.Comm, optional
+            Ranks that share the batches of rows. All of them call this with the same rows, and get what one process does.
 
         Returns
         -------
@@ -337,10 +341,12 @@ class Estimator(Fitting):
         >>> result.elbo.shape, result.log_likelihood.shape
         ((100,), (100,))
         """
-        table, key = self._table(X, y, seed)
+        ranks = parallel.of(comm)
+        with ranks.together():
+            table, key = self._table(X, y, seed)
         if out is not None:
-            if measures or partial is not None or Path(out).suffix != ".npy":
-                raise ConfigError("evaluate: out= is a .npy file, without measures= and partial=")
+            if measures or partial is not None or ranks.size > 1 or Path(out).suffix != ".npy":
+                raise ConfigError("evaluate: out= is a .npy file, without measures=, partial= and several ranks")
             subject = evaluation.Subject(self.model_, self.parameters_, table, key=key, state=self.state_, progress=progress)
             with data.Output(out) as output:
                 rows = output.array(None, (len(table), len(evaluation.COLUMNS)), np.float64)
@@ -353,9 +359,10 @@ class Estimator(Fitting):
             return dataclasses.replace(result, **dict(zip(evaluation.COLUMNS, output.read().T, strict=True)))
         check_room(64 * len(table), f"an evaluation of {len(table)} rows, without out=,")
         about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
-        kept = None if partial is None else evaluation.Partial(partial, about)
+        kept = None if partial is None or not ranks.leads else evaluation.Partial(partial, about)
         given: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
         given |= {"chains": chains, "temperatures": temperatures, "seen": seen, "progress": progress, "partial": kept}
+        given["ranks"] = ranks
         evaluated: Any = evaluation.evaluate(self.model_, self.parameters_, table, state=self.state_, **given)
         if kept is not None:
             kept.remove()

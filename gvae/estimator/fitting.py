@@ -25,7 +25,8 @@ from gvae.estimator.views import View, units_of
 from gvae.models.base import Base
 from gvae.nn import Parameters
 from gvae.protocol import Model
-from gvae.runtime import device, limits
+from gvae.runtime import device, limits, parallel
+from gvae.runtime.parallel import Communicator
 from gvae.settings import fields, native
 from gvae.training.program import batches_in, least_rows
 from gvae.typing import Key
@@ -53,7 +54,8 @@ class _Ready:
     """What training begins with: the configuration that is kept, and what follows from it and the data.
 
     rows, held : columns by name, to train on and held out (or None)          root : the key of everything random
-    shuffle : how the rows are shuffled
+    shuffle : how the rows are shuffled                       ranks : that share the work
+    digest : by which ranks compare their rows
     """
 
     config: dict[str, Any]
@@ -63,6 +65,8 @@ class _Ready:
     held: dict[str, Any] | None
     root: Key
     shuffle: data.Shuffle
+    ranks: Communicator
+    digest: str
 
 
 class Fitting(Protocol):
@@ -96,6 +100,7 @@ class Fitting(Protocol):
         stop: Callable[[], bool] | None = None,
         callback: Callable[[dict[str, Any], Any], Any] | None = None,
         notes: dict[str, Any] | None = None,
+        comm: Any = None,
     ) -> Self:
         """Train on the rows of X.
 
@@ -125,6 +130,9 @@ class Fitting(Protocol):
             a true result ends the training normally.
         notes : dict, optional
             What else the configuration should keep, as JSON; "image_shape" is added if X are images.
+        comm : mpi4py.MPI.Comm, optional
+            Ranks that share the `shards` of each batch, with the bits of one process. All of them call `fit`, with the same
+            rows and settings, and are fitted; rank 0 alone writes the folder, calls `callback` and shows progress.
 
         Returns
         -------
@@ -142,6 +150,8 @@ class Fitting(Protocol):
             The bound is not finite any more.
         StoppedError
             `stop` returned True.
+        RankError
+            Another rank failed, or has other rows, settings or versions.
 
         Notes
         -----
@@ -154,14 +164,22 @@ class Fitting(Protocol):
         >>> [row["epoch"] for row in model.history_]
         [1, 2]
         """
-        asked, begun = self.checked(), None
-        if run is not None and resume:
-            begun = stored.begun(run, self.name)
-            asked = stored.asked_of(begun, asked, self._defaults())
-        elif resume:
+        asked, begun, ranks = self.checked(), None, parallel.of(comm)
+        training.check_ranks(self._filled(asked)["shards"], ranks.size)
+        check_versions(ranks)
+        if resume and run is None:
             raise ConfigError("fit: resume needs the folder of the run to continue, as run")
+        with ranks.together():
+            if resume and run is not None and ranks.leads:
+                begun = stored.begun(run, self.name)
+        if (begun := ranks.first(begun)) is not None:
+            asked = stored.asked_of(begun, asked, self._defaults())
         device.module(self._filled(asked)["device"])
-        ready = self._ready(asked, X, y, sample_weight, validation, begun, run, notes or {})
+        asked["random_state"] = ranks.first(_seed(asked, begun))
+        with ranks.together():
+            ready = self._ready(asked, X, y, sample_weight, validation, begun, run, notes or {}, ranks)
+        ranks.check_same("rows", ready.digest)
+        ranks.check_same("settings", json.dumps(ready.config, sort_keys=True, default=str))
         self._train(ready, begun, run, save_every, stop, callback)
         return self
 
@@ -175,6 +193,7 @@ class Fitting(Protocol):
         begun: Mapping[str, Any] | None,
         run: str | os.PathLike | None,
         notes: dict[str, Any],
+        ranks: Communicator,
     ) -> _Ready:
         """All that is checked and chosen before anything is written: the settings asked for, on these data."""
         values = self._filled(asked)
@@ -187,10 +206,7 @@ class Fitting(Protocol):
             _check_windows(shuffle, rows)
         files = {n: c.rows.fingerprint for n, c in rows.items() if isinstance(c, Column) and c.read_ahead}
         there = [c for part in (rows, held or {}) for c in part.values() if not getattr(c, "read_ahead", False)]
-        digest = _digest(*there) if run is not None and there else None
-        if asked["random_state"] is None:
-            kept = None if begun is None else begun["settings"].get("random_state")
-            asked["random_state"] = int.from_bytes(os.urandom(8), "little") if kept is None else kept
+        digest = _digest(*there) if (run is not None or ranks.size > 1) and there else None
         root = random.key(asked["random_state"])
         if held is None and (share := self._held_out(values, rows["x"].shape[0])):
             chosen = np.zeros(rows["x"].shape[0], bool)
@@ -206,7 +222,7 @@ class Fitting(Protocol):
             fitted["columns"] = others
         if classes is not None:
             fitted["classes"] = classes.tolist()
-        if digest is not None:
+        if digest is not None and run is not None:
             fitted["data_sha256"] = digest
         if files:
             fitted["rows"] = files
@@ -216,7 +232,7 @@ class Fitting(Protocol):
         notes = _json(({} if shape is None else {"image_shape": shape}) | notes)
         model = self._build(asked, views, sizes, n_rows=rows["x"].shape[0])
         config = {"model": self.name, "settings": asked, "fitted": fitted, "notes": notes}
-        return _Ready(config, model, views, rows, held, root, shuffle)
+        return _Ready(config, model, views, rows, held, root, shuffle, ranks, f"{digest} {files}")
 
     def _train(
         self,
@@ -229,21 +245,28 @@ class Fitting(Protocol):
     ) -> None:
         """Train, in a run folder or without, and become what the model is then."""
         config, model, views, values = ready.config, ready.model, ready.views, self._filled(ready.config["settings"])
+        ranks = ready.ranks
         existed, folder = run is not None and os.path.exists(run), None
         try:
-            if begun is not None and run is not None:
-                folder = training.RunFolder.reopen(run, save_every=save_every, toml=self._toml)
-                config = stored.continued(folder, config)
-                values = self._filled(config["settings"])
+            with ranks.together():
+                if begun is not None and run is not None and ranks.leads:
+                    folder = training.RunFolder.reopen(run, save_every=save_every, toml=self._toml)
+                    config = stored.continued(folder, config)
+            config = ranks.first(config)
+            values = self._filled(config["settings"])
             table = as_table(ready.rows, views, random.fold_in(ready.root, 1))
             held_out = None if ready.held is None else as_table(ready.held, views, random.fold_in(ready.root, 2))
             length = _length(values, len(table))
-            trainer = _trainer(values, model, len(table), length, ready.shuffle)
-            if folder is not None:
-                folder.restore(trainer, config)
-            elif run is not None:
-                folder = training.RunFolder(run, config, save_every=save_every, toml=self._toml)
-            self._announce(views, length, held_out, ready.shuffle)
+            trainer = _trainer(values, model, len(table), length, ready.shuffle, ranks)
+            with ranks.together():
+                if folder is not None:
+                    folder.restore(trainer, config)
+                elif run is not None and ranks.leads:
+                    folder = training.RunFolder(run, config, save_every=save_every, toml=self._toml)
+            if ranks.size > 1 and begun is not None:
+                trainer.restore(ranks.first(trainer.snapshot()))
+            if ranks.leads:
+                self._announce(views, length, held_out, ready.shuffle)
 
             def report(row: dict[str, Any]) -> bool:
                 now = type(self)(**self.get_params())
@@ -260,14 +283,14 @@ class Fitting(Protocol):
                     batch_size=values["batch_size"] or len(table),
                     validation=held_out,
                     on_nonfinite=values["on_nonfinite"],
-                    progress=bool(self.verbose),
+                    progress=bool(self.verbose) and ranks.leads,
                     run=folder,
                     stop=stop,
                     callback=None if callback is None else report,
                     trainer=trainer,
                 )
         except BaseException:
-            if run is not None and begun is None:
+            if run is not None and begun is None and ranks.leads:
                 _discard_unstarted(Path(run), files_are_ours=folder is not None, folder_is_ours=not existed)
             raise
         finally:
@@ -494,7 +517,12 @@ def _check_windows(shuffle: data.Shuffle, rows: Mapping[str, Any]) -> None:
 
 
 def _trainer(
-    values: Mapping[str, Any], model: Model, n_rows: int, length: Mapping[str, Any], shuffle: data.Shuffle
+    values: Mapping[str, Any],
+    model: Model,
+    n_rows: int,
+    length: Mapping[str, Any],
+    shuffle: data.Shuffle,
+    ranks: Communicator,
 ) -> training.Trainer:
     least = least_rows(model, objectives.parse(values["objective"], 0, values["gradient"]))
     per_epoch = batches_in(n_rows, values["batch_size"] or n_rows, least)
@@ -513,8 +541,27 @@ def _trainer(
         seed=values["random_state"],
         n_rows=n_rows,
         shuffle=shuffle,
+        shards=values["shards"],
+        communicator=ranks,
         device=values["device"],
     )
+
+
+def _seed(asked: Mapping[str, Any], begun: Mapping[str, Any] | None) -> int:
+    """The seed that was asked for, else that of the run to continue, else a fresh one."""
+    kept = None if begun is None else begun["settings"].get("random_state")
+    seed = kept if asked["random_state"] is None else asked["random_state"]
+    return int.from_bytes(os.urandom(8), "little") if seed is None else seed
+
+
+def check_versions(ranks: Communicator) -> None:
+    """RankError unless all ranks have the same versions; a warning where their CPUs compute by other instructions."""
+    if ranks.size == 1:
+        return
+    about = training.about_this_process()
+    ranks.check_same("versions of gvae or of its libraries", json.dumps(about["versions"], sort_keys=True))
+    if len(set(ranks.gather(about["machine"].partition(",")[0]))) > 1 and ranks.leads:
+        logger.warning("the CPUs of the ranks differ: the bits of results depend on which rank has which")
 
 
 def as_table(rows: Mapping[str, Any], views: Mapping[str, View], key: np.ndarray) -> data.Table:

@@ -164,7 +164,7 @@ def completion(subject: Subject, *, seen: float = 0.1) -> Completion:
     x = subject.table.columns["x"]
     counts = x if sparse.issparse(x) else sparse.csr_array(np.asarray(x))
     shown, held = split_counts(as_csr(counts, "completion: x"), seen, key=fold_in(subject.key, streams.COMPLETION))
-    about: dict[str, Any] = {name: getattr(subject, name) for name in ("key", "state", "batch_size", "progress")}
+    about: dict[str, Any] = {name: getattr(subject, name) for name in ("key", "state", "batch_size", "progress", "ranks")}
     table = Table(shown if sparse.issparse(x) else shown.toarray(), dtype=x.dtype)
     return complete(subject.model, subject.parameters, table, held, seen=seen, **about)
 

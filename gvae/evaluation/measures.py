@@ -15,6 +15,7 @@ from gvae.evaluation.partial import Partial
 from gvae.evaluation.registry import MEASURES, Measure
 from gvae.evaluation.subject import Subject, whole
 from gvae.protocol import Model
+from gvae.runtime.parallel import ALONE, Communicator
 
 __all__ = ["Measured", "evaluate", "names"]
 
@@ -83,6 +84,7 @@ def evaluate(
     seen: float = 0.1,
     progress: bool = False,
     partial: Partial | None = None,
+    ranks: Communicator = ALONE,
 ) -> Evaluation | Measured:
     """The ELBO and importance-sampled log p(x) of every row of a table, and further measures by name.
 
@@ -116,6 +118,8 @@ def evaluate(
         Show a progress bar for each measure.
     partial : Partial, optional
         A file that keeps finished rows.
+    ranks : Communicator, optional
+        Ranks that share the rows, see `Subject`; all have the result.
 
     Returns
     -------
@@ -160,9 +164,8 @@ def evaluate(
         has = {n: (coded or not m.coded) and (inferred or not m.inferred) for n, m in MEASURES.items()}
         suits = {n: m.of in kinds and has[n] and not m.asked for n, m in MEASURES.items()}
         chosen = [n for n in chosen if suits[n] or n in asked]
-    subject = Subject(
-        model, parameters, table, key=key, state=state, batch_size=batch_size, progress=progress, partial=partial
-    )
+    how: dict[str, Any] = {"key": key, "batch_size": batch_size, "progress": progress, "partial": partial, "ranks": ranks}
+    subject = Subject(model, parameters, table, state=state, **how)
     for name in chosen:  # before anything costly
         if not bounded and MEASURES[name].of != "views":
             have = ", ".join(n for n, m in MEASURES.items() if m.of == "views")

@@ -17,6 +17,7 @@ from gvae.evaluation.partial import Partial, fingerprint
 from gvae.objectives import Terms
 from gvae.protocol import Model
 from gvae.runtime import pool
+from gvae.runtime.parallel import ALONE, Communicator
 from gvae.training import has_rows, infer
 from gvae.typing import Noise
 
@@ -66,7 +67,9 @@ class Subject:
     progress : bool, default False
         Show a progress bar for each measure.
     partial : Partial, optional
-        Keeps results while they are computed, see `gvae.evaluation.Partial`.
+        Keeps results while they are computed, see `gvae.evaluation.Partial`. Of several ranks, rank 0 has it.
+    ranks : Communicator, optional
+        Ranks that share the batches of each pass, see gvae.runtime.parallel; by default this process alone.
 
     Attributes
     ----------
@@ -101,11 +104,12 @@ class Subject:
         batch_size: int = 100,
         progress: bool = False,
         partial: Partial | None = None,
+        ranks: Communicator = ALONE,
     ):
         self.model, self.parameters, self.table = model, dict(parameters), table
         self.key = random.key(0) if key is None else key
         self.state, self.batch_size = dict(state or {}), whole("batch_size", batch_size)
-        self.progress, self.partial = progress, partial
+        self.progress, self.partial, self.ranks = progress, partial, ranks
         if len(table) == 0:
             raise DataError("evaluate: the table has no rows")
         _check("parameters are", self.parameters, model.init(random.key(0)))
@@ -224,7 +228,7 @@ class Subject:
         >>> len(subject.on(gvae.data.Table(x[40:])).table)
         10
         """
-        settings = {name: getattr(self, name) for name in ("key", "state", "batch_size", "progress", "partial")}
+        settings = {name: getattr(self, name) for name in ("key", "state", "batch_size", "progress", "partial", "ranks")}
         return Subject(self.model, self.parameters, table, **settings)
 
     def each(
@@ -251,7 +255,8 @@ class Subject:
         rows : int, optional
             How many of the first rows; None: all.
         kept : bool, default True
-            Whether the columns are kept in `partial`.
+            Whether the columns are kept in `partial`, and ranks share the batches. A pass that has other results than its
+            columns is not kept: every rank makes it in full.
         at_once : int, default 1
             How many batches threads compute at the same time, if there are that many threads.
         into : callable, optional
@@ -284,32 +289,39 @@ class Subject:
                 raise ConfigError(f"{measure}: {type(self.model).__name__} lacks what it needs, {_where(error)}") from error
 
         n = len(self.table) if rows is None else min(whole("rows", rows), len(self.table))
+        ranks = self.ranks if kept else ALONE
         partial = self.partial if kept and into is None else None
         columns: dict[str, list[np.ndarray]] = {}
-        done = 0
+        begun: Mapping[str, np.ndarray] = {}
         if partial is not None:
             begun = partial.begun(measure, self._fingerprint(partial, measure, settings, n))
-            columns = {name: [values] for name, values in begun.items()}
-            done = min((len(values) for values in begun.values()), default=0)
+        begun = ranks.first(begun)
+        columns = {name: [values] for name, values in begun.items()}
+        done = min((len(values) for values in begun.values()), default=0)
         bar = None
         if self.progress:
             from tqdm import tqdm
 
             bar = tqdm(total=n, initial=done, unit="row", dynamic_ncols=True, desc=measure, disable=None)
-        first = done // self.batch_size
-        batches = enumerate(
-            self.table.batches(random.fold_in(self.key, BINARIZE), self.batch_size, first=first, rows=n), first
-        )
-        tasks = ((i, batch) for i, batch in batches if int(batch.index[-1]) >= done)
+        first, end = done // self.batch_size, -(-n // self.batch_size) if done < n else 0
+        at_once = min(ranks.gather(at_once))
+        own = range(first + ranks.rank, end, ranks.size)
+        key = random.fold_in(self.key, BINARIZE)
+        batches = self.table.batches(key, self.batch_size, first=own.start, rows=n, step=ranks.size) if own else iter(())
+        tasks = zip(own, batches, strict=False)
         try:
-            while group := list(itertools.islice(tasks, at_once)):
-                for (_, batch), found in zip(group, pool.each(one, group), strict=True):
+            for _ in range(first, end, at_once * ranks.size):
+                found: list[Mapping[str, np.ndarray]] = []
+                with ranks.together(), ranks.leaders_first(measure):
+                    group = list(itertools.islice(tasks, at_once))
+                    found = list(pool.each(one, group))
+                for part in _in_order(ranks.gather(found)):
                     if into is not None:
-                        into(found)
-                    for name, values in found.items() if into is None else ():
+                        into(part)
+                    for name, values in part.items() if into is None else ():
                         columns.setdefault(name, []).append(values)
                     if bar is not None:
-                        bar.update(len(batch))
+                        bar.update(min(self.batch_size, n - bar.n))
                 if partial is not None:
                     partial.keep(measure, _joined(columns))
         except BaseException:
@@ -348,6 +360,11 @@ def _where(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return "" if trace is None else trace.tb_frame.f_code.co_qualname
+
+
+def _in_order(parts: list[list[Any]]) -> list[Any]:
+    """What ranks have computed, each every R-th one, in order."""
+    return [part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)]
 
 
 def _joined(columns: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:

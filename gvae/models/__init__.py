@@ -32,6 +32,8 @@
     least_rows                                            above 1 where the rows of a batch depend on each other: the
                                                           fewest that a batch may have. Smaller last batches are left
                                                           out. An objective may have this attribute, too
+    separable = False                                     the objective is no mean over rows for another reason: a batch
+                                                          cannot be cut into shards. An objective may have this, too
     view_codes                                            mapping of columns to codes, where each of two views has a code
                                                           of its own: for their correlation
     watch(params, state, batch, noise) -> Terms           in place of terms for the held-out rows that training looks at,

@@ -74,6 +74,7 @@ class Base:
     conditional: ClassVar[bool] = False
     has_bound: ClassVar[bool] = True
     least_rows: int = 1
+    separable: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     infers_rows: ClassVar[bool] = True
     has_posterior: ClassVar[bool] = True

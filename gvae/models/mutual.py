@@ -77,6 +77,7 @@ class Mutual(VAE):
 
     Settings: ClassVar[Any] = Settings
     pure = True
+    separable = False  # the penalty is of the batch's information
 
     def build(self, settings: Any) -> None:
         super().build(settings)

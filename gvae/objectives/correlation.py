@@ -37,6 +37,7 @@ class Correlation:
     """
 
     pure: ClassVar[bool] = True
+    separable: ClassVar[bool] = False
 
     def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]:
         if "correlation" not in terms.extras:

@@ -90,6 +90,17 @@ class ELBO:
     trace: str = "exact"
     gradient: str = "reparameterized"
 
+    @property
+    def separable(self) -> bool:
+        """Whether it is a mean over rows: some costs are not.
+
+        Examples
+        --------
+        >>> gvae.objectives.parse("elbo:beta=4").separable, gvae.objectives.parse("elbo:free=0.1").separable
+        (True, False)
+        """
+        return getattr(self.cost, "separable", True)
+
     def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]:
         value, metrics = self._of_rows(terms, step, weight)
         if terms.penalty is not None:

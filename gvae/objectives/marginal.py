@@ -341,6 +341,7 @@ class Info:
     """
 
     pure: ClassVar[bool] = True
+    separable: ClassVar[bool] = False
     alpha: float = 1.0
     lambda_: float | str = 1000.0
     divergence: Divergence = MMD()

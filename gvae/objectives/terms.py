@@ -415,7 +415,8 @@ class Objective(Protocol):
     the names of the codes' noise, from the data upwards.
 
     An optional attribute least_rows, above 1 where a term is of all rows of a batch together, is the fewest rows that a
-    batch may have: training leaves out a last batch of fewer.
+    batch may have: training leaves out a last batch of fewer. An optional attribute separable is False where the objective
+    is for another reason no mean over rows: a batch cannot be cut into shards then.
 
     Examples
     --------

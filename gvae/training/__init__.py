@@ -17,6 +17,7 @@ from gvae.training.files import write_atomically
 from gvae.training.loop import POLICIES, History, train
 from gvae.training.rows import ascend, has_rows, infer
 from gvae.training.runs import BEGUN, SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
+from gvae.training.shards import Cut, Shards, check_ranks, why_not_shards
 from gvae.training.starts import about_this_process, read_starts
 from gvae.training.step import Trainer
 from gvae.training.until import Until
@@ -26,13 +27,16 @@ __all__ = [
     "POLICIES",
     "SAVE_EVERY",
     "Checkpoint",
+    "Cut",
     "History",
     "RunFolder",
+    "Shards",
     "Trainer",
     "Until",
     "about_this_process",
     "ascend",
     "check_free",
+    "check_ranks",
     "encode",
     "has_rows",
     "infer",
@@ -44,5 +48,6 @@ __all__ = [
     "save_checkpoint",
     "survey",
     "train",
+    "why_not_shards",
     "write_atomically",
 ]

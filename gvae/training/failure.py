@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from gvae.autodiff import vjp
 from gvae.data import Batch
 from gvae.errors import NonFiniteError
 from gvae.objectives import SHARED, noise_of_rows
+from gvae.training.shards import Cut
 
 if TYPE_CHECKING:
     from gvae.training.step import Trainer
@@ -21,23 +23,32 @@ NAMED = 20  # rows at most that a failure is traced to
 ADVICE = "a smaller learning rate, a bound on the gradient or data on a smaller scale often helps"
 
 
-def failure(trainer: Trainer, params: dict, batch: Batch, noise: dict, bound: float, gradient: dict) -> NonFiniteError:
+def failure(trainer: Trainer, params: dict, batch: Batch, noise: Any, bound: float, gradient: dict) -> NonFiniteError:
     """The error that names the tensor that is not finite, and the rows that cause this on their own."""
-    index, rows = batch.index, []
+    parts: Iterable[tuple[int, Batch, Any]] = [(0, batch, noise)]
+    if isinstance(batch, Cut) and trainer.shards is not None:
+        parts = trainer.shards.drawn(trainer, batch, noise["key"])
     broken = [name for name, value in params.items() if not np.isfinite(value).all()]
     if broken:
         tensor = f"parameter {broken[0]}"
     else:  # the parameters are finite: the failure is in this step
         gradients = [f"the gradient of {name}" for name, value in gradient.items() if not np.isfinite(value).all()]
         tensor = "the bound" if not math.isfinite(bound) else next(iter(gradients), "the gradient's norm, squared,")
-        try:
-            with np.errstate(all="ignore"):
-                found = _rows_that_fail(trainer, params, batch, noise, np.arange(len(index)))
-        except Exception:  # a model that accepts whole batches only: the search must not hide the error it explains
-            found = []
-        rows = [int(index[i]) for i in found[:NAMED]]
+    index: list[int] = []  # of the rows of the batch
+    rows: list[int] = []
+    try:
+        for _, part, drawn in parts:
+            index += part.index.tolist()
+            if not broken:
+                with np.errstate(all="ignore"):
+                    alone = _rows_that_fail(trainer, params, part, drawn, np.arange(len(part)))
+                rows += [int(part.index[i]) for i in alone]
+    except Exception:  # a model that accepts whole batches only: the search must not hide the error it explains
+        rows = []
+    found = trainer.communicator.gather((index, rows[:NAMED]))
+    index, rows = [i for part, _ in found for i in part], [i for _, part in found for i in part][:NAMED]
     which = "because of rows" if rows else "batch of rows"
-    first = ", ".join(str(i) for i in (rows or index.tolist())[:5])
+    first = ", ".join(str(i) for i in (rows or index)[:5])
     return NonFiniteError(
         f"training: {tensor} is not finite at step {trainer.steps} ({which} {first}, ...); {ADVICE}",
         tensor,

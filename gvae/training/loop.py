@@ -14,7 +14,7 @@ import numpy as np
 from gvae import modes, random
 from gvae.checks import check_whole
 from gvae.data import Table
-from gvae.errors import ConfigError, DataError, NonFiniteError, StoppedError
+from gvae.errors import ConfigError, DataError, NonFiniteError, RankError, RunError, StoppedError
 from gvae.protocol import Model
 from gvae.runtime import device
 from gvae.training.failure import ADVICE
@@ -26,6 +26,7 @@ from gvae.training.step import Trainer
 from gvae.training.until import Until
 
 POLICIES = ("stop", "skip", "rollback")
+BROKEN = "ranks add the same numbers, so that a machine is broken or has other libraries; the last checkpoint is of before"
 ROLLBACKS = 10  # at most, until an epoch succeeds
 
 logger = logging.getLogger(__name__)
@@ -105,11 +106,12 @@ def train(
         Whether to show a progress bar with the bound.
     run : RunFolder, optional
         The folder to which the log is written, and a checkpoint after every epoch or evaluation, and in between when
-        `run.is_due()`. If it was reopened, `epochs`, `steps` and `until` count from the beginning of the run.
+        `run.is_due()`. If it was reopened, `epochs`, `steps` and `until` count from the beginning of the run. Of several
+        ranks, rank 0 has it.
     stop : callable, optional
-        stop() is called after every step; if it is true, training saves a checkpoint and raises StoppedError.
+        stop() is called in every step; if it is true, on any rank, training saves a checkpoint and raises StoppedError.
     callback : callable, optional
-        callback(row) is called after every row of the log; a true result ends the training normally.
+        callback(row) is called after every row of the log, on rank 0; a true result ends the training normally.
     trainer : Trainer, optional
         The trainer to continue with. By default a new one.
     **settings : object
@@ -233,11 +235,15 @@ class _Loop:
     bar: Any = None
 
     def __post_init__(self) -> None:
-        self.begin = 0 if self.run is not None and self.run.reopened else self.trainer.steps
+        self.ranks = self.trainer.communicator
+        begin = 0 if self.run is not None and self.run.reopened else self.trainer.steps
+        logged = ([], []) if self.run is None else (list(self.run.rows), list(self.run.events))
+        self.begin, (rows, events) = self.ranks.first((begin, logged))
         self.end = self.begin + self.total  # the step before which training ends
-        self.history = History() if self.run is None else History(list(self.run.rows), list(self.run.events))
-        rows, epoch = self.history.rows, self.trainer.epoch
-        self.reported = rows[-1]["step"] if rows else self.trainer.steps - epoch.batches  # the step of the last row
+        self.history = History(rows, events)
+        self.reported = rows[-1]["step"] if rows else self.trainer.steps - self.trainer.epoch.batches  # of the last row
+        if self.trainer.shards is not None and self.stop is not None:
+            self.trainer.shards.ask = self.stop
 
     def run_epochs(self) -> None:
         trainer = self.trainer
@@ -248,11 +254,13 @@ class _Loop:
                 if self.finish_epoch():
                     self.settle()
                     return
-            except DataError as error:  # rows that are read only now
-                if self.run is None or not (trainer.steps and self.table.reads_ahead):
+            except (DataError, RankError) as error:  # rows that are read only now; what happened to another rank
+                read_now = isinstance(error, RankError) or self.table.reads_ahead
+                if self.run is None or not (trainer.steps and read_now):
                     raise
                 self.run.save(trainer)
-                raise DataError(f"{error}; the run is kept at step {trainer.steps}") from error
+                error.args = (f"{error}; the run is kept at step {trainer.steps}",)
+                raise
             except NonFiniteError as error:
                 self.note(error)
                 if self.on_nonfinite != "rollback" or trainer.rollbacks == ROLLBACKS:
@@ -335,12 +343,25 @@ class _Loop:
             trainer.skip()
 
     def save_if_due(self) -> None:
-        stopping = self.stop is not None and self.stop()
-        if self.run is not None and (stopping or self.run.is_due()):
-            self.trainer.settle(self.table)
-            self.run.save(self.trainer)
+        shards = self.trainer.shards
+        stopping = self.stop is not None and (self.stop() if shards is None else shards.stopped)
+        if stopping:
+            with self.ranks.together():
+                self.save()
+        elif self.run is not None and self.run.is_due():
+            try:
+                self.save()
+            except RunError as error:
+                if shards is None:
+                    raise
+                shards.error = error  # the next step raises it on all ranks
         if stopping:
             raise StoppedError(f"training stopped at step {self.trainer.steps}, in epoch {self.trainer.epochs + 1}")
+
+    def save(self) -> None:
+        if self.run is not None:
+            self.trainer.settle(self.table)
+            self.run.save(self.trainer)
 
     def end_epoch(self) -> bool:
         """Finish the epoch. Returns whether the callback asks for the end of training."""
@@ -348,8 +369,11 @@ class _Loop:
         if trainer.average is not None:
             trainer.average.after_epoch(trainer.parameters, trainer.epochs + 1)
         if self.is_look():
-            row = self.look()
-            return self.callback is not None and bool(self.callback(row))
+            row, ends = self.look(), False
+            with self.ranks.together():
+                if self.callback is not None and self.ranks.leads:
+                    ends = bool(self.callback(row))
+            return self.ranks.first(ends)
         trainer.epoch.batches, trainer.epochs = 0, trainer.epochs + 1  # its sums are reported with later epochs
         return False
 
@@ -378,9 +402,11 @@ class _Loop:
         self.reported = trainer.steps
         logger.info("epoch %d: %s", number, row)
         self.history.rows.append(row)
-        if self.run is not None:
-            self.run.log(row)
-            self.run.save(trainer)
+        self.ranks.check_same("parameters", trainer.parameters.flat, advice=f" after step {trainer.steps}: {BROKEN}")
+        with self.ranks.together():
+            if self.run is not None:
+                self.run.log(row)
+                self.run.save(trainer)
         return row
 
     def note(self, error: NonFiniteError) -> None:

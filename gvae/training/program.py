@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gvae import random
-from gvae.data import Table
+from gvae.data import Batch, Table
 from gvae.data.rows import Order
 from gvae.objectives import Objective
 from gvae.protocol import Model
@@ -157,7 +157,7 @@ class Programs:
         return expected[0]
 
 
-def least_rows(model: Model | None, objective: Objective) -> int:
+def least_rows(model: Model | None, objective: Objective | None) -> int:
     """The fewest rows that a batch may have, for the model and for the objective."""
     return max(getattr(model, "least_rows", 1), getattr(objective, "least_rows", 1))
 
@@ -201,7 +201,9 @@ class Pass:
         trainer, begin, end = self.trainer, i * self.batch_size, min((i + 1) * self.batch_size, len(self.order))
         n = end - begin
         try:
-            if self.reader is not None:
+            if trainer.shards is not None:
+                trainer.step(trainer.shards.cut(n, partial(self._part, i)))
+            elif self.reader is not None:
                 trainer.step(self.table.presented(*self.reader.take(begin, end), random.fold_in(self.key, i)))
             elif not (trainer.device != "cpu" and n == self.batch_size and self._launched(i)):
                 self.graph = None  # it is restarted after this step
@@ -213,6 +215,13 @@ class Pass:
             self.graph = None  # it is restarted with the next step
             raise
         trainer.epoch.rows += n
+
+    def _part(self, i: int, s: int, begin: int, end: int) -> Batch:
+        """The rows of shard s of batch i."""
+        first, key = i * self.batch_size, random.fold_in(random.fold_in(self.key, i), s)
+        if self.reader is not None:
+            return self.table.presented(*self.reader.take(first + begin, first + end), key)
+        return self.table.batch(self.there[first + begin : first + end], key)
 
     def _launched(self, i: int) -> bool:
         """Take step i by the trainer's graph. Returns whether that was possible."""

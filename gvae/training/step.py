@@ -26,11 +26,14 @@ from gvae.protocol import Model
 from gvae.runtime import compile as compiling
 from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device, to_host
+from gvae.runtime.parallel import ALONE as ONE_RANK
+from gvae.runtime.parallel import Communicator
 from gvae.structures import mapped
 from gvae.training.failure import failure
 from gvae.training.inputs import ALONE, DREAMS, INIT, MASKS, ORDER, PREPARE, ROWS, StepInputs, records
 from gvae.training.program import Programs
 from gvae.training.rounds import minimized, why_not_rounds
+from gvae.training.shards import Cut, Shards, check_ranks, why_not_shards
 from gvae.training.snapshot import Epoch, Snapshot, Stopping, restore, snapshot
 from gvae.training.validation import validate
 from gvae.typing import Key
@@ -78,6 +81,11 @@ class Trainer:
         The number of training rows, for models with per-datum parameters.
     shuffle : Shuffle, optional
         How the rows of an epoch are shuffled; by default all of them, of tables that are not in memory within windows.
+    shards : int, default 1
+        The number of parts into which a batch is cut, a power of two: each is evaluated on its own, and their gradients are
+        added in a fixed order. It decides the bits of a run; the number of ranks that share the parts does not.
+    communicator : Communicator, optional
+        The ranks (see gvae.runtime.parallel); by default this process alone.
     parameters : dict of str to array, optional
         The initial parameters; by default those of the model's `init`.
     device : {"cpu", "cuda"}, default "cpu"
@@ -153,13 +161,16 @@ class Trainer:
         seed: int = 0,
         n_rows: int = 0,
         shuffle: Shuffle | None = None,
+        shards: int = 1,
+        communicator: Communicator = ONE_RANK,
         parameters: dict[str, np.ndarray] | None = None,
         device: str = "cpu",
         programs: bool = True,
         replays: bool | None = None,
         graphs: bool | None = None,
     ):
-        check_whole(samples=samples)
+        check_whole(samples=samples, shards=shards)
+        check_ranks(shards, communicator.size)
         module(device)
         if clip is not None and not (isinstance(clip, (int, float)) and 0 < clip < math.inf):
             raise ConfigError(f"clip is {clip!r}, expected a positive number")
@@ -191,6 +202,11 @@ class Trainer:
         self.stopping = Stopping()
         if self.optimizer.iterations and (reason := why_not_rounds(self)):
             raise ConfigError(f"optimizer {optimizer!r}: {reason}")
+        self.communicator, self.shards = communicator, None
+        if shards > 1:
+            if reason := why_not_shards(self):
+                raise ConfigError(f"shards={shards}: {reason}; expected shards=1")
+            self.shards = Shards(shards, communicator, self.gradient.flat.size, self.gradient.flat.dtype, device)
         self.prepares = parameters is None and hasattr(model, "prepare")
         self.steps = self.skipped = 0
         self.epochs = 0
@@ -228,6 +244,7 @@ class Trainer:
         Parameters
         ----------
         batch : Batch
+            With several ranks, a Batch is the whole batch on each of them.
         inputs : StepInputs, optional
             The quantities that differ from step to step; by default those of step `steps`.
 
@@ -259,6 +276,7 @@ class Trainer:
         1
         """
         now = self.inputs() if inputs is None else inputs
+        batch = self.cut(batch)
         with self.pace:
             self.steps_alone(batch, now)
             noise = self.noise(now.noise, batch)
@@ -336,6 +354,28 @@ class Trainer:
 
     # ---- parts of a step
 
+    def cut(self, batch: Batch) -> Batch:
+        """Cut a batch into shards, if steps have shards.
+
+        Parameters
+        ----------
+        batch : Batch or Cut
+
+        Returns
+        -------
+        Batch or Cut
+
+        Examples
+        --------
+        >>> trainer = gvae.training.Trainer(gvae.models.VAE(4, 2, "diagonal", hidden=(3,)), shards=2)
+        >>> batch = gvae.data.Table(np.eye(4, dtype=np.float32)).batch(np.arange(4), gvae.random.key(0))
+        >>> [part().index for part in trainer.cut(batch).parts.values()]
+        [array([0, 1]), array([2, 3])]
+        """
+        if self.shards is None or isinstance(batch, Cut):
+            return batch
+        return self.shards.cut(len(batch), lambda _, begin, end: batch[begin:end])
+
     def value_and_gradient(self, params: dict, batch: Batch, noise: dict, now: StepInputs) -> tuple[dict, dict, dict]:
         """Evaluate the objective at given parameters, and the gradient of its negative.
 
@@ -376,6 +416,8 @@ class Trainer:
         >>> gradient["decoder.1.bias"].round(2)
         array([0.28, 0.22, 0.23, 0.27], dtype=float32)
         """
+        if self.shards is not None and isinstance(batch, Cut):
+            return self.shards.value_and_gradient(self, params, batch, now)
         inputs = self.arguments(batch, noise, now.step)
         gradient: dict[str, Any] = {}
         if hasattr(self.model, "update"):
@@ -607,6 +649,7 @@ class Trainer:
         Returns
         -------
         dict of str to array
+            Of a Cut, the key alone: the noise of a shard is drawn while the shard is evaluated.
 
         Examples
         --------
@@ -617,6 +660,8 @@ class Trainer:
         >>> np.array_equal(u[1], 1 - u[0])
         True
         """
+        if isinstance(batch, Cut):
+            return {"key": key}
         drawn = self.model.noise(key, batch, self.samples)
         if masks and hasattr(self.model, "masks"):
             drawn = dict(drawn) | self.model.masks(random.fold_in(key, MASKS), batch, self.samples)
@@ -745,6 +790,8 @@ class Trainer:
             return "a step has many gradients"
         if self.rows:
             return "the model has per-datum parameters"
+        if self.shards is not None and self.device != "cpu":
+            return "a batch has shards"
         if self.alone and self.device != "cpu":
             return "groups of parameters take steps alone"
         if hasattr(self.model, "update"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,16 +32,20 @@ def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float
     least = getattr(trainer.objective, "least_rows", 1)
     while batch_size < len(table) and 0 < len(table) % batch_size < least:
         batch_size += 1
+    key, ranks = random.fold_in(trainer.key, VALIDATE), trainer.communicator
+    found: dict[int, tuple[np.float64, dict[str, Any]]] = {}  # weight and metrics of the batches of this rank
+    with ranks.together(), ranks.leaders_first("validation"):
+        own = table.batches(random.fold_in(key, 0), batch_size, first=ranks.rank, step=ranks.size)
+        for i, batch in zip(itertools.count(ranks.rank, ranks.size), own, strict=False):
+            noise = trainer.noise(random.fold_in(key, 1, i), batch, masks=False)
+            rows = infer(trainer.model, trainer.weights, trainer.state, batch, random.fold_in(key, 2), **INFERENCE)
+            given = dict(trainer.weights) | rows, trainer.state, batch, noise
+            terms = trainer.model.watch(*given) if hasattr(trainer.model, "watch") else trainer.model.terms(*given, None)
+            _, metrics = trainer.objective(terms, trainer.steps, batch.weight)
+            found[i] = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum())), metrics
     totals: dict[str, Any] = {}
     weights: Any = 0.0
-    key = random.fold_in(trainer.key, VALIDATE)
-    for i, batch in enumerate(table.batches(random.fold_in(key, 0), batch_size)):
-        noise = trainer.noise(random.fold_in(key, 1, i), batch, masks=False)
-        own = infer(trainer.model, trainer.weights, trainer.state, batch, random.fold_in(key, 2), **INFERENCE)
-        given = dict(trainer.weights) | own, trainer.state, batch, noise
-        terms = trainer.model.watch(*given) if hasattr(trainer.model, "watch") else trainer.model.terms(*given, None)
-        _, metrics = trainer.objective(terms, trainer.steps, batch.weight)
-        weight = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum()))
+    for _, (weight, metrics) in sorted(pair for part in ranks.gather(found) for pair in part.items()):
         weights += weight
         for name, x in metrics.items():
             totals[name] = totals.get(name, 0.0) + weight * x

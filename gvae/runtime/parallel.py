@@ -1,0 +1,596 @@
+"""Ranks: processes that share the steps of a training run, or the batches of an evaluation.
+
+A `Communicator` says which process this is, exchanges what all must know, and adds buffers. A process on its own is the only
+rank of the base class, where all of this is nothing; `MPI` has the ranks of a communicator of mpi4py.
+
+Sums do not depend on the number of ranks, R: they are taken along a complete binary tree, node = left + right, whose
+leaves are numbered parts of the work. A rank owns neighbouring leaves and adds their subtree; the upper levels are added by
+recursive halving with the nearest ranks first, and every rank receives the total by recursive doubling: 2 log2 R messages
+and 2 (R - 1) / R of the buffer sent by each rank, as in an allreduce of MPI for long messages. MPI moves the bytes only,
+since its own reductions promise no order. Source of the schedule: Rabenseifner (2004), "Optimization of collective
+reduction operations"; trees of a fixed shape for equal bits are also those of ReproRed, in RAxML-NG.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gvae.errors import ConfigError, DependencyError, RankError
+from gvae.runtime import device, limits
+
+__all__ = ["ALONE", "HUNG", "MPI", "Buffer", "Communicator", "is_power_of_two", "launched", "of", "world"]
+
+HUNG = 124  # the exit code of a process whose other ranks do not answer
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # by which launchers tell the number of ranks
+
+
+class Buffer:
+    """n numbers and a tail of float64 numbers; in host memory in one block, so that one message can hold both.
+
+    Parameters
+    ----------
+    n : int
+    dtype : dtype
+    tail : int
+        The length of the tail.
+    where : {"cpu", "cuda"}, default "cpu"
+        Where the numbers are. The tail is in host memory.
+
+    Attributes
+    ----------
+    flat : array (n,)
+    tail : float64 array (tail,)
+    memory : uint8 array
+        The block of memory of both, if they are in host memory.
+
+    Examples
+    --------
+    >>> from gvae.runtime.parallel import Buffer
+    >>> left, right = Buffer(3, np.float32, 1), Buffer(3, np.float32, 1)
+    >>> left.flat[:], right.flat[:], right.tail[:] = 1, 2, 5
+    >>> left.plus(right)
+    >>> left.flat, left.tail
+    (array([3., 3., 3.], dtype=float32), array([5.]))
+    """
+
+    def __init__(self, n: int, dtype: Any, tail: int, where: str = "cpu"):
+        self.size = n * np.dtype(dtype).itemsize
+        self.begin = -(-self.size // 8) * 8  # of the tail, in bytes
+        self.memory = np.zeros(self.begin + 8 * tail, np.uint8)
+        self.tail = self.memory[self.begin :].view(np.float64)
+        self.flat: Any = self.memory[: self.size].view(dtype)
+        if where != "cpu":
+            self.flat = device.module(where).zeros(n, dtype)
+
+    def clear(self) -> None:
+        """Set all numbers to 0.
+
+        Examples
+        --------
+        >>> buffer = gvae.runtime.parallel.Buffer(2, np.float64, 1)
+        >>> buffer.tail[:] = 3
+        >>> buffer.clear()
+        >>> buffer.tail
+        array([0.])
+        """
+        self.flat[...] = 0
+        self.tail[...] = 0
+
+    def plus(self, right: Buffer, begin: int = 0, end: int | None = None) -> None:
+        """Add the numbers of another buffer from `begin` to `end`, and its tail.
+
+        Parameters
+        ----------
+        right : Buffer
+        begin, end : int, optional
+
+        Examples
+        --------
+        >>> left, right = (gvae.runtime.parallel.Buffer(3, np.float64, 1) for _ in range(2))
+        >>> right.flat[:] = 1, 2, 3
+        >>> left.plus(right, 1)
+        >>> left.flat
+        array([0., 2., 3.])
+        """
+        mine = self.flat[begin:end]
+        device.namespace(mine).add(mine, right.flat[begin:end], out=mine)
+        self.tail += right.tail
+
+
+class Communicator:
+    """The ranks of which this process is one; of this class itself, the only one.
+
+    Attributes
+    ----------
+    rank, size : int
+        The number of this process, from 0, and of all.
+    messages, sent : int
+        Messages and bytes that this rank has sent for sums.
+
+    Examples
+    --------
+    >>> alone = gvae.runtime.parallel.Communicator()
+    >>> alone.rank, alone.size, alone.gather("x"), alone.first("x")
+    (0, 1, ['x'], 'x')
+    """
+
+    rank, size = 0, 1
+    messages = sent = 0
+    leads_node = True  # whether this is the first rank of its node, which compiles kernels
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which alone writes files.
+
+        Examples
+        --------
+        >>> gvae.runtime.parallel.Communicator().leads
+        True
+        """
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, on all ranks.
+
+        Parameters
+        ----------
+        value : object
+            Of any kind that can be pickled.
+
+        Returns
+        -------
+        list
+            In the order of the ranks.
+
+        Examples
+        --------
+        >>> gvae.runtime.parallel.Communicator().gather(3)
+        [3]
+        """
+        return [value]
+
+    def first(self, value: Any) -> Any:
+        """The value of rank 0, on all ranks.
+
+        Parameters
+        ----------
+        value : object
+            Of any kind that can be pickled; that of other ranks is not used.
+
+        Returns
+        -------
+        object
+
+        Examples
+        --------
+        >>> gvae.runtime.parallel.Communicator().first(3)
+        3
+        """
+        return value
+
+    def add(self, buffer: Buffer) -> None:
+        """Replace the numbers of a buffer, and its tail, by their sums over all ranks, the same bits on each.
+
+        Parameters
+        ----------
+        buffer : Buffer
+            Of the same size on all ranks.
+
+        Examples
+        --------
+        >>> buffer = gvae.runtime.parallel.Buffer(2, np.float64, 1)
+        >>> gvae.runtime.parallel.Communicator().add(buffer)
+        >>> buffer.flat
+        array([0., 0.])
+        """
+
+    @contextlib.contextmanager
+    def leaders_first(self, what: str) -> Iterator[None]:
+        """Run a block on one rank of each node, and then on the others; after the first time for a name, at once.
+
+        Kernels that the block needs are then compiled by one process per node, and loaded by the others: processes that fill
+        a cache on a network file system at the same time can read what is not complete.
+
+        Parameters
+        ----------
+        what : str
+            The name of the block.
+
+        Examples
+        --------
+        >>> with gvae.runtime.parallel.Communicator().leaders_first("a step"):
+        ...     pass
+        """
+        yield
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise an error of the block on all ranks. The block itself must not communicate.
+
+        Raises
+        ------
+        RankError
+            On the ranks whose block raised nothing, if that of another has raised an error.
+
+        Examples
+        --------
+        >>> with gvae.runtime.parallel.Communicator().together():
+        ...     raise OSError("no space left")
+        Traceback (most recent call last):
+            ...
+        OSError: no space left
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+        self.agree(error)
+
+    def agree(self, error: Exception | None) -> None:
+        """Raise the errors of all ranks on all of them.
+
+        Parameters
+        ----------
+        error : Exception or None
+            Of this rank.
+
+        Raises
+        ------
+        RankError
+            This rank has no error, and another has.
+
+        Examples
+        --------
+        >>> gvae.runtime.parallel.Communicator().agree(None)
+        """
+        kinds = self.gather(None if error is None else f"{_kind(error)}{error}")
+        failed = [rank for rank, text in enumerate(kinds) if text is not None]
+        if error is not None:
+            raise agreed(error)
+        if failed:
+            raise agreed(RankError(f"rank {failed[0]}: {kinds[failed[0]]}", failed[0]))
+
+    def check_same(self, what: str, *content: Any, advice: str = "") -> None:
+        """Check that arrays or texts are the same on all ranks, by their SHA-256.
+
+        Parameters
+        ----------
+        what : str
+            What they are, in the plural.
+        *content : array or str
+        advice : str, optional
+            What the error adds.
+
+        Raises
+        ------
+        RankError
+            It names the ranks that differ from most, from rank 0 if none are in the majority.
+
+        Examples
+        --------
+        >>> gvae.runtime.parallel.Communicator().check_same("the parameters", np.zeros(3))
+        """
+        if self.size == 1:
+            return
+        digest = hashlib.sha256()
+        for part in content:
+            digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(device.to_host(part)))
+        found = self.gather(digest.hexdigest())
+        usual = max(found, key=found.count)
+        if odd := [rank for rank, mine in enumerate(found) if mine != usual]:
+            ranks = f"rank {odd[0]} has" if len(odd) == 1 else f"ranks {', '.join(map(str, odd))} have"
+            raise agreed(RankError(f"{ranks} other {what} than the other ranks{advice}", odd[0]))
+
+    def abort(self, code: int) -> None:
+        """End all ranks at once; alone, nothing happens.
+
+        Parameters
+        ----------
+        code : int
+            The exit code.
+
+        Examples
+        --------
+        >>> gvae.runtime.parallel.Communicator().abort(2)
+        """
+
+
+def agreed(error: Exception) -> Exception:
+    """Mark an error that is raised on all ranks, or is that of another.
+
+    Parameters
+    ----------
+    error : Exception
+
+    Returns
+    -------
+    Exception
+        The same.
+
+    Examples
+    --------
+    >>> from gvae.runtime.parallel import agreed, is_agreed
+    >>> is_agreed(agreed(OSError())), is_agreed(OSError())
+    (True, False)
+    """
+    error.gvae_agreed = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_agreed(error: BaseException | None) -> bool:
+    """Whether all ranks know of an error.
+
+    Parameters
+    ----------
+    error : Exception or None
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> gvae.runtime.parallel.is_agreed(OSError())
+    False
+    """
+    return getattr(error, "gvae_agreed", False)
+
+
+ALONE = Communicator()
+
+
+class MPI(Communicator):
+    """The ranks of a communicator of mpi4py.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+        It is duplicated, so that messages cannot meet those of others.
+    hang_timeout : float, optional
+        Seconds after which a rank that has waited for the others ends its process with code 124, which ends the others, too.
+
+    Examples
+    --------
+    >>> from mpi4py import MPI  # doctest: +SKIP
+    >>> gvae.VAE(shards=8).fit(X, comm=MPI.COMM_WORLD)  # doctest: +SKIP
+    """
+
+    def __init__(self, comm: Any, hang_timeout: float | None = None):
+        from mpi4py import MPI as api
+
+        self.api, self.comm = api, comm.Dup()
+        self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
+        self.node = self.comm.Split_type(api.COMM_TYPE_SHARED)
+        self.leads_node = self.node.Get_rank() == 0
+        self.messages = self.sent = 0
+        self.met: set[str] = set()  # blocks that the leaders have gone through first
+        self.other: Buffer | None = None  # what a neighbour has sent
+        self.parts: dict[tuple[int, ...], Any] = {}  # types of messages
+        self.waiting: float | None = None  # since when, while this rank waits for others
+        if hang_timeout is not None:
+            threading.Thread(target=self._watch, args=(hang_timeout,), name="gvae-hang", daemon=True).start()
+
+    @contextlib.contextmanager
+    def _waits(self) -> Iterator[None]:
+        self.waiting = time.monotonic()
+        try:
+            yield
+        finally:
+            self.waiting = None
+
+    def _watch(self, timeout: float) -> None:
+        """End this process if others do not answer; rank by rank, so that one line is printed."""
+        late = timeout + 0.5 * min(self.rank, 20)
+        while True:
+            time.sleep(min(0.1, timeout / 4))
+            since = self.waiting
+            if since is not None and time.monotonic() - since > late:
+                text = f"gvae: rank {self.rank}: the other ranks have not answered for {timeout:g} s; ended"
+                print(text, file=sys.stderr, flush=True)
+                os._exit(HUNG)
+
+    def gather(self, value: Any) -> list[Any]:
+        with self._waits():
+            return self.comm.allgather(value)
+
+    def first(self, value: Any) -> Any:
+        with self._waits():
+            return self.comm.bcast(value if self.rank == 0 else None)
+
+    @contextlib.contextmanager
+    def leaders_first(self, what: str) -> Iterator[None]:
+        if what in self.met:
+            yield
+            return
+        self.met.add(what)
+        if not self.leads_node:
+            self.node.Barrier()  # not watched: compiling takes its time
+        try:
+            yield
+        finally:
+            if self.leads_node:
+                self.node.Barrier()
+
+    def add(self, buffer: Buffer) -> None:
+        host = buffer
+        if device.is_cuda(buffer.flat):
+            host = Buffer(len(buffer.flat), buffer.flat.dtype, len(buffer.tail))
+            host.flat[:], host.tail[:] = device.to_host(buffer.flat), buffer.tail
+        with self._waits():
+            self._add(host)
+        if host is not buffer:
+            buffer.flat[...] = device.to_device(host.flat, "cuda")
+            buffer.tail[:] = host.tail
+
+    def _add(self, buffer: Buffer) -> None:
+        other = self.other
+        if other is None or other.memory.shape != buffer.memory.shape or other.flat.dtype != buffer.flat.dtype:
+            other = self.other = Buffer(len(buffer.flat), buffer.flat.dtype, len(buffer.tail))
+        begin, end, distance = 0, len(buffer.flat), 1
+        halves: list[tuple[int, tuple[int, int], tuple[int, int]]] = []  # partner, the half kept, the half given
+        while distance < self.size:
+            partner, middle = self.rank ^ distance, begin + (end - begin) // 2
+            keep, give = (begin, middle), (middle, end)
+            if self.rank & distance:
+                keep, give = give, keep
+            self._exchange(partner, buffer, self._part(buffer, give, True), other, self._part(buffer, keep, True))
+            buffer.plus(other, *keep)  # left + right and right + left have the same bits
+            halves.append((partner, keep, give))
+            (begin, end), distance = keep, 2 * distance
+        for partner, keep, give in reversed(halves):
+            self._exchange(partner, buffer, self._part(buffer, keep), buffer, self._part(buffer, give))
+
+    def _exchange(self, partner: int, buffer: Buffer, part: Any, into: Buffer, where: Any) -> None:
+        self.comm.Sendrecv([buffer.memory, 1, part], partner, 0, [into.memory, 1, where], partner, 0)
+        self.messages, self.sent = self.messages + 1, self.sent + part.Get_size()
+
+    def _part(self, buffer: Buffer, half: tuple[int, int], tail: bool = False) -> Any:
+        """The type of a message: a part of a buffer's numbers, and its tail."""
+        key = (buffer.size, len(buffer.tail), buffer.flat.itemsize, *half, tail)
+        if key not in self.parts:
+            begin, end = (place * buffer.flat.itemsize for place in half)
+            lengths, places = [end - begin], [begin]
+            if tail:
+                lengths, places = [*lengths, 8 * len(buffer.tail)], [*places, buffer.begin]
+            self.parts[key] = self.api.BYTE.Create_hindexed(lengths, places).Commit()
+        return self.parts[key]
+
+    def abort(self, code: int) -> None:
+        self.comm.Abort(code)
+
+
+def _kind(error: Exception) -> str:
+    """What precedes the text of an error that is not gvae's, as the command line says it."""
+    return "not enough memory: " if isinstance(error, MemoryError) else ""
+
+
+def is_power_of_two(n: int) -> bool:
+    """Whether n is 1, 2, 4, ...
+
+    Parameters
+    ----------
+    n : int
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> [n for n in range(9) if gvae.runtime.parallel.is_power_of_two(n)]
+    [1, 2, 4, 8]
+    """
+    return n > 0 and n & (n - 1) == 0
+
+
+def of(comm: Any) -> Communicator:
+    """A communicator of gvae, from one of mpi4py.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, Communicator or None
+        None: this process alone.
+
+    Returns
+    -------
+    Communicator
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> gvae.runtime.parallel.of(None).size
+    1
+    """
+    if comm is None:
+        return ALONE
+    if isinstance(comm, Communicator):
+        return comm
+    if not all(hasattr(comm, name) for name in ("Dup", "Sendrecv", "allgather")):
+        raise ConfigError(f"comm is {type(comm).__name__}, expected a communicator of mpi4py, such as MPI.COMM_WORLD")
+    return MPI(comm) if comm.Get_size() > 1 else ALONE
+
+
+def launched() -> int:
+    """The number of ranks with which a launcher of MPI has started this process, by its environment.
+
+    Returns
+    -------
+    int
+        1 if there is none.
+
+    Examples
+    --------
+    >>> gvae.runtime.parallel.launched()
+    1
+    """
+    return max([int(os.environ[name]) for name in SIZES if os.environ.get(name, "").isdigit()], default=1)
+
+
+def world(hang_timeout: float | None = None) -> Communicator:
+    """The ranks that a launcher has started; alone unless the environment says that there are several.
+
+    Parameters
+    ----------
+    hang_timeout : float, optional
+        See `MPI`.
+
+    Returns
+    -------
+    Communicator
+
+    Raises
+    ------
+    DependencyError
+        mpi4py, or an MPI that it finds, is not installed.
+    ConfigError
+        The launcher is that of another MPI.
+
+    Examples
+    --------
+    >>> gvae.runtime.parallel.world().size
+    1
+    """
+    n = launched()
+    if n == 1:
+        return ALONE
+    try:
+        from mpi4py import MPI as api
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no library of MPI
+        reason = " ".join(str(error).split())
+        raise DependencyError(
+            f"started with {n} ranks, but mpi4py cannot be imported ({reason}): pip install 'gvae[mpi]'"
+        ) from None
+    if (found := api.COMM_WORLD.Get_size()) != n:
+        library = api.Get_library_version().strip().splitlines()[0].split(",")[0]
+        raise ConfigError(
+            f"the launcher has started {n} ranks, but mpi4py finds {found}: it uses {library}, and the launcher is that of "
+            "another MPI; take the mpirun of that library"
+        )
+    return MPI(api.COMM_WORLD, hang_timeout)
+
+
+def crowded(communicator: Communicator, threads: int) -> str:
+    """What to say where the ranks of a node have more threads than it has CPUs; "" where they have not."""
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(limits.cpus()))
+    mine = socket.gethostname(), threads, own
+    here = [(n, theirs) for host, n, theirs in communicator.gather(mine) if host == mine[0]]
+    most, cpus = sum(n for n, _ in here), len(set().union(*(theirs for _, theirs in here)))
+    if len(here) < 2 or most <= cpus:
+        return ""
+    return (
+        f"{len(here)} ranks have {most} threads on {cpus} CPUs: GVAE_NUM_THREADS={max(1, cpus // len(here))} may be faster"
+    )

