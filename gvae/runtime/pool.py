@@ -32,7 +32,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -43,7 +43,7 @@ from gvae.kernels.cpu._protocol import AWAY, CLAIMED, CODE, DONE, PARKED, PARKS,
 from gvae.runtime.context import context, entered
 from gvae.runtime.limits import cpus
 
-__all__ = ["Pace", "Stopped", "check_stop", "count", "cpus", "each", "over", "pack", "prepare", "run", "works", "worth"]
+__all__ = ["Pace", "Stopped", "check_stop", "count", "cpus", "each", "elsewhere", "over", "pack", "prepare", "run", "works", "worth"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ _workers: list[_Worker] = []
 _table = np.zeros((0, 0), np.int64)  # a row of numbers per worker
 _idle: list[_Worker] = []  # those that no caller has claimed
 _testing = threading.Lock()
+_elsewhere = 0  # threads of this process that compute beside the pool
 _works: bool | None = None  # the result of the self-test
 
 
@@ -76,6 +77,25 @@ def count() -> int:
     if not given.isdecimal() or int(given) == 0:
         raise ConfigError(f"{VARIABLE} is {given!r}, expected a positive integer")
     return 1 if _works is False else int(given)
+
+
+def _most() -> int:
+    """The number of threads for work that is cut into shares of equal size now. On a CPU that does something else a share
+    takes longer, and all threads wait for it: such CPUs are left out."""
+    return max(1, min(count(), cpus() - _elsewhere))
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    """In the block, this thread computes beside the pool: kernels are shared by one thread less where no CPU is left for it."""
+    global _elsewhere
+    with _lock:
+        _elsewhere += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _elsewhere -= 1
 
 
 def works() -> bool:
@@ -138,7 +158,7 @@ def over(
     stop : set when the caller is interrupted. An interrupt is raised only after all threads are done with the arguments.
     """
     shares = worth(n, work, step)
-    workers = _claim(min(count(), shares) - 1) if shares > 1 and not context.alone else []
+    workers = _claim(min(_most(), shares) - 1) if shares > 1 and not context.alone else []
     if not workers:
         kernel(*arguments, 0, n)
         return
@@ -199,7 +219,7 @@ class Pace:
     def __enter__(self) -> None:
         self.before = context.alone, context.parked
         context.alone, context.parked = self.alone != (self.left <= 0), self.parks
-        self.began, self.worked = time.perf_counter(), time.thread_time()
+        self.began, self.worked, self.beside = time.perf_counter(), time.thread_time(), _elsewhere
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         taken, way = time.perf_counter() - self.began, context.alone
@@ -209,6 +229,8 @@ class Pace:
         changed, self.last = way != self.last, way
         if kind is not None or (not self.seconds and self.left > FIRST // 2):
             return  # not representative: kernels are compiled in the first blocks
+        if self.beside or _elsewhere:
+            return  # nor this: it had a thread less
         self.lasted += LATELY * (taken - self.lasted)
         self.waited += LATELY * (waited - self.waited)
         self.parks = self.waited > BUSY * self.lasted
@@ -245,7 +267,7 @@ def run(launches: np.ndarray, most: int) -> None:
     number of shares of any of them."""
     from gvae.kernels.cpu import _share
 
-    workers = _claim(min(count(), most) - 1) if most > 1 and not context.alone else []
+    workers = _claim(min(_most(), most) - 1) if most > 1 and not context.alone else []
     if _together(workers, lambda crew: _share.run(_table, crew, launches)):
         raise MemoryError("a kernel has no memory for its scratch")
 
@@ -451,8 +473,8 @@ def _make_workers(n: int) -> None:
 
 def _forget() -> None:
     """Reset the pool in a forked child, where the threads do not exist, and one of them may have held the lock."""
-    global _lock, _testing, _table
-    _lock, _testing = threading.Lock(), threading.Lock()
+    global _lock, _testing, _table, _elsewhere
+    _lock, _testing, _elsewhere = threading.Lock(), threading.Lock(), 0
     _table = np.zeros((0, 0), np.int64)
     _workers.clear()
     _idle.clear()

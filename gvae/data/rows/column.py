@@ -13,7 +13,7 @@ from gvae.data.rows.order import Order
 from gvae.data.rows.protocol import ArrayRows, Part, bounds_of, chunk_of, numbers_of, places, take_into
 from gvae.errors import ConfigError
 from gvae.ops.sparse import is_csr
-from gvae.runtime import limits
+from gvae.runtime import limits, pool
 
 __all__ = ["BUDGET", "Column", "Reader", "default_window"]
 
@@ -271,7 +271,11 @@ class Reader:
         return self.now
 
     def _ask(self, number: int) -> None:
-        self.next = number, self.thread.submit(_Window, number, self.order, self.columns, self.used)
+        self.next = number, self.thread.submit(self._read, number)
+
+    def _read(self, number: int) -> _Window:
+        with pool.elsewhere():
+            return _Window(number, self.order, self.columns, self.used)
 
 
 def _joined(parts: list[Any]) -> Any:
