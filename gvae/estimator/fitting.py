@@ -25,7 +25,7 @@ from gvae.estimator.views import View, units_of
 from gvae.models.base import Base
 from gvae.nn import Parameters
 from gvae.protocol import Model
-from gvae.runtime import device, limits, parallel
+from gvae.runtime import device, limits, parallel, pool
 from gvae.runtime.parallel import Communicator
 from gvae.settings import fields, native
 from gvae.training.program import batches_in, least_rows
@@ -166,7 +166,7 @@ class Fitting(Protocol):
         """
         asked, begun, ranks = self.checked(), None, parallel.of(comm)
         training.check_ranks(self._filled(asked)["shards"], ranks.size)
-        check_versions(ranks)
+        _check_versions(ranks)
         if resume and run is None:
             raise ConfigError("fit: resume needs the folder of the run to continue, as run")
         with ranks.together():
@@ -554,12 +554,14 @@ def _seed(asked: Mapping[str, Any], begun: Mapping[str, Any] | None) -> int:
     return int.from_bytes(os.urandom(8), "little") if seed is None else seed
 
 
-def check_versions(ranks: Communicator) -> None:
-    """RankError unless all ranks have the same versions; a warning where their CPUs compute by other instructions."""
+def _check_versions(ranks: Communicator) -> None:
+    """RankError unless all ranks have the same versions; warnings where their CPUs differ, or are fewer than threads."""
     if ranks.size == 1:
         return
     about = training.about_this_process()
     ranks.check_same("versions of gvae or of its libraries", json.dumps(about["versions"], sort_keys=True))
+    if (crowd := parallel.crowded(ranks, pool.count())) and ranks.leads:
+        logger.warning(crowd)
     if len(set(ranks.gather(about["machine"].partition(",")[0]))) > 1 and ranks.leads:
         logger.warning("the CPUs of the ranks differ: the bits of results depend on which rank has which")
 

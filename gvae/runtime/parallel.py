@@ -28,7 +28,7 @@ import numpy as np
 from gvae.errors import ConfigError, DependencyError, RankError
 from gvae.runtime import device, limits
 
-__all__ = ["ALONE", "HUNG", "MPI", "Buffer", "Communicator", "is_power_of_two", "launched", "of", "world"]
+__all__ = ["ALONE", "HUNG", "MPI", "Buffer", "Communicator", "is_power_of_two", "launched", "of", "schedule", "world"]
 
 HUNG = 124  # the exit code of a process whose other ranks do not answer
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # by which launchers tell the number of ranks
@@ -437,17 +437,10 @@ class MPI(Communicator):
         other = self.other
         if other is None or other.memory.shape != buffer.memory.shape or other.flat.dtype != buffer.flat.dtype:
             other = self.other = Buffer(len(buffer.flat), buffer.flat.dtype, len(buffer.tail))
-        begin, end, distance = 0, len(buffer.flat), 1
-        halves: list[tuple[int, tuple[int, int], tuple[int, int]]] = []  # partner, the half kept, the half given
-        while distance < self.size:
-            partner, middle = self.rank ^ distance, begin + (end - begin) // 2
-            keep, give = (begin, middle), (middle, end)
-            if self.rank & distance:
-                keep, give = give, keep
+        halves = schedule(self.rank, self.size, len(buffer.flat))
+        for partner, keep, give in halves:
             self._exchange(partner, buffer, self._part(buffer, give, True), other, self._part(buffer, keep, True))
             buffer.plus(other, *keep)  # left + right and right + left have the same bits
-            halves.append((partner, keep, give))
-            (begin, end), distance = keep, 2 * distance
         for partner, keep, give in reversed(halves):
             self._exchange(partner, buffer, self._part(buffer, keep), buffer, self._part(buffer, give))
 
@@ -473,6 +466,37 @@ class MPI(Communicator):
 def _kind(error: Exception) -> str:
     """What precedes the text of an error that is not gvae's, as the command line says it."""
     return "not enough memory: " if isinstance(error, MemoryError) else ""
+
+
+def schedule(rank: int, size: int, n: int) -> list[tuple[int, tuple[int, int], tuple[int, int]]]:
+    """The exchanges by which a rank's part of a sum of n numbers is added; in reverse, those by which the total is spread.
+
+    Parameters
+    ----------
+    rank, size : int
+        The number of ranks, `size`, is a power of two.
+    n : int
+
+    Returns
+    -------
+    list of (int, (int, int), (int, int))
+        The partner, the places of the half whose sum is kept, and those of the half that is given to the partner.
+
+    Examples
+    --------
+    >>> gvae.runtime.parallel.schedule(1, 4, 100)
+    [(0, (50, 100), (0, 50)), (3, (50, 75), (75, 100))]
+    """
+    begin, end, distance = 0, n, 1
+    found = []
+    while distance < size:
+        middle = begin + (end - begin) // 2
+        keep, give = (begin, middle), (middle, end)
+        if rank & distance:
+            keep, give = give, keep
+        found.append((rank ^ distance, keep, give))
+        (begin, end), distance = keep, 2 * distance
+    return found
 
 
 def is_power_of_two(n: int) -> bool:

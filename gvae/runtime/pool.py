@@ -43,7 +43,21 @@ from gvae.kernels.cpu._protocol import AWAY, CLAIMED, CODE, DONE, PARKED, PARKS,
 from gvae.runtime.context import context, entered
 from gvae.runtime.limits import cpus
 
-__all__ = ["Pace", "Stopped", "check_stop", "count", "cpus", "each", "elsewhere", "over", "pack", "prepare", "run", "works", "worth"]
+__all__ = [
+    "Pace",
+    "Stopped",
+    "check_stop",
+    "count",
+    "cpus",
+    "each",
+    "elsewhere",
+    "over",
+    "pack",
+    "prepare",
+    "run",
+    "works",
+    "worth",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +101,7 @@ def _most() -> int:
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
-    """In the block, this thread computes beside the pool: kernels are shared by one thread less where no CPU is left for it."""
+    """In the block, this thread computes beside the pool: where no other CPU is left for it, kernels have a thread less."""
     global _elsewhere
     with _lock:
         _elsewhere += 1

@@ -14,9 +14,10 @@ import numpy as np
 from gvae import modes, random
 from gvae.checks import check_whole
 from gvae.data import Table
-from gvae.errors import ConfigError, DataError, NonFiniteError, RankError, RunError, StoppedError
+from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, StoppedError
 from gvae.protocol import Model
 from gvae.runtime import device
+from gvae.runtime.parallel import is_agreed
 from gvae.training.failure import ADVICE
 from gvae.training.inputs import BINARIZE
 from gvae.training.program import Pass, batches_in, least_rows
@@ -254,19 +255,21 @@ class _Loop:
                 if self.finish_epoch():
                     self.settle()
                     return
-            except (DataError, RankError) as error:  # rows that are read only now; what happened to another rank
-                read_now = isinstance(error, RankError) or self.table.reads_ahead
-                if self.run is None or not (trainer.steps and read_now):
-                    raise
-                self.run.save(trainer)
-                error.args = (f"{error}; the run is kept at step {trainer.steps}",)
-                raise
             except NonFiniteError as error:
                 self.note(error)
                 if self.on_nonfinite != "rollback" or trainer.rollbacks == ROLLBACKS:
                     raise
                 trainer.roll_back()
                 logger.warning("%s; back to step %d with %g of the learning rate", error, trainer.steps, trainer.scale)
+            except (RunError, StoppedError):
+                raise
+            except Exception as error:  # of rows that are read only now, or of any rank: the state is that before the step
+                read_now = isinstance(error, DataError) and self.table.reads_ahead
+                if self.run is None or not trainer.steps or not (read_now or (self.ranks.size > 1 and is_agreed(error))):
+                    raise
+                self.run.save(trainer)
+                error.args = (f"{error}; the run is kept at step {trainer.steps}",)
+                raise
         self.remark()
         self.settle()
         if isinstance(self.until, Until):

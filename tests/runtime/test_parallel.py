@@ -21,7 +21,7 @@ from gvae.runtime import parallel
 
 mpi4py = pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install 'gvae[mpi]'")
 WHICH = [pytest.param("openmpi"), pytest.param("mpich", marks=pytest.mark.nightly)]
-NUMBERS = [2, pytest.param(4, marks=pytest.mark.nightly), pytest.param(8)]
+NUMBERS = [2, 4, pytest.param(8, marks=pytest.mark.nightly)]
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def test_an_evaluation_says_what_that_of_one_process_says(size, which):
     assert all(found == expected for found in ranks.results(size, "evaluated", which=which))
 
 
-def test_the_command_line_with_ranks(tmp_path, command_line):
+def test_the_command_line_with_ranks(tmp_path):
     """Trained by two ranks, resumed by four and evaluated by two: what one process trains and says."""
     data = tmp_path / "rows.npz"
     np.savez(data, train=ranks.ROWS, test=ranks.ROWS[:40])
@@ -143,7 +143,7 @@ def test_a_step_in_shards_is_the_mean_over_shards():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_cut_or_refused_by_name(name):
-    """With the noise of the whole batch, shards have its metrics. Models of which this is not so say that they are refused."""
+    """With the noise of the whole batch, shards have its metrics. Models of which this is not so are refused by name."""
     given, objective, _ = small(name)
     model = MODELS[name](12, latent=4, dtype="float64", n_rows=16, **given)
     table = Table((np.random.default_rng(0).random((16, 12)) < 0.5).astype(np.float64))
@@ -187,7 +187,7 @@ def test_batches_smaller_than_shards_and_rows_of_weight_zero():
     model = gvae.models.VAE(3, 2, hidden=(4,), observation="gaussian", dtype="float64")
     trainer = training.Trainer(model, shards=8, seed=1)
     weight = np.ones(11)
-    weight[:3] = 0.0
+    weight[0] = 0.0  # alone in its shard
     _, history = training.train(model, Table(x, weight=weight), epochs=2, batch_size=3, trainer=trainer)
     assert trainer.steps == 8
     assert np.isfinite([row["train_bound"] for row in history.rows]).all()
@@ -214,7 +214,7 @@ def test_one_shard_is_what_a_step_was():
 @pytest.mark.parametrize(
     ("fault", "whose", "text"),
     [
-        ("memory", 1, "not enough memory: 7 GiB are not there"),
+        ("memory", 1, "7 GiB are not there"),
         ("defect", 1, "decoder"),
         ("rows", None, "rank 1 has other rows than the other ranks"),
         ("settings", None, "rank 1 has other settings than the other ranks"),
@@ -255,7 +255,7 @@ def test_ranks_do_not_wait_forever_for_one_that_hangs():
 @pytest.mark.parametrize("which", WHICH)
 @pytest.mark.parametrize(
     ("rank", "after"),
-    [(1, 100), (0, 30), *(pytest.param(r, a, marks=pytest.mark.nightly) for r in (0, 1) for a in (1, 60, 200))],
+    [(1, 100), pytest.param(0, 30, marks=pytest.mark.nightly), pytest.param(0, 1, marks=pytest.mark.nightly)],
 )
 def test_a_run_of_which_a_rank_is_killed_is_resumed_on_another_number(rank, after, which, tmp_path):
     whole = gvae.VAE(**ranks.RUN | {"steps": 60, "posterior": "chain"}).fit(ranks.ROWS, validation=ranks.ROWS[:30])
@@ -263,6 +263,21 @@ def test_a_run_of_which_a_rank_is_killed_is_resumed_on_another_number(rank, afte
     assert done.returncode != 0
     assert (tmp_path / "run" / "config.json").exists()
     assert set(ranks.results(4, "dying", 0, 0, tmp_path / "run", which=which)) == {ranks.digest(whole)}
+
+
+@pytest.mark.faults
+@pytest.mark.nightly
+@pytest.mark.parametrize("which", ["openmpi", "mpich"])
+def test_a_hundred_kills_and_a_resume_on_another_number_after_each(which, tmp_path):
+    steps, kills, rng = 1000, 0, np.random.default_rng(0)
+    whole = gvae.VAE(**ranks.RUN | {"steps": steps, "posterior": "chain"}).fit(ranks.ROWS, validation=ranks.ROWS[:30])
+    while kills < 100:
+        size = int(rng.choice([1, 2, 4, 8], p=[0.2, 0.4, 0.3, 0.1]))
+        after = int(rng.integers(1, 64 // size))  # shards of one rank: some eight steps
+        given = ranks.HERE, "dying", int(rng.integers(size)), after, tmp_path / "run", steps
+        assert ranks.launch(size, *given, which=which).returncode != 0
+        kills += 1
+    assert set(ranks.results(2, "dying", 0, 0, tmp_path / "run", steps, which=which)) == {ranks.digest(whole)}
 
 
 def test_a_launcher_of_another_mpi_is_refused(monkeypatch):

@@ -19,7 +19,7 @@ import numba
 import numpy as np
 import pytest
 
-from gvae import captured, models, ops, training
+from gvae import captured, data, models, ops, training
 from gvae.autodiff import gradient
 from gvae.data import Table
 from gvae.errors import ConfigError
@@ -645,6 +645,44 @@ def test_whoever_goes_alone_has_no_worker(numbers, monkeypatch):
     assert not pace.seconds
     pool.over(meet, flags, 1000, n=2, work=1 << 20)
     assert numbers[_protocol.POSTED] == posted + 1
+
+
+@pytest.mark.sharing
+def test_a_cpu_on_which_another_thread_computes_is_left_to_it(numbers, monkeypatch):
+    """Of two CPUs one is left: the caller's. Of more CPUs than threads, none is missed."""
+    flags = np.zeros(4, np.int64)
+
+    def shared():
+        posted = int(numbers[_protocol.POSTED])
+        pool.over(meet, flags, 1000, n=2, work=1 << 20)
+        return int(numbers[_protocol.POSTED]) > posted
+
+    monkeypatch.setattr(pool, "cpus", lambda: 2)
+    assert shared()
+    with pool.elsewhere():
+        assert not shared()
+        monkeypatch.setattr(pool, "cpus", lambda: 3)
+        assert shared()
+        monkeypatch.setattr(pool, "cpus", lambda: 2)
+    assert shared()
+
+
+def test_a_reader_computes_beside_the_pool(monkeypatch):
+    """While it reads a window, and at no other time; steps that it disturbs do not decide how others are executed."""
+    seen, read = [], data.rows.column._Window
+    monkeypatch.setattr(data.rows.column, "_Window", lambda *given: seen.append(pool._elsewhere) or read(*given))
+    rows = data.ArrayRows(np.random.default_rng(0).random((64, 3)).astype(np.float32))
+    column = data.rows.Column(rows, lambda x: x, rows.shape, rows.dtype)
+    with data.rows.Reader({"x": column}, data.rows.Order(np.arange(0, 65, 16), 1)) as reader:
+        for begin in range(0, 64, 16):
+            reader.take(begin, begin + 16)
+    assert seen == [1] * 4
+    assert pool._elsewhere == 0
+    work = Work(monkeypatch, together=2.0, alone=3.0)
+    work(100)
+    with pool.elsewhere():
+        work(100, together=30.0)
+    assert work(10, together=2.0) == 0
 
 
 @pytest.mark.parametrize("overridden", [False, True])
