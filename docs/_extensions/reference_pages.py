@@ -48,6 +48,7 @@ ADVICE = {
     "ConfigError": "The message lists what is accepted; `gvae train --model NAME --help` has the settings of a model.",
     "DataError": "The message names the file, column or value; see `gvae.data.load` for what can be read.",
     "RunError": "Choose a new folder for `--out`, or resume with `--resume`; `gvae runs` lists the folders that can be.",
+    "RankError": "The message names the rank and what has happened there; a run is resumed on any number of ranks.",
     "DependencyError": "Install the extra that the message names, as in `pip install 'gvae[plot]'`.",
     "NonFiniteError": "Look at the rows in `error.rows`; lower the learning rate, set `clip`, or choose what follows by "
     "`on_nonfinite`.",

@@ -91,8 +91,10 @@ class Table:
     DataError
         Columns have different lengths, or a weight is not finite or below 0; the message has the row.
 
-    Notes ----- Draws of x are by the key given here, and by the one given to `batch`. Those of a further view are by keys
-    derived from them by the view's place among the columns.
+    Notes
+    -----
+    Draws of x are by the key given here, and by the one given to `batch`. Those of a further view are by keys derived from
+    them by the view's place among the columns.
 
     Examples
     --------
@@ -368,8 +370,10 @@ class Table:
         ------
         Batch
 
-        Notes ----- The pass is a function of (key, batch_size, order), because the draws of each batch have a key of their
-        own. So it can begin at any batch.
+        Notes
+        -----
+        The pass is a function of (key, batch_size, order), because the draws of each batch have a key of their own. So it
+        can begin at any batch.
 
         Examples
         --------

@@ -283,9 +283,11 @@ def annealed_importance_sampling(
     NonFiniteError
         log p(x, z) of a row is NaN or +inf at the start.
 
-    Notes ----- Step sizes follow, per row and temperature, from a pilot run with noise of its own, and are then frozen, so
-    that E exp(log_likelihood) = p(x). Costs 2 chains x temperatures x leapfrogs evaluations of log p(x, z) with gradients
-    per row. Sources: Neal (2001); Neal (2011), for HMC; Wu, Burda, Salakhutdinov and Grosse (2017), for decoders.
+    Notes
+    -----
+    Step sizes follow, per row and temperature, from a pilot run with noise of its own, and are then frozen, so that E
+    exp(log_likelihood) = p(x). Costs 2 chains x temperatures x leapfrogs evaluations of log p(x, z) with gradients per row.
+    Sources: Neal (2001); Neal (2011), for HMC; Wu, Burda, Salakhutdinov and Grosse (2017), for decoders.
 
     Examples
     --------
@@ -455,9 +457,11 @@ def rate_distortion(
     NonFiniteError
         log p(x, z) of a row is NaN or +inf at the start.
 
-    Notes ----- Chains start at the prior, where the rate is 0, and pass the points one after the other. The encoder is not
-    used. At b = 1 rate plus distortion is -log p(x). The cost is that of `annealed_importance_sampling`. Source: Huang,
-    Makhzani, Cao and Grosse (2020).
+    Notes
+    -----
+    Chains start at the prior, where the rate is 0, and pass the points one after the other. The encoder is not used. At b =
+    1 rate plus distortion is -log p(x). The cost is that of `annealed_importance_sampling`. Source: Huang, Makhzani, Cao and
+    Grosse (2020).
 
     Examples
     --------

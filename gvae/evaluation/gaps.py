@@ -168,10 +168,12 @@ def inference_gaps(
     ConfigError
         A setting is invalid, or the model has no method `raw`.
 
-    Notes ----- log p(x) - L(q_encoder) = [log p(x) - L(q*)] + [L(q*) - L(q_encoder)] = approximation gap + amortization
-    gap, with q* the best member of the family for this x. The decoder stays as it is. What more steps would still gain is
-    counted as approximation gap. Costs steps x draws draws with gradients, and 2 samples without, per row. Source: Cremer,
-    Li and Duvenaud (2018).
+    Notes
+    -----
+    log p(x) - L(q_encoder) = [log p(x) - L(q*)] + [L(q*) - L(q_encoder)] = approximation gap + amortization gap, with q* the
+    best member of the family for this x. The decoder stays as it is. What more steps would still gain is counted as
+    approximation gap. Costs steps x draws draws with gradients, and 2 samples without, per row. Source: Cremer, Li and
+    Duvenaud (2018).
 
     Examples
     --------

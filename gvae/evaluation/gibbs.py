@@ -114,10 +114,12 @@ def gibbs(subject: Subject, *, steps: int = 20, keep: Any = None, rows: int | No
         steps or rows is not a positive integer, keep has another dtype or shape or hides nothing in some row, or the model
         does not explain x alone.
 
-    Notes ----- Hidden variables start at their means over the rows; bits, counts and categories start at values drawn from
-    those of the rows, each variable separately. Per-datum parameters, where the model has such, are inferred again at each
-    step. Where q is the exact posterior, the stationary distribution is that of the hidden variables given the known ones,
-    p(x) if none is known; otherwise it is an approximation. Source: Rezende, Mohamed and Wierstra (2014).
+    Notes
+    -----
+    Hidden variables start at their means over the rows; bits, counts and categories start at values drawn from those of the
+    rows, each variable separately. Per-datum parameters, where the model has such, are inferred again at each step. Where q
+    is the exact posterior, the stationary distribution is that of the hidden variables given the known ones, p(x) if none is
+    known; otherwise it is an approximation. Source: Rezende, Mohamed and Wierstra (2014).
 
     Examples
     --------

@@ -93,9 +93,12 @@ class Information:
             "rows", "samples" and "log_rows" (log N), and the quantities below, with standard errors over rows as
             "_standard_error" where they are means over rows. What cannot be computed is None. Nats.
 
-        Notes ----- - "kl" = "mutual_information" + "total_correlation" + "sum_code_kl". - "mutual_information" is I(z; x),
-        at most "log_rows"; "total_correlation" is TC(z); "marginal_kl" is KL(q(z) ‖ p(z)). - "codes" has, for each
-        variable by code, "mutual_information" I(z_j; x) and "kl" KL(q(z_j) ‖ p(z_j));
+        Notes
+        -----
+        - "kl" = "mutual_information" + "total_correlation" + "sum_code_kl".
+        - "mutual_information" is I(z; x), at most "log_rows"; "total_correlation" is TC(z); "marginal_kl" is
+          KL(q(z) ‖ p(z)).
+        - "codes" has, for each variable by code, "mutual_information" I(z_j; x) and "kl" KL(q(z_j) ‖ p(z_j));
           "sum_code_information" and "sum_code_kl" are their sums.
         - "entropy" is H(x_i) of each x_i, and "sum_h" its sum over i.
         - "view_information" is, for each x_i, at most I(x_i; z); below 0 where a constant predicts better than p(x_i|z).
@@ -203,12 +206,14 @@ def information(subject: Subject, *, samples: int = 10, rows: int | None = None)
     DataError
         x has values outside the support of p(x|z).
 
-    Notes ----- One draw per row has its log-density under each row's q taken by variable: O(rows²) evaluations of log q.
-    Layers are joined if each is inferred from x alone; otherwise z is the first layer alone, next to the data, without a
-    p(z), because the model's is conditioned on the layers above. The weights of rows are ignored. Where p(x_i|z) takes
-    grey levels as the probabilities of bits, x_i is the bit. The formulas are those of this module: TC(x; z) = sum_i
-    I(x_i; z) - I(z; x), and I(x_i; z) >= H(x_i) + E log p(x_i|z). Sources: Gao, Brekelmans, Ver Steeg and Galstyan (2019);
-    Chen, Li, Grosse and Duvenaud (2018) for the parts of the KL.
+    Notes
+    -----
+    One draw per row has its log-density under each row's q taken by variable: O(rows²) evaluations of log q. Layers are
+    joined if each is inferred from x alone; otherwise z is the first layer alone, next to the data, without a p(z), because
+    the model's is conditioned on the layers above. The weights of rows are ignored. Where p(x_i|z) takes grey levels as the
+    probabilities of bits, x_i is the bit. The formulas are those of this module: TC(x; z) = sum_i I(x_i; z) - I(z; x), and
+    I(x_i; z) >= H(x_i) + E log p(x_i|z). Sources: Gao, Brekelmans, Ver Steeg and Galstyan (2019); Chen, Li, Grosse and
+    Duvenaud (2018) for the parts of the KL.
 
     Examples
     --------

@@ -64,9 +64,10 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
         The shape of the generalised Pareto distribution fitted to the M excesses, shrunk a little towards 1/2. -inf where
         all M + 1 log-weights are the same, so that there is no tail.
 
-    Notes ----- Above 0.7 the error of the mean of the weights falls so slowly with the number of samples that no practical
-    number is enough. Sources: Vehtari, Simpson, Gelman, Yao and Gabry (2024), section 2; Zhang and Stephens (2009), for
-    the fit.
+    Notes
+    -----
+    Above 0.7 the error of the mean of the weights falls so slowly with the number of samples that no practical number is
+    enough. Sources: Vehtari, Simpson, Gelman, Yao and Gabry (2024), section 2; Zhang and Stephens (2009), for the fit.
 
     Examples
     --------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import re
 import warnings
 
 import numpy as np
@@ -75,6 +76,8 @@ def test_sections(name):
     ignored = {"PR01"} if getattr(PUBLIC[name], "_is_protocol", False) else set()  # typing's constructor
     assert not [text for code, text in found if code in CHECKED - ignored]
     assert not [str(w.message) for w in unknown if "section" in str(w.message)]
+    joined = re.findall(r"\w+ -{3,}.*", inspect.getdoc(PUBLIC[name]) or "")
+    assert not joined, "a heading and its line of dashes on one line"
 
 
 @pytest.mark.parametrize("name", PUBLIC)
