@@ -134,6 +134,22 @@ def trained(comm, names, steps=12, dtypes="float32,float64"):
     return found
 
 
+def windowed(comm, folder, bad):
+    """What training on a file leaves that is read window by window, or what it raises where row `bad` is NaN."""
+    import gvae
+
+    x = ROWS.copy()
+    if bad != "none":
+        x[int(bad), 2] = np.nan
+    path = Path(folder, f"rows-{0 if comm is None else comm.Get_size()}-{0 if comm is None else comm.Get_rank()}-{bad}.npy")
+    np.save(path, x)
+    settings = RUN | {"observation": "gaussian", "steps": 9, "shuffle": "window:rows=20,chunk=5", "standardize": False}
+    try:
+        return digest(gvae.VAE(**settings).fit(gvae.data.open_rows(path), comm=comm))
+    except gvae.GvaeError as error:
+        return [type(error).__name__, str(error)]
+
+
 def evaluated(comm):
     """All that an evaluation says, of a model fitted in this process."""
     import gvae
@@ -256,7 +272,7 @@ def exchange(comm, n, times):
     return [min(taken), float(np.median(taken))]
 
 
-CASES = {case.__name__: case for case in (sums, trained, evaluated, faulty, hanging, dying, exchange)}
+CASES = {case.__name__: case for case in (sums, trained, windowed, evaluated, faulty, hanging, dying, exchange)}
 
 if __name__ == "__main__":
     from mpi4py import MPI

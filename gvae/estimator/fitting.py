@@ -33,6 +33,7 @@ from gvae.typing import Key
 
 __all__ = ["Fitting", "as_table", "check_lengths", "check_room", "reads"]
 
+OF_A_COPY = ("file", "modified")  # in which files that ranks read may differ: nodes may have copies of their own
 SHARE = 3  # rows are read into memory if they take less than this part of it
 BLOCK = 10_000  # rows that are converted at once
 READS = {"labels": "labels as y", "matrix": "a second view as y", "counts": "counts as y"}
@@ -179,7 +180,8 @@ class Fitting(Protocol):
         with ranks.together():
             ready = self._ready(asked, X, y, sample_weight, validation, begun, run, notes or {}, ranks)
         ranks.check_same("rows", ready.digest)
-        ranks.check_same("settings", json.dumps(ready.config, sort_keys=True, default=str))
+        about = {name: ready.config[name] for name in ("model", "settings")}
+        ranks.check_same("settings", json.dumps(about, sort_keys=True, default=str))
         self._train(ready, begun, run, save_every, stop, callback)
         return self
 
@@ -232,7 +234,8 @@ class Fitting(Protocol):
         notes = _json(({} if shape is None else {"image_shape": shape}) | notes)
         model = self._build(asked, views, sizes, n_rows=rows["x"].shape[0])
         config = {"model": self.name, "settings": asked, "fitted": fitted, "notes": notes}
-        return _Ready(config, model, views, rows, held, root, shuffle, ranks, f"{digest} {files}")
+        copies = [{k: v for k, v in about.items() if k not in OF_A_COPY} for about in files.values()]
+        return _Ready(config, model, views, rows, held, root, shuffle, ranks, f"{digest} {copies}")
 
     def _train(
         self,

