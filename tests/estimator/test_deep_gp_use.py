@@ -72,7 +72,8 @@ FITTED = {"epochs": 5, "optimizer": "lbfgs:20", "inducing": 10, "warm": 0}  # th
 KINDS = {
     "regression": FEW,
     "code": FEW | {"unsupervised": True},
-    "weighted": FEW | {"bound": "sampled"},  # alone: in bounds of all rows together rows have no weights, test_weights_of_rows
+    "weighted": FEW
+    | {"bound": "sampled"},  # alone: in bounds of all rows together rows have no weights, test_weights_of_rows
 }
 
 
@@ -88,7 +89,9 @@ def checks():
                     continue
                 known = EXPECTED[kind]
                 marks = [pytest.mark.xfail(reason=known[name], strict=True)] if name in known else []
-                again = name == "check_regressors_train" and getattr(check, "keywords", {})  # of read-only and of float32 rows
+                again = name == "check_regressors_train" and getattr(
+                    check, "keywords", {}
+                )  # of read-only and of float32 rows
                 marks += [NIGHTLY] if kind == "code" or again else []  # a code: the same class, without y
                 yield pytest.param(one, check, id=f"{kind}-{name}", marks=marks)
 

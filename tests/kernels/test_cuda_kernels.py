@@ -43,8 +43,6 @@ def label(value):
     return value.__name__ if value in FLOATS else str(value)
 
 
-
-
 def cpu(family):
     return importlib.import_module(f"gvae.kernels.cpu.{family}")
 
