@@ -144,7 +144,7 @@ def main(folder: Path, kills: int) -> None:
 
     planned = 0
     for call in CALLS:
-        for number in (1, 2, 3, 4, 5, 6, 31, 32, 33, 34) if kills >= 100 else (1, 2, 4, 31):
+        for number in (1, 2, 3, 4, 5, 6, 31, 32, 33, 34) if kills >= 100 else (1, 2, 3, 4, 5, 6, 31, 32):
             for after in (False, True):
                 if not ended(child(folder / "run", dies_at(call, number, after))):
                     planned += 1
