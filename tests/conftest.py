@@ -1,6 +1,7 @@
 """Hypothesis profiles for all tests: no deadline (a JIT compiles in the first example), the same examples every time.
 Two workers, the emulated CuPy, and what a run says at its end about the CUDA kernels."""
 
+import gc
 import re
 import shutil
 import signal
@@ -108,6 +109,12 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if _folder is not None:
         shutil.rmtree(_folder, ignore_errors=True)
+
+
+def pytest_collection_finish(session):
+    """Thousands of tests, their parameters and the modules stay until the end: no later collection needs to look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
