@@ -1,16 +1,12 @@
-"""One Hypothesis profile for all tests: no deadline (a JIT compiles in the first example), the same examples every time.
+"""Hypothesis profiles for all tests: no deadline (a JIT compiles in the first example), the same examples every time.
 Two workers, the emulated CuPy, and what a run says at its end about the CUDA kernels."""
 
-import json
-import os
+import gc
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 try:
@@ -27,7 +23,8 @@ settings.register_profile(
     "gvae", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("nightly", deadline=None, max_examples=500, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("gvae")
+settings.register_profile("push", parent=settings.get_profile("gvae"), max_examples=20)
+settings.load_profile("push")
 
 
 @pytest.fixture
@@ -96,84 +93,33 @@ def pytest_runtest_protocol(item):
             fcntl.flock(room, fcntl.LOCK_UN)  # explicitly: a child that a test has forked may hold the file open, too
 
 
-# ---- gvae warmup, in the background
-
-
-class Warmup:
-    """`gvae warmup`, which compiles for some minutes where tests leave a CPU idle. It is started once, by the process that
-    starts the workers if there are any; its report in the folder tells all of them that it has ended."""
-
-    def __init__(self, folder):
-        self.folder, self.process, self.thread = folder, None, None
-
-    def start(self):
-        if self.process is not None:
-            return
-        env = os.environ | {"NUMBA_CACHE_DIR": str(self.folder / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
-        polite = ["nice", "-n", "19"] if shutil.which("nice") else []
-        command = [*polite, sys.executable, "-m", "gvae", "warmup", "--json"]
-        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.thread = threading.Thread(target=self._report, name="warmup", daemon=True)
-        self.thread.start()
-
-    def _report(self):
-        out, errors = self.process.communicate()
-        part = self.folder / "report.part"
-        part.write_text(json.dumps([self.process.returncode, out, errors]), encoding="utf-8")
-        part.rename(self.folder / "report.json")
-
-    def end(self):
-        if self.process is not None:
-            self.process.kill()
-            self.thread.join()
-
-
-_warmup = None  # in a worker
+_folder = None  # what the workers of this run share, made by the process that starts them
 
 
 def pytest_configure(config):
-    global _warmup
+    global _folder
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background; some tests interrupt
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("--nightly") and not config.getoption("--hypothesis-profile", None):
+        settings.load_profile("gvae")
     if not is_worker(config) and not config.option.collectonly:
-        _warmup = Warmup(Path(tempfile.mkdtemp(prefix="gvae-tests-")))
+        _folder = tempfile.mkdtemp(prefix="gvae-tests-")
 
 
 def pytest_unconfigure(config):
-    if _warmup is not None:
-        _warmup.end()
-        shutil.rmtree(_warmup.folder, ignore_errors=True)
+    if _folder is not None:
+        shutil.rmtree(_folder, ignore_errors=True)
+
+
+def pytest_collection_finish(session):
+    """Thousands of tests, their parameters and the modules stay until the end: no later collection needs to look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    node.workerinput["folder"] = str(_warmup.folder)
-
-
-def pytest_collection_finish(session):
-    if _warmup is not None and any("warm" in getattr(item, "fixturenames", ()) for item in session.items):
-        _warmup.start()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node, ids):
-    """A worker reports names only: all tests with the fixture `warm` are in this file."""
-    if any("test_warmup.py::" in name for name in ids):
-        _warmup.start()
-
-
-@pytest.fixture(scope="session")
-def warm(request):
-    """A cache folder that one `gvae warmup` has filled: (folder, what it printed)."""
-    config = request.config
-    folder = Path(config.workerinput["folder"]) if is_worker(config) else _warmup.folder
-    until = time.monotonic() + 900
-    while not (folder / "report.json").exists():
-        assert time.monotonic() < until, "gvae warmup has not ended"
-        time.sleep(0.1)
-    code, out, errors = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    assert code == 0, errors
-    return folder / "cache", out
+    node.workerinput["folder"] = _folder
 
 
 # ---- CUDA

@@ -780,7 +780,7 @@ class Regressor(Estimator):
         Examples
         --------
         >>> X = np.linspace(-1, 1, 30)[:, None]
-        >>> model = gvae.DeepGP(latent=(1,), inducing=10, epochs=4, random_state=0).fit(X, X[:, 0] ** 2)
+        >>> model = gvae.DeepGP(latent=(), inducing=10, epochs=1, random_state=0).fit(X, X[:, 0] ** 2)
         >>> model.sample_y(X, 3).shape
         (30, 3)
         """

@@ -640,7 +640,7 @@ class DeepGP(Regressor, Machine, Ascent, Length, Standardized, deep_gp.Settings)
     Examples
     --------
     >>> X = np.linspace(-1, 1, 40)[:, None]
-    >>> model = gvae.DeepGP(latent=(1,), inducing=10, epochs=6, random_state=0).fit(X, np.sign(X[:, 0]))
+    >>> model = gvae.DeepGP(latent=(1,), inducing=10, epochs=3, random_state=0).fit(X, np.sign(X[:, 0]))
     >>> mean, deviation = model.predict(X[:3], return_std=True)
     >>> mean.round(1), bool((deviation < 0.2).all())
     (array([-1., -1., -1.]), True)

@@ -489,6 +489,7 @@ def test_version(gvae_):
     assert gvae_("--version") == (0, f"gvae {gvae.__version__}\n", "")
 
 
+@pytest.mark.nightly
 @pytest.mark.sharing
 def test_demo(here):
     assert gvae.demo.POSTERIORS == {"diagonal": "diagonal", "chain": "chain", "extended grid": "extended_grid:4x4"}

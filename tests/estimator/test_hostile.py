@@ -38,7 +38,7 @@ from gvae.ops.sparse import is_csr
 from gvae.training import Checkpoint, encode, load_checkpoint
 from gvae.training.checkpoint import decode
 
-EXAMPLES = int(os.environ.get("GVAE_FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("GVAE_FUZZ_EXAMPLES", "50"))
 ROOM = 48e6  # bytes: some of the chunks that readers read in
 
 fuzz = settings(

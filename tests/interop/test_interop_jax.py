@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from interop_cases import CALLS, N
+from nightly import thinned
 
 jax = pytest.importorskip("jax")
 
@@ -45,9 +46,19 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12, strict=True)
 
 
-def choices(n):
+def every_choice(n):
     """Every choice of mapped arguments out of n, at least one."""
     return [c for c in itertools.product((True, False), repeat=n) if any(c)]
+
+
+def one_or_all(n):
+    """Each of n arguments mapped alone, and all of them."""
+    return [c for c in every_choice(n) if sum(c) in (1, n)]
+
+
+by_choice = pytest.mark.parametrize(
+    "choices", thinned([one_or_all, every_choice], lambda choices: choices is one_or_all), ids=["one or all", "any"]
+)
 
 
 def stretched(call, mapped):
@@ -88,16 +99,18 @@ def test_check_grads(call):
     check_grads(call.of(gj), call.args(), order=1, modes=["rev"], rtol=1e-6, atol=1e-8)
 
 
+@by_choice
 @every_call
-def test_vmap_over_any_arguments_is_a_loop(call):
+def test_vmap_over_any_arguments_is_a_loop(call, choices):
     for mapped in choices(len(call.given)):
         whole, element = stretched(call, mapped)
         over = jax.vmap(call.of(gj), in_axes=[0 if m else None for m in mapped])
         close(jax.jit(over)(*whole), np.stack([call.of(ops)(*element(k)) for k in range(K)]))
 
 
+@by_choice
 @every_call
-def test_gradients_inside_and_outside_vmap_are_a_loop(call):
+def test_gradients_inside_and_outside_vmap_are_a_loop(call, choices):
     for mapped in choices(len(call.given)):
         whole, element = stretched(call, mapped)
         _, y_bar, _ = call.expected(element(0))
@@ -280,6 +293,7 @@ print(float(f(c)))
     assert right or (not cured and "DeviceError: JAX's CPU client waits for itself" in done.stderr), done.stderr
 
 
+@pytest.mark.nightly
 def test_the_example_finds_the_exact_posterior(capsys):
     with jax.enable_x64(False):
         found = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "jax_chain.py"))

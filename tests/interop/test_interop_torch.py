@@ -200,6 +200,7 @@ def test_a_factor_that_fails(requires_grad):
         assert chol.grad[1].isnan().any()
 
 
+@pytest.mark.nightly
 def test_the_example_finds_the_exact_posterior(capsys):
     found = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "torch_chain.py"))
     assert capsys.readouterr().out

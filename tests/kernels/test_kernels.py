@@ -229,7 +229,7 @@ def test_an_edited_file_never_runs_stale(tmp_path):
         with open(package / place, "a") as file:
             file.write(f"\n\n{edit}\n")
         assert run() == [*found, "0"]
-        assert run() == [*found, "1"]
+    assert run() == [*found, "1"]
 
 
 def test_no_cache_folder_is_no_failure(tmp_path):

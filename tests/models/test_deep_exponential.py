@@ -246,7 +246,7 @@ def test_score_and_path_have_one_mean_and_local_signals_less_variance():
         params = started(model, n)
         objective = objectives.ELBO(gradient=name)
         each = []
-        for i in range(400):
+        for i in range(200):
             noise = model.noise(random.fold_in(KEY, i), batch, 20)
             g = gradient(lambda p, m=model, e=noise, o=objective: o(m.terms(p, {}, batch, e, step=0))[0], params)
             each.append(np.concatenate([g[key].ravel() for key in ("z1.raw", "z2.raw", "weights0.raw", "weights1.raw")]))
@@ -254,7 +254,7 @@ def test_score_and_path_have_one_mean_and_local_signals_less_variance():
     exact, _ = found["gamma", "local"]
     for way in (("gamma:score", "local"), ("gamma:score", "reparameterized")):
         mean, variance = found[way]
-        error = np.sqrt((variance + found["gamma", "local"][1]) / 400)
+        error = np.sqrt((variance + found["gamma", "local"][1]) / 200)
         assert (np.abs(mean - exact) < 5 * error + 1e-12).all(), way
     local, of_all = found["gamma:score", "local"][1], found["gamma:score", "reparameterized"][1]
     assert local.sum() < 0.5 * of_all.sum()

@@ -387,7 +387,7 @@ def test_two_layers_fit_a_step(rng):
     new = np.linspace(-1, 1, 200)[:, None]
     new = new[np.abs(new[:, 0]) > 0.1]
     one, two = (
-        gvae.DeepGP(latent=n, inducing=20, random_state=0).fit(x, y).score_samples(new, np.sign(new[:, 0])).mean()
+        gvae.DeepGP(latent=n, inducing=20, epochs=4, random_state=0).fit(x, y).score_samples(new, np.sign(new[:, 0])).mean()
         for n in ((), (1,))
     )
     assert two > one + 0.5
@@ -397,7 +397,7 @@ def test_a_new_row_is_inferred(rng):
     """Its code is near that of the same training row, though it begins anywhere."""
     z = rng.normal(size=(40, 1))
     y = np.concatenate([np.sin(z), np.cos(z), z], axis=1) + 0.02 * rng.normal(size=(40, 3))
-    model = gvae.DeepGP(latent=(1,), inducing=15, unsupervised=True, random_state=0).fit(y)
+    model = gvae.DeepGP(latent=(1,), inducing=15, epochs=4, unsupervised=True, random_state=0).fit(y)
     assert abs(np.corrcoef(model.embedding_[:, 0], z[:, 0])[0, 1]) > 0.95
     assert abs(np.corrcoef(model.transform(y)[:, 0], model.embedding_[:, 0])[0, 1]) > 0.95
 
@@ -456,9 +456,9 @@ def test_training_on_a_device(anywhere, rng, bound, unsupervised):
     settings = {"bound": bound, "inducing": 6, "optimizer": "adam", "epochs": 3, "learning_rate": 1e-2, "random_state": 1}
     settings |= {"latent": (2, 1), "unsupervised": unsupervised, "warm": 1}
     here, there = (
-        gvae.DeepGP(**settings, device=device).fit(*given, validation=y[:4] if unsupervised else given)
+        gvae.DeepGP(**settings, device=device).fit(*given, validation=y[:2] if unsupervised else given)
         for device in ("cpu", "cuda")
     )
     for name, value in here.parameters_.items():
         np.testing.assert_allclose(there.parameters_[name], value, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(there.transform(given[0]), here.transform(given[0]), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(there.transform(given[0][:3]), here.transform(given[0][:3]), rtol=1e-3, atol=1e-5)

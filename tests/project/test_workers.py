@@ -33,19 +33,19 @@ def test_exclusive(i):
 
 def noted(kind):
     start = time.monotonic()
-    time.sleep(0.3)
+    time.sleep({seconds})
     with Path("{log}").open("a") as log:
         log.write(f"{{kind}} {{start}} {{time.monotonic()}}\\n")
 """
 
 
 @pytest.fixture
-def suite(tmp_path):
+def suite(tmp_path, request):
     """run(*arguments) -> what pytest prints for two files of four tests and two exclusive ones each; (kind, start, end)s."""
     shutil.copy(TESTS / "conftest.py", tmp_path)
-    log = tmp_path / "log"
+    log, seconds = tmp_path / "log", 0.01 if "one_process" in request.node.name else 0.2
     for file in range(2):
-        (tmp_path / f"test_{file}.py").write_text(SUITE.format(file=file, log=log), encoding="utf-8")
+        (tmp_path / f"test_{file}.py").write_text(SUITE.format(file=file, log=log, seconds=seconds), encoding="utf-8")
     markers = 'markers = ["exclusive: alone", "gpu: on a device"]'
     (tmp_path / "pyproject.toml").write_text(f'[tool.pytest.ini_options]\ntestpaths = ["."]\n{markers}\n', encoding="utf-8")
 

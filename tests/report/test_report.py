@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from nightly import thinned
 
 import gvae
 from gvae import cli, data, panels, plots
@@ -305,7 +306,7 @@ def test_a_model_contributes_sections(runs, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["vae", "bayes", "table", "linear"])
+@pytest.mark.parametrize("run", thinned(["vae", "bayes", "table", "linear"], lambda run: run in ("vae", "table")))
 def test_the_pages_decoder_is_pythons(runs, open_page, run):
     """At 20 codes, within 1e-5 of the larger of 1 and the value."""
     tab = open_page(runs / run / "report.html")
@@ -330,13 +331,13 @@ def test_the_pages_grid_is_pythons(runs, open_page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [360, 800, 1400])
+@pytest.mark.parametrize("width", thinned([360, 800, 1400], lambda width: width == 360))
 def test_it_fits_every_width_dark_and_light(runs, open_page, width):
-    tab = open_page(runs / "all.html", width=width, dark=width == 800)
+    tab = open_page(runs / "all.html", width=width, dark=width < 1000)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.locator("[data-chart] .bk-Figure").count() == tab.locator("[data-chart]").count() > 5
     paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == ("rgb(20, 23, 26)" if width == 800 else "rgb(255, 255, 255)")
+    assert paper == ("rgb(20, 23, 26)" if width < 1000 else "rgb(255, 255, 255)")
 
 
 @pytest.mark.slow

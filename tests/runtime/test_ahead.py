@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nightly import thinned
 from run_cases import MODELS, kinds, small
 
 from gvae import cli, demo, models, objectives, optim, random
@@ -136,7 +138,7 @@ needs_two = pytest.mark.skipif(alone, reason="one process compiles alone here")
 
 
 @needs_two
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("asked", thinned([True, False], lambda asked: asked))
 def test_two_processes_share_the_work(tmp_path, asked):
     work = WORK.replace("(here", "(time.sleep(1.5), here").replace("(True)", f"({asked})")
     here, _, _ = python(CALLS + work + LOOK, tmp_path)
@@ -252,13 +254,21 @@ while not any(name.startswith("optim") for _, _, names in os.walk(os.environ["NU
 """
 
 
+DOING = {"starting": "", "waiting": "time.sleep(1)", "compiling": CALLS + COMPILE}
+
+
 @needs_two
-@pytest.mark.parametrize("doing", ["", "time.sleep(2)", CALLS + COMPILE], ids=["starting", "waiting", "compiling"])
-@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_no_compiler_outlives_its_caller(tmp_path, doing, end):
+@pytest.mark.parametrize(
+    ("end", "doing"),
+    thinned(
+        itertools.product(["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"], DOING),
+        lambda end, doing: ("SIGKILL" in end) != (doing == "waiting"),
+    ),
+)
+def test_no_compiler_outlives_its_caller(tmp_path, end, doing):
     """However that ends, and whatever the compiler does."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "GVAE_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", "\n".join((START, doing, end))]
+    command = [sys.executable, "-c", "\n".join((START, DOING[doing], end))]
     caller = subprocess.run(command, stdout=subprocess.PIPE, env=environment, text=True)
     assert caller.returncode in (0, -signal.SIGKILL)
     (pid,) = json.loads(caller.stdout)

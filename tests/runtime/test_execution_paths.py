@@ -18,7 +18,8 @@ from run_cases import MODELS, small, trainer_state
 from gvae import data, families, models, objectives, optim, random, training
 from gvae.runtime import memory
 
-X = np.random.default_rng(0).random((60, 12), np.float32)
+ROWS, BATCH = 28, 8  # three whole batches and a smaller one: what the emulator computes takes as long as there are rows
+X = np.random.default_rng(0).random((ROWS, 12), np.float32)
 GREY = np.round(X * 7) / np.float32(7)
 ELBO = objectives.ELBO()
 
@@ -32,7 +33,7 @@ class Case:
     model: Callable[[], models.Model]
     objective: objectives.Objective = ELBO
     samples: int = 2
-    batch: int | None = 16
+    batch: int | None = BATCH
     settings: dict = dataclasses.field(default_factory=dict)
     table: dict = dataclasses.field(default_factory=lambda: {"binarize": "dynamic"})
     weighted: bool = False
@@ -51,10 +52,10 @@ def of_model(name):
     if name == "dlgm":
         settings["posterior"] = "diagonal"  # its own, lowrank:1, needs cuBLAS on a device: a row of the posteriors
     return Case(
-        lambda: MODELS[name](12, latent, n_rows=60, **settings),
+        lambda: MODELS[name](12, latent, n_rows=ROWS, **settings),
         objective,
         samples=1 if name == "factor_analysis" else 2,
-        batch=batch and 16,
+        batch=batch and BATCH,
         table={},
         own=name in ("nlfa", "factor_analysis"),  # parameters of rows; EM
         host=name == "factor_analysis",
@@ -102,7 +103,7 @@ def untrained(case, place, programs=True):
         case.model(),
         objective=case.objective,
         samples=case.samples,
-        n_rows=60,
+        n_rows=ROWS,
         seed=3,
         device=place,
         programs=programs,
@@ -111,17 +112,17 @@ def untrained(case, place, programs=True):
 
 
 def table_of(case, dtype):
-    columns = {"x": X} | ({"weight": np.linspace(0.5, 2, 60)} if case.weighted else {})
+    columns = {"x": X} | ({"weight": np.linspace(0.5, 2, ROWS)} if case.weighted else {})
     presented = {name: value for name, value in case.table.items() if name not in columns}
     columns = {name: np.asarray(case.table.get(name, column), dtype) for name, column in columns.items()}
     return data.Table(**columns, **presented)
 
 
 def trained(case, place, programs):
-    """(trainer, rows of its history) after 3 epochs of 60 rows: 3 batches of 16 each, and one of 12."""
+    """(trainer, rows of its history) after 3 epochs: of 3 whole batches each, and a smaller one."""
     trainer = untrained(case, place, programs)
     table = table_of(case, trainer.model.dtype)
-    _, history = training.train(trainer.model, table, epochs=3, batch_size=case.batch or 60, trainer=trainer)
+    _, history = training.train(trainer.model, table, epochs=3, batch_size=case.batch or ROWS, trainer=trainer)
     return trainer, [{k: v for k, v in row.items() if "second" not in k} for row in history.rows]
 
 
@@ -193,7 +194,7 @@ def test_a_step_stays_on_the_device(cupy, case):
     """Presentation, noise, forward, backward, update: nothing goes to or comes from the host, nothing waits."""
     trainer = untrained(case, "cuda", programs=False)
     table = table_of(case, trainer.model.dtype).to("cuda")
-    for i, batch in enumerate(table.batches(random.key(5), case.batch or 60)):
+    for i, batch in enumerate(table.batches(random.key(5), case.batch or ROWS)):
         with cupy_emulated.counted() as counts:
             trainer.step(batch)
         if i == 2:  # kernels are loaded, index arrays uploaded

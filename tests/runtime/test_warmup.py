@@ -12,6 +12,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from nightly import thinned
 
 import gvae
 from gvae import cli
@@ -75,11 +76,32 @@ def files(folder):
     return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.nb[ci]")}
 
 
+@pytest.fixture(scope="module", params=thinned(["completed", "from nothing"], lambda how: how == "completed"))
+def warm(request, tmp_path_factory):
+    """A cache folder that `gvae warmup` has filled: (folder, what it printed). On a push, one precision of a call's kernels
+    has come into it by use, and the kernels that this call does not need are copied, which spares their compilation."""
+    folder = tmp_path_factory.mktemp("cache")
+    if request.param == "completed":
+        compiling.compile_kernels()  # in the cache that all tests share
+        python("-c", FIRST_KL, cache=folder)
+        begun = {path.name.split("-")[0] for path in files(folder)}
+        assert begun
+        for place in {Path(kernel.stats.cache_path) for _, kernel in compiling._kernels()}:
+            there = folder / place.parent.name / place.name
+            there.mkdir(parents=True, exist_ok=True)
+            for path in (*place.glob("*.nbi"), *place.glob("*.nbc")):  # another worker writes them the other way round
+                if path.name.split("-")[0] not in begun:
+                    shutil.copy2(path, there)
+    return folder, python("-m", "gvae", "warmup", "--json", cache=folder)
+
+
 def test_what_it_says(warm):
+    """Of what was there already it compiles what is missing, and that is the other precision."""
     folder, printed = warm
     report = json.loads(printed)
     compiled = [path for path in files(folder) if path.suffix == ".nbc"]
-    assert report["compiled versions"] == report["new"] == len(compiled)
+    assert report["compiled versions"] == len(compiled)
+    assert 0 < report["new"] <= report["compiled versions"]
     assert report["kernels"] == len(dict(compiling._kernels())) > 20
     assert {str(path.parent.parent) for path in compiled} == {report["cache"]}  # a folder for each of the package's
     assert report["seconds"] > 0
@@ -112,26 +134,14 @@ def test_nothing_is_left_to_compile(warm):
     assert files(folder) == before
 
 
-def test_it_completes_what_use_has_begun(warm, tmp_path):
-    """One precision came into the cache by use: of what it calls, this process then compiles the other one only."""
-    python("-c", FIRST_KL, cache=tmp_path)
-    begun = {path.name.split("-")[0] for path in files(tmp_path)}
-    assert begun
-    for path in files(warm[0]):  # all others are there already, which saves a minute
-        if path.name.split("-")[0] not in begun:
-            shutil.copy2(path, tmp_path / path.relative_to(warm[0]))
-    report = json.loads(python("-m", "gvae", "warmup", "--json", cache=tmp_path))
-    assert 0 < report["new"] < report["compiled versions"]
-
-
 @pytest.mark.exclusive
 def test_the_first_call_in_a_new_process_is_quick(warm, tmp_path, monkeypatch):
     """With a warm cache at most 1.4 times what Numba itself takes for a kernel of one line: it imports scipy.linalg when it
-    loads its first kernel. The quickest of five each, in turn: what else the machine does only adds."""
+    loads its first kernel. The quickest of three each, in turn: what else the machine does only adds."""
     folder, _ = warm
     (tmp_path / "a_kernel.py").write_text(A_KERNEL, encoding="utf-8")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    both = [[float(python("-c", code, cache=folder)) for code in (FIRST_TOTAL, FIRST_KL)] for _ in range(6)][1:]
+    both = [[float(python("-c", code, cache=folder)) for code in (FIRST_TOTAL, FIRST_KL)] for _ in range(4)][1:]
     floor, first_call = map(min, zip(*both, strict=True))
     assert first_call < 1.4 * floor
 

@@ -690,6 +690,7 @@ def test_a_lower_value_may_be_better(small, gvae_):
     assert gvae_("train", "--resume", "study/trial-000", "--epochs", "5", "--quiet") == (0, "", "")
 
 
+@pytest.mark.nightly
 def test_the_example_runs(here, gvae_):
     example = Path(__file__).parents[2] / "examples" / "sweep.toml"
     shutil.copy(example, "study.toml")

@@ -70,6 +70,7 @@ def test_weights_and_biases(here, monkeypatch):
     assert next(here.glob("wandb/offline-run-*/*.wandb")).stat().st_size > 0
 
 
+@pytest.mark.nightly
 def test_grid_search_on_dask(here):
     """The results of one process, bit for bit."""
     pytest.importorskip("distributed", reason="not installed: distributed")

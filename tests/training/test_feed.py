@@ -35,11 +35,9 @@ def trained(how, epochs=3, posterior="chain", batch_size=16, weighted=False, dty
 
 @pytest.fixture
 def quick_collections():
-    """gc.collect() looks at what the test makes, and not at all that there is."""
+    """gc.collect() looks at what the test makes, and not at all that there is, which stays frozen as conftest.py has it."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("standardized", [False, True])

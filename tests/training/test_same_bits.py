@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import same_bits
+from nightly import NIGHTLY
 from same_bits import Refusal, differences
 
 import gvae
@@ -81,7 +82,11 @@ def test_another_step_is_reported_where_it_shows(copy):
 
 
 @pytest.mark.parametrize(
-    ("does", "status"), [("os._exit(7)", 7), ("__import__('time').sleep(600)", -9)], ids=["dies", "hangs"]
+    ("does", "status"),
+    [
+        pytest.param("os._exit(7)", 7, id="dies"),
+        pytest.param("__import__('time').sleep(600)", -9, id="hangs", marks=NIGHTLY),
+    ],
 )
 def test_a_process_that_dies_or_hangs_is_reported(copy, does, status):
     begins = "        asked, begun = self.checked(), None"
