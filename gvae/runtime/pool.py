@@ -96,7 +96,7 @@ def count() -> int:
 def _most() -> int:
     """The number of threads for work that is cut into shares of equal size now. On a CPU that does something else a share
     takes longer, and all threads wait for it: such CPUs are left out."""
-    return max(1, min(count(), cpus() - _elsewhere))
+    return max(1, min(count(), cpus() - _elsewhere)) if _elsewhere else count()
 
 
 @contextlib.contextmanager

@@ -80,6 +80,7 @@ def test_train_leaves_a_run_folder(trained):
         "standardize": True,
         "dtype": "float32",
         "device": "cpu",
+        "shards": 1,
         "random_state": 7,
         "verbose": True,
     }
