@@ -5,6 +5,7 @@ import gc
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -57,6 +58,10 @@ def anywhere(request):
 # ---- several processes (pytest-xdist)
 
 
+# All kernels are used. Workers that compile them as they go do so twice, and wait for those of long tests.
+COMPILE = "from gvae.runtime import compile as c; c.is_cold() and c.compile_kernels()"
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """The whole suite runs on two workers; named files, directories and tests run in this process, as with -n 0.
@@ -67,6 +72,8 @@ def pytest_cmdline_main(config):
     whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
     if whole and getattr(options, "numprocesses", 0) is None and options.dist == "no" and not options.usepdb:
         options.numprocesses = 2
+        if not options.collectonly and (config.rootpath / "gvae").is_dir():
+            subprocess.run([sys.executable, "-c", COMPILE], check=True)
     if getattr(options, "numprocesses", None) and options.dist == "no":
         options.dist = "loadfile"  # what the tests of a file compile or cache is then needed in one worker only
 

@@ -158,6 +158,28 @@ def evaluated(comm):
     return [found.elbo.tolist(), found.log_likelihood.tolist(), json.loads(json.dumps(found.summary()))]
 
 
+def interrupted(comm, partial, after):
+    """As `evaluated`, with a file for what is finished; if `after` is not 0, rank 1 fails in that batch of its own."""
+    model = gvae.VAE(**RUN | {"steps": 3}).fit(ROWS)
+    terms, calls = gvae.models.VAE.terms, iter(range(10**9))
+    rank = 0 if comm is None else comm.Get_rank()
+
+    def failing(self, *given):
+        if next(calls) == int(after) and int(after) and rank == 1:
+            raise MemoryError("7 GiB are not there")
+        return terms(self, *given)
+
+    gvae.models.VAE.terms = failing
+    try:
+        X = np.concatenate([ROWS] * 20)[:1330]  # fourteen batches
+        found = model.evaluate(X, samples=6, partial=None if partial == "none" else partial, comm=comm)
+        return [found.log_likelihood.tolist(), next(calls)]
+    except (MemoryError, gvae.GvaeError) as error:
+        return [type(error).__name__, str(error)]
+    finally:
+        gvae.models.VAE.terms = terms
+
+
 def faulty(comm, fault, run):
     """What a rank raises, of which one has a fault: its class and message, and whether all ranks know of it."""
     from gvae.runtime import parallel
@@ -266,7 +288,7 @@ def exchange(comm, n, times):
     return [min(taken), float(np.median(taken))]
 
 
-CASES = {case.__name__: case for case in (sums, trained, windowed, evaluated, faulty, hanging, dying, exchange)}
+CASES = {case.__name__: case for case in (sums, trained, windowed, evaluated, interrupted, faulty, hanging, dying, exchange)}
 
 if __name__ == "__main__":
     from mpi4py import MPI

@@ -674,7 +674,7 @@ def test_an_evaluation_in_a_file(small, monkeypatch):
     assert found.summary() == expected.summary()
     np.testing.assert_array_equal(np.load(out / "rows.npy")[:, 1], expected.log_likelihood)
     for wrong in ({"out": out / "rows.zarr"}, {"measures": "units"}, {"partial": out / "part"}):
-        with pytest.raises(ConfigError, match=r"out= is a \.npy file, without measures= and partial="):
+        with pytest.raises(ConfigError, match=r"out= is a \.npy file, without measures=, partial= and several ranks"):
             model.evaluate(x, **{"out": out / "more.npy"} | wrong)
     with pytest.raises(RunError, match="exists"):
         model.evaluate(x, out=out / "rows.npy")

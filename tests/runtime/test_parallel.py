@@ -100,6 +100,19 @@ def test_an_evaluation_says_what_that_of_one_process_says(size, which):
     assert all(found == expected for found in ranks.results(size, "evaluated", which=which))
 
 
+@pytest.mark.faults
+def test_an_evaluation_of_which_a_rank_fails_is_resumed_on_another_number(tmp_path):
+    ((expected, calls),) = ranks.results(1, "interrupted", "none", 0)
+    partial = tmp_path / "rows.safetensors"
+    failed = ranks.results(2, "interrupted", partial, 3)
+    assert [kind for kind, _ in failed] == ["RankError", "MemoryError"]
+    assert partial.exists()
+    resumed = ranks.results(4, "interrupted", partial, 0)
+    assert all(found == expected for found, _ in resumed)
+    assert sum(again for _, again in resumed) < calls  # some batches were finished before
+    assert not partial.exists()
+
+
 def test_the_command_line_with_ranks(tmp_path):
     """Trained by two ranks, resumed by four and evaluated by two: what one process trains and says."""
     data = tmp_path / "rows.npz"

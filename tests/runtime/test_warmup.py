@@ -100,7 +100,7 @@ def test_what_it_says(warm):
     folder, printed = warm
     report = json.loads(printed)
     compiled = [path for path in files(folder) if path.suffix == ".nbc"]
-    assert report["compiled versions"] == len(compiled)
+    assert report["kernels"] < report["compiled versions"] <= len(compiled)  # processes that race leave a file behind
     assert 0 < report["new"] <= report["compiled versions"]
     assert report["kernels"] == len(dict(compiling._kernels())) > 20
     assert {str(path.parent.parent) for path in compiled} == {report["cache"]}  # a folder for each of the package's
