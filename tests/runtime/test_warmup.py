@@ -59,9 +59,10 @@ for dtype in (np.float32, np.float64):
 """
 
 
-def python(*arguments, cache):
-    """What a process of its own prints."""
-    env = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
+def python(*arguments, cache=None):
+    """What a process of its own prints, with this one's gvae: a test may have put another copy on the path."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(gvae.__file__).parents[1]), *sys.path])}
+    env |= {} if cache is None else {"NUMBA_CACHE_DIR": str(cache)}
     done = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -82,16 +83,15 @@ def warm(request, tmp_path_factory):
     has come into it by use, and the kernels that this call does not need are copied, which spares their compilation."""
     folder = tmp_path_factory.mktemp("cache")
     if request.param == "completed":
-        compiling.compile_kernels()  # in the cache that all tests share
+        shared = Path(json.loads(python("-m", "gvae", "warmup", "--json"))["cache"])  # that of all tests
         python("-c", FIRST_KL, cache=folder)
         begun = {path.name.split("-")[0] for path in files(folder)}
         assert begun
-        for place in {Path(kernel.stats.cache_path) for _, kernel in compiling._kernels()}:
-            there = folder / place.parent.name / place.name
-            there.mkdir(parents=True, exist_ok=True)
-            for path in (*place.glob("*.nbi"), *place.glob("*.nbc")):  # another worker writes them the other way round
-                if path.name.split("-")[0] not in begun:
-                    shutil.copy2(path, there)
+        for path in files(shared):
+            if path.name.split("-")[0] not in begun:
+                there = folder / path.relative_to(shared.parent)
+                there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, there)
     return folder, python("-m", "gvae", "warmup", "--json", cache=folder)
 
 
