@@ -177,7 +177,7 @@ class Fitting(Protocol):
             asked = stored.asked_of(begun, asked, self._defaults())
         device.module(self._filled(asked)["device"])
         asked["random_state"] = ranks.first(_seed(asked, begun))
-        with ranks.together():
+        with ranks.together(), ranks.leaders_first("the data"):
             ready = self._ready(asked, X, y, sample_weight, validation, begun, run, notes or {}, ranks)
         ranks.check_same("rows", ready.digest)
         about = {name: ready.config[name] for name in ("model", "settings")}
@@ -260,7 +260,8 @@ class Fitting(Protocol):
             table = as_table(ready.rows, views, random.fold_in(ready.root, 1))
             held_out = None if ready.held is None else as_table(ready.held, views, random.fold_in(ready.root, 2))
             length = _length(values, len(table))
-            trainer = _trainer(values, model, len(table), length, ready.shuffle, ranks)
+            with ranks.leaders_first("a trainer"):
+                trainer = _trainer(values, model, len(table), length, ready.shuffle, ranks)
             with ranks.together():
                 if folder is not None:
                     folder.restore(trainer, config)

@@ -291,7 +291,8 @@ class Trainer:
             else:
                 update = self.update(batch, now, gradient)  # allocates memory, and changes nothing yet
             sums = self.epoch.plus(metrics, len(batch))
-            update()
+            with self.communicator.leaders_first("an update"):
+                update()
             self.keep(state, sums)
         self.steps += 1
         return metrics
@@ -470,12 +471,14 @@ class Trainer:
         0.1
         """
         arrays = [self.gradient.flat, *(gradient[name] for name in self.rows)] if gradient else []
-        length = norm(*arrays) if arrays and (self.device == "cpu" or self.clip is not None) else 0.0
+        with self.communicator.leaders_first("a norm"):
+            length = norm(*arrays) if arrays and (self.device == "cpu" or self.clip is not None) else 0.0
         most = math.inf if self.clip is not None else float(np.finfo(self.gradient.flat.dtype).max) ** 0.5  # it is squared
         if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and length < most):
             raise failure(self, params, batch, noise, metrics["bound"], gradient)
         if self.clip is not None and arrays:
-            shorten(arrays, length, self.clip)
+            with self.communicator.leaders_first("clipping"):
+                shorten(arrays, length, self.clip)
 
     def update(self, batch: Batch, now: StepInputs, gradient: dict) -> Callable[[], None]:
         """Prepare the update of the parameters along the negative gradient, and of their running average.
