@@ -135,15 +135,6 @@ def trained(comm, names, steps=12, dtypes="float32,float64"):
     return found
 
 
-def compiled(comm):
-    """How many kernels this rank has compiled, and how many it has loaded, for a run that looks at validation rows."""
-    from gvae.runtime import compile as compiling
-
-    trained(comm, "elbo chain", 3, "float32")
-    found = [kernel.stats for _, kernel in compiling._kernels()]
-    return [sum(sum(getattr(stats, which).values()) for stats in found) for which in ("cache_misses", "cache_hits")]
-
-
 def windowed(comm, folder, bad):
     """What training on a file leaves that is read window by window, or what it raises where row `bad` is NaN."""
     x = ROWS.copy()
@@ -297,7 +288,7 @@ def exchange(comm, n, times):
     return [min(taken), float(np.median(taken))]
 
 
-_CASES = sums, trained, compiled, windowed, evaluated, interrupted, faulty, hanging, dying, exchange
+_CASES = sums, trained, windowed, evaluated, interrupted, faulty, hanging, dying, exchange
 CASES = {case.__name__: case for case in _CASES}
 
 

@@ -82,15 +82,6 @@ def test_shards_and_seeds_decide_the_bits(alone):
     assert ranks.digest(gvae.VAE(**settings).fit(ranks.ROWS, validation=ranks.ROWS[:30])) == expected
 
 
-@pytest.mark.nightly
-def test_one_rank_compiles_and_the_others_load(tmp_path):
-    done = ranks.launch(4, ranks.HERE, "compiled", NUMBA_CACHE_DIR=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    leader, *others = json.loads(done.stdout.splitlines()[-1])
-    assert leader[0] > 20
-    assert all(misses == 0 and hits > 20 for misses, hits in others), others
-
-
 def test_rows_that_are_read_window_by_window(tmp_path):
     (expected,) = ranks.results(1, "windowed", tmp_path, "none")
     assert ranks.results(2, "windowed", tmp_path, "none") == [expected] * 2
