@@ -15,7 +15,7 @@ class Exchange:
 
     def setup(self, *_):
         if not Path(sys.executable).with_name("mpirun").exists():
-            raise NotImplementedError  # skipped, as asv has it
+            raise NotImplementedError  # there is no MPI: asv skips the benchmark
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
     def track_exchange(self, *_):

@@ -132,8 +132,9 @@ class Fitting(Protocol):
         notes : dict, optional
             What else the configuration should keep, as JSON; "image_shape" is added if X are images.
         comm : mpi4py.MPI.Comm, optional
-            Ranks that share the `shards` of each batch, with the bits of one process. All of them call `fit`, with the same
-            rows and settings, and are fitted; rank 0 alone writes the folder, calls `callback` and shows progress.
+            Ranks that share the `shards` of each batch; results are bitwise those of one process. All of them call `fit`
+            with the same rows and settings, and are fitted; rank 0 alone writes the folder, calls `callback` and shows
+            progress.
 
         Returns
         -------
@@ -257,10 +258,10 @@ class Fitting(Protocol):
                     config = stored.continued(folder, config)
             config = ranks.first(config)
             values = self._filled(config["settings"])
-            table = as_table(ready.rows, views, random.fold_in(ready.root, 1))
-            held_out = None if ready.held is None else as_table(ready.held, views, random.fold_in(ready.root, 2))
-            length = _length(values, len(table))
             with ranks.leaders_first("a trainer"):
+                table = as_table(ready.rows, views, random.fold_in(ready.root, 1))
+                held_out = None if ready.held is None else as_table(ready.held, views, random.fold_in(ready.root, 2))
+                length = _length(values, len(table))
                 trainer = _trainer(values, model, len(table), length, ready.shuffle, ranks)
             with ranks.together():
                 if folder is not None:

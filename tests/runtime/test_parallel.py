@@ -1,4 +1,4 @@
-"""Ranks that share steps and evaluations: the bits of one process for every number of them, and how they end together."""
+"""Ranks that share steps and evaluations: bitwise the results of one process for every number of them; errors end all."""
 
 import json
 import math
@@ -49,7 +49,7 @@ def test_the_sum_has_the_bits_of_the_tree_and_the_messages_of_the_formula(size, 
             assert abs(sent - exactly) <= 2 * itemsize * math.log2(size)  # halves of an odd number
 
 
-# ---- the bits of one process
+# ---- bitwise the results of one process
 
 
 @pytest.fixture(scope="module")
