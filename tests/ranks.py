@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import gvae
 
@@ -135,6 +136,15 @@ def trained(comm, names, steps=12, dtypes="float32,float64"):
     return found
 
 
+def compiled(comm):
+    """How many kernels this rank has compiled, and how many it has loaded, for a run that looks at validation rows."""
+    from gvae.runtime import compile as compiling
+
+    trained(comm, "elbo chain", 3, "float32")
+    found = [kernel.stats for _, kernel in compiling._kernels()]
+    return [sum(sum(getattr(stats, which).values()) for stats in found) for which in ("cache_misses", "cache_hits")]
+
+
 def windowed(comm, folder, bad):
     """What training on a file leaves that is read window by window, or what it raises where row `bad` is NaN."""
     x = ROWS.copy()
@@ -180,38 +190,47 @@ def interrupted(comm, partial, after):
         gvae.models.VAE.terms = terms
 
 
-def faulty(comm, fault, run):
-    """What a rank raises, of which one has a fault: its class and message, and whether all ranks know of it."""
+def faulty(comm, faults, folder):
+    """By the name of a fault that one rank has: what this rank raises, its class and message, and whether all know of it."""
     from gvae.runtime import parallel
-    from gvae.training import runs
 
-    rank, X = comm.Get_rank(), ROWS.copy()
-    settings = RUN | {"steps": 60}
+    found = {}
+    for fault in faults.split(","):
+        with pytest.MonkeyPatch.context() as patch:
+            X, settings = _with_fault(fault, comm.Get_rank(), patch)
+            try:
+                every = 0.0 if fault == "disk" else 300.0
+                gvae.VAE(**settings).fit(X, comm=comm, run=Path(folder, fault), save_every=every)
+            except BaseException as error:
+                found[fault] = [type(error).__name__, str(error), parallel.is_agreed(error)]
+    return found
+
+
+def _with_fault(fault, rank, patch):
+    """The rows and settings of a rank; what else is wrong with it is patched."""
+    from gvae.training import runs, shards, starts
+
+    X, settings = ROWS.copy(), RUN | {"steps": 60}
     if fault == "memory" and rank == 1:
-        _raise_in_step(gvae, 7, MemoryError("7 GiB are not there"))
+        _raise_in_step(patch, 7, MemoryError("7 GiB are not there"))
     elif fault == "defect" and rank == 1:
-        _raise_in_step(gvae, 7, KeyError("decoder"))
+        _raise_in_step(patch, 7, KeyError("decoder"))
     elif fault == "rows" and rank == 1:
         X[3, 4] = 1 - X[3, 4]
     elif fault == "settings" and rank == 1:
         settings["learning_rate"] = 0.5
     elif fault == "version" and rank == 1:
-        from gvae.training import starts
-
-        starts.importlib.metadata.version = lambda name: "0.0.1"
+        patch.setattr(starts.importlib.metadata, "version", lambda name: "0.0.1")
     elif fault == "disk" and rank == 0:
-        saves = iter(range(3))
-        save = runs.files.write_atomically
+        saves, save = iter(range(3)), runs.files.write_atomically
 
         def full(path, content, **given):
             if path.name == "checkpoint.safetensors" and next(saves, None) is None:
                 raise OSError(28, "No space left on device")
             save(path, content, **given)
 
-        runs.files.write_atomically = full
+        patch.setattr(runs.files, "write_atomically", full)
     elif fault == "broken" and rank == 1:
-        from gvae.training import shards
-
         honest = shards.Shards.value_and_gradient
 
         def wrong(self, trainer, *given):
@@ -219,27 +238,23 @@ def faulty(comm, fault, run):
             trainer.gradient.flat[0] += 1e-3
             return found
 
-        shards.Shards.value_and_gradient = wrong
+        patch.setattr(shards.Shards, "value_and_gradient", wrong)
     elif fault == "nan":  # of one row, which belongs to a shard of one rank
         X = X.astype(np.float32)
         X[5] = 1e20
         settings |= {"observation": "gaussian", "standardize": False}
-    try:
-        gvae.VAE(**settings).fit(X, comm=comm, run=run, save_every=0.0 if fault == "disk" else 300.0)
-    except BaseException as error:
-        return [type(error).__name__, str(error), parallel.is_agreed(error)]
-    return None
+    return X, settings
 
 
-def _raise_in_step(gvae, step, error):
+def _raise_in_step(patch, step, error):
     noise, calls = gvae.models.VAE.noise, iter(range(10**9))
 
     def failing(self, *given):
-        if next(calls) == 8 * step:
+        if next(calls) == 2 * step:  # a rank of four has two of the eight shards
             raise error
         return noise(self, *given)
 
-    gvae.models.VAE.noise = failing
+    patch.setattr(gvae.models.VAE, "noise", failing)
 
 
 def hanging(comm):
@@ -288,7 +303,7 @@ def exchange(comm, n, times):
     return [min(taken), float(np.median(taken))]
 
 
-_CASES = sums, trained, windowed, evaluated, interrupted, faulty, hanging, dying, exchange
+_CASES = sums, trained, compiled, windowed, evaluated, interrupted, faulty, hanging, dying, exchange
 CASES = {case.__name__: case for case in _CASES}
 
 

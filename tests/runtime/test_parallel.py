@@ -82,6 +82,15 @@ def test_shards_and_seeds_decide_the_bits(alone):
     assert ranks.digest(gvae.VAE(**settings).fit(ranks.ROWS, validation=ranks.ROWS[:30])) == expected
 
 
+@pytest.mark.nightly
+def test_one_rank_compiles_and_the_others_load(tmp_path):
+    done = ranks.launch(4, ranks.HERE, "compiled", NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    leader, *others = json.loads(done.stdout.splitlines()[-1])
+    assert leader[0] > 20
+    assert all(misses == 0 and hits > 20 for misses, hits in others), others
+
+
 def test_rows_that_are_read_window_by_window(tmp_path):
     (expected,) = ranks.results(1, "windowed", tmp_path, "none")
     assert ranks.results(2, "windowed", tmp_path, "none") == [expected] * 2
@@ -265,15 +274,23 @@ FAULTS = {  # the rank that raises an error of its own, if one does, and what al
 }
 
 
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """The folder of the runs of four ranks, one for each fault, and what each rank raised. The ranks have one fault after the
+    other: after an error that all ranks know of, they can be used again."""
+    folder = tmp_path_factory.mktemp("faulty")
+    started = time.monotonic()
+    found = ranks.results(4, "faulty", ",".join(FAULTS), folder)
+    assert time.monotonic() - started < 60
+    return folder, found
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_one_rank_ends_all(fault, tmp_path):
+def test_a_fault_of_one_rank_ends_all(fault, faulty):
     whose, text = FAULTS[fault]
-    size = 4 if fault in ("rows", "settings", "version", "broken") else 2  # of two, neither is in the majority
-    started = time.monotonic()
-    found = ranks.results(size, "faulty", fault, tmp_path / "run")
-    assert time.monotonic() - started < 60
-    for rank, (kind, said, agreed) in enumerate(found):
+    folder, found = faulty
+    for rank, (kind, said, agreed) in enumerate(each[fault] for each in found):
         assert text in said, (rank, kind, said)
         if whose is not None:
             assert kind == "RankError" if rank != whose else kind != "RankError"
@@ -282,7 +299,7 @@ def test_a_fault_of_one_rank_ends_all(fault, tmp_path):
     if fault in ("memory", "defect", "disk"):  # the run is kept, and resumed on one rank
         settings = ranks.RUN | {"steps": 60}
         whole = gvae.VAE(**settings).fit(ranks.ROWS)
-        resumed = gvae.VAE(**settings).fit(ranks.ROWS, run=tmp_path / "run", resume=True)
+        resumed = gvae.VAE(**settings).fit(ranks.ROWS, run=folder / fault, resume=True)
         assert ranks.digest(resumed) == ranks.digest(whole)
 
 
