@@ -122,26 +122,32 @@ def test_an_evaluation_of_which_a_rank_fails_is_resumed_on_another_number(tmp_pa
     assert not partial.exists()
 
 
-def test_the_command_line_with_ranks(tmp_path):
+def test_the_command_line_with_ranks(tmp_path, gvae_):
     """Trained by two ranks, resumed by four and evaluated by two: what one process trains and says."""
+
+    def several_ranks(size):
+        def call(*arguments):
+            done = ranks.launch(size, "-m", "gvae", *arguments)
+            return done.returncode, done.stdout, done.stderr
+
+        return call
+
     data = tmp_path / "rows.npz"
     np.savez(data, train=ranks.ROWS, test=ranks.ROWS[:40])
     flags = ["--latent", "3", "--hidden", "6", "--batch-size", "24", "--shards", "4", "--seed", "3", "--epochs", "2"]
-    one, several = tmp_path / "one", tmp_path / "several"
-    for run, size in ((one, 1), (several, 2)):
-        arguments = ["-m", "gvae", "train", data, "--out", run, *flags]
-        done = ranks.launch(size, *arguments)
-        assert done.returncode == 0, done.stderr
-        assert len(done.stdout.splitlines()) == 2  # what was chosen, and the summary: of rank 0 alone
-        done = ranks.launch(4 if size == 2 else 1, "-m", "gvae", "train", "--resume", run, "--epochs", "4", "--quiet")
-        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    one, several, said = tmp_path / "one", tmp_path / "several", []
+    for run, calls in ((one, [gvae_] * 3), (several, [several_ranks(n) for n in (2, 4, 2)])):
+        train, resume, evaluate = calls
+        code, out, err = train("train", data, "--out", run, *flags)
+        assert code == 0, err
+        assert len(out.splitlines()) == 2  # what was chosen, and the summary: of rank 0 alone
+        code, out, err = resume("train", "--resume", run, "--epochs", "4", "--quiet")
+        assert (code, out) == (0, ""), err
+        _, out, _ = evaluate("evaluate", run, "--json")
+        said.append({name: value for name, value in json.loads(out).items() if name != "run"})
     from run_cases import same
 
     same(one, several)
-    said = []
-    for size, run in ((1, one), (2, several)):
-        done = ranks.launch(size, "-m", "gvae", "evaluate", run, "--json")
-        said.append({name: value for name, value in json.loads(done.stdout).items() if name != "run"})
     assert said[0] == said[1]
     done = ranks.launch(3, "-m", "gvae", "train", "--resume", one, "--epochs", "5")
     assert done.returncode == 2
