@@ -471,17 +471,20 @@ class Estimator(Fitting):
         """
         return {}
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike, *, half: bool = False) -> None:
         """Write settings, parameters and state to one file (safetensors), atomically; `gvae.load` reads it.
 
         Parameters
         ----------
         path : path
+        half : bool, default False
+            Round the parameters to float16, for a file of half or a quarter of the size. They are loaded in the model's
+            precision again, with the relative error of rounding, 2^-11; evaluate the loaded model to see what it changes.
 
         Raises
         ------
         ConfigError
-            Not fitted yet.
+            Not fitted yet, or half=True and a parameter that is larger than float16 can hold.
         RunError
             The file cannot be written.
 
@@ -494,7 +497,10 @@ class Estimator(Fitting):
         True
         """
         self._check_fitted()
-        stored.save(path, self.parameters_, self.state_, self.config_, self.n_iter_)
+        parameters: dict[str, np.ndarray] = dict(self.parameters_.items())
+        if half:
+            parameters = {name: stored.rounded(name, value) for name, value in parameters.items()}
+        stored.save(path, parameters, self.state_, self.config_, self.n_iter_)
 
     # ---- parts
 

@@ -19,7 +19,7 @@ from gvae.settings import native
 if TYPE_CHECKING:
     from gvae.estimator.base import Estimator
 
-__all__ = ["asked_of", "begun", "columns_of", "continued", "load", "not_fitted", "save"]
+__all__ = ["asked_of", "begun", "columns_of", "continued", "load", "not_fitted", "rounded", "save"]
 
 PARTS = ("settings", "fitted", "notes")
 
@@ -112,8 +112,18 @@ def _is_whole(x: Any) -> bool:
     return isinstance(x, int) and not isinstance(x, bool)
 
 
+def rounded(name: str, value: np.ndarray) -> np.ndarray:
+    """A parameter in float16. ConfigError if it is too large for that."""
+    with np.errstate(over="ignore"):
+        half = np.asarray(value).astype(np.float16)
+    if not np.isfinite(half).all():
+        largest = float(np.abs(value).max())
+        raise ConfigError(f"save: {name} has an entry of {largest:.3g}, too large for half=True: float16 ends at 65504")
+    return half
+
+
 def save(
-    path: str | os.PathLike, parameters: Parameters, state: Mapping[str, Any], config: dict[str, Any], steps: int
+    path: str | os.PathLike, parameters: Mapping[str, np.ndarray], state: Mapping[str, Any], config: dict[str, Any], steps: int
 ) -> None:
     """One file, written atomically. RunError if it cannot be written."""
     tensors = {f"parameters/{name}": value for name, value in parameters.items()}
@@ -209,6 +219,7 @@ def _restored(
         raise ConfigError(f"n_rows is {n_rows!r}, expected a whole number of at least 1")
     model = estimator._build(values, views, sizes, n_rows=n_rows)
     wanted = model.init(random.key(0))
+    named = {n: v.astype(wanted[n].dtype) if v.dtype == np.float16 and n in wanted else v for n, v in named.items()}
     if {n: (v.shape, v.dtype) for n, v in named.items()} != {n: (v.shape, v.dtype) for n, v in wanted.items()}:
         raise RunError(f"{path} is damaged: its parameters do not fit its configuration")
     if not all(np.isfinite(v).all() for v in named.values()):

@@ -489,6 +489,32 @@ def test_save_and_load(fitted, tmp_path):
     same(gvae.load(path), fitted)
 
 
+def test_half_of_the_size(fitted, tmp_path):
+    """Parameters rounded to float16, and in the model's precision again when they are loaded; a saved one stays the same."""
+    fitted.save(tmp_path / "whole")
+    fitted.save(tmp_path / "half", half=True)
+    parameters = sum(x.nbytes for x in fitted.parameters_.values())
+    sizes = [(tmp_path / name).stat().st_size for name in ("whole", "half")]
+    saved = parameters - 2 * fitted.parameters_.flat.size
+    assert sizes[0] - sizes[1] == pytest.approx(saved, abs=200)  # offsets in the header have fewer digits, too
+    loaded = gvae.load(tmp_path / "half")
+    for name, x in fitted.parameters_.items():
+        assert loaded.parameters_[name].dtype == x.dtype
+        assert_array_equal(loaded.parameters_[name], x.astype(np.float16).astype(x.dtype))
+    assert loaded.score(X) == pytest.approx(fitted.score(X), abs=0.01)
+    loaded.save(tmp_path / "again", half=True)
+    same(gvae.load(tmp_path / "again"), loaded)
+
+
+def test_what_is_too_large_for_float16_is_refused(fitted, tmp_path):
+    model = copy.deepcopy(fitted)
+    name = next(iter(model.parameters_))
+    model.parameters_[name][...] = 1e5
+    with pytest.raises(ConfigError, match=rf"save: {name} has an entry of 1e\+05, .* half=True"):
+        model.save(tmp_path / "half", half=True)
+    assert os.listdir(tmp_path) == []
+
+
 def test_run_folder(fitted, tmp_path):
     model = small().fit(X, run=tmp_path / "a" / "run", validation=X[:7], notes={"why": "test", "n": 3})
     assert sorted(os.listdir(tmp_path / "a" / "run")) == RUN
