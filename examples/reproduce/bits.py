@@ -38,6 +38,7 @@ TABLE = Table(
     "FVSBN, NADE and EoNADE is exact. Net bits are those of all test rows in one stream, encoded with bits back and decoded "
     "again. The published figures are second-hand, that of EoNADE for 128 orders.",
     samples=1000,
+    annealed=False,
 )
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """What the scripts of this folder share: rows of a published table, how one is trained, measured, recorded and shown.
 
 A row is a set of settings of an estimator. Training has a run folder, so that an interrupted row continues where it
-stopped, bit for bit. A finished row leaves one JSON-lines file under docs/results/TABLE: a line per epoch as the run logged
-them, and a last line with the figures, the settings, the SHA-256 of the final parameters, versions, machine and date.
+stopped, bit for bit, its evaluation too. A finished row leaves in docs/results/TABLE
+
+    ROW.jsonl          a line per epoch as the run logged them, and a last line with the figures, the settings, the SHA-256
+                       of the final parameters, versions, machine and date
+    ROW.safetensors    the parameters in float16, if that takes at most 2 MB: what --verify evaluates without a run folder
+    ROW.npz            ELBO and log p(x) of each test row, for comparisons of rows image by image
 """
 
 from __future__ import annotations
@@ -35,13 +39,18 @@ INTRODUCTION = """\
 # Results
 
 Written by `python examples/reproduce/page.py` from the files under `docs/results/`, one a row: its epochs, figures,
-settings, command, machine, date and the SHA-256 of its final parameters. In nats per test row, ± the standard error that the
-choice of rows causes; "k > 0.7" is the share of rows whose Pareto k says that their log p(x) rests on a few draws, and is
-too low. Minutes are those of a machine that did other work as well. A row that is not there yet is pending: `python
-examples/reproduce/TABLE.py ROW` trains it, and continues it if it was interrupted. With `--verify`, a finished run is
-evaluated again.
+settings, command, machine, date and the SHA-256 of its final parameters. In nats per test row, ± the standard error that
+the choice of rows causes. log p(x) is by importance sampling; "k > 0.7" is the share of rows whose Pareto k says that it
+rests on a few draws, and is too low. Beside it, log p(x) of the first 1,000 test rows by annealed importance sampling, also
+a lower bound, but one that does not rest on q, and again by importance sampling; "BDMC" is the distance between a lower and
+an upper bound on log p(x) by the same annealing, for 1,000 rows that the model has drawn. Minutes are those of a machine
+that did other work as well. A row that is not there yet is pending: `python examples/reproduce/TABLE.py ROW` trains it, and
+continues it if it was interrupted. `--verify ROW` evaluates a finished row again, from its run folder or from the weights
+beside its record; `--again ROW` trains it anew.
 """
 SEED = 0  # of the binarization and the noise of every evaluation
+KEPT = 2 << 20  # bytes of the largest weights that are kept
+ANNEALED = {"first": 1000, "chains": 4, "temperatures": 500}  # of AIS on test rows, and of BDMC on rows that the model draws
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,8 @@ class Row:
 class Table:
     """name: of the folder of results     title: what it reproduces     dataset: as gvae.data names it
 
-    samples : importance samples per test row
+    samples : importance samples per test row     annealed : whether log p(x) is bounded by annealing, too: the codes are
+    continuous
     """
 
     name: str
@@ -71,6 +81,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: str = ""
     samples: int = SAMPLES
+    annealed: bool = True
     by_name: dict[str, Row] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,22 +90,33 @@ class Table:
     def path(self, row: Row) -> Path:
         return RESULTS / self.name / f"{row.name}.jsonl"
 
+    def weights(self, row: Row) -> Path:
+        return self.path(row).with_suffix(".safetensors")
+
     def record(self, row: Row) -> dict[str, Any] | None:
         """The last line of the row's results, or None while it is pending."""
         path = self.path(row)
         return json.loads(path.read_text().splitlines()[-1]) if path.exists() else None
 
 
-def measure(model: gvae.VAE, test: np.ndarray, samples: int, progress: bool, measures: tuple[str, ...]) -> dict[str, Any]:
-    """The figures of a trained row, in nats per test row."""
-    result = model.evaluate(test, samples=samples, measures=measures, seed=SEED, progress=progress)
-    numbers = {name: value for name, value in result.summary().items() if isinstance(value, (int, float))}
+def measure(
+    model: gvae.VAE, test: np.ndarray, samples: int, progress: bool, measures: tuple[str, ...], partial: Path | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The figures of a trained row, in nats per test row; and those of each test row.
+
+    partial : a file that keeps what is finished, should this be interrupted
+    """
+    given: dict[str, Any] = {"seed": SEED, "progress": progress, "partial": partial, **ANNEALED}
+    result = model.evaluate(test, samples=samples, measures=measures, **given)
+    summary = result.summary()
+    numbers = {name: value for name, value in summary.items() if isinstance(value, (int, float))}
     figures: dict[str, Any] = {name: value for name, value in numbers.items() if math.isfinite(value)}
-    figures |= {name: found.summary() for name, found in result.measures.items()}
-    if not model.model_.codes:
-        return figures
-    units = np.concatenate([model.transform(test[i : i + 1000]) for i in range(0, len(test), 1000)])
-    return figures | {"active_units": int((units.var(axis=0) > 0.01).sum())}
+    figures |= {name: summary[name] for name in result.measures}
+    each = {"elbo": result.elbo, "log_likelihood": result.log_likelihood}
+    if model.model_.codes:
+        units = np.concatenate([model.transform(test[i : i + 1000]) for i in range(0, len(test), 1000)])
+        figures["active_units"] = int((units.var(axis=0) > 0.01).sum())
+    return figures, each
 
 
 def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False) -> dict[str, Any]:
@@ -107,7 +129,10 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
     model.fit(dataset.train, validation=dataset.test, run=folder, resume=begun, notes=notes)
     started = time.perf_counter()
     record = {"row": row.name, "settings": row.settings, "parameters_sha256": model.parameters_.sha256()}
-    record |= measure(model, dataset.test, samples, not quiet, row.measures)
+    measures = (*row.measures, *(("ais", "bdmc") if table.annealed else ()))
+    partial = folder.with_name(f"{row.name}.evaluation")
+    figures, each = measure(model, dataset.test, samples, not quiet, measures, partial)
+    record |= figures
     record |= {
         "evaluation_seconds": round(time.perf_counter() - started, 1),
         "training_seconds": round(sum(epoch["seconds"] for epoch in model.history_), 1),
@@ -117,6 +142,10 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
         "versions": {"gvae": gvae.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
     write(table.path(row), model.history_, record)
+    np.savez_compressed(table.path(row).with_suffix(".npz"), **{name: x.astype(np.float32) for name, x in each.items()})
+    model.save(table.weights(row), half=True)
+    if table.weights(row).stat().st_size > KEPT:
+        table.weights(row).unlink()
     return record
 
 
@@ -173,18 +202,22 @@ def machine() -> str:
 
 
 def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]:
-    """Evaluate the row's run again. Returns what differs from its record: nothing, if it is what it says."""
+    """Evaluate the row again: its run, or else the weights that are kept, which are rounded. Returns what differs from its
+    record: nothing, if it is what it says."""
     record = table.record(row)
     if record is None:
         return [f"{row.name} has no record: it is pending"]
-    model = estimator.load(runs / table.name / row.name)
-    wrong = []
-    if (found := model.parameters_.sha256()) != record["parameters_sha256"]:
+    wrong, run, weights = [], runs / table.name / row.name, table.weights(row)
+    if not run.exists() and not weights.exists():
+        return [f"there is no run {run}, and its weights are not kept: `{record['command']} --again` trains it again"]
+    model = estimator.load(run if run.exists() else weights)
+    if run.exists() and (found := model.parameters_.sha256()) != record["parameters_sha256"]:
         wrong.append(f"the run's parameters have the SHA-256 {found}, the record says {record['parameters_sha256']}")
-    again = measure(model, data.load(table.dataset).test, samples or record["samples"], True, ())
+    again, _ = measure(model, data.load(table.dataset).test, samples or record["samples"], True, ())
     for name in ("elbo", "log_likelihood"):
+        error = record[f"{name}_standard_error"]
         few = samples is not None and samples != record["samples"]
-        tolerance = 4 * record[f"{name}_standard_error"] if few else 1e-3  # the order of sums depends on the BLAS
+        tolerance = 4 * error if few else 1e-3 if run.exists() else error  # 1e-3: sums are in the order of the BLAS
         if abs(again[name] - record[name]) > tolerance:
             wrong.append(f"{name} is {again[name]:.3f}, the record says {record[name]:.3f}")
     return wrong
@@ -192,35 +225,53 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
 
 def show(table: Table) -> str:
     """The table as Markdown, published figures beside ours."""
-    columns = ("row", f"log p(x), {table.samples} samples", "published", "ELBO", "published")
-    coded = any("bits" in row.measures for row in table.rows)
-    columns += ("net bits", "-ELBO / ln 2") if coded else ()
-    columns += ("k > 0.7", "active units", "epochs", "minutes", "parameters")
+    columns = _columns(table)
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table.rows:
-        log_p, elbo = ("-" if x is None else f"{x:g}" for x in row.published)
-        r = table.record(row)
-        if r is None:
-            blank = "| | " if coded else ""
-            lines.append(f"| {row.name} | pending | {log_p} | pending | {elbo} | {blank}| | {row.settings['epochs']} | | |")
-            continue
-        ours = [f"{r[n]:.2f} ± {r[n + '_standard_error']:.2f}" for n in ("log_likelihood", "elbo")]
-        k = f"{r['pareto_k_unreliable']:.0%}" if "pareto_k_unreliable" in r else "-"  # none for very few samples
-        minutes, sha = r["training_seconds"] / 60, r["parameters_sha256"][:12]
-        net = [f"{r['bits'][n]:.2f}" if "bits" in r else "-" for n in ("net_bits_per_row", "bound_bits_per_row")]
-        cells = (
-            row.name,
-            ours[0],
-            log_p,
-            ours[1],
-            elbo,
-            *(net if coded else ()),
-            k,
-            r.get("active_units", "-"),
-            r["settings"]["epochs"],
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} | {minutes:.0f} | `{sha}` |")
+        record = table.record(row)
+        cells = []
+        for name, cell in columns.items():
+            pending = "pending" if name == "log p(x)" else ""
+            cells.append(pending if record is None and name not in OF_ROWS else cell(row, record or {}))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+OF_ROWS = ("row", "published", "published ELBO", "epochs")  # columns that do not need a record
+
+
+def _columns(table: Table) -> dict[str, Callable[[Row, Mapping[str, Any]], str]]:
+    """What the table shows of a row and its record, by column."""
+
+    def ours(name: str) -> Callable[[Row, Mapping[str, Any]], str]:
+        return lambda _, r: f"{r[name]:.2f} ± {r[f'{name}_standard_error']:.2f}"
+
+    def published(i: int) -> Callable[[Row, Mapping[str, Any]], str]:
+        return lambda row, _: "-" if row.published[i] is None else f"{row.published[i]:g}"
+
+    def of(measure: str, name: str, digits: int = 2) -> Callable[[Row, Mapping[str, Any]], str]:
+        return lambda _, r: f"{r[measure][name]:.{digits}f}" if measure in r else "-"
+
+    columns: dict[str, Callable[[Row, Mapping[str, Any]], str]] = {"row": lambda row, _: row.name}
+    columns |= {"log p(x)": ours("log_likelihood"), "published": published(0)}
+    if table.annealed:
+        columns["by AIS, 1,000 rows"] = of("ais", "log_likelihood")
+        columns["by samples, 1,000 rows"] = of("ais", "importance_sampled_log_likelihood")
+        columns["BDMC"] = of("bdmc", "gap")
+    columns |= {"ELBO": ours("elbo"), "published ELBO": published(1)}
+    if any("bits" in row.measures for row in table.rows):
+        columns["net bits"] = of("bits", "net_bits_per_row")
+        columns["-ELBO / ln 2"] = of("bits", "bound_bits_per_row")
+    return (
+        columns
+        | {
+            "k > 0.7": lambda _, r: f"{r['pareto_k_unreliable']:.0%}" if "pareto_k_unreliable" in r else "-",  # few samples
+            "active units": lambda _, r: str(r.get("active_units", "-")),
+            "epochs": lambda row, _: str(row.settings["epochs"]),
+            "minutes": lambda _, r: f"{r['training_seconds'] / 60:.0f}",
+            "parameters": lambda _, r: f"`{r['parameters_sha256'][:12]}`",
+        }
+    )
 
 
 def spreads(table: Table) -> str:
@@ -246,6 +297,7 @@ def main(table: Table, arguments: list[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(table.by_name)}; or all")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="where runs lie (default: runs)")
     parser.add_argument("--verify", action="store_true", help="evaluate finished rows again and compare with their records")
+    parser.add_argument("--again", action="store_true", help="train and measure rows that have a record, too")
     parser.add_argument("--samples", type=int, metavar="K", help=f"importance samples (default: {table.samples})")
     options = parser.parse_args(arguments)
     names = list(table.by_name) if options.rows == ["all"] else options.rows
@@ -260,7 +312,7 @@ def main(table: Table, arguments: list[str] | None = None) -> int:
                 wrong = verify(table, row, options.runs, options.samples)
                 print(f"{name}: {'; '.join(wrong) or 'as recorded'}")
                 failed |= bool(wrong)
-            elif table.record(row) is not None:
+            elif table.record(row) is not None and not options.again:
                 print(f"{name}: done, see {table.path(row)}")
             else:
                 train(table, row, options.runs, options.samples or table.samples)
@@ -280,7 +332,7 @@ def page(tables: list[Table], sections: list[str]) -> str:
                 part
                 for part in (
                     f"## {table.title}",
-                    f"`python examples/reproduce/{table.name}.py`. {seen}",
+                    f"`python examples/reproduce/{table.name}.py`. {seen} {table.samples:,} importance samples per row.",
                     show(table),
                     spreads(table),
                     table.notes,

@@ -123,7 +123,11 @@ def rounded(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def save(
-    path: str | os.PathLike, parameters: Mapping[str, np.ndarray], state: Mapping[str, Any], config: dict[str, Any], steps: int
+    path: str | os.PathLike,
+    parameters: Mapping[str, np.ndarray],
+    state: Mapping[str, Any],
+    config: dict[str, Any],
+    steps: int,
 ) -> None:
     """One file, written atomically. RunError if it cannot be written."""
     tensors = {f"parameters/{name}": value for name, value in parameters.items()}

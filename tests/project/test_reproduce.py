@@ -74,8 +74,9 @@ def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, cap
     settings |= {"schedule": "cosine", "random_state": 1}
     row = tables.Row("small-1", settings, (-1.0, None))
     monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(tables, "ANNEALED", {"first": 5, "chains": 2, "temperatures": 10})
     table = tables.Table("toy", "A toy", "digits", (row,))
-    assert "| small-1 | pending | -1 | pending | - | | | 3 | | |" in tables.show(table)
+    assert "| small-1 | pending | -1 |  |  |  |  | - |  |  | 3 |  |  |" in tables.show(table)
     assert tables.verify(table, row, tmp_path / "a", 5) == ["small-1 has no record: it is pending"]
 
     asked = iter(range(10**6))
@@ -96,6 +97,22 @@ def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, cap
     assert "small-1: as recorded" in capsys.readouterr().out
     assert tables.verify(table, row, tmp_path / "b", 7) == []
     record = table.record(row)
+    assert record["ais"]["rows"] == record["bdmc"]["rows"] == 5
+    with np.load(table.path(row).with_suffix(".npz")) as each:
+        assert each["elbo"].mean() == pytest.approx(record["elbo"], abs=1e-4)
+        assert each["log_likelihood"].shape == (len(dataset.test),)
+
+    rounded = gvae.load(table.weights(row)).parameters_.sha256()
+    assert rounded != record["parameters_sha256"]
+    assert tables.verify(table, row, tmp_path / "no runs", None) == []  # from the weights that are kept
+    broken = gvae.load(table.weights(row))
+    broken.parameters_["decoder.0.weight"][...] = 0
+    broken.save(table.weights(row), half=True)
+    assert "elbo is" in tables.verify(table, row, tmp_path / "no runs", None)[0]
+    table.weights(row).unlink()
+    (said,) = tables.verify(table, row, tmp_path / "no runs", None)
+    assert "`python examples/reproduce/toy.py small-1 --again` trains it again" in said
+
     tables.write(table.path(row), [], record | {"parameters_sha256": "0" * 64, "elbo": record["elbo"] + 1})
     wrong = tables.verify(table, row, tmp_path / "b", None)
     assert len(wrong) == 2

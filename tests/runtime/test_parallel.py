@@ -282,8 +282,8 @@ FAULTS = {  # the rank that raises an error of its own, if one does, and what al
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
-    """The folder of the runs of four ranks, one for each fault, and what each rank raised. The ranks have one fault after the
-    other: after an error that all ranks know of, they can be used again."""
+    """The folder of the runs of four ranks, one for each fault, and what each rank raised. The ranks have one fault after
+    the other: after an error that all ranks know of, they can be used again."""
     folder = tmp_path_factory.mktemp("faulty")
     started = time.monotonic()
     found = ranks.results(4, "faulty", ",".join(FAULTS), folder)
