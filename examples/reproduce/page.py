@@ -19,7 +19,7 @@ import two_views
 import vib
 from tables import RESULTS, page
 
-TABLES = [ggm_vae.TABLE, iwae.TABLE, dlgm.TABLE, bits.TABLE]
+TABLES = [ggm_vae.TABLE, ggm_vae.BEYOND_TABLE, iwae.DYNAMIC, iwae.FIXED, dlgm.TABLE, bits.TABLE]
 
 SECTIONS = [vib.page, rate_distortion.page, counts.page, levels.page, information.page]
 SECTIONS += [ladder.page, two_views.page, mutual.page, deep_gp.page]

@@ -20,7 +20,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Table:
     """name: of the folder of results     title: what it reproduces     dataset: as gvae.data names it
 
     samples : importance samples per test row     annealed : whether log p(x) is bounded by annealing, too: the codes are
-    continuous
+    continuous     script: that holds the table, if that has not its name
     """
 
     name: str
@@ -82,10 +82,11 @@ class Table:
     notes: str = ""
     samples: int = SAMPLES
     annealed: bool = True
-    by_name: dict[str, Row] = field(init=False, default_factory=dict)
+    script: str | None = None
 
-    def __post_init__(self) -> None:
-        self.by_name.update({row.name: row for row in self.rows})
+    @property
+    def command(self) -> str:
+        return f"python examples/reproduce/{self.script or self.name}.py"
 
     def path(self, row: Row) -> Path:
         return RESULTS / self.name / f"{row.name}.jsonl"
@@ -136,7 +137,7 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
     record |= {
         "evaluation_seconds": round(time.perf_counter() - started, 1),
         "training_seconds": round(sum(epoch["seconds"] for epoch in model.history_), 1),
-        "command": " ".join(["python", f"examples/reproduce/{table.name}.py", row.name]),
+        "command": f"{table.command} {row.name}",
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "versions": {"gvae": gvae.__version__, "numpy": np.__version__, "python": platform.python_version()},
@@ -266,12 +267,18 @@ def _columns(table: Table) -> dict[str, Callable[[Row, Mapping[str, Any]], str]]
         columns
         | {
             "k > 0.7": lambda _, r: f"{r['pareto_k_unreliable']:.0%}" if "pareto_k_unreliable" in r else "-",  # few samples
-            "active units": lambda _, r: str(r.get("active_units", "-")),
+            "active units": _active,
             "epochs": lambda row, _: str(row.settings["epochs"]),
             "minutes": lambda _, r: f"{r['training_seconds'] / 60:.0f}",
             "parameters": lambda _, r: f"`{r['parameters_sha256'][:12]}`",
         }
     )
+
+
+def _active(_: Row, record: Mapping[str, Any]) -> str:
+    if "units" in record:
+        return " + ".join(str(layer["active"]) for layer in record["units"]["layers"])
+    return str(record.get("active_units", "-"))
 
 
 def spreads(table: Table) -> str:
@@ -291,23 +298,26 @@ def spreads(table: Table) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def main(table: Table, arguments: list[str] | None = None) -> int:
-    """The command line of a table's script."""
-    parser = argparse.ArgumentParser(description=table.title + ". Without arguments: the table as it stands.")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(table.by_name)}; or all")
+def main(*tables: Table, arguments: list[str] | None = None) -> int:
+    """The command line of the script of these tables."""
+    rows = {row.name: (table, row) for table in tables for row in table.rows}
+    parser = argparse.ArgumentParser(
+        description=f"{'; '.join(table.title for table in tables)}. Without arguments: the tables as they stand."
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(rows)}; or all")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="where runs lie (default: runs)")
     parser.add_argument("--verify", action="store_true", help="evaluate finished rows again and compare with their records")
     parser.add_argument("--again", action="store_true", help="train and measure rows that have a record, too")
-    parser.add_argument("--samples", type=int, metavar="K", help=f"importance samples (default: {table.samples})")
+    parser.add_argument("--samples", type=int, metavar="K", help="importance samples (default: those of the table)")
     options = parser.parse_args(arguments)
-    names = list(table.by_name) if options.rows == ["all"] else options.rows
-    unknown = [name for name in names if name not in table.by_name]
+    names = list(rows) if options.rows == ["all"] else options.rows
+    unknown = [name for name in names if name not in rows]
     if unknown:
-        parser.error(f"unknown row {unknown[0]!r}; known are {', '.join(table.by_name)}")
+        parser.error(f"unknown row {unknown[0]!r}; known are {', '.join(rows)}")
     failed = False
     with blas.threads(1):  # as gvae's own commands: the bits of a result depend on it
         for name in names:
-            row = table.by_name[name]
+            table, row = rows[name]
             if options.verify:
                 wrong = verify(table, row, options.runs, options.samples)
                 print(f"{name}: {'; '.join(wrong) or 'as recorded'}")
@@ -316,7 +326,8 @@ def main(table: Table, arguments: list[str] | None = None) -> int:
                 print(f"{name}: done, see {table.path(row)}")
             else:
                 train(table, row, options.runs, options.samples or table.samples)
-    print(f"\n{table.title}\n\n{show(table)}\n\n{table.notes}".rstrip())
+    for table in tables:
+        print(f"\n{table.title}\n\n{show(table)}\n\n{table.notes}".rstrip())
     return int(failed)
 
 
@@ -332,7 +343,7 @@ def page(tables: list[Table], sections: list[str]) -> str:
                 part
                 for part in (
                     f"## {table.title}",
-                    f"`python examples/reproduce/{table.name}.py`. {seen} {table.samples:,} importance samples per row.",
+                    f"`{table.command}`. {seen} {table.samples:,} importance samples per row.",
                     show(table),
                     spreads(table),
                     table.notes,

@@ -93,7 +93,7 @@ def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, cap
     assert [interrupted[name] for name in same] == [straight[name] for name in same]
 
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
-    assert tables.main(table, ["--runs", str(tmp_path / "b"), "--verify", "small-1"]) == 0
+    assert tables.main(table, arguments=["--runs", str(tmp_path / "b"), "--verify", "small-1"]) == 0
     assert "small-1: as recorded" in capsys.readouterr().out
     assert tables.verify(table, row, tmp_path / "b", 7) == []
     record = table.record(row)
