@@ -27,7 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,17 @@ def _version(launcher: str) -> str:
     return "openmpi" if "Open MPI" in said else "mpich"
 
 
+def timed(call: Callable[[], object], times: int, before: Callable[[], object] = lambda: None) -> list[float]:
+    """The seconds of each of so many calls, after ten more."""
+    taken = []
+    for _ in range(times + 10):
+        before()
+        begun = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begun)
+    return taken[10:]
+
+
 def step(steps: int) -> list[float]:
     """In a child: the seconds of training steps, each begun by all ranks together."""
     from mpi4py import MPI
@@ -73,13 +84,8 @@ def step(steps: int) -> list[float]:
     model = models.VAE(784, latent=16, posterior="chain", hidden=(200, 200))
     trainer = training.Trainer(model, shards=SHARDS, communicator=ranks, learning_rate=1e-8)
     assert trainer.parameters.flat.size == PARAMETERS
-    batch, taken = Table(x).batch(np.arange(ROWS), key(0)), []
-    for _ in range(steps + 10):
-        MPI.COMM_WORLD.Barrier()
-        begun = time.perf_counter()
-        trainer.step(batch)
-        taken.append(time.perf_counter() - begun)
-    return taken[10:]
+    batch = Table(x).batch(np.arange(ROWS), key(0))
+    return timed(lambda: trainer.step(batch), steps, MPI.COMM_WORLD.Barrier)
 
 
 def exchanged(n: int, times: int) -> list[float]:
@@ -88,13 +94,8 @@ def exchanged(n: int, times: int) -> list[float]:
 
     from gvae.runtime import parallel
 
-    ranks, buffer, taken = parallel.of(MPI.COMM_WORLD), parallel.Buffer(n, np.float32, 32), []
-    for _ in range(times + 10):
-        MPI.COMM_WORLD.Barrier()
-        begun = time.perf_counter()
-        ranks.add(buffer)
-        taken.append(time.perf_counter() - begun)
-    return taken[10:]
+    ranks, buffer = parallel.of(MPI.COMM_WORLD), parallel.Buffer(n, np.float32, 32)
+    return timed(lambda: ranks.add(buffer), times, MPI.COMM_WORLD.Barrier)
 
 
 def figures(rounds: int, steps: int, launcher: str) -> None:
@@ -116,12 +117,7 @@ def figures(rounds: int, steps: int, launcher: str) -> None:
 def gamma() -> float:
     """Seconds that an addition takes per byte of its result."""
     x, y = np.zeros(PARAMETERS, np.float32), np.ones(PARAMETERS, np.float32)
-    taken = []
-    for _ in range(200):
-        begun = time.perf_counter()
-        np.add(x, y, out=x)
-        taken.append(time.perf_counter() - begun)
-    return statistics.median(taken) / x.nbytes
+    return statistics.median(timed(lambda: np.add(x, y, out=x), 200)) / x.nbytes
 
 
 def exchange(times: int, launcher: str) -> None:
