@@ -27,7 +27,7 @@ TABLE = Table(
     (
         Row("fvsbn-0", FVSBN, (-97.45, None), "density", BITS),
         Row("nade-0", NADE, (-88.86, None), "density", BITS),
-        Row("eonade-0", EONADE, (-84.68, None), "eonade"),
+        Row("eonade-0", EONADE, (-84.68, None), "eonade", comparable=False),
         Row("sbn-0", SBN, (-96.7, None), "sbn", BITS),
         Row("darn-0", DARN, (-84.13, None), "darn", BITS),
         Row("darn-autoregressive-0", DARN | {"posterior": "autoregressive:taylor"}, (None, None), "darn", BITS),

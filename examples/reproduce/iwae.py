@@ -55,7 +55,7 @@ def rows(kind: str, model: str = "vae", plain: bool = True, **own: Any) -> Itera
                 settings = PAPER | {"samples": K, "gradient": gradient} | own
                 if kind == "own":
                     settings["epochs"] = EPOCHS[K]
-                yield Row(f"{kind}-{K}{suffix}", settings, (published, None), model, measures)
+                yield Row(f"{kind}-{K}{suffix}", settings, (published, None), model, measures, comparable=kind == "own")
 
 
 DYNAMIC = Table(

@@ -43,7 +43,8 @@ settings, command, machine, date and the SHA-256 of its final parameters. In nat
 the choice of rows causes. log p(x) is by importance sampling; "k > 0.7" is the share of rows whose Pareto k says that it
 rests on a few draws, and is too low. Beside it, log p(x) of the first 1,000 test rows by annealed importance sampling, also
 a lower bound, but one that does not rest on q, and again by importance sampling; "BDMC" is the distance between a lower and
-an upper bound on log p(x) by the same annealing, for 1,000 rows that the model has drawn. Minutes are those of a machine
+an upper bound on log p(x) by the same annealing, for 1,000 rows that the model has drawn. A published figure in brackets is
+not comparable, for a reason that the notes give, such as 27 times the epochs. Minutes are those of a machine
 that did other work as well. A row that is not there yet is pending: `python examples/reproduce/TABLE.py ROW` trains it, and
 continues it if it was interrupted. `--verify ROW` evaluates a finished row again, from its run folder or from the weights
 beside its record; `--again ROW` trains it anew.
@@ -58,6 +59,7 @@ class Row:
     """name: "chain-0"     settings: of the estimator     published: (log p(x), ELBO), nats per row; None where there is none
 
     model : the estimator's name, see gvae.estimators     measures : that its record holds in addition, see gvae.evaluation
+    comparable : whether the published figures are of the same data and of at most the effort of the row
     """
 
     name: str
@@ -65,6 +67,7 @@ class Row:
     published: tuple[float | None, float | None] = (None, None)
     model: str = "vae"
     measures: tuple[str, ...] = ()
+    comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -248,7 +251,8 @@ def _columns(table: Table) -> dict[str, Callable[[Row, Mapping[str, Any]], str]]
         return lambda _, r: f"{r[name]:.2f} ± {r[f'{name}_standard_error']:.2f}"
 
     def published(i: int) -> Callable[[Row, Mapping[str, Any]], str]:
-        return lambda row, _: "-" if row.published[i] is None else f"{row.published[i]:g}"
+        shown = {True: "{:g}", False: "({:g})"}
+        return lambda row, _: "-" if (x := row.published[i]) is None else shown[row.comparable].format(x)
 
     def of(measure: str, name: str, digits: int = 2) -> Callable[[Row, Mapping[str, Any]], str]:
         return lambda _, r: f"{r[measure][name]:.{digits}f}" if measure in r else "-"

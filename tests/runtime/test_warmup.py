@@ -31,6 +31,11 @@ start = time.perf_counter()
 ops.kl_divergence_banded(mean, chol)
 print(time.perf_counter() - start)
 """
+ONE_KERNEL = """
+import numpy as np
+from gvae import ops
+ops.log_mean_exp(np.zeros((20, 30), np.float32))
+"""
 A_KERNEL = """
 import numba
 @numba.njit(cache=True)
@@ -79,12 +84,12 @@ def files(folder):
 
 @pytest.fixture(scope="module", params=thinned(["completed", "from nothing"], lambda how: how == "completed"))
 def warm(request, tmp_path_factory):
-    """A cache folder that `gvae warmup` has filled: (folder, what it printed). On a push, one precision of a call's kernels
-    has come into it by use, and the kernels that this call does not need are copied, which spares their compilation."""
+    """A cache folder that `gvae warmup` has filled: (folder, what it printed). On a push, one precision of a kernel has come
+    into it by use, and the other kernels are copied, which spares their compilation."""
     folder = tmp_path_factory.mktemp("cache")
     if request.param == "completed":
         shared = Path(json.loads(python("-m", "gvae", "warmup", "--json"))["cache"])  # that of all tests
-        python("-c", FIRST_KL, cache=folder)
+        python("-c", ONE_KERNEL, cache=folder)
         begun = {path.name.split("-")[0] for path in files(folder)}
         assert begun
         for path in files(shared):
