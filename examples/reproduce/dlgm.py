@@ -32,7 +32,13 @@ TABLE = Table(
     "DLGM: noise at two layers, on the fixed binarization of MNIST",
     "binarized_mnist",
     tuple(
-        Row(f"{name}-{seed}", SETTINGS | {"posterior": posterior, "random_state": seed}, PUBLISHED[name], "dlgm")
+        Row(
+            f"{name}-{seed}",
+            SETTINGS | {"posterior": posterior, "random_state": seed},
+            PUBLISHED[name],
+            "dlgm",
+            against=None if name == "diagonal" else f"diagonal-{seed}",
+        )
         for seed in range(3)
         for name, posterior in POSTERIORS.items()
     ),

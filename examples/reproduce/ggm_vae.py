@@ -47,7 +47,8 @@ def rows():
     for name, posterior in POSTERIORS.items():
         for seed in range(3 if name in PUBLISHED else 1):
             settings = SETTINGS | {"posterior": posterior, "random_state": seed}
-            yield Row(f"{name}-{seed}", settings, PUBLISHED.get(name, (None, None)))
+            against = None if name == "diagonal" else f"diagonal-{seed}"
+            yield Row(f"{name}-{seed}", settings, PUBLISHED.get(name, (None, None)), against=against)
 
 
 TABLE = Table(
@@ -73,7 +74,11 @@ BEYOND_TABLE = Table(
     "GGM-VAE beyond the paper: wider, longer, and trained with importance samples",
     "mnist",
     tuple(
-        Row(f"{kind}-{name}-{seed}", SETTINGS | own | {"posterior": POSTERIORS[name], "random_state": seed})
+        Row(
+            f"{kind}-{name}-{seed}",
+            SETTINGS | own | {"posterior": POSTERIORS[name], "random_state": seed},
+            against=None if name == "diagonal" else f"{kind}-diagonal-{seed}",
+        )
         for kind, own in (("wide", WIDE), ("iwae", IWAE))
         for name in BEYOND
         for seed in range(3)

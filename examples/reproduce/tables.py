@@ -49,6 +49,7 @@ that did other work as well. A row that is not there yet is pending: `python exa
 continues it if it was interrupted. `--verify ROW` evaluates a finished row again, from its run folder or from the weights
 beside its record; `--again ROW` trains it anew.
 """
+FIGURES = ("log_likelihood", "elbo")  # by which rows compare
 SEED = 0  # of the binarization and the noise of every evaluation
 KEPT = 2 << 20  # bytes of the largest weights that are kept
 ANNEALED = {"first": 1000, "chains": 4, "temperatures": 500}  # of AIS on test rows, and of BDMC on rows that the model draws
@@ -60,6 +61,7 @@ class Row:
 
     model : the estimator's name, see gvae.estimators     measures : that its record holds in addition, see gvae.evaluation
     comparable : whether the published figures are of the same data and of at most the effort of the row
+    against : the name of a row of the same seed, from which this one is subtracted image by image, see `differences`
     """
 
     name: str
@@ -68,6 +70,7 @@ class Row:
     model: str = "vae"
     measures: tuple[str, ...] = ()
     comparable: bool = True
+    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
     if run.exists() and (found := model.parameters_.sha256()) != record["parameters_sha256"]:
         wrong.append(f"the run's parameters have the SHA-256 {found}, the record says {record['parameters_sha256']}")
     again, _ = measure(model, data.load(table.dataset).test, samples or record["samples"], True, ())
-    for name in ("elbo", "log_likelihood"):
+    for name in FIGURES:
         error = record[f"{name}_standard_error"]
         few = samples is not None and samples != record["samples"]
         tolerance = 4 * error if few else 1e-3 if run.exists() else error  # 1e-3: sums are in the order of the BLAS
@@ -296,10 +299,33 @@ def spreads(table: Table) -> str:
     lines = ["| over seeds | seeds | log p(x) | ELBO |", "|---|---|---|---|"]
     for name, records in seeds.items():
         if len(records) > 1:
-            values = [[r[figure] for r in records] for figure in ("log_likelihood", "elbo")]
+            values = [[r[figure] for r in records] for figure in FIGURES]
             cells = " | ".join(f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" for v in values)
             lines.append(f"| {name} | {len(records)} | {cells} |")
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def differences(table: Table) -> str:
+    """Rows less those that they are `against`, on the same images: mean, its standard error over seeds, and that over images
+    of the mean of the seeds; or nothing."""
+    found: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
+    for row in table.rows:
+        paths = [table.path(row).with_name(f"{name}.npz") for name in (row.name, row.against)]
+        if row.against is not None and all(path.exists() for path in paths):
+            with np.load(paths[0]) as one, np.load(paths[1]) as other:
+                names = row.name.rpartition("-")[0], row.against.rpartition("-")[0]
+                found.setdefault(names, []).append({name: one[name] - other[name] for name in FIGURES})
+    lines = ["| row | less | seeds | log p(x) | ± seeds | ± images | ELBO | ± seeds | ± images |", "|---" * 9 + "|"]
+    for (name, against), pairs in found.items():
+        cells = [name, against, str(len(pairs))]
+        for figure in FIGURES:
+            each = np.stack([pair[figure] for pair in pairs]).astype(np.float64)  # (seeds, images)
+            cells.append(f"{each.mean():.2f}")
+            for values in (each.mean(axis=1), each.mean(axis=0)):
+                error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+                cells.append(f"{error:.2f}" if math.isfinite(error) else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if found else ""
 
 
 def main(*tables: Table, arguments: list[str] | None = None) -> int:
@@ -350,6 +376,7 @@ def page(tables: list[Table], sections: list[str]) -> str:
                     f"`{table.command}`. {seen} {table.samples:,} importance samples per row.",
                     show(table),
                     spreads(table),
+                    differences(table),
                     table.notes,
                 )
                 if part
