@@ -93,7 +93,7 @@ EXAMPLES = {
         (
             ("tests/project/test_docs.py", "every_model_has_a_page"),
             ("tests/project/test_docstrings.py", "Bypass"),
-            ("tests/test_settings.py", "(help_names and BypassVAE) or documentation_has"),
+            ("tests/settings/test_settings.py", "(help_names and BypassVAE) or documentation_has"),
         ),
         TRAIN.format("--model bypass --posterior diagonal") + "; import gvae; print(gvae.load('run'))",
         r"BypassVAE\(",

@@ -22,6 +22,7 @@ from gvae.ops.elementwise.functions import (
     tanh,
 )
 from gvae.ops.elementwise.special import digamma, langevin, lgamma, log_beta, log_sinhc, stirling, stirling_slope
+from gvae.ops.elementwise.special import langevin_slope as langevin_slope
 
 __all__ = [
     "abs",

@@ -27,7 +27,7 @@ from gvae.settings import Ascent, Length, Machine, Number, Objective, Presentati
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(40, 6))
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 ESTIMATORS = list(gvae.estimators().values())
 SMALL = {"hidden": (8,), "epochs": 2, "batch_size": 16, "random_state": 1}
 
@@ -496,7 +496,7 @@ def test_models_keep_to_the_protocol(cls):
 
 
 OF_THEN = ("vae", "map", "bayes", "denoising", "autoencoder", "linear", "factor_analysis", "nlfa", "hierarchical")
-EARLIER = Path(__file__).parent / "stored" / "0.1.0"  # written by version 0.1.0: two epochs of each model, on these rows
+EARLIER = Path(__file__).parents[1] / "stored" / "0.1.0"  # written by version 0.1.0: two epochs of each model, on these rows
 ROWS_OF_THEN = np.random.default_rng(5).normal(size=(40, 6))
 
 
