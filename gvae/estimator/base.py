@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -317,8 +316,9 @@ class Estimator(Fitting):
             A file that keeps finished parts, should this be interrupted; the same call then continues from there, on any
             number of ranks. It is removed at the end.
         out : path, optional
-            A new .npy file for the columns of the result, (N, 6) in the order of `gvae.evaluation.COLUMNS`, written as
-            it is computed. The result is then memory-mapped. Without `measures`, `partial` and `comm`.
+            A new .npy file for the columns of the result, (N, 6) in the order of `gvae.evaluation.COLUMNS`, or a new .zarr
+            store with an array (N,) for each of these names, written as they are computed. The result is then
+            memory-mapped (.npy), or read from the store, 48 bytes per row. Without `measures`, `partial` and `comm`.
         comm : mpi4py.MPI.Comm, optional
             Ranks that share the batches of rows. All of them call this with the same rows, and get what one process does.
 
@@ -345,18 +345,13 @@ class Estimator(Fitting):
         with ranks.together():
             table, key = self._table(X, y, seed)
         if out is not None:
-            if measures or partial is not None or ranks.size > 1 or Path(out).suffix != ".npy":
-                raise ConfigError("evaluate: out= is a .npy file, without measures=, partial= and several ranks")
+            if measures or partial is not None or ranks.size > 1:
+                raise ConfigError("evaluate: out= goes without measures=, partial= and several ranks")
             subject = evaluation.Subject(self.model_, self.parameters_, table, key=key, state=self.state_, progress=progress)
             with data.Output(out) as output:
-                rows = output.array(None, (len(table), len(evaluation.COLUMNS)), np.float64)
-                result = evaluation.importance_sampling(
-                    subject,
-                    samples=samples,
-                    memory=memory,
-                    into=lambda found: rows.append(np.stack([found[name] for name in evaluation.COLUMNS], axis=1)),
-                )
-            return dataclasses.replace(result, **dict(zip(evaluation.COLUMNS, output.read().T, strict=True)))
+                into = _columns_into(output, len(table))
+                result = evaluation.importance_sampling(subject, samples=samples, memory=memory, into=into)
+            return dataclasses.replace(result, **_columns_of(output))
         check_room(64 * len(table), f"an evaluation of {len(table)} rows, without out=,")
         about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
         kept = None if partial is None or not ranks.leads else evaluation.Partial(partial, about)
@@ -926,6 +921,27 @@ def _row_blocks(X: Any) -> Iterator[tuple[Any, Any, slice]]:
         numbers = np.arange(begin, begin + block.shape[0])
         yield block, numbers_of(rows, numbers), slice(begin, begin + block.shape[0])
         begin += block.shape[0]
+
+
+def _columns_into(output: data.Output, n: int) -> Callable[[Mapping[str, np.ndarray]], None]:
+    """A function that appends some rows' columns of an evaluation to a file: one array of all columns, or one of each."""
+    if output.suffix == ".npy":
+        rows = output.array(None, (n, len(evaluation.COLUMNS)), np.float64)
+        return lambda found: rows.append(np.stack([found[name] for name in evaluation.COLUMNS], axis=1))
+    arrays = {name: output.array(name, (n,), np.float64) for name in evaluation.COLUMNS}
+
+    def into(found: Mapping[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            array.append(found[name])
+
+    return into
+
+
+def _columns_of(output: data.Output) -> dict[str, Any]:
+    written = output.read()
+    if isinstance(written, dict):
+        return {name: np.asarray(written[name]) for name in evaluation.COLUMNS}
+    return dict(zip(evaluation.COLUMNS, written.T, strict=True))
 
 
 def _gathered(blocks: Iterator[Any], rows: Any, out: Any) -> Any:

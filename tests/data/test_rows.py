@@ -660,28 +660,32 @@ def test_use_of_rows(small, name, monkeypatch):
     np.testing.assert_array_equal(model.transform(x, out=folder / "of-array.npy"), model.transform(x))
 
 
-def test_an_evaluation_in_a_file(small, monkeypatch):
-    """Memory-mapped, with the bits of one in memory; nothing is left where it cannot be."""
+@pytest.mark.parametrize("suffix", [".npy", ".zarr"])
+def test_an_evaluation_in_a_file(small, monkeypatch, suffix):
+    """It has the bits of one in memory, and a .npy file is memory-mapped; nothing is left where it cannot be written."""
     folder, x = small
-    out = folder / "out"
-    out.mkdir()
     model = gvae.VAE(**SMALL | {"epochs": 1}).fit(x)
-    expected = model.evaluate(x, samples=30)
-    found = model.evaluate(data.open_rows(folder / "x.npy"), samples=30, out=out / "rows.npy")
+    expected, out = model.evaluate(x, samples=30), folder / "out" / f"rows{suffix}"
+    out.parent.mkdir()
+    found = model.evaluate(data.open_rows(folder / "x.npy"), samples=30, out=out)
     for name in evaluation.COLUMNS:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    assert isinstance(found.elbo, np.memmap)
     assert found.summary() == expected.summary()
-    np.testing.assert_array_equal(np.load(out / "rows.npy")[:, 1], expected.log_likelihood)
-    for wrong in ({"out": out / "rows.zarr"}, {"measures": "units"}, {"partial": out / "part"}):
-        with pytest.raises(ConfigError, match=r"out= is a \.npy file, without measures=, partial= and several ranks"):
-            model.evaluate(x, **{"out": out / "more.npy"} | wrong)
+    if suffix == ".npy":
+        assert isinstance(found.elbo, np.memmap)
+        kept = np.load(out)[:, evaluation.COLUMNS.index("log_likelihood")]
+    else:
+        kept = pytest.importorskip("zarr").open(out, mode="r")["log_likelihood"][:]
+    np.testing.assert_array_equal(kept, expected.log_likelihood)
+    for wrong in ({"measures": "units"}, {"partial": out.with_name("part")}):
+        with pytest.raises(ConfigError, match=r"out= goes without measures=, partial= and several ranks"):
+            model.evaluate(x, **{"out": out.with_stem("more")} | wrong)
     with pytest.raises(RunError, match="exists"):
-        model.evaluate(x, out=out / "rows.npy")
+        model.evaluate(x, out=out)
     monkeypatch.setattr(limits, "memory", lambda root="/": 1000)
     with pytest.raises(ConfigError, match=r"an evaluation of \d+ rows, without out=, needs more"):
         model.evaluate(x)
-    assert [path.name for path in out.iterdir()] == ["rows.npy"]
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
 def test_several_views_are_a_group(tmp_path):
