@@ -378,3 +378,8 @@ def test_a_mistake_in_a_process_of_its_own(here, arguments):
     code, out, err = command(*arguments, cwd=here)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["runs", "\0"], ["\0"], ["train", "digits", "--out", "a\0b"]])
+def test_a_character_that_no_path_can_have(refused, words):
+    refused(words, "NUL")

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from run_cases import SETTINGS, X, after
 
@@ -46,6 +46,7 @@ fuzz = settings(
     derandomize=EXAMPLES <= 500,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+    phases=set(Phase) - {Phase.explain},  # which keeps traces of many thousand examples, gigabytes of them
 )
 
 
