@@ -1,12 +1,12 @@
-"""Kernels compiled before their first use, in parallel, by one process per CPU.
+"""Kernels compiled before their first use, in parallel, by at most one process per CPU.
 
 Numba compiles in one thread, and a first training step needs a dozen kernels, which take some seconds each. The processes
 write the compiled code to the cache on disk, from which it is loaded when it is first used.
 
 The kernels and the types of their arguments are found by `rehearsed(run)`, which lists the launches of a function without
 executing them:
-- within a block of `asked`, which starts the workers while data are read, a trainer's first step does this for itself;
-- `compile_kernels`, for all kernels in both precisions, does it for the entries of REGISTRY. A primitive is registered by
+- within a block of `asked`, which starts the workers while data are read, a trainer's first step calls it on itself;
+- `compile_kernels`, for all kernels in both precisions, calls it on the entries of REGISTRY. A primitive is registered by
   its contract (see `uses_of`), other functions that launch kernels by the decorator `registered`. A kernel that no entry
   reaches is an error, so that none can be forgotten.
 `compile_calls` then compiles the list: this process from the front, the workers of a ProcessPoolExecutor from the back.

@@ -377,7 +377,7 @@ class MPI(Communicator):
         self.messages = self.sent = 0
         self.met: set[str] = set()  # names of the blocks that the leaders have already run first
         self.other: Buffer | None = None  # memory for what a partner sends
-        self.parts: dict[tuple[int, ...], Any] = {}  # MPI's types of messages
+        self.parts: dict[tuple[int, ...], Any] = {}  # MPI datatypes of messages
         self.waiting: float | None = None  # while this rank waits for others: since when
         if hang_timeout is not None:
             threading.Thread(target=self._watch, args=(hang_timeout,), name="gvae-hang", daemon=True).start()
@@ -450,7 +450,7 @@ class MPI(Communicator):
         self.messages, self.sent = self.messages + 1, self.sent + part.Get_size()
 
     def _part(self, buffer: Buffer, half: tuple[int, int], tail: bool = False) -> Any:
-        """MPI's type of a message: a part of a buffer's numbers, and optionally its tail."""
+        """The MPI datatype of a message: a part of a buffer's numbers, and optionally its tail."""
         key = (buffer.size, len(buffer.tail), buffer.flat.itemsize, *half, tail)
         if key not in self.parts:
             begin, end = (place * buffer.flat.itemsize for place in half)

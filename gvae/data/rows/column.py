@@ -36,7 +36,7 @@ class Column:
     check : callable, optional
         check(some rows as stored, their numbers) raises DataError where a row is not admissible.
     read_ahead : bool, default True
-        Whether the rows are in a file, or are to be treated so: they are then presented window by window.
+        Whether the rows are in a file, or are to be treated as if they were: they are then presented window by window.
 
     Examples
     --------

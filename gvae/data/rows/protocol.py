@@ -99,7 +99,7 @@ class Taken(Rows):
 
 
 def places(which: Any, n: int) -> np.ndarray:
-    """A slice, an array of numbers or a boolean mask as an array of the numbers of rows, of n in all."""
+    """A slice, an array of numbers or a boolean mask as an array of row numbers, for n rows."""
     if isinstance(which, slice):
         return np.arange(*which.indices(n))
     index = np.asarray(which)
@@ -284,7 +284,7 @@ def bounds_of(rows: Any, chunk: int) -> np.ndarray:
 
 
 def check_numbers(index: np.ndarray, n: int, where: str) -> None:
-    """Raise DataError unless all numbers are those of one of n rows."""
+    """Raise DataError unless all numbers are from 0 to n - 1."""
     if len(index) and not (index.min() >= 0 and index.max() < n):
         bad = index[(index < 0) | (index >= n)][0]
         raise DataError(f"{where}: there is no row {bad} (counted from 0) among {n}")
