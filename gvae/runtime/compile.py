@@ -1,14 +1,14 @@
-"""Kernels compiled before their first use, by as many processes as there are CPUs.
+"""Kernels compiled before their first use, in parallel, by at most one process per CPU.
 
-Numba compiles in one thread, and a first training step needs a dozen kernels, of some seconds each. The processes write the
-compiled code to the cache on disk, from which it is loaded at its first use.
+Numba compiles in one thread, and a first training step needs a dozen kernels, which take some seconds each. The processes
+write the compiled code to the cache on disk, from which it is loaded when it is first used.
 
 The kernels and the types of their arguments are found by `rehearsed(run)`, which lists the launches of a function without
 executing them:
-- a trainer's first step rehearses itself, in a block of `asked`, which starts the workers while data are read;
-- `compile_kernels`, for all kernels in both precisions, rehearses the entries of REGISTRY. A primitive is registered by its
-  contract (see `uses_of`), other functions that launch kernels by the decorator `registered`. A kernel that no entry reaches
-  is an error, so that none can be forgotten.
+- within a block of `asked`, which starts the workers while data are read, a trainer's first step calls it on itself;
+- `compile_kernels`, for all kernels in both precisions, calls it on the entries of REGISTRY. A primitive is registered by
+  its contract (see `uses_of`), other functions that launch kernels by the decorator `registered`. A kernel that no entry
+  reaches is an error, so that none can be forgotten.
 `compile_calls` then compiles the list: this process from the front, the workers of a ProcessPoolExecutor from the back.
 """
 
@@ -39,7 +39,7 @@ from gvae.runtime.context import context, entered
 
 __all__ = ["asked", "compile_calls", "compile_kernels", "is_asked", "is_cold", "registered", "rehearsed", "uses_of"]
 
-STEP = 4  # processes for a step, in which few kernels take long
+STEP = 4  # processes for the kernels of a step, few of which take long
 ALL = 16  # for all kernels: each loads Numba, and there are about sixty kernels to distribute
 MEMORY = 1 << 30  # bytes of memory required per process: a worker uses up to 0.4 GB, the caller has data
 
@@ -49,7 +49,7 @@ Use = Callable[[Callable[[np.ndarray], Any]], Any]  # use(traced), as `launches.
 # ---- the kernels to compile
 
 REGISTRY: list[Callable[[np.dtype], Iterable[Use]]] = []  # entries(dtype): calls that launch kernels for arrays of a dtype
-FILLED_BY = ("gvae.ops", "gvae.random", "gvae.optim")  # entries are made where these are imported
+FILLED_BY = ("gvae.ops", "gvae.random", "gvae.optim")  # importing these registers the entries
 
 PRECISIONS = ("float32", "float64")
 # (systems, variables): kernels may differ for a few systems, for a batch that fills SIMD lanes, and for one long system
@@ -176,8 +176,8 @@ def _kernels() -> Iterator[tuple[str, Any]]:
 
 
 def _complete(kernel: Any) -> bool:
-    """Whether a kernel has versions of both precisions, or one version if it has no floating-point argument or serves
-    other kernels alone: those then have both, and it has what they need."""
+    """Whether a kernel has versions for both precisions, or one version if it has no floating-point argument or only other
+    kernels call it: those then have both, and it has what they need."""
     least = 1 if kernel.targetoptions.get("no_cpython_wrapper") else len(PRECISIONS)
     if least == 1 and kernel.signatures:
         return True
@@ -197,7 +197,7 @@ def _watched(progress: bool, doing: str, items: Sequence[Any]) -> Iterable[Any]:
 
 
 def _one_system_functions(dtype: np.dtype) -> None:
-    """Call the functions for jitted code of users, which ops need not call; arguments by their letters (see the kernels)."""
+    """Call the functions for users' jitted code, which ops need not call; arguments by their letters (see the kernels)."""
     M, N = 2, 6
     band, vector = np.full((M, N), 0.1, dtype), np.ones(N, dtype)
     band[0] = 1
@@ -223,7 +223,7 @@ def _one_system_functions(dtype: np.dtype) -> None:
 
 @contextlib.contextmanager
 def asked(wanted: bool) -> Iterator[None]:
-    """In the block, a trainer's first step has its kernels compiled by several processes, if `wanted`."""
+    """In the block, the kernels of a trainer's first step are compiled by several processes, if `wanted`."""
     workers = [_Workers(STEP)] if wanted else None
     with entered(compilers=workers):
         try:
@@ -253,7 +253,7 @@ class _Workers:
 
         spawn = get_context("spawn")  # a fork would inherit the locks of threads, without the threads
         theirs, self.held = spawn.Pipe(duplex=False)
-        # Where semaphores are missing, or a process cannot be started or is not allowed (in a daemon), it compiles alone.
+        # Without semaphores, or where no process can or may be started (in a daemon), this process compiles alone.
         with contextlib.suppress(OSError, ImportError, NotImplementedError, AssertionError):
             self.pool = ProcessPoolExecutor(n, spawn, initializer=_begin, initargs=(theirs,))
             with _no_interrupt(), _no_main():
@@ -332,8 +332,8 @@ def _begin(held: Any) -> None:
 
 
 class _Rehearsal(launches.Graph):
-    """A graph of which no kernel is called: their results are zeros, on which nothing may rely. Memory as it is found would
-    let LAPACK fail, or not, by chance."""
+    """A graph whose kernels are not called: their results are zeros, on which nothing may rely. With uninitialised memory,
+    LAPACK would fail or not by chance."""
 
     def __init__(self, run: Callable[[Callable], Any], calls: list[Call]):
         self.calls = calls
@@ -355,8 +355,8 @@ class _Rehearsal(launches.Graph):
 
 
 def rehearsed(*runs: Callable[[Callable[[np.ndarray], Any]], Any]) -> list[Call]:
-    """The launches of each `run(traced)`, one of each kind, as far as it runs without the values that kernels compute;
-    traced as for `launches.Graph`."""
+    """The launches of each `run(traced)`, one of each kind, up to where it needs values that kernels compute; traced as
+    for `launches.Graph`."""
     calls: list[Call] = []
     for run in runs:
         with np.errstate(all="ignore"), contextlib.suppress(Exception):

@@ -1,14 +1,15 @@
 """Ranks: processes that share the steps of a training run, or the batches of an evaluation.
 
-A `Communicator` says which process this is, exchanges what all must know, and adds buffers. A process on its own is the only
-rank of the base class, where all of this is nothing; `MPI` has the ranks of a communicator of mpi4py.
+A `Communicator` has the rank of this process and the number of ranks, exchanges values between all ranks, and sums buffers
+over them. The base class is for a process on its own, where these operations do nothing; `MPI` is for a communicator of
+mpi4py.
 
 Sums do not depend on the number of ranks, R: they are taken along a complete binary tree, node = left + right, whose
 leaves are numbered parts of the work. A rank owns neighbouring leaves and adds their subtree; the upper levels are added by
-recursive halving with the nearest ranks first, and every rank receives the total by recursive doubling: 2 log2 R messages
-and 2 (R - 1) / R of the buffer sent by each rank, as in an allreduce of MPI for long messages. MPI moves the bytes only,
-since its own reductions promise no order. Source of the schedule: Rabenseifner (2004), "Optimization of collective
-reduction operations"; trees of a fixed shape for equal bits are also those of ReproRed, in RAxML-NG.
+recursive halving with the nearest ranks first, and every rank receives the total by recursive doubling: each rank sends
+2 log2 R messages, with 2 (R - 1) / R times the size of the buffer, as in an allreduce of MPI for long messages. MPI moves
+the bytes only, since its own reductions do not guarantee an order. Source of the schedule: Rabenseifner (2004),
+"Optimization of collective reduction operations"; ReproRed, in RAxML-NG, also has trees of a fixed shape for equal bits.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from gvae.runtime import device, limits
 
 __all__ = ["ALONE", "HUNG", "MPI", "Buffer", "Communicator", "is_power_of_two", "launched", "of", "schedule", "world"]
 
-HUNG = 124  # the exit code of a process whose other ranks do not answer
-SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # by which launchers tell the number of ranks
+HUNG = 124  # the exit code of a process to which the other ranks do not answer
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # where launchers state the number of ranks
 
 
 class Buffer:
-    """n numbers and a tail of float64 numbers; in host memory in one block, so that one message can hold both.
+    """n numbers and a tail of float64 numbers. In host memory both are in one block, so that one message can hold them.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Buffer:
     flat : array (n,)
     tail : float64 array (tail,)
     memory : uint8 array
-        The block of memory of both, if they are in host memory.
+        The block of memory that has both, if they are in host memory.
 
     Examples
     --------
@@ -108,12 +109,12 @@ class Buffer:
 
 
 class Communicator:
-    """The ranks of which this process is one; of this class itself, the only one.
+    """The ranks of which this process is one; in this base class, it is the only one.
 
     Attributes
     ----------
     rank, size : int
-        The number of this process, from 0, and of all.
+        The number of this process, from 0, and the number of all processes.
     messages, sent : int
         Messages and bytes that this rank has sent for sums.
 
@@ -165,7 +166,7 @@ class Communicator:
         Parameters
         ----------
         value : object
-            Of any kind that can be pickled; that of other ranks is not used.
+            Of any kind that can be pickled; the values of other ranks are not used.
 
         Returns
         -------
@@ -179,7 +180,7 @@ class Communicator:
         return value
 
     def add(self, buffer: Buffer) -> None:
-        """Replace the numbers of a buffer, and its tail, by their sums over all ranks, the same bits on each.
+        """Replace the numbers of a buffer, and its tail, by their sums over all ranks, with the same bits on each.
 
         Parameters
         ----------
@@ -196,10 +197,10 @@ class Communicator:
 
     @contextlib.contextmanager
     def leaders_first(self, what: str) -> Iterator[None]:
-        """Run a block on one rank of each node, and then on the others; after the first time for a name, at once.
+        """Run a block on one rank of each node, and then on the others; after the first time for a name, on all at once.
 
         Kernels that the block needs are then compiled by one process per node, and loaded by the others: processes that fill
-        a cache on a network file system at the same time can read what is not complete.
+        a cache on a network file system at the same time can read incomplete files.
 
         Parameters
         ----------
@@ -220,7 +221,7 @@ class Communicator:
         Raises
         ------
         RankError
-            On the ranks whose block raised nothing, if that of another has raised an error.
+            On the ranks whose block raised nothing, if the block of another rank has raised an error.
 
         Examples
         --------
@@ -270,12 +271,12 @@ class Communicator:
             What they are, in the plural.
         *content : array or str
         advice : str, optional
-            What the error adds.
+            Text that is appended to the message of the error.
 
         Raises
         ------
         RankError
-            It names the ranks that differ from most, from rank 0 if none are in the majority.
+            It names the ranks that differ from the most frequent content (in a tie, that of the lowest rank).
 
         Examples
         --------
@@ -293,7 +294,7 @@ class Communicator:
             raise agreed(RankError(f"{ranks} other {what} than the other ranks{advice}", odd[0]))
 
     def abort(self, code: int) -> None:
-        """End all ranks at once; alone, nothing happens.
+        """End all ranks at once; a process on its own continues.
 
         Parameters
         ----------
@@ -307,7 +308,7 @@ class Communicator:
 
 
 def agreed(error: Exception) -> Exception:
-    """Mark an error that is raised on all ranks, or is that of another.
+    """Mark an error as known to all ranks.
 
     Parameters
     ----------
@@ -356,9 +357,9 @@ class MPI(Communicator):
     Parameters
     ----------
     comm : mpi4py.MPI.Comm
-        It is duplicated, so that messages cannot meet those of others.
+        It is duplicated, so that messages of gvae and of the caller cannot be mixed up.
     hang_timeout : float, optional
-        Seconds after which a rank that has waited for the others ends its process with code 124, which ends the others, too.
+        Seconds that a rank waits for the others before it ends its process with exit code 124, which ends the others, too.
 
     Examples
     --------
@@ -374,10 +375,10 @@ class MPI(Communicator):
         self.node = self.comm.Split_type(api.COMM_TYPE_SHARED)
         self.leads_node = self.node.Get_rank() == 0
         self.messages = self.sent = 0
-        self.met: set[str] = set()  # blocks that the leaders have gone through first
-        self.other: Buffer | None = None  # what a neighbour has sent
-        self.parts: dict[tuple[int, ...], Any] = {}  # types of messages
-        self.waiting: float | None = None  # since when, while this rank waits for others
+        self.met: set[str] = set()  # names of the blocks that the leaders have already run first
+        self.other: Buffer | None = None  # memory for what a partner sends
+        self.parts: dict[tuple[int, ...], Any] = {}  # MPI datatypes of messages
+        self.waiting: float | None = None  # while this rank waits for others: since when
         if hang_timeout is not None:
             threading.Thread(target=self._watch, args=(hang_timeout,), name="gvae-hang", daemon=True).start()
 
@@ -390,7 +391,7 @@ class MPI(Communicator):
             self.waiting = None
 
     def _watch(self, timeout: float) -> None:
-        """End this process if others do not answer; rank by rank, so that one line is printed."""
+        """End this process if others do not answer; higher ranks wait longer, so that only one line is printed."""
         late = timeout + 0.5 * min(self.rank, 20)
         while True:
             time.sleep(min(0.1, timeout / 4))
@@ -415,7 +416,7 @@ class MPI(Communicator):
             return
         self.met.add(what)
         if not self.leads_node:
-            self.node.Barrier()  # not watched: compiling takes its time
+            self.node.Barrier()  # without the time limit: compiling takes long
         try:
             yield
         finally:
@@ -449,7 +450,7 @@ class MPI(Communicator):
         self.messages, self.sent = self.messages + 1, self.sent + part.Get_size()
 
     def _part(self, buffer: Buffer, half: tuple[int, int], tail: bool = False) -> Any:
-        """The type of a message: a part of a buffer's numbers, and its tail."""
+        """The MPI datatype of a message: a part of a buffer's numbers, and optionally its tail."""
         key = (buffer.size, len(buffer.tail), buffer.flat.itemsize, *half, tail)
         if key not in self.parts:
             begin, end = (place * buffer.flat.itemsize for place in half)
@@ -464,12 +465,12 @@ class MPI(Communicator):
 
 
 def _kind(error: Exception) -> str:
-    """What precedes the text of an error that is not gvae's, as the command line says it."""
+    """The prefix to the text of an error that is not gvae's own, as on the command line."""
     return "not enough memory: " if isinstance(error, MemoryError) else ""
 
 
 def schedule(rank: int, size: int, n: int) -> list[tuple[int, tuple[int, int], tuple[int, int]]]:
-    """The exchanges by which a rank's part of a sum of n numbers is added; in reverse, those by which the total is spread.
+    """The exchanges by which a rank adds its part of a sum of n numbers; in reverse, those that distribute the total.
 
     Parameters
     ----------
@@ -480,7 +481,7 @@ def schedule(rank: int, size: int, n: int) -> list[tuple[int, tuple[int, int], t
     Returns
     -------
     list of (int, (int, int), (int, int))
-        The partner, the places of the half whose sum is kept, and those of the half that is given to the partner.
+        The partner, the range of the half whose sum is kept, and the range of the half that is sent to the partner.
 
     Examples
     --------
@@ -549,12 +550,12 @@ def of(comm: Any) -> Communicator:
 
 
 def launched() -> int:
-    """The number of ranks with which a launcher of MPI has started this process, by its environment.
+    """The number of ranks that a launcher of MPI has started, according to the environment of this process.
 
     Returns
     -------
     int
-        1 if there is none.
+        1 without a launcher.
 
     Examples
     --------
@@ -565,7 +566,7 @@ def launched() -> int:
 
 
 def world(hang_timeout: float | None = None) -> Communicator:
-    """The ranks that a launcher has started; alone unless the environment says that there are several.
+    """The ranks that a launcher has started; this process alone unless the environment says that there are several.
 
     Parameters
     ----------
@@ -581,7 +582,7 @@ def world(hang_timeout: float | None = None) -> Communicator:
     DependencyError
         mpi4py, or an MPI that it finds, is not installed.
     ConfigError
-        The launcher is that of another MPI.
+        The launcher belongs to another MPI.
 
     Examples
     --------
@@ -608,7 +609,7 @@ def world(hang_timeout: float | None = None) -> Communicator:
 
 
 def crowded(communicator: Communicator, threads: int) -> str:
-    """What to say where the ranks of a node have more threads than it has CPUs; "" where they have not."""
+    """A warning where the ranks of a node have more threads than it has CPUs, otherwise ""."""
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(limits.cpus()))
     mine = socket.gethostname(), threads, own
     here = [(n, theirs) for host, n, theirs in communicator.gather(mine) if host == mine[0]]

@@ -116,7 +116,7 @@ class Kind:
         Returns
         -------
         object
-            The value, as `plain` returns it. Of a kind with `several` values on the command line: one of these.
+            The value, as `plain` returns it; for a kind with `several` values on the command line, one of them.
 
         Raises
         ------
@@ -371,7 +371,7 @@ class Families(Kind):
             raise ValueError
         if self.only and isinstance(value, str) and value not in self.only:
             raise ConfigError(f"the family is {value[:40]!r}, expected {' or '.join(self.only)}")
-        if isinstance(value, str) and re.search(r"\d{7,}", value):  # tables are made from the sizes in it
+        if isinstance(value, str) and re.search(r"\d{7,}", value):  # its sizes determine the sizes of tables
             raise ConfigError(f"the family is {value[:40]!r}: no size in it may have more than six digits")
         return value
 
@@ -419,8 +419,8 @@ class Widths(Kind):
 
 
 class Layers(Kind):
-    """A whole number of at least 1, or one for each layer, from the data upwards; no layer at all (in the shell: 0) where
-    there may be none."""
+    """A whole number of at least 1, or one for each layer, from the data upwards; with `empty`, also no layers (in the
+    shell: 0)."""
 
     metavar = "N"
     several = True

@@ -56,7 +56,7 @@ def _check_optimizer(text: str) -> None:
 
 @group("data")
 class Standardized(Settings):
-    """The units in which a model is given real-valued columns."""
+    """The units of real-valued columns, as a model receives them."""
 
     standardize: bool = setting(
         default=True,
@@ -114,7 +114,7 @@ class Objective(Settings):
                 "misses; take elu, softplus or tanh"
             )
         for key in objectives.keys(values["objective"]):
-            if key in values and not values["objective"].startswith("info:"):  # whose alpha is no other alpha
+            if key in values and not values["objective"].startswith("info:"):  # its alpha is not the setting of a model
                 raise ConfigError(
                     f"objective {values['objective']!r}: {key} is a setting of the model itself: give it there"
                 )

@@ -1,6 +1,6 @@
-"""Studies: many runs of one model whose settings vary, by several processes that share a folder. `gvae sweep` works on one.
+"""Studies: many runs of one model with different settings, in several processes that share a folder; see `gvae sweep`.
 
-`plan` reads study.toml and proposes settings; `journal` is the file that the processes share; `study` hands trials out and
+`plan` reads study.toml and proposes settings; `journal` is the file that the processes share; `study` assigns trials and
 finds those of dead processes; `work` trains them; `show` lists and draws them. Optuna is imported in `study` alone.
 """
 

@@ -1,8 +1,8 @@
 """The file that the processes of a study share: Optuna's journal, a line of JSON per operation.
 
-Optuna's own backend leaves a part of a line behind where the disk is full, and the next process appends to that part; and a
-killed process keeps its lock for half a minute. Here a line is written in full or not at all, and the lock ends with its
-process.
+With Optuna's own backend, a full disk leaves a part of a line behind, to which the next process appends; and the lock of a
+killed process remains for half a minute. Here a line is written in full or not at all, and the lock is released when its
+process ends.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Journal:
     Raises
     ------
     RunError
-        By each method: the file cannot be read or written, or a line is damaged. Then nothing was changed.
+        Raised by each method: the file cannot be read or written, or a line is damaged. Then nothing was changed.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._starts = [0]  # of each line read so far and of the next one, in bytes
+        self._starts = [0]  # in bytes, of each line read so far and of the next one
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-        """The operations from this number on, but for a last line without an end, which a killed process has left."""
+        """The operations from this number on, except an incomplete last line, which a killed process has left."""
         with self._open(os.O_RDONLY, exclusive=False) as file:
             begin = self._starts[log_number_from]
             os.lseek(file, begin, os.SEEK_SET)
@@ -69,7 +69,7 @@ class Journal:
         with self._open(os.O_RDWR | os.O_APPEND, exclusive=True) as file:
             end = _end(file)
             try:
-                os.ftruncate(file, end)  # what a killed process has left
+                os.ftruncate(file, end)  # the partial line that a killed process has left
                 while text:
                     text = text[os.write(file, text) :]
                 os.fsync(file)
@@ -93,7 +93,7 @@ class Journal:
 
 
 def _end(file: int) -> int:
-    """Where the last whole line ends."""
+    """Where the last complete line ends."""
     end = os.fstat(file).st_size
     while end:
         begin = max(0, end - 2**16)

@@ -1,4 +1,4 @@
-"""Locks of files, which end with the process that holds them."""
+"""Locks of files, which are released when the process that holds them ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["held", "take", "wait"]
 
 
 def wait(file: int, *, exclusive: bool = True) -> None:
-    """Wait for the lock of an open file, exclusive or shared; it ends when the file is closed."""
+    """Wait for the lock of an open file, exclusive or shared; it is released when the file is closed."""
     if files.fcntl is not None:
         files.fcntl.flock(file, files.fcntl.LOCK_EX if exclusive else files.fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, which is made if it is not there."""
+    """Hold the lock of a file, which is created if it does not exist."""
     file = _opened(path)
     try:
         wait(file)
@@ -31,7 +31,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 def take(path: Path) -> int | None:
-    """The open file whose lock was taken, or None if another process holds it."""
+    """Take the lock of a file: returns the open file, or None if another process holds the lock."""
     file = _opened(path)
     if files.lock(file):
         return file

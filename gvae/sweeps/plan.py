@@ -67,8 +67,8 @@ class StudySettings(Settings):
 class Range:
     """The values of one setting: `choices`, or the numbers from `low` to `high`.
 
-    kind    : of the setting                 whole : of numbers, whether they are whole
-    choices : plain values, or None          log   : uniform in their logarithm
+    kind    : of the setting                 whole : whether the numbers are whole
+    choices : plain values, or None          log   : whether they are uniform in the logarithm
     """
 
     name: str
@@ -80,7 +80,7 @@ class Range:
     whole: bool = False
 
     def at(self, u: float) -> Any:
-        """The value at a position u in [0, 1), as a journal keeps it."""
+        """The value at a position u in [0, 1), as the journal stores it."""
         if self.choices is not None:
             return self.kept[int(u * len(self.choices))]
         low, high = self.low, self.high + (1 if self.whole else 0)
@@ -90,11 +90,11 @@ class Range:
 
     @property
     def kept(self) -> list[Any]:
-        """The choices as a journal keeps them: texts for sequences."""
+        """The choices as the journal stores them: sequences as texts."""
         return [json.dumps(x) if isinstance(x, (list, dict)) else x for x in self.choices or ()]
 
     def value(self, kept: Any) -> Any:
-        """The plain value of a setting, from what a journal keeps."""
+        """The plain value of a setting, from the value that the journal stores."""
         if self.choices is None:
             return self.kind.plain(kept)
         return next(x for x, k in zip(self.choices, self.kept, strict=True) if k == kept and type(k) is type(kept))
@@ -139,9 +139,9 @@ class Plan:
         return self.settings["direction"] == "maximize"
 
     def proposal(self, number: int) -> dict[str, Any] | None:
-        """What trial `number` varies, as the journal keeps it: a function of seed and number.
+        """The varied settings of trial `number`, as the journal stores them: a function of seed and number.
 
-        None where it depends on results.
+        None where they depend on results.
         """
         if self.settings["sampler"] == "grid":
             found = {}
@@ -157,7 +157,7 @@ class Plan:
         return {r.name: r.at(float(x)) for r, x in zip(self.ranges, u, strict=True)}
 
     def varied(self, kept: Mapping[str, Any]) -> dict[str, Any]:
-        """Plain values of the settings that a trial varies, from what the journal keeps of it."""
+        """Plain values of the settings that a trial varies, from the values that the journal stores."""
         return {r.name: r.value(kept[r.name]) for r in self.ranges if r.name in kept}
 
 
@@ -208,7 +208,7 @@ def _checked(path: str, text: str, tables: dict[str, Any]) -> Plan:
 
 
 def _check_trials(plan: Plan) -> None:
-    """Settings that exclude each other are a matter of single trials, but not of all."""
+    """Single trials may have settings that exclude each other, but not all trials."""
     reason = None
     for number in range(min(plan.trials, MOST_CHECKED)):
         varied = plan.varied(plan.proposal(number) or plan.drawn(number))
@@ -223,7 +223,7 @@ def _check_trials(plan: Plan) -> None:
 def _ranges(table: Mapping[str, Any], fixed: Mapping[str, Any], estimator: Any) -> Any:
     if "model" in table:
         raise ConfigError("[ranges] has model, which is the same in all trials of a study: name it in [fixed]")
-    flags.settings_of("[ranges]", dict(table), estimator)  # that all are known
+    flags.settings_of("[ranges]", dict(table), estimator)  # raises if one is unknown
     known = {f.name: f for f in settings.fields(estimator)}
     for name, given in table.items():
         f, where = known[name], f"[ranges] {name}"
@@ -262,7 +262,7 @@ def _interval(f: Any, where: str, given: dict[str, Any]) -> Range:
     low, high = (kind.check(f"{where}, {key},", given[key]) for key in numbers)
     whole = not isinstance(low, float)
     if whole:
-        low, high = given["low"], given["high"]  # of widths: a single one
+        low, high = given["low"], given["high"]  # for widths: one number instead of a list
     if not low < high:
         raise ConfigError(f"{where} has low = {low!r} and high = {high!r}, expected low < high")
     if given.get("log", False) and low <= 0:

@@ -13,7 +13,7 @@ from gvae.sweeps.study import Study
 
 __all__ = ["counted", "exhibit", "line", "listed", "settings_text"]
 
-NAMED = 6  # curves that all have a name in the legend; of more, the best one alone
+NAMED = 6  # the largest number of curves that are all named in the legend; of more, only the best one
 
 
 def line(study: Study, trial: dict[str, Any]) -> str:
@@ -50,7 +50,7 @@ def listed(study: Study) -> list[tuple[str, ...]]:
 
 
 def counted(study: Study) -> str:
-    """How many trials there are of each state."""
+    """How many trials are in each state."""
     states = [trial["state"] for trial in study.trials()]
     found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{study.plan.trials} trials" + (f": {found}" if found else "")
@@ -110,7 +110,7 @@ def _curves(study: Study) -> tuple[Panel, ...]:
 
 
 def _settings(study: Study) -> tuple[Panel, ...]:
-    """The values by each setting: by its number, or by the position of its choice."""
+    """The values against each setting: against its number, or the position of its choice."""
     done, panels = _valued(study), []
     if not done:
         return ()

@@ -1,7 +1,7 @@
 """A study's folder: study.toml, journal.log, a run folder for each trial, and locks.
 
-A trial belongs to the process that holds its lock. A trial that is running by the journal and whose lock is free has lost
-its process: the next process that asks for a trial takes it over, and resumes what is in its run folder.
+A trial belongs to the process that holds its lock. A trial that is running according to the journal, but whose lock is
+free, has lost its process: the next process that asks for a trial takes it over, and resumes the run in its folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FINISHED = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 class MetricError(ConfigError):
-    """The log has no such column, or no number in it: a mistake of the study, not of a trial."""
+    """The log has no such column, or no number in it: an error of the study, not of a trial."""
 
 
 def _optuna() -> Any:
@@ -48,7 +48,7 @@ def is_study(folder: str | os.PathLike) -> bool:
 class Trial:
     """A trial, which belongs to this process until `release`.
 
-    number   : from 0                              settings : plain values of what it varies
+    number   : from 0                              settings : plain values of the settings that it varies
     path     : of its run folder, which may exist  pruned   : whether it is to end early
     """
 
@@ -62,7 +62,7 @@ class Trial:
     pruned: bool = False
 
     def look(self, row: dict[str, Any], model: Any) -> bool:
-        """The callback of `fit`: reports what the journal does not know yet. Returns whether the trial is to end."""
+        """The callback of `fit`: reports epochs that the journal does not have yet. Returns whether the trial is to end."""
         self._report(model)
         self.pruned = self.asked.should_prune()
         return self.pruned
@@ -93,7 +93,7 @@ class Trial:
         self.study.optuna.tell(self.asked, value, state=getattr(_optuna().trial.TrialState, state))
 
     def release(self) -> None:
-        """Let go of the trial: another process may take it over if it has not ended."""
+        """Release the lock of the trial: another process may take it over if it has not ended."""
         os.close(self.lock)
 
 
@@ -127,7 +127,7 @@ class Study:
             known = self.storage.get_all_studies()
         except GvaeError:
             raise
-        except Exception as error:  # what Optuna meets in operations that it has not written
+        except Exception as error:  # what Optuna raises for operations that it has not written
             raise RunError(f"{journal} is damaged: {type(error).__name__}: {error}; nothing was changed") from None
         self.optuna: Any = None
         if known:
@@ -135,14 +135,14 @@ class Study:
 
     @classmethod
     def join(cls, folder: str | os.PathLike, plan: Plan, rows: str) -> Study:
-        """The study of a plan in a folder: a new one, or that which has been begun there.
+        """The study of a plan in a folder: a new one, or the one that was begun there.
 
-        `rows` is a text by which the data are recognised.
+        `rows` is a text that identifies the data.
 
         Raises
         ------
         ConfigError
-            The folder's study has another plan; only its trials may become more.
+            The folder's study has another plan; only the number of trials may be larger.
         DataError
             It has other data.
         RunError
@@ -181,7 +181,7 @@ class Study:
         optuna = _optuna()
         self.optuna = optuna.load_study(study_name=NAME, storage=self.storage, pruner=_pruner(self.plan))
 
-    # ---- handing out
+    # ---- assigning trials
 
     def claim(self) -> Trial | None:
         """A trial for this process: one that has lost its process, or a new one. None where all are taken or finished."""
@@ -200,7 +200,7 @@ class Study:
         if lock is None:
             return None
         try:
-            known = self.frozen()  # again: it may have ended before its lock was free
+            known = self.frozen()  # read again: the trial may have ended before its lock was free
             state = known[number].state.name if number < len(known) else None
             if state in FINISHED:
                 os.close(lock)
@@ -235,7 +235,7 @@ class Study:
         known = self.frozen()
         return len(known) >= self.plan.trials and all(trial.state.is_finished() for trial in known)
 
-    # ---- looking
+    # ---- reading
 
     def frozen(self) -> list[Any]:
         """Optuna's record of each trial, by number."""
@@ -255,7 +255,7 @@ class Study:
         return float(row[name])
 
     def trials(self) -> list[dict[str, Any]]:
-        """What is known of each trial, by number.
+        """All trials as dicts, by number.
 
         Keys: trial, state (complete, pruned, failed, running, interrupted), value, settings, epoch, seconds, reason, run,
         missing (whether a run folder is gone), curve (the metric by epoch).
@@ -277,13 +277,13 @@ class Study:
         }
 
     def best(self) -> dict[str, Any] | None:
-        """The complete trial of the best value, the first of several; None before one is complete."""
+        """The complete trial with the best value, the first if several have it; None before one is complete."""
         done = [trial for trial in self.trials() if trial["state"] == "complete"]
         return (max if self.plan.maximize else min)(done, key=lambda trial: trial["value"], default=None)
 
 
 def _check_free(path: Path) -> None:
-    """RunError unless a folder is that of a study, or holds only what a process leaves that is killed as it begins one."""
+    """Raise RunError unless a folder is that of a study, or has only what a process leaves if killed while it begins one."""
     if is_study(path):
         return
     if (path / PLAN).exists():
@@ -307,7 +307,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _extend(path: Path, plan: Plan) -> None:
-    """Take more trials into a study's plan. ConfigError for any other difference."""
+    """Increase the number of trials of a study. Raises ConfigError for any other difference of its plan."""
     begun = read_plan(path / PLAN)
     for name in TABLES:
         was, now = ({**p.tables.get(name, {}), **(p.settings if name == "study" else {})} for p in (begun, plan))
@@ -333,14 +333,14 @@ def _direction(plan: Plan) -> Any:
 
 
 def _sampler(plan: Plan, number: int) -> Any:
-    """For TPE one with a seed for each trial: its proposal depends on that and on the results so far. For the others, whose
-    proposals are given, one that has nothing to do."""
+    """For TPE a sampler with a seed for each trial: its proposal depends on that and on the results so far. For the others,
+    whose proposals are given, a sampler that draws nothing."""
     samplers = _optuna().samplers
     if plan.settings["sampler"] != "tpe":
         return samplers.RandomSampler(0)
     seed = int(random.fold_in(random.key(plan.settings["seed"]), number)[0]) % 2**32
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant_liar is called experimental
+        warnings.simplefilter("ignore")  # Optuna marks constant_liar as experimental
         return samplers.TPESampler(seed=seed, constant_liar=True)
 
 

@@ -1,4 +1,4 @@
-"""What a process does for a study: it takes a trial, trains it, says how it ended, and takes the next."""
+"""The work of a process on a study: it takes a trial, trains it, reports how it ended, and takes the next."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gvae.sweeps.study import MetricError, Study, Trial
 
 __all__ = ["POLL", "work"]
 
-POLL = 0.5  # seconds between looks at the trials of other processes
+POLL = 0.5  # seconds between checks of the trials of other processes
 OF_A_TRIAL = (ConfigError, DataError, DTypeError, NonFiniteError, NotPositiveDefiniteError, ShapeError)
 
 Fit = Callable[[dict[str, Any], Path, Callable[[dict[str, Any], Any], Any]], Any]
 
 
 def work(study: Study, fit: Fit, *, stop: Callable[[], bool], say: Callable[[str], None]) -> None:
-    """Train trials until all of a study have ended. Those of other processes are waited for, and taken over if they die.
+    """Train trials until all of a study have ended. Trials of other processes are waited for, and taken over if these die.
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ def work(study: Study, fit: Fit, *, stop: Callable[[], bool], say: Callable[[str
         fit(settings, run, callback) trains with these plain settings in a run folder, or resumes what it holds. Returns the
         fitted estimator.
     stop : callable
-        stop() ends the waiting for other processes; it is the business of `fit` to end a training.
+        stop() returns whether to end, instead of waiting for other processes; ending a training run is up to `fit`.
     say : callable
-        say(line) is told of each trial that has ended.
+        say(line) is called with a line for each trial that has ended.
 
     Raises
     ------
     GvaeError
-        What is not the fault of a trial's settings, such as a full disk. The trial can be taken over.
+        An error that a trial's settings have not caused, such as a full disk. The trial can be taken over.
     """
     waiting = False
     while not stop():

@@ -1,9 +1,9 @@
 """Steps in shards: a batch is cut into a fixed number of parts, whose gradients are added along a fixed binary tree.
 
-Shard s of a batch of B rows has its rows s B / S to (s + 1) B / S, noise and binarization of its own, and the weight of its
-rows. So no number of a shard depends on the process that computes it, and S shards on any number of ranks give the same
-bits (see gvae.runtime.parallel). A tail of float64 numbers is added with the gradients: the metrics, and whether a rank has
-failed or was asked to stop, so that all ranks decide alike.
+Shard s of a batch of B rows has its rows s B / S to (s + 1) B / S, its own noise and binarization, and the weight of its
+rows. So the results of a shard do not depend on the process that computes it, and S shards on any number of ranks give the
+same bits (see gvae.runtime.parallel). A tail of float64 numbers is added with the gradients: the metrics, and whether a rank
+has failed or was asked to stop, so that all ranks make the same decision.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST = 32  # numbers of a tail
 
 
 class Cut(Batch):
-    """A batch cut into shards, of which a rank has its own; it has no columns itself.
+    """A batch cut into shards, with the shards of one rank; it has no columns itself.
 
     Parameters
     ----------
@@ -61,12 +61,12 @@ class Cut(Batch):
 
 
 class Shards:
-    """The shards of a rank, and the sums over all.
+    """The shards of a rank, and the sums over the shards of all ranks.
 
     Parameters
     ----------
     count : int
-        The number of shards: a power of two, of which each rank has equally many.
+        The number of shards, a power of two; each rank has the same number of them.
     communicator : Communicator
     n : int
         The number of parameters.
@@ -78,7 +78,7 @@ class Shards:
     own : range
         The numbers of this rank's shards.
     ask : callable
-        ask() is whether this rank was asked to stop; called in every step.
+        ask() returns whether this rank was asked to stop; it is called in every step.
     stopped : bool
         Whether a rank was asked to stop before the last sum.
     error : Exception or None
@@ -101,7 +101,7 @@ class Shards:
         self.count, self.communicator = count, communicator
         each = count // communicator.size
         self.own = range(communicator.rank * each, (communicator.rank + 1) * each)
-        self.free = [Buffer(n, dtype, MOST, where) for _ in range(each.bit_length())]  # one per level of the own subtree
+        self.free = [Buffer(n, dtype, MOST, where) for _ in range(each.bit_length())]  # one per level of this rank's subtree
         self.names: tuple[str, ...] | None = None  # of the metrics
         self.ask: Callable[[], bool] = lambda: False
         self.stopped = False
@@ -156,7 +156,7 @@ class Shards:
         return Cut(n, found)
 
     def drawn(self, trainer: Trainer, cut: Cut, key: Key) -> Iterator[tuple[int, Batch, dict[str, Any]]]:
-        """The own shards with their noise.
+        """This rank's shards with their noise.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ class Shards:
         RankError
             Another rank has raised an error.
         Exception
-            What the evaluation of a shard raises.
+            The error that the evaluation of a shard raises.
 
         Examples
         --------
@@ -230,7 +230,7 @@ class Shards:
             self.communicator.agree(error)
         self.stopped = bool(total.tail[STOP])
         weight = total.tail[WEIGHT]
-        with np.errstate(all="ignore"):  # what is not finite is found by the caller
+        with np.errstate(all="ignore"):  # the caller checks whether they are finite
             namespace(total.flat).divide(total.flat, total.flat.dtype.type(weight), out=trainer.gradient.flat)
             means = total.tail[METRICS:] / weight
         trainer.reported = self.names or ()
@@ -238,9 +238,9 @@ class Shards:
         return metrics, {}, dict(trainer.gradient)
 
     def _subtree(self, trainer: Trainer, params: dict, cut: Cut, now: StepInputs) -> Buffer:
-        """The sum over the own shards, each node as soon as both of its parts are there."""
+        """The sum over this rank's shards; each node is added as soon as both of its children are known."""
         free = list(self.free)
-        pending: list[tuple[int, Buffer]] = []  # level and sum, of levels that decrease
+        pending: list[tuple[int, Buffer]] = []  # (level, sum), in decreasing order of levels
         parts = self.drawn(trainer, cut, now.noise)
         for s in self.own:
             leaf, level = free.pop(), 0
@@ -301,7 +301,7 @@ def check_ranks(shards: int, ranks: int) -> None:
 
 
 def why_not_shards(trainer: Trainer) -> str:
-    """The reason for which batches cannot be cut into shards, or "".
+    """The reason why batches cannot be cut into shards, or "".
 
     Parameters
     ----------

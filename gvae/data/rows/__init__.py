@@ -1,7 +1,7 @@
-"""Rows that need not fit into memory: `Rows` is what a source of them offers; files, orders, and a thread that reads ahead.
+"""Rows that need not fit into memory: `Rows` is the protocol of their sources; files, orders, and a thread that reads ahead.
 
 `sources` has the files, `order` the order in which rows are presented, `column` their conversion and the reader, `writing`
-what is written row by row. A table of `gvae.data.Table` takes a `Column` where it takes an array.
+what writes row by row. `gvae.data.Table` takes a `Column` wherever it takes an array.
 """
 
 from gvae.data.rows.column import Column, Reader, default_window

@@ -23,7 +23,7 @@ LEAST = 4  # chunks of such a window
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """Rows as a model reads them: what is kept are the rows as they are stored; they are converted when they are taken.
+    """Rows as a model reads them: they are kept as they are stored, and converted when they are taken.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class Column:
     shape : tuple of int
     dtype : dtype
     check : callable, optional
-        check(some rows as stored, their numbers) raises DataError.
+        check(some rows as stored, their numbers) raises DataError where a row is not admissible.
     read_ahead : bool, default True
-        Whether the rows are in a file, or shall be treated as if they were: they are then presented window by window.
+        Whether the rows are in a file, or are to be treated as if they were: they are then presented window by window.
 
     Examples
     --------
@@ -73,14 +73,14 @@ class Column:
         return x
 
     def __getitem__(self, which: Any) -> Any:
-        """Some rows as a model reads them: by a slice, or an array of their numbers, or of bool."""
+        """Some rows as a model reads them: by a slice, an array of their numbers, or a boolean mask."""
         index = places(which, len(self))
         if self.read_ahead:
             check_memory(self, len(index))
         return self.convert(self.taken(index))
 
     def part(self, which: Any) -> Column:
-        """Some of the rows as a column: by a slice, or an array of their numbers, or of bool.
+        """Some of the rows as a column: by a slice, an array of their numbers, or a boolean mask.
 
         Examples
         --------
@@ -102,7 +102,7 @@ class Column:
         return replace(self, rows=ArrayRows(self.taken(np.arange(len(self)))), check=None, read_ahead=False)
 
     def blocks(self, rows: int) -> Iterator[Any]:
-        """All rows in order, as a model reads them, so many at a time."""
+        """All rows in order, as a model reads them, in blocks of `rows`."""
         if not self.read_ahead:
             yield from (self[begin : begin + rows] for begin in range(0, len(self), rows))
             return
@@ -123,7 +123,7 @@ def check_memory(column: Column, n: int) -> None:
 
 
 def row_bytes(column: Column) -> int:
-    """The bytes of a row as a model reads it; at most, of sparse rows."""
+    """The bytes of a row as a model reads it; for sparse rows an upper bound."""
     return int(np.prod(column.shape[1:], dtype=np.int64)) * np.dtype(column.dtype).itemsize
 
 
@@ -153,7 +153,7 @@ def default_window(rows: Any, chunk: int) -> int:
 
 
 def sequence(column: Column) -> Order:
-    """The rows as they are stored, in windows of an eighth of the default size: they serve for reading ahead only."""
+    """The rows as they are stored, in windows of an eighth of the default size, which only serve for reading ahead."""
     chunk = chunk_of(column.rows)
     return Order(bounds_of(column.rows, chunk), max(1, BUDGET // 8 // stored_bytes(column.rows) // chunk))
 
@@ -191,13 +191,13 @@ class _Window:
         return out
 
     def take(self, begin: int, end: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """Numbers and columns of the rows at places begin .. end - 1 of the window."""
+        """Numbers and columns of the rows at positions begin .. end - 1 of the window."""
         which: Any = slice(begin, end) if self.within is None else self.within[begin:end]
         return self.index[which], {name: x[which] for name, x in self.rows.items()}
 
 
 class Reader:
-    """Reads columns window by window in an order, the next window in a thread while one is used.
+    """Reads columns window by window in an order; a thread reads the next window while one is used.
 
     Two windows are in memory at a time.
 
@@ -221,7 +221,7 @@ class Reader:
         self.now: _Window | None = None
         self.next: tuple[int, Future] | None = None
         self.thread = ThreadPoolExecutor(1, "gvae-reader")
-        self.used: dict[str, list[np.ndarray]] = {name: [] for name in columns}  # arrays of windows that are done with
+        self.used: dict[str, list[np.ndarray]] = {name: [] for name in columns}  # arrays of earlier windows, to be reused
 
     def __enter__(self) -> Reader:
         return self
@@ -263,7 +263,7 @@ class Reader:
         assert self.next is not None
         future, old, self.next, self.now = self.next[1], self.now, None, None
         self.now = future.result()
-        if old is not None and old.within is not None:  # what was taken of it are copies
+        if old is not None and old.within is not None:  # rows that were taken from it are copies
             self.used = {name: [x] if isinstance(x, np.ndarray) else [] for name, x in old.rows.items()}
         del old  # before the next one is read
         if number + 1 < self.order.n_windows:

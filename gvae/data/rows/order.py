@@ -1,4 +1,4 @@
-"""In which order the rows of a table are presented: functions of a key, so that a pass may begin at any position."""
+"""The order in which the rows of a table are presented: a function of a key, so that a pass may begin at any position."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Shuffle:
     Parameters
     ----------
     rows : int, optional
-        Of a window: its chunks are chosen at random among all, and its rows are shuffled. None: all rows are shuffled.
+        Rows of a window: its chunks are chosen at random among all, and its rows are shuffled. None: all rows are shuffled.
     chunk : int, optional
         Consecutive rows that are read together. None: see `gvae.data.rows.chunk_of`.
 
@@ -86,13 +86,13 @@ class Order:
     bounds : int array (C + 1,)
         The row at which each chunk begins, and the number of all rows.
     n_chunks : int
-        Of a window; the last one may have fewer.
+        The number of chunks of a window; the last window may have fewer.
     key : array (4,), optional
 
     Notes
     -----
-    Every part is a function of (key, bounds, n_chunks) alone. In memory are a number for each chunk and one for each
-    row of a window.
+    Every part is a function of (key, bounds, n_chunks) alone. One number for each chunk and one for each row of a window
+    are in memory.
 
     Examples
     --------
@@ -128,7 +128,7 @@ class Order:
         return -(-(len(self.bounds) - 1) // self.n_chunks)
 
     def window_at(self, position: int) -> int:
-        """The window that has the row of a position."""
+        """The window that has the row at a position."""
         return int(np.searchsorted(self.begins, position, side="right")) - 1
 
     def ranges(self, window: int) -> list[tuple[int, int]]:
@@ -137,7 +137,7 @@ class Order:
         return [(int(self.bounds[c]), int(self.bounds[c + 1])) for c in chunks]
 
     def within(self, window: int) -> np.ndarray | None:
-        """The order of the rows of a window, as places in its chunks laid end to end; None: as they lie."""
+        """The order of the rows of a window, as positions in its concatenated chunks; None: as they are stored."""
         if self.key is None:
             return None
         n = int(self.begins[window + 1] - self.begins[window])

@@ -11,7 +11,7 @@ from gvae.errors import DataError
 
 __all__ = ["ArrayRows", "Part", "Rows", "bounds_of", "chunk_of", "default_chunk", "numbers_of", "stored_in"]
 
-CHUNK_BYTES = 1 << 21  # that are read together where a source has no chunks of its own
+CHUNK_BYTES = 1 << 21  # bytes that are read together where a source has no chunks of its own
 
 
 @runtime_checkable
@@ -19,7 +19,7 @@ class Rows(Protocol):
     """Rows of numbers in a file or in memory, read some at a time.
 
     A class with these four names can be given to `fit`, `transform`, `evaluate` and the like. Optional attributes: `chunk`,
-    the number of rows that are stored, and best read, together; `path`, for messages; `names`, those of the columns.
+    the number of rows that are stored, and best read, together; `path`, for messages; `names`, the names of the columns.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Rows(Protocol):
         (N, ...), as of an array.
     dtype : dtype
     fingerprint : dict
-        What identifies the content, as JSON can hold it. A run that is resumed compares it, except "file".
+        What identifies the content, in types that JSON can hold. It is compared when a run is resumed, except "file".
 
     Examples
     --------
@@ -50,7 +50,7 @@ class Rows(Protocol):
         ...
 
     def take(self, index: np.ndarray) -> Any:
-        """The rows of given numbers, (n, ...), or CSR (n, D).
+        """The rows with the given numbers, (n, ...), or CSR (n, D).
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class Rows(Protocol):
 
 
 class Taken(Rows):
-    """What can be asked of rows besides: their number, and some of them by a slice, numbers or an array of bool."""
+    """Rows with a length, an indexing operator (a number, a slice, an array of numbers or a boolean mask) and `ndim`."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -99,7 +99,7 @@ class Taken(Rows):
 
 
 def places(which: Any, n: int) -> np.ndarray:
-    """A slice, numbers or an array of bool as numbers among n rows."""
+    """A slice, an array of numbers or a boolean mask as an array of row numbers, for n rows."""
     if isinstance(which, slice):
         return np.arange(*which.indices(n))
     index = np.asarray(which)
@@ -124,7 +124,7 @@ class ArrayRows(Taken):
         self.array, self.shape, self.dtype = array, tuple(array.shape), array.dtype
 
     def take(self, index: np.ndarray) -> Any:
-        """The rows of given numbers: see `Rows.take`."""
+        """The rows with the given numbers: see `Rows.take`."""
         return self.array[index]
 
     @property
@@ -163,7 +163,7 @@ class Part(Taken):
         self.shape, self.dtype = (len(self.index), *rows.shape[1:]), rows.dtype
 
     def take(self, index: np.ndarray) -> Any:
-        """The rows of given numbers, counted within the part: see `Rows.take`."""
+        """The rows with the given numbers, counted within the part: see `Rows.take`."""
         return self.rows.take(self.index[index])
 
     def _take_into(self, index: np.ndarray, out: np.ndarray) -> None:
@@ -171,7 +171,7 @@ class Part(Taken):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """That of all rows, and the SHA-256 of the numbers.
+        """The fingerprint of all rows, and the SHA-256 of the numbers.
 
         Examples
         --------
@@ -183,7 +183,7 @@ class Part(Taken):
 
 
 def take_into(rows: Any, index: np.ndarray, out: np.ndarray) -> None:
-    """out[...] = rows.take(index), without another array where the source can."""
+    """out[...] = rows.take(index), without a temporary array where the source supports it."""
     if hasattr(rows, "_take_into"):
         rows._take_into(index, out)
     else:
@@ -191,18 +191,18 @@ def take_into(rows: Any, index: np.ndarray, out: np.ndarray) -> None:
 
 
 def is_run(index: np.ndarray) -> bool:
-    """Whether numbers follow each other."""
+    """Whether the numbers are consecutive."""
     n = len(index)
     return n > 0 and int(index[-1]) - int(index[0]) == n - 1 and (n < 3 or bool((np.diff(index) == 1).all()))
 
 
 def default_chunk(n_bytes: int) -> int:
-    """How many rows of a size are read together where a source has no chunks: a power of two, 16 to 8,192, up to 2 MiB."""
+    """The number of rows read together where a source has no chunks: a power of two, 16 to 8,192, up to 2 MiB."""
     return 1 << (max(16, min(8192, CHUNK_BYTES // max(1, n_bytes))).bit_length() - 1)
 
 
 def numbers_of(rows: Any, index: np.ndarray) -> np.ndarray:
-    """The numbers that rows of a part have in what it is a part of: those that messages name.
+    """The numbers of some rows of a part in the table that it is a part of, which messages name.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def numbers_of(rows: Any, index: np.ndarray) -> np.ndarray:
 
 
 def stored_in(rows: Any) -> Any:
-    """What rows are a part of, or a part of a part; otherwise the rows themselves.
+    """The rows that a `Part`, or a part of a part, was taken from; otherwise the rows themselves.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def chunk_of(rows: Any) -> int:
     Returns
     -------
     int
-        As they are stored; where there are no chunks, a power of two between 16 and 8,192, of up to 2 MiB.
+        The size of a stored chunk; where there are no chunks, a power of two between 16 and 8,192, of up to 2 MiB.
 
     Examples
     --------
@@ -269,8 +269,8 @@ def chunk_of(rows: Any) -> int:
 
 
 def bounds_of(rows: Any, chunk: int) -> np.ndarray:
-    """Where chunks of rows begin, and the end of the last one, int64. Those of a part in ascending order end where chunks of
-    the whole do, so that none of these is read for two of them."""
+    """Where chunks of rows begin, and the end of the last one, int64. Chunks of a part in ascending order end where chunks
+    of the whole do, so that no chunk of the whole is read for two chunks of the part."""
     index: Any = None
     base = rows
     while isinstance(base, Part):
@@ -284,7 +284,7 @@ def bounds_of(rows: Any, chunk: int) -> np.ndarray:
 
 
 def check_numbers(index: np.ndarray, n: int, where: str) -> None:
-    """Raise DataError unless there are rows of these numbers."""
+    """Raise DataError unless all numbers are from 0 to n - 1."""
     if len(index) and not (index.min() >= 0 and index.max() < n):
         bad = index[(index < 0) | (index >= n)][0]
         raise DataError(f"{where}: there is no row {bad} (counted from 0) among {n}")

@@ -1,6 +1,6 @@
-"""Rows in files: memory-mapped .npy, Zarr, HDF5, Parquet, and compressed sparse rows in Zarr or HDF5.
+"""Rows in files: .npy, Zarr, HDF5, Parquet, and compressed sparse rows in Zarr or HDF5.
 
-Each class reads ranges of consecutive rows; what cannot be read is a DataError that names file, chunk and rows.
+Each class reads ranges of consecutive rows; rows that cannot be read raise DataError, which names file, chunk and rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 SUFFIXES = (".npy", ".zarr", ".h5", ".hdf5", ".parquet")
 COLUMNS = ("train", "train_y", "train_weight", "test", "test_y", "test_weight")  # the keys of Zarr groups and HDF5 files
 PACKED = "gvae"  # the attribute in which a packed array keeps the checksums of its chunks
-PLACES = 16  # of a file whose content is part of its fingerprint
+PLACES = 16  # in the files, at which content is read for the fingerprint
 BYTES = 1 << 14  # that are read at each of them
 
 
@@ -64,9 +64,9 @@ class Stored(Taken):
             x = self._read(begin, end)
         except (DataError, DependencyError, MemoryError):
             raise
-        except Exception as error:  # whatever a damaged file makes a library raise
+        except Exception as error:  # a damaged file can make a library raise any error
             first, last = begin // self.chunk, (end - 1) // self.chunk
-            for c in range(first, last + 1) if last > first else ():  # which of them is it?
+            for c in range(first, last + 1) if last > first else ():  # finds the damaged one
                 self.read(max(begin, c * self.chunk), min(end, (c + 1) * self.chunk))
             raise self.damaged(begin, end, " ".join(str(error).split()) or type(error).__name__) from error
         if x.shape != (end - begin, *self.shape[1:]):
@@ -81,7 +81,7 @@ class Stored(Taken):
         )
 
     def take(self, index: np.ndarray) -> Any:
-        """The rows of given numbers: see `Rows.take`."""
+        """The rows with the given numbers: see `Rows.take`."""
         index = np.asarray(index, np.int64)
         n = len(index)
         check_numbers(index, self.shape[0], self.where)
@@ -106,7 +106,7 @@ class Stored(Taken):
             try:
                 fill(int(index[0]), int(index[0]) + len(index), out)
                 return
-            except Exception:  # it is raised again, with its name
+            except Exception:  # `take` raises it again, with a message that names the file
                 pass
         out[...] = self.take(index)
 
@@ -123,7 +123,7 @@ class Stored(Taken):
     def fingerprint(self) -> dict[str, Any]:
         """Shape and dtype; number, sizes and times of modification of the files; and a hash of some of their content.
 
-        A change that keeps size, time and all of the places that are looked at is not noticed.
+        A change that keeps size, time and the content of all places that are read is not noticed.
 
         Examples
         --------
@@ -156,7 +156,7 @@ class Stored(Taken):
 
 
 class NpyRows(Stored):
-    """Rows of a .npy file, which is mapped into memory: nothing is read before it is taken.
+    """Rows of a .npy file: none is read before it is taken. A file in Fortran order is mapped into memory.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ class NpyRows(Stored):
     Raises
     ------
     DataError
-        The file is missing, damaged or no array of real numbers.
+        The file is missing, damaged or not an array of real numbers.
 
     Examples
     --------
@@ -204,14 +204,14 @@ class NpyRows(Stored):
 
 
 class ZarrRows(Stored):
-    """Rows of a Zarr array. Of one that `gvae data pack` has written, a chunk's checksum is compared when it is first read.
+    """Rows of a Zarr array. If `gvae data pack` has written it, a chunk's checksum is verified when the chunk is first read.
 
     Parameters
     ----------
     array : zarr.Array
         Of real numbers, (N, ...).
     path : path, optional
-        Where it is, for messages; by default what its store says.
+        Where it is, for messages; by default the location of its store.
     key : str, optional
         Its name within a group.
 
@@ -259,7 +259,7 @@ class ZarrRows(Stored):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Of a packed array its SHA-256, wherever it lies; of another one as of other files."""
+        """For a packed array its SHA-256, wherever it is; for any other array as for other files."""
         about = {"shape": list(self.shape), "dtype": np.dtype(self.dtype).str, "file": self.where}
         if self.packed is not None:
             return about | {"sha256": self.packed.get("sha256")}
@@ -314,11 +314,11 @@ class CsrRows(Stored):
     Raises
     ------
     DataError
-        The shape is not known, or the pointers do not fit the values.
+        The shape is missing, or the pointers do not fit the values.
 
     Notes
     -----
-    "indptr" is in memory, 8 bytes for each row. The shape is that of the attribute or array "shape".
+    "indptr" is in memory, 8 bytes for each row. The shape is the attribute or array "shape".
 
     Examples
     --------
@@ -382,11 +382,11 @@ class ParquetRows(Stored):
     DependencyError
         pyarrow is missing.
     DataError
-        The file is missing or damaged, or a column is not of real numbers; where rows are read, a value that is missing.
+        The file is missing or damaged, or a column is not of real numbers; when rows are read, a value is missing.
 
     Notes
     -----
-    A row group is read as a whole, and the last one that was read is kept.
+    A row group is read as a whole, and the last one that was read is kept in memory.
 
     Examples
     --------
@@ -425,7 +425,7 @@ class ParquetRows(Stored):
     def _group(self, i: int) -> np.ndarray:
         if self.last is not None and self.last[0] == i:
             return self.last[1]
-        self.last = None  # memory
+        self.last = None  # frees its memory
         table = self.file.read_row_group(i, columns=list(self.names), use_threads=False)
         x = np.empty((table.num_rows, len(self.names)), self.dtype)
         for j, name in enumerate(self.names):
@@ -466,7 +466,7 @@ def _lacks(what: str, package: str, extra: str) -> DependencyError:
 
 
 def as_rows(X: Any) -> Rows | None:
-    """X as `Rows`, if it is such or an array of Zarr or HDF5.
+    """X as `Rows`, if it has that protocol or is an array of Zarr or HDF5.
 
     Parameters
     ----------
@@ -475,7 +475,7 @@ def as_rows(X: Any) -> Rows | None:
     Returns
     -------
     Rows, or None
-        None for anything else, arrays in memory among them.
+        None for anything else, including arrays in memory.
 
     Examples
     --------
@@ -493,7 +493,7 @@ def as_rows(X: Any) -> Rows | None:
 
 
 def open_rows(path: str | os.PathLike, key: str | None = None, *, target: str | None = None) -> Any:
-    """The rows of a file, of which none is read yet.
+    """The rows of a file; none of them is read yet.
 
     Parameters
     ----------
@@ -531,7 +531,7 @@ def open_rows(path: str | os.PathLike, key: str | None = None, *, target: str | 
 
 
 def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mapping[str, Any]:
-    """All arrays of a file as rows, of which none is read yet.
+    """All arrays of a file as rows; none of them is read yet.
 
     Parameters
     ----------
@@ -543,7 +543,7 @@ def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mappi
     Returns
     -------
     dict of str to Rows
-        By key; a lone array is "train", and the target "train_y". Rows of one axis are numbers (N,).
+        By key; a single array is "train", and the target "train_y". Rows with one axis only are numbers, (N,).
 
     Raises
     ------
@@ -597,7 +597,7 @@ def _of_zarr(path: Path) -> Mapping[str, Any]:
         raise _lacks("Zarr", "zarr", "zarr") from error
     try:
         root = zarr.open(path, mode="r")
-    except Exception as error:  # whatever damaged metadata make it raise
+    except Exception as error:  # damaged metadata can make it raise any error
         raise DataError(f"{path}: damaged or not a Zarr array or group ({' '.join(str(error).split())})") from error
     if isinstance(root, zarr.Array):
         return {"train": _checked(ZarrRows(root, path))}
@@ -633,7 +633,7 @@ def _of_hdf5(path: Path) -> Mapping[str, Any]:
 
 
 def _named(found: dict[str, Any]) -> dict[str, Any]:
-    """Arrays by key; where none is "train", "x" or the only one is."""
+    """Arrays by key; where there is no "train", "x" or the only array is renamed to it."""
     if "train" not in found:
         alone = "x" if "x" in found else next(iter(found)) if len(found) == 1 else None
         if alone is not None:

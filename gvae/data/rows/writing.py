@@ -1,4 +1,4 @@
-"""What is written row by row: results of any number of rows, and `pack`, which brings rows into a form that is read well."""
+"""Writing row by row: results with any number of rows, and `pack`, which stores rows in a form that is read fast."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from gvae.runtime import limits
 
 __all__ = ["Output", "pack"]
 
-SHARDED = 2000  # chunks from which on several are in one file
+SHARDED = 2000  # with more chunks than this, PER_SHARD of them are in one file
 PER_SHARD = 16
-WORTH = 0.85  # of its size to which a chunk must shrink for compression to be worth its time
-SHARE = 6  # part of the memory that rows may take while they are shuffled
+WORTH = 0.85  # rows are compressed if that shrinks the first chunk below this fraction of its size
+SHARE = 6  # rows that are shuffled in memory may take 1 / SHARE of it
 
 
 class Output:
-    """Arrays that are written row by row to a .npy file or a Zarr store. Nothing is left of it unless all of it is written.
+    """Arrays that are written row by row to a .npy file or a Zarr store. Unless everything is written, nothing is left.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class Output:
     Raises
     ------
     ConfigError
-        Another kind of name.
+        The name does not end in one of these.
     RunError
-        It exists, or cannot be written.
+        The path exists, or cannot be written.
     DependencyError
         zarr is missing.
 
@@ -142,7 +142,7 @@ class Output:
         Parameters
         ----------
         name : str or None
-            Of an array in a Zarr group; None: the file is the array.
+            The name of the array in a Zarr group; None: the file is the array.
         shape : tuple of int
         dtype : dtype
         chunk : int, optional
@@ -158,7 +158,7 @@ class Output:
         Raises
         ------
         ConfigError
-            A name of an array in a .npy file.
+            A name is given for an array in a .npy file.
 
         Examples
         --------
@@ -272,17 +272,17 @@ def _zarr() -> Any:
 def pack(
     columns: Mapping[str, Any], path: str | os.PathLike, *, key: np.ndarray | None = None, chunk: int | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Write rows to a Zarr store that is read well: in chunks, shuffled once, with checksums.
+    """Write rows to a Zarr store that is read fast: in chunks, shuffled once, with checksums.
 
     Parameters
     ----------
     columns : mapping of str to Rows
-        By key: "train", and any of "train_y", "train_weight", "test", "test_y", "test_weight". A lone "train" becomes an
-        array, more become a group.
+        By key: "train", and any of "train_y", "train_weight", "test", "test_y", "test_weight". A single "train" becomes an
+        array, several columns become a group.
     path : path
         A new folder that ends in .zarr.
     key : array (4,), optional
-        By which the rows are shuffled, those of "train" alike, and those of "test" alike. None: they keep their order.
+        The key for shuffling the rows, the columns of "train" alike and those of "test" alike. None: rows keep their order.
     chunk : int, optional
         Rows of a chunk. By default a power of two, of some 2 MiB.
 
@@ -300,8 +300,8 @@ def pack(
 
     Notes
     -----
-    Rows that do not fit into a sixth of the memory are shuffled by way of files beside `path`, which take their size again
-    until it is done.
+    Rows that do not fit into a sixth of the memory are shuffled through temporary files next to `path`, which have the same
+    size as the rows.
 
     Examples
     --------
@@ -347,7 +347,7 @@ def _blocks(rows: Any, name: str) -> Iterator[Any]:
 
 
 def _shuffled(rows: Any, order: np.ndarray | None, name: str, folder: Path) -> Iterator[np.ndarray]:
-    """Blocks of the rows in an order; None: as they are."""
+    """Blocks of the rows in an order; None: as they are stored."""
     if order is None:
         yield from _blocks(rows, name)
         return
