@@ -50,6 +50,8 @@ def _read_toml(path: str) -> dict[str, Any]:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
     known: dict[str, Any] = {"data": ("source", "dir", "target"), "settings": None}
     for name, table in tables.items():
         if name not in known or not isinstance(table, dict):

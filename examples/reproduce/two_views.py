@@ -33,9 +33,9 @@ Error of linear support vector machines, one for each pair of digits, on 10,000 
 training images in units of their deviations; of the penalties 0.001 .. 1 the best for the validation part is taken. Networks
 of three layers of 1,024 ReLU. `vcca`, `private`: 40 variables, and 30 of either view alone, dropout 0.2 of hidden units and
 codes, Adam at 1e-4, batches of 100, 60 epochs; the first view is Bernoulli, the second Gaussian. `dcca`: 10 outputs, better
-for the validation part than 50 (5.1 % of the test images), batches of 1,000, 50 epochs. `cca`: 50 variables, ridge 0.1, which
-was seen to be better than 1e-4 (20.6). One seed. Published: Wang, Yan, Lee and Livescu (2016), on their own draw of such a
-set, and with other widths of the last layers."""
+for the validation part than 50 (5.1 % of the test images), batches of 1,000, 50 epochs. `cca`: 50 variables, ridge 0.1,
+which was seen to be better than 1e-4 (20.6). One seed. Published: Wang, Yan, Lee and Livescu (2016), on their own draw of
+such a set, and with other widths of the last layers."""
 
 
 @cache

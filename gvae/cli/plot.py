@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -38,10 +39,11 @@ def run(options: argparse.Namespace) -> None:
     from gvae import plots, report
 
     plots.require()
-    drawn = False
+    drawn, folders = False, []
     for exhibit in exhibits_of(options):
         folder = Path(options.out) if options.out else (exhibit.path if exhibit.path.is_dir() else Path()) / "plots"
         folder = folder / exhibit.name if options.out and len(options.runs) > 1 else folder
+        folders += [] if folder.exists() else [folder]
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,5 +55,8 @@ def run(options: argparse.Namespace) -> None:
                 print(path)
         for sentence in exhibit.missing:
             print(f"gvae plot: {exhibit.path}: {sentence}", file=sys.stderr)
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if nothing was drawn into it
     if not drawn:
         raise RunError(f"{', '.join(options.runs)}: nothing could be drawn")

@@ -182,7 +182,8 @@ def real(x: Any, where: str) -> Any:
         except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, arrays on a device
             raise DataError(f"{where}: not an array of numbers ({error})") from error
     if x.dtype.kind not in "biuf":
-        raise DataError(f"{where}: dtype {x.dtype} is not real numbers")
+        hint = "; encode text, such as labels, as numbers" if x.dtype.kind in "OSU" else ""
+        raise DataError(f"{where}: dtype {x.dtype} is not real numbers{hint}")
     return x
 
 

@@ -496,7 +496,8 @@ def _shuffle(values: Mapping[str, Any], X: Any, y: Any, begun: Mapping[str, Any]
         return shuffle
     x = x or data.ArrayRows(X if hasattr(X, "dtype") else np.asarray(X))
     chunk = shuffle.chunk or chunk_of(x)
-    return data.Shuffle(shuffle.rows or default_window(x, chunk), chunk)
+    rows = shuffle.rows or default_window(x, chunk)
+    return data.Shuffle(rows if begun is not None else max(1, rows // chunk) * chunk, chunk)  # whole chunks
 
 
 def _source(given: Any, shuffle: data.Shuffle) -> Any:

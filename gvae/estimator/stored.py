@@ -175,6 +175,10 @@ def load(path: str | os.PathLike) -> Estimator:
             raise RunError(f"{path} holds no checkpoint.safetensors: it was stopped before the first one")
         rows, events = training.read_history(path, saved)
     elif path.is_file():
+        with open(path, "rb") as file:
+            begin = file.read(9)  # of safetensors: the length of a header, and its first character
+        if len(begin) == 9 and begin[8:] != b"{":
+            raise RunError(f"{path} is neither a run folder nor a saved model")
         saved = training.load_checkpoint(path)
     else:
         raise RunError(f"{path}: no such run folder or saved model")

@@ -320,7 +320,9 @@ def why_not_shards(trainer: Trainer) -> str:
     """
     model: Model = trainer.model
     objective: Objective = trainer.objective
-    of_model, of_objective = type(model).__name__, str(objective)
+    of_model, of_objective = type(model).__name__, type(objective).__name__
+    if (cost := getattr(objective, "cost", None)) is not None:
+        of_objective += f" with {type(cost).__name__}"
     if trainer.rows:
         return f"{of_model} has parameters of each row"
     if hasattr(model, "update"):

@@ -224,7 +224,7 @@ def test_evaluate_refuses(refused, run, here):
     refused(["evaluate", "nowhere"], "nowhere: no such run folder")
     refused(["evaluate", "."], "holds no checkpoint", "not a run folder")
     refused(["evaluate", "file"], "file")
-    refused(["evaluate", "wide.npy"], "wide.npy")
+    refused(["evaluate", "wide.npy"], "wide.npy is neither a run folder nor a saved model")
     refused(["evaluate", run, "wide.npy"], "wide, test rows: 7 columns, but the model was trained on 64")
     refused(["evaluate", run, "high.npy"], "high, test rows", "outside [0, 1]", "row 0, column 0")
     refused(["evaluate", run, "nope"], "nope: no such file", "digits")
@@ -383,3 +383,12 @@ def test_a_mistake_in_a_process_of_its_own(here, arguments):
 @pytest.mark.parametrize("words", [["runs", "\0"], ["\0"], ["train", "digits", "--out", "a\0b"]])
 def test_a_character_that_no_path_can_have(refused, words):
     refused(words, "NUL")
+
+
+def test_plot_leaves_no_folder_where_nothing_is_drawn(gvae_, here):
+    np.save("wide.npy", np.zeros((20, 30)))
+    before = sorted(here.iterdir())
+    code, out, err = gvae_("plot", "wide.npy")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].endswith("wide.npy: nothing could be drawn")
+    assert sorted(here.iterdir()) == before

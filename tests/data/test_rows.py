@@ -688,6 +688,15 @@ def test_an_evaluation_in_a_file(small, monkeypatch, suffix):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+@pytest.mark.parametrize(("asked", "rows"), [("rows=50,chunk=20", 40), ("rows=5,chunk=20", 20), ("rows=40,chunk=20", 40)])
+def test_a_window_has_whole_chunks_and_says_so(small, asked, rows):
+    folder, _ = small
+    given = SMALL | {"epochs": 1, "shuffle": f"window:{asked}"}
+    model = gvae.VAE(**given).fit(data.open_rows(folder / "x.npy"), run=folder / "r")
+    assert model.config_["fitted"]["shuffle"] == f"window:rows={rows},chunk=20"
+    gvae.VAE(**given | {"epochs": 2}).fit(data.open_rows(folder / "x.npy"), run=folder / "r", resume=True)
+
+
 def test_several_views_are_a_group(tmp_path):
     x = numbers(200)
     model = gvae.VCCA(latent=2, hidden=(8,), random_state=0, epochs=1).fit(x, x[:, :3])
