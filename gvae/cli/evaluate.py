@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gvae.cli import arguments
-from gvae.cli.running import check_new, on_one_blas_thread, source_of, write_new
+from gvae.cli.running import changed, check_new, on_one_blas_thread, source_of, write_new
 from gvae.errors import ConfigError, DataError
 
 HELP = "ELBO and importance-sampled log p(x) of a run, in nats per row."
@@ -72,6 +72,9 @@ def run(options: argparse.Namespace) -> None:
     if model.model_.caution and ranks.leads:
         print(f"gvae evaluate: {model.model_.caution}", file=sys.stderr)
     source, data_dir, target = source_of(options, options.folder, model.notes_)
+    if options.data is None and ranks.leads and (changes := changed(source, model.notes_)):
+        said = f"{source} has changed since {options.folder} was trained on it ({changes})"
+        print(f"gvae evaluate: {said}; its test rows may be rows that it was trained on", file=sys.stderr)
     dataset = data.load(source, data_dir=data_dir, target=target)
     rows, y = _part(dataset, options.split)
     where = f"{dataset.name}, {options.split} rows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import functools
 import os
 from collections.abc import Callable
@@ -34,6 +35,28 @@ def source_of(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> t
     noted = {name: notes.get(name) for name in ("data_dir", "target")}
     folder, target = (value if isinstance(value, str) else None for value in noted.values())
     return source, options.data_dir or folder, options.target or (target if options.data is None else None)
+
+
+def stamp(source: str) -> dict[str, Any] | None:
+    """By which a changed file, or store of files, is noticed: its bytes, and when it was last modified; None for a data set
+    that has a name."""
+    path = Path(source)
+    if not path.is_absolute() or not path.exists():
+        return None
+    found = [file.stat() for file in (path.rglob("*") if path.is_dir() else (path,)) if file.is_file()]
+    newest = max((about.st_mtime for about in found), default=0.0)
+    modified = datetime.datetime.fromtimestamp(newest, datetime.UTC).isoformat(timespec="seconds")
+    return {"bytes": sum(about.st_size for about in found), "modified": modified}
+
+
+def changed(source: str, notes: dict[str, Any]) -> str:
+    """What differs between a file now and when a run noted its stamp, or "". The notes are unchecked."""
+    was, now = notes.get("file"), stamp(source) or {}
+    if not isinstance(was, dict):
+        return ""
+    return ", ".join(
+        f"{name} was {was.get(name)!r:.40}, is {value!r}" for name, value in now.items() if was.get(name) != value
+    )
 
 
 def exhibits_of(options: argparse.Namespace) -> list[Any]:

@@ -12,7 +12,7 @@ import gvae
 from gvae import flags
 from gvae.cli import arguments
 from gvae.cli.arguments import Parser
-from gvae.cli.running import on_one_blas_thread, source_of
+from gvae.cli.running import on_one_blas_thread, source_of, stamp
 from gvae.cli.signals import Interruptible, Signalled
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
 
@@ -136,6 +136,7 @@ def notes_of(dataset: Any, source: str, data_dir: str | None, target: str | None
     folder = None if data_dir is None else _absolute(data_dir)
     notes = {"data": source, "data_dir": folder, "image_shape": dataset.image_shape, "gvae": gvae.__version__}
     notes |= {} if target is None else {"target": target}
+    notes |= {} if (found := stamp(source)) is None else {"file": found}
     return notes | ({} if dataset.names is None else {"names": list(dataset.names)})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -517,3 +518,32 @@ def test_demo(here):
     ((gain, its),) = re.findall(rf"^the chain's ELBO is {spread} above the diagonal's", out, re.M)
     assert float(gain) == pytest.approx(diagonal - chain, abs=2e-4)
     assert float(its) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["rows.npy", "rows.zarr"])
+def test_evaluate_says_when_the_rows_are_no_longer_those_of_training(gvae_, here, kind):
+    """Which rows are test rows is by position: of rows in another order, some were trained on."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+
+    def write(seed):
+        if kind == "rows.npy":
+            np.save(kind, x[:: 1 - 2 * seed])
+        else:
+            shutil.rmtree(kind, ignore_errors=True)
+            data.pack({"train": data.ArrayRows(x)}, kind, key=gvae.random.key(seed))
+        for path in (here / kind, *(here / kind).rglob("*")):
+            os.utime(path, (1e9 + seed, 1e9 + seed))
+
+    write(0)
+    train = ["--latent", "2", "--hidden", "4", "--epochs", "1", "--quiet"]
+    assert gvae_("train", kind, "--out", "run", *train)[0] == 0
+    code, _, err = gvae_("evaluate", "run", "--samples", "2")
+    assert (code, err) == (0, "")
+    write(1)
+    code, _, err = gvae_("evaluate", "run", "--samples", "2")
+    assert code == 0
+    assert err.startswith(f"gvae evaluate: {here / kind} has changed since run was trained on it (")
+    assert "modified was '2001-09-09T01:46:40+00:00', is '2001-09-09T01:46:41+00:00'" in err
+    assert err.count("\n") == 1
+    code, _, err = gvae_("evaluate", "run", kind, "--samples", "2")  # named: the caller knows
+    assert (code, err) == (0, "")
