@@ -5,13 +5,23 @@ from __future__ import annotations
 import argparse
 import math
 import textwrap
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
     whose = ""  # the flags that --help needs for the same usage
+    words: Sequence[str] = ()  # what is parsed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.words = [] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
+        flags = [word.partition("=")[0] for word in self.words if word.startswith("--")]
+        unknown = [f for f in flags if not any(option.startswith(f) for option in self._option_string_actions)]
+        if unknown and "required" in message:  # a flag that is mistyped is missing, too
+            message = f"unrecognized arguments: {' '.join(unknown)}"
         self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog}{self.whose} --help\n")
 
 

@@ -392,3 +392,15 @@ def test_plot_leaves_no_folder_where_nothing_is_drawn(gvae_, here):
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].endswith("wide.npy: nothing could be drawn")
     assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["train", "digits", "--latent", "16", "--ot", "R"], "--ot"),
+        (["sweep", "s.toml", "--ou=S", "--outt", "S"], "--outt"),
+        (["sample", "run", "--uot", "s.npy"], "--uot"),
+    ],
+)
+def test_a_mistyped_flag_is_named_though_another_is_missing_for_it(refused, words, flag):
+    refused(words, f"unrecognized arguments: {flag}")
