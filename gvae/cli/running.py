@@ -32,6 +32,8 @@ def source_of(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> t
     source = options.data or notes.get("data")
     if not isinstance(source, str):
         raise ConfigError(f"{run} does not say what it was trained on: name the data")
+    if options.data is None and Path(source).is_absolute() and not Path(source).exists():
+        raise ConfigError(f"{run} was trained on {source}, which does not exist now: name the data on the command line")
     noted = {name: notes.get(name) for name in ("data_dir", "target")}
     folder, target = (value if isinstance(value, str) else None for value in noted.values())
     return source, options.data_dir or folder, options.target or (target if options.data is None else None)

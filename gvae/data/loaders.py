@@ -339,7 +339,8 @@ def _load_file(source: Any, target: str | None, in_memory: bool | None) -> Datas
     if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; expected a file")
     if not os.path.isfile(path):
-        names = f", nor a data set of that name ({', '.join(dataset_names())})" if isinstance(source, str) else ""
+        bare = isinstance(source, str) and os.sep not in source  # it may be the name of a data set, mistyped
+        names = f", nor a data set of that name ({', '.join(dataset_names())})" if bare else ""
         raise DataError(f"{path}: no such file{names}")
     plain = Path(path.name[:-3]) if packed(path) else path
     suffix = ".idx" if plain.name.lower().endswith("-ubyte") else plain.suffix.lower()

@@ -547,3 +547,8 @@ def test_evaluate_says_when_the_rows_are_no_longer_those_of_training(gvae_, here
     assert err.count("\n") == 1
     code, _, err = gvae_("evaluate", "run", kind, "--samples", "2")  # named: the caller knows
     assert (code, err) == (0, "")
+    (here / kind).rename(here / f"moved-{kind}")
+    code, _, err = gvae_("evaluate", "run", "--samples", "2")
+    said = f"run was trained on {here / kind}, which does not exist now: name the data on the command line"
+    assert (code, err) == (2, f"gvae evaluate: {said}\n")
+    assert gvae_("evaluate", "run", f"moved-{kind}", "--samples", "2")[0] == 0
