@@ -30,6 +30,11 @@ PACKAGES = (
     "scikit-learn",
     "matplotlib",
     "pooch",
+    "zarr",
+    "h5py",
+    "pyarrow",
+    "optuna",
+    "mpi4py",
 )
 WORTH_IT = 1.15  # how much faster another choice must be to be reported
 NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "cifs")
