@@ -21,7 +21,7 @@ from gvae.cli import completion, data, demo, doctor, evaluate, models, plot, rep
 from gvae.cli.arguments import Help, Parser
 from gvae.cli.signals import Signalled
 from gvae.errors import GvaeError
-from gvae.runtime.parallel import is_agreed
+from gvae.runtime.parallel import is_agreed, launched
 
 __all__ = ["main"]
 
@@ -40,6 +40,11 @@ COMMANDS = (  # as --help lists them
     completion,
     doctor,
 )
+SHARED = (
+    "train",
+    "evaluate",
+    "sweep",
+)  # what several ranks may be started for: sweep shares its trials in the study's folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whose = f" --model {options.estimator.name}" if options.command == "train" else ""
         said = f"unrecognized arguments: {' '.join(unknown)}; see gvae {options.command}{whose} --help"
         return _complain(options, said, 2)
+    size, rank = launched()
+    if size > 1 and options.command not in SHARED:
+        if rank > 0:  # without an exit code: a launcher that sees one ends rank 0, maybe before it has said why
+            return 0
+        why = f"only {', '.join(SHARED[:-1])} and {SHARED[-1]} share their work"
+        return _complain(options, f"{size} ranks were started, but {why}; start it without mpirun", 2)
     try:
         with _warnings_on_stderr(options):
             options.run(options)

@@ -32,7 +32,11 @@ from gvae.runtime import device, limits
 __all__ = ["ALONE", "HUNG", "MPI", "Buffer", "Communicator", "is_power_of_two", "launched", "of", "schedule", "world"]
 
 HUNG = 124  # the exit code of a process to which the other ranks do not answer
-SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # where launchers state the number of ranks
+LAUNCHERS = (  # where they state the number of ranks, and which of them a process is
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
 
 
 class Buffer:
@@ -549,20 +553,25 @@ def of(comm: Any) -> Communicator:
     return MPI(comm) if comm.Get_size() > 1 else ALONE
 
 
-def launched() -> int:
-    """The number of ranks that a launcher of MPI has started, according to the environment of this process.
+def launched() -> tuple[int, int]:
+    """What a launcher of MPI has started, according to the environment of this process; mpi4py is not imported.
 
     Returns
     -------
-    int
-        1 without a launcher.
+    size, rank : int
+        The number of ranks and the rank of this process: (1, 0) without a launcher.
 
     Examples
     --------
     >>> gvae.runtime.parallel.launched()
-    1
+    (1, 0)
     """
-    return max([int(os.environ[name]) for name in SIZES if os.environ.get(name, "").isdigit()], default=1)
+
+    def stated(name: str, otherwise: int) -> int:
+        return int(text) if (text := os.environ.get(name, "")).isdigit() else otherwise
+
+    size, rank = max(((stated(size, 1), rank) for size, rank in LAUNCHERS), key=lambda found: found[0])
+    return size, stated(rank, 0)
 
 
 def world(hang_timeout: float | None = None) -> Communicator:
@@ -589,7 +598,7 @@ def world(hang_timeout: float | None = None) -> Communicator:
     >>> gvae.runtime.parallel.world().size
     1
     """
-    n = launched()
+    n, _ = launched()
     if n == 1:
         return ALONE
     try:

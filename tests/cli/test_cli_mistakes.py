@@ -404,3 +404,15 @@ def test_plot_leaves_no_folder_where_nothing_is_drawn(gvae_, here):
 )
 def test_a_mistyped_flag_is_named_though_another_is_missing_for_it(refused, words, flag):
     refused(words, f"unrecognized arguments: {flag}")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("command", ["demo", "sample", "plot", "report", "models", "runs", "data", "doctor"])
+def test_several_ranks_of_what_they_do_not_share(gvae_, here, monkeypatch, command, rank):
+    monkeypatch.setenv("PMI_SIZE", "3")
+    monkeypatch.setenv("PMI_RANK", str(rank))
+    more = {"sample": ["run"], "plot": ["run"], "report": ["run"], "data": ["pack", "x.npy", "--out", "x.zarr"]}
+    why = "3 ranks were started, but only train, evaluate and sweep share their work; start it without mpirun"
+    said = (0, "", "") if rank else (2, "", f"gvae {command}: {why}\n")
+    assert gvae_(command, *more.get(command, [])) == said
+    assert os.listdir() == []

@@ -364,6 +364,42 @@ def test_a_launcher_of_another_mpi_is_refused(monkeypatch):
     assert not os.path.exists("run")
 
 
+@pytest.mark.parametrize("which", WHICH)
+def test_a_command_that_ranks_do_not_share_is_refused_once(which):
+    done = ranks.launch(2, "-m", "gvae", "models", which=which)
+    said = "gvae models: 2 ranks were started, but only train, evaluate and sweep share their work; start it without mpirun"
+    assert (done.returncode, done.stdout, ranks.own(done.stderr)) == (2, "", [said])
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_one_rank_may_run_any_command(which):
+    done = ranks.launch(1, "-m", "gvae", "models", which=which)
+    assert (done.returncode, ranks.own(done.stderr)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        ({}, (1, 0)),
+        ({"PMI_SIZE": "4", "PMI_RANK": "3"}, (4, 3)),
+        (
+            {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_RANK": "5"},
+            (8, 5),
+        ),
+        ({"SLURM_PROCID": "1"}, (1, 0)),
+        ({"PMI_SIZE": "x"}, (1, 0)),
+    ],
+    ids=lambda x: "-".join(x) if isinstance(x, dict) else "",
+)
+def test_what_a_launcher_states(stated, found, monkeypatch):
+    for names in parallel.LAUNCHERS:
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    for name, text in stated.items():
+        monkeypatch.setenv(name, text)
+    assert parallel.launched() == found
+
+
 def test_ranks_without_mpi4py(monkeypatch):
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setitem(sys.modules, "mpi4py", None)

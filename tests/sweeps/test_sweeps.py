@@ -554,6 +554,18 @@ def test_a_study_all_of_whose_trials_fail(small, gvae_):
     assert (code, err) == (2, "gvae sweep: study: no trial is complete; for their reasons: gvae runs study\n")
 
 
+def test_ranks_of_a_launcher_share_a_study(small, alone, monkeypatch):
+    """As `srun -n 2` starts them; they meet in the folder, without MPI."""
+    start = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = []
+    for rank in range(2):
+        env = environment(SLURM_STEP_NUM_TASKS="2", SLURM_PROCID=str(rank))
+        both.append(subprocess.Popen([sys.executable, "-m", "gvae", *SWEEP], env=env, **start))
+    assert [process.communicate(timeout=240)[1] for process in both] == ["", ""]
+    assert [process.returncode for process in both] == [0, 0]
+    agree("study", alone)
+
+
 def test_a_metric_that_the_log_lacks(small, gvae_):
     Path("study.toml").write_text(SMALL + 'metric = "validation_error"')
     code, _, err = gvae_(*SWEEP)
