@@ -764,6 +764,24 @@ def test_from_the_shell(gvae_, here):
     assert (code, out, err) == (2, "", "gvae data: none.npy: no such file\n")
 
 
+@pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".tsv", "\t"), (".txt", " ")])
+def test_text_is_converted_as_the_message_says(gvae_, here, suffix, delimiter):
+    np.savetxt(f"ok{suffix}", numbers(20), delimiter=delimiter)
+    code, _, err = gvae_("data", "pack", f"ok{suffix}", "--out", "x.zarr")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.endswith(", with skiprows=1 where its first line has names\n")
+    with pytest.raises(DataError, match=r"convert it by np\.save\("):
+        data.open_rows(f"ok{suffix}")
+    exec(err.partition("convert it by ")[2].rpartition(", with")[0])
+    np.testing.assert_array_equal(data.open_rows("ok.npy")[:].astype(np.float32), numbers(20))
+
+
+def test_other_kinds_of_files_are_not_rows(tmp_path):
+    (tmp_path / "x.orc").write_text("ORC")
+    with pytest.raises(DataError, match=r"known are .*\.parquet$"):
+        data.open_rows(tmp_path / "x.orc")
+
+
 def test_a_target_from_the_shell(gvae_, here):
     x = numbers(400)
     table = pyarrow.table({f"c{j}": x[:, j] for j in range(D)} | {"kind": (x[:, 0] > 1).astype(np.int64)})

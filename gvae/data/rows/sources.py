@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 SUFFIXES = (".npy", ".zarr", ".h5", ".hdf5", ".parquet")
+DELIMITERS = {".csv": ', delimiter=","', ".tsv": ', delimiter="\\t"', ".txt": ""}  # of text, for np.loadtxt
 COLUMNS = ("train", "train_y", "train_weight", "test", "test_y", "test_weight")  # the keys of Zarr groups and HDF5 files
 PACKED = "gvae"  # the attribute in which a packed array keeps the checksums of its chunks
 PLACES = 16  # in the files, at which content is read for the fingerprint
@@ -575,7 +576,11 @@ def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mappi
         return _of_zarr(path)
     if suffix in (".h5", ".hdf5"):
         return _of_hdf5(path)
-    raise DataError(f"{path}: unknown kind of file for rows; known are {', '.join(SUFFIXES)}")
+    how = ""
+    if suffix in DELIMITERS:  # where a row begins is known only after all rows before it were read
+        made = f'np.save("{path.with_suffix(".npy")}", np.loadtxt("{path}"{DELIMITERS[suffix]}))'
+        how = f"; convert it by {made}, with skiprows=1 where its first line has names"
+    raise DataError(f"{path}: unknown kind of file for rows; known are {', '.join(SUFFIXES)}{how}")
 
 
 def _target(path: Path, name: str) -> Any:
