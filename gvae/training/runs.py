@@ -360,7 +360,7 @@ def check_free(path: str | os.PathLike) -> None:
     except OSError as error:
         raise RunError(f"cannot look into {path}: {error.strerror or error}") from None
     if occupied:
-        other = "name a new folder, or continue this run with --resume" if run else "name a new folder"
+        other = "name a new folder, or continue this run with resume=True (--resume)" if run else "name a new folder"
         raise RunError(f"{path} already holds something; {other}; nothing was written")
 
 

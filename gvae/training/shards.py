@@ -293,7 +293,7 @@ def check_ranks(shards: int, ranks: int) -> None:
     if not is_power_of_two(ranks) or ranks > shards:
         fit = [str(2**i) for i in range(shards.bit_length())]
         expected = " or ".join(part for part in (", ".join(fit[:-1]), fit[-1]) if part)
-        more = "; see --shards" if shards == 1 else ""
+        more = "; see the setting shards (--shards)" if shards == 1 else ""
         raise ConfigError(
             f"{ranks} ranks cannot share the {shards} shard{'' if shards == 1 else 's'} of a batch; expected {expected} "
             f"rank{'' if shards == 1 else 's'}{more}"

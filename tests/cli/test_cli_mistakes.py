@@ -175,6 +175,9 @@ def test_an_output_that_holds_something_is_kept(refused, here, name):
     first = [name, "rows.npy"] if name == "train" else [name]
     refused([*first, "--out", "full"], "full already holds something", "nothing was written")
     refused([*first, "--out", "file"], "file already holds something")
+    (here / "begun").mkdir()
+    (here / "begun" / "config.json").write_text("{}")
+    refused([*first, "--out", "begun"], "name a new folder, or continue this run with resume=True (--resume); nothing")
     refused([*first, "--out", "."], "already holds something")
     refused([*first, "--out", "file/run"], "file/run", "Not a directory")  # a file in the way of the path
     if name == "train":

@@ -407,6 +407,11 @@ def test_ranks_without_mpi4py(monkeypatch):
         parallel.world()
 
 
+def test_ranks_of_one_shard_are_told_of_the_setting():
+    with pytest.raises(ConfigError, match=r"2 ranks .* expected 1 rank; see the setting shards \(--shards\)$"):
+        training.check_ranks(1, 2)
+
+
 def test_what_is_no_communicator_is_refused():
     with pytest.raises(ConfigError, match="comm is int, expected a communicator of mpi4py"):
         gvae.VAE(epochs=1).fit(ranks.ROWS, comm=4)
