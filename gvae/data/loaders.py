@@ -21,6 +21,7 @@ from gvae.data import noisy
 from gvae.data.dataset import COLUMNS, Dataset, assemble, scaled, split
 from gvae.data.readers import (
     READERS,
+    no_array,
     opened,
     packed,
     read_exactly,
@@ -53,6 +54,7 @@ NOISY_ROWS = 50_000  # of MNIST's training images that are training pairs; the o
 OLIVETTI_BYTES, OLIVETTI_SHA256 = 1_432_511, "b1988d02c72fe5b8ee82b5ef3bb7982eafc74f1e1ff0ae0ade35061ad0af534d"
 BINARIZED_ROWS = {"train": 50_000, "test": 10_000}
 SHARE = 3  # rows are read into memory if they take no more than this part of it
+WANTED = "'train' (and, if there are any, 'test', 'train_y', ..), or 'x' (and 'y', ..), or a single array"  # see `load`
 ADVICE = "give the folder of the files as data_dir (--data-dir) or in GVAE_DATA_DIR"
 
 
@@ -241,7 +243,8 @@ def _read_amat(path: Path, rows: int) -> np.ndarray:
 
 def _omniglot(folders: list[Path]) -> Dataset:
     (path,) = _locate("omniglot", ["omniglot_28x28_derived.npz"], folders)
-    arrays = read_npz(path, lambda keys: {key: key for key in ("images", "split", "character")})
+    keys = ("images", "split", "character")
+    arrays = read_npz(path, lambda _: {key: key for key in keys}, ", ".join(map(repr, keys)))
     images, split, labels = arrays["images"], arrays["split"], arrays["character"]
     if split.shape != images.shape[:1] or labels.shape != split.shape:
         raise DataError(f"{path}: images {images.shape}, split {split.shape}, character {labels.shape} disagree")
@@ -345,7 +348,7 @@ def _load_file(source: Any, target: str | None, in_memory: bool | None) -> Datas
     plain = Path(path.name[:-3]) if packed(path) else path
     suffix = ".idx" if plain.name.lower().endswith("-ubyte") else plain.suffix.lower()
     if suffix == ".npz" and not packed(path):
-        arrays = read_npz(path, _npz_roles)
+        arrays = read_npz(path, _npz_roles, WANTED)
         if "format" in arrays:
             arrays["train"] = csr_of({part: arrays.pop(part) for part in PARTS if part in arrays}, str(path))
         return assemble(plain.stem, str(path), **arrays)
@@ -369,7 +372,7 @@ def _load_rows(path: Path, target: str | None, in_memory: bool | None) -> Datase
     found = columns_of_file(path, target)
     roles = _npz_roles(list(found))
     if not roles:
-        raise DataError(f"{path}: no array to take among the keys {', '.join(map(repr, found)) or '(none)'}")
+        raise no_array(path, found, WANTED)
     room = limits.memory()
     n_bytes = sum(math.prod(found[key].shape) * np.dtype(found[key].dtype).itemsize for key in roles.values())
     if in_memory or (in_memory is None and (room is None or n_bytes <= room // SHARE)):

@@ -28,6 +28,7 @@ from gvae.errors import DataError
 
 __all__ = [
     "READERS",
+    "no_array",
     "open_npy",
     "opened",
     "packed",
@@ -148,13 +149,21 @@ def _parse_npy(stream: Any, path: Path, where: str | None = None, kinds: str = N
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]]) -> dict[str, np.ndarray]:
-    """The arrays of a .npz that choose(keys) asks for as {role: key}; no other is touched. "format" alone may be text."""
+def no_array(path: Path, keys: Iterable[str], wanted: str) -> DataError:
+    """The error of a file that lacks the arrays that are wanted."""
+    return DataError(f"{path}: no array to take among the keys {', '.join(map(repr, keys)) or '(none)'}; expected {wanted}")
+
+
+def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]], wanted: str) -> dict[str, np.ndarray]:
+    """The arrays of a .npz that choose(keys) asks for as {role: key}; no other is touched. "format" alone may be text.
+
+    wanted : the keys that choose looks for, in words
+    """
     with reading(path), zipfile.ZipFile(path) as archive:
         members = {m.filename[:-4]: m for m in archive.infolist() if m.filename.endswith(".npy")}
         roles = choose(list(members))
         if not roles or not members.keys() >= set(roles.values()):
-            raise DataError(f"{path}: no array to take among the keys {', '.join(map(repr, members)) or '(none)'}")
+            raise no_array(path, members, wanted)
         arrays = {}
         for role, key in roles.items():
             if members[key].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -673,7 +673,11 @@ EYE = np.eye(12)
         ("x.npy.gz", gzip.compress(dumped(np.save, EYE))[:-12], ["damaged"]),
         ("x.npy.gz", dumped(np.save, EYE), ["damaged"]),
         # .npz
-        ("x.npz", dumped(np.savez, a=EYE, b=EYE), ["'a', 'b'"]),
+        (
+            "x.npz",
+            dumped(np.savez, a=EYE, b=EYE),
+            ["keys 'a', 'b'; expected 'train' (and, if", "or 'x' (and 'y', ..), or a"],
+        ),
         ("x.npz", dumped(np.savez, labels=np.arange(12)), ["'labels'"]),
         ("x.npz", dumped(np.savez, test=EYE, test_labels=EYE, b=EYE), ["'test', 'test_labels', 'b'"]),
         ("x.npz", dumped(np.savez), ["(none)"]),

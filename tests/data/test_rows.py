@@ -61,6 +61,18 @@ def bits(model):
 # ---- sources
 
 
+@pytest.mark.parametrize("name", ["x.h5", "x.zarr"])
+def test_a_file_without_a_key_that_is_wanted(tmp_path, name):
+    path, x = tmp_path / name, numbers(20)
+    group = h5py.File(path, "w") if name == "x.h5" else zarr.open_group(path, mode="w")
+    for key in ("bar", "foo"):
+        group.create_array(key, data=x) if name == "x.zarr" else group.create_dataset(key, data=x)
+    if name == "x.h5":
+        group.close()
+    with pytest.raises(DataError, match=r"no array to take among the keys .*'foo'.*; expected 'train' \(and, .* or 'x' "):
+        data.load(path)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_take(large, name):
     folder, x = large
