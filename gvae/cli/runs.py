@@ -28,7 +28,9 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(found, indent=2))
         return
     if not found:
-        print(f"{options.folder}: no run folders")
+        studies = [str(path) for path in sorted(Path(options.folder).iterdir()) if sweeps.is_study(path)]
+        but = f", but studies: {', '.join(studies)}; gvae runs STUDY lists the trials of one" if studies else ""
+        print(f"{options.folder}: no run folders{but}")
         return
 
     def show(value: Any) -> str:

@@ -530,6 +530,12 @@ def test_a_run_folder_deleted_afterwards(small, alone, gvae_):
     assert (code, trials("study")) == (0, before)  # it has its value: nothing is trained again
 
 
+def test_a_folder_of_studies_says_how_to_list_them(alone, gvae_):
+    said = f"{alone.parent}: no run folders, but studies: {alone}; gvae runs STUDY lists the trials of one\n"
+    assert gvae_("runs", alone.parent) == (0, said, "")
+    assert gvae_("runs", alone.parent, "--json") == (0, "[]\n", "")
+
+
 def test_a_trial_that_cannot_be_trained_fails_alone(small, gvae_):
     """With settings that exclude each other, or that diverge."""
     text = SMALL.replace("latent = [1, 2]", 'gradient = ["steepest", "reparameterized"]').replace(
