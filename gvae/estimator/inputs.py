@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -39,6 +40,11 @@ def part_of(column: Any, which: np.ndarray) -> Any:
 
 def numbers(X: Any, name: str, model: str = "a VAE") -> np.ndarray:
     """X as an array of real numbers of any shape."""
+    if isinstance(X, (str, os.PathLike)):
+        raise DataError(
+            f"{name} is {str(X)!r:.80}, expected an array: the rows of a file are gvae.data.open_rows(path), or "
+            "gvae.data.load(path).train"
+        )
     if hasattr(X, "tocsr"):
         raise DataError(f"{name} is a sparse matrix, which {model} does not take: give {name}.toarray(){_takers()}")
     if np.ma.is_masked(X):

@@ -673,6 +673,12 @@ BAD_DATA = {
     "dates": (np.array([["2020-01-01"]], "M8[D]"), DataError, "expected real numbers"),
     "sparse": (sparse.csr_array(X), DataError, r"sparse.*toarray\(\)"),
     "sparse, another kind": (sparse.coo_matrix(X), DataError, "sparse"),
+    "a file's name": (
+        "rows.npy",
+        DataError,
+        r"is 'rows\.npy', expected an array: .* gvae\.data\.open_rows\(path\), or gvae\.data\.load",
+    ),
+    "a path": (Path("rows.npy"), DataError, r"is 'rows\.npy', expected an array"),
     "masked": (np.ma.masked_less(X, 0.5), DataError, "masked"),
 }
 
