@@ -115,6 +115,7 @@ def run(options: argparse.Namespace) -> None:
         settings["comm"] = ranks
         if (row := options.track if options.track is not None else report.tracked_row(run)) is not None:
             settings["callback"] = report.Track(run, row, test[0])
+        before = training.survey(run)[0].get("step") if options.resume is not None else None
         with Interruptible() as interrupted:
             try:
                 model.fit(*train, sample_weight=weight, validation=validation, stop=interrupted, **settings)
@@ -125,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
                 kept = Path(run, "checkpoint.safetensors").exists()
                 raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None
     if speaks:
-        _summarize(run, model, "test" if held is test else "validation")
+        _summarize(run, model, "test" if held is test else "validation", before)
 
 
 def notes_of(dataset: Any, source: str, data_dir: str | None, target: str | None = None) -> dict[str, Any]:
@@ -206,11 +207,13 @@ def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any], An
     return {name: native(value) for name, value in settings.items()}, notes, shuffle
 
 
-def _summarize(run: str, model: Any, held_out: str) -> None:
-    if not model.history_:  # resumed after its last step, and its log is lost
+def _summarize(run: str, model: Any, held_out: str, before: int | None) -> None:
+    """What a run has come to. before: its step when it was resumed."""
+    last = model.history_[-1] if model.history_ else None  # None: resumed after its last step, and its log is lost
+    if last is None or last["step"] == before:
         print(f"{run}: nothing left to train")
+    if last is None:
         return
-    last = model.history_[-1]
     bounds = [(last.get("train_bound"), "train"), (last.get("validation_bound"), held_out)]
     shown = ", ".join(f"{bound:.2f} ({which})" for bound, which in bounds if bound is not None)
     said = f"bound {shown} nats per row" if model.model_.has_bound else f"sum of correlations {shown}"

@@ -303,6 +303,18 @@ def test_every_model_trains_evaluates_and_samples(gvae_, here, model):
     assert Path("draws.png").stat().st_size > 500
 
 
+def test_resuming_says_when_nothing_was_left(gvae_, here):
+    np.save("rows.npy", np.random.default_rng(0).random((40, 6)))
+    said = gvae_("train", "rows.npy", "--out", "run", "--hidden", "5", "--epochs", "2")[1].splitlines()[-1]
+    code, out, _ = gvae_("train", "--resume", "run")
+    assert (code, out.splitlines()[-2:]) == (0, ["run: nothing left to train", said])
+    code, out, _ = gvae_("train", "--resume", "run", "--epochs", "3")
+    assert (code, "nothing left" in out, "run: 3 epochs" in out) == (0, False, True)
+    Path("run/log.jsonl").unlink()
+    code, out, _ = gvae_("train", "--resume", "run")
+    assert (code, out.splitlines()[-1]) == (0, "run: nothing left to train")
+
+
 def test_the_help_names_every_model(gvae_):
     assert f"{', '.join(gvae.estimators())}: see gvae models (default: vae)" in " ".join(gvae_("train", "--help")[1].split())
 
