@@ -18,7 +18,7 @@ def run(*titles, page="trackers"):
     """Runs the code of sections of a page; returns its names."""
     text = (GUIDE / f"{page}.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    names: dict = {}
+    names: dict = {"__name__": "__main__"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the packages
         for title in titles:
