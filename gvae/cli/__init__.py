@@ -40,11 +40,8 @@ COMMANDS = (  # as --help lists them
     completion,
     doctor,
 )
-SHARED = (
-    "train",
-    "evaluate",
-    "sweep",
-)  # what several ranks may be started for: sweep shares its trials in the study's folder
+SHARED = ("train", "evaluate", "sweep")  # among several ranks; sweep shares its trials in the study's folder
+PASSED_ON = 0.2  # seconds, after which a launcher, which may end all ranks with the first one, has printed what a rank said
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,12 +115,14 @@ def _complain(options: argparse.Namespace, message: str, code: int, error: BaseE
     """Say in one line what has ended the command. Of several ranks, rank 0 says what all of them know; an error that the
     others do not know of ends them."""
     ranks = getattr(options, "ranks", None)
-    if ranks is None or ranks.size == 1 or ranks.leads or not is_agreed(error):
-        if ranks is not None and not ranks.leads:
-            time.sleep(0.2 * min(ranks.rank, 20))  # rank 0 speaks first where all of them have the error
-            message = f"rank {ranks.rank}: {message}"
+    ranks = None if ranks is None or ranks.size == 1 else ranks
+    if ranks is not None and not ranks.leads:
+        time.sleep(PASSED_ON * min(ranks.rank, 20))  # rank 0 speaks first where all of them have the error
+        message = f"rank {ranks.rank}: {message}"
+    if ranks is None or ranks.leads or not is_agreed(error):
         print(f"gvae {options.command}: {' '.join(message.split())}", file=sys.stderr, flush=True)
     if ranks is not None and not is_agreed(error):
+        time.sleep(PASSED_ON)
         ranks.abort(code)
     return code
 

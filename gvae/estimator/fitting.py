@@ -167,7 +167,8 @@ class Fitting(Protocol):
         [1, 2]
         """
         asked, begun, ranks = self.checked(), None, parallel.of(comm)
-        training.check_ranks(self._filled(asked)["shards"], ranks.size)
+        with ranks.together():
+            training.check_ranks(self._filled(asked)["shards"], ranks.size)
         _check_versions(ranks)
         if resume and run is None:
             raise ConfigError("fit: resume needs the folder of the run to continue, as run")
