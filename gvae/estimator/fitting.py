@@ -132,7 +132,7 @@ class Fitting(Protocol):
         notes : dict, optional
             What else the configuration should keep, as JSON; "image_shape" is added if X are images.
         comm : mpi4py.MPI.Comm, optional
-            Ranks that share the `shards` of each batch; the results are those of one process, bitwise. All of them call `fit`
+            Ranks that share the `shards` of each batch; results are bitwise those of one process. All of them call `fit`
             with the same rows and settings, and are fitted; rank 0 alone writes the folder, calls `callback` and shows
             progress.
 

@@ -130,7 +130,7 @@ class Optimizer:
 
     def _move(self, i: int, part: slice, gradient: Array, numbers: Array) -> None:
         """Take the step of the i-th group, a part of the flat arrays."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method _move, which a subclass of Optimizer defines")
 
     def _launch(self, kernel: str, part: slice, arrays: tuple, *scalars: Any) -> None:
         """Launch a kernel on a part of the arrays. work: reads of all arrays, writes of all but the first, the gradient."""

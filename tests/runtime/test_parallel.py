@@ -1,4 +1,4 @@
-"""Ranks that share steps and evaluations: bitwise the results of one process for every number of them; errors end all."""
+"""Ranks that share steps and evaluations: results are bitwise identical for any number of ranks, and an error ends all."""
 
 import json
 import math
