@@ -154,31 +154,16 @@ def evaluate(
         raise ConfigError(f"evaluate: seen is {seen!r}, expected a number between 0 and 1")
     settings["seen"] = seen
     bounded = getattr(model, "has_bound", True)
+    given = {measures} if isinstance(measures, str) else set(measures)
     chosen = names(measures if bounded or measures else "all")
-    coded = bool(getattr(model, "codes", True))
-    inferred = bool(getattr(model, "has_posterior", True))
-    explained = getattr(model, "columns", {}).get("y") if getattr(model, "conditional", False) else "x"
-    if "all" in measures or not (bounded or measures):
-        kinds = (None, explained) if bounded else ("views",)
-        asked = {measures} if isinstance(measures, str) else set(measures)
-        has = {n: (coded or not m.coded) and (inferred or not m.inferred) for n, m in MEASURES.items()}
-        suits = {n: m.of in kinds and has[n] and not m.asked for n, m in MEASURES.items()}
-        chosen = [n for n in chosen if suits[n] or n in asked]
+    lacking = {name: lack for name in chosen if (lack := _lack(name, model))}
+    if "all" in given or not (bounded or measures):
+        chosen = [n for n in chosen if n in given or not (n in lacking or MEASURES[n].asked)]
+    for name in chosen:  # before anything costly
+        if name in lacking:
+            raise ConfigError(f"{name}: {lacking[name]}")
     how: dict[str, Any] = {"key": key, "batch_size": batch_size, "progress": progress, "partial": partial, "ranks": ranks}
     subject = Subject(model, parameters, table, state=state, **how)
-    for name in chosen:  # before anything costly
-        if not bounded and MEASURES[name].of != "views":
-            have = ", ".join(n for n, m in MEASURES.items() if m.of == "views")
-            raise ConfigError(f"{name}: {type(model).__name__} has no bound on a log-probability; its measures are {have}")
-        if MEASURES[name].coded and not coded:
-            raise ConfigError(f"{name}: {type(model).__name__} has no codes, of which this is a measure")
-        if MEASURES[name].inferred and not inferred:
-            raise ConfigError(f"{name}: codes of {type(model).__name__} have no posterior, of which this is a measure")
-        needed = MEASURES[name].needs
-        if needed is not None:
-            subject.optional(needed, name)
-        if MEASURES[name].of == "labels" and explained != "labels":
-            raise ConfigError(f"{name}: {type(model).__name__} explains no labels, of which this is a measure")
 
     def run(measure: Measure) -> Any:
         renamed = {"first": "rows"}
@@ -188,3 +173,21 @@ def evaluate(
         return Measured(len(table), {name: run(MEASURES[name]) for name in chosen})
     result = importance_sampling(subject, samples=samples, memory=memory)
     return dataclasses.replace(result, measures={name: run(MEASURES[name]) for name in chosen})
+
+
+def _lack(name: str, model: Model) -> str | None:
+    """Why the model has no such measure, or None if it has it."""
+    measure, of = MEASURES[name], type(model).__name__
+    if measure.of != "views" and not getattr(model, "has_bound", True):
+        have = ", ".join(n for n, m in MEASURES.items() if m.of == "views")
+        return f"{of} has no bound on a log-probability; its measures are {have}"
+    if measure.coded and not getattr(model, "codes", True):
+        return f"{of} has no codes, of which this is a measure"
+    if measure.inferred and not getattr(model, "has_posterior", True):
+        return f"codes of {of} have no posterior, of which this is a measure"
+    if measure.needs is not None and not hasattr(model, measure.needs):
+        return f"{of} has no method `{measure.needs}`, see gvae.models"
+    explained = getattr(model, "columns", {}).get("y") if getattr(model, "conditional", False) else "x"
+    if measure.of in ("x", "labels") and measure.of != explained:
+        return f"{of} explains no {measure.of}, of which this is a measure"
+    return None

@@ -721,7 +721,10 @@ def test_measures_by_name():
 
     model = Silent()
     with pytest.raises(ConfigError, match="gaps: Silent has no method `raw`"):
-        evaluate(model, model.init(KEY), Table(X), measures=["all"], **quick)
+        evaluate(model, model.init(KEY), Table(X), measures=["gaps"], **quick)
+    layers = TwoLayers()
+    found = evaluate(layers, layers.init(KEY), Table(X), measures="all", **quick)  # those that the model has
+    assert "units" in found.measures and "gaps" not in found.measures
 
 
 def test_the_table_warns_of_rows_that_cannot_be_trusted():
