@@ -94,6 +94,7 @@ def sums(comm, n, shards):
     n, shards, found = int(n), int(shards), []
     for dtype in (np.float32, np.float64):
         ranks = parallel.of(comm)
+        messages, sent = ranks.messages, ranks.sent
         rng = np.random.default_rng(0)
         leaves = rng.normal(size=(shards, n)) * 10.0 ** rng.integers(-6, 6, (shards, n))
         each = shards // ranks.size
@@ -103,7 +104,7 @@ def sums(comm, n, shards):
         buffer.tail[:] = tree(list(leaves[mine, :3]))
         ranks.add(buffer)
         expected = tree(list(leaves.astype(dtype))).tobytes() + tree(list(leaves[:, :3])).tobytes()
-        found.append([buffer.flat.tobytes() + buffer.tail.tobytes() == expected, ranks.messages, ranks.sent])
+        found.append([buffer.flat.tobytes() + buffer.tail.tobytes() == expected, ranks.messages - messages, ranks.sent - sent])
     return found
 
 
@@ -290,6 +291,18 @@ def dying(comm, rank, after, run, steps=60):
     return digest(gvae.VAE(**settings).fit(ROWS, validation=ROWS[:30], run=run, resume=begun, save_every=0.0, comm=comm))
 
 
+def owned(comm):
+    """Whether a communicator keeps what gvae makes of it, and frees it when it is freed."""
+    from gvae.runtime import parallel
+
+    theirs = comm.Dup()
+    ours = parallel.of(theirs)
+    ours.add(parallel.Buffer(8, np.float32, 1))
+    same = [parallel.of(theirs) is ours, parallel.of(comm) is not ours]
+    theirs.Free()
+    return [*same, ours.comm == ours.api.COMM_NULL, ours.node == ours.api.COMM_NULL]
+
+
 def exchange(comm, n, times):
     """Seconds of one sum of n float32 numbers: the smallest and the median of many."""
     from gvae.runtime import parallel
@@ -303,7 +316,7 @@ def exchange(comm, n, times):
     return [min(taken), float(np.median(taken))]
 
 
-_CASES = sums, trained, compiled, windowed, evaluated, interrupted, faulty, hanging, dying, exchange
+_CASES = sums, trained, compiled, windowed, evaluated, interrupted, faulty, hanging, dying, owned, exchange
 CASES = {case.__name__: case for case in _CASES}
 
 

@@ -15,6 +15,7 @@ the bytes only, since its own reductions do not guarantee an order. Source of th
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import socket
@@ -467,6 +468,22 @@ class MPI(Communicator):
     def abort(self, code: int) -> None:
         self.comm.Abort(code)
 
+    def free(self) -> None:
+        """Give MPI's own communicators and datatypes back; every rank calls it."""
+        for each in (*self.parts.values(), self.node, self.comm):
+            each.Free()
+
+
+@functools.cache
+def _attribute() -> int:
+    """The key under which a communicator of the caller keeps ours, which is freed together with it.
+
+    MPI has some thousand communicators and no more, so one is not made per call.
+    """
+    from mpi4py import MPI as api
+
+    return api.Comm.Create_keyval(delete_fn=lambda comm, key, ours: None if api.Is_finalized() else ours.free())
+
 
 def _kind(error: Exception) -> str:
     """The prefix to the text of an error that is not gvae's own, as on the command line."""
@@ -524,7 +541,7 @@ def is_power_of_two(n: int) -> bool:
 
 
 def of(comm: Any) -> Communicator:
-    """A communicator of gvae, from one of mpi4py.
+    """A communicator of gvae, from one of mpi4py; the same for the same.
 
     Parameters
     ----------
@@ -550,7 +567,13 @@ def of(comm: Any) -> Communicator:
         return comm
     if not all(hasattr(comm, name) for name in ("Dup", "Sendrecv", "allgather")):
         raise ConfigError(f"comm is {type(comm).__name__}, expected a communicator of mpi4py, such as MPI.COMM_WORLD")
-    return MPI(comm) if comm.Get_size() > 1 else ALONE
+    if comm.Get_size() == 1:
+        return ALONE
+    ours = comm.Get_attr(_attribute())
+    if ours is None:
+        ours = MPI(comm)
+        comm.Set_attr(_attribute(), ours)
+    return ours
 
 
 def launched() -> tuple[int, int]:

@@ -49,6 +49,11 @@ def test_the_sum_has_the_bits_of_the_tree_and_the_messages_of_the_formula(size, 
             assert abs(sent - exactly) <= 2 * itemsize * math.log2(size)  # halves of an odd number
 
 
+@pytest.mark.parametrize("which", WHICH)
+def test_a_communicator_keeps_what_is_made_of_it_and_frees_it(which):
+    assert ranks.results(2, "owned", which=which) == [[True] * 4] * 2
+
+
 # ---- bitwise the results of one process
 
 
