@@ -104,7 +104,9 @@ def sums(comm, n, shards):
         buffer.tail[:] = tree(list(leaves[mine, :3]))
         ranks.add(buffer)
         expected = tree(list(leaves.astype(dtype))).tobytes() + tree(list(leaves[:, :3])).tobytes()
-        found.append([buffer.flat.tobytes() + buffer.tail.tobytes() == expected, ranks.messages - messages, ranks.sent - sent])
+        found.append(
+            [buffer.flat.tobytes() + buffer.tail.tobytes() == expected, ranks.messages - messages, ranks.sent - sent]
+        )
     return found
 
 
@@ -167,6 +169,17 @@ def evaluated(comm):
     X = np.concatenate([ROWS] * 5)[:330]  # four batches
     found = model.evaluate(X, samples=6, measures=["units", "surgery", "ais", "gaps"], first=6, temperatures=8, comm=comm)
     return [found.elbo.tolist(), found.log_likelihood.tolist(), json.loads(json.dumps(found.summary()))]
+
+
+def suited(comm):
+    """All measures of a hierarchy, of which some are left out, and what a rank without a batch has to say of one of them."""
+    model = gvae.HierarchicalVAE(latent=(2, 2), hidden=(4,), steps=3, observation="bernoulli", random_state=0).fit(ROWS)
+    given = {"samples": 4, "first": 3, "chains": 2, "temperatures": 3, "comm": comm}
+    found = model.evaluate(ROWS, measures="all", **given)
+    try:
+        model.evaluate(ROWS, measures="surgery", **given)
+    except gvae.GvaeError as error:
+        return [json.loads(json.dumps(found.summary())), type(error).__name__, str(error)]
 
 
 def interrupted(comm, partial, after):
@@ -316,7 +329,7 @@ def exchange(comm, n, times):
     return [min(taken), float(np.median(taken))]
 
 
-_CASES = sums, trained, compiled, windowed, evaluated, interrupted, faulty, hanging, dying, owned, exchange
+_CASES = sums, trained, compiled, windowed, evaluated, suited, interrupted, faulty, hanging, dying, owned, exchange
 CASES = {case.__name__: case for case in _CASES}
 
 

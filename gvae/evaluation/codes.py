@@ -16,7 +16,7 @@ from gvae.errors import ConfigError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
 from gvae.evaluation.mixtures import Mixture, blocks
-from gvae.evaluation.registry import line, measure, spread
+from gvae.evaluation.registry import largest, line, measure, spread
 from gvae.evaluation.subject import Subject, dense, whole
 
 __all__ = ["Reconstruction", "Surgery", "Units", "active_units", "reconstruction", "surgery"]
@@ -202,8 +202,7 @@ def _units_lines(s: Mapping[str, Any]) -> Iterator[str]:
     for i, layer in enumerate(s["layers"]):
         name = layer.get("name", f"layer {i + 1}")
         which = f"{name}: {layer['active']} of {layer['units']}; " if len(s["layers"]) > 1 else ""
-        values = " ".join(f"{x:.2f}" for x in sorted(layer["kl"], reverse=True))
-        yield f"  {which}KL of each, largest first, sum {sum(layer['kl']):.2f}: {values}"
+        yield f"  {which}KL of each, largest first, sum {sum(layer['kl']):.2f}: {largest(layer['kl'])}"
 
 
 @measure(
@@ -247,7 +246,6 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
     array([0.92, 0.  ])
     """
     samples = whole("samples", samples)
-    names: list[str] = []
 
     def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
         noise = subject.model.noise(random.fold_in(subject.key, streams.CODES, i), batch, samples)
@@ -255,7 +253,6 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
         layers = [layer for layer in subject.terms(batch, noise).layers if _has_units(layer)]
         if not layers:
             raise ConfigError("active units: no layer has a density variable by variable")
-        names[:] = [layer.name for layer in layers]
         for j, layer in enumerate(layers):
             try:
                 means = layer.q.means_along(layer.z)
@@ -263,14 +260,16 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
                 raise ConfigError(f"active units: {type(layer.q).__name__}, a layer's q, has no mean") from None
             shape = (samples, len(batch), layer.q.n)
             mean = np.broadcast_to(np.asarray(means, np.float64), shape)
-            columns[f"mean {j}"] = mean.mean(axis=0)
+            columns[f"mean {j} {layer.name}"] = mean.mean(axis=0)
             columns[f"kl {j}"] = np.broadcast_to(_unit_kl(layer), shape).mean(axis=0)
         return columns
 
     columns = subject.each("active units", compute, settings={"samples": samples})
-    layers = range(len(columns) // 2)
-    activity = [columns[f"mean {j}"].var(axis=0, ddof=1 if len(subject.table) > 1 else 0) for j in layers]
-    return Units(activity, [columns[f"kl {j}"].mean(axis=0) for j in layers], tuple(names) if all(names) else ())
+    # names of layers are with their columns: not every process has computed a batch
+    found = sorted((name.split(" ", 2) for name in columns if name.startswith("mean ")), key=lambda parts: int(parts[1]))
+    activity = [columns[" ".join(parts)].var(axis=0, ddof=1 if len(subject.table) > 1 else 0) for parts in found]
+    names = tuple(name for _, _, name in found)
+    return Units(activity, [columns[f"kl {j}"].mean(axis=0) for j in range(len(found))], names if all(names) else ())
 
 
 def _has_units(layer: Any) -> bool:
@@ -372,7 +371,7 @@ def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
         return columns
 
     columns = subject.each("surgery: draws", draw, settings={}, rows=n)
-    z = [values for name, values in columns.items() if name.startswith("z ")]
+    z = [columns[f"z {j}"] for j in range(sum(name.startswith("z ") for name in columns))]
     mixture, parts = Mixture(n), [Mixture(n) for _ in z] if len(z) > 1 else []
 
     def mix(i: int, batch: Batch) -> dict[str, np.ndarray]:

@@ -62,6 +62,8 @@ class Evaluation:
         Whether the model explains y given x. Then log p(y|x) replaces log p(x), and its bound is the mean of log p(y|z).
     views : tuple of str, default ("x",)
         What the model explains; with ("x", "y") log p(x, y) replaces log p(x).
+    left_out : mapping of str to str, optional
+        Those of "all" measures that turned out not to suit the model, and why.
 
     Examples
     --------
@@ -85,6 +87,7 @@ class Evaluation:
     measures: Mapping[str, Any] = field(default_factory=dict)
     conditional: bool = False
     views: tuple[str, ...] = ("x",)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def explained(self) -> str:
@@ -109,7 +112,7 @@ class Evaluation:
             standard error of the mean log p(x) due to the samples alone; "pareto_k", the median over rows, and
             "pareto_k_unreliable", the share of rows above 0.7, both None if K is too small to tell; and, by name, a dict
             for each further measure, with "importance_sampled_log_likelihood" of the same rows where the measure estimates
-            log p(x).
+            log p(x); "left_out" if there are any.
 
         Examples
         --------
@@ -138,7 +141,7 @@ class Evaluation:
             if hasattr(measure, "log_likelihood"):  # of the same rows, to compare with
                 few = self.log_likelihood[: len(measure.log_likelihood)]
                 result[name]["importance_sampled_log_likelihood"] = float(few.mean())
-        return result
+        return result | ({"left_out": dict(self.left_out)} if self.left_out else {})
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -27,7 +27,7 @@ from gvae.evaluation import codes
 from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
 from gvae.evaluation.mixtures import Mixture, blocks
-from gvae.evaluation.registry import line, measure, spread
+from gvae.evaluation.registry import largest, line, measure, spread
 from gvae.evaluation.subject import Subject, dense, view_of_x, whole
 from gvae.objectives import Layer, Terms
 
@@ -159,8 +159,7 @@ def _information_lines(s: Mapping[str, Any]) -> Iterator[str]:
     yield line("sum of KL(q(z_j) || p(z_j))", s["sum_code_kl"])
     yield line("their sum, KL by sampling", s["kl"])
     for name, code in s["codes"].items():
-        values = " ".join(f"{x:.2f}" for x in sorted(code["mutual_information"], reverse=True))
-        yield f"  I({name}_j; x) of each, largest first: {values}"
+        yield f"  I({name}_j; x) of each, largest first: {largest(code['mutual_information'])}"
     yield line("sum of I(z_j; x)", s["sum_code_information"])
     yield line("sum of I(x_i; z), at least", s["sum_view_information"])
     yield line("TC(x; z), at least", s["explained"])

@@ -29,6 +29,8 @@ class Measured:
     rows : int
     measures : mapping of str to object
         Results by name; see `gvae.evaluation.MEASURES`.
+    left_out : mapping of str to str, optional
+        As in `Evaluation`.
 
     Examples
     --------
@@ -39,6 +41,7 @@ class Measured:
 
     rows: int
     measures: Mapping[str, Any]
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The summaries of the measures.
@@ -46,14 +49,15 @@ class Measured:
         Returns
         -------
         dict
-            "rows", and a dict for each measure by its name.
+            "rows", and a dict for each measure by its name; "left_out" if there are any.
 
         Examples
         --------
         >>> gvae.evaluation.Measured(10, {}).summary()
         {'rows': 10}
         """
-        return {"rows": self.rows} | {name: measure.summary() for name, measure in self.measures.items()}
+        left_out = {"left_out": dict(self.left_out)} if self.left_out else {}
+        return {"rows": self.rows} | {name: measure.summary() for name, measure in self.measures.items()} | left_out
 
 
 def names(given: str | Sequence[str]) -> list[str]:
@@ -105,7 +109,9 @@ def evaluate(
     memory : float, optional
         Megabytes that the arrays of one chunk of samples may take, see `importance_sampling`.
     measures : str or sequence of str, default ()
-        Names in `MEASURES`, or "all": those that suit the model, but for "bits", "completion" and "mmd".
+        Names in `MEASURES`, or "all": those that suit the model, but for "bits", "completion" and "mmd". One that turns
+        out not to suit it only when it runs, as "surgery" of layers whose q depends on other layers' draws, is named in the
+        result's `left_out` with the reason.
     first : int, default 100
         How many rows the costly measures use.
     chains : int, default 16
@@ -169,10 +175,18 @@ def evaluate(
         renamed = {"first": "rows"}
         return measure.run(subject, **{renamed.get(name, name): settings[name] for name in measure.settings})
 
-    if not bounded:
-        return Measured(len(table), {name: run(MEASURES[name]) for name in chosen})
-    result = importance_sampling(subject, samples=samples, memory=memory)
-    return dataclasses.replace(result, measures={name: run(MEASURES[name]) for name in chosen})
+    result: Evaluation | Measured = Measured(len(table), {})
+    if bounded:
+        result = importance_sampling(subject, samples=samples, memory=memory)
+    measured, left_out = {}, {}
+    for name in chosen:
+        try:
+            measured[name] = run(MEASURES[name])
+        except ConfigError as error:  # only now does it show that the model's layers, or its x, do not suit
+            if name in given:
+                raise
+            left_out[name] = str(error)
+    return dataclasses.replace(result, measures=measured, left_out=left_out)
 
 
 def _lack(name: str, model: Model) -> str | None:

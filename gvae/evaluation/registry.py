@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["MEASURES", "Measure", "line", "measure", "spread", "users"]
+__all__ = ["MEASURES", "Measure", "largest", "line", "measure", "spread", "users"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -156,3 +156,25 @@ def spread(summary: Mapping[str, Any], name: str) -> str:
     """
     error = summary[f"{name}_standard_error"]
     return f"+- {error:.3f} (standard error over rows)" if math.isfinite(error) else ""
+
+
+def largest(values: Iterable[float], most: int = 20) -> str:
+    """Values in descending order as they are written in a line; of many the largest, and the smallest after two dots.
+
+    Parameters
+    ----------
+    values : iterable of float
+    most : int, default 20
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from gvae.evaluation import registry
+    >>> registry.largest([0.1, 0.3, 0.0, 0.2], most=2)
+    '0.30 0.20 .. 0.00'
+    """
+    ordered = [f"{x:.2f}" for x in sorted(values, reverse=True)]
+    return " ".join(ordered if len(ordered) <= most else [*ordered[:most], "..", ordered[-1]])

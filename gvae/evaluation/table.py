@@ -51,6 +51,11 @@ def table(result: Evaluation | Measured, warnings: bool = True) -> str:
             lines += [f"  {line}" for line in textwrap.wrap(f"warning: {sentence}", 100)]
     for name in result.measures:
         lines += [*([""] if lines else []), *MEASURES[name].lines(summary[name])]
+    if result.left_out:
+        lines += ["", "measures that the model does not have"]
+        for name, why in result.left_out.items():
+            text = f"{name}: {why.removeprefix(f'{name}: ')}"
+            lines += textwrap.wrap(text, 102, initial_indent="  ", subsequent_indent="    ")
     return "\n".join(lines)
 
 

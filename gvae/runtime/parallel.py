@@ -225,8 +225,8 @@ class Communicator:
 
         Raises
         ------
-        RankError
-            On the ranks whose block raised nothing, if the block of another rank has raised an error.
+        ConfigError, RankError
+            On the ranks whose block raised nothing, if the block of another rank has raised an error; see `agree`.
 
         Examples
         --------
@@ -244,7 +244,7 @@ class Communicator:
         self.agree(error)
 
     def agree(self, error: Exception | None) -> None:
-        """Raise the errors of all ranks on all of them.
+        """Raise the errors of all ranks on all of them: their own, or that another rank has one.
 
         Parameters
         ----------
@@ -253,19 +253,24 @@ class Communicator:
 
         Raises
         ------
+        ConfigError
+            No rank has an error of another kind: settings are those of all ranks.
         RankError
-            This rank has no error, and another has.
+            This rank has no error, or no other than a ConfigError, and another has.
 
         Examples
         --------
         >>> gvae.runtime.parallel.Communicator().agree(None)
         """
-        kinds = self.gather(None if error is None else f"{_kind(error)}{error}")
-        failed = [rank for rank, text in enumerate(kinds) if text is not None]
-        if error is not None:
+        mine = None if error is None else (isinstance(error, ConfigError), f"{_kind(error)}{error}")
+        failed = {rank: found for rank, found in enumerate(self.gather(mine)) if found is not None}
+        if not failed:
+            return
+        of_settings = all(config for config, _ in failed.values())
+        if error is not None and isinstance(error, ConfigError) == of_settings:
             raise agreed(error)
-        if failed:
-            raise agreed(RankError(f"rank {failed[0]}: {kinds[failed[0]]}", failed[0]))
+        rank, text = next((rank, text) for rank, (config, text) in failed.items() if config == of_settings)
+        raise agreed(ConfigError(text) if of_settings else RankError(f"rank {rank}: {text}", rank))
 
     def check_same(self, what: str, *content: Any, advice: str = "") -> None:
         """Check that arrays or texts are the same on all ranks, by their SHA-256.

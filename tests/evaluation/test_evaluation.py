@@ -724,7 +724,14 @@ def test_measures_by_name():
         evaluate(model, model.init(KEY), Table(X), measures=["gaps"], **quick)
     layers = TwoLayers()
     found = evaluate(layers, layers.init(KEY), Table(X), measures="all", **quick)  # those that the model has
-    assert "units" in found.measures and "gaps" not in found.measures
+    assert "units" in found.measures
+    assert "gaps" not in found.measures
+    assert found.left_out == found.summary()["left_out"]
+    assert list(found.left_out) == ["surgery", "reconstruction", "information", "gibbs"]
+    reason = "surgery: a layer's q depends on other draws than its own; expected q(z|x) for each layer"
+    assert f"\nmeasures that the model does not have\n  {reason}" in table(found)
+    with pytest.raises(ConfigError, match=reason.partition(";")[0]):  # by name it is an error
+        evaluate(layers, layers.init(KEY), Table(X), measures=["all", "surgery"], **quick)
 
 
 def test_the_table_warns_of_rows_that_cannot_be_trusted():

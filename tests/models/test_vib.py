@@ -165,7 +165,7 @@ def test_free_bits_of_a_model_with_a_price():
 
 
 def test_measures_that_need_a_model_of_x(fitted):
-    with pytest.raises(ConfigError, match="no model of x to draw from"):
+    with pytest.raises(ConfigError, match="bdmc: VIB explains no x, of which this is a measure"):
         fitted.evaluate(X[:5], LABELS[:5], samples=2, measures="bdmc", first=2, chains=2, temperatures=2)
 
 

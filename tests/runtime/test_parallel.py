@@ -115,6 +115,13 @@ def test_an_evaluation_says_what_that_of_one_process_says(size, which):
 
 
 @pytest.mark.faults
+def test_measures_that_do_not_suit_a_model_are_left_out_by_all_ranks():
+    [expected] = ranks.results(1, "suited")  # of one batch: a rank has none
+    assert list(expected[0]["left_out"]) == ["surgery"]
+    assert expected[1:] == ["ConfigError", expected[0]["left_out"]["surgery"]]
+    assert ranks.results(2, "suited") == [expected] * 2
+
+
 def test_an_evaluation_of_which_a_rank_fails_is_resumed_on_another_number(tmp_path):
     ((expected, calls),) = ranks.results(1, "interrupted", "none", 0)
     partial = tmp_path / "rows.safetensors"
