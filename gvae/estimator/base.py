@@ -13,9 +13,9 @@ from gvae import data, evaluation, random, training
 from gvae.data.rows import Column, as_rows, numbers_of
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, sections, stored
-from gvae.estimator.fitting import Fitting, as_table, check_lengths, check_room, reads
+from gvae.estimator.fitting import Fitting, as_table, check_lengths, reads
 from gvae.panels import Panel
-from gvae.runtime import parallel
+from gvae.runtime import limits, parallel
 from gvae.settings import Whole
 
 __all__ = ["Classifier", "Correlator", "Estimator", "Regressor"]
@@ -263,7 +263,7 @@ class Estimator(Fitting):
         settings = self._defaults() | self.config_["settings"]  # an earlier version's lack some
         layers = self._networks(settings, {name: view.columns for name, view in self.views_.items()})
         width = sum(model.codes.values()) + 2 * max((max(widths) for widths in layers), default=0)
-        check_room(n * width * model.dtype.itemsize, f"{n} samples")
+        limits.check_room(n * width * model.dtype.itemsize, f"a sample of {n} rows")
         key = random.key(seed)
         found = model.decode(self.parameters_, self.state_, model.sample_prior(self.parameters_, key, n))
         shown = {
@@ -352,7 +352,7 @@ class Estimator(Fitting):
                 into = _columns_into(output, len(table))
                 result = evaluation.importance_sampling(subject, samples=samples, memory=memory, into=into)
             return dataclasses.replace(result, **_columns_of(output))
-        check_room(64 * len(table), f"an evaluation of {len(table)} rows, without out=,")
+        limits.check_room(64 * len(table), f"an evaluation of {len(table)} rows, without out=,")
         about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
         kept = None if partial is None or not ranks.leads else evaluation.Partial(partial, about)
         given: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}
@@ -953,7 +953,7 @@ def _gathered(blocks: Iterator[Any], rows: Any, out: Any) -> Any:
             if rows is not None and len(parts) == 1:
                 arrays = part.values() if isinstance(part, dict) else (part,)
                 n_bytes = sum(array.nbytes // max(1, len(array)) for array in arrays) * rows.shape[0]
-                check_room(2 * n_bytes, f"a result for {rows.shape[0]} rows, without out=,")
+                limits.check_room(2 * n_bytes, f"a result for {rows.shape[0]} rows, without out=,")
         if len(parts) == 1:
             return parts[0]
         if isinstance(parts[0], dict):

@@ -31,7 +31,7 @@ from gvae.settings import fields, native
 from gvae.training.program import batches_in, least_rows
 from gvae.typing import Key
 
-__all__ = ["Fitting", "as_table", "check_lengths", "check_room", "reads"]
+__all__ = ["Fitting", "as_table", "check_lengths", "reads"]
 
 OF_A_COPY = ("file", "modified")  # in which files that ranks read may differ: nodes may have copies of their own
 SHARE = 3  # rows are read into memory if they take less than this part of it
@@ -428,7 +428,7 @@ class Fitting(Protocol):
         layers = values["samples"] * min(values["batch_size"] or n_rows, n_rows) * sum(map(sum, networks))
         names = ("latent", "posterior", "hidden", "batch_size", "samples")
         said = ", ".join(f"{name} {asked[name]}" for name in names if name in asked)
-        check_room((4 * weights + layers) * np.dtype(values["dtype"]).itemsize, f"a model of {said}")
+        limits.check_room((4 * weights + layers) * np.dtype(values["dtype"]).itemsize, f"a model of {said}")
 
     def _adopt(
         self,
@@ -520,7 +520,7 @@ def _check_windows(shuffle: data.Shuffle, rows: Mapping[str, Any]) -> None:
     """Refuse windows that do not fit into memory, three at a time."""
     ahead = [column for column in rows.values() if isinstance(column, Column) and column.read_ahead]
     n_bytes = sum(math.prod(c.rows.shape[1:]) * np.dtype(c.rows.dtype).itemsize for c in ahead)
-    check_room(3 * n_bytes * min(shuffle.rows or 0, rows["x"].shape[0]), f"a shuffle of {shuffle}")
+    limits.check_room(3 * n_bytes * min(shuffle.rows or 0, rows["x"].shape[0]), f"a shuffle of {shuffle}")
 
 
 def _trainer(
@@ -593,14 +593,6 @@ def check_lengths(rows: Mapping[str, Any], what: str) -> None:
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{n} rows of {name}" for name, n in lengths.items())
         raise DataError(f"{what} has views of different lengths: {said} (inconsistent numbers of samples)")
-
-
-def check_room(n_bytes: int, what: str) -> None:
-    room = limits.memory()
-    if room is not None and n_bytes > room:
-        least = min(n_bytes, 10**30) / 2**30  # an integer may be beyond floating point
-        whose = "this machine has" if room == limits.machine_memory() else "the control group of this process allows"
-        raise ConfigError(f"{what} needs more than {least:.3g} GiB; {whose} {room / 2**30:.3g} GiB")
 
 
 def _json(notes: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gvae.evaluation import subject as streams
 from gvae.evaluation.pareto import UNRELIABLE, Tail
 from gvae.evaluation.subject import Subject, whole
 from gvae.objectives import Terms
-from gvae.runtime import device, pool
+from gvae.runtime import device, limits, pool
 from gvae.runtime import memory as memory_pool
 
 __all__ = ["COLUMNS", "Evaluation", "Sampler", "Weights", "importance_sampling", "sampling_error", "standard_error"]
@@ -181,7 +181,8 @@ def importance_sampling(
     Raises
     ------
     ConfigError
-        samples is not a positive integer, or memory is too small for one sample of one batch.
+        samples is not a positive integer, or more than this machine has memory for, or memory is too small for one sample of
+        one batch.
     NonFiniteError
         A row has a weight that is NaN or infinite, or only weights that are zero.
 
@@ -216,6 +217,8 @@ class Sampler:
     """
 
     def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int, at_once: int = 1):
+        rows = min(subject.batch_size, len(subject.table))
+        limits.check_room(at_once * Tail.memory(samples, rows), f"evaluate: the tail of {samples} importance weights")
         self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
         self.at_once = at_once
         self.fitting, self.room = threading.Lock(), threading.BoundedSemaphore(at_once)

@@ -23,9 +23,18 @@ class Tail:
     """
 
     def __init__(self, samples: int, n: int):
-        self.size, self.n = math.ceil(min(samples / 5, 3 * math.sqrt(samples))), n
+        self.size, self.n = self.size_of(samples), n
         self.parts: list[np.ndarray] = []
         self.held = 0
+
+    @staticmethod
+    def size_of(samples: int) -> int:
+        return math.ceil(min(samples / 5, 3 * math.sqrt(samples)))
+
+    @classmethod
+    def memory(cls, samples: int, n: int) -> int:
+        """Bytes that n rows may take."""
+        return 4 * cls.size_of(min(samples, 10**30)) * n * 8
 
     def add(self, log_weights: np.ndarray) -> None:
         """log_weights (k, n)."""

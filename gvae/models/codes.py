@@ -20,7 +20,7 @@ from gvae.families import Conditional, Family
 from gvae.models import dreams
 from gvae.models.base import Base
 from gvae.models.corruption import Corruption
-from gvae.models.parts import zeros
+from gvae.models.parts import critic_widths, zeros
 from gvae.nn import MLP, Tower
 from gvae.objectives import Blanket, Layer, Terms, total
 from gvae.typing import Arrays, Key, Noise, Params
@@ -178,10 +178,8 @@ class Codes(Base):
         >>> gvae.models.VAE(4, latent=2, critic=(5,)).critic.sizes
         (2, 5, 1)
         """
-        if settings.critic is None:
-            return None
-        n = sum(code.encoder.family.n for code in self.coded.values())
-        return MLP("critic", (n, *settings.critic, 1), settings.activation)
+        widths = critic_widths(settings, sum(code.encoder.family.n for code in self.coded.values()))
+        return MLP("critic", widths[0], settings.activation) if widths else None
 
     @property
     def networks(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -170,11 +170,7 @@ class DeepGP(Base):
             below = n if name in self.inferred else below
         self.least_rows = self.n_rows if self.collapses else 1
         self.row_steps, self.row_rate = 0, 1.0
-        if (room := limits.memory()) is not None and (least := self._least_memory()) > room:
-            raise ConfigError(
-                f"DeepGP: {self.levels[0].inducing} inducing points need more than {least / 2**30:.3g} GiB; "
-                f"there are {room / 2**30:.3g} GiB"
-            )
+        limits.check_room(self._least_memory(), f"DeepGP: a process with {self.levels[0].inducing} inducing points")
 
     def _least_memory(self) -> float:
         """Bytes of the matrices of inducing points of all processes, an under-estimate."""

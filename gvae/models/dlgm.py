@@ -168,7 +168,8 @@ class DLGM(Codes):
         up, down = parts.widths_of_layers(settings, len(latents))
         encoders = [(sizes["x"], *widths, n) for widths, n in zip(up, latents, strict=True)]
         below = (sizes["x"], *latents[:-1])
-        return encoders + [(n, *widths, m) for widths, n, m in zip(down, latents, below, strict=True)]
+        decoders = [(n, *widths, m) for widths, n, m in zip(down, latents, below, strict=True)]
+        return encoders + decoders + parts.critic_widths(settings, sum(latents))
 
     def decode(self, params: Params, state: Arrays, z: Arrays, noise: Arrays | None = None) -> dict[str, Distribution]:
         xi = [z[name] for name in self.coded]

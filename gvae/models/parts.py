@@ -123,6 +123,11 @@ def known_observation(observation: Any) -> Any:
     return "bernoulli" if isinstance(observation, str) and observation == "auto" else observation
 
 
+def critic_widths(settings: Any, n_codes: int) -> list[tuple[int, ...]]:
+    """Widths of the critic of all codes, joined, which the setting `critic` asks for; [] without it."""
+    return [] if settings.critic is None else [(n_codes, *settings.critic, 1)]
+
+
 def network_widths(settings: Any, latents: Sequence[int], n_inputs: int) -> list[tuple[int, ...]]:
     """Widths of the encoders and decoders of codes from the data upwards, as far as families' texts tell: an under-estimate.
 

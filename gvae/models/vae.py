@@ -13,7 +13,7 @@ from gvae import families, settings
 from gvae.distributions import Distribution
 from gvae.families import Conditional, Family
 from gvae.models.codes import Code, Codes
-from gvae.models.parts import known_observation, network_widths, style
+from gvae.models.parts import critic_widths, known_observation, network_widths, style
 from gvae.settings import Choice, Families, Layers, Maybe, Number, Widths, setting
 from gvae.typing import Arrays, Noise, Params
 
@@ -127,7 +127,7 @@ class VAE(Codes):
 
     @classmethod
     def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
-        return network_widths(settings, [settings.latent], sizes["x"])
+        return network_widths(settings, [settings.latent], sizes["x"]) + critic_widths(settings, settings.latent)
 
     def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         return {"x": self.decoder(params, z["z"])}

@@ -22,7 +22,15 @@ from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.models import hierarchical, vae
 from gvae.models.codes import Code, Codes
-from gvae.models.parts import each_layer, known_observation, numbers_of_layers, plain_style, style, widths_of_layers
+from gvae.models.parts import (
+    critic_widths,
+    each_layer,
+    known_observation,
+    numbers_of_layers,
+    plain_style,
+    style,
+    widths_of_layers,
+)
 from gvae.nn import MLP, Tower
 from gvae.ops import arrays, elementwise
 from gvae.settings import Choice, restated, setting
@@ -167,7 +175,7 @@ class VLAE(Codes):
         for up, down, n in zip(*widths_of_layers(settings, len(latents)), latents, strict=True):
             networks += [(below, *up, n), (n, *down, below)]
             below = (below, *up)[-1]
-        return networks
+        return networks + critic_widths(settings, sum(latents))
 
     def decode(self, params: Params, state: Arrays, z: Arrays, noise: Noise | None = None) -> dict[str, Distribution]:
         codes = [z[name] for name in self.coded]

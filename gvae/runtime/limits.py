@@ -18,7 +18,9 @@ import re
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-__all__ = ["affinity", "cpu_quota", "cpus", "machine_memory", "memory", "memory_limit"]
+from gvae.errors import ConfigError
+
+__all__ = ["affinity", "check_room", "cpu_quota", "cpus", "machine_memory", "memory", "memory_limit"]
 
 UNLIMITED = 1 << 62  # bytes: without a limit, version 1 reports the largest number of whole pages
 GROUP = re.compile(r"^\d+:([^:\n]*):(.*)$", re.MULTILINE)  # controllers, path: see cgroups(7)
@@ -55,6 +57,15 @@ def memory(root: str = "/") -> int | None:
     """Bytes of memory that this process may use: the machine's, at most the limit. None if neither is known."""
     known = [n_bytes for n_bytes in (machine_memory(), memory_limit(root)) if n_bytes is not None]
     return min(known, default=None)
+
+
+def check_room(n_bytes: float, what: str) -> None:
+    """ConfigError if that many bytes are more than this process may use; what: takes them, as in "a shuffle of 10 rows"."""
+    room = memory()
+    if room is not None and n_bytes > room:
+        least = min(n_bytes, 10**30) / 2**30  # an integer may be beyond floating point
+        whose = "this machine has" if room == machine_memory() else "the control group of this process allows"
+        raise ConfigError(f"{what} needs more than {least:.3g} GiB; {whose} {room / 2**30:.3g} GiB")
 
 
 def machine_memory() -> int | None:

@@ -151,11 +151,11 @@ ARGUMENTS = [
     "é",
 ]
 VALUES = st.one_of(WORDS, st.sampled_from(ARGUMENTS), st.text(max_size=6), st.integers(10**12, 10**40).map(str))
-FLAGS = {  # but for --epochs and --steps: a long run is legal, and would take its time
+FLAGS = {  # but for what may make a run or an evaluation as long as one likes
     name: [
         action.option_strings[-1]
         for action in parser._actions
-        if action.option_strings and action.dest not in ("epochs", "steps")
+        if action.option_strings and action.dest not in ("epochs", "steps", "samples" if name == "evaluate" else "")
     ]
     for name, parser in next(a for a in cli.build_parser()._actions if a.dest == "command").choices.items()
     if name in ("train", "evaluate", "sample", "runs")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import gvae
 from gvae import VAE
 from gvae.errors import ConfigError
 from gvae.runtime import limits, pool
@@ -217,6 +218,21 @@ def test_threads_heed_the_quota_unless_the_user_has_chosen(monkeypatch, quota, n
     assert pool.count() == pool.cpus() == n
     monkeypatch.setenv(pool.VARIABLE, "7")
     assert pool.count() == 7
+
+
+@pytest.mark.parametrize("model", ["VAE", "VLAE", "DLGM"])
+@pytest.mark.parametrize("name", ["hidden", "critic"])
+def test_networks_of_any_size_are_refused_before_they_are_made(model, name):
+    for width in (10**12, 2**60):  # beyond the memory, and beyond what an array may have
+        with pytest.raises(ConfigError, match="needs more than"):
+            getattr(gvae, model)(latent=(2, 1) if model != "VAE" else 2, epochs=1, **{name: (width,)}).fit([[0.5, 0.25]] * 4)
+
+
+def test_importance_samples_whose_tail_is_beyond_the_memory_are_refused():
+    model = VAE(latent=2, hidden=(2,), steps=1).fit([[0.5, 0.25]] * 4)
+    for samples in (10**20, 10**400):
+        with pytest.raises(ConfigError, match=f"evaluate: the tail of {samples} importance weights needs more than"):
+            model.evaluate([[0.5, 0.25]] * 4, samples=samples)
 
 
 def test_what_does_not_fit_into_the_control_group_is_refused(monkeypatch):
