@@ -46,6 +46,7 @@ MOST = 2**31 - 1  # the largest id of a column
 PAIR = re.compile(rb"[0-9]{1,9}:[0-9]{1,9}")
 DOCUMENT = re.compile(rb"[0-9]{1,9}( [0-9]{1,9}:[0-9]{1,9})*\s*")
 CHUNK = 1 << 22  # bytes read at a time
+HEADER = 10_000  # bytes of the longest .npy header that NumPy takes; those of plain arrays have about 100
 NUMBERS, TEXT = r"[<>=|]?(b1|[iu][1248]|f[248])", r"[<>=|]?[SU][1-9][0-9]?"  # dtypes
 
 
@@ -123,10 +124,14 @@ def _read_header(stream: Any, where: str, kinds: str = NUMBERS) -> tuple[tuple[i
         raise DataError(f"{where}: a pickle; pickled arrays are refused, because loading one can run any code")
     if len(magic) < 8 or magic[:6] != b"\x93NUMPY":
         raise DataError(f"{where}: not a .npy file")
+    size = stream.read(2 if magic[6] == 1 else 4)
+    if (length := int.from_bytes(size, "little")) > HEADER:  # NumPy's reader asks for memory of that size before it checks
+        raise DataError(f"{where}: damaged .npy header, or not a plain array ({length} bytes announced)")
+    header = io.BytesIO(size + stream.read(length))
     read = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
     try:
         with warnings.catch_warnings(action="ignore"):  # of headers written by Python 2
-            shape, fortran, dtype = read(stream, max_header_size=10_000)  # plain arrays need about 100
+            shape, fortran, dtype = read(header)
     except Exception as error:  # of a header that is no Python literal, or one of many brackets
         raise DataError(f"{where}: damaged .npy header, or not a plain array ({_line(error)})") from error
     if dtype.hasobject:

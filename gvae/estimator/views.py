@@ -13,7 +13,7 @@ import numpy as np
 from gvae import data, families
 from gvae.data.rows import Column, numbers_of, stored_in
 from gvae.distributions import Support
-from gvae.errors import DataError, RunError
+from gvae.errors import ConfigError, DataError, RunError
 from gvae.estimator import inputs
 
 __all__ = ["View", "data_support"]
@@ -280,7 +280,8 @@ class View:
 
     def family(self) -> families.Family:
         """Of the observation, in the units of the data."""
-        assert self.observation is not None
+        if self.observation is None:  # in a configuration that was changed
+            raise ConfigError(f"{self.name}: observation is None, expected the family by which the model explains it")
         family = families.parse(self.observation, self.columns)
         return family if self.units is None else families.Rescaled(family, self.units.scale)
 

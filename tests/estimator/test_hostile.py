@@ -345,6 +345,17 @@ def test_headers_that_announce_much(folder, sizes):
         path.unlink()
 
 
+@pytest.mark.parametrize("version", [b"\2\0", b"\3\0", b"\0\0"])
+def test_headers_of_npy_that_announce_a_long_header(folder, version):
+    arrays = b"\x93NUMPY" + version + struct.pack("<I", 1 << 30) + b"{'descr': '<f8', "
+    for suffix, content in ((".npy", arrays), (".npy.gz", gzip.compress(arrays))):
+        path = folder / f"announces{suffix}"
+        path.write_bytes(content)
+        with little_memory(), pytest.raises(GvaeError, match=r"damaged \.npy header"):
+            data.load(path)
+        path.unlink()
+
+
 @pytest.mark.parametrize("kind", ["npy", "npz", "sparse", "csv", "feat", "idx", "gz", "checkpoint", "run"])
 def test_readers_under_a_coverage_guided_fuzzer(kind, tmp_path):
     """Shortly, where atheris is there (extra `fuzz`)."""
@@ -489,6 +500,15 @@ def test_a_configuration_that_is_none(folder, part, value):
         with contextlib.suppress(GvaeError):
             use(run)
     shutil.rmtree(run)
+
+
+def test_a_configuration_without_an_observation(folder):
+    tensors, config, counters = load_checkpoint(folder / "run" / "checkpoint.safetensors")
+    path = folder / "forged.safetensors"
+    path.write_bytes(encode(Checkpoint(tensors, config | {"fitted": config["fitted"] | {"observation": None}}, counters)))
+    with pytest.raises(GvaeError, match="X: observation is None, expected the family"):
+        gvae.load(path)
+    path.unlink()
 
 
 @fuzz
