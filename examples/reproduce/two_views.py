@@ -24,7 +24,8 @@ from gvae import data
 RESULT = RESULTS / "two_views.jsonl"
 WIDE = {"hidden": (1024, 1024, 1024), "activation": "relu", "random_state": 0}
 VARIATIONAL = WIDE | {"latent": 40, "observation": ("bernoulli", "gaussian"), "binarize": "none", "dropout": 0.2}
-VARIATIONAL |= {"batch_size": 100, "epochs": 60, "learning_rate": 1e-4, "output_bias": "data"}
+VARIATIONAL |= {"batch_size": 100, "epochs": 40, "learning_rate": 5e-4, "schedule": "cosine", "output_bias": "data"}
+VARIATIONAL |= {"weight_y": 4.0}
 DEEP = WIDE | {"latent": 10, "batch_size": 1000, "epochs": 50, "learning_rate": 1e-3, "schedule": "cosine", "ridge": 1e-3}
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 PUBLISHED = {"raw": 13.1, "cca": 19.1, "dcca": 2.9, "vcca": 3.0, "private": 2.4}
@@ -32,8 +33,10 @@ NOTES = """\
 Error of linear support vector machines, one for each pair of digits, on 10,000 test images, fitted to codes of the 50,000
 training images in units of their deviations; of the penalties 0.001 .. 1 the best for the validation part is taken. Networks
 of three layers of 1,024 ReLU. `vcca`, `private`: 40 variables, and 30 of either view alone, dropout 0.2 of hidden units and
-codes, Adam at 1e-4, batches of 100, 60 epochs; the first view is Bernoulli, the second Gaussian. `dcca`: 10 outputs, better
-for the validation part than 50 (5.1 % of the test images), batches of 1,000, 50 epochs. `cca`: 50 variables, ridge 0.1,
+codes, Adam at 5e-4 down to 0 along half a cosine, batches of 100, 40 epochs; the first view is Bernoulli, the second Gaussian,
+and its log-probability counts four times: after ten epochs at 1e-3 the error for the validation part is 8.8 % with a weight of
+1, 6.5 with 4 and 6.7 with 10, and with a weight of 1 it ends at 5.1 % of the test images, as it does after 60 epochs at 1e-4
+(5.2). `dcca`: 10 outputs, better for the validation part than 50 (5.1 % of the test images), batches of 1,000, 50 epochs. `cca`: 50 variables, ridge 0.1,
 which was seen to be better than 1e-4 (20.6). One seed. Published: Wang, Yan, Lee and Livescu (2016), on their own draw of
 such a set, and with other widths of the last layers."""
 
