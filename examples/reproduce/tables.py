@@ -59,6 +59,10 @@ sampling; "BDMC" is the distance between a lower and an upper bound on log p(x) 
 model has drawn. A published figure in brackets is not comparable, for a reason that the notes give, such as 27 times the epochs.
 Minutes are those of a machine that did other work as well.
 
+There is no row of OMNIGLOT beside a published one: those are of the 28 x 28 images of Burda, Grosse and Salakhutdinov (24,345 and
+8,070 of them), and `omniglot` is a derived file, made from the originals with another split. Nor is there one of Frey faces:
+published figures are of 200 test rows after a shuffle, and which rows these are is not known here.
+
 The page is written by `python examples/reproduce/page.py` from the files under `docs/results/`, one a row: its epochs, figures,
 settings, command, machine, date and the SHA-256 of its final parameters. A row that is not there yet is pending:
 `python examples/reproduce/TABLE.py ROW` trains it, and continues it if it was interrupted. `--verify ROW` evaluates a finished
