@@ -131,7 +131,7 @@ def compile_kernels(*, progress: bool = False) -> dict[str, Any]:
     return {
         "kernels": len(kernels),
         "compiled versions": versions,
-        "new": versions - before,
+        "new": _versions(found) - before,
         "seconds": round(time.perf_counter() - started, 2),
         # the actual folder: Numba uses another one if it cannot write to the preferred one
         "cache": os.path.commonpath([path.parent for kernel in kernels.values() for path in _files(kernel)]),

@@ -107,7 +107,8 @@ def test_what_it_says(warm):
     compiled = [path for path in files(folder) if path.suffix == ".nbc"]
     assert report["kernels"] < report["compiled versions"] <= len(compiled)  # processes that race leave a file behind
     assert 0 < report["new"] <= report["compiled versions"]
-    assert report["kernels"] == len(dict(compiling._kernels())) > 20
+    used = [name for name, _ in compiling._kernels() if not name.startswith(compiling._unused())]  # with one CPU not all
+    assert report["kernels"] == len(used) > 20
     assert {str(path.parent.parent) for path in compiled} == {report["cache"]}  # a folder for each of the package's
     assert report["seconds"] > 0
 
