@@ -40,33 +40,35 @@ LEARNED = """\
 
 Does structure in q help, by how much, where, and at what cost? So far, with rows pending:
 
-1. A little, where all else is the same: with 16 latent variables on MNIST an extended grid gains 0.32 ± 0.05 nats of ELBO and
-   0.22 ± 0.06 of log p(x) over the diagonal, paired over three seeds, and a chain, 0.08 ± 0.11 and 0.04 ± 0.08, no more than chance.
+1. A little, where all else is the same: with 16 latent variables on MNIST an extended grid gains 0.32 ± 0.05 nats of ELBO
+   and 0.22 ± 0.06 of log p(x) over the diagonal, paired over three seeds, and a chain, 0.08 ± 0.11 and 0.04 ± 0.08, no
+   more than chance.
 2. More with more structure: with one seed a band of width 3 gains 0.6 and 0.4 nats, a full covariance 1.3 and 0.9.
-3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain -0.06 ± 0.11 nats of log p(x), where its paper
-   has 0.7; and under every family three to four nats remain between the ELBO and log p(x).
-4. Where codes are bits, an encoder in which they depend on each other gains 1.7 nats: DARN has -88.85 with it and -90.51 without.
-5. A chain or a grid costs 8 to 16 % of a step's time ([performance](performance.md#a-training-step-on-the-cpu)); a full covariance
-   needs an output of the encoder for each entry of its factor.
+3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain -0.06 ± 0.11 nats of log p(x), where its
+   paper has 0.7; and under every family three to four nats remain between the ELBO and log p(x).
+4. Where codes are bits, an encoder in which they depend on each other gains 1.7 nats: DARN has -88.85 with it and -90.51
+   without.
+5. A chain or a grid costs 8 to 16 % of a step's time ([performance](performance.md#a-training-step-on-the-cpu)); a full
+   covariance needs an output of the encoder for each entry of its factor.
 """
 READING = """\
 ## How to read the tables
 
 Figures are in nats per test row, ± the standard error that the choice of rows causes. log p(x) is by importance sampling;
-"k > 0.7" is the share of rows whose Pareto k says that it rests on a few draws, and is too low. Beside it, log p(x) of the first
-1,000 test rows by annealed importance sampling, also a lower bound, but one that does not rest on q, and again by importance
-sampling; "BDMC" is the distance between a lower and an upper bound on log p(x) by the same annealing, for 1,000 rows that the
-model has drawn. A published figure in brackets is not comparable, for a reason that the notes give, such as 27 times the epochs.
-Minutes are those of a machine that did other work as well.
+"k > 0.7" is the share of rows whose Pareto k says that it rests on a few draws, and is too low. Beside it, log p(x) of
+the first 1,000 test rows by annealed importance sampling, also a lower bound, but one that does not rest on q, and again
+by importance sampling; "BDMC" is the distance between a lower and an upper bound on log p(x) by the same annealing, for
+1,000 rows that the model has drawn. A published figure in brackets is not comparable, for a reason that the notes give,
+such as 27 times the epochs. Minutes are those of a machine that did other work as well.
 
-There is no row of OMNIGLOT beside a published one: those are of the 28 x 28 images of Burda, Grosse and Salakhutdinov (24,345 and
-8,070 of them), and `omniglot` is a derived file, made from the originals with another split. Nor is there one of Frey faces:
-published figures are of 200 test rows after a shuffle, and which rows these are is not known here.
+There is no row of OMNIGLOT beside a published one: those are of the 28 x 28 images of Burda, Grosse and Salakhutdinov
+(24,345 and 8,070 of them), and `omniglot` is a derived file, made from the originals with another split. Nor is there one
+of Frey faces: published figures are of 200 test rows after a shuffle, and which rows these are is not known here.
 
-The page is written by `python examples/reproduce/page.py` from the files under `docs/results/`, one a row: its epochs, figures,
-settings, command, machine, date and the SHA-256 of its final parameters. A row that is not there yet is pending:
-`python examples/reproduce/TABLE.py ROW` trains it, and continues it if it was interrupted. `--verify ROW` evaluates a finished
-row again, from its run folder or from the weights beside its record; `--again ROW` trains it anew.
+The page is written by `python examples/reproduce/page.py` from the files under `docs/results/`, one a row: its epochs,
+figures, settings, command, machine, date and the SHA-256 of its final parameters. A row that is not there yet is pending:
+`python examples/reproduce/TABLE.py ROW` trains it, and continues it if it was interrupted. `--verify ROW` evaluates a
+finished row again, from its run folder or from the weights beside its record; `--again ROW` trains it anew.
 """
 FIGURES = ("log_likelihood", "elbo")  # by which rows compare
 SEED = 0  # of the binarization and the noise of every evaluation

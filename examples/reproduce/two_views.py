@@ -31,14 +31,15 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 PUBLISHED = {"raw": 13.1, "cca": 19.1, "dcca": 2.9, "vcca": 3.0, "private": 2.4}
 NOTES = """\
 Error of linear support vector machines, one for each pair of digits, on 10,000 test images, fitted to codes of the 50,000
-training images in units of their deviations; of the penalties 0.001 .. 1 the best for the validation part is taken. Networks
-of three layers of 1,024 ReLU. `vcca`, `private`: 40 variables, and 30 of either view alone, dropout 0.2 of hidden units and
-codes, Adam at 5e-4 down to 0 along half a cosine, batches of 100, 40 epochs; the first view is Bernoulli, the second Gaussian,
-and its log-probability counts four times: after ten epochs at 1e-3 the error for the validation part is 8.8 % with a weight of
-1, 6.5 with 4 and 6.7 with 10, and with a weight of 1 it ends at 5.1 % of the test images, as it does after 60 epochs at 1e-4
-(5.2). `dcca`: 10 outputs, better for the validation part than 50 (5.1 % of the test images), batches of 1,000, 50 epochs. `cca`: 50 variables, ridge 0.1,
-which was seen to be better than 1e-4 (20.6). One seed. Published: Wang, Yan, Lee and Livescu (2016), on their own draw of
-such a set, and with other widths of the last layers."""
+training images in units of their deviations; of the penalties 0.001 .. 1 the best for the validation part is taken.
+Networks of three layers of 1,024 ReLU. `vcca`, `private`: 40 variables, and 30 of either view alone, dropout 0.2 of
+hidden units and codes, Adam at 5e-4 down to 0 along half a cosine, batches of 100, 40 epochs; the first view is
+Bernoulli, the second Gaussian, and its log-probability counts four times: after ten epochs at 1e-3 the error for the
+validation part is 8.8 % with a weight of 1, 6.5 with 4 and 6.7 with 10, and with a weight of 1 it ends at 5.1 % of the
+test images, as it does after 60 epochs at 1e-4 (5.2). `dcca`: 10 outputs, better for the validation part than 50 (5.1 %
+of the test images), batches of 1,000, 50 epochs. `cca`: 50 variables, ridge 0.1, which was seen to be better than 1e-4
+(20.6). One seed. Published: Wang, Yan, Lee and Livescu (2016), on their own draw of such a set, and with other widths of
+the last layers."""
 
 
 @cache
