@@ -45,11 +45,12 @@ Does structure in q help, by how much, where, and at what cost? So far, with row
    more than chance.
 2. More with more structure: with one seed a band of width 3 gains 0.6 and 0.4 nats, a full covariance 1.3 and 0.9.
 3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain -0.06 ± 0.11 nats of log p(x), where its
-   paper has 0.7; and under every family three to four nats remain between the ELBO and log p(x).
-4. Where codes are bits, an encoder in which they depend on each other gains 1.7 nats: DARN has -88.85 with it and -90.51
-   without.
-5. A chain or a grid costs 8 to 16 % of a step's time ([performance](performance.md#a-training-step-on-the-cpu)); a full
-   covariance needs an output of the encoder for each entry of its factor.
+   paper has 0.7; and under every family of the first table three to four nats remain between the ELBO and log p(x).
+4. Where codes are bits, an encoder in which they depend on each other gains 1.7 nats, with one seed: DARN has -88.85 with
+   it and -90.51 without.
+5. A step with a chain takes 16 to 24 % longer than one with a diagonal, one with an extended grid 7 to 10 %, by the rows of
+   100 x 1 and 20 x 50 ([performance](performance.md#a-training-step-on-the-cpu)); a full covariance needs an output of the
+   encoder for each entry of its factor.
 """
 READING = """\
 ## How to read the tables
