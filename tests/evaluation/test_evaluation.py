@@ -679,7 +679,7 @@ def test_two_layers_are_annealed_in_the_space_of_their_noise():
         error = result.standard_error
         assert (np.abs(result.log_likelihood - exact) < error**2 / 2 + 3.5 * error).all()
         assert np.median(error) < 0.3
-    sides = bidirectional(two, rows=40, chains=20, temperatures=100, leapfrogs=4).summary()
+    sides = bidirectional(two, rows=40, chains=20, temperatures=150, leapfrogs=4).summary()
     assert -3 * sides["gap_standard_error"] < sides["gap"] < 0.3
     assert importance_sampling(two, samples=50).log_likelihood.mean() < exact.mean() - 0.2  # q is poor indeed
     units = active_units(two).summary()
