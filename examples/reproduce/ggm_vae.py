@@ -85,6 +85,7 @@ BEYOND_TABLE = Table(
     ),
     "`wide`: 16 latents as above, two hidden layers of 500 units, 300 epochs. `iwae`: as above, trained on the bound "
     "of five samples with DReG.",
+    samples=1000,
     script="ggm_vae",
 )
 
