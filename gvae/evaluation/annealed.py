@@ -225,8 +225,11 @@ class RateDistortion:
 
 
 _ANNEALED = ("first", "chains", "temperatures")
-# a gradient costs as much as two values; and a pilot run
-_CHAINS = f"{3 * LEAPFROGS * (1 + 1 / PILOTS):.0f} x chains x temperatures decoder passes"
+
+
+def _cost(runs: int) -> str:
+    """Of so many runs and a pilot run; a gradient costs as much as two values."""
+    return f"{3 * LEAPFROGS * (runs + 1 / PILOTS):.0f} x chains x temperatures decoder passes for each of them"
 
 
 def _of_chains(s: Mapping[str, Any]) -> str:
@@ -244,7 +247,7 @@ def _ais_lines(s: Mapping[str, Any]) -> Iterator[str]:
 @measure(
     "ais",
     "log p(x) by annealed importance sampling with HMC from q(z|x), on the first rows",
-    f"{_CHAINS} for each of them",
+    _cost(1),
     lines=_ais_lines,
     settings=_ANNEALED,
     of="x",
@@ -327,7 +330,7 @@ def _bdmc_lines(s: Mapping[str, Any]) -> Iterator[str]:
 @measure(
     "bdmc",
     "log p(x) from below and above, on rows drawn from the model",
-    f"{_CHAINS} for each, and half as many for the reverse chains",
+    _cost(2),
     lines=_bdmc_lines,
     settings=_ANNEALED,
     needs="generate",
@@ -417,7 +420,7 @@ def _curve_lines(s: Mapping[str, Any]) -> Iterator[str]:
 @measure(
     "curve",
     "rate-distortion curve of the decoder, on the first rows",
-    f"{_CHAINS} for each of them",
+    _cost(1),
     lines=_curve_lines,
     settings=_ANNEALED,
     needs="generate",
