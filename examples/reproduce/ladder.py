@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tables import RESULTS, annealed, lines, run_points, section
+from tables import RESULTS, by_annealing, lines, run_points, section
 
 import gvae
 from gvae import data
@@ -58,7 +58,7 @@ def trained(kind: str, run: Path, *, epochs: int = 300, warm: int = 60, seed: in
     layers = [{name: layer[name] for name in ("active", "kl")} for layer in found["units"]["layers"]]
     seconds = sum(row["seconds"] for row in model.history_)
     row = {name: found[name] for name in kept} | {"layers": layers, "samples": samples, "seconds": seconds}
-    return row | (annealed(model, images.test[::100]) if long else {})
+    return row | (by_annealing(model, images.test[::100]) if long else {})
 
 
 POINTS = {

@@ -162,7 +162,7 @@ def measure(
     return figures, each
 
 
-def annealed(model: gvae.VAE, x: np.ndarray) -> dict[str, float]:
+def by_annealing(model: gvae.VAE, x: np.ndarray) -> dict[str, float]:
     """log p(x) of few rows by annealed importance sampling, and by 1,000 importance samples."""
     found = model.evaluate(x, samples=1000, measures=["ais"], first=len(x), chains=4, temperatures=200).summary()["ais"]
     return {"ais": found["log_likelihood"], "importance_sampled": found["importance_sampled_log_likelihood"]}
