@@ -1,4 +1,4 @@
-"""A step with a gap: one Gaussian process is smooth on both sides of a step or on neither; two layers are both.
+"""A step with a gap: with one Gaussian process the fit is smooth beside a step or sharp at it; with two layers it is both.
 
 50 points of a step in [-1, 1], none of them within 0.1 of it, with noise of standard deviation 0.01. The first layer bends
 the line, the second puts a step on it: a function of a function. Beside each depth: the log density of new points, in nats,

@@ -1,6 +1,6 @@
 """Observation models for data that are no black and white images: counts, shares, classes. Run time: some seconds.
 
-Held-out log p(x) of families that have the same support compares; across supports nothing does.
+Held-out log p(x) is comparable between families with the same support, and not across supports.
 """
 
 import numpy as np

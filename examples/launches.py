@@ -1,9 +1,9 @@
-"""The same work again and again without its Python: a function of arrays, captured as a list of launches.
+"""Repeated work without Python: a function of arrays, captured once and replayed as a list of launches.
 
 Daily returns have a log-variance h that walks at random (a stochastic-volatility model). Its posterior is fitted by a
-Gaussian whose precision is tridiagonal: a step draws from it, takes the ELBO's gradient, and moves. What a step costs is
-hardly its arithmetic. So `captured` calls it once, and from then on makes the launches that this has led to, with the same
-bits.
+Gaussian whose precision is tridiagonal: a step draws from it, takes the ELBO's gradient, and moves. Most of the
+cost of a step is Python, not arithmetic. So `captured` traces the function once, and from then on replays its launches, with
+the same bits.
 """
 
 import time

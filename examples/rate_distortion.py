@@ -3,7 +3,7 @@
     python examples/rate_distortion.py [--epochs 50]
 
 Made-up data, x = W z + noise, whose entropy H is known. No code has a distortion below H - R; with the ELBO, whose price is
-1, a linear VAE gets there. With dearer nats the rate falls, and the distortion rises faster than H - R does. A rate above
+1, a linear VAE gets there. At a higher price the rate falls, and the distortion rises faster than H - R does. A rate above
 the ELBO's own is reached; one below needs a weight above 1: without, training reports at its end that the target is missed.
 Run time: some seconds.
 """

@@ -81,7 +81,7 @@ _MODULES = (
 )
 
 _INNER = ("checks", "runtime")  # no part of the public surface
-_MOVED = ("capture", "dispatch")  # into runtime; these names go with the next release
+_MOVED = ("capture", "dispatch")  # into runtime; these names are removed in the next release
 
 __all__ = [*_HOME, *_MODULES]
 

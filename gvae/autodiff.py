@@ -399,12 +399,12 @@ def _plan(outputs: list[Var], leaves: list[Var]) -> list[tuple[Node, tuple[bool,
 
 
 def _key(var: Var) -> Any:
-    """Of a variable: a leaf, or an output of a node."""
+    """The key of a variable: of a leaf, or of an output of a node."""
     return ("leaf", id(var)) if var.node is None else (id(var.node), var.index)
 
 
 class _Cotangents:
-    """What variables have received so far, by their key."""
+    """The cotangents that variables have received so far, by key."""
 
     def __init__(self, leaves: list[Var], buffers: list[Any]):
         self.bars: dict[Any, Any] = {}
@@ -692,7 +692,7 @@ def __getattr__(name: str) -> Any:
     if name == "Recording":
         from gvae._moved import Recording
 
-        warnings.warn("autodiff.Recording goes with the next release: use autodiff.vjp", DeprecationWarning, stacklevel=2)
+        warnings.warn("autodiff.Recording is deprecated: use autodiff.vjp", DeprecationWarning, stacklevel=2)
         return Recording
     raise AttributeError(f"module 'gvae.autodiff' has no attribute {name!r}")
 

@@ -1,7 +1,7 @@
 """The BLAS behind NumPy's products outside of layers: its threads and its kernels, in processes that gvae owns.
 
 Nothing here runs at import, and no library function of gvae changes a thread count or the environment: only its commands do.
-Which libraries are loaded and how their threads are counted is threadpoolctl's to know; it is imported when first needed,
+threadpoolctl finds the loaded libraries and the numbers of their threads; it is imported when first needed,
 since it sets KMP_DUPLICATE_LIB_OK.
 """
 
@@ -38,7 +38,7 @@ VARIABLES = {
     "flexiblas": ("FLEXIBLAS_NUM_THREADS", "OMP_NUM_THREADS"),
 }
 THREAD_VARIABLES = tuple(sorted({name for names in VARIABLES.values() for name in names}))
-KERNELS = "OPENBLAS_CORETYPE"  # the variable by which OpenBLAS is told for which processor to take its kernels
+KERNELS = "OPENBLAS_CORETYPE"  # the variable that selects the processor type of OpenBLAS's kernels
 AVX512 = "SkylakeX"  # the kernels that every processor with these flags can run
 FLAGS = frozenset(("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"))
 

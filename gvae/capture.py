@@ -1,4 +1,4 @@
-"""Moved to gvae.runtime.launches; this name goes with the next release."""
+"""Moved to gvae.runtime.launches; this name is removed in the next release."""
 
 from typing import Any
 

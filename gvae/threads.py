@@ -1,4 +1,4 @@
-"""Moved to gvae.runtime.pool; this name goes with the next release."""
+"""Moved to gvae.runtime.pool; this name is removed in the next release."""
 
 from typing import Any
 

@@ -60,7 +60,7 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         "--hang-timeout",
         type=positive,
         metavar="S",
-        help="of several ranks of MPI: end all of them when one has waited so many seconds for the others",
+        help="with several ranks of MPI: end all of them when one has waited S seconds for the others",
     )
 
 

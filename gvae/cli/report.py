@@ -11,7 +11,7 @@ from gvae.cli import arguments
 from gvae.cli.running import exhibits_of, on_one_blas_thread
 from gvae.errors import ConfigError
 
-HELP = "Write one HTML file with all there is to see of runs; its decoder is alive."
+HELP = "Write one HTML report of runs, with an interactive decoder."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -87,7 +87,7 @@ class Standardization:
             block = next(itertools.islice(_blocks(x), number, None))[:, bad[0]]
             row = int(np.abs(block).argmax())
             raise DataError(
-                f"{name}: the mean and deviation of column {bad[0]} are no finite numbers: it is too large, "
+                f"{name}: the mean and deviation of column {bad[0]} are not finite: its values are too large, "
                 f"{block[row]:g}, at row {number * _rows_at_once(x) + row}, column {bad[0]} (counted from 0)"
             )
         location, variance = first + mean, square

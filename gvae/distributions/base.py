@@ -389,7 +389,7 @@ class Distribution:
         Parameters
         ----------
         x : array (R, n)
-            The values of the variables. Those of a variable are read after it has come, so that a caller may fill them in.
+            The values of the variables. Those of a variable are read after it was yielded, so the caller may fill them in.
 
         Returns
         -------

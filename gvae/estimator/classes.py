@@ -686,7 +686,7 @@ class CCA(Correlator, Machine, Standardized, cca.Settings):
 
     `fit(X1, X2)` takes the second view where others take y. `transform(X1)` returns the canonical variables of the first
     view, `codes(X1, X2)` those of both, "z_x" and "z_y", and `score(X1, X2)` is the sum of their correlations. There is no
-    model of the data, hence no `score_samples`, `sample` or `reconstruct`; rows have no weights.
+    model of the data, hence no `score_samples`, `sample` or `reconstruct`, and no sample weights.
 
     Notes
     -----
@@ -719,7 +719,7 @@ class DCCA(Correlator, Machine, Ascent, Length, Standardized, cca.DeepSettings):
 
     `fit(X1, X2)` takes the second view where others take y. `transform(X1)` returns the canonical variables of the first
     network's outputs, `codes(X1, X2)` those of both, "z_x" and "z_y", and `score(X1, X2)` is the sum of their correlations.
-    There is no model of the data, hence no `score_samples`, `sample` or `reconstruct`; rows have no weights.
+    There is no model of the data, hence no `score_samples`, `sample` or `reconstruct`, and no sample weights.
 
     Notes
     -----

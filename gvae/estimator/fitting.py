@@ -128,7 +128,7 @@ class Fitting(Protocol):
             Called after every step; when it returns True, the checkpoint is written and StoppedError raised.
         callback : callable, optional
             Called as callback(row, model) after every epoch, with the row of the log and this estimator as fitted so far;
-            a true result ends the training normally.
+            a truthy return value ends the training normally.
         notes : dict, optional
             What else the configuration should keep, as JSON; "image_shape" is added if X are images.
         comm : mpi4py.MPI.Comm, optional

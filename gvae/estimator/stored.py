@@ -37,8 +37,8 @@ def begun(run: str | os.PathLike, name: str) -> dict[str, Any]:
 
 
 def asked_of(begun: Mapping[str, Any], asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings asked of a run that is to be continued: what is left as it is by default is as it was begun where that was a
-    length, or where the run's version did not know the setting."""
+    """The settings for a run to be resumed: one left at its default keeps the run's value if it is a length, or if the
+    version that began the run did not have it."""
     unknown = {"epochs", *begun.get("earlier", ())}
     settings = dict(asked)
     for name, value in asked.items():

@@ -25,7 +25,7 @@ from gvae.objectives import Terms
 
 __all__ = ["Bits", "bits"]
 
-PRIOR = 1000  # draws from the prior, of whose moments the bins of real-valued codes are
+PRIOR = 1000  # draws from the prior, whose moments define the bins of real-valued codes
 
 
 @dataclass(frozen=True)

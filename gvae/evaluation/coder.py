@@ -171,9 +171,9 @@ class Coder:
 
         Notes
         -----
-        A head's last bits say what was encoded last, and are no random numbers: codes that were decoded from them as they
-        are would depend on those of the row before. With a pseudo-random mask they do not. It should change no other bits
-        than those that are looked at: heads grow where their higher bits are random.
+        A head's last bits say what was encoded last, and are not random: codes decoded from them unmasked would depend on
+        those of the previous row. With a pseudo-random mask they do not. It should change only those bits that are read
+        next: heads grow where their higher bits are random.
 
         Examples
         --------

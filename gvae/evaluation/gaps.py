@@ -123,7 +123,7 @@ def _gaps_lines(s: Mapping[str, Any]) -> Iterator[str]:
 
 @measure(
     "gaps",
-    "what the family of q loses and what the encoder does, on the first rows",
+    "the losses due to the family of q and due to the encoder, on the first rows",
     "15,000 decoder passes and 2 K draws for each of them",
     lines=_gaps_lines,
     settings=("first", "samples", "memory"),

@@ -1,7 +1,7 @@
 """Corrupted inputs of encoders in training, at a level of noise that falls from a high one to a low one.
 
 x~ ~ c_nu(x~ | x), z ~ q(z | x~): the bound is E_c E_q [log p(x, z) - log q(z | x~)], in which the clean x is explained. It
-is a lower bound of log p(x): with the posterior q~(z | x) = E_c q(z | x~), the entropy's concavity makes it at most the ELBO
+is a lower bound on log p(x): with the posterior q~(z | x) = E_c q(z | x~), the entropy's concavity makes it at most the ELBO
 of q~. Where rows are scored, encoders read the clean x. Source: Geras and Sutton (2015), scheduled denoising autoencoders,
 carried over to the VAE.
 """

@@ -41,7 +41,7 @@ class Settings(vae.Settings):
     """Settings of a mutual autoencoder."""
 
     nats: float = setting(
-        default=5.0, help="mutual information of code and data that is asked for, M", kind=Number(zero=True)
+        default=5.0, help="target M for the mutual information of code and data, in nats", kind=Number(zero=True)
     )
     weight: float = setting(
         default=2.0, help="C, the price of a nat by which the information misses M", kind=Number(zero=True)

@@ -247,7 +247,7 @@ class MMD:
         return mean_of_pairs(elementwise.subtract(both, 2 * gram(rows, y, self.kernel, b)), K, weight)
 
 
-# ---- Jensen and Shannon's divergence -------------------------------------------------------------
+# ---- Jensen-Shannon divergence -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ class Info:
     Notes
     -----
     alpha = 0, lambda = 1 is the ELBO, and alpha + lambda = 1 the cost `elbo:beta=1-alpha`: both have no term of D, which is
-    reported all the same. alpha = 1 leaves D alone (MMD-VAE).
+    reported all the same. With alpha = 1, D is the only penalty (MMD-VAE).
 
     With "balance" the weight of D is large where its estimate is near 0, as that of MMD is once q(z) is close to p(z): steps
     are then along the noise of D. The term of D in the objective is E log p(x|z) itself, with D's sign; its value is no

@@ -18,7 +18,7 @@ from gvae.runtime.compile import Use, registered
 from gvae.typing import Array
 
 METHODS = ("systems", "segments")
-SHORTEST = 4096  # columns; below, segments are faster at no shape of the table
+SHORTEST = 4096  # columns; below this, segments are not faster at any shape in the table
 MANY = 4096  # systems: up to here segments were 3 to 4 times as fast on an H100 (benchmarks/gpu); more were not measured
 
 

@@ -67,7 +67,7 @@ def canonical_correlation(f: Array, g: Array, *, ridge: float = 0.0) -> Array:
     if sizes["B"] <= least:
         raise ShapeError(
             f"canonical_correlation: f and g have {sizes['B']} rows, expected more than {least}, twice the columns of the "
-            "wider view, for views of fewer rows correlate whatever they are: give larger batches, or fewer columns"
+            "wider view, because views of fewer rows always correlate: give larger batches, or fewer columns"
         )
     return device.foreign(_value, f, g, ridge)
 

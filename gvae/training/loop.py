@@ -27,7 +27,7 @@ from gvae.training.step import Trainer
 from gvae.training.until import Until
 
 POLICIES = ("stop", "skip", "rollback")
-BROKEN = "ranks add the same numbers, so that a machine is broken or has other libraries; the last checkpoint is of before"
+BROKEN = "all ranks add the same numbers, so a machine is faulty or has other libraries; the last checkpoint predates this"
 ROLLBACKS = 10  # at most, until an epoch succeeds
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def train(
     stop : callable, optional
         stop() is called in every step; if it is true, on any rank, training saves a checkpoint and raises StoppedError.
     callback : callable, optional
-        callback(row) is called after every row of the log, on rank 0; a true result ends the training normally.
+        callback(row) is called after every row of the log, on rank 0; a truthy return value ends the training normally.
     trainer : Trainer, optional
         The trainer to continue with. By default a new one.
     **settings : object
@@ -153,7 +153,7 @@ def train(
         raise ConfigError(f"train: until is {until!r}, expected a training.Until")
     check_whole(batch_size=batch_size, **({} if until is not None else lengths))
     if patience is not None and until is not None:
-        raise ConfigError(f"train: until has a patience of its own, {until.patience} looks; got patience={patience} as well")
+        raise ConfigError(f"train: until has a patience, {until.patience} evaluations; got patience={patience} as well")
     if patience is not None:
         check_whole(patience=patience)
     if validation is None and (patience is not None or until is not None):
@@ -168,7 +168,7 @@ def train(
     if epochs is not None:
         total = epochs * batches_in(len(table), batch_size, least)
     if trainer.device != "cpu" and on_nonfinite == "skip":
-        raise ConfigError("train: on_nonfinite 'skip' looks at every step, for which a device would have to be waited for")
+        raise ConfigError("train: on_nonfinite 'skip' reads the bound of every step, which would synchronise the device")
     trainer.prepare(table)
     if trainer.optimizer.iterations and on_nonfinite != "stop":
         raise ConfigError(f"train: on_nonfinite is {on_nonfinite!r}, expected 'stop' with {trainer.optimizer}")
@@ -274,7 +274,7 @@ class _Loop:
         self.settle()
         if isinstance(self.until, Until):
             best, grew = trainer.stopping, not self.has_stopped_growing()
-            why = "no more are allowed" if grew else f"no better bound in {best.waited} looks"
+            why = "no more are allowed" if grew else f"no better bound in {best.waited} evaluations"
             logger.info("trained for %d steps: %s; kept is epoch %d, of bound %s", trainer.steps, why, best.epoch, best.best)
 
     def settle(self) -> None:

@@ -55,7 +55,7 @@ def minimized(trainer: Trainer, params: dict, batch: Batch, noise: dict, now: St
 
 
 def why_not_rounds(trainer: Trainer) -> str:
-    """What a trainer asks for that a minimiser of its own pace cannot give, or ""."""
+    """The reason why a minimiser that chooses its own steps does not suit a trainer, or ""."""
     if trainer.device != "cpu":
         return f"device is {trainer.device!r}, expected 'cpu'"
     if trainer.alone:

@@ -398,7 +398,7 @@ def test_an_estimator_learns_a_marginal():
     assert mmd(tied) < 0.2 * mmd(free)
 
 
-# ---- Jensen and Shannon's divergence -------------------------------------------------------------
+# ---- Jensen-Shannon divergence -----------------------------------------------------------------
 
 M = np.array([1.2, -0.5])
 

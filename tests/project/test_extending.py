@@ -39,7 +39,7 @@ EXAMPLES = {
             ("tests/project/test_docstrings.py", "niformity"),
         ),
         HELP.format("evaluate"),
-        r"uniformity: Kolmogorov and Smirnov's",
+        r"uniformity: Kolmogorov-Smirnov",
     ),
     "objective": Example(
         1,

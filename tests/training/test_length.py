@@ -203,7 +203,10 @@ def test_the_rule_and_the_end_are_logged(caplog):
     first, last = caplog.messages[0], caplog.messages[-1]
     assert first.startswith("training until the bound on 12 validation rows has stopped growing: ")
     assert "every=3, patience=2, least=1, most=400" in first
-    assert f"trained for {trainer.steps} steps: no better bound in 2 looks; kept is epoch {trainer.stopping.epoch}" in last
+    assert (
+        f"trained for {trainer.steps} steps: no better bound in 2 evaluations; kept is epoch {trainer.stopping.epoch}"
+        in last
+    )
     best = max(row["validation_bound"] for row in history.rows)
     assert math.isclose(float(last.split()[-1]), best)
     caplog.clear()
@@ -230,7 +233,7 @@ def test_settings_that_do_not_go_together():
     for settings, message in [
         ({}, r"train: until needs validation rows to look at"),
         ({"epochs": 2}, r"train: give epochs or steps or until, one of them; got epochs=2, until=Until\(.*\)"),
-        ({"patience": 2, "validation": table}, r"train: until has a patience of its own, 3 looks; got patience=2 as well"),
+        ({"patience": 2, "validation": table}, r"train: until has a patience, 3 evaluations; got patience=2 as well"),
         ({"until": "auto"}, r"train: until is 'auto', expected a training.Until"),
     ]:
         with pytest.raises(ConfigError, match=f"^{message}$"):

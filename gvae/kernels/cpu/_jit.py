@@ -5,8 +5,8 @@ error_model  "numpy": a division by zero gives inf or NaN as in NumPy; Python's 
              every division, which keeps the loop from being vectorised.
 fastmath     only flags that keep NaN and inf meaningful: reassoc lets sums run in SIMD lanes, contract allows fused
              multiply-add, nsz ignores the sign of zero. Never `nnan` or `ninf`: the contracts mention NaN.
-forceinline  a kernel's code holds that of the kernels it calls. Otherwise LLVM leaves calls, and in the process that has
-             compiled both they go to another copy than in one that has loaded them: with other roundings.
+forceinline  the kernels that a kernel calls are inlined. Otherwise LLVM leaves calls, which reach a different copy in the
+             process that compiled both than in one that loaded them from the cache, with different rounding.
 no_..._wrapper  code for callers that a kernel does not have takes as long to compile as a short kernel.
 cache        compiled code is kept on disk. Numba's cache notices a change of the kernel's own file only, so the folder's
              name carries a hash of ALL files that kernels are made of, gvae/kernels/*.py and gvae/runtime/abi.py among

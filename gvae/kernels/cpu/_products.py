@@ -52,7 +52,7 @@ def load(builder, pointer, vector, mask=None):
 
 
 def store(builder, value, pointer, mask=None):
-    """The vector is there from now on, within the mask."""
+    """Store the vector there, within the mask."""
     if mask is None:
         abi.store(builder, value, pointer, align=ALIGN)
     else:
@@ -61,7 +61,7 @@ def store(builder, value, pointer, mask=None):
 
 @intrinsic(prefer_literal=True)
 def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns, rows, vectors):
-    """C[i, j] = S[i, j] + sum_k A[i, k] B[k, j] for i < rows, j < columns, which so many vectors hold and no fewer do.
+    """C[i, j] = S[i, j] + sum_k A[i, k] B[k, j] for i < rows, j < columns, which need exactly `vectors` vectors.
 
     a, b, start, c : flat arrays; A[i, k] = a[a0 + i a_row + k a_k]; B is contiguous from b0 on, its rows whole vectors; rows
     of S and of C are s_row and c_row apart, from s0 and c0 on

@@ -1,8 +1,8 @@
 """How the pool and its workers agree on shares: what each of a worker's WIDTH numbers is, a row of int64.
 
 `gvae.runtime.pool` reads this without loading a compiler, `_share` as constants of compiled code. Numbers that different
-threads write lie lines of the caches apart. Shares are counted: POSTED, CLAIMED and DONE are each the number of the last
-share that got so far.
+threads write are in different cache lines. Shares are counted: POSTED, CLAIMED and DONE are each the number of the last
+share that reached this state.
 """
 
 # written by who posts a share

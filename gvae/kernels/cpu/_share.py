@@ -1,8 +1,8 @@
 """Shares of a kernel's range, handed from thread to thread without the interpreter lock.
 
 Numba compiles a kernel into a function of machine words, at an address. `share` copies a call's arguments to its stack and
-tells each worker where they lie and what to call, does its own share, and stays until the others are done: that long the
-arrays live. A worker that spins (`serve`) begins a microsecond later. No thread needs the interpreter lock, which takes ten
+tells each worker where they lie and what to call, does its own share, and waits for the others, so that the arrays
+stay alive. A worker that spins (`serve`) begins a microsecond later. No thread needs the interpreter lock, which takes ten
 times as long to change hands. `run` does so for one kernel after the other, whose arguments lie ready in memory.
 
 A worker's numbers, by which it and its callers agree, are those of `_protocol`.
@@ -47,7 +47,7 @@ SHARE = ir.FunctionType(ir.IntType(32), [WORD, WORD, WORD, WORD])  # kernel, pla
 
 @intrinsic
 def claim(typingctx, numbers, i, x):
-    """Whether numbers[i] was x - 1 and this thread has made it x."""
+    """Compare-and-swap numbers[i] from x - 1 to x. Returns whether this thread has done so."""
 
     def codegen(context, builder, sig, args):
         before = builder.sub(args[2], WORD(1))
@@ -145,8 +145,8 @@ def spread(table, crew, shares, address, code, place, n, step):
 @kernel
 def share(table, crew, address, arguments, n, step, memory):
     """kernel(*arguments, lo, hi) over all of [0, n), with all of crew: see `spread`. address: of the kernel. Returns what
-    that does, and the code. Or, where memory has a length: nothing but this, `pack` to there, for `run`. It is one function
-    because each kind of arguments has one of its own, which takes a fifth of a second to compile."""
+    that does, and the code. If `memory` is not empty, it only packs the arguments there, for `run`. Both are in one function
+    because each combination of argument types compiles its own, in a fifth of a second."""
     if len(memory) > 0:
         return 0, pack(arguments, memory.ctypes.data)
     place = room(arguments)
@@ -167,8 +167,8 @@ def run(table, crew, launches):
 
 @kernel
 def serve(numbers, posted, spins):
-    """Tell that share `posted` is done, and do those that come, until one is in Python: the number of the last one done.
-    After so many spins without one the thread parks, or, where it cannot, this ends."""
+    """Report share `posted` as done, and do new shares until one is in Python. Returns the number of the last one done.
+    After `spins` spins without a share the thread parks or, where it cannot, this returns."""
     tell(numbers, DONE, posted)
     tell(numbers, STATE, SPINNING)
     spun = 0

@@ -2,9 +2,9 @@
 
 Which numbers of A are not zero is written down in bits. Their places are read off the bits eight at a time, by a table and
 without a branch. A row of C stays in registers while the rows of B at those places pass, which lie packed in the first-level
-cache, so many as a word has bits. Numbers are summed in the order of k as `_products` does it, and to add nothing changes
-nothing: the bits of C are the same, which leaves it to every share which way it goes. Only what is not finite in B and meets
-nothing but zeros goes unseen.
+cache, as many as a word has bits. Numbers are summed in the order of k, as in `_products`, and skipping zeros keeps the sum:
+C has the same bits, so every share may choose either method. Only a non-finite entry of B that meets nothing but
+zeros has no effect here.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def pointer(context, builder, sig, args):
 
 @intrinsic
 def look(typingctx, numbers, i):
-    """numbers[i] as other threads have left it; what they wrote before that is seen from here on."""
+    """numbers[i], loaded with acquire semantics: what its writer had written before is visible from here on."""
 
     def codegen(context, builder, sig, args):
         return abi.load_atomic(builder, pointer(context, builder, sig, args), WORD, "acquire")
@@ -46,7 +46,7 @@ def look(typingctx, numbers, i):
 
 @intrinsic
 def tell(typingctx, numbers, i, x):
-    """numbers[i] <- x, for other threads to see after all that was written before."""
+    """numbers[i] <- x, stored with release semantics: earlier writes become visible first."""
 
     def codegen(context, builder, sig, args):
         abi.store_atomic(builder, args[2], pointer(context, builder, sig, args), "release")
@@ -57,7 +57,7 @@ def tell(typingctx, numbers, i, x):
 
 @intrinsic
 def pause(typingctx):
-    """A moment's rest for the processor's other work, once per spin."""
+    """The processor's pause instruction for spin loops, once per spin."""
 
     def codegen(context, builder, sig, args):
         if platform.machine() in _PAUSE:
@@ -85,7 +85,7 @@ def _futex(context, builder, sig, args, operation, x, nanoseconds):
 
 @intrinsic
 def park(typingctx, numbers, i, x, nanoseconds):
-    """Sleep if numbers[i] is x, until `wake`, at most so long. It may also end for no reason."""
+    """Sleep if numbers[i] is x, until `wake`, for at most `nanoseconds`. Wake-ups may be spurious."""
 
     def codegen(context, builder, sig, args):
         return _futex(context, builder, sig, args, _WAIT, args[2], args[3])
@@ -106,7 +106,7 @@ def wake(typingctx, numbers, i):
 
 @intrinsic
 def fence(typingctx):
-    """What this thread has written before, others see before it reads what comes after."""
+    """A full memory fence: this thread's earlier writes become visible before its later reads."""
 
     def codegen(context, builder, sig, args):
         builder.fence("seq_cst")

@@ -85,9 +85,9 @@ class Graph:
 
 @contextlib.contextmanager
 def own_stream() -> Iterator[None]:
-    """If the current stream cannot capture, for it is a default one, or not undisturbed, for it waits for the null stream:
-    in the block another one is current, which begins after what the caller's has been given, and which the caller's waits
-    for at the end. Nothing here waits for the device."""
+    """Use another stream in the block if the current one cannot capture, because it is a default stream, or synchronises
+    with the null stream. The other one begins after the work already queued on the caller's stream, which waits for it at
+    the end. Nothing here waits for the device."""
     cupy: Any = sys.modules["cupy"]
     caller = cupy.cuda.get_current_stream()
     if caller.ptr not in (0, 1, 2) and caller.is_non_blocking:  # 0, 1, 2: the null stream, the legacy one, the thread's

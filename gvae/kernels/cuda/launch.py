@@ -208,9 +208,9 @@ _lock = threading.Lock()
 
 
 def resident(array: Any) -> Any:
-    """The copy of a host array on the current device. The host array is held with it, so that its identity stays its own;
-    each stream has copies of its own, so that nothing has to wait for another's upload. Who captures a graph holds what is
-    returned (context.uploads), and where arrays lie in memory that will be used again, this does not (context.allocator)."""
+    """The copy of a host array on the current device. The host array is kept alive with it, so that its id is not reused;
+    each stream has its own copies, so that none waits for another's upload. The code that captures a graph keeps the result
+    alive (context.uploads); where arrays lie in reused memory, the copy is allocated elsewhere (context.allocator)."""
     cupy: Any = sys.modules["cupy"]
     if not isinstance(array, np.ndarray):
         return array

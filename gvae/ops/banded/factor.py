@@ -1,4 +1,4 @@
-"""Cholesky factors of symmetric bands, the way back, and the determinant."""
+"""Cholesky factors of symmetric bands, their products L Lᵀ, and the determinant."""
 
 from __future__ import annotations
 
