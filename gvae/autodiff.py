@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gvae.checks import FLOATS, caller_name, check_device
+from gvae.checks import FLOATS, caller_name, check_device, check_out
 from gvae.errors import ConfigError, DTypeError, ShapeError
 from gvae.runtime import device
 from gvae.runtime.compile import registered, uses_of
@@ -410,6 +410,7 @@ class _Cotangents:
         self.bars: dict[Any, Any] = {}
         self.owned: set[Any] = set()  # keys of arrays that nothing but this tape refers to
         self.buffers = {_key(leaf): buffer for leaf, buffer in zip(leaves, buffers, strict=True) if buffer is not None}
+        self.direct = {key: buffer for key, buffer in self.buffers.items() if buffer.flags.c_contiguous}  # for kernels
 
     def accumulate(self, var: Var, bar: Any, owned: bool) -> None:
         """Add a cotangent to those of a variable."""
@@ -439,9 +440,7 @@ class _Cotangents:
     def out(self, node: Node, needs: tuple[bool, ...]) -> list[Any]:
         """By argument, the buffer of a leaf that has received nothing yet: the first rule that can writes there."""
         keys = [_key(parent) if need else None for parent, need in zip(node.parents, needs, strict=True)]
-        return [
-            self.buffers.get(key) if key not in self.bars and key not in keys[:i] else None for i, key in enumerate(keys)
-        ]
+        return [self.direct.get(key) if key not in self.bars and key not in keys[:i] else None for i, key in enumerate(keys)]
 
     def of(self, leaf: Var) -> Any:
         key = _key(leaf)
@@ -471,7 +470,8 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
     has_aux : bool, default False
         f returns (value, aux), of which only the value is differentiated.
     out : array or structure, optional
-        Of the structure of the arguments, for a single argument without a tuple around it: receives the cotangents.
+        Arrays in the structure of the arguments, for a single argument without a tuple around it, each of the shape and dtype
+        of its argument: they receive the cotangents. None in place of an array: a new one is made.
 
     Returns
     -------
@@ -487,10 +487,9 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
 
     Raises
     ------
-    DTypeError
-        An argument is not float32 or float64.
-    ShapeError, DeviceError
-        In pull: the cotangent does not fit the value.
+    DTypeError, ShapeError, DeviceError
+        An argument is not float32 or float64. An array of `out` does not fit its argument, is read-only, or shares memory
+        with it. In pull: the cotangent does not fit the value.
     NotImplementedError
         In pull: a primitive has no derivative rule.
 
@@ -516,8 +515,12 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
         return leaves[-1]
 
     lifted = mapped(lift, args)
-    given = [None] * len(leaves) if out is None else leaves_of((out,) if len(args) == 1 else out)
-    buffers = {id(leaf): buffer for leaf, buffer in zip(leaves, given, strict=True)}
+    buffers = {}
+    for leaf, buffer in leaves_beside(lifted, (out,) if len(args) == 1 and out is not None else out):
+        check_out(buffer, leaf.shape, leaf.dtype, like=leaf.value, where="gradient")
+        if device.overlap(buffer, leaf.value):
+            raise ShapeError("gradient: out shares memory with an argument, expected an array of its own")
+        buffers[id(leaf)] = buffer
     result = f(*lifted)
     value, aux = result if has_aux else (result, None)
 
@@ -527,7 +530,7 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
         wanted = lifted if only is None else ({name: lifted[0][name] for name in only},)
         targets = leaves if only is None else leaves_of(wanted)
         seeds = [_seed(var, seed) for var, seed in pairs]
-        bars = iter(_backward([var for var, _ in pairs], seeds, targets, [buffers[id(leaf)] for leaf in targets]))
+        bars = iter(_backward([var for var, _ in pairs], seeds, targets, [buffers.get(id(leaf)) for leaf in targets]))
         filled = mapped(lambda leaf: next(bars), wanted)
         return filled[0] if len(filled) == 1 else filled
 
@@ -575,10 +578,8 @@ def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any 
 
     Raises
     ------
-    DTypeError
-        An argument is not float32 or float64.
-    ShapeError
-        The value is not a scalar.
+    DTypeError, ShapeError, DeviceError
+        An argument is not float32 or float64, or `out` does not fit. The value is not a scalar.
 
     Examples
     --------
@@ -615,10 +616,8 @@ def gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) ->
 
     Raises
     ------
-    DTypeError
-        An argument is not float32 or float64.
-    ShapeError
-        The value is not a scalar.
+    DTypeError, ShapeError, DeviceError
+        An argument is not float32 or float64, or `out` does not fit. The value is not a scalar.
 
     Examples
     --------

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gvae.errors import ShapeError
+
 __all__ = ["leaves_beside", "leaves_of", "mapped"]
 
 NESTS = (dict, list, tuple)
@@ -35,10 +37,28 @@ def _collect(structure: Any, found: list[Any]) -> None:
 
 
 def leaves_beside(structure: Any, other: Any) -> list[tuple[Any, Any]]:
-    """Pairs (leaf, its counterpart in another structure of the same form), without those whose counterpart is None."""
+    """Pairs (leaf, its counterpart in another structure of the same form), without those whose counterpart is None.
+
+    A ShapeError if the other structure has other keys or lengths.
+    """
     if other is None or structure is None:
         return []
     if not isinstance(structure, NESTS):
         return [(structure, other)]
-    keys = structure.keys() if isinstance(structure, dict) else range(len(structure))
+    keys = _keys(structure)
+    if _keys(other) != keys:
+        raise ShapeError(f"structures differ: one has {_entries(structure)}, the other {_entries(other)}")
     return [pair for key in keys for pair in leaves_beside(structure[key], other[key])]
+
+
+def _keys(structure: Any) -> Any:
+    """What selects the parts of a structure, to be compared; None for a leaf."""
+    if isinstance(structure, dict):
+        return structure.keys()
+    return range(len(structure)) if isinstance(structure, NESTS) else None
+
+
+def _entries(structure: Any) -> str:
+    if isinstance(structure, dict):
+        return f"the entries {', '.join(map(str, structure))}"
+    return f"{len(structure)} parts" if isinstance(structure, NESTS) else f"a single {type(structure).__name__}"

@@ -295,6 +295,46 @@ def test_a_buffer_is_offered_once():
     assert total == np.exp(2.0) + 4
 
 
+def test_out_is_paired_by_name_and_filled_whatever_its_strides():
+    rng = np.random.default_rng(0)
+    x, w, b = rng.normal(size=(5, 3)), rng.normal(size=(3, 4)), rng.normal(size=4)
+
+    def f(p):
+        return ops.sum(ops.affine(x, p["w"], p["b"]) ** 2)
+
+    expected = gradient(f, {"w": w, "b": b})
+    for make in (np.empty, lambda shape: np.empty(shape, order="F"), lambda shape: np.empty((*shape, 2))[..., 0]):
+        out = {"b": make((4,)), "w": make((3, 4))}  # another order than the argument's
+        found = gradient(f, {"w": w, "b": b}, out=out)
+        for name in "wb":
+            assert found[name] is out[name]
+            np.testing.assert_allclose(out[name], expected[name], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda w: np.empty((3, 2)), ShapeError, r"gradient: out is float64 \(3, 2\), expected float64 \(3, 4\)"),
+        (lambda w: np.empty((5, 3, 4)), ShapeError, r"gradient: out is float64 \(5, 3, 4\)"),
+        (lambda w: np.empty((3, 4), np.float32), DTypeError, r"gradient: out is float32 \(3, 4\), expected float64"),
+        (lambda w: np.broadcast_to(0.0, (3, 4)), ShapeError, r"gradient: out is read-only"),
+        (lambda w: w, ShapeError, r"gradient: out shares memory with an argument"),
+        (lambda w: [1.0], DTypeError, r"gradient: out is list, expected a float64 array"),
+    ],
+)
+def test_out_that_does_not_fit(wrong, error, message):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(5, 3)), rng.normal(size=(3, 4))
+    kept = w.copy()
+    with pytest.raises(error, match=message):
+        gradient(
+            lambda p: ops.sum(ops.affine(x, p["w"], p["b"])), {"w": w, "b": np.zeros(4)}, out={"w": wrong(w), "b": None}
+        )
+    np.testing.assert_array_equal(w, kept)
+    with pytest.raises(ShapeError, match="one has the entries w, the other the entries v"):
+        gradient(lambda p: ops.sum(p["w"]), {"w": w}, out={"v": np.empty_like(w)})
+
+
 def test_pulls_from_some_outputs_to_some_arguments():
     """Two scalars of one call: each is pulled alone, to the entries asked for; nothing else is written."""
     calls = []
