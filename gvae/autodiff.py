@@ -470,8 +470,8 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
     has_aux : bool, default False
         f returns (value, aux), of which only the value is differentiated.
     out : array or structure, optional
-        Arrays in the structure of the arguments, for a single argument without a tuple around it, each of the shape and dtype
-        of its argument: they receive the cotangents. None in place of an array: a new one is made.
+        Arrays in the structure of the arguments, for a single argument without a tuple around it, each of the shape and
+        dtype of its argument: they receive the cotangents. None in place of an array: a new one is made.
 
     Returns
     -------

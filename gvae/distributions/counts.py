@@ -78,7 +78,10 @@ class PoissonProduct(Independent):
         return super().log_prob(x, reduce)
 
     def _log_terms(self, x: Array) -> Array:
-        return PoissonDistribution(elementwise.log(self.mean)).log_prob(x, reduce=False)
+        rate = self.mean
+        none = (value_of(x) == 0) & (value_of(rate) == 0)  # 0 log 0 = 0
+        counted = elementwise.multiply(x, elementwise.log(elementwise.where(none, 1.0, rate)))
+        return elementwise.subtract(elementwise.subtract(counted, rate), elementwise.lgamma(x + 1))
 
     def sample(self, noise: Array) -> Array:
         return draws.poisson_draw(np.log(value_of(self.mean)).astype(noise.dtype, copy=False), noise)

@@ -33,6 +33,7 @@ __all__ = [
 
 COUNTS = Support(0, whole=True)
 TINY, BELOW_ONE = float(np.finfo(np.float64).tiny), 1 - float(np.finfo(np.float64).epsneg)
+LEAST_EXPONENT = -1000.0  # e^x is 0 below, in float64 as well
 
 
 class Independent(Distribution):
@@ -266,12 +267,13 @@ class CategoricalDistribution(Independent):
         )
 
     def _log_terms(self, x: Array) -> Array:
-        picked = arrays.sum(elementwise.multiply(_one_hot(x, classes=self.logits.shape[-1]), self.logits), axis=-1)
+        one_hot = value_of(_one_hot(x, classes=self.logits.shape[-1]))
+        picked = arrays.sum(elementwise.where(one_hot == 1, self.logits, 0.0), axis=-1)  # a logit may be -inf
         return elementwise.subtract(picked, arrays.logsumexp(self.logits, axis=-1))
 
     def entropy(self) -> Array:
         log_p = self.log_probabilities()
-        return -arrays.sum(elementwise.exp(log_p) * log_p, axis=(-2, -1))
+        return -arrays.sum(elementwise.multiply(elementwise.exp(log_p), _where_possible(log_p, log_p)), axis=(-2, -1))
 
     @property
     def standard(self) -> Distribution:
@@ -283,8 +285,13 @@ class CategoricalDistribution(Independent):
         if not isinstance(p, CategoricalDistribution):
             return None
         log_q = self.log_probabilities()
-        ratio = elementwise.subtract(log_q, p.log_probabilities())
-        return arrays.sum(elementwise.multiply(elementwise.exp(log_q), ratio), axis=(-2, -1))
+        difference = elementwise.subtract(_where_possible(log_q, log_q), _where_possible(log_q, p.log_probabilities()))
+        return arrays.sum(elementwise.multiply(elementwise.exp(log_q), difference), axis=(-2, -1))
+
+
+def _where_possible(log_p: Array, values: Array) -> Array:
+    """The values, 0 where p is 0: 0 log 0 = 0."""
+    return elementwise.where(value_of(log_p) > -np.inf, values, 0.0)
 
 
 @functools.partial(primitive, differentiable=False)
@@ -352,8 +359,9 @@ class PoissonDistribution(Independent):
         return lambda j, v: special.pdtr(v, rate[..., j])
 
     def _log_terms(self, x: Array) -> Array:
-        log_joint = elementwise.subtract(elementwise.multiply(x, self.log_rate), elementwise.exp(self.log_rate))
-        return elementwise.subtract(log_joint, elementwise.lgamma(x + 1))
+        none = (value_of(x) == 0) & (value_of(self.log_rate) == -np.inf)  # 0 log 0 = 0
+        counted = elementwise.multiply(x, elementwise.where(none, 0.0, self.log_rate))
+        return elementwise.subtract(elementwise.subtract(counted, elementwise.exp(self.log_rate)), elementwise.lgamma(x + 1))
 
     def variance(self) -> Array:
         return self.mean
@@ -370,9 +378,12 @@ class PoissonDistribution(Independent):
         p = self.standard if p is None else p
         if not isinstance(p, PoissonDistribution):
             return None
-        # rate_q (t + e^-t - 1) with t = log rate_q - log rate_p: nothing cancels near t = 0
+        # rate_q (t + e^-t - 1) = rate_p (t e^t - e^t + 1), t = log rate_q - log rate_p: the first overflows for t << 0
         t = elementwise.subtract(self.log_rate, p.log_rate)
-        return elementwise.multiply(elementwise.exp(self.log_rate), t + elementwise.expm1(-t))
+        up, down = elementwise.maximum(t, 0.0), elementwise.maximum(elementwise.minimum(t, 0.0), LEAST_EXPONENT)
+        larger = elementwise.multiply(elementwise.exp(self.log_rate), up + elementwise.expm1(-up))
+        smaller = elementwise.subtract(elementwise.multiply(down, elementwise.exp(down)), elementwise.expm1(down))
+        return elementwise.add(larger, elementwise.multiply(elementwise.exp(p.log_rate), smaller))
 
 
 class NegativeBinomialDistribution(Independent):

@@ -12,7 +12,7 @@ from scipy import special
 from gvae import random
 from gvae.autodiff import value_of
 from gvae.distributions.base import Conditionals, Distribution, host
-from gvae.errors import ConfigError
+from gvae.errors import ConfigError, ShapeError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank, traces
 from gvae.runtime import device
 from gvae.typing import Array, Key
@@ -51,6 +51,7 @@ class _Gaussian(Distribution):
     def kl(self, p: Distribution | None = None) -> Array:
         if p is None:
             return self._kl_standard()
+        _check_size(self, p)
         if isinstance(p, DiagonalGaussian):  # -H(q) - E_q log p needs q's marginals only
             spread = elementwise.add(self.variance(), elementwise.square(elementwise.subtract(self.mean, p.mean)))
             node = 0.5 * elementwise.multiply(spread, elementwise.exp(-2 * p.log_scale)) + p.log_scale
@@ -106,6 +107,11 @@ class _Gaussian(Distribution):
         True
         """
         return None
+
+
+def _check_size(q: Distribution, p: Distribution) -> None:
+    if p.n != q.n:  # one of 1 would be broadcast
+        raise ShapeError(f"{type(q).__name__}.kl: p has n={p.n} variables, expected n={q.n}")
 
 
 class DiagonalGaussian(_Gaussian):
@@ -171,6 +177,7 @@ class DiagonalGaussian(_Gaussian):
             return elementwise.subtract(0.5 * spread, self.log_scale) - 0.5
         if not isinstance(p, DiagonalGaussian):
             return None
+        _check_size(self, p)
         spread = elementwise.add(self.variance(), elementwise.square(elementwise.subtract(self.mean, p.mean)))
         ratio = elementwise.multiply(0.5 * spread, elementwise.exp(-2 * p.log_scale))
         return elementwise.add(ratio, elementwise.subtract(p.log_scale, self.log_scale)) - 0.5
@@ -354,7 +361,7 @@ class AR1Gaussian(_Gaussian):
 
     def covariance(self) -> Array:
         i = device.namespace(self.rho).arange(self.n)
-        lag = np.abs(i[:, None] - i)
+        lag = np.abs(i[:, None] - i).astype(self.rho.dtype)
         return value_of(self.ar1_variance)[..., None, None] * value_of(self.rho)[..., None, None] ** lag
 
     def _kl_standard(self) -> Array:

@@ -147,9 +147,8 @@ class ContinuousBernoulliDistribution(Independent):
         logits = value_of(self.logits)
         mirrored, a, tiny = logits > 0, -np.abs(logits), np.finfo(noise.dtype).tiny
         v, rest = np.where(mirrored, 1 - noise, noise), np.where(mirrored, noise, 1 - noise)
-        log_ratio = np.where(
-            v < 0.5, np.log1p(np.minimum(v, 0.5) * np.expm1(a)), np.log(np.maximum(rest + v * np.exp(a), tiny))
-        )
+        part = v * np.expm1(a)  # the ratio less 1: near 0 it has more digits than the ratio, near -1 fewer
+        log_ratio = np.where(part > -0.5, np.log1p(np.maximum(part, -0.5)), np.log(np.maximum(rest + v * np.exp(a), tiny)))
         x = np.where(a < -tiny, np.minimum(log_ratio / np.where(a < -tiny, a, -1), 1), v)
         return np.where(mirrored, 1 - x, x).astype(noise.dtype)
 

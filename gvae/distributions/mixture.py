@@ -119,8 +119,8 @@ class GaussianMixture(Distribution):
         return arrays.sum(elementwise.multiply(elementwise.exp(self.log_weights())[..., None], values), axis=-2)
 
     def variance(self) -> Array:
-        second = elementwise.add(elementwise.square(self.components.mean), self.components.variance())
-        return elementwise.subtract(self._average(second), elementwise.square(self.mean))
+        deviation = elementwise.subtract(self.components.mean, self.mean[..., None, :])
+        return self._average(elementwise.add(self.components.variance(), elementwise.square(deviation)))
 
     def covariance(self) -> Array:
         weights, deviation = np.exp(value_of(self.log_weights())), value_of(self.components.mean - self.mean[..., None, :])

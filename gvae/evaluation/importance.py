@@ -150,8 +150,8 @@ def standard_error(values: np.ndarray) -> float:
 
 
 def sampling_error(errors: np.ndarray) -> float:
-    """Standard error of the mean over rows, from each row's own standard error."""
-    return math.sqrt(float((errors**2).sum())) / len(errors)
+    """Standard error of the mean over rows, from each row's own standard error; NaN for no rows."""
+    return math.sqrt(float((errors**2).sum())) / len(errors) if len(errors) else math.nan
 
 
 def importance_sampling(
@@ -272,7 +272,7 @@ class Sampler:
             _Running(batch, samples).add(self.subject.terms(batch, part))
             return tracemalloc.get_traced_memory()[1]
 
-        most = min(len(draws) for draws in noise.values())
+        most = min((len(draws) for draws in noise.values()), default=1)
         tracing = tracemalloc.is_tracing()
         if not tracing:
             tracemalloc.start()

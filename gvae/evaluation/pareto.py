@@ -70,8 +70,8 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     Returns
     -------
     array (n,)
-        The shape of the generalised Pareto distribution fitted to the M excesses, shrunk a little towards 1/2. -inf where
-        all M + 1 log-weights are the same, so that there is no tail.
+        The shape of the generalised Pareto distribution fitted to the M excesses, shrunk a little towards 1/2. Weights equal
+        to the smallest have no excess; inf where fewer than 5 remain. -inf where all M + 1 are equal: there is no tail.
 
     Notes
     -----
@@ -89,9 +89,21 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     with np.errstate(under="ignore", divide="ignore", invalid="ignore", over="ignore"):
         w = np.exp(top - top[-1])
         x = w[1:] - w[0]
-        M = len(x)
-        fitted = (M * _shape(x) + 10 * 0.5) / (M + 10)
-        return np.where(x[-1] > 0, fitted, -np.inf)
+        fitted = _shrunk(x)
+        for i in np.flatnonzero(x[_quartile(x)] == 0):  # ties, or weights that underflow beside the largest
+            excesses = x[x[:, i] > 0, i : i + 1]
+            fitted[i] = _shrunk(excesses)[0] if len(excesses) >= LEAST else np.inf
+        return np.where(x[-1] == 0, -np.inf, fitted)
+
+
+def _shrunk(x: np.ndarray) -> np.ndarray:
+    M = len(x)
+    return (M * _shape(x) + 10 * 0.5) / (M + 10)
+
+
+def _quartile(x: np.ndarray) -> int:
+    """The row of the first quartile of x (M, n), ascending."""
+    return int(len(x) / 4 + 0.5) - 1
 
 
 def _shape(x: np.ndarray) -> np.ndarray:
@@ -101,7 +113,7 @@ def _shape(x: np.ndarray) -> np.ndarray:
     """
     M, n = x.shape
     points = 30 + math.isqrt(M)
-    quartile = x[int(M / 4 + 0.5) - 1]
+    quartile = x[_quartile(x)]
     theta = 1 / x[-1] + (1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5)))[:, None] / (3 * quartile)
     profile = np.empty((points, n))
     for j in range(points):  # one at a time: all of them would be M x points x n

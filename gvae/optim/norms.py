@@ -32,7 +32,7 @@ def norm(*arrays: Array) -> Array:
         return np.sqrt(sum(np.square(array.astype(np.float64)).sum() for array in arrays))
     with np.errstate(all="ignore"):
         total = sum(_square(array.reshape(-1)) for array in arrays)
-        if not math.isfinite(total):  # squares of finite numbers may overflow float32
+        if not TINY <= total < math.inf:  # squares of finite numbers may overflow float32, or underflow
             total = sum(_square(array.reshape(-1).astype(np.float64)) for array in arrays)
     return math.sqrt(total) if total >= 0 else math.nan
 
@@ -68,3 +68,4 @@ def _square(flat: np.ndarray) -> float:
 
 
 PIECE = 4096
+TINY = float(np.finfo(np.float32).tiny)

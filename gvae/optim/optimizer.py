@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from gvae.checks import check_floating
@@ -98,7 +99,7 @@ class Optimizer:
         Parameters
         ----------
         gradient : Parameters
-            Of the names and shapes of the parameters.
+            With the names, shapes and order of the parameters.
         numbers : sequence of float, optional
             Those of the step (see `numbers`). By default those of the next step, which `step` then counts.
         groups : collection of str, optional
@@ -118,8 +119,9 @@ class Optimizer:
         """
         flat, dtype = self.parameters.flat, self.parameters.flat.dtype.type
         check_floating(where=f"{self}.update", parameters=flat, gradient=gradient.flat)
-        if gradient.flat.shape != flat.shape:
-            raise ShapeError(f"{self}.update: gradient has {gradient.flat.size} entries, expected {flat.size}")
+        if gradient.layout != self.parameters.layout:
+            theirs, ours = next(pair for pair in zip_longest(gradient.layout, self.parameters.layout) if pair[0] != pair[1])
+            raise ShapeError(f"{self}.update: gradient has {_entry(theirs)}, expected {_entry(ours)}")
         counted = numbers is None
         if counted:
             numbers = [dtype(number) for number in self.numbers(self.learning_rate, self.step + 1)]
@@ -140,3 +142,7 @@ class Optimizer:
 
     def __str__(self) -> str:
         return type(self).__name__
+
+
+def _entry(layout: tuple[str, tuple[int, ...]] | None) -> str:
+    return "no more arrays" if layout is None else f"{layout[0]!r} {layout[1]}"

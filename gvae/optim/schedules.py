@@ -157,7 +157,7 @@ class Plateau(Schedule):
 
     def observe(self, bound: float) -> None:
         best = self.state["best"]
-        if best is None or bound > best:
+        if not math.isnan(bound) and (best is None or bound > best):
             self.state |= {"best": bound, "waited": 0}
         elif self.state["waited"] + 1 < self.patience:
             self.state["waited"] += 1

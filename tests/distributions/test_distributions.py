@@ -9,6 +9,7 @@ import scipy.stats
 from gradcheck import check_vjp
 
 from gvae import families, ops, random
+from gvae.autodiff import gradient
 from gvae.distributions import (
     AR1Gaussian,
     BandedGaussian,
@@ -23,10 +24,11 @@ from gvae.distributions import (
     LowRankGaussian,
     NegativeBinomialDistribution,
     PoissonDistribution,
+    PoissonProduct,
     Support,
     ZeroInflatedDistribution,
 )
-from gvae.errors import BoundsError, ConfigError, NotPositiveDefiniteError
+from gvae.errors import BoundsError, ConfigError, NotPositiveDefiniteError, ShapeError
 from gvae.families import parse
 
 N, B = 6, 3
@@ -371,7 +373,66 @@ def test_continuous_bernoulli_where_it_turns():
         np.testing.assert_allclose(d.mean[0], (grid * p).mean(), rtol=1e-5)
         np.testing.assert_allclose(d.variance()[0], (grid**2 * p).mean() - (grid * p).mean() ** 2, rtol=1e-2)
         u = np.array([1e-6, 0.3, 1 - 1e-9])
-        np.testing.assert_allclose(d.sample(u), 1 + np.log(u + (1 - u) * np.exp(-a)) / a, rtol=1e-9, atol=1e-9)
+        expected = 1 + (np.log(u + (1 - u) * np.exp(-a)) if a > 1 else np.log1p((1 - u) * np.expm1(-a))) / a
+        np.testing.assert_allclose(d.sample(u), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_continuous_bernoulli_draws_invert_the_distribution_function(dtype):
+    """F(x) = (e^(a x) - 1) / (e^a - 1), at logits from nearly 0 to where e^a overflows."""
+    a = np.array([1e-300, 1e-16, 1e-8, 1e-6, 1e-4, 0.1, 1.0, 10.0, 100.0])
+    a = np.concatenate([-a, a]).astype(dtype)
+    u = np.array([0.1, 0.3, 0.5, 0.6, 0.75, 0.9], dtype)[:, None] + np.zeros_like(a)
+    x, exact = ContinuousBernoulliDistribution(a).sample(u).astype(np.float64), a.astype(np.float64)
+    below = np.where(np.abs(exact) < 1e-12, x, np.expm1(exact * x) / np.expm1(np.where(exact == 0, 1.0, exact)))
+    slope = np.where(
+        np.abs(exact) < 1e-12, 1.0, exact * np.exp(exact * (x - 1)) / -np.expm1(np.where(exact == 0, -1.0, -exact))
+    )
+    error = np.abs(below - u) / np.maximum(slope, 1)  # of x, where F is steep
+    assert error.max() < 30 * np.finfo(dtype).eps
+
+
+def test_events_of_probability_zero():
+    """0 log 0 = 0: values, and the gradient of a rate of 0."""
+    none = CategoricalDistribution(np.array([[0.0, -np.inf], [0.0, 0.0]]))
+    x = np.array([0.0, 1.0])
+    assert none.log_prob(x) == pytest.approx(np.log(0.5))
+    assert none.entropy() == pytest.approx(np.log(2))
+    assert none.kl() == pytest.approx(np.log(2))
+    assert none.kl(none) == 0
+    assert none.log_prob(np.array([1.0, 1.0])) == -np.inf
+    assert PoissonDistribution(np.array([-np.inf])).log_prob(np.zeros(1)) == 0
+    z, w, x = np.array([[1.0, 0.0]]), np.array([[0.5, 0.25], [0.0, 1.0]]), np.array([[1.0, 0.0]])
+    assert PoissonProduct(z, w).log_prob(x) == pytest.approx(np.log(0.5) - 0.5)
+    slope = gradient(lambda w: ops.sum(PoissonProduct(z, w).log_prob(x)), w)
+    np.testing.assert_allclose(slope, [[1.0, 0.0], [-1.0, 0.0]])
+    with np.errstate(divide="ignore"):
+        assert PoissonProduct(z, w).kl() == pytest.approx(0.5 * np.log(0.5) + 0.5 + 1)
+
+
+def test_kl_of_small_rates():
+    assert PoissonDistribution(np.log(np.float32([1e-40, 1e-30]))).kl() == pytest.approx(2)
+    assert PoissonDistribution(np.array([-800.0])).kl() == pytest.approx(1)
+    q, p = np.array([-1.0, 0.3, 2.0]), np.array([0.5, 0.3, -1.0])
+    expected = np.exp(q) * (q - p) - np.exp(q) + np.exp(p)
+    np.testing.assert_allclose(PoissonDistribution(q).kl_by_unit(PoissonDistribution(p)), expected, rtol=1e-13, atol=1e-15)
+    check_vjp(lambda q, p: PoissonDistribution(q).kl(PoissonDistribution(p)), (q, p + 0.1), rng)
+
+
+def test_variance_of_a_mixture_far_from_zero():
+    """Means 3000 and 3001: squares in float32 are multiples of 1 there."""
+    mean = np.array([[3000.0], [3001.0]], np.float32)
+    mixture = GaussianMixture(np.zeros(2, np.float32), mean, np.log(np.full((2, 1), 0.1, np.float32)))
+    np.testing.assert_allclose(mixture.variance(), [0.26], rtol=1e-6)
+    np.testing.assert_allclose(mixture.covariance(), [[0.26]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kl", ["kl", "kl_by_unit"])
+def test_kl_of_other_sizes(kl):
+    one, three = (DiagonalGaussian(np.zeros(n), np.zeros(n)) for n in (1, 3))
+    for q, p in ((one, three), (three, one)):
+        with pytest.raises(ShapeError, match=rf"^DiagonalGaussian.kl: p has n={p.n} variables, expected n={q.n}$"):
+            getattr(q, kl)(p)
 
 
 def test_categorical_draws_and_moments():

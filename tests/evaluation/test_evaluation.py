@@ -124,6 +124,17 @@ def test_pareto_k_is_that_of_the_reference():
     assert np.isnan(Tail(20, 3).k()).all()
 
 
+def test_pareto_k_of_ties_and_of_weights_that_underflow():
+    """Weights equal to the smallest are no part of the tail; where fewer than five remain, no mean can be trusted."""
+    excesses = np.linspace(0.01, 1.0, 57)
+    tied = np.concatenate([np.zeros(40), excesses])
+    spread = np.linspace(-3000.0, -2000.0, 96)  # all 0 beside e^0
+    k = pareto_k(np.stack([tied, np.append(np.zeros(96), 1.0), np.append(spread, 0.0), np.full(97, np.nan)], axis=1))
+    assert k[0] == pytest.approx(pareto_k(np.concatenate([[0.0], excesses])[:, None])[0])
+    assert (k[1:3] == np.inf).all()
+    assert np.isnan(k[3])
+
+
 def test_pareto_k_warns_where_q_is_too_narrow():
     """Weights of q = N(m, s² C) with s < 1 have a tail of shape 1 - s² in each direction (Gaussian tails)."""
     model, parameters = linear_gaussian(log_scale=-0.8)

@@ -188,7 +188,7 @@ def test_settings_out_of_range(make, message):
     parameters = nn.Parameters({"a.weight": np.ones(2)})
     with pytest.raises(ConfigError, match=message):
         make(parameters)
-    with pytest.raises(ShapeError, match=r"SGD\.update: gradient has 3 entries, expected 2"):
+    with pytest.raises(ShapeError, match=r"SGD\.update: gradient has 'a.weight' \(3,\), expected 'a.weight' \(2,\)"):
         optim.SGD(parameters).update(nn.Parameters({"a.weight": np.ones(3)}))
 
 
@@ -209,6 +209,33 @@ def test_programs_have_the_bits_of_python(text):
         assert any(program.verified for program in trainer.programs.known.values()) == programs
         flats.append((trainer.parameters.flat.tobytes(), trainer.average.values.flat.tobytes()))
     assert flats[0] == flats[1]
+
+
+def test_a_gradient_of_other_names_or_shapes():
+    parameters = nn.Parameters({"net.a": np.zeros(2), "net.b": np.zeros(4)})
+    optimizer = optim.SGD(parameters, learning_rate=1.0)
+    for other, message in (
+        ({"net.b": np.ones(4), "net.a": np.ones(2)}, r"gradient has 'net.b' \(4,\), expected 'net.a' \(2,\)"),
+        ({"net.a": np.ones(2), "net.b": np.ones((2, 2))}, r"gradient has 'net.b' \(2, 2\), expected 'net.b' \(4,\)"),
+        ({"net.a": np.ones(2)}, r"gradient has no more arrays, expected 'net.b' \(4,\)"),
+    ):
+        with pytest.raises(ShapeError, match=f"^SGD.update: {message}$"):
+            optimizer.update(nn.Parameters(other))
+    assert not parameters.flat.any()
+
+
+def test_norms_of_small_and_large_numbers():
+    for scale in (1e-25, 1e25):
+        assert optim.norm(np.full(4, scale, np.float32)) == pytest.approx(2 * scale)
+    assert optim.norm(np.zeros(4, np.float32)) == 0
+
+
+def test_a_plateau_after_a_bound_that_is_nan():
+    schedule = optim.Plateau(1)
+    for bound in (-100.0, math.nan, -90.0, -80.0):
+        schedule.observe(bound)
+    assert schedule.state["best"] == -80.0
+    assert schedule.state["factor"] == 0.5  # halved once, after NaN
 
 
 def test_optimizers_differ():
