@@ -128,12 +128,12 @@ class Evaluation:
         result: dict[str, Any] = {"rows": n, "samples": self.samples}
         for name in ("elbo", "log_likelihood", "kl", "effective_sample_size"):
             values = getattr(self, name)
-            result[name] = float(values.mean())
+            result[name] = float(values.mean()) if n else math.nan
             if name in ("elbo", "log_likelihood"):
                 result[f"{name}_standard_error"] = standard_error(values)
         result["log_likelihood_sampling_error"] = sampling_error(self.standard_error)
         result["distortion"] = -result["elbo"] - (0 if self.conditional else result["kl"])
-        known = not np.isnan(self.pareto_k).any()
+        known = n > 0 and not np.isnan(self.pareto_k).any()
         result["pareto_k"] = float(np.median(self.pareto_k)) if known else None
         result["pareto_k_unreliable"] = float((self.pareto_k > UNRELIABLE).mean()) if known else None
         for name, measure in self.measures.items():

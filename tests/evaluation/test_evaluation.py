@@ -713,6 +713,18 @@ def test_a_hundred_thousand_samples_in_a_fixed_memory():
     assert result.standard_error.max() < 0.01
 
 
+def test_a_model_without_noise_in_a_fixed_memory_and_columns_given_away():
+    model, parameters = models.Density(4), {"density.raw": np.zeros(4, np.float32), "density.shared": np.zeros(6, np.float32)}
+    bits = Subject(model, parameters, Table((random.uniform(KEY, (20, 4)) < 0.3).astype(np.float32)))
+    given = []
+    result = importance_sampling(bits, memory=50.0, into=lambda columns: given.append(columns["elbo"]))
+    np.testing.assert_array_equal(np.concatenate(given), importance_sampling(bits).elbo)
+    summary = result.summary()
+    assert summary["rows"] == 0
+    assert math.isnan(summary["log_likelihood"])
+    assert summary["pareto_k"] is None
+
+
 def test_measures_by_name():
     quick = {"samples": 5, "first": 3, "chains": 2, "temperatures": 3, "key": KEY}
     model, parameters = linear_gaussian()

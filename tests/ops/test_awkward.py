@@ -229,6 +229,32 @@ def test_an_unusable_out(row, name):
             row.public(S)(*replaced(args, i, Var(args[i])), out=np.empty_like(good))
 
 
+@pytest.mark.parametrize("shift", [0, 1, 3])
+@cells("out in an argument's memory", lambda row: names(row) if "out" in SETTINGS[row.name] else [])
+def test_out_in_the_memory_of_an_argument(row, name, shift):
+    """The result is as elsewhere, or the call is refused before it writes."""
+    args, i = arguments(row), names(row).index(name)
+    good = row.public(S)(*args)
+    memory = np.zeros(args[i].size + good.size + shift, good.dtype)
+    x, out = memory[: args[i].size].reshape(args[i].shape), memory[shift : shift + good.size].reshape(good.shape)
+    x[...] = args[i]
+    try:
+        result = row.public(S)(*replaced(args, i, x), out=out)
+    except ShapeError as error:
+        assert f"out overlaps {name}" in str(error)  # noqa: PT017
+        np.testing.assert_array_equal(x, args[i])
+    else:
+        assert result is out
+        np.testing.assert_array_equal(out, good)
+
+
+@cells("a band without diagonals", lambda row: [n for n in names(row) if n in FACTORS - {"a"} and row.name != "gram_banded"])
+def test_a_band_without_diagonals(row, name):
+    args, i = arguments(row), names(row).index(name)
+    with pytest.raises(ShapeError, match=rf"^{row.name}: "):
+        row.public(S)(*replaced(args, i, args[i][..., :0, :]))
+
+
 @cells("info", with_setting("info"))
 def test_an_unusable_info(row, name):
     for error, info in buffers(np.zeros(B, np.int32), name):
@@ -284,6 +310,14 @@ def test_a_bad_pivot_without_check_is_nan_in_its_own_system(row, name, pivot):
     for result, clean in zip(results, each(row.public(S)(*arguments(row))), strict=True):
         assert np.isnan(result[BAD]).all()
         np.testing.assert_array_equal(result[GOOD], clean[GOOD])
+
+
+@pytest.mark.parametrize("name", ["entropy_banded", "logdet_banded", "log_pivots_banded", "log_prob_of_draw_banded"])
+def test_the_gradient_of_a_bad_pivot_is_nan(name):
+    chol = np.array([[2.0, -2.0, 2.0], [0.1, 0.1, 0.0]])
+    more = (np.ones(3),) if "draw" in name else ()
+    bar = gradient(lambda chol: ops.sum(getattr(ops, name)(chol, *more, check=False)), chol)
+    assert np.isnan(bar[0]).all()
 
 
 @pytest.mark.parametrize("pivot", PIVOTS)

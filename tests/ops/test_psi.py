@@ -139,6 +139,24 @@ def test_far_away(name):
     assert all(np.isfinite(bar).all() for bar in bars)
 
 
+@every_op
+@pytest.mark.parametrize(("dtype", "far"), [(np.float32, 1e20), (np.float64, 1e160)])
+@pytest.mark.parametrize("N", [BLOCK - 1, BLOCK, BLOCK + 1])
+def test_so_far_away_that_squares_overflow(name, dtype, far, N):
+    """The far point has no covariance and no slope, and the other values do not depend on whether rows fill a block."""
+    args = [a.astype(dtype) for a in problem(N, 2, 1, name)]
+    z = len(args) - 3
+    near = [*args[:z], args[z][:1], *args[z + 1 :]]
+    args[z] = np.array([args[z][0], [far]], dtype)
+    with np.errstate(over="ignore"):
+        y, pull = vjp(OPS[name], *args)
+        bar = pull(np.ones_like(y))[z]
+    assert_array_equal(y[..., :1, :1] if name == "psi2" else y[..., :1], OPS[name](*near))
+    assert not y[..., 1].any()
+    assert_array_equal(bar[1], 0)
+    assert np.isfinite(bar).all()
+
+
 def test_a_row_that_is_not_finite_stays_alone():
     args = problem(70, 5, 3)
     args[0][7, 1] = np.nan

@@ -25,11 +25,11 @@ BLOCK = 64  # rows
 
 @kernel(inner=True)
 def load_rows(mean, variance, z, precision, f, first, last, x, u, w, k, h):
-    """Rows first .. last - 1 in lanes: their means x, u and w (Q, BLOCK), k = prod_q sqrt(c) (BLOCK,) and h (M, BLOCK). In
-    the lanes that are left all are 0."""
+    """Rows first .. last - 1 in lanes: their means x, u and w (Q, BLOCK), k = prod_q sqrt(c) (BLOCK,) and h (M, BLOCK). The
+    lanes that are left repeat the last row, with k = 0: where its terms are finite, theirs are 0."""
     M, Q = z.shape
     zero, one, half = z.dtype.type(0), z.dtype.type(1), z.dtype.type(0.5)
-    x[:], u[:], w[:], k[:], h[:] = zero, zero, zero, zero, zero
+    k[:], h[:] = zero, zero
     k[: last - first] = one
     for q in range(Q):
         a = precision[q]
@@ -38,6 +38,8 @@ def load_rows(mean, variance, z, precision, f, first, last, x, u, w, k, h):
             c = one / (z.dtype.type(f) * s + one)
             x[q, n], u[q, n], w[q, n] = mean[first + n, q], a * c, half * s * (a * c)
             k[n] *= math.sqrt(c)
+        for n in range(last - first, BLOCK):
+            x[q, n], u[q, n], w[q, n] = x[q, last - first - 1], u[q, last - first - 1], w[q, last - first - 1]
     for m in range(M):
         row = h[m]
         for q in range(Q):

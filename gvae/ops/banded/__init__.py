@@ -10,6 +10,8 @@ Letters as in Rue and Held (2005) and in `gvae.kernels.cpu.banded`. Densities an
 Failure: a pivot L_jj passes only if it is positive. check=True raises NotPositiveDefiniteError with the rows and minors;
 check=False makes the failing systems NaN and does not affect the others. `info`, an int32 array of the factors' batch
 shape, receives 0 or the 1-based order of the pivot that failed.
+
+Results in place: `out` may share memory with an argument, which then is copied first unless the kernel may overwrite it.
 """
 
 from __future__ import annotations

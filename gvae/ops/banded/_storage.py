@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gvae.checks import caller_name, check_arrays, check_offsets, check_out
-from gvae.errors import NotPositiveDefiniteError
+from gvae.errors import NotPositiveDefiniteError, ShapeError
 from gvae.ops._batching import broadcast, flat, rows_of_factors, widened
 from gvae.runtime import device
 from gvae.typing import Array
@@ -32,9 +32,11 @@ def _default(offsets: Sequence[int] | None, chol: Array) -> tuple[int, ...]:
 
 def _check_factor(contract: str, offsets: Any, *, name: str = "offsets", **arguments: Any) -> tuple[int, ...]:
     M = check_arrays(contract, **arguments)["M"]
-    if offsets is None and M > 0:
+    if M == 0:
+        raise ShapeError(f"{caller_name()}: a band of M=0 diagonals, expected at least 1")
+    if offsets is None:
         return tuple(range(M))
-    return check_offsets(() if offsets is None else offsets, M, name=name)
+    return check_offsets(offsets, M, name=name)
 
 
 def _result(out: Array, shape: tuple[int, ...], like: Array) -> Array:
@@ -42,6 +44,13 @@ def _result(out: Array, shape: tuple[int, ...], like: Array) -> Array:
         return device.empty(shape, like.dtype, like)
     check_out(out, shape, like.dtype, like=like)
     return out
+
+
+def _apart(x: Array, out: Array, *, same: bool = False) -> Array:
+    """x, or a copy of it where `out` shares its memory, unless (with same=True) the kernel may write there."""
+    if out is None or (same and out is x) or not device.overlap(out, x):
+        return x
+    return device.copy(x)
 
 
 def _deliver(result: Array, x: Array) -> Array:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from gvae.autodiff import primitive
-from gvae.checks import check_arrays
 from gvae.ops import arrays, elementwise
 from gvae.ops._batching import broadcast, flat, owners_by_factor, rows_of_factors
 from gvae.ops.banded._storage import FACTOR, LOG_2PI, _check_factor, _default, _int64, _launch, _report, _work
@@ -118,7 +117,7 @@ def log_prob_of_draw_banded(chol: Array, eps: Array, *, check: bool = True) -> A
     >>> gvae.ops.log_prob_of_draw_banded(chol, np.array([1.0, 0.0, -1.0])).round(4)
     np.float64(-1.6774)
     """
-    check_arrays(log_prob_of_draw_banded.contract, chol=chol, eps=eps)
+    _check_factor(log_prob_of_draw_banded.contract, None, chol=chol, eps=eps)
     return _log_prob_of_draw(chol, eps, check)
 
 
@@ -144,8 +143,11 @@ def _log_prob_of_draw_vjp(y_bar: Array, chol: Array, eps: Array, needs: Needs) -
     if needs[0]:
         chol_bar = device.empty(chol.shape, chol.dtype, chol)
         chol_bar[..., 1:, :] = 0
-        with np.errstate(divide="ignore", invalid="ignore"):  # a failed system's value is NaN already
-            np.divide(elementwise.unbroadcast(y_bar, chol.shape[:-2])[..., None], chol[..., 0, :], out=chol_bar[..., 0, :])
+        pivots = chol[..., 0, :]
+        good = (pivots > 0).all(axis=-1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = elementwise.unbroadcast(y_bar, chol.shape[:-2])[..., None] / pivots
+        chol_bar[..., 0, :] = np.where(good, slope, slope.dtype.type("nan"))  # NaN in a failed system, as its value
     if needs[1]:
         eps_bar = elementwise.unbroadcast(-y_bar[..., None] * eps, eps.shape)
     return chol_bar, eps_bar
@@ -188,6 +190,6 @@ def entropy_banded(chol: Array, *, check: bool = True, info: Any = None) -> Arra
     >>> gvae.ops.entropy_banded(chol).round(4)
     np.float64(2.1774)
     """
-    check_arrays("chol: ... M N", chol=chol)
+    _check_factor("chol: ... M N", None, chol=chol)
     log_pivots = _log_pivots(chol, check=check, info=info)
     return 0.5 * chol.shape[-1] * (1 + LOG_2PI) - arrays.sum(log_pivots, axis=-1)

@@ -12,7 +12,7 @@ import numpy as np
 from gvae.autodiff import primitive
 from gvae.ops import _chain, elementwise
 from gvae.ops._batching import broadcast, flat, lane_order, owners_by_factor, owners_in_order, rows_of_factors
-from gvae.ops.banded._storage import FACTOR, _check_factor, _default, _deliver, _int64, _launch, _report, _result
+from gvae.ops.banded._storage import FACTOR, _apart, _check_factor, _default, _deliver, _int64, _launch, _report, _result
 from gvae.ops.banded.density import _log_prob_of_draw, _log_prob_of_draw_vjp
 from gvae.ops.banded.solve import _solve, _solve_vjp
 from gvae.runtime import device
@@ -161,10 +161,7 @@ def _sample(
         if density:
             log_q[...] = _log_prob_of_draw(chol, eps, check)
         return device.apply(np.add, mean, e, out=z), log_q
-    if out is not None and device.overlap(out, mean):
-        mean = mean.copy()
-    if out is not None and out is not eps and device.overlap(out, eps):
-        eps = eps.copy()
+    mean, chol, eps = _apart(mean, out), _apart(chol, out), _apart(eps, out, same=True)
     factors, draws = flat(chol, 2), flat(z, 1)
     status = device.zeros((len(factors),), np.int32, chol)
     inputs = (factors, _int64(offsets), *_rows_of_sample(*leads, batch), flat(mean, 1), flat(eps, 1))

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from gvae.autodiff import primitive
-from gvae.checks import check_arrays
 from gvae.ops import arrays
 from gvae.ops._batching import flat
-from gvae.ops.banded._storage import OFFSETS, _check_factor, _default, _deliver, _launch, _report, _result
+from gvae.ops.banded._storage import OFFSETS, _apart, _check_factor, _default, _deliver, _launch, _report, _result
 from gvae.runtime import device
 from gvae.typing import Array, Cotangents, Needs
 
@@ -59,8 +58,9 @@ def cholesky_banded(ab: Array, *, check: bool = True, out: Array = None, info: A
     array([[ 2.,  2.,  2.],
            [-1., -1.,  0.]])
     """
-    check_arrays(cholesky_banded.contract, ab=ab)
+    _check_factor(cholesky_banded.contract, None, ab=ab)
     chol = _result(out, ab.shape, ab)
+    ab = _apart(ab, out, same=True)
     factors, systems = flat(chol, 2), flat(ab, 2)
     status = device.zeros((len(systems),), np.int32, ab)
     _launch("cholesky", systems, factors, status, n=len(systems), work=2 * ab.size)
@@ -169,7 +169,7 @@ def logdet_banded(chol: Array, *, check: bool = True, info: Any = None) -> Array
     >>> gvae.ops.logdet_banded(chol).round(4)
     np.float64(4.1589)
     """
-    check_arrays("chol: ... M N", chol=chol)
+    _check_factor("chol: ... M N", None, chol=chol)
     return 2 * arrays.sum(_log_pivots(chol, check=check, info=info), axis=-1)
 
 
@@ -201,7 +201,7 @@ def log_pivots_banded(chol: Array, *, check: bool = True, info: Any = None) -> A
     >>> gvae.ops.log_pivots_banded(chol).round(4)
     array([0.    , 0.6931, 1.3863])
     """
-    check_arrays("chol: ... M N", chol=chol)
+    _check_factor("chol: ... M N", None, chol=chol)
     return _log_pivots(chol, check=check, info=info)
 
 
@@ -222,6 +222,6 @@ def _log_pivots(chol: Array, *, check: bool = True, info: Array = None, name: st
 @_log_pivots.vjp(owned=True)
 def _(y_bar: Array, y: Array, chol: Array, *, needs: Needs, **settings: Any) -> Cotangents:
     chol_bar = device.zeros(chol.shape, chol.dtype, chol)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a failed system is NaN or inf here, as is its value
-        chol_bar[..., 0, :] = y_bar / chol[..., 0, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chol_bar[..., 0, :] = np.where(np.isnan(y), y, y_bar / chol[..., 0, :])  # NaN in a failed system, as its value
     return (chol_bar,)

@@ -11,7 +11,18 @@ from gvae.autodiff import primitive
 from gvae.checks import check_out
 from gvae.ops import _chain, arrays
 from gvae.ops._batching import flat, owners
-from gvae.ops.banded._storage import FACTOR, _check_factor, _default, _deliver, _int64, _launch, _report, _result, _rows
+from gvae.ops.banded._storage import (
+    FACTOR,
+    _apart,
+    _check_factor,
+    _default,
+    _deliver,
+    _int64,
+    _launch,
+    _report,
+    _result,
+    _rows,
+)
 from gvae.runtime import device
 from gvae.typing import Array, Cotangents, Needs
 
@@ -115,6 +126,7 @@ def _closure(
 ) -> Array:
     """The inverse at every offset 0..offsets[-1], (..., W, N)."""
     result = _result(out, (*chol.shape[:-2], offsets[-1] + 1, chol.shape[-1]), chol)
+    chol = _apart(chol, out)
     factors, s = flat(chol, 2), flat(result, 2)
     status = device.zeros((len(factors),), np.int32, chol)
     if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol, method) == "segments":

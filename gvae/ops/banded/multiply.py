@@ -8,7 +8,7 @@ from gvae.autodiff import primitive
 from gvae.errors import ShapeError
 from gvae.ops import elementwise
 from gvae.ops._batching import broadcast, flat, lane_order, widened
-from gvae.ops.banded._storage import BOTH_WAYS, OFFSETS, _check_factor, _deliver, _int64, _launch, _outer, _result
+from gvae.ops.banded._storage import BOTH_WAYS, OFFSETS, _apart, _check_factor, _deliver, _int64, _launch, _outer, _result
 from gvae.runtime import device
 from gvae.typing import Array, Cotangents, Needs
 
@@ -33,7 +33,7 @@ def multiply_triangular_banded(
     trans : bool, default False
         Multiply by Lᵀ.
     out : array (..., N), optional
-        Buffer for the result; it may not overlap `x`.
+        Buffer for the result. It must not overlap `x`.
 
     Returns
     -------
@@ -57,6 +57,7 @@ def multiply_triangular_banded(
     y = _result(out, (*batch, x.shape[-1]), x)
     if out is not None and device.overlap(out, x):
         raise ShapeError("multiply_triangular_banded: out overlaps x, expected an array of its own")
+    chol = _apart(chol, out)
     factors, vectors, products = flat(chol, 2), flat(widened(x, y.shape), 1), flat(y, 1)
     owner, row = lane_order(chol.shape[:-2], batch)
     if len(row) < device.LANES and y.shape[-1] >= LONG:  # too few systems to share: share their columns

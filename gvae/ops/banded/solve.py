@@ -17,6 +17,7 @@ from gvae.ops._batching import broadcast, flat, lane_order, owners_in_order, row
 from gvae.ops.banded._storage import (
     BOTH_WAYS,
     FACTOR,
+    _apart,
     _check_factor,
     _default,
     _deliver,
@@ -125,8 +126,7 @@ def _solve(
     offsets = _default(offsets, chol)
     batch = broadcast(chol.shape[:-2], b.shape[:-1])
     x = _result(out, (*batch, b.shape[-1]), b)
-    if out is not None and out is not b and device.overlap(out, b):
-        b = b.copy()
+    chol, b = _apart(chol, out), _apart(b, out, same=True)
     factors, vectors, solutions = flat(chol, 2), flat(b, 1), flat(x, 1)
     status = device.zeros((len(factors),), np.int32, chol)
     owner, row = lane_order(chol.shape[:-2], batch)
