@@ -48,6 +48,25 @@ class Support:
     open: bool = False
     whole: bool = False
 
+    def covers(self, other: Support) -> bool:
+        """Whether a density on this set gives one to almost every value in the other: whole numbers to whole numbers only.
+
+        Parameters
+        ----------
+        other : Support
+
+        Returns
+        -------
+        bool
+
+        Examples
+        --------
+        >>> reals, bits = gvae.distributions.Support(), gvae.distributions.Support(0, 1, whole=True)
+        >>> reals.covers(gvae.distributions.Support(0, 1)), reals.covers(bits), bits.covers(reals)
+        (True, False, False)
+        """
+        return self.whole == other.whole and self.low <= other.low and self.high >= other.high
+
     def contains(self, x: np.ndarray) -> np.ndarray:
         """Entry by entry, whether x lies in the set; NaN does not.
 
@@ -96,6 +115,8 @@ class Support:
         return bool(low > self.low and high < self.high if self.open else low >= self.low and high <= self.high)
 
     def __str__(self) -> str:
+        if self == Support():
+            return "all real numbers"
         if self.whole:
             few = f"{self.low:g}, {self.low + 1:g}"  # of bits, all
             return few if self.high == self.low + 1 else f"{few}, .." + ("" if self.high == math.inf else f", {self.high:g}")
@@ -123,6 +144,8 @@ class Distribution:
         Whether log_prob(x, reduce=False) has the term of each variable given those before it.
     support : Support
         The set in which the values of each variable lie.
+    drawn : Support or None
+        The part of `support` in which draws lie; None: all of it.
 
     Examples
     --------
@@ -138,6 +161,7 @@ class Distribution:
     affine = independent = sequential = False
     has_density = by_variable = True
     support = Support()
+    drawn: Support | None = None
     mean: Array
 
     @property

@@ -91,6 +91,7 @@ class BernoulliDistribution(Independent):
     """
 
     support = Support(0, 1)
+    drawn = Support(0, 1, whole=True)
     discrete = True  # though log_prob takes grey levels, too
 
     def __init__(self, logits: Array = None, layer: tuple[Any, Any, Any] | None = None, path: str | None = None):

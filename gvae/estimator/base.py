@@ -660,21 +660,23 @@ class Classifier(Estimator):
         self, X: Any, y: Any = None, *, samples: int = 100, seed: int = 0, out: str | os.PathLike | None = None
     ) -> Any:
         """log p(y | x) of each row, (N,), in nats."""
-        self._check_fitted()
-        if y is None:
-            raise DataError(f"{type(self).__name__}: y is missing: the model reads {reads(self.model_)}")
-        n = np.shape(X)[0] if as_rows(X) is None else X.shape[0]
-        labels, _ = inputs.encoded(inputs.loaded(y), n, "y", self.classes_)
+        labels = self._labels(X, y)
         with np.errstate(divide="ignore"):
             found = np.log(np.take_along_axis(self.predict_proba(X, samples=samples, seed=seed), labels[:, None], 1)[:, 0])
         return found if out is None else _gathered(iter([found]), None, out)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Accuracy: the share of rows whose most probable class is theirs."""
+        labels = self._labels(X, y)
+        return float(np.mean(self.predict_proba(X).argmax(axis=1) == labels))
+
+    def _labels(self, X: Any, y: Any) -> np.ndarray:
+        """The labels of the rows, as numbers of `classes_`."""
         self._check_fitted()
         if y is None:
-            raise DataError(f"{type(self).__name__}.score: y is missing: accuracy needs labels")
-        return float(np.mean(self.predict(X) == np.asarray(y)))
+            raise DataError(f"{type(self).__name__}: y is missing: the model reads {reads(self.model_)}")
+        n = np.shape(X)[0] if as_rows(X) is None else X.shape[0]
+        return inputs.encoded(inputs.loaded(y), n, "y", self.classes_)[0]
 
     def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
         """The confusion matrix of some rows with labels y."""

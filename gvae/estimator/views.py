@@ -51,7 +51,7 @@ def data_support(observation: str | None, binarize: str | None, n: int) -> Suppo
     """
     if binarize not in (None, "none"):
         return Support(0, 1)
-    return Support() if observation in (None, "auto") else families.parse(observation, n).support
+    return Support() if observation in (None, "auto") else families.parse(observation, n, "observation").support
 
 
 @dataclass
@@ -225,10 +225,19 @@ class View:
 
     @property
     def support(self) -> Support:
+        if self.dequantize is not None:  # what is presented to the model are grey levels of [0, 1]
+            return Support(0, 1)
         return data_support(self.observation, self.binarize, self.columns)
 
     def check(self, x: Any, validation: Any = None) -> None:
-        """Raise DataError for rows outside of the support."""
+        """Raise DataError for rows outside of the support, ConfigError for dequantized rows of a model without a density."""
+        if self.dequantize is not None and self.observation is not None:
+            family = families.parse(self.observation, self.columns, "observation")
+            if family.drawn.whole:
+                raise ConfigError(
+                    f"dequantize is {self.dequantize}, expected an observation with a density; {family.name} is over "
+                    f"{family.drawn}"
+                )
         other = "validation" if self.name == "X" else f"validation {self.name}"
         for rows, said in ((x, self.name), (validation, other)):
             if isinstance(rows, Column):
@@ -256,7 +265,7 @@ class View:
         """Find location and scale of the training rows, or take those of the run that is continued."""
         if not self.standardized:
             return
-        one_scale = self.observation is not None and families.parse(self.observation, self.columns).one_scale
+        one_scale = self.observation is not None and families.parse(self.observation, self.columns, "observation").one_scale
         levels = self.dequantize
         self.units = kept or data.Standardization.of(x, levels=levels, one_scale=one_scale, weight=weight, name=self.name)
         if validation is not None:
@@ -282,7 +291,7 @@ class View:
         """Of the observation, in the units of the data."""
         if self.observation is None:  # in a configuration that was changed
             raise ConfigError(f"{self.name}: observation is None, expected the family by which the model explains it")
-        family = families.parse(self.observation, self.columns)
+        family = families.parse(self.observation, self.columns, "observation")
         return family if self.units is None else families.Rescaled(family, self.units.scale)
 
     def read(self, X: Any, model: str, *, fitted: bool = True, rows: Any = None) -> Any:

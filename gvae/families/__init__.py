@@ -177,7 +177,10 @@ FAMILIES |= {
 }
 
 
-def parse(text: str | Family, n: int, role: str | None = None) -> Family:
+SAMPLED = ("posterior", "variational_prior")  # roles in which a density is evaluated at the family's own draws only
+
+
+def parse(text: str | Family, n: int, role: str | None = None, of: Family | None = None) -> Family:
     """The family of n variables that a text names: "diagonal", "chain", "band:3", "extended_grid:4x4", "lowrank:2", ...
 
     Parameters
@@ -187,7 +190,10 @@ def parse(text: str | Family, n: int, role: str | None = None) -> Family:
     n : int
         The number of variables.
     role : str, optional
-        What it is for, such as "prior", where its density has to be known for any value and not for its own draws alone.
+        The setting that it comes from, such as "prior", which errors name. Except for "posterior" and "variational_prior"
+        its density must be known for any value.
+    of : Family, optional
+        The posterior, for a prior: every value that it may draw must have a density here.
 
     Returns
     -------
@@ -197,7 +203,7 @@ def parse(text: str | Family, n: int, role: str | None = None) -> Family:
     ------
     ConfigError
         The name is unknown (the message lists the known ones), the size does not fit n, n is not a positive integer, or the
-        family cannot serve in this role.
+        family cannot serve in this role, or has no density at draws of the posterior.
 
     Examples
     --------
@@ -208,10 +214,20 @@ def parse(text: str | Family, n: int, role: str | None = None) -> Family:
     >>> list(gvae.families.FAMILIES)[:4]
     ['diagonal', 'independent', 'chain', 'band']
     """
-    family = text if isinstance(text, Family) else _named(text, n)
-    if family.n != n:
-        raise ConfigError(f"{text!r} has {family.n} variables, expected {n}")
-    if role and not family.distribution.has_density:
+    try:
+        family = text if isinstance(text, Family) else _named(text, n)
+        if family.n != n:
+            raise ConfigError(f"{text!r} has {family.n} variables, expected {n}")
+    except ConfigError as error:
+        if role is None:
+            raise
+        raise ConfigError(f"{role}: {error}") from None
+    if of is not None and not family.drawn.covers(of.drawn):
+        raise ConfigError(
+            f"{role} is {family.name}, a distribution over {family.drawn}, expected one with a density at every draw of the "
+            f"posterior {of.name}: {of.drawn}"
+        )
+    if role not in (None, *SAMPLED) and not family.distribution.has_density:
         raise ConfigError(
             f"{role} is {family.name}, whose density is known for its own draws alone: it serves as a posterior, or as "
             "variational_prior"

@@ -207,6 +207,17 @@ class Family:
         """
         return self.distribution.support
 
+    @property
+    def drawn(self) -> Support:
+        """The set in which draws lie: the support, or a part of it.
+
+        Examples
+        --------
+        >>> print(gvae.families.parse("bernoulli", 3).support, "|", gvae.families.parse("bernoulli", 3).drawn)
+        [0, 1] | 0, 1
+        """
+        return self.support if self.distribution.drawn is None else self.distribution.drawn
+
     def noise(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> Array:
         """The noise of draws, before any distribution exists.
 

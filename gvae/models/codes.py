@@ -210,6 +210,17 @@ class Codes(Base):
         """
         return {name: code.encoder.family.n for name, code in self.coded.items()}
 
+    @property
+    def inference_order(self) -> tuple[str, ...]:
+        """The names of all codes, private ones of views as well; none is inferred from another.
+
+        Examples
+        --------
+        >>> gvae.models.VCCA({"x": 6, "y": 4}, latent=3, private=(2, 1)).inference_order
+        ('z', 'h_x', 'h_y')
+        """
+        return tuple(self.coded)
+
     def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters of encoders, decoders, tower, priors and critic.
 
@@ -586,7 +597,8 @@ class Codes(Base):
             q[name] = self.encode(params, name, seen, batch)
             z[name] = q[name].sample(noise[name])
         views = self.decode(params, state, z, noise)
-        likelihood = self.weighted(self.likelihood(views, batch), step)
+        unweighted = self.likelihood(views, batch)
+        likelihood = self.weighted(unweighted, step)
 
         def blanket() -> Blanket:  # codes are independent under p and q
             return Blanket(total(likelihood))
@@ -613,6 +625,8 @@ class Codes(Base):
         critic = self.critic
         if critic is not None:
             about["critic"] = lambda z: critic(params, z)[..., 0]
+        if likelihood is not unweighted:
+            about["unweighted"] = unweighted
         return Terms(likelihood, layers, views=views, **about)
 
     def _again(self, params: Params, name: str, batch: Batch, noise: Noise, step: Any) -> Any:

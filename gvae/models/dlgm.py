@@ -146,7 +146,7 @@ class DLGM(Codes):
         up, down = parts.widths_of_layers(settings, L)
         self.coded = {}
         for i, (text, n) in enumerate(zip(parts.each_layer("posterior", settings.posterior, L), latents, strict=True), 1):
-            family = families.parse(text, n)
+            family = families.parse(text, n, "posterior")
             if family.support != Support():
                 raise ConfigError(f"DLGM: posterior {family} has the support {family.support}, expected all real numbers")
             self.coded[f"z{i}"] = Code(Conditional(f"encoder{i}", n_inputs, family, up[i - 1], **shared))

@@ -110,12 +110,12 @@ class Hierarchical(Base):
         latents, prior = numbers_of_layers(settings.latent), settings.prior
         L = len(latents)
         up, down = widths_of_layers(settings, L)
-        between = zip(each_layer("between", settings.between, L - 1), latents, strict=False)
-        emitted = [families.parse(known_observation(settings.observation), n_inputs, "observation")]
-        emitted += [families.parse(family, n, "between") for family, n in between]
         posteriors = each_layer("posterior", settings.posterior, L)
-        self.posteriors = [families.parse(f, n) for f, n in zip(posteriors, latents, strict=True)]
-        self.prior = None if prior is None else families.parse(prior, latents[-1], "prior")
+        self.posteriors = [families.parse(f, n, "posterior") for f, n in zip(posteriors, latents, strict=True)]
+        between = zip(each_layer("between", settings.between, L - 1), self.posteriors, strict=False)
+        emitted = [families.parse(known_observation(settings.observation), n_inputs, "observation")]
+        emitted += [families.parse(family, q.n, "between", q) for family, q in between]
+        self.prior = None if prior is None else families.parse(prior, latents[-1], "prior", self.posteriors[-1])
         inputs = n_inputs, *latents[:-1]  # of the encoders
         self.encoders = [
             Conditional(f"encoder{i + 1}", n, family, up[i], **shared)

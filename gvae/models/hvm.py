@@ -191,7 +191,7 @@ class HVM(VAE):
         inner = self.posterior
         if not inner.distribution.independent or inner.n_params % inner.n:
             raise ConfigError(f"HVM: posterior is {inner.name}, expected one of independent variables, such as bernoulli")
-        self.outer = families.parse(settings.variational_prior, inner.n_params)
+        self.outer = families.parse(settings.variational_prior, inner.n_params, "variational_prior")
         shared = style(settings)
         self.encoder = Conditional("encoder", self.sizes["x"], self.outer, settings.hidden, **shared)
         self.coded["z"].encoder = self.encoder

@@ -107,14 +107,14 @@ class Ladder(Hierarchical):
         if () in up:
             raise ConfigError("Ladder: hidden has a level without layers, expected at least one width for each level")
         posteriors = each_layer("posterior", settings.posterior, L)
-        self.posteriors = [families.parse(f, n) for f, n in zip(posteriors, latents, strict=True)]
+        self.posteriors = [families.parse(f, n, "posterior") for f, n in zip(posteriors, latents, strict=True)]
         between = [
             families.parse(f, n, "between")
             for f, n in zip(each_layer("between", settings.between, L - 1), latents[:-1], strict=True)
         ]
         for q, p in zip(self.posteriors, between, strict=False):
             product(*(family(np.zeros(family.n_params, self.dtype)) for family in (q, p)))  # raises where there is none
-        self.prior = None if prior is None else families.parse(prior, latents[-1], "prior")
+        self.prior = None if prior is None else families.parse(prior, latents[-1], "prior", self.posteriors[-1])
         self.tower = Tower("trunk", n_inputs, up, **plain_style(settings))
         self.encoders = [
             Conditional(f"encoder{i + 1}", up[i][-1], family, (), **shared) for i, family in enumerate(self.posteriors)

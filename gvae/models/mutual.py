@@ -85,9 +85,13 @@ class Mutual(VAE):
         family = Diagonal(n)
         self.recogniser = Conditional("recogniser", self.sizes["x"], family, widths, **style(settings))
         self.nats, self.weight = settings.nats, settings.weight
-        if self.prior is not None and self.prior(np.zeros(self.prior.n_params, self.dtype)).entropy() is None:
+        p = self.posterior(np.zeros(self.posterior.n_params, self.dtype)).standard
+        if self.prior is not None:
+            p = self.prior(np.zeros(self.prior.n_params, self.dtype))
+        if p.support.whole or p.drawn is not None or p.entropy() is None:  # r is a density, of real numbers
             raise ConfigError(
-                f"Mutual: prior {self.prior.name} has no entropy in closed form, expected a Gaussian one or None"
+                f"Mutual: the prior, {type(p).__name__}, has no differential entropy in closed form, expected a Gaussian "
+                "posterior, and a Gaussian prior or None"
             )
         most = n * LOG_SCALE
         if settings.nats > most:
@@ -129,9 +133,34 @@ class Mutual(VAE):
 
     def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
-        if step is None:
-            return terms
-        params = modes.in_step(params, noise, step)
+        return terms if step is None else self._informed(terms, modes.in_step(params, noise, step), state, noise)
+
+    def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
+        """The terms of rows that training watches: as they are scored, with the penalty of dreams that are always the same.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+
+        Returns
+        -------
+        Terms
+
+        Examples
+        --------
+        >>> model = gvae.models.Mutual(4, latent=2, hidden=(3,), nats=2.0)
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> noise = model.noise(gvae.random.key(1), batch)
+        >>> sorted(model.watch(model.init(gvae.random.key(0)), {}, batch, noise).figures)
+        ['information']
+        """
+        dreams = dream_noise(self, random.key(RECOGNISER), batch, len(noise["z"]))
+        return self._informed(self.terms(params, state, batch, noise), params, state, dreams)
+
+    def _informed(self, terms: Terms, params: Params, state: Arrays, noise: Noise) -> Terms:
+        """The terms with the penalty, the figure, and what the recogniser ascends, by dreams of the noise."""
         dreamed = dream(self, params, state, noise)
         z, x, p = dreamed.z["z"], dreamed.x["x"], dreamed.views["x"]
         fixed = modes.changed(params, stop_gradient)

@@ -115,9 +115,9 @@ class VAE(Codes):
     def build(self, settings: Any) -> None:
         n_inputs, latent, hidden = self.sizes["x"], settings.latent, settings.hidden
         shared = style(settings)
-        self.posterior = families.parse(settings.posterior, latent)
+        self.posterior = families.parse(settings.posterior, latent, "posterior")
         self.observation = families.parse(known_observation(settings.observation), n_inputs, "observation")
-        self.prior = None if settings.prior is None else families.parse(settings.prior, latent, "prior")
+        self.prior = None if settings.prior is None else families.parse(settings.prior, latent, "prior", self.posterior)
         self.encoder = Conditional("encoder", n_inputs, self.posterior, hidden, **shared)
         mirrored = hidden[::-1] if settings.decoder_hidden is None else settings.decoder_hidden
         self.decoder = Conditional("decoder", latent, self.observation, mirrored, **shared)

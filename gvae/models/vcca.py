@@ -11,6 +11,7 @@ Source: Wang, Yan, Lee and Livescu (2016); the probabilistic model behind canoni
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from gvae.families import Conditional, Family
 from gvae.models import vae
 from gvae.models.codes import Code, Codes
 from gvae.models.parts import each_layer, known_observation, style
+from gvae.objectives import Terms
 from gvae.ops import arrays
 from gvae.runtime import device
 from gvae.settings import Choice, Families, Maybe, Number, Numbers, Whole, Widths, restated, setting
@@ -110,13 +112,14 @@ class VCCA(Codes):
         if settings.decoder_hidden is not None:
             down = dict(zip(VIEWS, each_layer("decoder_hidden", settings.decoder_hidden, 2), strict=True))
         private = {view: m for view, m in zip(VIEWS, settings.private or (0, 0), strict=True) if m}
-        prior = None if settings.prior is None else families.parse(settings.prior, n, "prior")
+        posterior = families.parse(settings.posterior, n, "posterior")
+        prior = None if settings.prior is None else families.parse(settings.prior, n, "prior", posterior)
         self.reads, self.weight_y, self.private = settings.reads, settings.weight_y, private
         inputs = sum(self.sizes[view] for view in VIEWS) if self.reads == "both" else self.sizes["x"]
-        encoder = Conditional("encoder", inputs, families.parse(settings.posterior, n), up["x"], **shared)
+        encoder = Conditional("encoder", inputs, posterior, up["x"], **shared)
         self.coded = {"z": Code(encoder, self.reads, prior)}
         for view, m in private.items():
-            family, name = families.parse(settings.posterior, m), f"encoder_{PRIVATE[view]}"
+            family, name = families.parse(settings.posterior, m, "posterior"), f"encoder_{PRIVATE[view]}"
             self.coded[PRIVATE[view]] = Code(Conditional(name, self.sizes[view], family, up[view], **shared), view)
         observations = dict(zip(VIEWS, each_layer("observation", settings.observation, 2), strict=True))
         self.emitters = {
@@ -192,6 +195,34 @@ class VCCA(Codes):
                 codes.append(own)
             found[view] = emitter(params, codes[0] if len(codes) == 1 else arrays.concatenate(codes, axis=-1))
         return found
+
+    def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
+        """The terms of rows that training watches: as they are scored, with the weight that the second view has in training.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+
+        Returns
+        -------
+        Terms
+
+        Examples
+        --------
+        >>> model = gvae.models.VCCA({"x": 2, "y": 2}, latent=1, weight_y=3.0, hidden=(4,))
+        >>> batch = gvae.data.Batch({"x": np.eye(2, dtype=np.float32), "y": np.eye(2, dtype=np.float32)}, np.arange(2))
+        >>> noise = model.noise(gvae.random.key(0), batch)
+        >>> terms = model.watch(model.init(gvae.random.key(1)), {}, batch, noise)
+        >>> bool((terms.log_likelihood["y"] == 3 * terms.unweighted["y"]).all())
+        True
+        """
+        terms = self.terms(params, state, batch, noise)
+        if self.weight_y == 1:
+            return terms
+        weighted = self.weighted(dict(terms.log_likelihood), 0)
+        return dataclasses.replace(terms, log_likelihood=weighted, unweighted=terms.log_likelihood)
 
     def weighted(self, likelihood: dict[str, Any], step: Any) -> dict[str, Any]:
         if step is None or self.weight_y == 1:

@@ -79,8 +79,8 @@ class VIB(Codes):
 
     def build(self, settings: Any) -> None:
         n_inputs, shared = self.sizes["x"], style(settings)
-        self.posterior = families.parse(settings.posterior, settings.latent)
-        prior = None if settings.prior is None else families.parse(settings.prior, settings.latent, "prior")
+        self.posterior = families.parse(settings.posterior, settings.latent, "posterior")
+        prior = None if settings.prior is None else families.parse(settings.prior, settings.latent, "prior", self.posterior)
         self.encoder = Conditional("encoder", n_inputs, self.posterior, settings.hidden, **shared)
         labels = families.parse(f"categorical:{self.sizes['y']}", 1)
         self.decoder = Conditional("decoder", settings.latent, labels, settings.decoder_hidden, **shared)

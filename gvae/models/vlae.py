@@ -153,8 +153,8 @@ class VLAE(Codes):
         self.tower = Tower("trunk", n_inputs, widths, **of_mlp)
         posteriors = each_layer("posterior", settings.posterior, L)
         self.coded = {
-            f"z{i + 1}": Code(Conditional(f"encoder{i + 1}", widths[i][-1], families.parse(text, n), (), **shared), reads=i)
-            for i, (text, n) in enumerate(zip(posteriors, latents, strict=True))
+            f"z{i + 1}": Code(Conditional(f"encoder{i + 1}", widths[i][-1], family, (), **shared), reads=i)
+            for i, family in enumerate(families.parse(f, n, "posterior") for f, n in zip(posteriors, latents, strict=True))
         }
         self.joins = [Join(f"join{i + 1}", mirrored[i + 1][-1], latents[i], settings.combine) for i in range(L - 1)]
         reads = [join.n_outputs for join in self.joins] + [latents[-1]]

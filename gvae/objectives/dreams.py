@@ -9,7 +9,7 @@ from gvae import bounds
 from gvae.errors import ConfigError
 from gvae.objectives.importance import ImportanceWeighted
 from gvae.objectives.means import mean_draws
-from gvae.objectives.terms import REST, Terms
+from gvae.objectives.terms import REST, Terms, by_group
 from gvae.typing import Array
 
 __all__ = ["WakeSleep"]
@@ -48,6 +48,7 @@ class WakeSleep:
         _, metrics = ImportanceWeighted(bounds.Mean())(terms, step, weight)
         bound = metrics["bound"]
         if terms.dream is None:  # rows are scored
-            return bound, metrics
+            return by_group(bound, terms.auxiliary), metrics
         sleep = mean_draws(terms.dream(), weight)
-        return {REST: bound} | dict.fromkeys(terms.inference, sleep), metrics | {"sleep": sleep}
+        value = {REST: bound} | dict.fromkeys(terms.inference, sleep)
+        return by_group(value, terms.auxiliary), metrics | {"sleep": sleep}

@@ -11,7 +11,7 @@ from gvae.bounds import Bound
 from gvae.errors import ConfigError
 from gvae.objectives.means import mean_draws, mean_rows, warm
 from gvae.objectives.score import less_the_others, score_function
-from gvae.objectives.terms import REST, Terms, added
+from gvae.objectives.terms import REST, Terms, added, by_group
 from gvae.ops import arrays, elementwise
 from gvae.typing import Array
 
@@ -113,7 +113,8 @@ class ImportanceWeighted:
             value = {REST: bound} | dict.fromkeys(terms.inference, ascent)
         elif any(layer.q.path is None for layer in terms.layers):
             value = bound + mean_rows(arrays.sum(self._score(terms, log_weights), axis=0), weight)
-        return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
+        metrics = {"bound": bound, "log_likelihood": likelihood, "kl": kl}
+        return by_group(value, terms.auxiliary), metrics | terms.figures
 
     def _inference(self, terms: Terms, log_weights: Array, beta: Any) -> Any:
         """The quantity that phi ascends, (B,)."""

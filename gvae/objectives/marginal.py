@@ -27,7 +27,7 @@ from gvae.distributions import DiagonalGaussian
 from gvae.errors import ConfigError
 from gvae.objectives.elbo import ELBO
 from gvae.objectives.means import mean_draws, warm
-from gvae.objectives.terms import Layer, Terms, by_group
+from gvae.objectives.terms import REST, Layer, Terms, by_group
 from gvae.ops import arrays, dense, elementwise
 from gvae.runtime import device
 from gvae.typing import Array
@@ -373,6 +373,10 @@ class Info:
     def __call__(self, terms: Terms, step: int = 0, weight: Array = None) -> tuple[Any, dict[str, Any]]:
         if terms.conditional or terms.cost is not None:
             raise ConfigError("info: it is for models of x with their KL; this one explains y given x, or has another cost")
+        if terms.penalty is not None:
+            raise ConfigError(
+                "info: this model subtracts a penalty from its bound, which the ELBO alone takes: objective='elbo'"
+            )
         drawn(terms)  # refuses codes of other kinds by name
         # 1 - 0.7 is not the double 0.3: rounded, the cost is that of the decimal text
         value, metrics = ELBO(warmup=self.warmup, cost=Beta(round(1 - self.alpha, 15)))(terms, step, weight)
@@ -382,8 +386,9 @@ class Info:
             paid = elementwise.multiply(divergence, self._weight(metrics["log_likelihood"], divergence))
             if self.warmup:
                 paid = elementwise.multiply(paid, warm(self.warmup, step))
-            value = elementwise.subtract(value, paid)
-            metrics = metrics | {"objective": value}
+            every = value if isinstance(value, dict) else {REST: value}
+            value = every | {REST: elementwise.subtract(every[REST], paid)}
+            metrics = metrics | {"objective": value[REST]}
         metrics = metrics | {"divergence": divergence}
         return by_group(value, {CRITIC: divergence} if isinstance(self.divergence, JensenShannon) else {}), metrics
 

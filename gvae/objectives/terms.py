@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -263,6 +264,8 @@ class Terms:
     dream : callable, optional
         dream() returns log q(z | x), (K, B), of codes and views drawn from the model, both as constants; None where no
         dreams are drawn, as where rows are scored.
+    unweighted : mapping of str to array (K, B), optional
+        log p(view | z) by view, where `log_likelihood` has multiples of them: bounds are reported of these, see `ascended`.
     penalty : array (), optional
         Subtracted from what is ascended, but not from the bound. None: there is none.
     auxiliary : dict of str to array (), optional
@@ -305,6 +308,7 @@ class Terms:
     cost: Cost | None = None
     entangled: bool = False
     dream: Callable[[], Any] | None = None
+    unweighted: Mapping[str, Any] | None = None
     penalty: Any = None
     auxiliary: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -404,6 +408,17 @@ def by_group(value: Any, auxiliary: Mapping[str, Any]) -> Any:
     if not auxiliary:
         return value
     return (value if isinstance(value, dict) else {REST: value}) | dict(auxiliary)
+
+
+def ascended(objective: Objective, terms: Terms, step: int, weight: Array) -> tuple[Any, dict[str, Any]]:
+    """The value and metrics of an objective. Where a model weights its views, "bound" and "log_likelihood" are reported
+    without these weights, and "objective" is what they are with them."""
+    value, metrics = objective(terms, step, weight)
+    if terms.unweighted is None:
+        return value, metrics
+    plain = dataclasses.replace(terms, log_likelihood=terms.unweighted, unweighted=None, events=[])
+    reported = objective(plain, step, weight)[1]
+    return value, reported | {"objective": metrics.get("objective", metrics["bound"])}
 
 
 class Objective(Protocol):

@@ -255,6 +255,7 @@ objective(
 COSTLY = ("elbo", "elbo_a", "elbo_b")  # these take costs
 COSTED = ("reparameterized", LOCAL, DISARM)  # with these gradients
 OF_ELBO = (LOCAL, DISARM, HESSIAN)  # gradients of no other bound
+BY_DIFFERENCES = ("rws", "rws_dreg")  # gradients of no ELBO: there the weights of draws are equal
 
 
 def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameterized") -> Objective:
@@ -311,4 +312,9 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
         raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join((*GRADIENTS, *OF_ELBO))}")
     if gradient in OF_ELBO and name not in COSTLY:
         raise ConfigError(f"objective {text!r}: gradient {gradient!r} is of the ELBO alone: objective='elbo'")
+    if gradient in BY_DIFFERENCES and name in COSTLY:
+        raise ConfigError(
+            f"objective {text!r}: gradient {gradient!r} trains the encoder by differences of the draws' weights, which are "
+            "equal under an ELBO; expected another bound, such as objective='iwae'"
+        )
     return OBJECTIVES[name](setting or None, gradient, int(warmup))

@@ -21,6 +21,7 @@ from gvae.data.rows import Order, default_window
 from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
+from gvae.objectives.terms import ascended
 from gvae.optim import RowAdam, Schedule, norm, parse_average, parse_optimizer, shorten
 from gvae.protocol import Model
 from gvae.runtime import compile as compiling
@@ -751,7 +752,7 @@ class Trainer:
         columns = dict(inputs["batch"])
         batch = Batch(columns, columns.pop("index"), columns.pop("weight"))
         terms = self.model.terms(params, inputs["state"], batch, inputs["noise"], inputs["step"])
-        value, metrics = self.objective(terms, inputs["step"], batch.weight)
+        value, metrics = ascended(self.objective, terms, inputs["step"], batch.weight)
         if inputs["step"] is not None and terms.dream is None and getattr(self.objective, "dreams", False):
             raise ConfigError(f"{self.objective}: {type(self.model).__name__} has no dreams from which its posterior learns")
         for event in terms.events:

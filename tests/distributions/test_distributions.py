@@ -563,7 +563,7 @@ def test_supports():
     assert [str(Support(0, 1)), str(Support(0, 1, open=True)), str(Support()), str(Support(0, whole=True))] == [
         "[0, 1]",
         "(0, 1)",
-        "[-inf, inf]",
+        "all real numbers",
         "0, 1, ..",
     ]
     x = np.array([-1.0, 0.0, 0.5, 1.0, 2.0, np.nan])

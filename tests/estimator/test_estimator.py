@@ -856,3 +856,32 @@ def test_an_interrupted_first_epoch_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         small().fit(X, run=tmp_path / "run")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "error", "said"),
+    [
+        (np.linspace(0, 5, 40).reshape(20, 2), {}, DataError, r"X: .* at row 4, column 0"),
+        (
+            np.linspace(0, 1, 40).reshape(20, 2),
+            {"observation": "bernoulli"},
+            ConfigError,
+            "dequantize is 256, expected .* density",
+        ),
+        (
+            np.linspace(0, 1, 40).reshape(20, 2),
+            {"observation": "poisson"},
+            ConfigError,
+            "dequantize is 256, expected .* density",
+        ),
+    ],
+)
+def test_what_cannot_be_dequantized(rows, settings, error, said):
+    with pytest.raises(error, match=said):
+        gvae.VAE(latent=2, hidden=(4,), epochs=1, dequantize=256, **settings).fit(rows)
+
+
+@pytest.mark.parametrize("gradient", ["rws", "rws_dreg"])
+def test_gradients_by_differences_of_weights_need_another_bound(gradient):
+    with pytest.raises(ConfigError, match=f"objective 'elbo': gradient '{gradient}' trains the encoder by differences"):
+        gvae.VAE(latent=2, hidden=(4,), epochs=1, gradient=gradient, samples=3).fit(np.eye(4))

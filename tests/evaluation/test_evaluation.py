@@ -714,8 +714,8 @@ def test_a_hundred_thousand_samples_in_a_fixed_memory():
 
 
 def test_a_model_without_noise_in_a_fixed_memory_and_columns_given_away():
-    model, parameters = models.Density(4), {"density.raw": np.zeros(4, np.float32), "density.shared": np.zeros(6, np.float32)}
-    bits = Subject(model, parameters, Table((random.uniform(KEY, (20, 4)) < 0.3).astype(np.float32)))
+    model = models.Density(4)
+    bits = Subject(model, model.init(KEY), Table((random.uniform(KEY, (20, 4)) < 0.3).astype(np.float32)))
     given = []
     result = importance_sampling(bits, memory=50.0, into=lambda columns: given.append(columns["elbo"]))
     np.testing.assert_array_equal(np.concatenate(given), importance_sampling(bits).elbo)

@@ -456,3 +456,48 @@ def test_more_mistakes():
         families.Categorical(3, True)
     assert str(families.parse("extended_grid", 16)) == "extended_grid:4x4"
     assert str(families.parse("extended_grid", 12)) == "extended_grid:3x4"
+
+
+@pytest.mark.parametrize(
+    ("prior", "posterior", "covered"),
+    [
+        ("ar1", "chain", True),
+        ("mixture:3", "diagonal", True),
+        ("autoregressive", "bernoulli", True),  # draws of both are bits
+        ("categorical:3", "bernoulli", True),
+        ("beta", "logit:chain", True),
+        ("diagonal", "gamma", True),
+        ("bernoulli", "chain", False),
+        ("continuous_bernoulli", "chain", False),
+        ("poisson", "chain", False),
+        ("gamma", "chain", False),
+        ("bernoulli", "continuous_bernoulli", False),
+        ("chain", "bernoulli", False),
+        ("bernoulli", "poisson", False),
+    ],
+)
+def test_a_prior_has_a_density_at_every_draw_of_the_posterior(prior, posterior, covered):
+    q = families.parse(posterior, 4)
+    if covered:
+        assert families.parse(prior, 4, "prior", q).n == 4
+    else:
+        with pytest.raises(
+            ConfigError, match=f"^prior is {prior}, a distribution over .* every draw of the posterior {posterior}: "
+        ):
+            families.parse(prior, 4, "prior", q)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("chian", "unknown family 'chian'"),
+        ("grid:3x3", "grid:3x3 has 3 x 3 = 9 variables, expected 4"),
+        ("band:x", "band: its number is 'x'"),
+        (3, "a family is written as text"),
+    ],
+)
+def test_errors_name_the_setting(text, said):
+    with pytest.raises(ConfigError, match=f"^posterior: {said}"):
+        families.parse(text, 4, "posterior")
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        families.parse(text, 4)

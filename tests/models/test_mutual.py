@@ -127,14 +127,32 @@ def test_captured():
     assert trainer.parameters.sha256() == by_python.parameters.sha256()
 
 
+def test_held_out_rows_are_watched_by_what_training_ascends():
+    """The bound less the penalty of the same dreams at every look, which are drawn from the model as steps' are."""
+    model = mutual(nats=1.0, weight=5.0)
+    trainer, table = training.Trainer(model, samples=4, seed=2), data.Table(BITS, dtype="float64")
+    first, second = trainer.validate(table), trainer.validate(table)
+    assert first == second
+    assert first["objective"] == pytest.approx(first["bound"] - 5 * abs(first["information"] - 1.0))
+    params, noise = at(model, 500)
+    watched = model.watch(params, {}, BATCH, noise).figures["information"]
+    assert_allclose(watched, model.terms(params, {}, BATCH, noise, 0).figures["information"], atol=0.03)
+
+
 def test_refusals():
     for settings, said in (
         ({"nats": 50.0}, "nats is 50, expected at most 13.8"),
         ({"nats": -1.0}, "nats is -1"),
         ({"weight": -1.0}, "weight is -1"),
-        ({"prior": "mixture:3"}, "no entropy in closed form"),
+        ({"prior": "mixture:3"}, "no differential entropy in closed form"),
+        ({"posterior": "bernoulli:taylor"}, "prior, BernoulliDistribution, has no differential entropy"),
+        ({"posterior": "bernoulli", "prior": "bernoulli"}, "prior, BernoulliDistribution, has no differential entropy"),
+        ({"posterior": "poisson"}, "prior, PoissonDistribution, has no differential entropy"),
+        ({"posterior": "logit:diagonal"}, "prior, LogitNormal, has no differential entropy"),
     ):
         with pytest.raises(ConfigError, match=said):
             mutual(**settings)
     with pytest.raises(ConfigError, match="ELBO alone"):
         gvae.MutualAutoencoder(latent=2, hidden=(6,), objective="iwae", samples=2, epochs=1).fit(BITS)
+    with pytest.raises(ConfigError, match="info: this model subtracts a penalty"):
+        gvae.MutualAutoencoder(latent=2, hidden=(6,), objective="info:alpha=0,lambda=1", epochs=1).fit(BITS)

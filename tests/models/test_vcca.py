@@ -1,17 +1,20 @@
 """Variational canonical correlation analysis: its limits, the linear-Gaussian model, private codes, and wrong data."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg
 
 import gvae
-from gvae import families, models, objectives, random
+from gvae import families, models, objectives, ops, random
 from gvae.autodiff import value_and_gradient
-from gvae.data import Batch
+from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError
 from gvae.families import LOG_SCALE
 from gvae.families.base import unbounded
+from gvae.training import Trainer
 
 rng = np.random.default_rng(0)
 N, DX, DY = 30, 6, 4
@@ -64,6 +67,59 @@ def test_the_weight_of_the_second_view():
     terms, full = model.terms(params, {}, BATCH, noise, 0), whole.terms(params, {}, BATCH, noise, 0)
     assert_allclose(terms.log_likelihood["y"], 0.3 * full.log_likelihood["y"])
     assert_array_equal(terms.log_likelihood["x"], full.log_likelihood["x"])
+
+
+@pytest.mark.parametrize("objective", ["elbo", "elbo:beta=2", "iwae"])
+@pytest.mark.parametrize("weight", [0.0, 4.0])
+def test_the_bound_is_reported_without_weights_and_the_objective_with_them(objective, weight):
+    """Whatever the weight, "bound" and "log_likelihood" are those of both views; what training ascends is "objective", and
+    held-out rows are watched by it, too."""
+    found = {}
+    for w in (1.0, weight):
+        trainer = Trainer(vcca(weight_y=w), objective=objectives.parse(objective), samples=2, seed=1)
+        found[w] = trainer.validate(Table(X, y=Y, dtype="float64"))
+    for name in ("bound", "log_likelihood"):
+        assert_allclose(found[weight][name], found[1.0][name])
+    model, noise = vcca(weight_y=weight), vcca().noise(random.key(2), BATCH, 2)
+    params = moved(model)
+    of_step = objectives.terms.ascended(objectives.parse(objective), model.terms(params, {}, BATCH, noise, 0), 0, None)
+    watched = objectives.terms.ascended(objectives.parse(objective), model.watch(params, {}, BATCH, noise), 0, None)
+    assert_allclose(of_step[0], watched[1]["objective"])
+    assert_allclose(of_step[1]["objective"], watched[1]["objective"])
+    assert_allclose(of_step[1]["bound"], objectives.parse(objective)(model.terms(params, {}, BATCH, noise), 0)[1]["bound"])
+    assert abs(of_step[1]["bound"] - of_step[1]["objective"]) > 1
+
+
+def test_private_codes_take_part_in_estimators_that_arrange_or_dream_the_codes():
+    """DisARM's gradient is that of the ELBO enumerated over three bits; wake-sleep trains the encoders of private codes."""
+    model = models.VCCA({"x": 3, "y": 3}, 1, "bernoulli", "bernoulli", private=(1, 1), hidden=(), dtype="float64")
+    params, draws = moved(model), np.random.default_rng(3)
+    batch = Batch({view: (draws.random((4, 3)) < 0.4).astype(float) for view in "xy"}, np.arange(4))
+    assert model.inference_order == ("z", "h_x", "h_y") == tuple(model.noise(random.key(0), batch))
+
+    def enumerated(p):
+        q = {name: model.encode(p, name, model.read(p, batch), batch) for name in model.coded}
+        value = 0.0
+        for bits in itertools.product((0.0, 1.0), repeat=3):
+            z = {name: np.full((1, 4, 1), bit) for name, bit in zip(q, bits, strict=True)}
+            views = model.decode(p, {}, z)
+            log_q = sum(q[name].log_prob(z[name]) for name in q)
+            log_p = sum(views[view].log_prob(getattr(batch, view)) for view in views) + 3 * np.log(0.5)
+            value = value + ops.mean(ops.exp(log_q) * (log_p - log_q))
+        return value
+
+    objective = objectives.ELBO(gradient="disarm")
+    noise = objective.arrange(model.noise(random.key(4), batch, 24_000), model.inference_order)
+    found = value_and_gradient(lambda p: objective(model.terms(p, {}, batch, noise, 0))[0], params)[1]
+    expected = value_and_gradient(enumerated, params)[1]
+    for name in ("encoder.0.weight", "encoder_h_x.0.weight", "encoder_h_y.0.weight"):
+        assert_allclose(found[name], expected[name], atol=0.02)  # five standard errors
+        assert np.abs(expected[name]).max() > 0.08
+    dreaming = gvae.VCCA(latent=2, private=(1, 1), hidden=(4,), objective="wake_sleep", epochs=1, random_state=0).fit(X, Y)
+    start = dreaming.model_.init(random.key(0))
+    assert all(
+        np.abs(dreaming.parameters_[f"encoder_h_{v}.0.weight"] - start[f"encoder_h_{v}.0.weight"]).any() for v in "xy"
+    )
 
 
 def test_private_codes():

@@ -296,6 +296,22 @@ class OfBits(LinearBottleneck):
     view = "bernoulli"
 
 
+def test_accuracy_of_labels_of_any_kind():
+    """A column of labels is one label a row, as in fit; of other lengths or of classes that fit has not seen is refused."""
+    fitted = gvae.VIB(latent=2, hidden=(8,), epochs=3, random_state=0).fit(X, LABELS)
+    share = (fitted.predict(X) == LABELS).mean()
+    assert fitted.score(X, LABELS) == share
+    with pytest.warns(Warning, match="column-vector y"):
+        assert fitted.score(X, LABELS[:, None]) == share
+    for wrong, said in (
+        (LABELS[:5], "y has 5 labels"),
+        (LABELS[:1], "y has 1 labels"),
+        (LABELS.astype(str) + "?", "not seen by fit"),
+    ):
+        with pytest.raises(DataError, match=said):
+            fitted.score(X, wrong)
+
+
 @pytest.mark.parametrize("prior", [None, "mixture:2"])
 @pytest.mark.parametrize("kind", ["labels", "bits"])
 def test_with_x_for_y_it_is_a_vae_with_that_beta(kind, prior):

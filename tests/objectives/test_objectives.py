@@ -189,6 +189,26 @@ def test_warm_up_weighs_the_kl():
     assert ImportanceWeighted(warmup=10)(t, 9)[0] == pytest.approx(ImportanceWeighted()(t)[0])
 
 
+@pytest.mark.parametrize(
+    ("text", "gradient"),
+    [
+        (text, "reparameterized")
+        for text in ("elbo", "elbo:beta=2", "iwae", "miwae:5", "wake_sleep", "info:alpha=0,lambda=10")
+    ]
+    + [("elbo", "stl"), ("iwae", "stl"), ("iwae", "dreg"), ("miwae:5", "dreg")],
+)
+def test_every_objective_passes_on_what_groups_outside_of_the_bound_ascend(text, gradient):
+    objective, t = objectives.parse(text, gradient=gradient), terms(best_diagonal(), 5)
+    value, plain = objective(t)
+    t = terms(best_diagonal(), 5)
+    t.auxiliary, t.figures = {"probe": np.float64(-3.0)}, {"size": np.float64(7.0)}
+    with_probe, metrics = objective(t)
+    assert with_probe["probe"] == -3
+    assert metrics == plain | {"size": 7}
+    expected = value if isinstance(value, dict) else {"*": value}
+    assert with_probe == expected | {"probe": -3}
+
+
 def test_rows_can_be_weighted():
     t = terms(best_diagonal(), 5)
     for objective in (ELBO("A"), ELBO("B"), ImportanceWeighted()):
