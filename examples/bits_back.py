@@ -1,8 +1,8 @@
 """Compression by models with codes: bits-back coding, whose mean length is -ELBO / ln 2, decoded again bit for bit.
 
 Rows are 32 counts along a line, of a rate that varies slowly. They are encoded by a VAE with independent codes, by one whose
-posterior is a Gaussian chain, coded by its conditional distributions, and by a density without a code; beside them the
-compressors gzip and bz2. Run time: some seconds.
+posterior is a Gaussian chain, coded by its conditional distributions, and by a density without a code, for comparison with
+the compressors gzip and bz2. Run time: some seconds.
 """
 
 import argparse

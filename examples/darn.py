@@ -1,9 +1,9 @@
 """Deep autoregressive networks: codes of bits, and what links within the layers are worth.
 
 Rows are images of 5 x 5 pixels: each row and column of pixels is lit with probability 1/5, and 2 in 100 pixels are turned.
-Beside each model: log p(x) of held-out images, by importance sampling, and the KL of its codes. A sigmoid belief network has
-independent bits in each layer; DARN links them, with a factorial or an autoregressive encoder. A good model has the entropy
-of the data as its -log p(x). Run time: some seconds.
+Printed for each model: log p(x) of held-out images, by importance sampling, and the KL of its codes. A sigmoid belief
+network has independent bits in each layer; DARN links them, with a factorial or an autoregressive encoder. A good model has
+the entropy of the data as its -log p(x). Run time: some seconds.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def images(n):
 
 
 def log_p(x):
-    """Of the process that made the images: a sum over all 2^10 sets of bars."""
+    """log p(x) of the process that made the images: a sum over all 2^10 sets of bars."""
     bits = (np.arange(2 ** (2 * SIDE))[:, None] >> np.arange(2 * SIDE)) & 1
     lit = (bits[:, :SIDE, None] | bits[:, None, SIDE:]).reshape(len(bits), -1)
     bars = bits.sum(axis=1) * np.log(LIT) + (2 * SIDE - bits.sum(axis=1)) * np.log(1 - LIT)

@@ -1,10 +1,10 @@
-"""A step with a gap: with one Gaussian process the fit is smooth beside a step or sharp at it; with two layers it is both.
+"""A step with a gap: with one Gaussian process the fit is smooth next to a step or sharp at it; with two layers it is both.
 
 50 points of a step in [-1, 1], none of them within 0.1 of it, with noise of standard deviation 0.01. The first layer bends
-the line, the second puts a step on it: a function of a function. Beside each depth: the log density of new points, in nats,
-all of them and those outside the gap, and where draws of the function cross 0 within it: one process knows that no better
-than its length scale tells it. With --picture FILE, draws of the prior by depth, and the posteriors (needs matplotlib).
-Source: Damianou and Lawrence (2013). Run time: some 10 seconds.
+the line, the second puts a step on it: a function of a function. Printed for each depth: the log density of new points, in
+nats, all of them and those outside the gap, and where draws of the function cross 0 within it: one process knows that no
+better than its length scale tells it. With --picture FILE, draws of the prior by depth, and the posteriors (needs
+matplotlib). Source: Damianou and Lawrence (2013). Run time: about 10 seconds.
 """
 
 import argparse

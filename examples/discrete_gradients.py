@@ -4,8 +4,8 @@
 
 The model is a sigmoid belief network of four bits with two layers of codes, of two bits and one. For each estimator all
 tuples of K draws are listed with their probabilities, so that the mean and the variance of its gradient are sums and not
-estimates. DisARM's draws come in pairs, one for each layer. Printed are, for the encoders' parameters, the relative error of
-the mean and the standard deviation of one estimate, both as lengths of the vector in units of the gradient's length. Run
+estimates. DisARM's draws come in pairs, one for each layer. For the encoders' parameters, the script prints the
+relative error of the mean and the standard deviation of one estimate, both as norms relative to the gradient's norm. Run
 time: some seconds.
 """
 
@@ -52,7 +52,8 @@ def singles():
 
 
 def pairs():
-    """The same of every two pairs of draws: u and 1 - u in the first layer, and in the second."""
+    """(probability, noise of the first layer, of the second) of every two pairs of draws: u and 1 - u in the first layer,
+    and in the second."""
     one, two = [], []
     for size, u in cells(P):
         p, q = (probabilities(1, (n < P).astype(float)) for n in (u, 1 - u))

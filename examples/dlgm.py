@@ -2,7 +2,7 @@
 
 The data are linear in three codes. A decoder that is learned turns them such that independent variables are as good a
 posterior as correlated ones, and the upper layer, which only shapes the prior, is left unused: its KL is 0. The gradient by
-second derivatives (gradient="hessian") has the same mean as the one along draws, and less variance. Run time: some seconds.
+second derivatives (gradient="hessian") has the same mean as the pathwise one, and less variance. Run time: some seconds.
 """
 
 import argparse

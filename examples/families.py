@@ -1,4 +1,4 @@
-"""Observation models for data that are no black and white images: counts, shares, classes. Run time: some seconds.
+"""Observation models for data that are not black and white images: counts, shares, classes. Run time: some seconds.
 
 Held-out log p(x) is comparable between families with the same support, and not across supports.
 """

@@ -43,7 +43,7 @@ def mean_field():
 
 
 def trained(**settings):
-    """The bound after training, in the mean over draws, and its standard error."""
+    """The bound after training, averaged over draws, and its standard error."""
     model = Agreeing(1, latent=2, hidden=(), dtype="float64", **settings)
     params = model.init(gvae.random.key(0))
     params["encoder.0.bias"][2:4] += 1  # wide at the start: a narrow q(lambda) reaches the mean field before correlations

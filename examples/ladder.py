@@ -1,10 +1,10 @@
-"""A ladder VAE beside a hierarchy: the same model and networks, inferred from the top down, and from the data upwards.
+"""A ladder VAE and a hierarchy: the same model and networks, inferred from the top down, and from the data upwards.
 
 Three layers of binarized digits. Inferred upwards, the layer next to the data has a posterior of its own, and the upper
-layers explain that code; on a ladder each layer merges what the data say with what the layer above says. The bounds and the
-KL of each layer, from the data upwards, with the number of its active variables (variance of the mean over rows above 0.01):
-on the ladder more of them are active in the upper layers, and the bound is higher. Needs scikit-learn, whose digits they
-are. Run time: some seconds.
+layers explain that code; on a ladder each layer merges its factor from the data with the prior from the layer above. Printed
+are the bounds and the KL of each layer, from the data upwards, with the number of its active variables (variance of the mean
+over rows above 0.01): on the ladder more of them are active in the upper layers, and the bound is higher. Needs
+scikit-learn, whose digits they are. Run time: some seconds.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Two failures of the ELBO, and InfoVAE beside it: a divergence of the codes' marginal q(z) from N(0, I), by MMD.
+"""Two failures of the ELBO, and InfoVAE in comparison: a divergence of the codes' marginal q(z) from N(0, I), by MMD.
 
-Two points, -1 and 1, and a Gaussian decoder that learns its noise. As the noise falls the ELBO rises without end, and the
+Two points, -1 and 1, and a Gaussian decoder that learns its noise. As the noise falls the ELBO rises without limit, and the
 codes become two spikes: q(z) leaves the prior, and q(z|x) the posterior. MMD holds q(z) near the prior.
 
 Bits that a decoder without a code explains, each by those before it. The ELBO pays for the information of a code, and gets

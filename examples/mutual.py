@@ -1,9 +1,9 @@
 """Mutual autoencoders: three amounts of information of code and data, asked for and reached.
 
-Eight bits, each equal to the one before it but for one in ten, and a decoder that is autoregressive in them: it can explain
-them with a code or without one. How much of it the ELBO uses is left to the training. Here the model is asked for M nats.
-"reached" is what the recogniser finds in draws from the model; beside it are the ELBO on test rows, and the KL and mutual
-information of the encoder's codes. The ELBO is at most -2.97, minus the entropy of the data. Run time: some seconds.
+Eight bits, each equal to the one before it except for one in ten, and a decoder that is autoregressive in them: it can
+explain them with a code or without one. How much of it the ELBO uses is left to the training. Here the model is asked for M
+nats. "reached" is what the recogniser finds in draws from the model; next to it are the ELBO on test rows, and the KL and
+mutual information of the encoder's codes. The ELBO is at most -2.97, minus the entropy of the data. Run time: some seconds.
 """
 
 import argparse

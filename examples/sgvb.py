@@ -16,5 +16,5 @@ for name in ("vae", "map", "bayes", "denoising", "autoencoder", "linear", "nlfa"
     layers = {} if name == "linear" else {"hidden": (50,)}
     model = gvae.estimators()[name](**settings, **layers, random_state=0).fit(train)
     summary = model.evaluate(test, samples=200).summary()
-    note = "   (its reconstruction term, which bounds nothing)" if name == "autoencoder" else ""
+    note = "   (its reconstruction term, which is not a bound)" if name == "autoencoder" else ""
     print(f"{name:<14}{summary['elbo']:>12.2f}{summary['log_likelihood']:>12.2f}{note}")

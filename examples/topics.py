@@ -1,10 +1,10 @@
 """Deep exponential families of documents: topics, which of them occur together, and the perplexity of held-out words.
 
 Documents are made up: each belongs to one of three fields, and mixes the field's two topics and some words that all use. A
-family of two layers finds topics in its first layer, and in its second which of them occur together. Of test documents a
-fifth of the words is seen, from which each model infers the others; the perplexity of these is exp(-mean log probability of
-a word). Beside it: the frequencies of words in all documents, scikit-learn's latent Dirichlet allocation if it is installed,
-and the topics that made the documents. Run time: some ten seconds.
+family of two layers finds topics in its first layer, and in its second which of them occur together. A fifth of the
+words of test documents is seen, from which each model infers the others; the perplexity of these is exp(-mean log
+probability of a word). For comparison: the frequencies of words in all documents, scikit-learn's latent Dirichlet allocation
+if it is installed, and the topics that made the documents. Run time: about ten seconds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ topics = [topic.split() for field in FIELDS for topic in field]
 words = np.array([*COMMON, *(word for topic in topics for word in topic)])
 rng = np.random.default_rng(0)
 
-share = np.zeros((len(topics), len(words)))  # of each word in each topic: a quarter of it on the common words
+share = np.zeros((len(topics), len(words)))  # the share of each word in each topic: a quarter of it on the common words
 for k, topic in enumerate(topics):
     share[k, np.isin(words, topic)] = 0.75 * rng.dirichlet(np.full(len(topic), 5.0))
 share[:, : len(COMMON)] = 0.25 * rng.dirichlet(np.full(len(COMMON), 5.0))
@@ -47,7 +47,7 @@ seen, held = gvae.data.split_counts(test, 0.2, key=gvae.random.key(1))
 
 
 def perplexity(z, w):
-    """Of the held-out words, with rates z . w of each document and word."""
+    """The perplexity of the held-out words, with rates z . w of each document and word."""
     return np.exp(-gvae.evaluation.log_shares(held, z, w).sum() / held.sum())
 
 

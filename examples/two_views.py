@@ -1,11 +1,11 @@
 """Two views of digits: one image rotated, and another of its class under noise. What do codes of the first view keep of it?
 
-The class is in both views, the angle in the first alone. Beside each code: the error of a linear classifier on test images,
-and how much of the angle a linear map of the code tells (R²). Canonical correlations, linear (CCA) or of networks (DCCA),
-keep what the views share, and drop the angle. Variational CCA (VCCA) is a model of both views: its code explains the first
-one too, and keeps the angle. A private code of the first view, h_x, takes a part of that; nothing keeps z from telling the
-angle as well. DCCA has the best code for the class; VCCA has samples, reconstructions and log p(x, y). Needs scikit-learn,
-whose digits they are. Run time: some seconds.
+The class is in both views, the angle only in the first. Printed for each code: the error of a linear classifier on test
+images, and how much of the angle a linear map of the code tells (R²). Canonical correlations, linear (CCA) or of networks
+(DCCA), keep what the views share, and drop the angle. Variational CCA (VCCA) is a model of both views: its code explains the
+first one too, and keeps the angle. A private code of the first view, h_x, takes a part of that; nothing keeps z from telling
+the angle as well. DCCA has the best code for the class; VCCA has samples, reconstructions and log p(x, y). Needs
+scikit-learn, whose digits they are. Run time: some seconds.
 """
 
 import argparse

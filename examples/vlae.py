@@ -1,8 +1,8 @@
 """A variational ladder autoencoder: flat codes whose networks grow in depth, and what each of them holds.
 
-Rows are bars on a ring of 24 pixels, each at a place and of a brightness. Beside each level: its KL, and how much of both a
-linear map of the code tells (R² on held-out rows; the place as sine and cosine). Nothing in the objective gives a factor to
-a level: here the place is shared between them. Run time: some seconds.
+Rows are bars on a ring of 24 pixels, each at a place and of a brightness. Printed for each level: its KL, and how much of
+both a linear map of the code tells (R² on held-out rows; the place as sine and cosine). Nothing in the objective gives a
+factor to a level: here the place is shared between them. Run time: some seconds.
 """
 
 import argparse

@@ -80,7 +80,7 @@ _MODULES = (
     "training",
 )
 
-_INNER = ("checks", "runtime")  # no part of the public surface
+_INNER = ("checks", "runtime")  # not a part of the public interface
 _MOVED = ("capture", "dispatch")  # into runtime; these names are removed in the next release
 
 __all__ = [*_HOME, *_MODULES]

@@ -11,7 +11,7 @@ RENAMED = {("memory", "clear"): "clear_memory", ("ahead", "is_wanted"): "is_aske
 
 
 def moved(old: str, new: str, name: str) -> Any:
-    """gvae.NEW.name, asked for as gvae.OLD.name. Raises AttributeError."""
+    """Return gvae.NEW.name, requested as gvae.OLD.name. Raises AttributeError."""
     current = RENAMED.get((old, name), name)
     if name.startswith("__"):
         raise AttributeError(f"module 'gvae.{old}' has no attribute {name!r}")

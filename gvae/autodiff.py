@@ -399,7 +399,7 @@ def _plan(outputs: list[Var], leaves: list[Var]) -> list[tuple[Node, tuple[bool,
 
 
 def _key(var: Var) -> Any:
-    """The key of a variable: of a leaf, or of an output of a node."""
+    """The key of a variable, which is a leaf or an output of a node."""
     return ("leaf", id(var)) if var.node is None else (id(var.node), var.index)
 
 
@@ -567,7 +567,7 @@ def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any 
     has_aux : bool, default False
         f returns (value, aux), of which only the value is differentiated.
     out : array or structure, optional
-        Of the structure of the arguments: receives the gradient. See `vjp`.
+        Receives the gradient; has the structure of the arguments. See `vjp`.
 
     Returns
     -------
@@ -607,7 +607,7 @@ def gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) ->
     has_aux : bool, default False
         f returns (value, aux), of which only the value is differentiated.
     out : array or structure, optional
-        Of the structure of the arguments: receives the gradient. See `vjp`.
+        Receives the gradient; has the structure of the arguments. See `vjp`.
 
     Returns
     -------
@@ -636,7 +636,7 @@ def hessian(f: Callable, x: Any) -> Any:
     Parameters
     ----------
     f : callable
-        Of x (..., n) to (...), each value from its own n numbers.
+        Maps x (..., n) to (...); each value depends only on its own n numbers.
     x : array (..., n)
         float64, n <= 64.
 
@@ -696,7 +696,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'gvae.autodiff' has no attribute {name!r}")
 
 
-# The one deliberate upward import: these modules attach Var's operators, so that `Var` alone is complete.
+# The one deliberate upward import: these modules attach Var's operators, so that `Var` is complete.
 import gvae.ops.arrays  # noqa: E402
 import gvae.ops.dense  # noqa: E402
 import gvae.ops.elementwise  # noqa: E402, F401

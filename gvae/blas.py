@@ -42,7 +42,7 @@ KERNELS = "OPENBLAS_CORETYPE"  # the variable that selects the processor type of
 AVX512 = "SkylakeX"  # the kernels that every processor with these flags can run
 FLAGS = frozenset(("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"))
 
-_n: contextvars.ContextVar[int | None] = contextvars.ContextVar("BLAS threads", default=None)  # of `threads`
+_n: contextvars.ContextVar[int | None] = contextvars.ContextVar("BLAS threads", default=None)  # set by `threads`
 _ours = False  # whether KERNELS in the environment is this process's own choice
 
 
@@ -117,14 +117,14 @@ def threads(n: int) -> Iterator[None]:
 
 
 def inherited() -> contextlib.AbstractContextManager[None]:
-    """`threads` as the caller of `gvae.runtime.pool.each` has it, for what that runs in other threads: the numbers of MKL,
-    and of an OpenBLAS on OpenMP, are those of the thread that sets them."""
+    """The caller's `threads`, for the other threads of `gvae.runtime.pool.each`: the thread counts of MKL, and of an
+    OpenBLAS on OpenMP, apply only to the thread that sets them."""
     n = _n.get()
     return contextlib.nullcontext() if n is None else threads(n)
 
 
 def _controller(names: Iterable[str]) -> Any:
-    """threadpoolctl's of these libraries, as far as they are loaded. None if one cannot be opened once more."""
+    """threadpoolctl's controller of these libraries, as far as they are loaded. None if one cannot be opened again."""
     import numpy as np  # noqa: F401 - it loads its BLAS; not before: see choose_kernels
     from threadpoolctl import ThreadpoolController
 

@@ -1,6 +1,6 @@
 """Lower bounds on log p(x) as functions of the log-weights l_k = log p(x, z_k) - log q(z_k | x) of K draws.
 
-A bound maps log-weights (K, B), Vars or arrays, to (B,). Beside its value it knows two derivatives, which are all that the
+A bound maps log-weights (K, B), Vars or arrays, to (B,). Besides its value it has two derivatives, which are all that the
 gradient estimators of `gvae.objectives` need:
 
     weights(l)    B_k  = d bound / d l_k, which sum to one
@@ -8,7 +8,7 @@ gradient estimators of `gvae.objectives` need:
 
 each (K, B), or one number if it is the same everywhere.
 
-E bound(l) is at most log p(x) for all of these but Renyi with alpha < 0.
+E bound(l) is at most log p(x) for all of these except Renyi with alpha < 0.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _parse(contract: str) -> tuple[tuple[str, bool, tuple[str | int, ...]], ...]
 def caller_name(primitive: str | None = None) -> str:
     """The name of the function for which a check runs, read from the stack only when an error is raised.
 
-    It is that of the outermost public op, the one that the user called, or else of the first function outside this module. A
+    It is the outermost public op, the one that the user called, or else the first function outside this module. A
     primitive has no frame of its own: the tape passes its name.
     """
     op, frame = None, sys._getframe(1)
@@ -235,7 +235,7 @@ def check_out(
 
 
 def check_whole(**numbers: Any) -> None:
-    """Raise ConfigError unless all are whole numbers of at least 1."""
+    """Raise ConfigError unless all are positive integers."""
     for name, x in numbers.items():
         if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
             raise ConfigError(f"{name} is {x!r}, expected a whole number of at least 1")

@@ -25,7 +25,7 @@ Mean = Callable[..., Any]
 class Cost(Protocol):
     """Protocol of costs.
 
-    A cost with separable = False is no mean over rows: batches with it cannot be cut into shards.
+    A cost with separable = False is not a mean over rows: batches with it cannot be cut into shards.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class Cost(Protocol):
         paid : Var
             A scalar: the mean cost of a row.
         rows : callable
-            rows() returns the cost of each row, up to a constant, (B,) or (K, B): the signal of draws that have no path.
+            rows() returns the cost of each row, up to a constant, (B,) or (K, B): the signal for draws without a derivative.
         """
 
 
@@ -65,7 +65,7 @@ class Beta:
 
     Notes
     -----
-    Source: Higgins et al. (2017), eq. 4; as a path through rate and distortion, Alemi et al. (2018).
+    Source: Higgins et al. (2017), eq. 4; as a curve of rate and distortion, Alemi et al. (2018).
 
     Examples
     --------
@@ -143,7 +143,7 @@ class Target:
 class FreeBits:
     """The sum over variables of max(KL of the variable in the batch's mean, free).
 
-    The first `free` nats of each variable cost nothing more. For independent posteriors.
+    A KL below `free` costs as much as `free`. For independent posteriors.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class FreeBits:
 
 @dataclass(frozen=True)
 class Anchor:
-    """R, of which some variables of the layer next to the data pay only the share 1 - weight.
+    """R, with the KL of some variables of the layer next to the data weighted by 1 - weight.
 
     The maximised quantity is E log p(x|z) - KL + weight sum_k KL_k, whose last term bounds weight sum_k I(z_k; x) from
     above. For independent posteriors.

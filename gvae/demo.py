@@ -23,14 +23,14 @@ from gvae.typing import Arrays, Noise, Params
 
 __all__ = ["run"]
 
-Rows = list[dict[str, Any]]  # of a table
+Rows = list[dict[str, Any]]  # the rows of a table
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean, standard deviation and draws of a posterior
 
 
 def run(out: str | os.PathLike, *, epochs: int, seed: int = 1, samples: int = 500, quiet: bool = False) -> dict[str, Rows]:
     """Train, print the tables, write the figures into the folder `out`. Returns the rows of both tables, by part.
 
-    epochs, seed, samples : of the digits
+    epochs, seed, samples : of the models of digits
     """
     folder = Path(out)
     training.check_free(folder)
@@ -218,7 +218,7 @@ def _series(folder: Path, say: Callable[..., None], steps: int = STEPS) -> tuple
 
 
 def _posteriors(x: np.ndarray, fitted: Mapping[str, tuple[Series, Mapping[str, Any]]]) -> dict[str, Drawn]:
-    """Those of one series x, (D,), exact and fitted, with four draws by the same noise."""
+    """The posteriors of one series x, (D,), exact and fitted, with four draws by the same noise."""
     noise = np.random.default_rng(0).normal(size=(4, 1, N)).astype(np.float32)
     mean, covariance = exact(x)
     draws = mean + np.linalg.solve(np.linalg.cholesky(Q).T, noise[:, 0].T).T  # mean + L⁻ᵀ noise, as a chain draws

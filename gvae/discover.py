@@ -27,7 +27,7 @@ def further(package: str, path: Iterable[str], namespace: dict[str, Any]) -> lis
     path : iterable of str
         The package's `__path__`.
     namespace : dict
-        Of the package: it receives what the modules name in `__all__`.
+        The package's globals, which receive what the modules name in `__all__`.
 
     Returns
     -------

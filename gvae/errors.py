@@ -163,7 +163,7 @@ class NonFiniteError(GvaeError, ArithmeticError):
     step : int, optional
         The training step.
     rows : sequence of int, optional
-        Numbers of the rows that cause it on their own, as far as they were looked for.
+        Indices of the rows that cause it on their own, if they were searched for.
 
     Attributes
     ----------

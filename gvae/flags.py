@@ -12,7 +12,7 @@ from gvae.errors import ConfigError, GvaeError
 
 __all__ = ["DEFAULTS", "add_settings", "chosen", "settings_of"]
 
-DEFAULTS = {"random_state": 0}  # of the command line, where they differ from those of the estimators
+DEFAULTS = {"random_state": 0}  # defaults of the command line, where they differ from those of the estimators
 
 
 def chosen(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
@@ -31,7 +31,7 @@ def chosen(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
         given, _ = first.parse_known_args(arguments[1:])
     except argparse.ArgumentError:  # the main parser reports it
         return known["vae"], {}
-    if given.out is not None:  # together with --resume: likewise
+    if given.out is not None:  # together with --resume: the main parser reports it
         given.resume = None
     tables: dict[str, Any] = {} if given.config is None else _read_toml(given.config)
     name, where = given.model or tables.get("settings", {}).get("model"), ""

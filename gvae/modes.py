@@ -1,9 +1,9 @@
 """Modes in which networks with normalised layers or dropout are evaluated.
 
 Where rows are scored, a network takes its parameters as a plain mapping: normalised layers use the moments of the
-population, which lie beside the weights under `statistics.LAYER.mean` and `.variance`, and nothing is dropped. In the terms
-of a training step (`in_step`) the parameters are a `Training`: moments are those of the batch, and activations are dropped
-by noise that was drawn ahead. `settled` computes the moments of the population under given weights.
+population, which are stored with the weights as `statistics.LAYER.mean` and `.variance`, and nothing is dropped. In the
+terms of a training step (`in_step`) the parameters are a `Training`: moments are those of the batch, and activations are
+dropped by noise that was drawn ahead. `settled` computes the moments of the population under given weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DROPOUT = "dropout"  # names of noise begin with it
 
 
 class Mode(Mapping[str, Any]):
-    """Parameters by name, with what networks need beside them.
+    """Parameters by name, with what networks need besides them.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def in_step(params: Params, noise: Noise, step: Any) -> Mapping[str, Any]:
     ----------
     params : mapping of str to array
     noise : mapping of str to array
-        With the noise of dropout, as the model's `masks` draws it.
+        It has the noise of dropout, as the model's `masks` draws it.
     step : int or None
         None where rows are scored.
 

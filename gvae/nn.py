@@ -39,7 +39,7 @@ class MLP:
     sizes : sequence of int
         (inputs, hidden .., outputs).
     activation : str, default "elu"
-        After every layer but the last: one of `gvae.ops.dense.ACTIVATIONS`.
+        The activation after every layer except the last: one of `gvae.ops.dense.ACTIVATIONS`.
     last : str, default "identity"
         The activation after the last layer.
     normalize : str, optional

@@ -68,7 +68,7 @@ class Lines(Panel):
     marks : sequence of (float, str), optional
         Places on the x axis, and what happened there.
     span : (float, float), optional
-        Of the y axis; by default that of the lines.
+        The range of the y axis; by default that of the lines.
     title : str, optional
 
     Examples
@@ -183,7 +183,7 @@ class Matrix(Panel):
     ----------
     values : array (rows, columns)
     limit : float, optional
-        Of the colour scale, from -limit to limit; by default the largest absolute value.
+        The colour scale goes from -limit to limit; by default the largest absolute value.
     rows, columns : sequence of str, optional
         Names of the rows and columns.
     counts : bool, default False
@@ -214,7 +214,7 @@ class Images(Panel):
     shape : (int, int)
         Rows and columns of an image.
     columns : int, optional
-        Images side by side, of a sheet with a single name; by default N.
+        Images side by side, for a sheet with a single name; by default N.
     title : str, optional
 
     Examples

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 DPI = 110
-COLUMNS = 10  # of a small sheet of samples; a larger one is roughly square
+COLUMNS = 10  # columns of a small sheet of samples; a larger one is roughly square
 MOST_PIXELS = 5000  # along one side of a sheet
 
 

@@ -18,7 +18,7 @@ __all__ = ["Model"]
 
 
 class Model(Protocol):
-    """The protocol by which training, evaluation, estimators and the command line use a model.
+    """The protocol through which training, evaluation, estimators and the command line use a model.
 
     Attributes
     ----------

@@ -5,7 +5,7 @@
 
 There is no generator and no global state, so nothing has to be saved, restored or passed back: the same key gives the
 same numbers in every thread, in any order of calls, after fork, and however a draw is split. Use a key for one draw;
-derive as many as needed with `fold_in`. Elements are numbered in C order, and element i depends on the key and i alone:
+derive as many as needed with `fold_in`. Elements are numbered in C order, and element i depends only on the key and i:
 the first n elements of a longer draw are a shorter draw of the same key. (Not so `permutation`, which depends on n.)
 
 A key may lie on a device, as a CuPy array of its four words. Draws there and `fold_in` then read it on the device, so that

@@ -19,7 +19,7 @@ class Number(NamedTuple):
     kind: type = float
 
     def accepts(self, x: Any) -> bool:
-        """Whether x is such a number; a bool is none."""
+        """Whether x is such a number; a bool is not."""
         kinds = int if self.kind is int else (int, float)
         return isinstance(x, kinds) and not isinstance(x, bool) and -math.inf < x < math.inf and self.holds(x)
 
@@ -36,7 +36,7 @@ def parse(
 
     what  : the kind of choice, for messages         known : by name the settings it takes, by key
     lone  : by name the key of a value that stands alone, "sgd:0.9"
-    Raises ConfigError: an unknown name or key, a key given twice, a value that is no number or not one that is expected.
+    Raises ConfigError: an unknown name or key, a key given twice, a value that is not a number or not an expected one.
 
         >>> parse("optimizer", "sgd:0.9", {"sgd": {"momentum": SHARE}}, {"sgd": "momentum"})
         ('sgd', {'momentum': 0.9})

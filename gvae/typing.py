@@ -1,4 +1,4 @@
-"""Names for types in signatures. This module imports NumPy alone, and every module may import it."""
+"""Names for types in signatures. This module imports only NumPy, and every module may import it."""
 
 from __future__ import annotations
 

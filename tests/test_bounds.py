@@ -267,7 +267,7 @@ def test_discrete_draws_have_no_path():
     z = q.sample(q.noise(random.key(0), (4,)))
     terms = Terms({"x": np.zeros((4, 2))}, [Layer(q, None, z)])
     for estimator in ("stl", "dreg", "rws_dreg"):
-        with pytest.raises(ConfigError, match="draws from a BernoulliDistribution have no path; use vimco or rws"):
+        with pytest.raises(ConfigError, match="draws from a BernoulliDistribution are not differentiable; use vimco or rws"):
             ImportanceWeighted(gradient=estimator)(terms)
     with pytest.raises(ConfigError, match="unknown gradient 'naive'"):
         ImportanceWeighted(gradient="naive")(terms)

@@ -9,7 +9,8 @@
     python examples/reproduce/compare.py frey_faces --vary model factor_analysis linear vae nlfa --set observation=gaussian
     python examples/reproduce/compare.py mnist --set model=hierarchical latent=30,10 --vary start calm glorot
 
-Beside each candidate but the first: its mean difference to the first, paired by seed, and the standard error of that mean.
+Next to each candidate except the first: its mean difference to the first, paired by seed, and the standard error of that
+mean.
 
 Every bound printed is a bound: the same averaging over the batch for each part of it, the same noise for every candidate.
 An autoencoder has none, so only its reconstructions compare: log p(x | z) from the mean code and from a draw, and the

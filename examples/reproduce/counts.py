@@ -1,4 +1,4 @@
-"""Counts: deep exponential families on faces, NIPS papers and 20 newsgroups, LDA beside them, and HVM beside the mean field.
+"""Counts: deep exponential families on faces, NIPS papers and 20 newsgroups, compared with LDA, and HVM with the mean field.
 
     python examples/reproduce/counts.py --runs FOLDER                   all points, trained or continued
     python examples/reproduce/counts.py olivetti nips --runs FOLDER
@@ -6,7 +6,7 @@
 A line per point goes to docs/results/counts.jsonl. Olivetti and NIPS follow the experiments of Naesseth, Ruiz, Linderman and
 Blei (2017): sparse gamma units of 100-40-15, all rows in each step, the bound of all rows with that of the weights. On 20
 newsgroups, models see a tenth of the words of 1,000 test documents, and the perplexity is of the others; three seeds each
-(`gamma-2.0`, `gamma-2.1`, ..). Settings were chosen by the first 1,000 test documents; reported are the next 1,000.
+(`gamma-2.0`, `gamma-2.1`, ..). Settings were chosen by the first 1,000 test documents; results are for the next 1,000.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESULT = RESULTS / "counts.jsonl"
 MARKS = (100, 500, 1000, 1500)  # iterations whose bound is kept
 FULL = {"latent": (100, 40, 15), "batch_size": None, "learning_rate": 0.1, "row_rate": 1.0, "row_steps": 0}
 FULL |= {"schedule": "cosine", "epochs": 1500, "random_state": 0}
-DRAWS = {"gamma": 1, "sigmoid": 10, "poisson": 10}  # of the units in a step
+DRAWS = {"gamma": 1, "sigmoid": 10, "poisson": 10}  # draws of the units in a step
 TOPICS = {"batch_size": 500, "learning_rate": 0.1, "schedule": "cosine", "epochs": 40, "row_steps": 3}
 LAYERS = {1: (100,), 2: (100, 30), 3: (100, 30, 15)}
 BEYOND = {"latent": 50, "observation": "poisson", "hidden": (200,), "samples": 5, "gradient": "local", "random_state": 0}
@@ -58,7 +58,7 @@ def split(part: slice) -> tuple[Any, Any]:
 
 
 def full_batch(name: str, estimator: type, run: Path) -> dict[str, Any]:
-    """Of Olivetti and NIPS: the bound along the iterations; of NIPS the perplexity of the held-out words, too."""
+    """For Olivetti and NIPS, the bound along the iterations; for NIPS also the perplexity of the held-out words."""
     x, other = counts(name)
     model = estimator(**FULL).fit(x, run=run, resume=run.exists())
     bounds = x.shape[0] * np.array([row["train_bound"] for row in model.history_])
@@ -71,7 +71,7 @@ def full_batch(name: str, estimator: type, run: Path) -> dict[str, Any]:
 
 
 def topics(kind: str, depth: int, seed: int, run: Path) -> dict[str, Any]:
-    """Of 20 newsgroups: the perplexity of held-out words."""
+    """For 20 newsgroups, the perplexity of held-out words."""
     settings = TOPICS | {"kind": kind, "samples": DRAWS[kind], "random_state": seed}
     model = gvae.DEF(latent=LAYERS[depth], **settings).fit(counts("20news")[0], run=run, resume=run.exists())
     seen, held = split(REPORT)
@@ -166,7 +166,7 @@ def page() -> str:
 
 
 def _spread(values: list[float], kind: str) -> str:
-    """The mean, and of several values the smallest and the largest."""
+    """The mean, and if there are several values the smallest and the largest."""
     if not values:
         return ""
     mean = format(sum(values) / len(values), kind)

@@ -25,7 +25,7 @@ import gvae
 
 RESULT = RESULTS / "deep_gp.jsonl"
 SEEDS, SPLITS, DEPTHS = 5, 10, (1, 2, 3, 4, 5)
-WIDTH = 5  # of each layer of digits and diabetes
+WIDTH = 5  # width of each layer for digits and diabetes
 LAYERS = {"sparse": (), "two": (1,), "three": (1, 1)}
 
 

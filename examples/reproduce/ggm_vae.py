@@ -37,7 +37,7 @@ SETTINGS = {
 }
 
 
-# beyond the paper: wider and longer; K samples and DReG; both with their diagonal beside them
+# beyond the paper: wider and longer; K samples and DReG; both with their diagonal for comparison
 WIDE = {"hidden": (500, 500), "epochs": 300}
 IWAE = {"objective": "iwae", "samples": 5, "gradient": "dreg"}
 BEYOND = ("diagonal", "chain", "extended_grid", "full")

@@ -1,16 +1,16 @@
-"""InfoVAE beside the ELBO: a price on I(x; z) and one on the mismatch of q(z) and p(z), after Zhao, Song and Ermon (2017).
+"""InfoVAE and the ELBO: a price on I(x; z) and one on the mismatch of q(z) and p(z), after Zhao, Song and Ermon (2017).
 
     python examples/reproduce/information.py --runs FOLDER                     all points, trained or continued
     python examples/reproduce/information.py mmd-1-1000 --runs FOLDER
 
     elbo, mmd-.., js-..        objectives alike in all else: `mmd-0-10` has alpha = 0 and lambda = 10
     nade-..                    the same with a decoder that needs no code, `nade:200`
-    overfit-..                 500 images alone: training and test rows after 100, 400 and 1600 epochs
+    overfit-..                 500 images only: training and test rows after 100, 400 and 1600 epochs
     diagonal-beta.0, ..        posteriors under `elbo:beta=2` and `info:alpha=1,lambda=1000`; three seeds
 
 The fixed binarization of MNIST, whose test rows are sorted by digit: parts of them are taken at a stride. log p(x) is by
-importance sampling from q(z|x), and on few rows by annealed importance sampling, too: where q is no posterior, as nothing
-asks it to be under alpha = 1, the former is too low. A line per point goes to docs/results/information.jsonl.
+importance sampling from q(z|x), and on few rows by annealed importance sampling, too: where q is not a posterior, as nothing
+requires under alpha = 1, the former is too low. A line per point goes to docs/results/information.jsonl.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ PAPER: dict[str, Any] = {
 }
 TWO = {"latent": (100, 50), "hidden": ((200, 200), (100, 100))}
 OWN = {"start": "calm", "optimizer": "adam", "batch_size": 100, "learning_rate": 2e-3, "schedule": "cosine"}
-EPOCHS = {1: 1000, 5: 600, 50: 200}  # of our own schedule
+EPOCHS = {1: 1000, 5: 600, 50: 200}  # epochs of our own schedule
 ONE = {1: -86.76, 5: -85.54, 50: -84.78}
 PUBLISHED = {
     "iwae": ONE,

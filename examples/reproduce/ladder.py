@@ -1,4 +1,4 @@
-"""Ladder VAEs beside hierarchies inferred upwards: five layers on MNIST, binarized anew at each visit.
+"""Ladder VAEs compared with hierarchies inferred upwards: five layers on MNIST, binarized anew at each visit.
 
     python examples/reproduce/ladder.py --runs FOLDER                    all points, trained or continued
     python examples/reproduce/ladder.py ladder.0 hierarchical.0 --runs FOLDER

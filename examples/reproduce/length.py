@@ -5,7 +5,7 @@
 
 VAE(latent=3) with nothing else said, in raw units, is trained on four fifths of the rows; the score is the mean log p(x) of
 the others, in nats per row. A fixed length trains on all of the four fifths, the rule holds a tenth of them out. The rule is
-to be within 1 nat of the best fixed length, in the mean over seeds, and to take 30 seconds a fit at most; else this script
+to be within 1 nat of the best fixed length, averaged over seeds, and to take 30 seconds a fit at most; else this script
 exits with 1. Each fit leaves a line in docs/results/length.jsonl, and is not repeated.
 """
 

@@ -5,7 +5,7 @@
     python examples/reproduce/levels.py --draw FOLDER --runs FOLDER        pictures of runs that are there
 
     vlae, hierarchical     three levels, or layers, of two variables each (Zhao, Song and Ermon 2017)
-    anchor-0.5, -0.9       ten codes, of which 0 and 1 pay half, or a tenth, of their KL (Gao et al. 2019)
+    anchor-0.5, -0.9       ten codes, of which 0 and 1 are charged half, or a tenth, of their KL (Gao et al. 2019)
     standard, mixture      ten codes under N(0, I) and under a mixture of 50 Gaussians (Hoffman and Johnson 2016)
 
 20 epochs of 60,000 images, binarized anew at each visit; measured on 5,000 test images: active units, information, surgery;
@@ -76,7 +76,7 @@ def measured(model: Any, images: data.Dataset) -> dict[str, Any]:
 
 
 def _flat(model: Any) -> bool:
-    """Whether each code is inferred from x alone, as `surgery` needs it."""
+    """Whether each code is inferred from x only, as `surgery` needs it."""
     return hasattr(model.model_, "coded")
 
 

@@ -1,4 +1,4 @@
-"""Mutual autoencoders with an autoregressive decoder on MNIST, held to 2, 5 and 10 nats, and the VAE beside them.
+"""Mutual autoencoders with an autoregressive decoder on MNIST, held to 2, 5 and 10 nats, and the VAE for comparison.
 
     python examples/reproduce/mutual.py --runs FOLDER           all points, trained or continued
     python examples/reproduce/mutual.py vae mutual-5 --runs FOLDER

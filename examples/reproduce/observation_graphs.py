@@ -1,4 +1,4 @@
-"""Graphical models over the pixels beside independent pixels: held-out log-density, three seeds, and pictures.
+"""Graphical models over the pixels compared with independent pixels: held-out log-density, three seeds, and pictures.
 
     python examples/reproduce/observation_graphs.py digits --out FOLDER [--data-dir FOLDER] [--seeds 1 2 3]
 

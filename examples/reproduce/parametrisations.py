@@ -5,15 +5,16 @@
 With D = diag(s) and one unconstrained parameter w per edge, factors L of the precision on a graph (chain, extended grid) are
 
     ratio    L = (I + W) D^-1                w is a regression's coefficient, in units of two variables; what gvae has
-    row      L = D^-1 (I + W)                w has no unit: W alone says how variables correlate
-    partial  L = D^-1 ((I + diag(|w_j|^2))^1/2 + W)    as above; of a chain, w = -r / (1 - r^2)^1/2 for neighbours that
+    row      L = D^-1 (I + W)                w has no unit: only W says how variables correlate
+    partial  L = D^-1 ((I + diag(|w_j|^2))^1/2 + W)    as above; for a chain, w = -r / (1 - r^2)^1/2 for neighbours that
                                              correlate by r, and s are the marginal standard deviations
 
 and roots R of a full covariance are R = diag(s) (I + B), what gvae has; R = diag(s) + B (absolute); and R = diag(s) (I + B)
-with rows of I + B normalized to length 1, so that s are the marginal standard deviations (unit).
+with rows of I + B normalized to norm 1, so that s are the marginal standard deviations (unit).
 
-Beside each candidate but the first of its graph: the mean difference to the first, paired by seed, and its standard error.
-Bounds are ELBOs in nats per row. The schedule is constant, so that an epoch's bound does not depend on when learning ends.
+Next to each candidate except the first of its graph: the mean difference to the first, paired by seed, and its standard
+error. Bounds are ELBOs in nats per row. The schedule is constant, so that an epoch's bound does not depend on when learning
+ends.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from gvae.families import LOG_SCALE, Cholesky, Full
 from gvae.ops import arrays, elementwise
 
 EPOCHS = 1, 5, 20
-LONGER = {"frey_faces": (*EPOCHS, 222)}  # of few rows: 20 epochs are 360 steps
+LONGER = {"frey_faces": (*EPOCHS, 222)}  # few rows: 20 epochs are 360 steps
 
 
 class Edges(Cholesky):
@@ -60,7 +61,7 @@ class Edges(Cholesky):
 
 
 class Unit(Full):
-    """Full, its rows of length 1 before they are scaled."""
+    """Full, its rows of norm 1 before they are scaled."""
 
     name = "full_unit"
 

@@ -1,4 +1,4 @@
-"""The pictures of docs/models.md that no other script draws, and the numbers that stand beside them.
+"""The pictures of docs/models.md that no other script draws, and the numbers that accompany them.
 
     python examples/reproduce/pictures.py --out FOLDER [--data-dir FOLDER] [PICTURE ..]
 
@@ -11,7 +11,7 @@
     imputation    MNIST digits whose lower half is hidden, filled in by a deep latent Gaussian model: Gibbs steps
     factors       Frey faces: factor analysis (EM), NLFA and its amortized twin; loadings, draws, reconstructions
 
-MNIST: 20,000 images, 10 epochs; faces: 1,765 and 200 held out; seed 1 throughout. All of it takes some ten minutes.
+MNIST: 20,000 images, 10 epochs; faces: 1,765 and 200 held out; seed 1 throughout. All of it takes about ten minutes.
 """
 
 from __future__ import annotations

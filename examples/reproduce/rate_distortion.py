@@ -6,7 +6,7 @@
 
 Seven prices beta of `elbo:beta=..`, with p(z) = N(0, I), with a learned mixture of 20 Gaussians, and with a decoder that is
 autoregressive in the pixels; 16 latents, diagonal posteriors, two layers of 200. A line per point goes to
-docs/results/rate_distortion.jsonl; that of beta = 1 under N(0, I) also has the curve of its decoder alone, by annealed
+docs/results/rate_distortion.jsonl; that of beta = 1 under N(0, I) also has the curve of its decoder by itself, by annealed
 importance sampling on 20 test images. `--draw` reads the lines.
 """
 

@@ -1,9 +1,9 @@
-"""The AR(1) posterior of rho-VAE under its published loss and under a true bound, beside a diagonal one.
+"""The AR(1) posterior of rho-VAE under its published loss and under a true bound, compared with a diagonal one.
 
     python examples/reproduce/rho_vae.py [--data mnist] [--data-dir FOLDER] [--rows 20000] [--epochs 15] [--seeds 1 2 3]
 
 The published loss sums the likelihood and 1/2 |mu|² over the batch, and *averages* over it the rest of the KL, that of the
-covariance: each row pays 1/B of what it should. Trained here in the set-up of the published notebooks (784-400-5, ReLU, Adam
+covariance: each row is charged 1/B of it. Trained here in the set-up of the published notebooks (784-400-5, ReLU, Adam
 with 1e-3, batches of 128, 15 epochs; grey levels binarized anew at every presentation), with the right sampler in each case.
 Printed: the loss that training reports for held-out rows, in nats per row, and what the model is worth: ELBO and log p(x).
 """
@@ -20,7 +20,7 @@ from gvae import data, models, objectives, ops, random, training
 
 
 class Published(models.VAE):
-    """A VAE whose rows pay 1/B of the KL's part that does not depend on the mean."""
+    """A VAE whose rows are charged 1/B of the KL's part that does not depend on the mean."""
 
     def terms(self, params: Any, state: Any, batch: Any, noise: Any, step: int | None = None) -> objectives.Terms:
         terms = super().terms(params, state, batch, noise, step)

@@ -72,8 +72,8 @@ figures, settings, command, machine, date and the SHA-256 of its final parameter
 finished row again, from its run folder or from the weights beside its record, bounds by annealing as well (with
 `--samples K`, without them); `--again ROW` trains it anew.
 """
-FIGURES = ("log_likelihood", "elbo")  # by which rows compare
-SEED = 0  # of the binarization and the noise of every evaluation
+FIGURES = ("log_likelihood", "elbo")  # the figures by which rows are compared
+SEED = 0  # the seed of the binarization and the noise of every evaluation
 KEPT = 2 << 20  # bytes of the largest weights that are kept
 ANNEALED = {  # of test rows, and of rows that the model draws; from the prior, where BDMC starts, the way is longer
     "ais": {"first": 1000, "chains": 4, "temperatures": 300},
@@ -241,7 +241,7 @@ def lines(path: Path, key: str) -> dict[str, dict[str, Any]]:
 
 
 def section(title: str, script: str, columns: tuple[str, ...], rows: list[list[str]], notes: str, records: Any) -> str:
-    """A part of the page for results that are no Table: heading, where they were seen, table, notes."""
+    """A part of the page for results that are not a Table: heading, where they were seen, table, notes."""
     about = sorted({f"{r['machine']}, {r['date']}" for r in records})
     seen = f"Seen on {'; '.join(about)}." if about else "No row has been run."
     table = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
@@ -292,7 +292,7 @@ def _with_errors(record: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
 
 def show(table: Table) -> str:
-    """The table as Markdown, published figures beside ours."""
+    """The table as Markdown, published figures next to ours."""
     columns = _columns(table)
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table.rows:
@@ -423,7 +423,7 @@ def main(*tables: Table, arguments: list[str] | None = None) -> int:
 
 
 def page(tables: list[Table], sections: list[str]) -> str:
-    """docs/results.md.   sections : parts for results that are no Table, see `section`"""
+    """docs/results.md.   sections : parts for results that are not a Table, see `section`"""
     parts = [LEARNED]
     for table in tables:
         done = [record for record in map(table.record, table.rows) if record is not None]

@@ -4,8 +4,8 @@
 
 A 784-100-16 encoder and a 16-100-784 decoder, dynamic binarization. Printed per model: the reconstruction term
 E log p(x | z) of the first and of the last epoch; the bound per row, with what the weights cost (KL(q(w) ‖ p(w)) / N) where
-they cost something; test ELBO and importance-sampled log p(x); beside them the log-likelihood of a decoder that ignores z,
-each pixel a coin of its training frequency. FOLDER receives results.jsonl and spread.png: test images, the mean of 100
+they cost something; test ELBO and importance-sampled log p(x); for comparison the log-likelihood of a decoder that ignores
+z, each pixel a coin of its training frequency. FOLDER receives results.jsonl and spread.png: test images, the mean of 100
 predictions that differ by their weights only, and the standard deviation of these.
 """
 

@@ -41,7 +41,7 @@ COMMANDS = (  # as --help lists them
     doctor,
 )
 SHARED = ("train", "evaluate", "sweep")  # among several ranks; sweep shares its trials in the study's folder
-PASSED_ON = 0.2  # seconds, after which a launcher, which may end all ranks with the first one, has printed what a rank said
+PASSED_ON = 0.2  # seconds, until a launcher, which may end all ranks with the first one, has printed a message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,8 +112,8 @@ def build_parser(estimator: Any = None, tables: dict[str, Any] | None = None) ->
 
 
 def _complain(options: argparse.Namespace, message: str, code: int, error: BaseException | None = None) -> int:
-    """Say in one line what has ended the command. Of several ranks, rank 0 says what all of them know; an error that the
-    others do not know of ends them."""
+    """Report in one line what has ended the command. With several ranks, rank 0 reports an error that all of them have; an
+    error that a single rank has ends the others."""
     ranks = getattr(options, "ranks", None)
     ranks = None if ranks is None or ranks.size == 1 else ranks
     if ranks is not None and not ranks.leads:

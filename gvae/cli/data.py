@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE", help="a .npy, .zarr, .h5 or .parquet file")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="the store, which ends in .zarr; must be new")
     parser.add_argument("--target", metavar="COLUMN", help="the column of a Parquet file that is y")
-    parser.add_argument("--chunk", type=arguments.count, metavar="ROWS", help="rows of a chunk (default: some 2 MiB)")
+    parser.add_argument("--chunk", type=arguments.count, metavar="ROWS", help="rows of a chunk (default: about 2 MiB)")
     parser.add_argument("--keep-order", action="store_true", help="do not shuffle the rows")
     parser.add_argument("--seed", type=arguments.seed, default=0, metavar="N", help="seed of the shuffle")
     parser.add_argument("--quiet", action="store_true", help="print nothing")

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = "run folders, or files saved by VAE.save, side by side; or the folder of a study"
     parser.add_argument("runs", metavar="RUN", nargs="+", help=which)
     parser.add_argument(
-        "--out", metavar="FILE", help="the .html file, which is replaced (default: RUN/report.html; of several: report.html)"
+        "--out",
+        metavar="FILE",
+        help="the .html file, which is replaced (default: RUN/report.html; for several: report.html)",
     )
     parser.add_argument("--open", action="store_true", help="open the file in a browser")
     arguments.add_exhibit(parser)

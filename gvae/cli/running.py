@@ -15,8 +15,8 @@ from gvae.errors import ConfigError, RunError
 
 
 def on_one_blas_thread(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Large products run on gvae's own threads. OpenBLAS's threads spin-wait for each other, which beside another busy
-    process makes a training step fifteen times as long."""
+    """Large products run on gvae's own threads. OpenBLAS's threads spin-wait for each other, which next to another
+    busy process makes a training step fifteen times as long."""
 
     @functools.wraps(command)
     def run(options: argparse.Namespace) -> None:
@@ -40,8 +40,8 @@ def source_of(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> t
 
 
 def stamp(source: str) -> dict[str, Any] | None:
-    """By which a changed file, or store of files, is noticed: its bytes, and when it was last modified; None for a data set
-    that has a name."""
+    """What identifies a version of a file, or store of files: its size in bytes, and when it was last modified; None for a
+    named data set."""
     path = Path(source)
     if not path.is_absolute() or not path.exists():
         return None

@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _digest(dataset: Any) -> str:
-    """By which the processes of a study know that they have the same rows."""
+    """A hash by which the processes of a study check that they have the same rows."""
     import numpy as np
 
     from gvae.data.rows import as_rows
@@ -95,7 +95,7 @@ def _digest(dataset: Any) -> str:
 
 @dataclass
 class _Fit:
-    """Trains a trial as `gvae train` does, but that rows are held out of training where the data have none for validation:
+    """Trains a trial as `gvae train` does, but holds rows out of training where the data have none for validation:
     trials are never compared on test rows."""
 
     plan: Any
@@ -112,7 +112,7 @@ class _Fit:
         return model.fit(*train, sample_weight=weight, validation=validation, **given)
 
     def check(self) -> None:
-        """Raises what the data or the settings of all trials are to blame for."""
+        """Raise errors that the data or the settings of all trials cause."""
         if "observation" not in {r.name for r in self.plan.ranges}:
             self._prepared(self.plan.fixed)
 

@@ -208,7 +208,7 @@ def _begun(run: str, estimator: Any) -> tuple[dict[str, Any], dict[str, Any], An
 
 
 def _summarize(run: str, model: Any, held_out: str, before: int | None) -> None:
-    """What a run has come to. before: its step when it was resumed."""
+    """Print the result of a run. before: its step when it was resumed."""
     last = model.history_[-1] if model.history_ else None  # None: resumed after its last step, and its log is lost
     if last is None or last["step"] == before:
         print(f"{run}: nothing left to train")

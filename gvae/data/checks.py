@@ -23,15 +23,15 @@ def check_finite(x: Any, name: str = "data", names: Any = None, rows: Any = None
     name : str, default "data"
         The error's message begins with it.
     names : sequence of str, optional
-        The D columns' names, which the message then uses instead of their numbers.
+        The D columns' names, which the message then uses instead of their indices.
     rows : int array (N,), optional
-        The rows' numbers, of a part of a table.
+        The rows' indices, if x is a part of a table.
 
     Raises
     ------
     DataError
-        With the first row and column (counted from 0) and the count of such values; also where x is no array of real
-        numbers.
+        The message has the first row and column (counted from 0) and the count of such values; also raised where x is
+        not an array of real numbers.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def check_finite(x: Any, name: str = "data", names: Any = None, rows: Any = None
         if values.dtype.kind != "f" or values.size == 0 or np.isfinite(values.sum()):
             return  # a NaN or infinity shows in the sum; no temporary of the size of x
         if np.isfinite(values.min()) and np.isfinite(values.max()):
-            return  # the sum alone is too large
+            return  # only the sum is too large
     _refuse(~np.isfinite(values), x, f"{name}: NaN or infinite values", names, rows)
 
 
@@ -57,22 +57,22 @@ def check_support(x: Any, support: Support, name: str = "data", names: Any = Non
     Parameters
     ----------
     x : array (N, ...) or CSR (N, D)
-        A NaN is outside. Of CSR the stored values are checked, and 0 if there is an entry that is not stored; no dense
+        A NaN is outside. For CSR the stored values are checked, and 0 if there is an entry that is not stored; no dense
         copy is made.
     support : Support
         See `gvae.distributions.Support`.
     name : str, default "data"
         The error's message begins with it.
     names : sequence of str, optional
-        The D columns' names, which the message then uses instead of their numbers.
+        The D columns' names, which the message then uses instead of their indices.
     rows : int array (N,), optional
-        The rows' numbers, of a part of a table.
+        The rows' indices, if x is a part of a table.
 
     Raises
     ------
     DataError
-        With the first row and column (counted from 0), the value there and the count of such values; also where x is no
-        array of real numbers.
+        The message has the first row and column (counted from 0), the value there and the count of such values; also
+        raised where x is not an array of real numbers.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def check_weight(weight: Any, n: int, name: str = "weight") -> None:
     Raises
     ------
     DataError
-        With the first such row.
+        The message has the first such row.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def column_names(X: Any) -> np.ndarray | None:
     if others := [name for name in names if not isinstance(name, str)]:
         raise DTypeError(
             f"column_names: the columns of X have names of mixed types, such as {names[0]!r} and {others[0]!r}; "
-            "expected strings alone: X.columns = X.columns.astype(str)"
+            "expected only strings: X.columns = X.columns.astype(str)"
         )
     return np.array(names, dtype=object)
 
@@ -188,7 +188,8 @@ def real(x: Any, where: str) -> Any:
 
 
 def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Any, rows: Any = None, missing: int = 0) -> None:
-    """Raise for the entries of x where bad is true; of CSR, bad is for stored values, and `missing` zeros are bad too."""
+    """Raise for the entries of x where bad is true; for CSR, bad refers to stored values, and `missing` zeros are bad
+    too."""
     first = int(bad.argmax()) if bad.size else 0  # in C order, whatever the memory layout
     if is_csr(x):
         row, column, value = _first_of_csr(first if bad.any() else None, x, bool(missing))

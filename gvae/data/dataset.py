@@ -37,11 +37,11 @@ class Dataset:
     image_shape : (int, int), optional
         (rows, columns) with rows * columns = D, if a row is an image.
     columns : mapping of str to pair of arrays, optional
-        Further columns by name, each a pair (of train, of test). "y" are labels (N,) int64, targets (N,) or a second view
+        Further columns by name, each a pair (train, test). "y" are labels (N,) int64, targets (N,) or a second view
         (N, E) as train is; if the source has no y of its own, the labels, where both parts have some. "weight" (N,) are
         the weights of the rows, at least 0 and not all 0.
     names : tuple of str, optional
-        Of the columns of train, from the heading of a .csv or .txt file.
+        The names of the columns of train, from the header line of a .csv or .txt file.
     validation : array (K, D), or pair of arrays (K, D) and (K, E), optional
         Rows to choose settings by, as `fit` takes them: x, or (x, y) if there is a column "y". Among the named data sets
         noisy_mnist has some.

@@ -38,13 +38,13 @@ def kind(parts: Sequence[Any], images: bool = False, grey: bool = False) -> tupl
     Raises
     ------
     DataError
-        A part is no array of real numbers.
+        A part is not an array of real numbers.
 
     Notes
     -----
     Bernoulli are bits, which are bool or all 0 and 1, and grey levels: bytes with a value above 1, and numbers in [0, 1]
-    that are all whole multiples of 1/255 (of images: of one 1/L), as k / L results in float32 or float64, and as k * (1 / L)
-    does. Everything else is Gaussian, whatever its range.
+    that are all whole multiples of 1/255 (for images: of one 1/L), as k / L results in float32 or float64, and as
+    k * (1 / L) does. Everything else is Gaussian, whatever its range.
 
     Examples
     --------

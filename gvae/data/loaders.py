@@ -49,7 +49,7 @@ MNIST_FILES = {  # sha256 of the .gz, which are those of the original distributi
     "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"  # of the arrays
+MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"  # the SHA-256 of the arrays
 NOISY_ROWS = 50_000  # of MNIST's training images that are training pairs; the others are the validation part
 OLIVETTI_BYTES, OLIVETTI_SHA256 = 1_432_511, "b1988d02c72fe5b8ee82b5ef3bb7982eafc74f1e1ff0ae0ade35061ad0af534d"
 BINARIZED_ROWS = {"train": 50_000, "test": 10_000}
@@ -88,7 +88,7 @@ def load(
     source : str, path-like, array (N, D) or (N, rows, columns), or sparse matrix (N, D)
         A name, the path of a file, or the data; see Notes.
     data_dir : str or path-like, optional
-        Folder of the named data sets. They are searched in it and in data_dir/<name>, then likewise in GVAE_DATA_DIR. Only
+        Folder of the named data sets. They are searched in it and in data_dir/<name>, then in GVAE_DATA_DIR. Only
         if neither is given is MNIST downloaded (once, to pooch's cache, with its sha256); the others never. noisy_mnist is
         made from the files of mnist.
     name : str, optional
@@ -135,7 +135,7 @@ def load(
 
     - .npy
     - .zarr, a folder: an array, or a group with the keys of a .npz below; each may be a sparse matrix as AnnData writes them
-    - .h5 or .hdf5: likewise
+    - .h5 or .hdf5: a dataset, or several with these keys
     - .parquet: a number per column; `target` names the column that is y
     - idx (.idx or *-ubyte)
     - .feat: a document a line, a number that is not used and then id:count, ids from 1; it becomes CSR
@@ -338,7 +338,7 @@ def _load_file(source: Any, target: str | None, in_memory: bool | None) -> Datas
     if suffix in SUFFIXES and (suffix != ".npy" or not _fits_unread(path, in_memory)) and path.exists():
         return _load_rows(path, target, in_memory)
     if target is not None:
-        raise DataError(f"{path}: a target column is named of Parquet files; others have y as train_y")
+        raise DataError(f"{path}: a target column is named for Parquet files; others have y as train_y")
     if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; expected a file")
     if not os.path.isfile(path):

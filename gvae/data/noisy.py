@@ -19,10 +19,10 @@ from gvae.runtime import pool
 __all__ = ["SHA256", "digest", "pairs", "rotated", "turns"]
 
 SEED = 0x6E6F697379  # "noisy": not a seed that a model is likely to have
-# Of the bytes of x, y of the training part, x, y of the validation part, x, y of the test part.
+# SHA-256 of the bytes of x, y of the training part, x, y of the validation part, x, y of the test part.
 SHA256 = "1ebb616951cd1022eae461181967a1559836590f70eb9ac53c37363f6873fc1d"
 DEGREE, MOST = 1024, 45 * 1024  # angles are whole multiples of 1/1024 degree, in -45 to 45 degrees
-ROWS = 64  # that are made at once: the arrays stay in the cache; and each such block has its own key for the noise
+ROWS = 64  # rows made at once: the arrays stay in the cache; and each such block has its own key for the noise
 ONE, FINE = 16, 11  # fractional bits of cosines and sines, and of positions between pixels
 
 
@@ -32,7 +32,7 @@ def pairs(images: np.ndarray, labels: np.ndarray, part: int) -> tuple[np.ndarray
     x is the image itself, rotated about its centre by an angle uniform in -45 to 45 degrees. y is another image of its
     class, any of this part with the same probability, plus noise uniform in [0, 1] at each pixel, at most 1.
 
-    part : number of the part, by which its random numbers differ from those of others
+    part : index of the part, on which its random numbers depend
     """
     n, key = len(images), random.fold_in(random.key(SEED), part)
     cos, sin = turns(_below(random.bits(random.fold_in(key, 0), n), 2 * MOST + 1) - MOST)
@@ -74,7 +74,7 @@ def turns(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def rotated(images: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
     """Square images (N, side, side), bytes, turned counterclockwise about their centres; 0 outside, bilinear in between.
 
-    cos, sin : (N,), of the angles, as `turns` gives them
+    cos, sin : (N,), cosines and sines of the angles, as `turns` gives them
 
     Positions are rounded to 2^-11 of a pixel and grey levels to whole numbers. All integers are below 2^31.
 
@@ -111,7 +111,7 @@ def _partners(labels: np.ndarray, words: np.ndarray) -> np.ndarray:
     """For each row another one with its label."""
     _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     order, first = np.argsort(classes, kind="stable"), np.cumsum(sizes) - sizes
-    rank = np.empty(len(labels), np.int64)  # of a row in its class
+    rank = np.empty(len(labels), np.int64)  # the rank of a row in its class
     rank[order] = np.arange(len(labels)) - first[classes[order]]
     other = _below(words, sizes[classes] - 1)
     return order[first[classes] + other + (other >= rank)]

@@ -33,7 +33,7 @@ class Presentation:
     standardization : Standardization, optional
         Applied after the dequantization if there is one: x is presented as (x - location) / scale.
     dtype : dtype, optional
-        Of the view where it is standardized; None: its own.
+        The dtype of the view where it is standardized; None: the view's own.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class Presentation:
         ----------
         x : array (N, ...) or CSR (N, D)
         name : str
-            Of the column, for errors.
+            The column's name, for errors.
 
         Returns
         -------
@@ -124,7 +124,7 @@ class Presentation:
         ----------
         x : array (N, ...) or CSR (N, D)
         key : array (4,)
-            For a fixed binarization.
+            The key for a fixed binarization.
 
         Returns
         -------
@@ -148,7 +148,7 @@ class Presentation:
         ----------
         x : array (B, ...) or CSR (B, D)
         key : array (4,)
-            For what is drawn each time.
+            The key for what is drawn each time.
 
         Returns
         -------

@@ -130,9 +130,9 @@ def _read_header(stream: Any, where: str, kinds: str = NUMBERS) -> tuple[tuple[i
     header = io.BytesIO(size + stream.read(length))
     read = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
     try:
-        with warnings.catch_warnings(action="ignore"):  # of headers written by Python 2
+        with warnings.catch_warnings(action="ignore"):  # about headers written by Python 2
             shape, fortran, dtype = read(header)
-    except Exception as error:  # of a header that is no Python literal, or one of many brackets
+    except Exception as error:  # for a header that is not a Python literal, or one with many brackets
         raise DataError(f"{where}: damaged .npy header, or not a plain array ({_line(error)})") from error
     if dtype.hasobject:
         raise DataError(f"{where}: dtype object; pickled arrays are refused, because loading one can run any code")
@@ -160,7 +160,7 @@ def no_array(path: Path, keys: Iterable[str], wanted: str) -> DataError:
 
 
 def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]], wanted: str) -> dict[str, np.ndarray]:
-    """The arrays of a .npz that choose(keys) asks for as {role: key}; no other is touched. "format" alone may be text.
+    """The arrays of a .npz that choose(keys) asks for as {role: key}; no other is touched. Only "format" may be text.
 
     wanted : the keys that choose looks for, in words
     """

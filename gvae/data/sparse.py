@@ -24,7 +24,7 @@ def as_csr(x: Any, where: str) -> Any:
     Parameters
     ----------
     x : sparse matrix (N, D)
-        SciPy's, of any format.
+        A matrix of SciPy's, in any format.
     where : str
         The error's message begins with it.
 
@@ -87,7 +87,7 @@ def csr_of(parts: Mapping[str, np.ndarray], where: str) -> Any:
         x = getattr(sparse, f"{form}_array")(
             (data, (first, second)) if form == "coo" else (data, first, second), shape=(n, d)
         ).tocsr()
-        x.sum_duplicates()  # it sorts, too; after the conversion, for small integers would wrap
+        x.sum_duplicates()  # it sorts, too; after the conversion, because small integers would wrap
     check_finite(x, where)
     return x
 

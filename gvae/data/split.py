@@ -35,8 +35,8 @@ def split_counts(x: Any, seen: float = 0.1, *, key: Any) -> tuple[Any, Any]:
     Returns
     -------
     seen, held_out : scipy.sparse.csr_array (N, D)
-        Whole numbers that add up to x exactly, canonical and without stored zeros; float32, or float64 if x is. Of an empty
-        document both are empty.
+        Whole numbers that add up to x exactly, canonical and without stored zeros; float32, or float64 if x is. For an
+        empty document both are empty.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def split_counts(x: Any, seen: float = 0.1, *, key: Any) -> tuple[Any, Any]:
     ConfigError
         `seen` is not between 0 and 1.
     ShapeError, DTypeError
-        The key is not one.
+        The key is not valid.
 
     Notes
     -----

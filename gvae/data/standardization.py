@@ -105,7 +105,7 @@ class Standardization:
         Parameters
         ----------
         config : mapping
-            With "location" and "scale".
+            It has "location" and "scale".
 
         Returns
         -------
@@ -167,7 +167,7 @@ class Standardization:
         Raises
         ------
         DataError
-            With row and column.
+            The message has row and column.
 
         Examples
         --------

@@ -32,14 +32,14 @@ class Batch:
     columns : mapping of str to array (B, ...)
         They become attributes: x, ...
     index : int array (B,)
-        The rows' numbers.
+        The rows' indices.
     weight : array (B,), optional
         The rows' weights.
 
     Raises
     ------
     DataError
-        An attribute that is no column is read.
+        An attribute that is not a column is read.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class Table:
     x : array (N, ...), CSR (N, D) or Column
         A `gvae.data.rows.Column` is read, and converted, when a batch needs it.
     binarize : {"none", "dynamic", "fixed", "threshold"}, default "none"
-        How x is presented, see `Presentation`; likewise the next three.
+        How x is presented, see `Presentation`; so are the next three.
     dequantize : int, optional
     standardization : Standardization, optional
     dtype : dtype, optional
@@ -86,14 +86,14 @@ class Table:
     Raises
     ------
     ConfigError
-        A presentation does not suit its column, is given twice, or is of no column; all rows are needed at once, for a fixed
-        binarization, of a column that is not in memory.
+        A presentation does not suit its column, is given twice, or belongs to no column; all rows are needed at once, for a
+        fixed binarization, of a column that is not in memory.
     DataError
         Columns have different lengths, or a weight is not finite or below 0; the message has the row.
 
     Notes
     -----
-    Draws of x are by the key given here, and by the one given to `batch`. Those of a further view are by keys derived from
+    Draws of x use the key given here, and the one given to `batch`. Those of a further view use keys derived from
     them by the view's place among the columns.
 
     Examples
@@ -236,7 +236,7 @@ class Table:
         Parameters
         ----------
         name : str
-            Of the view.
+            The name of the view.
 
         Returns
         -------
@@ -284,7 +284,7 @@ class Table:
         return table
 
     def batch(self, index: np.ndarray, key: np.ndarray) -> Batch:
-        """The rows of given numbers as the model sees them.
+        """The rows with the given indices as the model sees them.
 
         Parameters
         ----------
@@ -306,7 +306,7 @@ class Table:
         return self.presented(index, {}, key)
 
     def presented(self, index: np.ndarray, stored: Mapping[str, Any], key: np.ndarray) -> Batch:
-        """The rows of given numbers, of which some columns are at hand as they are stored.
+        """The rows with the given indices, with some of their columns given as they are stored.
 
         Parameters
         ----------
@@ -358,13 +358,13 @@ class Table:
             Each batch has a key of its own, derived from it.
         batch_size : int
         order : int array, optional
-            Row numbers in the order of the pass; None: as they are stored.
+            Row indices in the order of the pass; None: as they are stored.
         first : int, default 0
             The batch at which to begin.
         rows : int, optional
             How many of the first rows, where no order is given; None: all.
         step : int, default 1
-            The distance of batches, above 1 where others take those in between.
+            The stride over batches, above 1 where other processes take those in between.
 
         Yields
         ------
@@ -398,7 +398,7 @@ class Table:
 
 
 def _stored(column: Any, name: str, view: Presentation, key: np.ndarray) -> Any:
-    """What a table keeps of a column, see `Presentation.stored`: of a `Column`, what is to be done when rows are taken."""
+    """What a table keeps of a column, see `Presentation.stored`; for a `Column`, what is to be done when rows are taken."""
     if not isinstance(column, Column):
         return view.stored(column, key)
     if view.binarize == "fixed":

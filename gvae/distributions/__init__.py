@@ -1,7 +1,7 @@
 """Distributions over the last axis of an array: log-density, sampling, KL divergence, entropy, moments. In nats.
 
 Every distribution has leading batch axes and n variables on the last axis. Parameters may have fewer batch axes than the
-distribution (a mean per row and one scale for all rows); a result that depends on those parameters alone has their batch
+distribution (a mean per row and one scale for all rows); a result that depends only on those parameters has their batch
 axes, and broadcasts. Arguments are plain arrays or Vars. Sampling takes its noise as an argument (`d.noise(key,
 sample_shape)` draws it), so that a draw is a differentiable function and can be reproduced.
 """

@@ -41,7 +41,7 @@ class Sequential(Distribution):
 
     @property
     def mean(self) -> Array:
-        """Not in closed form: `shown` and `means_along` are what there is.
+        """Not available in closed form: use `shown` or `means_along`.
 
         Examples
         --------
@@ -104,7 +104,7 @@ class AutoregressiveBernoulli(Sequential):
     weight : array (..., n, n)
         Zero on and below the diagonal.
     path : {None, "taylor", "straight_through"}
-        What stands for the derivative of draws, see `gvae.ops.draws`.
+        The surrogate for the derivative of draws, see `gvae.ops.draws`.
 
     Notes
     -----
@@ -172,7 +172,7 @@ class AutoregressiveBernoulli(Sequential):
 class NADEDistribution(Sequential):
     """Binary variables whose logits share hidden units: t_j = bias_j + V_j . sigmoid(hidden + sum_{i<j} x_i W_i).
 
-    The standard is a fair coin per variable. Neither mean nor KL has a closed form, and draws have no path.
+    The standard is a fair coin per variable. Neither mean nor KL has a closed form, and draws are not differentiable.
 
     Parameters
     ----------

@@ -118,7 +118,7 @@ class Support:
         if self == Support():
             return "all real numbers"
         if self.whole:
-            few = f"{self.low:g}, {self.low + 1:g}"  # of bits, all
+            few = f"{self.low:g}, {self.low + 1:g}"  # for bits, all
             return few if self.high == self.low + 1 else f"{few}, .." + ("" if self.high == math.inf else f", {self.high:g}")
         left, right = "()" if self.open else "[]"
         return f"{left}{self.low:g}, {self.high:g}{right}"
@@ -139,7 +139,7 @@ class Distribution:
     has_density : bool
         Whether log_prob is known for any value, not only log_prob_of_draw for the distribution's own draws.
     by_variable : bool
-        Whether log_prob(x, reduce=False) has a term of each variable.
+        Whether log_prob(x, reduce=False) has a term for each variable.
     sequential : bool
         Whether log_prob(x, reduce=False) has the term of each variable given those before it.
     support : Support
@@ -294,7 +294,7 @@ class Distribution:
         Returns
         -------
         array (..., n)
-            Of shape sample_shape + batch_shape + (n,); n + 1 on the last axis for `GaussianMixture`.
+            Its shape is sample_shape + batch_shape + (n,); n + 1 on the last axis for `GaussianMixture`.
 
         Examples
         --------
@@ -562,7 +562,7 @@ class Distribution:
         Parameters
         ----------
         noise : array (..., n)
-            Of a draw. Its signs are the probe.
+            The noise of a draw; its signs are the probe.
         p : Distribution, optional
             Default: `standard`.
 

@@ -1,6 +1,6 @@
 """Independent variables that are binary, categories or counts.
 
-Draws are not differentiable: objectives use the score function, unless binary ones have a surrogate path.
+Draws are not differentiable: objectives use the score function, unless binary ones have a surrogate derivative.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class BernoulliDistribution(Independent):
         Instead of the logits, (h, weight, bias) of the affine layer that computes them: (..., I), (I, n), (n,). The logits
         are then computed on first access, and log_prob computes densities from h in one pass.
     path : {None, "taylor", "straight_through"}
-        What stands for the derivative of draws, see `gvae.ops.draws`.
+        The surrogate for the derivative of draws, see `gvae.ops.draws`.
 
     Examples
     --------

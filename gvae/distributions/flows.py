@@ -1,4 +1,4 @@
-"""Gaussians moved by planar flows, f(x) = x + û tanh(w . x + b), in either direction.
+"""Gaussians transformed by planar flows, f(x) = x + û tanh(w . x + b), in either direction.
 
 û = u + (softplus(w . u) - 1 - w . u) w / |w|² has w . û > -1, with which f is invertible; its log-determinant is
 log(1 + w . û (1 - tanh²(w . x + b))). Source: Rezende and Mohamed (2015), eqs. 10 to 12 and appendix A.1.
@@ -31,7 +31,7 @@ def planar_flow(x: Array, u: Array, w: Array, b: Array) -> tuple[Any, Any]:
     ----------
     x : array (..., n)
     u, w : array (..., S, n)
-        Of S steps.
+        The vectors of S steps.
     b : array (..., S)
 
     Returns
@@ -131,7 +131,7 @@ class PlanarGaussian(_Flowed):
 
     @property
     def shown(self) -> Array:
-        """The centre of the base, where the flow moves it.
+        """The image of the base's centre under the flow.
 
         Examples
         --------
@@ -153,7 +153,7 @@ class PlanarGaussian(_Flowed):
 
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
         raise ConfigError(
-            "planar: the density is known for draws from it alone, but wake_sleep, the gradients stl, dreg and rws, "
+            "planar: the density is known only for draws from it, but wake_sleep, the gradients stl, dreg and rws, "
             "and the measures surgery and information, need it elsewhere"
         )
 

@@ -33,7 +33,7 @@ class GammaDistribution(Independent):
         Whether the variables are log z: densities, moments and draws are then theirs. At small shapes a share of draws of z
         underflows, and log z does not.
     path : {"exact", None}, default "exact"
-        None: draws carry no derivative, and objectives take the score function.
+        None: draws carry no derivative, and objectives use the score function.
 
     Raises
     ------
@@ -141,7 +141,7 @@ class GammaDistribution(Independent):
         return device.special(a).zeta(2, a)
 
     def entropy(self) -> Array:
-        # of log z: s(a) - a s'(a); z has the mean of log z more, as dz = z d log z
+        # for log z: s(a) - a s'(a); for z the mean of log z is added, as dz = z d log z
         a = self.shape
         slope = elementwise.stirling_slope(a)
         terms = elementwise.subtract(elementwise.stirling(a), elementwise.multiply(a, slope))

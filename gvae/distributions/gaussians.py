@@ -510,5 +510,5 @@ def _only_reduced(d: Distribution, reduce: bool) -> None:
 
 
 def _cdf_of_normal(mean: Array, root: Array) -> Callable[[np.ndarray], np.ndarray]:
-    """Of N(mean, 1 / root²)."""
+    """The distribution function of N(mean, 1 / root²)."""
     return lambda v: special.ndtr((v - mean) * root)

@@ -32,7 +32,7 @@ def product(q: Distribution, p: Distribution) -> Distribution:
     ------
     ConfigError
         The product is not of that kind: any other distribution, and a factor with gaps between its diagonals, such as that
-        of an extended grid (0, 1, c), for the product's factor would fill all diagonals 0 .. c.
+        of an extended grid (0, 1, c), because the product's factor would fill all diagonals 0 .. c.
     ShapeError
         The numbers of variables differ.
     NotPositiveDefiniteError

@@ -1,4 +1,4 @@
-"""What can be asked of an estimator that has been fitted. It knows its model by the protocol `gvae.models.Model` alone."""
+"""The methods of a fitted estimator, which uses its model only through the protocol `gvae.models.Model`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gvae.settings import Whole
 __all__ = ["Classifier", "Correlator", "Estimator", "Regressor"]
 
 CHUNK = 10_000  # rows that go through a network at once
-FEW = 500  # rows that many draws of layers are made for at once
+FEW = 500  # rows for which many draws of layers are made at once
 
 
 class Estimator(Fitting):
@@ -69,7 +69,7 @@ class Estimator(Fitting):
         -------
         array (N, codes)
             The means, of several codes joined along the columns; a DataFrame if `set_output` asks for one. With `out`, the
-            array in that file, memory-mapped, or of Zarr.
+            array in that file, memory-mapped, or a Zarr array.
 
         Raises
         ------
@@ -202,7 +202,7 @@ class Estimator(Fitting):
         ----------
         X : array (N, D), or Rows
         out : path, optional
-            As for `transform`; of several views a .zarr folder, which becomes a group.
+            As for `transform`; for several views a .zarr folder, which becomes a group.
 
         Returns
         -------
@@ -305,9 +305,9 @@ class Estimator(Fitting):
         measures : sequence of str, or "all"
             Such as ["units", "ais"]: see `gvae.evaluation.MEASURES`.
         first : int, default 100
-            The number of rows that the costly measures take.
+            The number of rows that the costly measures use.
         chains, temperatures : int
-            Of annealed importance sampling.
+            Chains per row and steps of the schedule of annealed importance sampling.
         seen : float, default 0.1
             The share of the counts that `completion` infers the codes from.
         progress : bool, default False
@@ -320,7 +320,8 @@ class Estimator(Fitting):
             store with an array (N,) for each of these names, written as they are computed. The result is then
             memory-mapped (.npy), or read from the store, 48 bytes per row. Without `measures`, `partial` and `comm`.
         comm : mpi4py.MPI.Comm, optional
-            Ranks that share the batches of rows. All of them call this with the same rows, and get what one process does.
+            Ranks that share the batches of rows. All of them call this with the same rows, and get the result of one
+            process.
 
         Returns
         -------
@@ -510,7 +511,7 @@ class Estimator(Fitting):
         return {name: np.concatenate([np.asarray(part[name].shown) for part in parts]) for name in parts[0]}
 
     def _joined(self, X: Any, method: str, numbers: Any = None) -> np.ndarray:
-        """The means of the codes that are inferred from X alone, side by side."""
+        """The means of the codes that are inferred from X only, side by side."""
         self._check_codes()
         found = self._codes(X, None, numbers)
         for name in self.model_.codes:
@@ -521,8 +522,8 @@ class Estimator(Fitting):
         return np.concatenate([found[name] for name in self.model_.codes], axis=1)
 
     def _read(self, X: Any, y: Any = None, *, all_columns: bool = False, numbers: Any = None) -> dict[str, Any]:
-        """The columns of the data, checked, in their own units; with all_columns a missing y is an error. numbers: those of
-        the rows, if they are a part of others."""
+        """The columns of the data, checked, in their own units; with all_columns a missing y is an error. numbers: the
+        indices of the rows, if they are a part of others."""
         self._check_fitted()
         kinds, model = self.model_.columns, type(self).__name__
         if all_columns and "y" in kinds and y is None:
@@ -551,7 +552,7 @@ class Estimator(Fitting):
         return as_table(rows, self.views_, random.fold_in(key, 2)), key
 
     def _parts(self, X: Any, size: int) -> Iterator[dict[str, Any]]:
-        """The same, so many rows at a time."""
+        """The columns of `_seen`, `size` rows at a time."""
         for block, numbers, _ in _row_blocks(X):
             yield from _chunks(self._seen(block, None, numbers), size)
 
@@ -562,7 +563,8 @@ class Estimator(Fitting):
         return self.model_.code(dict(self.parameters_) | own, self.state_, batch)
 
     def _coded_by_raw(self, rows: Mapping[str, Any]) -> dict[str, Any]:
-        """The same for many rows: networks compute the distributions' unconstrained parameters for some rows at a time."""
+        """As `_coded`, for many rows: networks compute the distributions' unconstrained parameters for some rows at a
+        time."""
         if not hasattr(self.model_, "raw"):
             return self._coded(rows)
         parts = []
@@ -640,7 +642,7 @@ class Classifier(Estimator):
         Returns
         -------
         array (N,)
-            Of `classes_`.
+            Entries of `classes_`.
 
         Raises
         ------
@@ -666,7 +668,7 @@ class Classifier(Estimator):
         return found if out is None else _gathered(iter([found]), None, out)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Accuracy: the share of rows whose most probable class is theirs."""
+        """Accuracy: the share of rows whose most probable class is their label."""
         labels = self._labels(X, y)
         return float(np.mean(self.predict_proba(X).argmax(axis=1) == labels))
 
@@ -828,7 +830,7 @@ class Correlator(Estimator):
         y : array (N, D2)
             The second view.
         **given : object
-            As for `Estimator.evaluate`: `measures`, of which there is "correlation" alone, `progress`, `partial`.
+            As for `Estimator.evaluate`: `measures`, of which there is only "correlation", `progress`, `partial`.
 
         Returns
         -------
@@ -861,7 +863,7 @@ class Correlator(Estimator):
         Returns
         -------
         float
-            At most `latent`. The variables are those of the fit: the score of rows held out is no upper bound.
+            At most `latent`. The variables are those of the fit: the score of rows held out is not an upper bound.
 
         Raises
         ------
@@ -913,7 +915,7 @@ def _length_of(rows: Mapping[str, Any]) -> int:
 
 
 def _row_blocks(X: Any) -> Iterator[tuple[Any, Any, slice]]:
-    """(rows, their numbers, their places), CHUNK at a time; of what is an array already, all at once and without numbers."""
+    """(rows, their indices, their places), CHUNK at a time; for an array in memory, all at once and without indices."""
     rows = as_rows(X)
     if rows is None:
         yield X, None, slice(None)

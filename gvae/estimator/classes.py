@@ -108,10 +108,10 @@ class VAE(_ByGradients, vae.Settings):
     standardization_ : Standardization or None
         None where X is not standardized.
     config_ : dict
-        What a saved file holds beside the weights.
+        What a saved file holds besides the weights.
     n_features_in_ : int
     feature_names_in_ : array of str
-        Of a DataFrame.
+        The column names of a DataFrame.
 
     Notes
     -----
@@ -189,7 +189,7 @@ class DenoisingVAE(_ByGradients, denoising.Settings):
 class Autoencoder(_ByGradients, vae.Settings):
     """Autoencoder: encoder and decoder of a VAE without sampling and without a prior; a baseline.
 
-    In place of a bound it reports the reconstruction term, which bounds nothing.
+    In place of a bound it reports the reconstruction term, which is not a bound.
 
     Examples
     --------
@@ -454,8 +454,8 @@ class _OfCounts(Estimator, Machine, Ascent, Length, Objective):
         Returns
         -------
         dict of str to array
-            "z1", "z2", .. (units, n), of the layer next to the data first: names where the data had any, else numbers,
-            counted from 0.
+            "z1", "z2", .. (units, n), of the layer next to the data first: column names where the data had any, else column
+            indices, counted from 0.
 
         Raises
         ------
@@ -597,10 +597,10 @@ class MutualAutoencoder(_ByGradients, mutual.Settings):
 
     Notes
     -----
-    The recogniser, which estimates the information, takes five steps alone before each step of the others, on draws of its
-    own (alone="recogniser=5"); with alone=None both move at once. For decoders whose draws have no path the derivative of
-    the information is by the score function; "bernoulli:straight_through" or "autoregressive:taylor" give them a
-    surrogate one.
+    The recogniser, which estimates the information, takes five separate steps before each step of the others, on draws of
+    its own (alone="recogniser=5"); with alone=None both move at once. For decoders whose draws are not differentiable the
+    derivative of the information is by the score function; "bernoulli:straight_through" or "autoregressive:taylor" give
+    them a surrogate derivative.
     Source: Phuong, Welling, Kushman, Tomioka and Nowozin (2018).
 
     Examples
@@ -723,8 +723,8 @@ class DCCA(Correlator, Machine, Ascent, Length, Standardized, cca.DeepSettings):
 
     Notes
     -----
-    A step maximizes the correlation of its batch, which is no mean over rows: batches need more than 2 latent rows, and
-    several hundred to be of use. A last batch of fewer rows is left out. What the log calls a bound is the sum of
+    A step maximizes the correlation of its batch, which is not a mean over rows: batches need more than 2 latent rows,
+    and several hundred to be useful. A last batch of fewer rows is left out. What the log calls a bound is the sum of
     correlations. Source: Andrew, Arora, Bilmes and Livescu (2013).
 
     Examples

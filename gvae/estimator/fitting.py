@@ -55,8 +55,8 @@ class _Ready:
     """What training begins with: the configuration that is kept, and what follows from it and the data.
 
     rows, held : columns by name, to train on and held out (or None)          root : the key of everything random
-    shuffle : how the rows are shuffled                       ranks : that share the work
-    digest : by which ranks compare their rows
+    shuffle : how the rows are shuffled                       ranks : the ranks that share the work
+    digest : a hash by which ranks compare their rows
     """
 
     config: dict[str, Any]
@@ -133,7 +133,7 @@ class Fitting(Protocol):
             What else the configuration should keep, as JSON; "image_shape" is added if X are images.
         comm : mpi4py.MPI.Comm, optional
             Ranks that share the `shards` of each batch; results are bitwise those of one process. All of them call `fit`
-            with the same rows and settings, and are fitted; rank 0 alone writes the folder, calls `callback` and shows
+            with the same rows and settings, and are fitted; only rank 0 writes the folder, calls `callback` and shows
             progress.
 
         Returns
@@ -149,7 +149,7 @@ class Fitting(Protocol):
         ShapeError, ConfigError, DeviceError, RunError
             Like DataError before anything is written.
         NonFiniteError
-            The bound is not finite any more.
+            The bound is no longer finite.
         StoppedError
             `stop` returned True.
         RankError
@@ -503,7 +503,7 @@ def _shuffle(values: Mapping[str, Any], X: Any, y: Any, begun: Mapping[str, Any]
 
 def _source(given: Any, shuffle: data.Shuffle) -> Any:
     """What is fitted, as `Rows` where rows are converted when a batch needs them: those that are read window by window, and
-    bytes, of which a number has four or eight times the size."""
+    bytes, which grow to four or eight times their size."""
     rows = as_rows(given)
     if rows is not None and (shuffle.rows is None or len(rows.shape) < 2):
         given, rows = inputs.loaded(given), None
@@ -604,7 +604,7 @@ def _json(notes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(*columns: Any) -> str:
-    """By which a run knows its rows again."""
+    """A hash by which a resumed run recognizes its rows."""
     digest = hashlib.sha256()
     for column in columns:
         if isinstance(column, Column):

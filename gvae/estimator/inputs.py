@@ -34,7 +34,7 @@ def loaded(X: Any) -> Any:
 
 
 def part_of(column: Any, which: np.ndarray) -> Any:
-    """Some rows of a column, by numbers or by an array of bool: of one that is not in memory, or not converted, a part."""
+    """Some rows of a column, by indices or by an array of bool; a part of one that is not in memory or not converted."""
     return column.part(which) if isinstance(column, Column) else column[which]
 
 
@@ -87,7 +87,7 @@ def as_matrix(
 
     columns : how many there must be           grey : whether uint8 are grey levels; None: if any is above 1
     exact   : what dtype would round is float64 instead
-    rows    : the rows' numbers for messages, of a part of a table
+    rows    : the rows' indices for messages, if they are a part of a table
     """
     x = numbers(X, name, model if model != "VAE" else "a VAE")
     if x.ndim == 3:
@@ -111,7 +111,7 @@ def presented(x: np.ndarray, dtype: np.dtype, grey: bool) -> np.ndarray:
 
 
 def check_rows(shape: tuple[int, ...], name: str, columns: int | None, model: str) -> None:
-    """Raise ShapeError or DataError unless there are rows of so many columns."""
+    """Raise ShapeError or DataError unless there are rows, each with that many columns."""
     if len(shape) != 2:
         hint = ". Reshape your data: one row is x.reshape(1, -1)" if len(shape) < 2 else ""
         raise ShapeError(f"{name} has shape {shape}, expected (rows, columns) or (rows, height, width){hint}")

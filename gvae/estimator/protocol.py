@@ -66,7 +66,7 @@ def declared(name: str) -> Callable[[_Class], _Class]:
 
 
 def _signature(cls: Any) -> inspect.Signature:
-    """Of the constructor, without self, as inspect and help show it."""
+    """The signature of the constructor, without self, as inspect and help show it."""
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     return inspect.Signature(parameters)
 
@@ -74,7 +74,7 @@ def _signature(cls: Any) -> inspect.Signature:
 class Protocol(settings.Settings):
     """What scikit-learn asks of an estimator, whose settings are those of the groups that it inherits from.
 
-    model : the class of the model          fixed : settings of the shared groups that are no choice of this model's
+    model : the class of the model          fixed : settings of the shared groups that this model does not offer
     """
 
     title: ClassVar[str] = "model"
@@ -220,7 +220,7 @@ class Protocol(settings.Settings):
         return hasattr(self, "parameters_")
 
     def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import (  # scikit-learn alone comes here
+        from sklearn.utils import (  # only scikit-learn comes here
             ClassifierTags,
             InputTags,
             RegressorTags,

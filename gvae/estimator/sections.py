@@ -26,7 +26,7 @@ def confusion(model: Any, X: Any, y: Any) -> Sections:
 
 
 def information(model: Any) -> Sections:
-    """The mutual information of code and data under the model by epoch, beside that which was asked for."""
+    """The mutual information of code and data under the model by epoch, next to the target."""
     rows = [row for row in model.history_ if "train_information" in row]
     if not rows:
         return {}
@@ -52,7 +52,7 @@ def loadings(model: Any, X: Any) -> Sections:
 
 
 def names_of_columns(model: Any) -> list[str] | None:
-    """Of the DataFrame of the fit, or of the file that `gvae train` read; None if they had none."""
+    """The column names of the DataFrame of the fit, or of the file that `gvae train` read; None if they had none."""
     names = getattr(model, "feature_names_in_", model.notes_.get("names"))  # the notes are the user's, and unchecked
     fits = names is not None and not isinstance(names, str) and len(names) == model.n_features_in_
     return [str(name) for name in names] if fits else None
@@ -75,7 +75,8 @@ def units(model: Any, X: Any) -> Sections:
 
 
 def _image_shape(model: Any, X: Any) -> tuple[int, int] | None:
-    """Of rows that are images; columns without names are taken for a square image, of 8 x 8 or more, if they form one."""
+    """The shape of rows that are images; columns without names are taken for a square image, of 8 x 8 or more, if they form
+    one."""
     if len(X.shape) == 3:
         return X.shape[1], X.shape[2]
     side = math.isqrt(model.n_features_in_)

@@ -152,8 +152,8 @@ def load(path: str | os.PathLike) -> Estimator:
     Returns
     -------
     Estimator
-        Fitted, of the class that was saved. Of a run whose last checkpoint is damaged, the one before it is taken, and a
-        warning logged.
+        Fitted, of the class that was saved. If the last checkpoint of a run is damaged, the one before it is loaded, and
+        a warning logged.
 
     Raises
     ------

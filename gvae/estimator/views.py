@@ -60,12 +60,12 @@ class View:
 
     name        : in messages                       columns  : how many there are
     observation : the text of the family that explains it, or None where the model only reads it
-    binarize    : see gvae.data.Table               dequantize : likewise
+    binarize    : see gvae.data.Table               dequantize : see gvae.data.Table
     grey        : whether uint8 are grey levels; None: there were none
-    units       : its standardization, or None      names : of its columns, if it has any
+    units       : its standardization, or None      names : the names of its columns, if it has any
     why         : the reason for what `auto` has chosen, or ""
     image_shape : (rows, columns) where the training rows came as images
-    flat        : whether the training rows were one number each, (N,): what is said of the column then is, too
+    flat        : whether the training rows were one number each, (N,): what the model returns for it then is, too
     """
 
     name: str
@@ -97,7 +97,7 @@ class View:
     ) -> tuple[View, Any, Any]:
         """(the view, its training rows, its validation rows or None), checked, and not standardized yet.
 
-        begun : of a run that is continued, what it has found: that stays as it was
+        begun : what a run that is continued has found, which is kept
         """
         dtype, other = np.dtype(settings["dtype"]), "validation" if name == "X" else f"validation {name}"
         if isinstance(X, data.Rows):
@@ -288,7 +288,7 @@ class View:
             )
 
     def family(self) -> families.Family:
-        """Of the observation, in the units of the data."""
+        """The family of the observation, in the units of the data."""
         if self.observation is None:  # in a configuration that was changed
             raise ConfigError(f"{self.name}: observation is None, expected the family by which the model explains it")
         family = families.parse(self.observation, self.columns, "observation")
@@ -298,7 +298,7 @@ class View:
         """Rows as those of the fit: checked, in the units of the data.
 
         fitted : whether they come after the fit; else they are rows to validate on
-        rows   : their numbers, of a part
+        rows   : their indices, if they are a part of others
         """
         said = self.name if fitted else "validation" if self.name == "X" else f"validation {self.name}"
         if fitted:
@@ -441,7 +441,7 @@ def _is_constant(x: Any, units: data.Standardization | None) -> np.ndarray:
 
 
 def _grey(observation: str | None, shape: tuple[int, ...]) -> bool | None:
-    """False if bytes are no grey levels because the observation model is one of whole numbers; else let the data say."""
+    """False if bytes are not grey levels because the observation model is one of whole numbers; else let the data say."""
     if observation in (None, "auto") or len(shape) not in (2, 3) or 0 in shape:
         return None
     return False if data_support(observation, None, math.prod(shape[1:])).whole else None

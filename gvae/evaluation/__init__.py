@@ -11,7 +11,7 @@ mmd          the discrepancy of the codes' marginal from the prior
 bits         the rows encoded by the model, with bits back, and decoded again; coder: how
 correlation  correlations of the codes of two views
 gaps         inference gaps: the losses due to the family of q and due to the encoder
-registry     all of them by name: each is declared beside its function, by `measure`
+registry     all of them by name: each is declared next to its function, by `measure`
 measures     `evaluate` computes any of them; table: the results as readable text
 
 A measure is a pass over the rows of a `Subject` in batches; its result has values per row, and a `summary` over them.

@@ -50,7 +50,7 @@ ACCEPTED = 0.65  # share of accepted proposals that step sizes aim at: the best 
 FIRST_STEP = 0.5
 GAIN = 0.3  # log step size per unit of acceptance above ACCEPTED, in the pilot run
 PILOTS = 4  # chains for each of the pilot run: steps change slowly with the temperature, so that few chains find them
-LEAPFROGS = 5  # of a transition: 200 temperatures of 5 bound closer than 100 of 10, at equal cost
+LEAPFROGS = 5  # leapfrog steps of a transition: 200 temperatures of 5 bound closer than 100 of 10, at equal cost
 CURVE = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -63,9 +63,9 @@ class Annealed:
     log_likelihood : array (N,)
         A lower bound on log p(x) in expectation. Nats.
     standard_error : array (N,)
-        Of log_likelihood. Nats.
+        The standard error of log_likelihood. Nats.
     effective_sample_size : array (N,)
-        Of the chains.
+        The effective sample size of the chains.
     acceptance : array (N,)
         The share of accepted proposals.
     chains : int
@@ -90,7 +90,7 @@ class Annealed:
         -------
         dict
             "rows", "chains", "log_likelihood" with "log_likelihood_standard_error", over rows, and
-            "log_likelihood_sampling_error", of the chains alone; "effective_sample_size" and "acceptance".
+            "log_likelihood_sampling_error", due to the chains only; "effective_sample_size" and "acceptance".
 
         Examples
         --------
@@ -228,7 +228,7 @@ _ANNEALED = ("first", "chains", "temperatures")
 
 
 def _cost(runs: int) -> str:
-    """Of so many runs and a pilot run; a gradient costs as much as two values."""
+    """The cost of that many runs and a pilot run; a gradient costs as much as two values."""
     return f"{3 * LEAPFROGS * (runs + 1 / PILOTS):.0f} x chains x temperatures decoder passes for each of them"
 
 
@@ -383,7 +383,7 @@ def bidirectional(
     generate = subject.optional("generate", "bidirectional")
     betas = _sigmoid_schedule(temperatures)
     key = random.fold_in(subject.key, streams.SIMULATED)
-    some = subject.table.batch(np.arange(rows) % len(subject.table), key)  # of which the noise takes the shapes
+    some = subject.table.batch(np.arange(rows) % len(subject.table), key)  # the noise takes its shapes from them
     noise = subject.model.noise(random.fold_in(key, 0), some, 1)
     views = generate(subject.parameters, subject.state, noise).views
     drawn = {
@@ -584,7 +584,7 @@ class _Path:
     def reverse(
         self, betas: np.ndarray, steps: np.ndarray, key: Key, exact: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As forward, of chains from an exact draw of p_1 back to b_0, made of the noise `exact` (1, B, ..)."""
+        """As `forward`, for chains from an exact draw of p_1 back to b_0, made of the noise `exact` (1, B, ..)."""
         e = np.broadcast_to(self._joined(exact), self.initial.shape)
         log_weights, accepted = np.zeros(e.shape[:2]), np.zeros(e.shape[1])
         with np.errstate(all="ignore"):

@@ -35,7 +35,7 @@ class Bits:
     Parameters
     ----------
     net : float
-        Of all rows: the bits of the stream beyond those that were there before.
+        The bits of the stream for all rows, beyond those that were there before.
     initial : float
         Bits that had to be there before: codes are decoded from them, and decoding the stream gives them back.
     bound : array (N,)
@@ -43,7 +43,7 @@ class Bits:
     decoded : bool
         Whether the stream decoded to the rows, bit for bit, and to what was there before.
     gzip, bz2 : float
-        Of all rows, packed, by the two compressors at their best level.
+        The bits of all rows, packed by the two compressors at their best level.
     variables : int
         Variables of a row.
 
@@ -103,7 +103,7 @@ def _bits_lines(s: Mapping[str, Any]) -> Iterator[str]:
 
 @measure(
     "bits",
-    "length in bits of discrete x, encoded with bits back and decoded again, beside gzip and bz2",
+    "length in bits of discrete x, encoded with bits back and decoded again, compared with gzip and bz2",
     "10 draws a row, and one variable after the other, twice",
     lines=_bits_lines,
     of="x",
@@ -256,7 +256,7 @@ class _Stream:
         return values, coder.pop(self.coder, p.conditionals(values), values, known, masks)
 
     def _masks(self, i: int, k: int, rows: int, n: int) -> np.ndarray:
-        """For code k of batch i."""
+        """The masks for code k of batch i."""
         return random.bits(random.fold_in(self.subject.key, streams.BITS, i, k), (n, rows))
 
 

@@ -135,7 +135,7 @@ def classification(subject: Subject, *, draws: int = 12) -> Classification:
     def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
         noise = subject.model.noise(random.fold_in(subject.key, streams.CLASSIFICATION, i), batch, draws)
         terms = subject.terms(batch, noise)
-        model: Any = subject.model  # of classes: it predicts them
+        model: Any = subject.model  # a model of classes, which predicts them
         p = np.asarray(model.predict(subject.parameters | subject.own(batch), subject.state, batch, noise))
         shape = (draws, len(batch))
         rates = [layer.log_q - layer.log_p if layer.kl is None else layer.kl for layer in terms.layers]

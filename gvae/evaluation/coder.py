@@ -1,9 +1,9 @@
 """A coder for bits-back coding, on asymmetric numeral systems (rANS), of as many rows at once as it has heads.
 
 A row costs -log2 p(x|z) - log2 p(z) + log2 q(z|x) bits: z is decoded from what is on the stack already, by q(z|x), then x
-and z are encoded, by p(x|z) and p(z). In the mean over rows these are -ELBO / ln 2 bits. The coder knows no family:
-distributions give the distribution function of each variable given those before it (`Distribution.conditionals`), and an
-alphabet cuts it into symbols. Sources: Duda (2009) for rANS; Townsend, Bird and Barber (2019) for bits back with it.
+and z are encoded, by p(x|z) and p(z). On average over rows these are -ELBO / ln 2 bits. The coder does not depend on
+families: distributions give the distribution function of each variable given those before it (`Distribution.conditionals`),
+and an alphabet cuts it into symbols. Sources: Duda (2009) for rANS; Townsend, Bird and Barber (2019) for bits back with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Bins", "Coder", "Whole", "alphabet", "pop", "push"]
 
 LEAST = 32  # bits of a head that always remain: words of 32 bits move between heads of 64 bits and the stack
 COUNTS = 2**16  # symbols of a variable that has no largest value
-BINS = 2**16  # of a real-valued code
+BINS = 2**16  # bins of a real-valued code
 MAGIC = b"gvae-bits-1\n"
 
 
@@ -35,7 +35,7 @@ class Coder:
     Parameters
     ----------
     heads : array (H,) of uint64
-        Of at least 2^32 each.
+        Each is at least 2^32.
     words : array of uint32
 
     Examples
@@ -319,7 +319,7 @@ class Whole:
         ----------
         values : array (R, n)
         rows : array (R,)
-            Numbers of the rows, for messages.
+            Indices of the rows, for messages.
 
         Returns
         -------
@@ -443,7 +443,7 @@ def alphabet(p: Distribution) -> Whole:
 
 @dataclass
 class Symbols:
-    """The symbols of a variable as intervals of [0, 2^bits), of sizes in proportion to probability, and none without."""
+    """The symbols of a variable as intervals of [0, 2^bits), of sizes in proportion to probability, none of them empty."""
 
     alphabet: Alphabet
     j: int
@@ -529,7 +529,7 @@ def pop(
         Filled with the values of the symbols.
     alphabet : Whole or Bins
     masks : array (n, R) of uint32, optional
-        With which the heads are mixed before each variable, see `Coder.mix`.
+        The masks with which the heads are mixed before each variable, see `Coder.mix`.
 
     Returns
     -------

@@ -37,7 +37,7 @@ class Units:
     kl : list of array (units,)
         By layer, the mean KL of each unit's marginal, KL(q(u|x) ‖ p(u)). Nats.
     names : tuple of str, optional
-        Of the layers' codes.
+        The names of the layers' codes.
 
     Examples
     --------
@@ -95,8 +95,8 @@ class Surgery:
     responsibility_entropy : array (N,)
         The entropy H(q(n|z)) of the responsibilities q(n|z) = q(z|x_n) / sum_m q(z|x_m). Nats.
     layers : sequence of Surgery, optional
-        The same for each layer alone, where there are several; with p(z_l) as the model has it, even if it is conditioned on
-        other layers.
+        The same quantities for each layer, where there are several; with p(z_l) as the model has it, even if it is
+        conditioned on other layers.
 
     Examples
     --------
@@ -163,7 +163,7 @@ class Reconstruction:
     rate : array (N,)
         log q(z|x) - log p(z), in closed form where there is one. Nats.
     squared_error : array (N,)
-        Of the mean of p(x|z), averaged over variables.
+        The squared error of the mean of p(x|z), averaged over variables.
 
     Examples
     --------
@@ -231,7 +231,7 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
 
     Notes
     -----
-    Layers under flows, whose density is one of all variables together, are left out.
+    Layers under flows, whose density is joint over all variables, are left out.
     Layers above the first are inferred from draws of those below: E_q[u|x] is then a mean over `samples` of them.
     A unit is active if its activity Var_x(E_q[u|x]) is above 0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.3).
     Where layers are inferred from the top down, the mean of a unit also moves with the layers above: its KL says whether x
@@ -278,7 +278,8 @@ def _has_units(layer: Any) -> bool:
 
 def _unit_kl(layer: Any) -> np.ndarray:
     """KL of each unit's marginal under q to that under p, (.., n): exact for Gaussians, otherwise from the draws. Where
-    variables of p depend on each other, as in a mixture, of the unit given those before it: the sum is the layer's KL.
+    variables of p depend on each other, as in a mixture, the KL of the unit given those before it: the sum is the layer's
+    KL.
     """
     p = layer.q.standard if layer.p is None else layer.p
     if is_gaussian(layer.q) and is_gaussian(p):
@@ -339,7 +340,7 @@ def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
     Raises
     ------
     ConfigError
-        rows is not a positive integer, or a layer is not inferred from x alone.
+        rows is not a positive integer, or a layer is not inferred from x only.
 
     Notes
     -----

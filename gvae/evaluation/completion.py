@@ -32,7 +32,7 @@ class Completion:
     seen : float
         The probability with which a count's units were seen.
     log_shares : array (N,)
-        Of each row, the sum of x log(rate / sum of rates) over its held-out counts x, in nats.
+        For each row, the sum of x log(rate / sum of rates) over its held-out counts x, in nats.
     counts : array (N,)
         The sums of these counts.
 
@@ -222,7 +222,7 @@ def _of_batch(subject: Subject, batch: Any, held: Any) -> np.ndarray:
 
 
 def _dense_shares(p: Distribution, rows: Any) -> np.ndarray:
-    """Of rates that a network computes: those of a batch."""
+    """The sums of `log_shares` for rates that a network computes, of a batch."""
     rates = np.atleast_2d(np.asarray(p.mean, np.float64))
     shares = np.log(rates / rates.sum(axis=-1, keepdims=True))
     i = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))

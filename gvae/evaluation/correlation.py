@@ -24,7 +24,7 @@ class ViewCorrelations:
     Parameters
     ----------
     correlations : array (n,)
-        Of each variable of the one code with the same variable of the other.
+        The correlation of each variable of one code with the same variable of the other.
     canonical : array (n,)
         Canonical correlations of the codes on these rows, in decreasing order: the largest of any linear maps of the codes.
         Their sum is at least that of `correlations`, and is biased upwards where rows are few.
@@ -84,7 +84,7 @@ def view_correlations(subject: Subject) -> ViewCorrelations:
     Parameters
     ----------
     subject : Subject
-        Of a model with `view_codes`, the code of each of two views.
+        Its model has `view_codes`, the code of each of two views.
 
     Returns
     -------

@@ -37,13 +37,13 @@ class Gaps:
     Parameters
     ----------
     elbo : array (N,)
-        Of the encoder's q. Nats.
+        The ELBO of the encoder's q. Nats.
     best_elbo : array (N,)
-        Of q*, the best member of the family for each row. Nats.
+        The ELBO of q*, the best member of the family for each row. Nats.
     log_likelihood : array (N,)
         log p(x) by importance samples of q*. Nats.
     pareto_k : array (N,)
-        Of the weights of q*, see `pareto_k`.
+        Pareto k of the weights of q*, see `pareto_k`.
     raw : dict of str to array (N, ...)
         The unconstrained parameters of q*, by name.
     samples : int
@@ -149,13 +149,13 @@ def inference_gaps(
     rows : int, optional
         How many of the first rows, by default 100; None: all.
     samples : int, default 1000
-        For the ELBOs and log p(x), as in `evaluate`.
+        Draws for the ELBOs and log p(x), as in `evaluate`.
     steps : int, default 500
-        Of Adam, per row, from the encoder's output on.
+        Steps of Adam per row, starting from the encoder's output.
     draws : int, default 10
-        In each step, new ones in every step.
+        Draws in each step, new ones in every step.
     learning_rate : float, default 0.05
-        At the first step. It falls to 0 along half a cosine.
+        The learning rate of the first step. It falls to 0 along half a cosine.
     memory : float, optional
         As in `evaluate`.
 

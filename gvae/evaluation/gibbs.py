@@ -92,7 +92,7 @@ def _gibbs_lines(s: Mapping[str, Any]) -> Iterator[str]:
     of="x",
 )
 def gibbs(subject: Subject, *, steps: int = 20, keep: Any = None, rows: int | None = None) -> Gibbs:
-    """Gibbs sampling of hidden variables: draw z ~ q(z|x) and x ~ p(x|z) in turn, for a model that explains x alone.
+    """Gibbs sampling of hidden variables: draw z ~ q(z|x) and x ~ p(x|z) in turn, for a model that explains only x.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def gibbs(subject: Subject, *, steps: int = 20, keep: Any = None, rows: int | No
     ------
     ConfigError
         steps or rows is not a positive integer, keep has another dtype or shape or hides nothing in some row, or the model
-        does not explain x alone.
+        does not explain only x.
 
     Notes
     -----

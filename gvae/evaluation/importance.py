@@ -46,7 +46,8 @@ class Evaluation:
         log 1/K sum_k w_k with w_k = p(x, z_k) / q(z_k | x). Its expectation is a lower bound on log p(x), too low by about
         standard_error² / 2. Nats.
     standard_error : array (N,)
-        Of log_likelihood, from the samples' spread: sd(w) / (mean(w) sqrt K), the delta method. NaN for K = 1. Nats.
+        The standard error of log_likelihood, from the samples' spread: sd(w) / (mean(w) sqrt K), the delta method. NaN for
+        K = 1. Nats.
     kl : array (N,)
         The rate; the distortion -E log p(x|z) is what remains of -elbo. Nats.
     effective_sample_size : array (N,)
@@ -63,7 +64,7 @@ class Evaluation:
     views : tuple of str, default ("x",)
         What the model explains; with ("x", "y") log p(x, y) replaces log p(x).
     left_out : mapping of str to str, optional
-        Those of "all" measures that turned out not to suit the model, and why.
+        The measures of "all" that turned out not to apply to the model, and why.
 
     Examples
     --------
@@ -109,7 +110,7 @@ class Evaluation:
         dict
             "rows" and "samples"; the means "elbo", "log_likelihood", "kl", "distortion" and "effective_sample_size";
             "elbo_standard_error" and "log_likelihood_standard_error", over rows; "log_likelihood_sampling_error", the
-            standard error of the mean log p(x) due to the samples alone; "pareto_k", the median over rows, and
+            standard error of the mean log p(x) due to the samples only; "pareto_k", the median over rows, and
             "pareto_k_unreliable", the share of rows above 0.7, both None if K is too small to tell; and, by name, a dict
             for each further measure, with "importance_sampled_log_likelihood" of the same rows where the measure estimates
             log p(x); "left_out" if there are any.
@@ -138,7 +139,7 @@ class Evaluation:
         result["pareto_k_unreliable"] = float((self.pareto_k > UNRELIABLE).mean()) if known else None
         for name, measure in self.measures.items():
             result[name] = measure.summary()
-            if hasattr(measure, "log_likelihood"):  # of the same rows, to compare with
+            if hasattr(measure, "log_likelihood"):  # the estimate for the same rows, to compare with
                 few = self.log_likelihood[: len(measure.log_likelihood)]
                 result[name]["importance_sampled_log_likelihood"] = float(few.mean())
         return result | ({"left_out": dict(self.left_out)} if self.left_out else {})
@@ -213,7 +214,7 @@ def importance_sampling(
 
 class Sampler:
     """sampler(i, batch) -> the columns of an Evaluation for batch i, with noise of its own stream, and "log_weight", the
-    mean of log w: the ELBO by sampling alone. At most `at_once` threads may call it at the same time; they share the memory.
+    mean of log w: the ELBO by sampling only. At most `at_once` threads may call it at the same time; they share the memory.
     """
 
     def __init__(self, subject: Subject, samples: int, memory: float | None, stream: int, at_once: int = 1):

@@ -38,8 +38,8 @@ __all__ = ["Information", "information"]
 class Information:
     """Log-densities of codes and data, from which mutual informations and total correlations follow.
 
-    The first six arrays are of one draw z of q(z|x_n) per row, where q(z) = 1/N sum_n q(z|x_n); E log p(x_i|z) and the ELBO
-    are of `samples` draws per row.
+    The first six arrays are for one draw z of q(z|x_n) per row, where q(z) = 1/N sum_n q(z|x_n); E log p(x_i|z) and the ELBO
+    are means over `samples` draws per row.
 
     Parameters
     ----------
@@ -48,11 +48,11 @@ class Information:
     log_q : array (N,)
         log q(z). Nats.
     log_p : array (N,) or None
-        log p(z). None where there is no p(z) of these codes alone. Nats.
+        log p(z). None where there is no p(z) of these codes by themselves. Nats.
     log_q_given_x_by_code, log_q_by_code : mapping of str to array (N, variables)
-        The same for each variable, by code. Nats.
+        log q(z_j|x_n) and log q(z_j) of each variable, by code. Nats.
     log_p_by_code : mapping of str to array (N, variables) or None
-        The same. None where log_p is None, and where the variables of p(z) depend on each other. Nats.
+        log p(z_j) of each variable. None where log_p is None, and where the variables of p(z) depend on each other. Nats.
     entropy : array (D,) or None
         H(x_i). None where x is continuous. Nats.
     log_p_of_view : array (D,) or None
@@ -172,7 +172,7 @@ def _information_lines(s: Mapping[str, Any]) -> Iterator[str]:
     if s["sum_h"] is None:
         yield "  x is continuous: H(x_i), and what is bounded by it, are for bits, counts and categories"
     elif s["explained_beyond_codes"] is None:
-        yield "  q(z|x) does not factorize: TC(x; z) - TC(z) is no difference of these sums"
+        yield "  q(z|x) does not factorize: TC(x; z) - TC(z) is not a difference of these sums"
 
 
 @measure(
@@ -183,7 +183,7 @@ def _information_lines(s: Mapping[str, Any]) -> Iterator[str]:
     of="x",
 )
 def information(subject: Subject, *, samples: int = 10, rows: int | None = None) -> Information:
-    """Mutual informations and total correlations of codes and data, for a model that explains x alone.
+    """Mutual informations and total correlations of codes and data, for a model that explains only x.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def information(subject: Subject, *, samples: int = 10, rows: int | None = None)
     Notes
     -----
     One draw per row has its log-density under each row's q taken by variable: O(rows²) evaluations of log q. Layers are
-    joined if each is inferred from x alone; otherwise z is the first layer alone, next to the data, without a p(z), because
+    joined if each is inferred from x only; otherwise z is only the first layer, next to the data, without a p(z), because
     the model's is conditioned on the layers above. The weights of rows are ignored. Where p(x_i|z) takes grey levels as the
     probabilities of bits, x_i is the bit. The formulas are those of this module: TC(x; z) = sum_i I(x_i; z) - I(z; x), and
     I(x_i; z) >= H(x_i) + E log p(x_i|z). Sources: Gao, Brekelmans, Ver Steeg and Galstyan (2019); Chen, Li, Grosse and
@@ -225,7 +225,7 @@ def information(subject: Subject, *, samples: int = 10, rows: int | None = None)
     """
     samples = whole("samples", samples)
     n = len(subject.table) if rows is None else min(whole("rows", rows), len(subject.table))
-    counts: dict[float, np.ndarray] = {}  # of each value, by variable of x
+    counts: dict[float, np.ndarray] = {}  # the count of each value, by variable of x
     log_p_sums: list[np.ndarray] = []  # sums over rows of E log p(x_i | z), by batch
     factorizes = True
 
@@ -322,12 +322,12 @@ def _by_variable(d: Distribution, z: np.ndarray) -> np.ndarray:
 
 
 def _sum(by_code: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Over the variables of all codes, (N,)."""
+    """The sum over the variables of all codes, (N,)."""
     return np.concatenate(list(by_code.values()), axis=1).sum(axis=1)
 
 
 def _count(counts: dict[float, np.ndarray], x: np.ndarray, bits: bool) -> None:
-    """Add the values of some rows (B, D); of bits, x are the probabilities that they are 1."""
+    """Add the values of some rows (B, D); for bits, x are the probabilities that they are 1."""
     ones = x.sum(axis=0, dtype=np.float64)
     found = {0.0: len(x) - ones, 1.0: ones} if bits else {float(v): (x == v).sum(axis=0) for v in np.unique(x)}
     for value, number in found.items():

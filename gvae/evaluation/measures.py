@@ -22,7 +22,7 @@ __all__ = ["Measured", "evaluate", "names"]
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What is measured of a model without a bound: no value per row, but the results of measures.
+    """The evaluation of a model without a bound: no values per row, only the results of measures.
 
     Parameters
     ----------
@@ -109,9 +109,9 @@ def evaluate(
     memory : float, optional
         Megabytes that the arrays of one chunk of samples may take, see `importance_sampling`.
     measures : str or sequence of str, default ()
-        Names in `MEASURES`, or "all": those that suit the model, but for "bits", "completion" and "mmd". One that turns
-        out not to suit it only when it runs, as "surgery" of layers whose q depends on other layers' draws, is named in the
-        result's `left_out` with the reason.
+        Names in `MEASURES`, or "all": those that apply to the model, except "bits", "completion" and "mmd". One that
+        turns out not to apply only when it runs, such as "surgery" for layers whose q depends on other layers' draws, is
+        named in the result's `left_out` with the reason.
     first : int, default 100
         How many rows the costly measures use.
     chains : int, default 16
@@ -136,8 +136,8 @@ def evaluate(
     Raises
     ------
     ConfigError
-        A setting is invalid, the model has no method or no bound that a measure needs, or parameters or state are of another
-        model.
+        A setting is invalid, the model has no method or no bound that a measure needs, or parameters or state belong to
+        another model.
     DataError
         The table has no rows.
     NonFiniteError

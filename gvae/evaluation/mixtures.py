@@ -51,7 +51,7 @@ class Mixture:
 
 
 def blocks(n: int, numbers: int) -> Iterator[slice]:
-    """Slices of n draws, each as long as PAIRS allows where a draw takes `numbers` values."""
+    """Slices of n draws, each as long as PAIRS allows if a draw takes `numbers` values."""
     at_once = max(1, PAIRS // numbers)
     for a in range(0, n, at_once):
         yield slice(a, min(a + at_once, n))

@@ -33,11 +33,11 @@ class Discrepancy:
     square : float
         The mean of h_ij² over pairs of rows.
     variables : int
-        Of the joined codes.
+        The number of variables of the joined codes.
     kernel : str
     bandwidth : float
     closed : bool
-        Whether the terms with p are in closed form; otherwise they are by one draw of p for each row.
+        Whether the terms with p are in closed form; otherwise they use one draw of p for each row.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def mmd(
 
     Notes
     -----
-    One draw of each row and, where needed, one of p(z): O(rows²) values of the kernel. Several codes are joined. Of a
+    One draw of each row and, where needed, one of p(z): O(rows²) values of the kernel. Several codes are joined. For a
     hierarchy, z is the layer next to the data. The weights of rows are ignored.
 
     Examples

@@ -14,18 +14,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """What `evaluate`, the table of results, the command line and the documentation know of a measure.
+    """What `evaluate`, the table of results, the command line and the documentation need of a measure.
 
     Parameters
     ----------
     run : callable
         run(subject, **settings) -> a result with a method `summary`.
     what, cost : str
-        For the help.
+        The description and the cost, for the help.
     lines : callable
         lines(summary) -> lines of the table of results; the first is the heading.
     settings : tuple of str, default ()
-        Those of `evaluate` that it takes.
+        The settings of `evaluate` that it takes.
     needs : str, optional
         An optional method or attribute of models.
     of : str, optional
@@ -66,7 +66,7 @@ def measure(name: str, what: str, cost: str, **about: Any) -> Callable[[Function
     Parameters
     ----------
     name : str
-        By which `evaluate` and `--with` call it.
+        The name in `evaluate` and `--with`.
     what, cost : str
     **about : Any
         The other fields of `Measure`.
@@ -140,7 +140,7 @@ def spread(summary: Mapping[str, Any], name: str) -> str:
     Parameters
     ----------
     summary : mapping
-        With NAME_standard_error.
+        It has NAME_standard_error.
     name : str
 
     Returns
@@ -159,7 +159,8 @@ def spread(summary: Mapping[str, Any], name: str) -> str:
 
 
 def largest(values: Iterable[float], most: int = 20) -> str:
-    """Values in descending order as they are written in a line; of many the largest, and the smallest after two dots.
+    """Values in descending order as they are written in a line; if there are many, the largest, and the smallest after two
+    dots.
 
     Parameters
     ----------

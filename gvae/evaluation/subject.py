@@ -61,15 +61,15 @@ class Subject:
     key : array (4,), optional
         The table's binarization (if dynamic: one fixed draw) and all noise follow from it. Default: `gvae.random.key(0)`.
     state : mapping of str to array, optional
-        The model's state (running statistics), if it has one: that of training, `Trainer.chosen_state`.
+        The model's state (running statistics), if it has one: the one of training, `Trainer.chosen_state`.
     batch_size : int, default 100
         Rows per batch. It decides which row gets which noise.
     progress : bool, default False
         Show a progress bar for each measure.
     partial : Partial, optional
-        Keeps results while they are computed, see `gvae.evaluation.Partial`. Of several ranks, rank 0 has it.
+        Keeps results while they are computed, see `gvae.evaluation.Partial`. With several ranks, rank 0 has it.
     ranks : Communicator, optional
-        Ranks that share the batches of each pass, see gvae.runtime.parallel; by default this process alone.
+        Ranks that share the batches of each pass, see gvae.runtime.parallel; by default only this process.
 
     Attributes
     ----------
@@ -363,7 +363,7 @@ def _where(error: BaseException) -> str:
 
 
 def _in_order(parts: list[list[Any]]) -> list[Any]:
-    """What ranks have computed, each every R-th one, in order."""
+    """What ranks have computed, each of them every R-th batch, in order."""
     return [part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)]
 
 
@@ -374,7 +374,7 @@ def _joined(columns: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def whole(name: str, x: Any) -> int:
-    """x as an integer; ConfigError unless it is a whole number of at least 1."""
+    """x as an integer; ConfigError unless it is a positive integer."""
     if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
         raise ConfigError(f"evaluate: {name} is {x!r}, expected a whole number of at least 1")
     return int(x)

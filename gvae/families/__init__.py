@@ -7,8 +7,8 @@ One family serves in each of these roles.
 
 Every unconstrained parameter other than a mean or a logit is first bounded smoothly, c tanh(raw / c): near 0 it is
 unchanged, and far out it saturates at c, so that any raw in +-1e4 gives a finite sample, KL and gradient in float32 and
-float64. (The weights of `autoregressive` and `nade` are not bounded, as those of a network are not; the surrogate path of
-autoregressive:taylor multiplies them unit by unit, and may overflow.) Raw 0 is N(0, I), or a fair coin, unless the family
+float64. (The weights of `autoregressive` and `nade` are not bounded, as those of a network are not; the surrogate derivative
+of autoregressive:taylor multiplies them unit by unit, and may overflow.) Raw 0 is N(0, I), or a fair coin, unless the family
 says otherwise.
 
 The last `n_shared` unconstrained parameters are by default not emitted per data point but learned once for all data: see
@@ -268,7 +268,7 @@ class Conditional:
     normalize : str, optional
     dropout : float, default 0
     drops_inputs : bool, default False
-        Of the network, as for `gvae.nn.MLP`.
+        Settings of the network, as for `gvae.nn.MLP`.
 
     Raises
     ------

@@ -29,7 +29,7 @@ class Autoregressive(Family):
     n : int
         The number of variables.
     path : {None, "taylor", "straight_through"}
-        What stands for the derivative of draws, see `gvae.ops.draws`.
+        The surrogate for the derivative of draws, see `gvae.ops.draws`.
 
     Raises
     ------
@@ -66,7 +66,7 @@ class Autoregressive(Family):
 class NADE(Family):
     """Bits whose logits share H hidden units, b_j + V_j . sigmoid(c + sum_{i<j} x_i W_i).
 
-    Unconstrained parameters: b (n), c (H); W and V (n H each, shared), which start at random, for zeros are a saddle.
+    Unconstrained parameters: b (n), c (H); W and V (n H each, shared), which start at random, as zeros are a saddle point.
 
     Parameters
     ----------

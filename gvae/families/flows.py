@@ -1,4 +1,4 @@
-"""Families moved by flows."""
+"""Families transformed by flows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Planar"]
 
 
 class Planar(Family):
-    """Independent Gaussians moved by planar flows, N(0, I) at the start.
+    """Independent Gaussians transformed by planar flows, N(0, I) at the start.
 
     Unconstrained parameters: n means and n log scales, then u, w and b of each step.
 

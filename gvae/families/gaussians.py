@@ -41,7 +41,7 @@ __all__ = [
 GAIN = 1e8  # no entry of a unit factor's inverse exceeds this
 RHO = 0.999
 LOWRANK = 1e2
-SMALL = 0.1  # the length of a row of V at the start
+SMALL = 0.1  # the norm of a row of V at the start
 EDGE = 1e3
 BELOW = 1e3
 
@@ -135,7 +135,7 @@ class Shared(Family):
 
     def __init__(self, family: Located):
         if not isinstance(family, Located):
-            raise ConfigError(f"shared: {family} is no location family, expected a family of Gaussians")
+            raise ConfigError(f"shared: {family} is not a location family, expected a family of Gaussians")
         super().__init__(family.n, family.n_params)
         self.family, self.distribution = family, family.distribution
         self.n_shared, self.name, self.one_scale = family.n_params - family.n, f"shared:{family}", family.one_scale
@@ -453,7 +453,7 @@ class Full(Located):
     """Gaussians with any covariance R Rᵀ, where R = diag(s) (I + B) is dense and lower-triangular.
 
     Unconstrained parameters: mean (n), log s bounded by log 1e3 (n), the entries of B below the diagonal, row by row,
-    bounded by 1e3. B alone determines the correlations, whatever the scales: a step of B is as large for a narrow variable
+    bounded by 1e3. Only B determines the correlations, whatever the scales: a step of B is as large for a narrow variable
     as for a wide one.
 
     Parameters

@@ -45,7 +45,7 @@ LEAST = 1e-3  # least probability or rate at the start: a column without ones st
 
 
 def with_path(name: str, path: str | None) -> str:
-    """The text of a family of bits whose draws have that path. ConfigError for an unknown one."""
+    """The text of a family of bits with that path, the surrogate of draws. ConfigError for an unknown one."""
     if path is not None and path not in draws.PATHS:
         raise ConfigError(f"{name}: path is {path!r}, expected one of {', '.join(draws.PATHS)}")
     return name if path is None else f"{name}:{path}"
@@ -59,7 +59,7 @@ class Bernoulli(Family):
     n : int
         The number of variables.
     path : {None, "taylor", "straight_through"}
-        What stands for the derivative of draws, see `gvae.ops.draws`.
+        The surrogate for the derivative of draws, see `gvae.ops.draws`.
 
     Raises
     ------
@@ -279,7 +279,7 @@ class Beta(Family):
 
     def start_weight(self, weight: np.ndarray) -> np.ndarray:
         log_a = weight[:, : self.n]
-        return np.concatenate([log_a, -log_a], axis=1)  # log a = -log b: the mean alone, sigmoid(2 log a), is random
+        return np.concatenate([log_a, -log_a], axis=1)  # log a = -log b: only the mean, sigmoid(2 log a), is random
 
     def located(self, raw: np.ndarray, mean: np.ndarray) -> np.ndarray:
         log_a = unbounded(0.5 * log_odds(mean), LOG_CONCENTRATION)
@@ -299,7 +299,7 @@ class Gamma(Family):
     log : bool, default False
         Whether the variables are the logarithms, which do not underflow where shapes are small: the family `log_gamma`.
     path : {"exact", None}, default "exact"
-        None: draws carry no derivative, and objectives take the score function, as in `gamma:score`.
+        None: draws carry no derivative, and objectives use the score function, as in `gamma:score`.
 
     Raises
     ------
@@ -390,7 +390,7 @@ class Logit(Family):
     Parameters
     ----------
     family : Family
-        Of Gaussians.
+        A family of Gaussians.
     squeeze : float, default 0.01
         x enters as s + (1 - 2 s) x with s = squeeze, so that 0 and 1 have densities.
 

@@ -26,7 +26,7 @@ def plain(make: Callable[[int], Family]) -> Callable[[int, str | None], Family]:
     Returns
     -------
     callable
-        For `FAMILIES`. It raises ConfigError where a text follows the name.
+        An entry of `FAMILIES`. It raises ConfigError where a text follows the name.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def plain(make: Callable[[int], Family]) -> Callable[[int, str | None], Family]:
 
 
 def family(declared: Class) -> Class:
-    """Class decorator: register a family that n alone decides, under its `name`.
+    """Class decorator: register a family that only n determines, under its `name`.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@
     sample_prior(params, key, n) -> dict of arrays        n draws of the codes
 
     optionally
-    prepare(params, state, table, key) -> params, state   what is learned of the training rows before the first step, once
+    prepare(params, state, table, key) -> params, state   what is learned from the training rows before the first step
     init_state(key) -> dict of arrays                     running statistics, baselines; Terms carry their successors
     init_rows(key, n_rows) -> dict of arrays              per-datum parameters; `params` then holds the batch's rows of them.
                                                           Those of rows not trained on are inferred: see training.infer
@@ -18,8 +18,8 @@
     infers_rows = False                                   unless scored rows have no such parameters
     has_posterior = False                                 where codes have no posterior given the rows that are scored
     variant(values) -> type                               the class of the model, where settings decide what it reads
-    row_steps, row_rate                                   steps of a batch's per-datum parameters alone before each step of
-                                                          all (0); their learning rate, in learning rates (1)
+    row_steps, row_rate                                   separate steps of a batch's per-datum parameters before each step
+                                                          of all (0); their learning rate, in learning rates (1)
     update(params, batch) -> dict of arrays               the parameters after a step that the model defines, in place of a
                                                           gradient step
     masks(key, batch, samples=1) -> dict of arrays        noise that only training steps need, for dropout
@@ -32,14 +32,14 @@
     least_rows                                            above 1 where the rows of a batch depend on each other: the
                                                           fewest that a batch may have. Smaller last batches are left
                                                           out. An objective may have this attribute, too
-    separable = False                                     the objective is no mean over rows for another reason: a batch
+    separable = False                                     the objective is not a mean over rows for another reason: a batch
                                                           cannot be cut into shards. An objective may have this, too
     view_codes                                            mapping of columns to codes, where each of two views has a code
                                                           of its own: for their correlation
     watch(params, state, batch, noise) -> Terms           in place of terms for the held-out rows that training looks at,
                                                           where scoring a row is costly: a cheaper estimate
     inference_order                                       names of the codes' noise, each before those inferred from it
-    generation_order                                      names of the codes as p draws them; default: the other way round
+    generation_order                                      names of the codes as p draws them; default: the reverse
     posterior_given(params, state, batch, name, z) -> q, prior_given(params, state, name, z) -> p     of a code, given
                                                           draws of those before it in the order concerned: for bits
     thinned(params, share) -> params                      those under which x, counts, has a share of its rates
@@ -54,7 +54,7 @@
                                                           have arrays of these names, `terms` takes those for q
 
 `params` maps names to plain arrays (evaluation) or Vars (training); a model does not distinguish them. `batch` has the
-columns of the data as attributes (x, ...), `index` (the rows' numbers) and `weight` (None, or (B,)). The sample axis leads.
+columns of the data as attributes (x, ...), `index` (the rows' indices) and `weight` (None, or (B,)). The sample axis leads.
 The estimator of each model: gvae.estimators().
 """
 

@@ -1,7 +1,7 @@
 """The autoencoder: the encoder's mean and the decoder of a VAE, with no sampling and no KL; a baseline.
 
 Its loss is the limit of the VAE's as the posterior's variance and the weight of the KL go to 0. Its "bound" is the
-reconstruction term log p(x | z(x)), which bounds nothing. Its codes are not regularised towards a prior, so that draws from
+reconstruction term log p(x | z(x)), which is not a bound. Its codes are not regularised towards a prior, so that draws from
 N(0, I) decode to unspecified data.
 """
 
@@ -46,7 +46,7 @@ class Autoencoder(VAE):
 
     pure = True
     caution = (
-        "an autoencoder has no bound: what is shown as ELBO and log p(x) is its reconstruction term, which bounds nothing"
+        "an autoencoder has no bound: what is shown as ELBO and log p(x) is its reconstruction term, which is not a bound"
     )
 
     @property

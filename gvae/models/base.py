@@ -1,4 +1,4 @@
-"""The base class of models. The protocol `Model`, by which all else uses a model, is in `gvae.protocol`."""
+"""The base class of models. The protocol `Model`, through which all other code uses a model, is in `gvae.protocol`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Base:
     Parameters
     ----------
     sizes : int or mapping of str to int
-        The number of columns of x, or of each column of the data by its name (of labels: the number of classes).
+        The number of columns of x, or of each column of the data by its name (for labels: the number of classes).
     *settings : Settings or object
         A `Settings`, or the values of its fields in order.
     dtype : dtype, default float32
-        Of all arithmetic.
+        The dtype of all arithmetic.
     n_rows : int, default 0
         Rows of the training data, for models whose bound or training step depends on it.
     **given : object
@@ -178,12 +178,12 @@ class Base:
         Parameters
         ----------
         settings : Settings
-            With `normalize`.
+            They have `normalize`.
 
         Raises
         ------
         ConfigError
-            A code's draws have no path: their signals are of one row each, but the rows of a batch depend on each other.
+            A code's draws are not differentiable: each signal belongs to one row, but rows of a batch depend on each other.
 
         Examples
         --------
@@ -196,8 +196,8 @@ class Base:
         for family in self.families_of_codes:
             if family(np.zeros(family.n_params, self.dtype)).path is None:
                 raise ConfigError(
-                    f"{type(self).__name__}: normalize is {settings.normalize!r}, expected None where draws of codes have "
-                    f"no path (posterior {family.name}): the signal of a draw is that of its row alone, but by batch "
+                    f"{type(self).__name__}: normalize is {settings.normalize!r}, expected None where draws of codes are "
+                    f"not differentiable (posterior {family.name}): a draw's signal belongs to its row only, but by batch "
                     "normalisation all rows of a batch depend on it"
                 )
 
@@ -393,7 +393,7 @@ class Base:
         ----------
         settings : Settings
         sizes : mapping of str to int
-            Of the columns by name.
+            The number of columns, by name.
 
         Returns
         -------

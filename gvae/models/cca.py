@@ -234,7 +234,7 @@ class _Pairs(Base):
 class Settings(settings.Settings):
     """Settings of canonical correlation analysis."""
 
-    latent: int = restated(vae.Settings, "latent", default=2, help="pairs of canonical variables", kw_only=False)
+    latent: int = restated(vae.Settings, "latent", default=2, help="number of pairs of canonical variables", kw_only=False)
     ridge: float = setting(
         default=1e-4,
         help="added to the diagonals of both covariances, relative to the mean variance of the view's columns",
@@ -319,7 +319,7 @@ class CCA(_Pairs):
         ----------
         params, state : mapping of str to array
         table : Table
-            With columns x and y.
+            It has columns x and y.
         key : array (4,)
 
         Returns
@@ -382,7 +382,7 @@ class DeepSettings(settings.Settings):
     ridge: float = restated(Settings, "ridge", default=1e-4)
     hidden: tuple[Any, ...] = setting(
         default=(200, 200),
-        help="widths of the networks' hidden layers, or such for each view, x first; none: the networks are linear",
+        help="widths of the networks' hidden layers, for both views or for each, x first; none: the networks are linear",
         kind=Widths(nested=True),
     )
     activation: str = restated(vae.Settings, "activation", default="relu")
@@ -530,7 +530,7 @@ class DCCA(_Pairs):
         params, state : mapping of str to array
         table : Table
         exact : bool, default True
-            Of the moments of normalised layers, as for `Base.settle`.
+            Whether the moments of normalised layers are exact, as for `Base.settle`.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Models whose codes are independent given the data: q(z_1, z_2, .. | data) = q_1(z_1 | .) q_2(z_2 | .) ..., p(z) likewise.
+"""Models whose codes are independent given the data: q(z_1, z_2, .. | data) = q_1(z_1 | .) q_2(z_2 | .) ..., and p(z) too.
 
 A subclass constructs its parts in `build`: `coded`, the codes by name, and the networks of its `decode`. Initial parameters,
 priors, noise, terms, draws from the model and unconstrained parameters are implemented here.
@@ -27,7 +27,7 @@ from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Code", "Codes"]
 
-CRITIC = 1000  # of the keys of initial parameters
+CRITIC = 1000  # the key of the critic's initial parameters
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Code:
     ----------
     encoder : Conditional
     reads : str or int, default "x"
-        The encoder's input: a column of the data by its name, or a level of the model's tower by its number.
+        The encoder's input: a column of the data by its name, or a level of the model's tower by its index.
     prior : Family, optional
         None: the standard one of the posterior's family.
 
@@ -141,7 +141,7 @@ class Codes(Base):
     tower : Tower or None
         Features of x at several levels, which codes may read.
     corruption : Corruption or None
-        Of the x that encoders read in training steps.
+        The corruption of the x that encoders read in training steps.
     code_cost : Cost or None
         The cost of the codes where it is not their KL, see `gvae.costs`.
     critic : MLP or None
@@ -167,7 +167,7 @@ class Codes(Base):
         Parameters
         ----------
         settings : object
-            With `critic`, widths or None, and `activation`.
+            They have `critic`, widths or None, and `activation`.
 
         Returns
         -------

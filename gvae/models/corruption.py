@@ -31,8 +31,8 @@ class Settings(settings.Settings):
 
     corruption: str | None = setting(
         default=None,
-        help="of what encoders read in training: masking, each input is 0 with probability nu; gaussian, noise of standard "
-        "deviation nu is added; flipping, x becomes 1 - x with probability nu; None: they read x",
+        help="corruption of the encoders' input in training: masking, each input is 0 with probability nu; gaussian, noise "
+        "of standard deviation nu is added; flipping, x becomes 1 - x with probability nu; None: they read x",
         kind=Maybe(Choice(*KINDS)),
     )
     levels: tuple[float, float] = setting(

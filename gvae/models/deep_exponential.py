@@ -47,19 +47,19 @@ class Settings(settings.Settings):
     )
     kind: str = setting(
         default="gamma",
-        help="of the units; gamma:score leaves out the path through gamma draws",
+        help="family of the units; gamma:score leaves out the derivative through gamma draws",
         kind=Choice(*KINDS),
         kw_only=False,
     )
     weights: str | None = setting(
         default=None,
-        help="of the layers above the first; None: normal for sigmoid, else gamma",
+        help="family of the weights of the layers above the first; None: normal for sigmoid, else gamma",
         kind=Maybe(Choice("gamma", "normal")),
     )
-    shape: float = setting(default=0.1, help="of gamma units, at the top as well", kind=Number())
-    top_mean: float = setting(default=1.0, help="of gamma units at the top", kind=Number())
-    weight_shape: float = setting(default=0.1, help="of the prior of gamma weights", kind=Number())
-    weight_mean: float = setting(default=1 / 3, help="of the prior of gamma weights", kind=Number())
+    shape: float = setting(default=0.1, help="shape of gamma units, at the top as well", kind=Number())
+    top_mean: float = setting(default=1.0, help="mean of gamma units at the top", kind=Number())
+    weight_shape: float = setting(default=0.1, help="shape of the prior of gamma weights", kind=Number())
+    weight_mean: float = setting(default=1 / 3, help="mean of the prior of gamma weights", kind=Number())
     weight_scale: float = setting(default=1.0, help="standard deviation of the prior of normal weights", kind=Number())
     amortized: bool = setting(
         default=False, help="infer rows by encoders of the counts; otherwise each row has parameters", kind=YesNo()
@@ -68,7 +68,7 @@ class Settings(settings.Settings):
     activation: str = restated(vae.Settings, "activation", default="elu")
     weight_draws: str = setting(
         default="one",
-        help="of the weights in a training step: one, for all samples of the units, or each: one for each sample",
+        help="draws of the weights in a training step: one for all samples of the units, or each: one for each sample",
         kind=Choice("one", "each"),
     )
     row_rate: float = setting(
@@ -447,7 +447,7 @@ class DEF(Base):
         return [w.layer(params, noise, p, 1 / self.n_rows) for w, p in zip(self.matrices, priors, strict=True)]
 
     def _by_column(self, x: PoissonProduct, counts: Any) -> Any:
-        """The log-likelihood of each column in the mean over rows, for each entry of W_0, (K, D units)."""
+        """The log-likelihood of each column averaged over rows, for each entry of W_0, (K, D units)."""
         by_column = ops.poisson_counts_log_prob(counts, x.z, x.w, by="column") / counts.shape[0]
         return _repeated(by_column, self.output.shape[1])
 
@@ -459,7 +459,7 @@ def _rates(layer: Layer) -> Any:
 
 
 def _by_entry(units: Any, w: Matrix, weight: Array) -> Any:
-    """Terms of units (K, B, n) in the mean over rows, for each entry of the weights of these units, (K, n m)."""
+    """Terms of units (K, B, n) averaged over rows, for each entry of the weights of these units, (K, n m)."""
     K, B, n = units.shape
     flat = arrays.reshape(arrays.swapaxes(units, axis1=1, axis2=2), shape=(K * n, B))
     return _repeated(arrays.reshape(mean_of_rows(flat, weight), shape=(K, n)), w.shape[1])

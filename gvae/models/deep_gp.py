@@ -407,7 +407,8 @@ class DeepGP(Base):
     # ---- the distributions
 
     def _inferred(self, params: Params, batch: Batch) -> dict[str, Any]:
-        """q(z_l) of the layers that have one: of the parameters of rows, or by encoders, each of the mean below it."""
+        """q(z_l) of the layers that have one, from the rows' parameters or from encoders, each of which reads the mean below
+        it."""
         found: dict[str, Any] = {}
         below = vars(batch).get(self.view)
         for name in self.inferred:
@@ -428,7 +429,7 @@ class DeepGP(Base):
         return {name: tuple(state[part] for part in _kept(process)) for name, process in level.processes.items()}
 
     def layer(self, params: Params, state: Arrays, l: int, above: Any) -> Distribution:
-        """p(z_l | z_(l+1)) under q(v): Gaussians, for l = 0 of f if y is not Gaussian.
+        """p(z_l | z_(l+1)) under q(v): Gaussians, for l = 0 that of f if y is not Gaussian.
 
         Parameters
         ----------
@@ -533,7 +534,7 @@ class DeepGP(Base):
         return {self.view: self._observed(params, self.layer(params, state, 0, above))}
 
     def sample_prior(self, params: Params, key: Key, n: int) -> dict[str, Any]:
-        """Draws of the top layer of an unsupervised model, and the noise by which `decode` draws the layers below it.
+        """Draws of the top layer of an unsupervised model, and the noise from which `decode` draws the layers below it.
 
         Parameters
         ----------
@@ -704,7 +705,7 @@ class DeepGP(Base):
         return terms
 
     def _of_all_rows(self, params: Params, batch: Batch) -> Terms:
-        """The collapsed or the explicit bound, whose rows bear equal parts."""
+        """The collapsed or the explicit bound, of which each row is charged an equal part."""
         if batch.weight is not None:
             raise ConfigError(
                 f"DeepGP: bound={self.bound!r} is of all rows together: rows cannot have weights (sample_weight)"
@@ -727,7 +728,7 @@ class DeepGP(Base):
     def _likelihood(
         self, params: Params, state: Arrays, above: Any, batch: Batch, noise: Noise, training: bool
     ) -> tuple[Distribution, Any]:
-        """p(y | z_1), and log p(y | z_1): its bound E log p(y | f) in training, for q(v) is paid for."""
+        """p(y | z_1), and log p(y | z_1): its bound E log p(y | f) in training, where the KL of q(v) is subtracted."""
         y, level = getattr(batch, self.view), self.levels[0]
         if not (training and self.gaussian):
             p = self._observed(params, self.layer(params, state, 0, above), noise.get("f"))
@@ -781,7 +782,7 @@ class UnsupervisedDeepGP(DeepGP):
         return drawn
 
     def raw(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Any]:
-        """The unconstrained parameters of q(z_l), by which `terms` has them."""
+        """The unconstrained parameters of q(z_l), under the names that `terms` reads."""
         found, below = {}, batch.x
         for name in self.inferred:
             found[f"{name}.raw"] = self.encoders[name].raw(params, below)

@@ -98,7 +98,7 @@ class Density(Codeless):
 
     def build(self, settings: Any) -> None:
         self.observation = families.parse(known_observation(settings.observation), self.sizes["x"], "observation")
-        self.emitters = {"x": self}  # type: ignore[dict-item]  # what it needs of one is `located`
+        self.emitters = {"x": self}  # type: ignore[dict-item]  # only `located` is needed of it
 
     def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters: those that a network would emit, and those that its family shares.

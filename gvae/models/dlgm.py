@@ -56,7 +56,7 @@ class OwnSettings(settings.Settings):
         hierarchical.Settings,
         "decoder_hidden",
         default=None,
-        help="those of T_0, T_1, ..; None: each mirrors the encoder of the layer that it reads",
+        help="widths of the hidden layers of T_0, T_1, ..; None: each mirrors the encoder of the layer that it reads",
     )
     noise: str = setting(
         default="full", help="the matrices G_l by which noise enters: full, diagonal or identity", kind=Choice(*NOISES)

@@ -36,7 +36,7 @@ class Settings(deep_exponential.Settings):
 
     kind: str = setting(
         default="gamma",
-        help="of the units; gamma:score leaves out the path through gamma draws",
+        help="family of the units; gamma:score leaves out the derivative through gamma draws",
         kind=Choice(*GAMMAS),
         kw_only=False,
     )

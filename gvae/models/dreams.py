@@ -1,7 +1,7 @@
 """Dreams: codes and views drawn from the model itself in a step, (z, x) ~ p(z) p(x | z).
 
-Their noise is named "dream.CODE" and "dream.VIEW", and is drawn ahead as all noise. Where a view's draws have a path, they
-depend on the parameters along it.
+Their noise is named "dream.CODE" and "dream.VIEW", and is drawn ahead as all noise. Where a view's draws are
+reparameterized, derivatives with respect to the parameters pass through them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def noise_of_prior(
 def dream(model: Any, params: Params, state: Arrays, noise: Noise) -> Dream:
     """Codes from their priors, and views given them.
 
-    noise : with that of `dream_noise`
+    noise : includes that of `dream_noise`
     """
     own = {name.removeprefix(DREAM): value for name, value in noise.items() if name.startswith(DREAM)}
     terms = model.generate(params, state, own)

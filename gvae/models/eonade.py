@@ -4,7 +4,7 @@
     log p(x) = log mean of p_o(x) over R fixed orders o
 
 A step shows the network a random part of each row, as large as the first t - 1 bits of a random order, and scores the
-others: in the mean over parts this is the mean of log p_o(x) over all orders, at most the log of the mean of p_o(x) over
+others: on average over parts this is the mean of log p_o(x) over all orders, at most the log of the mean of p_o(x) over
 them. Sources: Uria,
 Murray and Larochelle (2014).
 """
@@ -46,7 +46,7 @@ class Settings(settings.Settings):
         vae.Settings, "hidden", default=(500, 500), kw_only=False, help="widths of the network's hidden layers"
     )
     activation: str = restated(vae.Settings, "activation", default="relu")
-    orders: int = setting(default=16, help="orders in the ensemble, of which scores and draws are", kind=Whole())
+    orders: int = setting(default=16, help="number of orders in the ensemble that scores and draws use", kind=Whole())
     output_bias: str = restated(
         vae.Settings, "output_bias", default="data", help="first bias of the last layer: zero, or the log-odds of the data"
     )
@@ -80,7 +80,7 @@ class EoNADE(Codeless):
             raise ConfigError("EoNADE: hidden is (), expected the widths of at least one hidden layer")
         self.network = MLP("network", (2 * D, *hidden, D), settings.activation)
         self.orders = np.array([random.permutation(random.key(ORDERS + r), D) for r in range(settings.orders)])
-        self.emitters = {"x": self}  # type: ignore[dict-item]  # what it needs of one is `located`
+        self.emitters = {"x": self}  # type: ignore[dict-item]  # only `located` is needed of it
 
     @classmethod
     def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
@@ -228,7 +228,7 @@ class EoNADE(Codeless):
         ----------
         params, state : mapping of str to array
         z : mapping of str to array
-            "order" (..., 1): numbers of orders.
+            "order" (..., 1): indices of orders.
         noise : mapping of str to array, optional
             Not used.
 
@@ -258,7 +258,7 @@ class EoNADE(Codeless):
         Returns
         -------
         dict of str to array
-            "order", (n, 1): their numbers.
+            "order", (n, 1): their indices.
 
         Examples
         --------
@@ -278,7 +278,7 @@ class BitsInOrder(Sequential):
     Parameters
     ----------
     network : MLP
-        From [x m, m] to the logits.
+        Maps [x m, m] to the logits.
     params : mapping of str to array
     orders : int array (..., n)
     """

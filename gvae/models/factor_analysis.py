@@ -32,7 +32,7 @@ from gvae.typing import Key, Params
 
 __all__ = ["FactorAnalysis", "FactorAnalysisEM", "LinearVAE"]
 
-FLOOR = 1e-5  # of psi, in training: above the square of the family's least standard deviation, 1e-3
+FLOOR = 1e-5  # the lower limit of psi, in training: above the square of the family's least standard deviation, 1e-3
 
 
 @dataclass
@@ -86,12 +86,12 @@ class FactorAnalysis:
         latent : int
             Number of factors k, from 1 to D.
         iterations : int, default 500
-            At most.
+            The largest number of iterations.
         tolerance : float, default 1e-9
         floor : float, default 1e-6
-            A lower bound of psi; without one, the likelihood of a constant column has no maximum.
+            A lower bound on psi; without one, the likelihood of a constant column has no maximum.
         seed : int, default 0
-            Of the initial W.
+            The seed of the initial W.
 
         Returns
         -------
@@ -139,12 +139,12 @@ class FactorAnalysis:
         S : array (D, D)
             Second moments of the rows about b.
         floor : float
-            A lower bound of psi.
+            A lower bound on psi.
 
         Returns
         -------
         FactorAnalysis
-            With the same b.
+            The new model, with the same b.
 
         Examples
         --------

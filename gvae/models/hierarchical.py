@@ -38,7 +38,7 @@ from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Hierarchical"]
 
-BASELINES = 1000  # of the keys of initial parameters
+BASELINES = 1000  # the key of the baselines' initial parameters
 
 
 @settings.group("model")
@@ -46,7 +46,7 @@ class Settings(settings.Settings):
     """Settings of a hierarchy of codes."""
 
     latent: int | tuple[int, ...] = setting(
-        default=(100, 50), help="variables of each layer, from the data upwards", kind=Layers(), kw_only=False
+        default=(100, 50), help="number of variables of each layer, from the data upwards", kind=Layers(), kw_only=False
     )
     posterior: str | Family = setting(
         default="diagonal",
@@ -64,7 +64,9 @@ class Settings(settings.Settings):
     activation: str = restated(vae.Settings, "activation", default="elu", kw_only=False)
     prior: str | Family | None = restated(vae.Settings, "prior", default=None)
     decoder_hidden: tuple[Any, ...] | None = setting(
-        default=None, help="those of the decoders; None: each mirrors its encoder", kind=Maybe(Widths(nested=True))
+        default=None,
+        help="widths of the decoders' hidden layers; None: each mirrors its encoder",
+        kind=Maybe(Widths(nested=True)),
     )
     between: Any = setting(
         default="diagonal",
@@ -78,7 +80,7 @@ class Settings(settings.Settings):
     baseline: tuple[int, ...] | None = setting(
         default=None,
         help="widths of the hidden layers of networks that predict the bound, to be subtracted from the signals of layers "
-        "whose draws have no path",
+        "whose draws are not differentiable",
         kind=Maybe(Widths()),
     )
 
@@ -116,7 +118,7 @@ class Hierarchical(Base):
         emitted = [families.parse(known_observation(settings.observation), n_inputs, "observation")]
         emitted += [families.parse(family, q.n, "between", q) for family, q in between]
         self.prior = None if prior is None else families.parse(prior, latents[-1], "prior", self.posteriors[-1])
-        inputs = n_inputs, *latents[:-1]  # of the encoders
+        inputs = n_inputs, *latents[:-1]  # the inputs of the encoders
         self.encoders = [
             Conditional(f"encoder{i + 1}", n, family, up[i], **shared)
             for i, (n, family) in enumerate(zip(inputs, self.posteriors, strict=True))
@@ -131,7 +133,9 @@ class Hierarchical(Base):
             pathless = [i for i, q in enumerate(given) if q.path is None]
             if not pathless:
                 advice = "take posterior='bernoulli'"
-                raise ConfigError(f"baseline: it is for draws that have no path, and those of all layers have one: {advice}")
+                raise ConfigError(
+                    f"baseline: it is for draws that are not differentiable, but those of all layers are: {advice}"
+                )
             for i in pathless:
                 self.baselines[i] = MLP(f"baseline.{i + 1}", (inputs[i], *settings.baseline, 1), settings.activation)
         # the layer next to the data: codes are those of z_1

@@ -4,8 +4,8 @@
     bound            E[log p(x, z) + log r(lambda | z) - log q(z | lambda) - log q(lambda | x)]
 
 r(lambda | z) is the density of planar flows T(lambda) (the inverse of the map from noise, so that it is explicit) under
-independent Gaussians, whose means and scales a small network of each unit computes from z_i alone. The bound is below log p
-by the KL of r beside the KL of q; with a point mass q(lambda | x) = r(lambda | z) it is that of the mean field.
+independent Gaussians, whose means and scales a small network of each unit computes from z_i only. The bound is below log p
+by the KL of r in addition to the KL of q; with a point mass q(lambda | x) = r(lambda | z) it is that of the mean field.
 
 Source: Ranganath, Tran and Blei (2016).
 """
@@ -45,8 +45,8 @@ class Settings(vae.Settings):
         help="family of q(lambda|x), over the unconstrained parameters of the posterior: planar:8, mixture:5, chain, ...",
         kind=Families(),
     )
-    recursive_steps: int = setting(default=8, help="planar flows of r(lambda|z)", kind=Whole(0))
-    recursive_width: int = setting(default=16, help="hidden units of r's network of each code", kind=Whole())
+    recursive_steps: int = setting(default=8, help="number of planar flows of r(lambda|z)", kind=Whole(0))
+    recursive_width: int = setting(default=16, help="number of hidden units of r's network for each code", kind=Whole())
 
 
 class Recursive:
@@ -55,13 +55,13 @@ class Recursive:
     Parameters
     ----------
     n : int
-        Codes.
+        The number of codes.
     each : int
-        Parameters of the family per code, which are lambda_i, lambda_(n + i), ...
+        The number of parameters of the family per code, which are lambda_i, lambda_(n + i), ...
     steps : int
-        Of the flow.
+        The number of steps of the flow.
     width : int
-        Hidden units of the network of each code.
+        The number of hidden units of the network of each code.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class Recursive:
         Returns
         -------
         Distribution
-            Of (..., n each) parameters.
+            A distribution of (..., n each) parameters.
         """
         n, each = self.n, self.each
         first = elementwise.multiply(z[..., None], params["recursive.0.weight"])
@@ -291,7 +291,7 @@ class HVM(VAE):
         }
 
     def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
-        """The distribution q(z | lambda) of each row, at the mean of lambda or, for a flow, where it moves that of its base.
+        """The distribution q(z | lambda) of each row, at the mean of lambda or, for a flow, at the image of its base's mean.
 
         Parameters
         ----------

@@ -4,7 +4,7 @@
     downwards  q(z_L | x) = q^_L,   q(z_l | z_(l+1), x) = q^_l p_l(z_l | z_(l+1)) / normalisation
     model      z_L ~ p(z_L),   z_l | z_(l+1) ~ p_l(decoder_l(z_(l+1))),   x | z_1 ~ observation(decoder_0(z_1))
 
-The merge is `gvae.distributions.product`: precisions add, of banded Gaussians as of diagonal ones. Given z_(l+1) both q and
+The merge is `gvae.distributions.product`: precisions add, for banded Gaussians too. Given z_(l+1) both q and
 p of layer l are known, so that all KLs have their closed form, unlike those of a hierarchy inferred upwards.
 
 Source: Sonderby, Raiko, Maaloe, Sonderby and Winther (2016). Errata: q's deviation is the root of the merged variance; the
@@ -34,7 +34,7 @@ from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Ladder"]
 
-TRUNK = 2000  # of the keys of initial parameters
+TRUNK = 2000  # the key of the trunk's initial parameters
 
 
 @settings.group("model")
@@ -46,7 +46,7 @@ class Settings(settings.Settings):
         hierarchical.Settings,
         "posterior",
         default="diagonal",
-        help="family of what the data say of z_l, one for all layers or one for each: diagonal, chain, band:3, ar1",
+        help="family of q^(z_l), inferred from the data, one for all layers or one for each: diagonal, chain, band:3, ar1",
         kw_only=False,
     )
     observation: str | Family = restated(hierarchical.Settings, "observation", default="auto", kw_only=False)
@@ -67,7 +67,7 @@ class Settings(settings.Settings):
     dropout: float = restated(hierarchical.Settings, "dropout", default=0.0)
     share: bool = setting(
         default=True,
-        help="whether inference merges with the prior p(z_l | z_(l+1)) itself; False: with what a network of its own emits",
+        help="whether inference merges with the prior p(z_l | z_(l+1)) itself; False: with the output of a separate network",
         kind=YesNo(),
     )
 

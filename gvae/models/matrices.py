@@ -34,7 +34,7 @@ class Matrix:
     shape : tuple of int
         (R, C).
     family : str
-        Of the posterior of the entries: "log_gamma", "log_gamma:score", "diagonal", "bernoulli", ...
+        The family of the posterior of the entries: "log_gamma", "log_gamma:score", "diagonal", "bernoulli", ...
 
     Examples
     --------
@@ -186,13 +186,13 @@ class Matrix:
         return {f"{self.name}.raw": np.concatenate([raw[:n], of_bounded(log_mean)]).astype(raw.dtype)}
 
     def layer(self, params: Params, noise: Noise, p: Any, share: float) -> Layer:
-        """The layer of the bound, of which each row bears a share.
+        """The layer of the bound, a share of which is charged to each row.
 
         Parameters
         ----------
         params : mapping of str to array
         noise : mapping of str to array
-            With "all.NAME".
+            It has "all.NAME".
         p : Distribution
             The prior of the entries, row by row.
         share : float

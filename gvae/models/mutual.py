@@ -4,8 +4,8 @@
 
 M nats are asked for, C is the weight. I bounds the mutual information of z and x under the model from below, for any r; r
 ascends E log r on draws from the model (dreams), which are constants to it. The derivative of I in the decoder's parameters
-is along the path of the draws of x, exact or a surrogate, or where they have none by the score function. This differs from
-a target for the posterior's rate: I is of the model alone, without the data.
+passes through the draws of x, exactly or by a surrogate; where it cannot, it is the score function's. This differs from a
+target for the posterior's rate: I depends only on the model, not on the data.
 
 Source: Phuong, Welling, Kushman, Tomioka and Nowozin (2018), Algorithm 1. Erratum: their p_phi(x | z) is p_theta(x | z).
 """
@@ -33,7 +33,7 @@ from gvae.typing import Arrays, Key, Noise, Params
 
 __all__ = ["Mutual"]
 
-RECOGNISER = 3000  # of the keys of initial parameters, and of dreams
+RECOGNISER = 3000  # the key of the recogniser's initial parameters, and of dreams
 
 
 @settings.group("model")

@@ -51,7 +51,7 @@ class Penalty(Layer):
     ----------
     value : float or array (B,); array () if it is shared
     share : float, optional
-        Of KL(q(w) ‖ p(w)) of weights w that all rows share, the part that each of them bears.
+        The part of KL(q(w) ‖ p(w)) of weights w, shared by all rows, that is charged to each row.
     """
 
     def __init__(self, value: Any, share: float | None = None):

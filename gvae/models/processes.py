@@ -33,7 +33,7 @@ from gvae.typing import Array, Key, Params
 __all__ = ["KERNELS", "Level", "Process", "Uncertain", "begun"]
 
 KERNELS = ("rbf", "linear")
-NOISE = 0.01  # of the variance of the targets, where training begins
+NOISE = 0.01  # its share of the variance of the targets, where training begins
 
 
 class Uncertain(NamedTuple):
@@ -49,9 +49,9 @@ class Process:
     Parameters
     ----------
     name : str
-        Of its parameters, "0.y".
+        The prefix of its parameters, "0.y".
     n_inputs, n_outputs, inducing : int
-        Q, D, M.
+        The numbers Q, D and M.
     kernel : str
         One of `KERNELS`.
     nugget : float
@@ -86,7 +86,7 @@ class Process:
         z = x
         if self.inducing < len(x):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of an empty cluster, whose centre stays where it was
+                warnings.simplefilter("ignore", UserWarning)  # about an empty cluster, whose centre stays where it was
                 z, _ = kmeans2(x, _apart(x, self.inducing, key), minit="matrix")
         params = {f"inducing.{self.name}": z, f"kernel.{self.name}.log_precision": precision}
         if self.kernel == "rbf":

@@ -78,9 +78,9 @@ class Stack:
     name : str
         The matrices are NAMEweights1, ..
     latent : sequence of int
-        Units of each layer.
+        The number of units of each layer.
     chosen : Settings
-        As of `gvae.DEF`.
+        Settings like those of `gvae.DEF`.
     """
 
     def __init__(self, name: str, latent: Sequence[int], chosen: Any):

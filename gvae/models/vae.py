@@ -43,7 +43,9 @@ class Settings(settings.Settings):
     hidden: tuple[int, ...] = setting(
         default=(200, 200), help="widths of the encoder's hidden layers", kind=Widths(), kw_only=False
     )
-    activation: str = setting(default="elu", help="of the hidden layers", kind=Choice(*ACTIVATIONS), kw_only=False)
+    activation: str = setting(
+        default="elu", help="activation of the hidden layers", kind=Choice(*ACTIVATIONS), kw_only=False
+    )
     prior: str | Family | None = setting(
         default=None,
         help="family of p(z), whose parameters are learned: random_walk, ar1, mixture:10, ...; None: N(0, I)",
@@ -62,7 +64,7 @@ class Settings(settings.Settings):
     )
     output_bias: str = setting(
         default="zero",
-        help="of the decoder's last layer at the start: zero; data, with which the observation's mean is that of the "
+        help="bias of the decoder's last layer at the start: zero; data, with which the observation's mean is that of the "
         "training rows (pixels' log-odds)",
         kind=Choice("zero", "data"),
     )

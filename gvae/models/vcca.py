@@ -3,7 +3,7 @@
     z ~ p(z),   x | z ~ observation_x(decoder(z)),   y | z ~ observation_y(decoder_y(z)),   q(z | x) = posterior(encoder(x))
 
 With private codes, x is explained by (z, h_x) and y by (z, h_y), and q(h_x | x), q(h_y | y) are inferred from each view.
-reads="both" takes q(z | x, y) instead, a tighter bound of the same model, whose codes need both views.
+reads="both" takes q(z | x, y) instead, a tighter bound for the same model, whose codes need both views.
 
 Source: Wang, Yan, Lee and Livescu (2016); the probabilistic model behind canonical correlations is that of Bach and Jordan
 (2005).
@@ -50,16 +50,18 @@ class Settings(settings.Settings):
     )
     private: tuple[int, int] | None = setting(
         default=None,
-        help="numbers of variables of a code of x alone, and of one of y alone; None: neither",
+        help="numbers of variables of a code of x only, and of one of y only; None: neither",
         kind=Maybe(Numbers(Whole(0), 2)),
     )
     hidden: tuple[Any, ...] = setting(
         default=(200, 200),
-        help="widths of the encoders' hidden layers, or such for each view, x first",
+        help="widths of the encoders' hidden layers, for both views or for each, x first",
         kind=Widths(nested=True),
     )
     decoder_hidden: tuple[Any, ...] | None = setting(
-        default=None, help="those of the decoders; None: each mirrors its view's encoder", kind=Maybe(Widths(nested=True))
+        default=None,
+        help="widths of the decoders' hidden layers; None: each mirrors its view's encoder",
+        kind=Maybe(Widths(nested=True)),
     )
     activation: str = restated(vae.Settings, "activation", default="relu")
     prior: str | Family | None = restated(vae.Settings, "prior", default=None)

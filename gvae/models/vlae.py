@@ -49,7 +49,7 @@ class Settings(settings.Settings):
         hierarchical.Settings,
         "latent",
         default=(2, 2, 2),
-        help="variables of each level's code, from the data upwards",
+        help="number of variables of each level's code, from the data upwards",
         kw_only=False,
     )
     posterior: str | Family = restated(
@@ -88,9 +88,9 @@ class Join:
     ----------
     name : str
     width : int
-        Of zt_(l+1).
+        The width of zt_(l+1).
     n : int
-        Variables of z_l.
+        The number of variables of z_l.
     combine : str
         "concat" or "gate".
 

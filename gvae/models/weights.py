@@ -116,7 +116,7 @@ class MAP(_Weighed):
         Returns
         -------
         array ()
-            Nats, of all rows together.
+            Nats, for all rows together.
 
         Examples
         --------
@@ -209,7 +209,7 @@ class Bayes(_Weighed):
         Returns
         -------
         array ()
-            Nats, of all rows together.
+            Nats, for all rows together.
 
         Examples
         --------

@@ -8,13 +8,13 @@ or the closed-form KL. An objective is any callable
 
 where `value` is a scalar Var, or a dict from parameter groups to scalars when groups maximise different things (REST: all
 groups that are not named; a group that no key covers is not updated), `metrics` are scalars, Vars or numbers, `step` counts
-training steps and `weight` (B,) weighs rows (None: all alike). An objective that depends on these only, and has no other
+training steps and `weight` (B,) weights rows (None: all equally). An objective that depends on these only, and has no other
 effect, may declare so by `pure = True`: steps may then be captured (see gvae.training.program).
 
 terms           what a model reports: Layer, Terms, Blanket
 elbo            ELBO, with the KL or a cost in its place; second_order: its gradient by second derivatives
 marginal        Info, with a divergence of the marginals q(z) and p(z): MMD, JensenShannon
-score           gradients of draws that have no path: score function, local signals, pairs, learned baselines
+score           gradients of draws that are not differentiable: score function, local signals, pairs, learned baselines
 importance      ImportanceWeighted, and the estimators of its gradient
 correlation     Correlation, of two views
 registry        all of them by name, each declared where it is made, by `objective`

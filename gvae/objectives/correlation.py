@@ -1,4 +1,4 @@
-"""The sum of the canonical correlations of two views, which is no bound."""
+"""The sum of the canonical correlations of two views, which is not a bound."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Correlation"]
 class Correlation:
     """The correlation of two views that a model reports in the extras of its terms, as "correlation": a scalar of a batch.
 
-    A call returns (value, metrics). The metric is called "bound", by which training follows what is maximized; it is a sum
-    of correlations, and bounds nothing.
+    A call returns (value, metrics). The metric is called "bound", so that training follows what is maximized; it is a
+    sum of correlations, and not a bound.
 
     Raises
     ------
@@ -26,7 +26,7 @@ class Correlation:
 
     Notes
     -----
-    It is a function of all rows of a batch together, and no mean over rows. Source: Andrew, Arora, Bilmes and Livescu
+    It is a function of all rows of a batch together, not a mean over rows. Source: Andrew, Arora, Bilmes and Livescu
     (2013).
 
     Examples

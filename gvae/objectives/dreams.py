@@ -22,7 +22,7 @@ class WakeSleep:
         wake    the generative model ascends  E_{q(z|x)} log p(x, z)  on the data
         sleep   the posterior ascends  E_{p(z) p(x|z)} log q(z | x)  on draws from the model
 
-    Both in one step, from the same parameters. The sleep phase needs no path of the draws, and minimises
+    Both in one step, from the same parameters. The sleep phase needs no derivative of draws, and minimises
     KL(p(z|x) ‖ q(z|x)) on dreamed x, not the bound's KL(q ‖ p) on the data: no objective is common to both phases.
 
     Notes

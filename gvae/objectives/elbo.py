@@ -17,7 +17,7 @@ from gvae.typing import Array, Noise
 
 __all__ = ["DISARM", "ELBO", "LOCAL"]
 
-LOCAL, DISARM = "local", "disarm"  # estimators of the gradient of draws that have no path
+LOCAL, DISARM = "local", "disarm"  # estimators of the gradient of draws that are not differentiable
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ELBO:
     warmup : int, default 0
         Steps over which the weight of the KL, or of its cost, grows from 0 to 1.
     cost : Cost, optional
-        What the codes pay in place of their KL, see `gvae.costs`. The maximised quantity is then reported as "objective"
+        The cost of the codes in place of their KL, see `gvae.costs`. The maximised quantity is then reported as "objective"
         in addition to the bound.
     trace : str, default "exact"
         "exact", or "probe": the trace in the KL of a banded posterior to N(0, I) is estimated by random signs, without bias
@@ -51,12 +51,12 @@ class ELBO:
 
     Notes
     -----
-    gradient="reparameterized" follows the draws' path; draws that have none take the score function of their layer, times
-    the bound less that of the row's other draws (with K = 1: of the other rows). For these draws, "local" takes instead, for
-    each unit, the terms of the bound that depend on it (Rao-Blackwellization, see `Blanket`), and a layer without a blanket
-    is named in the log. "disarm" is for bits that are independent given the draws below: K is a multiple of two for each
-    layer, and the pair of a layer shares all noise but the layer's. A layer's learned baseline (NVIL) is subtracted from its
-    signal; it ascends minus its squared error, as the parameter group "baseline".
+    gradient="reparameterized" differentiates through the draws; draws that are not differentiable use the score function of
+    their layer, times the bound minus that of the row's other draws (with K = 1: of the other rows). For them, "local" uses,
+    for each unit, the terms of the bound that depend on it (Rao-Blackwellization, see `Blanket`), and a layer without a
+    blanket is named in the log. "disarm" is for bits that are independent given the draws below: K is a multiple of twice
+    the number of layers, and the pair of a layer shares all noise but the layer's. A layer's learned baseline (NVIL) is
+    subtracted from its signal; it ascends minus its squared error, as the parameter group "baseline".
 
     gradient="hessian" is for Gaussian codes in float64. With f = log p(x|z),
 
@@ -155,17 +155,17 @@ class ELBO:
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl, "objective": objective}
 
     def _with_score(self, value: Any, terms: Terms, f: Callable[[], Any], price: Any, weight: Array) -> Any:
-        """The value with the terms of the draws that have no path, and with what other parameter groups ascend.
+        """The value with the terms of the draws that are not differentiable, and with what other parameter groups ascend.
 
         f() : the objective of each row, (K, B)     price : the weight of the KL
         """
         layers = [layer for layer in terms.layers if layer.q.path is None]
-        signals: list[tuple[Layer, Any]] = []  # of layers that have one of their own
+        signals: list[tuple[Layer, Any]] = []  # of the layers that have their own
         if self.gradient == DISARM:
             for layer in (layer for layer in terms.layers if layer.z is not None and layer.share is None):
                 if layer.q.path is not None:
                     raise ConfigError(
-                        f"gradient 'disarm' is for draws without a path; those of a {type(layer.q).__name__} have one"
+                        f"gradient 'disarm' is for draws without a derivative; those of a {type(layer.q).__name__} have one"
                     )
                 if layer.baseline is not None:
                     raise ConfigError("gradient 'disarm' takes no learned baseline: baseline=None")
@@ -204,7 +204,7 @@ class ELBO:
         Raises
         ------
         ConfigError
-            K is not a multiple of two for each code.
+            K is not a multiple of twice the number of codes.
 
         Examples
         --------
@@ -239,7 +239,7 @@ class ELBO:
         return None if look is None else look(row)
 
     def _divergence(self, layer: Layer) -> Any:
-        """The KL of a layer, in closed form or by its draws, as each row bears it: (B,), (K, B), () or (K, 1)."""
+        """The KL of a layer, in closed form or by its draws, as charged to each row: (B,), (K, B), () or (K, 1)."""
         return layer.of_each_row(self._rate(layer))
 
     def _rate(self, layer: Layer) -> Any:

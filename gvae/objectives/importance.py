@@ -46,7 +46,7 @@ class ImportanceWeighted:
 
     Notes
     -----
-    With w_k = d bound / d l_k, "path" = the derivative of l_k through the draw z_k alone, "score" = grad_phi log q(z_k | x),
+    With w_k = d bound / d l_k, "path" = the derivative of l_k only through the draw z_k, "score" = grad_phi log q(z_k | x),
     the estimators of grad_phi are
 
         reparameterized   sum w_k (path - score), what the chain rule gives
@@ -56,8 +56,8 @@ class ImportanceWeighted:
         rws               sum w_k score, of wake-sleep's wake phase: not the bound's gradient; descends KL(posterior ‖ q)
         rws_dreg          sum (d w_k / d l_k) path, which has the same mean as rws
 
-    For "reparameterized", layers whose draws have no path take vimco's term; a surrogate path counts as one there and for
-    stl.
+    For "reparameterized", layers whose draws are not differentiable use vimco's term; a surrogate derivative counts as
+    one there and for stl.
 
     Sources: Burda, Grosse and Salakhutdinov (2016), eqs. 8 and 14; Roeder, Wu and Duvenaud (2017); Tucker, Lawson, Gu and
     Maddison (2019), eqs. 8 and 10; Mnih and Rezende (2016), eq. 9; Bornschein and Bengio (2015). That dreg holds for any
@@ -173,6 +173,6 @@ class ImportanceWeighted:
         if self.gradient in ("stl", "dreg", "rws_dreg"):
             for layer in drawn:
                 if layer.q.path is None or (layer.q.path != "exact" and self.gradient != "stl"):
-                    what = "no path" if layer.q.path is None else "no exact path"
+                    what = "are not differentiable" if layer.q.path is None else "have only a surrogate derivative"
                     name = type(layer.q).__name__
-                    raise ConfigError(f"gradient {self.gradient!r}: draws from a {name} have {what}; use vimco or rws")
+                    raise ConfigError(f"gradient {self.gradient!r}: draws from a {name} {what}; use vimco or rws")

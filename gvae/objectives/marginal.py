@@ -37,7 +37,7 @@ __all__ = ["BALANCE", "CRITIC", "KERNELS", "MMD", "Divergence", "Info", "JensenS
 KERNELS = ("rbf", "imq")
 BALANCE = "balance"  # in place of a number for lambda
 CRITIC = "critic"  # the parameter group of the network of JensenShannon
-TINY = 1e-12  # of |D|, by which a ratio is divided; and of a weight, below which it is none
+TINY = 1e-12  # the least |D| by which a ratio is divided; and the weight below which there is none
 
 
 class Divergence(Protocol):
@@ -63,7 +63,7 @@ class Divergence(Protocol):
         ----------
         terms : Terms
         weight : array (B,), optional
-            Of the rows.
+            The weights of the rows.
         stopped : bool, default False
             Whether codes and prior are constants.
 
@@ -77,14 +77,17 @@ class Divergence(Protocol):
 
 
 def drawn(terms: Terms) -> list[Layer]:
-    """The layers whose draws are the code z of a row. ConfigError for draws without a path, and for layers under others."""
+    """The layers whose draws are the code z of a row. ConfigError for draws that are not reparameterized, and for layers
+    under others."""
     layers = [layer for layer in terms.layers if layer.z is not None and layer.share is None]
     if not layers:
         raise ConfigError("info: the divergence is of codes that are drawn, and this model draws none")
     for layer in layers:
         q = type(layer.q).__name__
         if layer.q.path != "exact" or layer.q.discrete:
-            raise ConfigError(f"info: draws of {q} have no path; expected a reparameterized posterior, such as diagonal")
+            raise ConfigError(
+                f"info: draws of {q} are not differentiable; expected a reparameterized posterior, such as diagonal"
+            )
         p = layer.q.standard if layer.p is None else layer.p
         if layer.coupled or p.batch_shape != ():
             raise ConfigError(f"info: the prior of {layer.name or q} depends on other draws; expected codes with one p(z)")
@@ -109,7 +112,7 @@ def from_prior(layers: list[Layer], stopped: bool) -> Any:
         same = type(p).draw_noise is type(layer.q).draw_noise
         if not (p.path == "exact" and not p.discrete and same and layer.noise is not None):
             raise ConfigError(
-                f"info: a prior that is a {type(p).__name__} has no draws with a path from the noise of "
+                f"info: a prior that is a {type(p).__name__} has no differentiable draws from the noise of "
                 f"{type(layer.q).__name__}; take N(0, I) (prior=None) or another Gaussian prior"
             )
         found.append((p.stopped() if stopped else p).sample(layer.noise))
@@ -186,8 +189,8 @@ class MMD:
     Raises
     ------
     ConfigError
-        An unknown kernel, a bandwidth that is not positive. On a call: a batch of one row; discrete codes, and others
-        without a path; a prior without draws that have a path, or one that depends on other draws.
+        An unknown kernel, a bandwidth that is not positive. On a call: a batch of one row; codes that
+        are not reparameterized; a prior without reparameterized draws, or one that depends on other draws.
 
     Notes
     -----
@@ -197,7 +200,7 @@ class MMD:
 
     Where the terms with p have no closed form, draws of the prior are from the noise of the posterior's draws: the draw y_i
     depends on the codes of row i only, and pairs (z_i, y_i) are left out, too. The closed form varies less where q(z|x) is
-    narrow, and these draws do where it is close to p(z), for there y_i is close to z_i.
+    narrow, and these draws do where it is close to p(z), because there y_i is close to z_i.
 
     Codes of several layers are joined. The kernel has the dimension once: b = n, not n².
 
@@ -263,9 +266,9 @@ class JensenShannon:
 
     Notes
     -----
-    The critic is a network of the model, the parameter group "critic", which alone ascends this quantity; all other groups
-    descend it, through the draws. rates="critic=2" gives the critic twice the learning rate. Sources: Goodfellow et al.
-    (2014), eq. 3; Zhao, Song and Ermon (2017), section 3.2; Makhzani et al. (2016) for codes.
+    The critic is a network of the model, the parameter group "critic", the only one that ascends this quantity; all other
+    groups descend it, through the draws. rates="critic=2" gives the critic twice the learning rate. Sources: Goodfellow et
+    al. (2014), eq. 3; Zhao, Song and Ermon (2017), section 3.2; Makhzani et al. (2016) for codes.
 
     Examples
     --------
@@ -322,8 +325,8 @@ class Info:
     reported all the same. With alpha = 1, D is the only penalty (MMD-VAE).
 
     With "balance" the weight of D is large where its estimate is near 0, as that of MMD is once q(z) is close to p(z): steps
-    are then along the noise of D. The term of D in the objective is E log p(x|z) itself, with D's sign; its value is no
-    measure of progress, for patience or a schedule.
+    are then along the noise of D. The term of D in the objective is E log p(x|z) itself, with D's sign; its value does
+    not measure progress, for patience or a schedule.
 
     Source: Zhao, Song and Ermon (2017), eq. 6.
 

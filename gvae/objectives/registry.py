@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound=Make)
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What the parser, the documentation and the tests know of an objective.
+    """What the parser, the documentation and the tests need of an objective.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def objective(
     Parameters
     ----------
     name : str
-        By which `parse` and `--objective` call it.
+        The name in `parse` and `--objective`.
     formula, remark : str
         As in `About`, like all that follows.
     example : str, optional

@@ -1,7 +1,7 @@
-"""Gradients of draws that have no path: terms of value zero whose derivative is that of E_q f.
+"""Gradients of draws that are not differentiable: terms of value zero whose derivative is that of E_q f.
 
     score function   grad E_q f = E_q[(f - b) grad log q], for any b that does not depend on the draw
-    local            the same for each unit of a layer, with those terms of f alone that depend on its draw (Layer.blanket)
+    local            the same for each unit of a layer, with only those terms of f that depend on its draw (Layer.blanket)
     shared           the same for a layer that all rows share, with the mean of f over the rows
     DisARM           from pairs of draws of opposite noise, for independent bits
 
@@ -63,7 +63,7 @@ def less_the_others(f: Any) -> Any:
 
 
 def mean_of_rows(f: Any, weight: Array) -> Any:
-    """f (K, B) in the mean over rows, weighted if weights are given, (K,): the signal of a layer that all rows share."""
+    """f (K, B) averaged over rows, weighted if weights are given, (K,): the signal of a layer that all rows share."""
     if weight is None:
         return arrays.mean(f, axis=1)
     return elementwise.divide(arrays.sum(elementwise.multiply(f, weight), axis=1), arrays.sum(weight))
@@ -72,7 +72,7 @@ def mean_of_rows(f: Any, weight: Array) -> Any:
 def layer_score(layer: Layer, f: Any) -> Any:
     """A term (K, B) of value zero whose gradient is that of the layer's draw, by a signal f of its own.
 
-    f is (K, B), or (K, B, n) with a signal for each unit; what its learned baseline predicts is subtracted. Of a layer that
+    f is (K, B), or (K, B, n) with a signal for each unit; what its learned baseline predicts is subtracted. For a layer that
     all rows share, f is (K,) or (K, n), and the term (K, 1).
     """
     if layer.share is not None:
@@ -108,7 +108,7 @@ def errors_of_baselines(signals: Sequence[tuple[Layer, Any]], weight: Array) -> 
 def local_signal(layer: Layer, price: Any, closed: Callable[[Layer], Any]) -> Any:
     """The terms of the bound that depend on the draw of each unit of a layer with a blanket, (K, B, n) or (K, B, 1).
 
-    Of a layer that all rows share: their mean over rows, (K, n) or (K, 1).
+    For a layer that all rows share: their mean over rows, (K, n) or (K, 1).
 
     price : the weight of the KL     closed(layer) : its KL in closed form, or None
     """

@@ -63,7 +63,7 @@ class Layer:
     """A stochastic layer: its posterior q, its prior p and the draw z from q.
 
     A layer that all rows share, such as weights with a posterior, has a `share`: its q and p have no batch axis, its draws
-    are (K, n), its log q and log p (K,), and each row bears that share of them.
+    are (K, n), its log q and log p (K,), and each row is charged that share of them.
 
     Parameters
     ----------
@@ -86,10 +86,10 @@ class Layer:
     blanket : callable, optional
         blanket() returns the terms that depend on the draw, as a `Blanket`, for gradient="local".
     baseline : array (B,) or (K, B), optional
-        What a network of the parameter group "baseline" predicts of the bound's terms, for draws that have no path. It may
-        depend on the data and on the draws that q is conditioned on.
+        What a network of the parameter group "baseline" predicts of the bound's terms, for draws that are not
+        differentiable. It may depend on the data and on the draws that q is conditioned on.
     share : float, optional
-        The part of a shared layer that each row bears: 1 / N for N rows of training data.
+        The part of a shared layer that is charged to each row: 1 / N for N rows of training data.
 
     Examples
     --------
@@ -114,16 +114,16 @@ class Layer:
     share: float | None = None
 
     def of_each_row(self, nats: Any) -> Any:
-        """What each row bears of a term of the layer, such as log q or the KL.
+        """What each row is charged of a term of the layer, such as log q or the KL.
 
         Parameters
         ----------
-        nats : array (B,) or (K, B); () or (K,) of a shared layer
+        nats : array (B,) or (K, B); () or (K,) for a shared layer
 
         Returns
         -------
         array
-            The same; of a shared layer its share, () or (K, 1).
+            The argument itself; for a shared layer its share, () or (K, 1).
 
         Examples
         --------
@@ -431,7 +431,7 @@ class Objective(Protocol):
 
     An optional attribute least_rows, above 1 where a term is of all rows of a batch together, is the fewest rows that a
     batch may have: training leaves out a last batch of fewer. An optional attribute separable is False where the objective
-    is for another reason no mean over rows: a batch cannot be cut into shards then.
+    is not a mean over rows for another reason: a batch cannot be cut into shards then.
 
     Examples
     --------

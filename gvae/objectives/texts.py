@@ -190,7 +190,7 @@ def _info(setting: str | None, gradient: str, warmup: int) -> Objective:
     text = "info" if setting is None else f"info:{setting}"
     if gradient != "reparameterized":
         raise ConfigError(
-            f"objective {text!r}: gradient is {gradient!r}, expected 'reparameterized': D takes the draws' path"
+            f"objective {text!r}: gradient is {gradient!r}, expected 'reparameterized': D is differentiated through draws"
         )
     _, given = texts.parse("objective", text, {"info": INFO})
     name = given.pop("divergence", "mmd")

@@ -6,7 +6,7 @@ dense        matrix products, affine layers                   ar1         Gaussi
 sparse       CSR x dense                                      lowrank     Gaussians with precision D + U'U
 likelihoods  log-densities of data                            gaussian    diagonal and dense Gaussians
 weights      importance weights                               traces      tr (L Lᵀ)⁻¹, exact and by random probes
-draws        draws of bits, with or without a path, of categories, counts and gamma variables
+draws        draws of bits, with or without a surrogate, of categories, counts and gamma variables
 counts       log-probability of Poisson counts in CSR          correlation   canonical correlations of two views
 gp           the RBF kernel and its statistics under Gaussian inputs
 """

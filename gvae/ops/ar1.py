@@ -132,7 +132,7 @@ def logdet_precision_ar1(variance: Array, rho: Array, *, N: int) -> Array:
     Returns
     -------
     array (...)
-        Nats. `logdet_banded` and `logdet_lowrank` are of precisions, too.
+        Nats. `logdet_banded` and `logdet_lowrank` are those of precisions, too.
 
     Raises
     ------

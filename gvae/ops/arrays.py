@@ -184,7 +184,7 @@ def cumsum(x: Array, *, axis: int) -> Array:
     Returns
     -------
     array
-        Of the shape of x.
+        In the shape of x.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Canonical correlations of two views, with a derivative that needs none of eigenvectors (Andrew et al. 2013)."""
+"""Canonical correlations of two views, with a derivative that needs no derivatives of eigenvectors (Andrew et al. 2013)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def canonical_correlation(f: Array, g: Array, *, ridge: float = 0.0) -> Array:
     Raises
     ------
     ShapeError
-        Also for B <= 2 max(n, m): of as few rows, all views are strongly correlated.
+        Also for B <= 2 max(n, m): with so few rows, all views are strongly correlated.
     DTypeError
     ConfigError
         ridge is not a number of at least 0.
@@ -102,7 +102,7 @@ class Whitened:
 
     @classmethod
     def of(cls, f: np.ndarray, g: np.ndarray, ridge: float) -> Whitened:
-        """Of two views of at least two rows, whose entries are finite."""
+        """From two views of at least two rows, whose entries are finite."""
         f, g = (np.asarray(x, np.float64) for x in (f, g))
         means = f.mean(axis=0), g.mean(axis=0)
         F, G = f - means[0], g - means[1]
@@ -135,7 +135,7 @@ def _derivative(bar: Array, f: Array, g: Array, ridge: float) -> Array:
         return device.beside(np.full((len(x), x.shape[1] + y.shape[1]), math.nan, x.dtype), f)
     p = Whitened.of(x, y, ridge)
     U, V = p.A @ p.U, p.C @ p.V
-    kept = p.rho > len(p.rho) * np.finfo(np.float64).eps * 10  # the others are 0, but for rounding
+    kept = p.rho > len(p.rho) * np.finfo(np.float64).eps * 10  # the others are 0, except for rounding
     across = (U * kept) @ V.T
     parts = []
     for F, G, D12, half in ((p.F, p.G, across, U), (p.G, p.F, across.T, V)):
@@ -156,6 +156,6 @@ def paired(z: Array, w: Array) -> np.ndarray:
     z, w = (np.asarray(a, np.float64) for a in (z, w))
     a, b = z - z.mean(axis=0), w - w.mean(axis=0)
     scale = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
-    # what rounding leaves of a constant column is no variance
+    # what rounding leaves of a constant column is not a variance
     varies = scale > np.finfo(np.float64).eps * len(z) * np.abs(z).max(axis=0, initial=0) * np.abs(w).max(axis=0, initial=0)
     return np.where(varies, (a * b).sum(axis=0) / np.where(varies, scale, 1), 0.0)

@@ -63,7 +63,7 @@ class CountMatrix:
 
     @classmethod
     def _for(cls, x: Array, where: str) -> CountMatrix:
-        """Of a matrix that another function was given."""
+        """The counts of a matrix that was passed to another function."""
         made = cls.__new__(cls)
         made._x, made._made = _checked(x, where), {}
         return made

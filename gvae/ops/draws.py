@@ -1,14 +1,14 @@
 """Draws of bits, categories, counts and gamma variables as operations: recorded, captured and replayed like any other.
 
-Those of gamma variables are differentiable, and those of bits may have a path. A draw h of a logit a has no derivative. A
-`path` puts a surrogate in the place of dh/da:
+Those of gamma variables are differentiable, and those of bits may have a surrogate derivative. A draw h of a logit a has no
+derivative; the argument `path` names the surrogate for dh/da:
 
     None              none: objectives take the score function
-    taylor            |h - sigmoid(a)| / 2, the estimator of DARN: exact in the mean for functions that are quadratic in h
+    taylor            |h - sigmoid(a)| / 2, the estimator of DARN: unbiased for functions that are quadratic in h
     straight_through  sigmoid'(a)
 
 For DARN's rule: with q = sigmoid(a), grad q(h) / (2 q(h)) f'(h) has for h = 1 the slope q (1 - q) / (2 q) = (1 - q) / 2, and
-for h = 0 likewise q / 2. Source: Gregor, Danihelka, Mnih, Blundell and Wierstra (2014), section 3.
+for h = 0 the slope q / 2. Source: Gregor, Danihelka, Mnih, Blundell and Wierstra (2014), section 3.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def bernoulli_draw(logits: Array, uniform: Array, *, path: str | None = None) ->
     ----------
     logits, uniform : array (..., N)
     path : {None, "taylor", "straight_through"}
-        What stands for the derivative of a draw in its logit, see `gvae.ops.draws`.
+        The surrogate for the derivative of a draw in its logit, see `gvae.ops.draws`.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def keep(uniform: Array, rate: Any) -> Array:
     ------
     DTypeError
     ConfigError
-        A rate that is no number from 0 to 1. The entries of an array are not checked.
+        A rate that is not a number from 0 to 1. The entries of an array are not checked.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def _keep(uniform: Array, rate: float) -> Array:
 
 
 def _slope(path: str | None, h: Array, p: Any) -> Array:
-    """What stands for dh/da at a draw h of probability p."""
+    """The surrogate for dh/da at a draw h of probability p."""
     return 0.5 * np.abs(h - p) if path == "taylor" else p * (1 - p)
 
 
@@ -238,7 +238,7 @@ def log_gamma_draw(shape: Any, uniform: Array) -> Array:
     -------
     array (..., N)
         In the logarithm, as e^y underflows at small shapes. Differentiable in both arguments: the derivative in the shape
-        is the path of the draw, at a fixed uniform number.
+        is that of the draw at a fixed uniform number.
 
     Raises
     ------
@@ -352,7 +352,7 @@ def autoregressive_draw(bias: Array, weight: Array, uniform: Array, *, path: str
         Only what lies above the diagonal is read.
     uniform : array (..., D)
     path : {None, "taylor", "straight_through"}
-        What stands for the derivative of a draw in its logit, see `gvae.ops.draws`. It acts on later units, too: their
+        The surrogate for the derivative of a draw in its logit, see `gvae.ops.draws`. It acts on later units, too: their
         distributions depend on the draw. This is closer to the gradient than with the others fixed, and not exact even for
         linear functions.
 
@@ -508,7 +508,7 @@ def _(
 
 @functools.partial(primitive, differentiable=False, contract=f"uniform: ... D, {_NADE}")
 def nade_draw(uniform: Array, bias: Array, hidden: Array, weight: Array, out_weight: Array) -> Array:
-    """Draws of NADE's binary variables, one after the other: 1 where uniform_j < sigmoid(t_j), else 0; without a path.
+    """Draws of NADE's binary variables, one after the other: 1 where uniform_j < sigmoid(t_j), else 0; not differentiable.
 
     Parameters
     ----------

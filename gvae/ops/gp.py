@@ -11,9 +11,9 @@ from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["psi1", "psi2", "rbf"]
 
-# Sums over rows are of parts, which shapes decide: of so many rows at least, at most so many parts
+# Sums over rows are cut into parts that depend on shapes only: the fewest rows of a part, and the most parts
 PARTS, PARTS_ON_DEVICE = (64, 32), (4, 512)
-COST = 8  # of an exponential, beside a term of its exponent
+COST = 8  # the cost of an exponential, relative to a term of its exponent
 
 
 def rbf(x: Array, z: Array, precision: Array, scale: Array) -> Array:
@@ -32,7 +32,7 @@ def rbf(x: Array, z: Array, precision: Array, scale: Array) -> Array:
     Returns
     -------
     array (N, M)
-        k(x_n, z_m), of x = z with the diagonal v.
+        k(x_n, z_m); for x = z with the diagonal v.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def psi2(mean: Array, variance: Array, z: Array, precision: Array, scale: Array)
     -------
     array (M, M)
         v² Σ_n Π_q (2 a_q S_nq + 1)^-1/2 exp(-a_q (z_mq - z_m'q)² / 4 - a_q (μ_nq - (z_mq + z_m'q) / 2)² / (2 a_q S_nq + 1)):
-        symmetric. Of its cotangent, the symmetric part counts.
+        symmetric. Only the symmetric part of its cotangent counts.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def _bars(
     work = y_bar.size * (2 * Q + COST) * (N // 2 if kernel == "psi2_vjp" else 1)
     device.launch("psi", kernel, *given, mean_bar, variance_bar, z_bar, sums, n=len(sums), work=work)
     v = scale.reshape(1)
-    power, slope = (v * v, 2 * v) if kernel == "psi2_vjp" else (v, 1)  # of v or v², which the kernels leave out
+    power, slope = (v * v, 2 * v) if kernel == "psi2_vjp" else (v, 1)  # the power of v, which the kernels leave out
     mean_bar *= power
     variance_bar *= power
     z_bar, sums = z_bar.sum(axis=0), sums.sum(axis=0)

@@ -165,7 +165,7 @@ def solve_triangular(l: Array, b: Array, *, trans: bool = False) -> Array:
 
     Notes
     -----
-    On a CPU not by BLAS, since the BLAS of SciPy beside that of NumPy means two pools of threads that wait for one another:
+    On a CPU no BLAS is used, since SciPy's BLAS next to NumPy's means two pools of threads that wait for one another:
     on two cores, a Cholesky factor by one and a solve by the other take 20 ms and more, whatever their size.
 
     Examples

@@ -60,7 +60,7 @@ def batch_norm(x: Array, scale: Array, shift: Any, *, activation: str = "identit
         raise ConfigError(f"batch_norm: activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
     shape = np.shape(value_of(x))
     rows = math.prod(shape[:-1])
-    if shape and rows < 2:  # here, for the primitive is compiled with one row as well
+    if shape and rows < 2:  # here, because the primitive is compiled with one row as well
         said = "1 row" if rows else "no rows"
         raise ShapeError(f"batch_norm: x has {said}, expected at least 2, whose moments they are normalised by")
     return _batch_norm(x, scale, shift, activation=activation)

@@ -77,7 +77,7 @@ def normalized_weights(log_weights: Array, *, axis: int = 0) -> Array:
     Returns
     -------
     array
-        Of the shape of log_weights; all -inf gives zeros.
+        In the shape of log_weights; all -inf gives zeros.
 
     Raises
     ------

@@ -72,7 +72,7 @@ class Average:
         Returns
         -------
         float
-            0 for averages of which steps are not terms.
+            0 for averages that do not include steps.
 
         Examples
         --------

@@ -28,7 +28,7 @@ class LBFGS(Optimizer):
     learning_rate : float, default 1e-3
         Without effect.
     iterations : int, default 50
-        Of each step.
+        The iterations of each step.
     rates : mapping from str to float, optional
         0 freezes a group; other values than 0 and 1 are refused.
 

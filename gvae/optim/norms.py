@@ -61,7 +61,7 @@ def shorten(arrays: Sequence[Array], length: Array, limit: float) -> None:
 
 
 def _square(flat: np.ndarray) -> float:
-    """The sum of squares, summed by pieces of fixed size, so that the bits depend on the values alone."""
+    """The sum of squares, summed by pieces of fixed size, so that the bits depend only on the values."""
     sums = np.empty(-(-len(flat) // PIECE), flat.dtype)
     device.launch("optim", "square_sums", device.plain(flat), PIECE, sums, n=len(sums), work=len(flat))
     return float(sums.sum(dtype=np.float64))

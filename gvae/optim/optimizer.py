@@ -101,7 +101,7 @@ class Optimizer:
         gradient : Parameters
             With the names, shapes and order of the parameters.
         numbers : sequence of float, optional
-            Those of the step (see `numbers`). By default those of the next step, which `step` then counts.
+            The scalars of the step (see `numbers`). By default those of the next step, which `step` then counts.
         groups : collection of str, optional
             The groups that move. Default: all.
 

@@ -81,7 +81,7 @@ def parse_rates(text: str) -> dict[str, float]:
 
 
 def parse_alone(text: str) -> dict[str, int]:
-    """Numbers of steps of some parameter groups alone, before each step of the others.
+    """Numbers of separate steps of some parameter groups, before each step of the others.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def parse_alone(text: str) -> dict[str, int]:
     Raises
     ------
     ConfigError
-        A part is not GROUP=NUMBER with a whole number of at least 1, or names a group again.
+        A part is not GROUP=NUMBER with a positive integer, or names a group again.
 
     Examples
     --------

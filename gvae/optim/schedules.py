@@ -38,7 +38,7 @@ class Schedule:
         Parameters
         ----------
         bound : float
-            Of the validation rows if there are any.
+            The bound on the validation rows if there are any.
 
         Examples
         --------

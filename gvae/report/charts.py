@@ -25,7 +25,7 @@ WIDEST = 560  # pixels of a matrix
 @singledispatch
 def chart(panel: Any) -> Any:
     """The figure of a panel that is one. TypeError for others, which are images, tables and texts."""
-    raise TypeError(f"{type(panel).__name__} is no chart")
+    raise TypeError(f"{type(panel).__name__} is not a chart")
 
 
 def _new(x: str, y: str, height: int = HEIGHT, **given: Any) -> Any:

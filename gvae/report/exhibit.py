@@ -17,7 +17,7 @@ from gvae.panels import Panel
 
 __all__ = ["Absent", "Exhibit", "by_view", "dense", "image_shape_of", "of_x"]
 
-ROWS = 1000  # of the test rows, that are evaluated and mapped
+ROWS = 1000  # test rows that are evaluated and mapped
 
 
 class Absent(Exception):
@@ -138,7 +138,7 @@ class Exhibit:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the columns of x."""
+        """The names of the columns of x."""
         known = getattr(self.model, "feature_names_in_", self.dataset.names)
         return [str(n) for n in (range(self.model.n_features_in_) if known is None else known)]
 

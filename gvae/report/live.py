@@ -97,7 +97,7 @@ def _network(e: Exhibit, codes: np.ndarray) -> dict[str, Any] | None:
     D, n, params = e.model.n_features_in_, len(network.sizes) - 1, e.model.parameters_
     layers = []
     for i in range(n):
-        wide = slice(D) if i == n - 1 else slice(None)  # of the last layer, what the mean depends on
+        wide = slice(D) if i == n - 1 else slice(None)  # in the last layer, only what the mean depends on
         weight, bias = (np.asarray(a, np.float32)[..., wide] for a in network.scoring_layer(params, i))
         layers.append((weight, bias))
     if sum(4 * a.size for layer in layers for a in layer) > LARGEST:

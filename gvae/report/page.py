@@ -223,7 +223,7 @@ def _time(text: Any) -> str:
 
 
 def _rendered(panels: Sequence[Panel], key: str) -> list[dict[str, Any]]:
-    """Panels as the template takes them; key: of the ids of charts."""
+    """Panels as the template takes them; key: the beginning of the charts' ids."""
     return [{"title": panel.title, "id": f"{key}-{i}"} | _render(panel, f"{key}-{i}") for i, panel in enumerate(panels)]
 
 

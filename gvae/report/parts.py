@@ -74,7 +74,7 @@ def evaluated(e: Exhibit) -> list[Panel]:
 
 
 def covariance(e: Exhibit) -> list[Panel]:
-    """Covariance and correlations of q(z|x) for some rows, beside the pattern of the precision."""
+    """Covariance and correlations of q(z|x) for some rows, next to the pattern of the precision."""
     q = e.model.posterior_of(e.X[:3], None if e.y is None else e.y[:3])
     q = next(iter(q.values())) if isinstance(q, dict) else q
     c = covariances_of(q, min(3, len(e.X)))
@@ -101,7 +101,7 @@ def covariances_of(q: Any, n: int) -> np.ndarray:
 
 
 def reconstructions(e: Exhibit) -> list[Panel]:
-    """Originals above their reconstructions; of a table, columns against their reconstructions."""
+    """Originals above their reconstructions; for a table, columns against their reconstructions."""
     e.views_only()
     found = by_view(e.model, e.model.reconstruct(e.X))
     panels: list[Panel] = []
@@ -119,19 +119,19 @@ def reconstructions(e: Exhibit) -> list[Panel]:
 
 
 def _shape(e: Exhibit, x: np.ndarray) -> tuple[int, int] | None:
-    """That of the images of the training data, if rows of a view are as long as these."""
+    """The shape of the images of the training data, if rows of a view are as long as these."""
     shape = e.image_shape
     return shape if shape is not None and shape[0] * shape[1] == x.shape[1] else None
 
 
 def _names(e: Exhibit, view: str, D: int) -> dict[int, str]:
-    """Of the columns of a view that are shown."""
+    """The names of the columns of a view that are shown."""
     known = e.names if view == "x" else [f"{view}: {j}" for j in range(D)]
     return {j: known[j] for j in range(min(SHOWN, D))}
 
 
 def samples(e: Exhibit) -> list[Panel]:
-    """Images from the prior; of a table, the columns' distributions in data and in draws, and predictive checks."""
+    """Images from the prior; for a table, the columns' distributions in data and in draws, and predictive checks."""
     e.views_only()
     given = {view: dense(e.X if view == "x" else e.y).reshape(len(e.X), -1) for view in e.model.model_.views}
     shapes = {view: _shape(e, x) for view, x in given.items()}

@@ -18,12 +18,12 @@ from gvae.report.parts import PARTS
 
 __all__ = ["draw"]
 
-SMALL = "small"  # of the titles of panels
+SMALL = "small"  # the size of the titles of panels
 SIZES: dict[type, tuple[float, float]] = {Matrix: (2.6, 2.6)}  # inches; of all others:
 USUAL = (3.2, 2.4)
 LETTERS = 110  # in a line of a sentence
 WIDE = (Images, Table, Sentences)  # each in a row of its own
-ALONE = 1.9  # by how much a panel grows that is alone
+ALONE = 1.9  # by how much a panel grows that is the only one
 INK = {"fontsize": 7, "color": "0.4"}
 
 

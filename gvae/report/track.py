@@ -73,8 +73,8 @@ def read_track(run: str | os.PathLike) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        By code: "epoch" (E,), "mean" (E, N), "chol" (E, M, N), "offsets" (M,) and "row". Of an epoch that was trained twice,
-        because its first end came after the last checkpoint, the second counts.
+        By code: "epoch" (E,), "mean" (E, N), "chol" (E, M, N), "offsets" (M,) and "row". For an epoch that was trained
+        twice, because its first end came after the last checkpoint, the second counts.
 
     Raises
     ------

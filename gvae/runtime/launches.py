@@ -42,7 +42,7 @@ class Workspace(memory.Pool):
 
     def __init__(self) -> None:
         super().__init__(np.inf, np.inf)
-        self.handles: dict[int, tuple[int, np.ndarray]] = {}  # of blocks, by address: size, and a second view
+        self.handles: dict[int, tuple[int, np.ndarray]] = {}  # handles of blocks, by address: size, and a second view
 
     def bare(self, array: np.ndarray) -> np.ndarray:
         """The same array for a graph, which keeps the workspace: in a block, a view that does not prevent its reuse."""

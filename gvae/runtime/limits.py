@@ -92,7 +92,7 @@ def memory_limit(root: str = "/") -> int | None:
 def _groups(controller: str, root: str) -> list[Path]:
     """The folders of this process's control groups and of their ancestors: of version 2, which has one group for all
     controllers, and of the hierarchy of version 1 with this controller."""
-    paths = {}  # of the process's group, by the type of file system
+    paths = {}  # the paths of the process's group, by the type of file system
     for controllers, path in GROUP.findall(_text(Path(root, "proc/self/cgroup"))):
         if not controllers or controller in controllers.split(","):
             paths["cgroup" if controllers else "cgroup2"] = PurePosixPath(path)

@@ -30,7 +30,7 @@ LINE, PAGE = 64, 4096  # bytes
 SMALL = 1 << 16  # below this the C library itself keeps freed memory
 LIMIT = 1 << 28
 MOST = 64  # blocks: each call scans them, and callers may hold any number of results
-ROUNDS = 20  # of the calibration: an interpreter rewrites bytecodes that run often, which must give the same counts
+ROUNDS = 20  # rounds of the calibration: an interpreter rewrites bytecodes that run often, which must give the same counts
 
 
 class Pool:

@@ -71,7 +71,7 @@ class Buffer:
 
     def __init__(self, n: int, dtype: Any, tail: int, where: str = "cpu"):
         self.size = n * np.dtype(dtype).itemsize
-        self.begin = -(-self.size // 8) * 8  # of the tail, in bytes
+        self.begin = -(-self.size // 8) * 8  # where the tail begins, in bytes
         self.memory = np.zeros(self.begin + 8 * tail, np.uint8)
         self.tail = self.memory[self.begin :].view(np.float64)
         self.flat: Any = self.memory[: self.size].view(dtype)
@@ -136,7 +136,7 @@ class Communicator:
 
     @property
     def leads(self) -> bool:
-        """Whether this is rank 0, which alone writes files.
+        """Whether this is rank 0, the only one that writes files.
 
         Examples
         --------
@@ -151,7 +151,7 @@ class Communicator:
         Parameters
         ----------
         value : object
-            Of any kind that can be pickled.
+            Any object that can be pickled.
 
         Returns
         -------
@@ -171,7 +171,7 @@ class Communicator:
         Parameters
         ----------
         value : object
-            Of any kind that can be pickled; the values of other ranks are not used.
+            Any object that can be pickled; the values of other ranks are not used.
 
         Returns
         -------
@@ -190,7 +190,7 @@ class Communicator:
         Parameters
         ----------
         buffer : Buffer
-            Of the same size on all ranks.
+            It has the same size on all ranks.
 
         Examples
         --------
@@ -249,7 +249,7 @@ class Communicator:
         Parameters
         ----------
         error : Exception or None
-            Of this rank.
+            The error of this rank.
 
         Raises
         ------
@@ -551,7 +551,7 @@ def of(comm: Any) -> Communicator:
     Parameters
     ----------
     comm : mpi4py.MPI.Comm, Communicator or None
-        None: this process alone.
+        None: only this process.
 
     Returns
     -------
@@ -603,7 +603,7 @@ def launched() -> tuple[int, int]:
 
 
 def world(hang_timeout: float | None = None) -> Communicator:
-    """The ranks that a launcher has started; this process alone unless the environment says that there are several.
+    """The ranks that a launcher has started; only this process unless the environment says that there are several.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ _workers: list[_Worker] = []
 _table = np.zeros((0, 0), np.int64)  # a row of numbers per worker
 _idle: list[_Worker] = []  # those that no caller has claimed
 _testing = threading.Lock()
-_elsewhere = 0  # threads of this process that compute beside the pool
+_elsewhere = 0  # threads of this process that compute outside the pool
 _works: bool | None = None  # the result of the self-test
 
 
@@ -101,7 +101,7 @@ def _most() -> int:
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
-    """In the block, this thread computes beside the pool: where no other CPU is left for it, kernels have a thread less."""
+    """In the block, this thread computes outside the pool: where no other CPU is left for it, kernels have a thread less."""
     global _elsewhere
     with _lock:
         _elsewhere += 1
@@ -207,7 +207,7 @@ def prepare() -> None:
 
 
 class Pace:
-    """Execution of repeated work, such as training steps, by several threads or by the caller's alone, whichever has been
+    """Execution of repeated work, such as training steps, by several threads or only by the caller's, whichever has been
     faster recently.
 
         with pace:
@@ -409,7 +409,7 @@ def _do(share: tuple) -> BaseException | None:
 
 
 def _together(workers: list[_Worker], call: Callable[[np.ndarray], int]) -> int:
-    """call(crew), by which these workers compute shares without the interpreter lock. Returns the number of shares that
+    """call(crew), with which these workers compute shares without the interpreter lock. Returns the number of shares that
     failed."""
     try:
         for worker in workers:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gvae.errors import ConfigError, GvaeError
 
-MOST_COLUMNS = 10**6  # of a range on the command line
+MOST_COLUMNS = 10**6  # the most columns of a range on the command line
 NONE = "none"  # the spelling of None in the shell and in configuration files
 
 
@@ -121,7 +121,7 @@ class Kind:
         Raises
         ------
         ValueError
-            The text denotes no admissible value.
+            The text does not denote an admissible value.
 
         Examples
         --------
@@ -419,7 +419,7 @@ class Widths(Kind):
 
 
 class Layers(Kind):
-    """A whole number of at least 1, or one for each layer, from the data upwards; with `empty`, also no layers (in the
+    """A positive integer, or one for each layer, from the data upwards; with `empty`, also no layers (in the
     shell: 0)."""
 
     metavar = "N"

@@ -97,8 +97,8 @@ class Objective(Settings):
     )
     gradient: str = setting(
         default="reparameterized",
-        help="estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg; of the elbo: local and "
-        "disarm, for discrete codes; hessian, by second derivatives, in float64 for at most 64 variables",
+        help="estimator of the encoder's gradient: reparameterized, stl, dreg, vimco, rws, rws_dreg; only for the elbo: "
+        "local and disarm, for discrete codes; hessian, by second derivatives, in float64 for at most 64 variables",
         kind=Text(lambda text: None),
     )
     samples: int = setting(default=1, help="draws of the codes per row and step", kind=Whole())
@@ -155,7 +155,7 @@ class Ascent(Settings):
         "where the rows fit into a third of the memory",
         kind=Text(_check_shuffle),
     )
-    learning_rate: float = setting(default=1e-3, help="of the optimizer", kind=Number())
+    learning_rate: float = setting(default=1e-3, help="learning rate of the optimizer", kind=Number())
     optimizer: str = setting(
         default="adam",
         help="adam:beta1=,beta2=,eps=; adamw:0.01 with decay of the weights; sgd:0.9 with momentum; lbfgs:50, "
@@ -169,13 +169,13 @@ class Ascent(Settings):
     )
     alone: str | None = setting(
         default=None,
-        help="steps of parameter groups alone, with noise of their own, before each step of the others, as in critic=3",
+        help="separate steps of parameter groups, with their own noise, before each step of the others, as in critic=3",
         kind=Maybe(Text(_check_alone, metavar="GROUP=STEPS,..")),
     )
     schedule: str = setting(
         default="constant",
-        help="of the learning rate: constant; cosine, to 0 at the end of the run, or cosine:E of epoch E; plateau:E, "
-        "halved after E epochs without a better bound; iwae, 10^(-i/7) for 3^i epochs, or iwae:S, in 1/S of "
+        help="schedule of the learning rate: constant; cosine, to 0 at the end of the run, or cosine:E of epoch E; "
+        "plateau:E, halved after E epochs without a better bound; iwae, 10^(-i/7) for 3^i epochs, or iwae:S, in 1/S of "
         "the epochs; exponential:0.97/2, times 0.97 after every 2 epochs",
         kind=Text(_check_schedule),
     )
@@ -186,7 +186,7 @@ class Ascent(Settings):
         kind=Maybe(Text(_check_average)),
     )
     clip: float | None = setting(
-        default=None, help="the largest norm of the gradient; a longer gradient is scaled to it", kind=Maybe(Number())
+        default=None, help="the largest norm of the gradient; a larger gradient is scaled to it", kind=Maybe(Number())
     )
     on_nonfinite: str = setting(
         default="stop",

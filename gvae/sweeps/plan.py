@@ -50,11 +50,11 @@ def _check_metric(text: str) -> None:
 class StudySettings(Settings):
     """The table [study] of study.toml."""
 
-    trials: int | None = setting(None, "number of trials; of a grid: all of its points by default", Maybe(Whole()))
+    trials: int | None = setting(None, "number of trials; for a grid, all of its points by default", Maybe(Whole()))
     metric: str = setting("validation_bound", "column of log.jsonl by which trials are compared", Text(_check_metric))
-    direction: str = setting("maximize", "of the metric", Choice("maximize", "minimize"))
+    direction: str = setting("maximize", "direction of the metric", Choice("maximize", "minimize"))
     sampler: str = setting("random", "how settings are proposed", Choice("random", "grid", "tpe"))
-    seed: int = setting(0, "of the proposals", Whole(0, below=2**64))
+    seed: int = setting(0, "seed of the proposals", Whole(0, below=2**64))
     pruner: str = setting(
         "none",
         "which trials end early: none; median:startup=5,warmup=0, those worse than the median of the trials before at the "
@@ -67,7 +67,7 @@ class StudySettings(Settings):
 class Range:
     """The values of one setting: `choices`, or the numbers from `low` to `high`.
 
-    kind    : of the setting                 whole : whether the numbers are whole
+    kind    : that of the setting            whole : whether the numbers are whole
     choices : plain values, or None          log   : whether they are uniform in the logarithm
     """
 
@@ -107,7 +107,7 @@ class Plan:
     Parameters
     ----------
     path : str
-        Of the file, for messages.
+        The path of the file, for messages.
     text : str
         Its content.
     tables : dict of str to dict
@@ -117,7 +117,7 @@ class Plan:
     fixed : dict
         Plain values of the settings that all trials share.
     ranges : tuple of Range
-        In the order of the file.
+        The varied settings, in the order of the file.
     settings : dict
         The table [study] with its defaults, `trials` filled in.
     """

@@ -49,7 +49,7 @@ class Trial:
     """A trial, which belongs to this process until `release`.
 
     number   : from 0                              settings : plain values of the settings that it varies
-    path     : of its run folder, which may exist  pruned   : whether it is to end early
+    path     : its run folder, which may exist     pruned   : whether it is to end early
     """
 
     number: int
@@ -103,7 +103,7 @@ class Study:
     Parameters
     ----------
     folder : path
-        That of a study.
+        The folder of a study.
 
     Raises
     ------
@@ -251,7 +251,9 @@ class Study:
         name = self.plan.settings["metric"]
         if name not in row:
             others = ", ".join(n for n in row if n.startswith(("train_", "validation_")))
-            raise MetricError(f"{self.path}: metric {name} is no column of the log; known are {others}; begin another study")
+            raise MetricError(
+                f"{self.path}: metric {name} is not a column of the log; known are {others}; begin another study"
+            )
         return float(row[name])
 
     def trials(self) -> list[dict[str, Any]]:

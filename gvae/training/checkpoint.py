@@ -177,7 +177,8 @@ def encode(checkpoint: Checkpoint) -> bytes:
 
 
 def decode(content: bytes) -> Checkpoint:
-    """The checkpoint in the content of a file of this or an earlier format. ValueError if it is damaged or no checkpoint."""
+    """The checkpoint in the content of a file of this or an earlier format. ValueError if it is damaged or not a
+    checkpoint."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -218,7 +219,7 @@ def _interpret(header: Mapping[str, str], tensors: Callable[[], dict[str, np.nda
         raise _Foreign(f"not a gvae checkpoint (format {version!r}, expected {PREFIX}{FORMAT} or before)")
     checkpoint = Checkpoint(tensors(), json.loads(header["config"]), json.loads(header["counters"]))
     if not isinstance(checkpoint.config, dict) or not isinstance(checkpoint.counters, dict):
-        raise ValueError("its configuration or its counters are no mapping")
+        raise ValueError("its configuration or its counters are not a mapping")
     for older in range(int(version.removeprefix(PREFIX)), FORMAT):
         checkpoint = MIGRATIONS[older](checkpoint)
     if checkpoint.counters["use"] not in ("parameters", "average", "best"):

@@ -34,7 +34,7 @@ def failure(trainer: Trainer, params: dict, batch: Batch, noise: Any, bound: flo
     else:  # the parameters are finite: the failure is in this step
         gradients = [f"the gradient of {name}" for name, value in gradient.items() if not np.isfinite(value).all()]
         tensor = "the bound" if not math.isfinite(bound) else next(iter(gradients), "the gradient's norm, squared,")
-    index: list[int] = []  # of the rows of the batch
+    index: list[int] = []  # the indices of the rows that fail
     rows: list[int] = []
     try:
         for _, part, drawn in parts:
@@ -58,8 +58,8 @@ def failure(trainer: Trainer, params: dict, batch: Batch, noise: Any, bound: flo
 
 
 def _rows_that_fail(trainer: Trainer, params: dict, batch: Batch, noise: dict, among: np.ndarray) -> list[int]:
-    """Positions in the batch of rows that alone give a non-finite bound or gradient, by bisection; not many more than NAMED.
-    None are found where the rows are not the second axis of the model's noise."""
+    """Positions in the batch of rows that by themselves give a non-finite bound or gradient, by bisection; not many more
+    than NAMED. None are found where the rows are not the second axis of the model's noise."""
     n = len(batch)
     if not all(getattr(draws, "shape", ())[1:2] == (n,) for name, draws in noise.items() if not name.startswith(SHARED)):
         return []

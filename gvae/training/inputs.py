@@ -28,7 +28,7 @@ class StepInputs:
     Parameters
     ----------
     index : array (B,)
-        The row numbers of the batch in the table.
+        The row indices of the batch in the table.
     data : array (4,)
         The key of the batch's binarization.
     noise : array (4,)

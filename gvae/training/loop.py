@@ -107,7 +107,7 @@ def train(
         Whether to show a progress bar with the bound.
     run : RunFolder, optional
         The folder to which the log is written, and a checkpoint after every epoch or evaluation, and in between when
-        `run.is_due()`. If it was reopened, `epochs`, `steps` and `until` count from the beginning of the run. Of several
+        `run.is_due()`. If it was reopened, `epochs`, `steps` and `until` count from the beginning of the run. With several
         ranks, rank 0 has it.
     stop : callable, optional
         stop() is called in every step; if it is true, on any rank, training saves a checkpoint and raises StoppedError.
@@ -242,7 +242,7 @@ class _Loop:
         self.begin, (rows, events) = self.ranks.first((begin, logged))
         self.end = self.begin + self.total  # the step before which training ends
         self.history = History(rows, events)
-        self.reported = rows[-1]["step"] if rows else self.trainer.steps - self.trainer.epoch.batches  # of the last row
+        self.reported = rows[-1]["step"] if rows else self.trainer.steps - self.trainer.epoch.batches  # the last row's step
         if self.trainer.shards is not None and self.stop is not None:
             self.trainer.shards.ask = self.stop
 
@@ -306,7 +306,7 @@ class _Loop:
         return trainer.stopping.waited >= until.patience and trainer.steps >= self.begin + until.least
 
     def is_look(self) -> bool:
-        """Whether the epoch that ends here is reported. This depends on its steps alone, so that a run can be resumed at any
+        """Whether the epoch that ends here is reported. This depends only on its steps, so that a run can be resumed at any
         step."""
         trainer, until = self.trainer, self.until
         if not isinstance(until, Until) or trainer.steps == self.end:

@@ -259,7 +259,7 @@ class CudaGraph:
         xp = device.module(trainer.device)
         self.now, self.row = uploaded(trainer, batch_size)  # the current step's record, and its memory
         self.rows = xp.empty((len(table) // batch_size, self.row.shape[1]), np.uint32)  # the records of a pass
-        self.position = xp.zeros(1, np.int64)  # of the next record
+        self.position = xp.zeros(1, np.int64)  # the position of the next record
         self.sums = {name: xp.zeros((), np.float64) for name in trainer.reported}
 
     def is_for(self, table: Table, batch_size: int) -> bool:

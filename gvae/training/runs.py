@@ -1,6 +1,6 @@
 """Run folders: config.json, run.toml, log.jsonl, starts.jsonl, checkpoint.safetensors and the checkpoint before it.
 
-The checkpoint alone defines a run and its state. config.json repeats its configuration, for readers and for a run that has
+Only the checkpoint defines a run and its state. config.json repeats its configuration, for readers and for a run that has
 no checkpoint yet. log.jsonl has a line for every epoch and event; the training process holds the lock of this file.
 starts.jsonl has a line for each such process.
 """
@@ -46,7 +46,7 @@ class RunFolder:
     save_every : float, default 300.0
         Seconds since the last checkpoint after which `is_due` asks for one within an epoch.
     toml : callable, optional
-        toml(config) is the text of run.toml, by which `gvae train --config` repeats the run.
+        toml(config) is the text of run.toml, from which `gvae train --config` repeats the run.
 
     Attributes
     ----------
@@ -439,7 +439,7 @@ def read_history(folder: Path, checkpoint: Checkpoint | None = None) -> tuple[li
     -------
     rows, events : list of dict
         The lines that were logged before the checkpoint was written, up to the first damaged one. Empty if the log is
-        missing, which is no error.
+        missing, which is not an error.
 
     Examples
     --------

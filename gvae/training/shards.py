@@ -102,7 +102,7 @@ class Shards:
         each = count // communicator.size
         self.own = range(communicator.rank * each, (communicator.rank + 1) * each)
         self.free = [Buffer(n, dtype, MOST, where) for _ in range(each.bit_length())]  # one per level of this rank's subtree
-        self.names: tuple[str, ...] | None = None  # of the metrics
+        self.names: tuple[str, ...] | None = None  # the names of the metrics
         self.ask: Callable[[], bool] = lambda: False
         self.stopped = False
         self.error: Exception | None = None
@@ -163,7 +163,7 @@ class Shards:
         trainer : Trainer
         cut : Cut
         key : array (4,)
-            Of the step's noise.
+            The key of the step's noise.
 
         Yields
         ------
@@ -181,7 +181,7 @@ class Shards:
             yield s, batch, trainer.noise(random.fold_in(key, s), batch)
 
     def value_and_gradient(self, trainer: Trainer, params: dict, cut: Cut, now: StepInputs) -> tuple[dict, dict, dict]:
-        """As `Trainer.value_and_gradient`, of a whole batch of which each rank has some shards.
+        """As `Trainer.value_and_gradient`, for a whole batch of which each rank has some shards.
 
         Parameters
         ----------
@@ -330,11 +330,11 @@ def why_not_shards(trainer: Trainer) -> str:
     if trainer.state:
         return f"{of_model} keeps a state from step to step"
     if trainer.alone:
-        return f"steps of {', '.join(trainer.alone)} alone are of whole batches"
+        return f"separate steps of {', '.join(trainer.alone)} use whole batches"
     if trainer.optimizer.iterations:
         return f"a step of {trainer.optimizer} has many gradients of all rows"
     if least_rows(model, None) > 1 or not getattr(model, "separable", True):
         return f"in a step of {of_model} the rows of a batch depend on each other"
     if least_rows(None, objective) > 1 or not getattr(objective, "separable", True):
-        return f"{of_objective} is no mean over the rows of a batch"
+        return f"{of_objective} is not a mean over the rows of a batch"
     return ""

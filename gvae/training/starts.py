@@ -21,7 +21,7 @@ PACKAGES = ("gvae", "numpy", "numba", "scipy")
 
 
 def about_this_process() -> dict[str, Any]:
-    """Of this process: time (UTC), command, machine, versions.
+    """Time (UTC), command, machine and versions of this process.
 
     Returns
     -------

@@ -67,26 +67,26 @@ class Trainer:
     rates : mapping of str to float, optional
         Multiples of the learning rate by parameter group; 0 keeps a group as it is.
     alone : mapping of str to int, optional
-        Steps of a parameter group alone, each with noise of its own, before each step of the others; such a group moves in
-        these only.
+        Separate steps of a parameter group, each with its own noise, before each step of the others; such a group moves only
+        in these.
     schedule : Schedule, optional
         The factor of the learning rate at each step (see gvae.optim); by default constant.
     average : str, optional
         The running average of `parameters`, not of `rows` and `state`: "ema:0.999", "swa:10", ... (see
         gvae.optim.parse_average).
     clip : float, optional
-        The largest Euclidean norm of the gradient of all parameters together; a longer gradient is scaled down to it.
+        The largest Euclidean norm of the gradient of all parameters together; a larger gradient is scaled down to it.
     seed : int, default 0
         The seed of all randomness.
     n_rows : int, default 0
         The number of training rows, for models with per-datum parameters.
     shuffle : Shuffle, optional
-        How the rows of an epoch are shuffled; by default all of them, of tables that are not in memory within windows.
+        How the rows of an epoch are shuffled; by default all of them; for tables that are not in memory, within windows.
     shards : int, default 1
         The number of parts into which a batch is cut, a power of two: each is evaluated on its own, and their gradients are
         added in a fixed order. It decides the bits of a run; the number of ranks that share the parts does not.
     communicator : Communicator, optional
-        The ranks (see gvae.runtime.parallel); by default this process alone.
+        The ranks (see gvae.runtime.parallel); by default only this process.
     parameters : dict of str to array, optional
         The initial parameters; by default those of the model's `init`.
     device : {"cpu", "cuda"}, default "cpu"
@@ -215,7 +215,7 @@ class Trainer:
         self.steps = self.skipped = 0
         self.epochs = 0
         self.epoch = Epoch()
-        self.scale = 1.0  # of the learning rate: halved by every roll-back
+        self.scale = 1.0  # the factor of the learning rate: halved by every roll-back
         self.rollbacks = 0  # since the last epoch that succeeded
         self.mark: Snapshot | None = None  # the state to which a roll-back returns
         self._coming: tuple[int, np.ndarray] = 0, np.zeros(0)  # the number of a step, and the records from there on
@@ -557,7 +557,7 @@ class Trainer:
         self.epoch.sums = _in_place(self.epoch.sums, sums)
 
     def steps_alone(self, batch: Batch, now: StepInputs) -> None:
-        """Take the steps of the groups in `alone` on a batch, each with noise of its own.
+        """Take the separate steps of the groups in `alone` on a batch, each with its own noise.
 
         Parameters
         ----------
@@ -656,7 +656,7 @@ class Trainer:
         Returns
         -------
         dict of str to array
-            Of a Cut, the key alone: the noise of a shard is drawn while the shard is evaluated.
+            For a Cut, only the key: the noise of a shard is drawn while the shard is evaluated.
 
         Examples
         --------
@@ -684,7 +684,7 @@ class Trainer:
 
     def _work(self, params: dict, out: dict, inputs: dict, constant: dict | None = None) -> tuple[dict, dict]:
         """(metrics, state) of the objective, and its gradient in params, in `out`. Without `constant`, the
-        gradient of groups that move alone is 0."""
+        gradient of groups with separate steps is 0."""
         value, pull, (metrics, state) = vjp(
             lambda p: self.evaluate((constant or {}) | p, inputs), params, has_aux=True, out=out
         )
@@ -800,7 +800,7 @@ class Trainer:
         if self.shards is not None and self.device != "cpu":
             return "a batch has shards"
         if self.alone and self.device != "cpu":
-            return "groups of parameters take steps alone"
+            return "groups of parameters take separate steps"
         if hasattr(self.model, "update"):
             return "the model takes its steps itself"
         parts = {"terms": self.model, "__call__": self.objective} | ({} if self.device == "cpu" else {"step": self})
@@ -839,9 +839,9 @@ class Trainer:
             self.state = {name: to_device(value, self.device) for name, value in state.items()}
 
     def settle(self, table: Table, exact: bool = False) -> None:
-        """Replace what of the model's parameters and state is determined by the rest of them and by the training rows.
+        """Replace the part of the model's parameters and state that the rest of them and the training rows determine.
 
-        That is by the model's `settle`: moments of normalised layers, say. It concerns `weights`, with the parameters of
+        The model's `settle` computes it: moments of normalised layers, say. It concerns `weights`, with the parameters of
         rows; with `exact`, `chosen`.
 
         Parameters

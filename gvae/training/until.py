@@ -34,7 +34,7 @@ class Until:
     Raises
     ------
     ConfigError
-        A value is not a whole number of at least 1, or least > most.
+        A value is not a positive integer, or least > most.
 
     Notes
     -----

@@ -26,8 +26,8 @@ def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float
 
     The model scores the rows (its `step` is None, or by its `watch`): without dropout, corruption or a cost of the weights,
     and with the trainer's state. The objective gets the trainer's step, for its warm-up. The rows need not be training rows:
-    per-datum parameters are inferred. A model whose objective is of all rows of a batch together has one batch; a term of
-    that kind in an objective is a mean over batches, none of fewer rows than the objective takes.
+    per-datum parameters are inferred. A model whose objective depends on all rows of a batch together has one batch; a
+    term of that kind in an objective is averaged over batches that have the rows which the objective requires.
     """
     batch_size = batch_size if getattr(trainer.model, "has_bound", True) else len(table)
     least = getattr(trainer.objective, "least_rows", 1)

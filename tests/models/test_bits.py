@@ -374,7 +374,7 @@ def test_a_learned_baseline_learns_what_the_signals_are():
     assert max(found[20.0]) < 0.8 < 0.99 < min(found[0.0])
     with pytest.raises(ConfigError, match="a learned baseline is for the elbo"):
         gvae.SBN((4, 3), baseline=(8,), objective="iwae", samples=2, epochs=1).fit(BITS)
-    with pytest.raises(ConfigError, match="baseline: it is for draws that have no path"):
+    with pytest.raises(ConfigError, match="baseline: it is for draws that are not differentiable"):
         gvae.DARN(4, baseline=(8,), epochs=1).fit(BITS)
     with pytest.raises(ConfigError, match="unknown parameter group 'critic'; known are"):
         gvae.SBN((4, 3), rates="critic=2", epochs=1).fit(BITS)
@@ -385,7 +385,10 @@ def test_a_learned_baseline_learns_what_the_signals_are():
     [
         ({"samples": 3}, r"samples is 3, expected a multiple of 4: pairs for each of 2 layers"),
         ({"samples": 4, "posterior": "autoregressive"}, r"independent bits; got AutoregressiveBernoulli"),
-        ({"samples": 4, "posterior": "bernoulli:taylor"}, "draws without a path; those of a BernoulliDistribution have one"),
+        (
+            {"samples": 4, "posterior": "bernoulli:taylor"},
+            "draws without a derivative; those of a BernoulliDistribution have one",
+        ),
         ({"samples": 4, "objective": "iwae"}, "gradient 'disarm' is of the ELBO alone"),
         ({"samples": 4, "baseline": (3,)}, "takes no learned baseline"),
     ],
@@ -474,7 +477,7 @@ def test_a_surrogate_path_suits_some_gradients():
         training.train(model, batch, steps=2, batch_size=20, trainer=trainer)
     for gradient in ("dreg", "rws_dreg"):
         trainer = training.Trainer(model, objective=ImportanceWeighted(gradient=gradient), samples=2, seed=1)
-        with pytest.raises(ConfigError, match="draws from a BernoulliDistribution have no exact path"):
+        with pytest.raises(ConfigError, match="draws from a BernoulliDistribution have only a surrogate derivative"):
             training.train(model, batch, steps=1, batch_size=20, trainer=trainer)
 
 

@@ -287,7 +287,7 @@ def test_what_is_refused():
     with pytest.raises(ConfigError, match="inner family is planar:2"):
         families.parse("logit:planar:2", 3)
     for gradient_name in ("stl", "dreg"):
-        with pytest.raises(ConfigError, match="planar: the density is known for draws from it alone"):
+        with pytest.raises(ConfigError, match="planar: the density is known only for draws from it"):
             gvae.VAE(
                 latent=3, posterior="planar:2", hidden=(8,), epochs=1, objective="iwae", gradient=gradient_name, samples=2
             ).fit(BITS)

@@ -98,7 +98,7 @@ def test_every_family_in_every_role_trains_under_every_objective(family, role, o
             train(model, Table(x), steps=1, objective=objectives.parse(objective))
         return
     if objective == "wake_sleep" and (role, family) == ("posterior", "planar"):
-        with pytest.raises(ConfigError, match="known for draws from it alone, but wake_sleep"):
+        with pytest.raises(ConfigError, match="known only for draws from it, but wake_sleep"):
             train(model, Table(x), steps=1, objective=objectives.parse(objective))
         return
     trainer = Trainer(model, objective=objectives.parse(objective), samples=2, learning_rate=5e-3, seed=3)

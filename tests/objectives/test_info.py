@@ -298,11 +298,11 @@ def test_refusals():
         info(terms_of(model, perturbed(model), rows=X[:1]))
     q = BernoulliDistribution(np.zeros((4, 2)))
     z = np.zeros((1, 4, 2))
-    with pytest.raises(ConfigError, match="info: draws of BernoulliDistribution have no path; expected a reparam"):
+    with pytest.raises(ConfigError, match="info: draws of BernoulliDistribution are not differentiable; expected a reparam"):
         info(Terms({"x": np.zeros((1, 4))}, [Layer(q, None, z, z + 0.5)]))
     mixed = small(prior="mixture:3")
     with pytest.raises(
-        ConfigError, match="info: a prior that is a GaussianMixture has no draws with a path from the noise of"
+        ConfigError, match="info: a prior that is a GaussianMixture has no differentiable draws from the noise of"
     ):
         info(terms_of(mixed, perturbed(mixed)))
     deep = models.Hierarchical(D, latent=(3, 2), hidden=(4,), observation="gaussian", dtype="float64")

@@ -705,7 +705,10 @@ def test_what_is_not_finite_is_named():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: gvae.models.SBN(6, latent=(3,), normalize="batch"), r"SBN: normalize is 'batch'.*no path \(posterior bern"),
+        (
+            lambda: gvae.models.SBN(6, latent=(3,), normalize="batch"),
+            r"SBN: normalize is 'batch'.*not differentiable \(posterior bern",
+        ),
         (lambda: gvae.models.HVM(6, latent=3, normalize="batch"), r"HVM: normalize is 'batch', expected None where draws"),
         (lambda: gvae.models.VAE(6, latent=3, posterior="bernoulli", normalize="batch"), r"VAE: normalize is 'batch'"),
         (

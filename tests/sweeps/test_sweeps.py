@@ -576,7 +576,7 @@ def test_a_metric_that_the_log_lacks(small, gvae_):
     Path("study.toml").write_text(SMALL + 'metric = "validation_error"')
     code, _, err = gvae_(*SWEEP)
     assert (code, err.count("\n")) == (2, 1)
-    assert "metric validation_error is no column of the log; known are train_bound, " in err
+    assert "metric validation_error is not a column of the log; known are train_bound, " in err
     assert [trial["state"] for trial in trials("study")] == ["interrupted"]
 
 

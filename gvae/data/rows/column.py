@@ -34,7 +34,7 @@ class Column:
     shape : tuple of int
     dtype : dtype
     check : callable, optional
-        check(some rows as stored, their numbers) raises DataError where a row is not admissible.
+        check(some rows as stored, their indices) raises DataError where a row is not admissible.
     read_ahead : bool, default True
         Whether the rows are in a file, or are to be treated as if they were: they are then presented window by window.
 
@@ -73,14 +73,14 @@ class Column:
         return x
 
     def __getitem__(self, which: Any) -> Any:
-        """Some rows as a model reads them: by a slice, an array of their numbers, or a boolean mask."""
+        """Some rows as a model reads them: by a slice, an array of their indices, or a boolean mask."""
         index = places(which, len(self))
         if self.read_ahead:
             check_memory(self, len(index))
         return self.convert(self.taken(index))
 
     def part(self, which: Any) -> Column:
-        """Some of the rows as a column: by a slice, an array of their numbers, or a boolean mask.
+        """Some of the rows as a column: by a slice, an array of their indices, or a boolean mask.
 
         Examples
         --------
@@ -118,7 +118,7 @@ def check_memory(column: Column, n: int) -> None:
     if room is not None and n_bytes > room // 2:
         raise ConfigError(
             f"{n} rows of {n_bytes / 2**30:.3g} GiB are needed at once, too many for the memory of {room / 2**30:.3g} GiB: "
-            "the model or measure is not one of batches of rows"
+            "the model or measure does not work on batches of rows"
         )
 
 
@@ -159,7 +159,7 @@ def sequence(column: Column) -> Order:
 
 
 class _Window:
-    """Rows of one window, as they are stored and in the order of their chunks.   index : their numbers, in that order"""
+    """Rows of one window, as they are stored and in the order of their chunks.   index : their indices, in that order"""
 
     def __init__(self, number: int, order: Order, columns: dict[str, Column], used: dict[str, list[np.ndarray]]):
         ranges = order.ranges(number)
@@ -191,7 +191,7 @@ class _Window:
         return out
 
     def take(self, begin: int, end: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """Numbers and columns of the rows at positions begin .. end - 1 of the window."""
+        """Indices and columns of the rows at positions begin .. end - 1 of the window."""
         which: Any = slice(begin, end) if self.within is None else self.within[begin:end]
         return self.index[which], {name: x[which] for name, x in self.rows.items()}
 
@@ -235,7 +235,7 @@ class Reader:
         self.now = self.next = None
 
     def take(self, begin: int, end: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """The rows at positions begin .. end - 1 of the order: their numbers, and the columns as they are stored.
+        """The rows at positions begin .. end - 1 of the order: their indices, and the columns as they are stored.
 
         Raises
         ------

@@ -91,7 +91,7 @@ class Order:
 
     Notes
     -----
-    Every part is a function of (key, bounds, n_chunks) alone. One number for each chunk and one for each row of a window
+    Every part is a function of (key, bounds, n_chunks) only. One integer for each chunk and one for each row of a window
     are in memory.
 
     Examples

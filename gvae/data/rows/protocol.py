@@ -50,7 +50,7 @@ class Rows(Protocol):
         ...
 
     def take(self, index: np.ndarray) -> Any:
-        """The rows with the given numbers, (n, ...), or CSR (n, D).
+        """The rows with the given indices, (n, ...), or CSR (n, D).
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class Rows(Protocol):
 
 
 class Taken(Rows):
-    """Rows with a length, an indexing operator (a number, a slice, an array of numbers or a boolean mask) and `ndim`."""
+    """Rows with a length, an indexing operator (an index, a slice, an array of indices or a boolean mask) and `ndim`."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -99,7 +99,7 @@ class Taken(Rows):
 
 
 def places(which: Any, n: int) -> np.ndarray:
-    """A slice, an array of numbers or a boolean mask as an array of row numbers, for n rows."""
+    """A slice, an array of indices or a boolean mask as an array of row indices, for n rows."""
     if isinstance(which, slice):
         return np.arange(*which.indices(n))
     index = np.asarray(which)
@@ -124,7 +124,7 @@ class ArrayRows(Taken):
         self.array, self.shape, self.dtype = array, tuple(array.shape), array.dtype
 
     def take(self, index: np.ndarray) -> Any:
-        """The rows with the given numbers: see `Rows.take`."""
+        """The rows with the given indices: see `Rows.take`."""
         return self.array[index]
 
     @property
@@ -149,7 +149,7 @@ class Part(Taken):
     ----------
     rows : Rows
     index : int array (n,)
-        Their numbers.
+        Their indices.
 
     Examples
     --------
@@ -163,7 +163,7 @@ class Part(Taken):
         self.shape, self.dtype = (len(self.index), *rows.shape[1:]), rows.dtype
 
     def take(self, index: np.ndarray) -> Any:
-        """The rows with the given numbers, counted within the part: see `Rows.take`."""
+        """The rows with the given indices, counted within the part: see `Rows.take`."""
         return self.rows.take(self.index[index])
 
     def _take_into(self, index: np.ndarray, out: np.ndarray) -> None:
@@ -171,7 +171,7 @@ class Part(Taken):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The fingerprint of all rows, and the SHA-256 of the numbers.
+        """The fingerprint of all rows, and the SHA-256 of the indices.
 
         Examples
         --------
@@ -191,7 +191,7 @@ def take_into(rows: Any, index: np.ndarray, out: np.ndarray) -> None:
 
 
 def is_run(index: np.ndarray) -> bool:
-    """Whether the numbers are consecutive."""
+    """Whether the indices are consecutive."""
     n = len(index)
     return n > 0 and int(index[-1]) - int(index[0]) == n - 1 and (n < 3 or bool((np.diff(index) == 1).all()))
 
@@ -202,7 +202,7 @@ def default_chunk(n_bytes: int) -> int:
 
 
 def numbers_of(rows: Any, index: np.ndarray) -> np.ndarray:
-    """The numbers of some rows of a part in the table that it is a part of, which messages name.
+    """The indices of some rows of a part in the table that it was taken from, which messages name.
 
     Parameters
     ----------
@@ -284,7 +284,7 @@ def bounds_of(rows: Any, chunk: int) -> np.ndarray:
 
 
 def check_numbers(index: np.ndarray, n: int, where: str) -> None:
-    """Raise DataError unless all numbers are from 0 to n - 1."""
+    """Raise DataError unless all indices are from 0 to n - 1."""
     if len(index) and not (index.min() >= 0 and index.max() < n):
         bad = index[(index < 0) | (index >= n)][0]
         raise DataError(f"{where}: there is no row {bad} (counted from 0) among {n}")

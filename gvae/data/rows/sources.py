@@ -34,11 +34,11 @@ __all__ = [
 ]
 
 SUFFIXES = (".npy", ".zarr", ".h5", ".hdf5", ".parquet")
-DELIMITERS = {".csv": ', delimiter=","', ".tsv": ', delimiter="\\t"', ".txt": ""}  # of text, for np.loadtxt
+DELIMITERS = {".csv": ', delimiter=","', ".tsv": ', delimiter="\\t"', ".txt": ""}  # in text files, for np.loadtxt
 COLUMNS = ("train", "train_y", "train_weight", "test", "test_y", "test_weight")  # the keys of Zarr groups and HDF5 files
 PACKED = "gvae"  # the attribute in which a packed array keeps the checksums of its chunks
-PLACES = 16  # in the files, at which content is read for the fingerprint
-BYTES = 1 << 14  # that are read at each of them
+PLACES = 16  # the number of places in the files at which content is read for the fingerprint
+BYTES = 1 << 14  # bytes read at each of them
 
 
 class Stored(Taken):
@@ -82,7 +82,7 @@ class Stored(Taken):
         )
 
     def take(self, index: np.ndarray) -> Any:
-        """The rows with the given numbers: see `Rows.take`."""
+        """The rows with the given indices: see `Rows.take`."""
         index = np.asarray(index, np.int64)
         n = len(index)
         check_numbers(index, self.shape[0], self.where)
@@ -139,7 +139,7 @@ class Stored(Taken):
             size, latest = size + stat.st_size, max(latest, stat.st_mtime_ns)
         entries.sort()
         when = datetime.fromtimestamp(latest / 1e9, UTC).isoformat(timespec="seconds")
-        times = hashlib.sha256(repr(entries).encode()).hexdigest()[:12]  # of all files, by name
+        times = hashlib.sha256(repr(entries).encode()).hexdigest()[:12]  # the times of all files, by name
         about = {"shape": list(self.shape), "dtype": np.dtype(self.dtype).str, "file": self.where}
         return about | {"files": len(entries), "bytes": size, "modified": f"{when} {times}", "content": self._content()}
 
@@ -210,7 +210,7 @@ class ZarrRows(Stored):
     Parameters
     ----------
     array : zarr.Array
-        Of real numbers, (N, ...).
+        Real numbers, (N, ...).
     path : path, optional
         Where it is, for messages; by default the location of its store.
     key : str, optional
@@ -275,7 +275,7 @@ class HDF5Rows(Stored):
     Parameters
     ----------
     dataset : h5py.Dataset
-        Of real numbers, (N, ...).
+        Real numbers, (N, ...).
 
     Examples
     --------
@@ -376,7 +376,7 @@ class ParquetRows(Stored):
     ----------
     path : path
     columns : sequence of str, optional
-        Those to read; by default all.
+        The columns to read; by default all.
 
     Raises
     ------
@@ -562,7 +562,7 @@ def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mappi
     path = Path(os.path.expanduser(path))
     suffix = path.suffix.lower()
     if target is not None and suffix != ".parquet":
-        raise DataError(f"{path}: a target column is named of Parquet files; others have y as train_y")
+        raise DataError(f"{path}: a target column is named for Parquet files; others have y as train_y")
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if suffix == ".npy":

@@ -100,7 +100,7 @@ class Output:
         Returns
         -------
         array, or dict of str to array
-            Memory-mapped, or of Zarr.
+            Memory-mapped, or a Zarr array.
 
         Examples
         --------
@@ -146,7 +146,7 @@ class Output:
         shape : tuple of int
         dtype : dtype
         chunk : int, optional
-            Rows of a chunk; by default some 2 MiB.
+            Rows of a chunk; by default about 2 MiB.
         packed : bool, default False
             Whether to keep checksums, see `pack`.
 
@@ -284,7 +284,7 @@ def pack(
     key : array (4,), optional
         The key for shuffling the rows, the columns of "train" alike and those of "test" alike. None: rows keep their order.
     chunk : int, optional
-        Rows of a chunk. By default a power of two, of some 2 MiB.
+        Rows of a chunk. By default a power of two, of about 2 MiB.
 
     Returns
     -------

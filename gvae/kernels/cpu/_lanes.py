@@ -277,7 +277,7 @@ def _pack_tile(typing, starts, flat, block, j, l):
 
 @intrinsic
 def _unpack_tile(typing, block, starts, flat, other_starts, other, j, l):
-    """The way back of `_pack_tile`; other[other_starts[l] + j] is added, unless it is None."""
+    """The inverse of `_pack_tile`; other[other_starts[l] + j] is added, unless it is None."""
     signature = types.void(block, starts, flat, other_starts, other, types.intp, types.intp)
 
     def codegen(context, builder, signature, arguments):
@@ -367,7 +367,7 @@ def pack_systems(arrays, owners, starts, block):
 
 @kernel
 def unpack_systems(block, owners, starts, arrays):
-    """arrays[owners[l], k, j] = block[k, j, l], the way back of `pack_systems`."""
+    """arrays[owners[l], k, j] = block[k, j, l], the inverse of `pack_systems`."""
     _, M, N = arrays.shape
     flat, block = borrowed(arrays).reshape(-1), borrowed(block)
     for k in range(M):

@@ -94,7 +94,7 @@ def _functions(T, I, n_exp, n_log, n_sin, n_cos, n_newton):
     EXP = tuple(T(1 / math.factorial(k)) for k in range(2, 2 + n_exp))
 
     def exp(x):
-        # x = k ln 2 + r, |r| <= ln 2 / 2, e^x = 2^k e^r; 2^k in two factors, for the last may leave the normal numbers
+        # x = k ln 2 + r, |r| <= ln 2 / 2, e^x = 2^k e^r; 2^k in two factors, because the last may leave the normal numbers
         x = EXP_MIN if x < EXP_MIN else x
         x = EXP_MAX if x > EXP_MAX else x
         y = x * LOG2E + MAGIC
@@ -117,7 +117,7 @@ def _functions(T, I, n_exp, n_log, n_sin, n_cos, n_newton):
         return T(0) if x > NORMAL else p
 
     def expm1(x):
-        # as exp; c is what rounding r left behind, and 2^k r + (2^k - 1) comes first, for it rounds little or nothing
+        # as exp; c is what rounding r left behind, and 2^k r + (2^k - 1) comes first, because it rounds little or nothing
         x = EXPM1_MIN if x < EXPM1_MIN else x
         x = EXP_MAX if x > EXP_MAX else x
         y = x * LOG2E + MAGIC

@@ -17,10 +17,10 @@ from gvae.kernels.cpu._jit import kernel
 from gvae.kernels.cpu._lanes import borrowed
 from gvae.runtime import abi
 
-BYTES = 64 if abi.has_feature("avx512f") else 32 if abi.has_feature("avx") else 16  # of a vector register
-ROWS = 12 if BYTES != 32 else 6  # of a tile, two vectors wide: 24 of 32 registers, or 12 of 16
-TALL = 13 if BYTES != 32 else 6  # of a tile where that leaves no rows over: 26 registers
-DEPTH, WIDTH = 512, 256  # of the part of B that is packed at a time, half a megabyte: a second-level cache holds it
+BYTES = 64 if abi.has_feature("avx512f") else 32 if abi.has_feature("avx") else 16  # the size of a vector register
+ROWS = 12 if BYTES != 32 else 6  # rows of a tile, two vectors wide: 24 of 32 registers, or 12 of 16
+TALL = 13 if BYTES != 32 else 6  # rows of a tile where that leaves none over: 26 registers
+DEPTH, WIDTH = 512, 256  # the size of the part of B that is packed at a time, half a megabyte: a second-level cache holds it
 CHUNK = 8 * TALL  # rows of A that take part at a time
 ALIGN = 4  # bytes: vectors are loaded and stored wherever a number may lie
 
@@ -39,7 +39,7 @@ def spread_over(builder, vector, x):
 
 
 def first_lanes(builder, vector, count):
-    """The mask of the first `count` lanes, for the edge of a matrix: what lies beside it is not the matrix's memory."""
+    """The mask of the first `count` lanes, for the edge of a matrix: what lies beyond it is not the matrix's memory."""
     words = ir.VectorType(count.type, vector.count)
     return builder.icmp_signed("<", ir.Constant(words, list(range(vector.count))), spread_over(builder, words, count))
 
@@ -121,8 +121,8 @@ def tile(typingctx, a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row,
 
 @intrinsic
 def transpose(typingctx, b, b0, b_row, rows, packed, p0, p_row):
-    """packed[p0 + k p_row + j] = b[b0 + j b_row + k] for a square block, j and k below the length of a vector; of b's rows
-    there are so many, the last of which stands for those that are missing."""
+    """packed[p0 + k p_row + j] = b[b0 + j b_row + k] for a square block, j and k below the length of a vector; b has
+    `rows` rows, the last of which replaces those that are missing."""
 
     def codegen(context, builder, sig, args):
         vector, n = vector_of(sig.args[0])
@@ -155,7 +155,7 @@ def transpose(typingctx, b, b0, b_row, rows, packed, p0, p_row):
 
 @intrinsic(prefer_literal=True)
 def copy(typingctx, a, a0, b, b0, numbers, vectors):
-    """b[b0 + i] = a[a0 + i] for so many numbers, and 0 from there to the end of so many vectors."""
+    """b[b0 + i] = a[a0 + i] for i < numbers, and 0 from there to the end of `vectors` vectors."""
 
     def codegen(context, builder, sig, args):
         vector, n = vector_of(sig.args[0])
@@ -198,7 +198,7 @@ def tile_of(a, a0, a_row, a_k, K, b, b0, start, s0, s_row, c, c0, c_row, columns
 
 @register_jitable
 def height(rows):
-    """Of the first tile of so many rows: all have ROWS or TALL where that is possible."""
+    """The height of the first tile of that many rows: all tiles have ROWS or TALL where that is possible."""
     tiles = -(-rows // TALL)
     if ROWS * tiles <= rows:
         return TALL if rows > ROWS * tiles else ROWS
@@ -234,7 +234,7 @@ def parts(K):
 
 @kernel(inner=True)
 def breadth(columns, c):
-    """How many columns the panels for so many columns of C have."""
+    """How many columns the panels for these columns of C have."""
     n = BYTES // c.itemsize
     return -(-(columns[1] - columns[0]) // n) * n
 
@@ -281,7 +281,7 @@ def multiply_panels(a, a_row, a_k, packed, depth, s, s_row, c, c_row, rows, colu
 
 @kernel
 def product_part(a, a_row, a_k, b, b_k, b_n, start, part, c, c_row, depth, rows, columns):
-    """What the part of that number adds to a `product`, A and B beginning with it; the first one begins with `start`."""
+    """What part number `part` adds to a `product`, A and B beginning with it; the first one begins with `start`."""
     a, b = borrowed(a), borrowed(b)
     s, s_row = (start, 0) if part == 0 else (c, c_row)
     packed = np.empty(breadth((0, min(WIDTH, columns[1] - columns[0])), c) * depth, c.dtype)
@@ -306,7 +306,7 @@ def product(a, a_row, a_k, b, b_k, b_n, start, c, c_row, K, rows, columns):
 
 @kernel(inner=True)
 def packed_whole(b, b_k, b_n, K, columns, c):
-    """What `product_of_packed` wants of B, which several products then share."""
+    """B as `product_of_packed` reads it, which several products then share."""
     b, wide = borrowed(b), breadth(columns, c)
     packed = np.empty(wide * K, c.dtype)
     for part in range(parts(K)):
@@ -317,7 +317,7 @@ def packed_whole(b, b_k, b_n, K, columns, c):
 
 @kernel(inner=True)
 def product_of_packed(a, a_row, a_k, packed, start, c, c_row, K, rows, columns):
-    """`product`, with the same bits, of a B that `packed_whole` has packed."""
+    """`product`, with the same bits, for a B that `packed_whole` has packed."""
     a, packed, wide = borrowed(a), borrowed(packed), breadth(columns, c)
     for part in range(parts(K)):
         k0, k1 = part * K // parts(K), (part + 1) * K // parts(K)

@@ -5,13 +5,13 @@ threads write are in different cache lines. Shares are counted: POSTED, CLAIMED 
 share that reached this state.
 """
 
-# written by who posts a share
+# written by the thread that posts a share
 POSTED = 0
 CODE = 1  # what does the share (see `_share.begin`); 0: Python
 KERNEL, PLACE, LO, HI = 2, 3, 4, 5  # the share, where it is compiled: of which kernel, where its arguments lie, its range
 PARKS = 6  # whether the worker parks before each share, instead of spinning first
 
-# written by who begins the share: the worker, or who posted it and takes it back because no worker has begun
+# written by the thread that begins the share: the worker, or the one that posted it and takes it back before any began
 CLAIMED = 16
 
 # written by the worker

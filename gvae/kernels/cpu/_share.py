@@ -38,7 +38,7 @@ from gvae.kernels.cpu._protocol import (
 from gvae.kernels.cpu._wait import CAN_PARK, WORD, fence, look, park, pause, pointer, tell, wake
 from gvae.runtime import abi
 
-PARK = 500_000_000  # nanoseconds that a worker parks at most; a share that is posted wakes it
+PARK = 500_000_000  # the most nanoseconds that a worker parks; a share that is posted wakes it
 
 NO_TABLE, NOWHERE = np.zeros((0, WIDTH), np.int64), np.zeros(0, np.int64)
 
@@ -59,7 +59,7 @@ def claim(typingctx, numbers, i, x):
 
 @intrinsic
 def begin(typingctx, code, kernel, place, lo, hi):
-    """Do a share by its CODE. Returns whether it failed, which it does for want of memory."""
+    """Do a share by its CODE. Returns whether it failed, which happens if memory runs out."""
 
     def codegen(context, builder, sig, args):
         return abi.call_address(builder, args[0], SHARE, args[1:])

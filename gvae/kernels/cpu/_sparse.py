@@ -19,15 +19,15 @@ from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._products import BYTES, copy, first_lanes, load, spread_over, store, vector_of
 from gvae.runtime import abi
 
-MOST = 1 / 3  # of A may be other than zero: with more, a dense product may take less time
-VECTORS = 8  # of a row of C at a time: enough for the adders, while few columns still fill them
+MOST = 1 / 3  # the share of A that may be nonzero: with more, a dense product may take less time
+VECTORS = 8  # vectors of a row of C at a time: enough for the adders, while few columns still fill them
 WORD = 64  # bits
 PLACES = np.array([[j for j in range(8) if byte >> j & 1] + [0] * (8 - byte.bit_count()) for byte in range(256)], np.uint8)
 
 
 @intrinsic
 def differs(typingctx, a, at, numbers, x):
-    """The bits j for which a[at + j] is not x, j < numbers; a vector holds no more. A NaN is nothing."""
+    """The bits j for which a[at + j] is not x, j < numbers; a vector holds no more. A NaN equals nothing."""
 
     def codegen(context, builder, sig, args):
         vector, n = vector_of(sig.args[0])
@@ -70,8 +70,8 @@ def list_bits(typingctx, word, table, places):
 
 @intrinsic(prefer_literal=True)
 def gather(typingctx, places, count, a, a0, a_k, b, b0, b_k, start, s0, c, c0, columns, vectors):
-    """c[c0 + j] = start[s0 + j] + sum_k a[a0 + k a_k] b[b0 + k b_k + j] over k = places[0], ..., so many, for so many
-    columns, which so many vectors hold and no fewer do."""
+    """c[c0 + j] = start[s0 + j] + sum_k a[a0 + k a_k] b[b0 + k b_k + j] over k = places[0], ..., `count` of them, for
+    `columns` columns, which need exactly `vectors` vectors."""
 
     def codegen(context, builder, sig, args):
         nv = sig.args[13].literal_value
@@ -141,14 +141,14 @@ def gather_of(places, count, a, a0, a_k, b, b0, b_k, start, s0, c, c0, columns, 
 
 @register_jitable
 def words(length):
-    """How many hold so many bits."""
+    """How many words hold `length` bits."""
     return -(-length // WORD)
 
 
 @kernel
 def nonzero_bits(a, apart, lines, length):
     """(whether at most MOST of a[i apart + j], i < lines, j < length, is not zero; whether that is ones; the bits: lines of
-    words). It stops at a line after which it is plain that more is; of no numbers at all, none is zero."""
+    words). It stops at a line after which the share is clearly above MOST; for an empty A, the first is False."""
     n, seen, others = BYTES // a.itemsize, 0, np.uint64(0)
     zero, one = a.dtype.type(0), a.dtype.type(1)
     bits = np.empty(lines * words(length), np.uint64)

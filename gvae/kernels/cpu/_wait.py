@@ -117,7 +117,7 @@ def fence(typingctx):
 
 @kernel
 def wait(numbers, i, x, spins):
-    """Spin as long as numbers[i] is x, at most so many times. Returns what it is then."""
+    """Spin as long as numbers[i] is x, at most `spins` times. Returns what it is then."""
     for _ in range(spins):
         if look(numbers, i) != x:
             break

@@ -108,7 +108,7 @@ def affine_weight_vjp(y, x, a_bar, weight_bar, bias_bar, activation, lo, hi):
     """a_bar, which is y_bar, <- y_bar f'(a); weight_bar = Xᵀ Ā and bias_bar, the sums over rows of Ā; for outputs
     lo <= j < hi.
 
-    The identity leaves a_bar alone. Rows take part in parts, so that what is made of them is still in the
+    The identity leaves a_bar unchanged. Rows take part in parts, so that what is made of them is still in the
     caches when it is multiplied.
     """
     wide_vectors()

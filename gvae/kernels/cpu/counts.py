@@ -20,10 +20,10 @@ from gvae.runtime import abi
 
 TOGETHER = 8  # columns whose rates are computed at once: as many sums as keep the adders busy
 CHUNK = 512  # counts of a row whose rates are kept for the loop that takes logarithms; a multiple of TOGETHER
-ROWS = 104  # that are worked on together, tiles of `product` without any left over
+ROWS = 104  # rows that are worked on together, tiles of `product` without any left over
 WIDTH = 256  # columns of a panel; at most CHUNK
 PIECE = 64  # counts whose terms are added up in the working type
-VECTORS = 8  # of a sum of rows that are in registers at a time
+VECTORS = 8  # vectors of a sum of rows that are in registers at a time
 
 
 def part_sums(builder, vectors):
@@ -110,7 +110,7 @@ def dots(typingctx, z, z0, n, w, w0, columns, t, last, rates, p):
 
 @intrinsic(prefer_literal=True)
 def add_rows(typingctx, factor, count, rows, t, a, a0, n, j, stop, total, vectors):
-    """total[i] += sum_u factor[u] a[a0 + rows[t + u] n + i] over u < count, j <= i < stop: so many vectors, no fewer."""
+    """total[i] += sum_u factor[u] a[a0 + rows[t + u] n + i] over u < count, j <= i < stop: exactly that many vectors."""
 
     def codegen(context, builder, sig, args):
         nv = sig.args[10].literal_value

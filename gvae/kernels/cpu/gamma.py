@@ -34,8 +34,8 @@ from gvae.kernels.cpu._lanes import borrowed
 from gvae.kernels.cpu._math import exp, expm1, horner, log, log1p
 
 UNIFORM = 8.0  # the least shape of the uniform expansion: its error there is 1e-12 of D
-TERMS = 24  # of it
-GROUPS = 12  # of four terms: these 48 are enough for the power series up to z = 2.5 + 1.5 a, a < UNIFORM
+TERMS = 24  # terms of it
+GROUPS = 12  # groups of four terms: these 48 are enough for the power series up to z = 2.5 + 1.5 a, a < UNIFORM
 SMALL = 1e-13  # a series ends where its terms are below this, relatively
 ENOUGH = 1e-13  # so small is the next term of the Taylor polynomial, were it in proportion to the last ones
 ROUNDS = 30
@@ -52,10 +52,10 @@ MILLS = (
     *(-6.93464064407169e-06, -1.8577094811018202e-07, 1.3463425977561867e-06, 2.002482939673202e-07),
     *(-2.0429431994045063e-07, -3.310708541684129e-08, 1.7333247337903852e-08),
 )
-STIRLING = 1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156  # of log Gamma, in 1/t, 1/t^3, ..
-STIRLING_SLOPE = 1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12  # of psi, in 1/t^2, 1/t^4, ..
+STIRLING = 1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156  # for log Gamma, in 1/t, 1/t^3, ..
+STIRLING_SLOPE = 1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12  # for psi, in 1/t^2, 1/t^4, ..
 
-STIRLING_CURVATURE = 1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6  # of psi', in 1/t^3, 1/t^5, ..
+STIRLING_CURVATURE = 1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6  # for psi', in 1/t^3, 1/t^5, ..
 
 
 def slopes_of_log(terms: int) -> tuple[float, ...]:
@@ -93,7 +93,7 @@ def log_gamma1(a):
 
 @kernel(inner=True)
 def digamma1_of_small(a):
-    """psi(a + 1), likewise."""
+    """psi(a + 1), by the same method."""
     t, p, slope = a + 1.0, 1.0, 0.0  # of the product p, too
     for _ in range(8):
         slope = slope * t + p
@@ -329,7 +329,7 @@ def quantile_at(a, u):
         step, fourth, fifth = taylor(g, z, wide, e)
         if abs(fifth) < ENOUGH or fifth * fifth < ENOUGH * abs(fourth):
             return y + step
-        # Newton's step where the series is of no use: it cannot fail, for log P and log Q are concave in y
+        # Newton's step where the series is of no use: it cannot fail, because log P and log Q are concave in y
         y += step if abs(fifth) < 0.05 * abs(step) else g * e
         z, m = exp(y), y - log_a
         excess = expm1(m)
@@ -340,7 +340,7 @@ def quantile_at(a, u):
 def quantiles_of_large(a, u, y, n):
     """y[k] = log z with P(a[k], z) = u[k] for k < n, a >= UNIFORM, or NaN where quantile_at is needed.
 
-    As that with one round, by the uniform expansion.
+    As `quantile_at` with one round, by the uniform expansion.
     """
     for k in range(n):
         v = 1.0 - u[k]
@@ -364,7 +364,7 @@ def quantiles_of_large(a, u, y, n):
 
 @kernel(inner=True)
 def quantiles_of_small(a, u, y, n):
-    """Likewise for shapes below UNIFORM, by the power series."""
+    """As `quantiles_of_large`, for shapes below UNIFORM, by the power series."""
     for k in range(n):
         v = 1.0 - u[k]
         upper = u[k] > 0.5
@@ -439,7 +439,7 @@ def slopes_of_large(a, y, slope, n):
 
 @kernel(inner=True)
 def sixteen_terms(b, z, t, total, s, slope):
-    """Of `series_slope`; longer loops than this are not unrolled, and then the loop around them has no SIMD lanes."""
+    """Terms of `series_slope`; longer loops than this are not unrolled, and then the loop around them has no SIMD lanes."""
     for _ in range(16):
         b += 1.0
         i = 1.0 / b
@@ -452,7 +452,7 @@ def sixteen_terms(b, z, t, total, s, slope):
 
 @kernel(inner=True)
 def slopes_of_small(a, y, slope, n):
-    """Likewise for shapes below UNIFORM."""
+    """As `slopes_of_large`, for shapes below UNIFORM."""
     for k in range(n):
         z = exp(y[k])
         t, total, s, total_a = sixteen_terms(a[k], z, 1.0, 1.0, 0.0, 0.0)
@@ -465,7 +465,7 @@ def slopes_of_small(a, y, slope, n):
 @kernel(inner=True)
 def filled(a, x, n, of_a, of_x):
     """The next multiple of LANES, up to which both get a number: what lies beyond a loop's last full vector would be rounded
-    otherwise, and a draw's bits would depend on the draws beside it."""
+    otherwise, and a draw's bits would depend on the draws next to it."""
     end = (n + LANES - 1) // LANES * LANES
     for k in range(n, end):
         a[k], x[k] = of_a, of_x

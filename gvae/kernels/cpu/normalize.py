@@ -27,8 +27,8 @@ def moments(a, mean, variance, lo, hi):
     wide_vectors()
     R, n = len(a), hi - lo
     a, zero = borrowed(a), a.dtype.type(0)
-    sums, squares = np.empty(n, a.dtype), np.empty(n, a.dtype)  # of a part
-    first, second = np.zeros(n), np.zeros(n)  # of the rows so far: the mean, and the sum of squared differences from it
+    sums, squares = np.empty(n, a.dtype), np.empty(n, a.dtype)  # the sums of a part
+    first, second = np.zeros(n), np.zeros(n)  # for the rows so far: the mean, and the sum of squared differences from it
     for top in range(0, R, PART):
         end = min(top + PART, R)
         count, origin = end - top, a[top, lo:hi]
@@ -76,7 +76,7 @@ def sums(a, mean, variance, b, scale_bar, shift_bar, lo, hi):
     wide_vectors()
     R, n = len(a), hi - lo
     a, b, center, zero = borrowed(a), borrowed(b), mean[lo:hi], a.dtype.type(0)
-    first, second = np.empty(n, a.dtype), np.empty(n, a.dtype)  # of a part
+    first, second = np.empty(n, a.dtype), np.empty(n, a.dtype)  # the sums of a part
     of_all, products = np.zeros(n), np.zeros(n)
     for top in range(0, R, PART):
         first[:] = zero

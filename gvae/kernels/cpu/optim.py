@@ -61,7 +61,7 @@ def momentum(gradient, parameters, m, rate, beta, lo, hi):
 
 @kernel
 def square_sums(numbers, size, sums, lo, hi):
-    """sums[i] = the sum of squares of the i-th piece of so many numbers (the last one may be shorter), for lo <= i < hi."""
+    """sums[i] = the sum of squares of the i-th piece of `size` numbers (the last one may be shorter), for lo <= i < hi."""
     for i in range(lo, hi):
         piece = numbers[i * size : (i + 1) * size]
         total = sums.dtype.type(0)

@@ -98,7 +98,7 @@ def normals(out, w):
 @overload(normals, jit_options=OPTIONS)
 def _(out, w):
     def normals_float(out, w):
-        # (w + 1/2) / 2^32 lies in (0, 1], for float32 rounds the largest to 1
+        # (w + 1/2) / 2^32 lies in (0, 1], because float32 rounds the largest to 1
         half, scale = np.float32(0.5), np.float32(2**-32)
         z0, z1 = normal_pair((np.float32(np.uint32(w[0])) + half) * scale, uniform_float(w[1]))
         z2, z3 = normal_pair((np.float32(np.uint32(w[2])) + half) * scale, uniform_float(w[3]))

@@ -65,7 +65,7 @@ def autoregressive_draw(uniform, bias, b_rows, weight, w_rows, draw, logits, lo,
 def autoregressive_draw_vjp(draw_bar, slope, weight, w_rows, logits_bar, lo, hi):
     """a_bar_j = (h_bar_j + sum_{k>j} U_jk a_bar_k) slope_j, from the last unit to the first.
 
-    draw_bar, slope, logits_bar (R, N); slope: what stands for dh/da.
+    draw_bar, slope, logits_bar (R, N); slope: the surrogate for dh/da.
     """
     wide_vectors()
     N = logits_bar.shape[1]

@@ -1,4 +1,4 @@
-"""Declarations of affine.cu, and its layers: products with what stands beside them."""
+"""Declarations of affine.cu, and its layers: products with the operations around them."""
 
 from typing import Any
 

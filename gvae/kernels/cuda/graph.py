@@ -24,7 +24,7 @@ _outlived: set[Any] = set()  # pools without an owner, of which some array still
 
 
 class Workspace:
-    """Memory that is used again: within `used()`, arrays lie in a pool of this workspace alone.
+    """Memory that is used again: within `used()`, arrays lie in a pool that only this workspace has.
 
     The pool takes what it needs from the allocator that is current when the workspace is made, so that whatever limits hold
     there hold here, and keeps it as long as it lives: replayed launches find memory of every size they ask for.
@@ -61,7 +61,7 @@ class Graph:
         stream = cupy.cuda.get_current_stream()
         collecting = gc.isenabled()
         gc.collect()
-        gc.disable()  # what a collection frees may be modules or events, whose ends are no part of a capture
+        gc.disable()  # what a collection frees may be modules or events, whose ends must not be part of a capture
         try:
             self.held: list[Any] = []
             with entered(uploads=self.held), workspace.used():
@@ -95,7 +95,7 @@ def own_stream() -> Iterator[None]:
         return
     streams = _thread.__dict__.setdefault("streams", {})
     device = id(cupy), cupy.cuda.Device().id
-    if device not in streams:  # kept, for pools keep memory for each stream apart
+    if device not in streams:  # kept, because pools keep memory for each stream separately
         streams[device] = cupy.cuda.Stream(non_blocking=True)
     stream = streams[device]
     stream.wait_event(caller.record())

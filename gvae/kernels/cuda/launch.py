@@ -48,7 +48,7 @@ __all__ = [
 
 OPTIONS = ("--std=c++17",)
 SHARED = 48 << 10  # bytes of shared memory that any block may have without asking
-LARGEST = (1 << 31) - 1  # of an int32, in which kernels count columns
+LARGEST = (1 << 31) - 1  # the largest int32, in which kernels count columns
 BLOCK = 256
 # Families whose source is several files, in the order in which they are compiled
 PARTS = {"banded": ("systems", "solve", "draw", "multiply", "density", "groups", "invert", "factor")}
@@ -121,7 +121,7 @@ class Kernel:
         if len(given) != len(self.arguments):
             raise TypeError(f"{self.where()} takes {len(self.arguments)} arguments and lo, hi; got {len(given)}")
         floating = (x.dtype for x, (_, kind, _) in zip(given, self.arguments, strict=True) if kind == "T")
-        real = np.dtype(next(floating, np.float32))  # without any, the kernel is no template
+        real = np.dtype(next(floating, np.float32))  # without any, the kernel is not a template
         sizes: dict[str, int] = {"n": int(hi) - int(lo), "itemsize": real.itemsize}
         passed: list[Any] = []
         for x, (argument, kind, axes) in zip(given, self.arguments, strict=True):

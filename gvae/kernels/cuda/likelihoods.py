@@ -1,4 +1,4 @@
-"""Declarations of likelihoods.cu, and what stands beside the products."""
+"""Declarations of likelihoods.cu, and the operations around the products."""
 
 import sys
 from typing import Any

@@ -13,13 +13,13 @@ OWN = 2e9  # multiplications up to which the product is ours, which a graph may 
 
 
 def _blocks(tile: int, warps: int) -> Geometry:
-    """A block per tile of the result, of so many warps at most for float32, and half as many for float64."""
+    """A block per tile of the result, of at most `warps` warps for float32, and half as many for float64."""
 
     def geometry(sizes: dict[str, int], n: int) -> Launch:
         m, columns, itemsize = sizes["m"], sizes["n_columns"], sizes["itemsize"]
         inner = sizes["P"] * sizes["Q"] // max(m, 1)
         across = -(-columns // tile)
-        tiles = max(-(-m // tile) * across, 1)  # of the whole result: its bits do not depend on lo, hi
+        tiles = max(-(-m // tile) * across, 1)  # tiles of the whole result: its bits do not depend on lo, hi
         depth = EACH // itemsize * LANES // tile
         used = max(min(-(-inner // depth), 4 * warps // itemsize, -(-BUSY // tiles)), 1)  # without a piece for each, fewer
         shared = used * max(2 * depth * (tile + 16 // itemsize), tile * tile) * itemsize

@@ -12,7 +12,7 @@ EACH = 4  # axes that a thread or a warp takes together, as in psi.cu
 
 
 def _axes(of_each: Any) -> Geometry:
-    """So many threads per part and EACH axes."""
+    """of_each(sizes) threads per part and EACH axes."""
 
     def geometry(sizes: dict[str, int], n: int) -> Launch:
         return Launch(-(-n * of_each(sizes) // BLOCK), BLOCK)

@@ -99,7 +99,8 @@ def gram_banded(chol: Array, *, offsets: Sequence[int] | None = None) -> Array:
 
     Notes
     -----
-    Diagonals that are no difference of two offsets are zero; the factor of a sum of two such products fills them in general.
+    Diagonals that are not a difference of two offsets are zero; the factor of a sum of two such products generally fills
+    them.
     The cotangent of the result is in lower band form, too: an off-diagonal entry stands for both symmetric ones.
 
     Cost O(N M²), by diagonals. The error is of order M eps | |L| |L|ᵀ | in each entry.

@@ -28,7 +28,7 @@ def add(x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that x and y broadcast to. For Vars, the operator `+` is the same.
+        In the shape that x and y broadcast to. For Vars, the operator `+` is the same.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def subtract(x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that x and y broadcast to. For Vars, the operator `-` is the same.
+        In the shape that x and y broadcast to. For Vars, the operator `-` is the same.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def multiply(x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that x and y broadcast to. For Vars, the operator `*` is the same.
+        In the shape that x and y broadcast to. For Vars, the operator `*` is the same.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def divide(x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that x and y broadcast to. For Vars, the operator `/` is the same.
+        In the shape that x and y broadcast to. For Vars, the operator `/` is the same.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def power(x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that x and y broadcast to. For Vars, the operator `**` is the same.
+        In the shape that x and y broadcast to. For Vars, the operator `**` is the same.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def maximum(x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that x and y broadcast to.
+        In the shape that x and y broadcast to.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def minimum(x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that x and y broadcast to.
+        In the shape that x and y broadcast to.
 
     Raises
     ------
@@ -272,7 +272,7 @@ def where(mask: Array, x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that mask, x and y broadcast to.
+        In the shape that mask, x and y broadcast to.
 
     Raises
     ------

@@ -155,7 +155,7 @@ def _stirling(x: Array, order: int) -> Array:
     return y.reshape(x.shape)
 
 
-STIRLING_WORK = 16  # of an entry, in products
+STIRLING_WORK = 16  # the work for an entry, in products
 
 
 @primitive
@@ -170,7 +170,7 @@ def log_beta(a: Array, b: Array) -> Array:
     Returns
     -------
     array
-        Of the shape that a and b broadcast to.
+        In the shape that a and b broadcast to.
 
     Raises
     ------

@@ -13,7 +13,7 @@ FEW = 8  # a group of fewer systems than this is faster one by one (docs/layout.
 
 @kernel
 def scratch_width(systems):
-    """LANES, or 1 where no group is large enough for lanes: one long system must not pay for 32."""
+    """LANES, or 1 where no group is large enough for lanes: one long system must not cost as much as 32."""
     return LANES if systems >= FEW else 1
 
 
