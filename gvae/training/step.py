@@ -75,7 +75,8 @@ class Trainer:
         The running average of `parameters`, not of `rows` and `state`: "ema:0.999", "swa:10", ... (see
         gvae.optim.parse_average).
     clip : float, optional
-        The largest Euclidean norm of the gradient of all parameters together; a larger gradient is scaled down to it.
+        The largest Euclidean norm of the gradient of all parameters that move together: in a separate step of a group, of
+        that group's. A larger gradient is scaled down to it.
     seed : int, default 0
         The seed of all randomness.
     n_rows : int, default 0
@@ -472,11 +473,15 @@ class Trainer:
         0.1
         """
         arrays = [self.gradient.flat, *(gradient[name] for name in self.rows)] if gradient else []
+        self._look_and_clip(arrays, params, batch, noise, metrics["bound"], gradient)
+
+    def _look_and_clip(self, arrays: list, params: dict, batch: Batch, noise: dict, bound: float, gradient: dict) -> None:
+        """Check the bound, and the norm of the arrays of a gradient, and clip them in place."""
         with self.communicator.leaders_first("a norm"):
             length = norm(*arrays) if arrays and (self.device == "cpu" or self.clip is not None) else 0.0
         most = math.inf if self.clip is not None else float(np.finfo(self.gradient.flat.dtype).max) ** 0.5  # it is squared
-        if self.device == "cpu" and not (math.isfinite(metrics["bound"]) and length < most):
-            raise failure(self, params, batch, noise, metrics["bound"], gradient)
+        if self.device == "cpu" and not (math.isfinite(bound) and length < most):
+            raise failure(self, params, batch, noise, bound, gradient)
         if self.clip is not None and arrays:
             with self.communicator.leaders_first("clipping"):
                 shorten(arrays, length, self.clip)
@@ -567,7 +572,8 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            The gradient of a group is not finite. On a device no value is checked.
+            The bound or the gradient of a group is not finite, or without `clip` the square of the gradient's norm
+            overflows. On a device no value is checked.
 
         Examples
         --------
@@ -588,12 +594,11 @@ class Trainer:
                 draws = self.noise(random.fold_in(self.key, ALONE, self.steps, i, t), batch)
                 inputs = self.arguments(batch, draws, now.step)
                 if self.device == "cpu" and not self.why_not:
-                    self.programs_alone[group](self._work_alone, params, out, inputs)
+                    metrics, _ = self.programs_alone[group](self._work_alone, params, out, inputs)
                 else:
-                    self._work_alone(params, out, inputs)
-                gradient = self.gradient.flat[part]
-                if self.device == "cpu" and not math.isfinite(norm(gradient)):
-                    raise failure(self, dict(self.parameters), batch, draws, 0.0, out)
+                    metrics, _ = self._work_alone(params, out, inputs)
+                gradient, bound = self.gradient.flat[part], metrics["bound"]
+                self._look_and_clip([gradient], dict(self.parameters), batch, draws, bound, out)
                 numbers = self.optimizer.numbers(rate, self.taken * n + t + 1)
                 self.optimizer.update(self.gradient, list(map(gradient.dtype.type, numbers)), (group,))
 

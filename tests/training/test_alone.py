@@ -68,6 +68,16 @@ def test_a_step_alone_is_adam_of_its_own():
         assert_allclose(one.parameters[name], parameters[name], rtol=1e-9, atol=1e-12)
 
 
+def test_clip():
+    """In each step the norm is that of the gradient of those groups that move."""
+    one = trainer(alone={"encoder": 1}, optimizer="sgd", learning_rate=1.0, clip=1e-3)
+    start = {name: value.copy() for name, value in one.parameters.items()}
+    one.step(data.Table(BITS).batch(np.arange(10), random.key(0)))
+    for group in ("encoder", "decoder"):
+        way = [one.parameters[name] - start[name] for name in start if name.startswith(group)]
+        assert_allclose(optim.norm(*way), 1e-3, rtol=1e-9, err_msg=group)
+
+
 def test_texts():
     assert optim.parse_alone("critic=3,prior=1") == {"critic": 3, "prior": 1}
     for text in ("critic", "critic=0", "critic=1.5", "=2", "critic=1,critic=2"):
