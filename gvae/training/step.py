@@ -585,11 +585,13 @@ class Trainer:
         >>> sorted({n.partition(".")[0] for n, value in trainer.parameters.items() if (value != before[n]).any()})
         ['critic']
         """
+        of_rows = {name: optimizer.values[batch.index] for name, optimizer in self.rows.items()}
         for i, (group, n) in enumerate(self.alone.items()):
             part, rate = self.parameters.groups[group], self.rate(self.steps)
             names = [name for name in self.parameters if name.partition(".")[0] == group]
             own, out = ({name: values[name] for name in names} for values in (self.parameters, self.gradient))
-            params = {"own": own, "others": {name: v for name, v in self.parameters.items() if name not in own}}
+            others = {name: v for name, v in self.parameters.items() if name not in own} | of_rows
+            params = {"own": own, "others": others}
             for t in range(n):
                 draws = self.noise(random.fold_in(self.key, ALONE, self.steps, i, t), batch)
                 inputs = self.arguments(batch, draws, now.step)
@@ -598,7 +600,7 @@ class Trainer:
                 else:
                     metrics, _ = self._work_alone(params, out, inputs)
                 gradient, bound = self.gradient.flat[part], metrics["bound"]
-                self._look_and_clip([gradient], dict(self.parameters), batch, draws, bound, out)
+                self._look_and_clip([gradient], own | others, batch, draws, bound, out)
                 numbers = self.optimizer.numbers(rate, self.taken * n + t + 1)
                 self.optimizer.update(self.gradient, list(map(gradient.dtype.type, numbers)), (group,))
 

@@ -68,6 +68,28 @@ def test_a_step_alone_is_adam_of_its_own():
         assert_allclose(one.parameters[name], parameters[name], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("model", "group"),
+    [
+        (models.NonlinearFactorAnalysis(D, 2, hidden=(3,), row_steps=2, dtype="float64"), "decoder"),
+        (models.DEF(D, latent=(3, 2), row_steps=2, n_rows=N, dtype="float64"), "weights0"),
+    ],
+    ids=["nlfa", "def"],
+)
+def test_parameters_of_rows(model, group):
+    """A separate step reads those of the batch's rows, and moves none."""
+    one = training.Trainer(model, n_rows=N, alone={group: 2})
+    batch = data.Table(BITS).batch(np.arange(5, 15), random.key(0))
+    start = {name: rows.values.copy() for name, rows in one.rows.items()}
+    before = {name: value.copy() for name, value in one.parameters.items()}
+    one.steps_alone(batch, one.inputs())
+    assert moved(before, one.parameters) == {group}
+    assert not moved(start, {name: rows.values for name, rows in one.rows.items()})
+    one.step(batch)
+    for name, rows in one.rows.items():
+        assert set(np.nonzero((rows.values != start[name]).any(axis=1))[0]) == set(batch.index.tolist()), name
+
+
 def test_clip():
     """In each step the norm is that of the gradient of those groups that move."""
     one = trainer(alone={"encoder": 1}, optimizer="sgd", learning_rate=1.0, clip=1e-3)
