@@ -6,7 +6,8 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -268,7 +269,7 @@ class Trainer:
         Notes
         -----
         After an error, only the gradient has changed (and the per-datum parameters of the batch, by earlier steps of
-        `row_steps`).
+        `row_steps`): the groups in `alone` and the optimiser's running means of them are as before the step.
 
         Examples
         --------
@@ -282,7 +283,7 @@ class Trainer:
         """
         now = self.inputs() if inputs is None else inputs
         batch = self.cut(batch)
-        with self.pace:
+        with self.pace, self._as_before_after_an_error():
             self.steps_alone(batch, now)
             noise = self.noise(now.noise, batch)
             params = dict(self.parameters) | self.rows_of(batch, now)
@@ -575,6 +576,10 @@ class Trainer:
             The bound or the gradient of a group is not finite, or without `clip` the square of the gradient's norm
             overflows. On a device no value is checked.
 
+        Notes
+        -----
+        After an error, groups have moved by the steps before it; `step` moves them back.
+
         Examples
         --------
         >>> info = gvae.objectives.parse("info:divergence=js")
@@ -603,6 +608,20 @@ class Trainer:
                 self._look_and_clip([gradient], own | others, batch, draws, bound, out)
                 numbers = self.optimizer.numbers(rate, self.taken * n + t + 1)
                 self.optimizer.update(self.gradient, list(map(gradient.dtype.type, numbers)), (group,))
+
+    @contextmanager
+    def _as_before_after_an_error(self) -> Iterator[None]:
+        """After an error, the groups in `alone` are as before, with their parts of the optimiser's state: a step that is
+        skipped leaves no trace, so that `taken` counts the updates of their running means, too."""
+        arrays = self.parameters.flat, *(getattr(self.optimizer, name) for name in self.optimizer.moments)
+        parts = [array[self.parameters.groups[group]] for group in self.alone for array in arrays]
+        before = [part.copy() for part in parts]
+        try:
+            yield
+        except BaseException:
+            for part, values in zip(parts, before, strict=True):
+                part[...] = values
+            raise
 
     def rows_of(self, batch: Batch, now: StepInputs) -> dict[str, Any]:
         """Update the per-datum parameters of a batch's rows by the model's `row_steps`: the E step of variational EM.

@@ -8,9 +8,11 @@ import gvae
 from gvae import data, models, objectives, optim, random, training
 from gvae.autodiff import value_and_gradient
 from gvae.data import Batch
-from gvae.errors import ConfigError
+from gvae.errors import ConfigError, NonFiniteError
 from gvae.models.dreams import dream
+from gvae.nn import Parameters
 from gvae.objectives import REST
+from gvae.training.inputs import ALONE, NOISE
 
 rng = np.random.default_rng(0)
 N, D = 40, 4
@@ -45,27 +47,62 @@ def test_who_moves():
 
 
 def test_a_step_alone_is_adam_of_its_own():
-    """Three steps alone are three of Adam's, with their own bias corrections, and fresh noise in each."""
-    one = trainer(alone={"encoder": 3})
+    """Steps of a group alone are those of an Adam of its own, at the rates of the schedule and with fresh noise in each; so are
+    those of the others. A step that is skipped has a number, of the noise and the schedule, and is none of Adam's."""
+    schedule = optim.Cosine(10)
+    one = trainer(alone={"encoder": 3}, schedule=schedule)
     batch = data.Table(BITS).batch(np.arange(10), random.key(0))
-    start = {name: value.copy() for name, value in one.parameters.items()}
-    one.steps_alone(batch, one.inputs())
-    from gvae.nn import Parameters
-    from gvae.training.inputs import ALONE
+    parameters = Parameters({name: value.copy() for name, value in one.parameters.items()})
+    adam = {group: optim.Adam(parameters) for group in ("encoder", "decoder")}
 
-    parameters = Parameters(start)
-    adam = optim.Adam(parameters)
-    for t in range(3):
-        noise = one.noise(random.fold_in(one.key, ALONE, 0, 0, t), batch)
+    def move(group, i, key):
+        noise = one.noise(key, batch)
 
-        def loss(p, noise=noise):
-            return -objectives.ELBO()(one.model.terms(p, {}, batch, noise, 0))[0]
+        def loss(p):
+            return -objectives.ELBO()(one.model.terms(p, {}, batch, noise, i))[0]
 
         _, slope = value_and_gradient(loss, dict(parameters))
-        zero = {name: value if name.startswith("encoder") else 0 * value for name, value in slope.items()}
-        adam.update(Parameters(zero))
-    for name in parameters:
-        assert_allclose(one.parameters[name], parameters[name], rtol=1e-9, atol=1e-12)
+        adam[group].learning_rate = 1e-3 * schedule(i)
+        adam[group].update(Parameters(slope), groups=(group,))
+
+    for i in range(5):
+        if i == 2:
+            one.skip()
+            continue
+        for t in range(3):
+            move("encoder", i, random.fold_in(one.key, ALONE, i, 0, t))
+        move("decoder", i, random.fold_in(one.key, NOISE, i))
+        one.step(batch)
+        for name in parameters:
+            assert_allclose(one.parameters[name], parameters[name], rtol=1e-9, atol=1e-12, err_msg=f"{name}, step {i}")
+
+
+@pytest.mark.parametrize("broken", [0, 1, 3], ids=["first", "second", "of the others"])
+def test_an_error_leaves_no_trace(broken):
+    """After an error in a separate step or in that of the others nothing but the gradient has changed; the next step is then
+    that of a trainer that has skipped this one."""
+
+    class Drawn(training.Trainer):
+        drawn = -100
+
+        def noise(self, key, batch, masks=True):
+            self.drawn += 1
+            return {name: np.nan * z if self.drawn == broken else z for name, z in super().noise(key, batch).items()}
+
+    table = data.Table(BITS)
+    batches = [table.batch(np.arange(10 * i, 10 * i + 10), random.key(0)) for i in range(3)]
+    one, other = (Drawn(trainer().model, seed=1, alone={"encoder": 3}) for _ in range(2))
+    for each in (one, other):
+        each.step(batches[0])
+    before = {name: array.copy() for name, array in one.snapshot()[0].items()}
+    one.drawn = -1
+    with pytest.raises(NonFiniteError, match="the bound is not finite at step 1"):
+        one.step(batches[1])
+    assert not [name for name, array in one.snapshot()[0].items() if (array != before[name]).any()]
+    for each in (one, other):
+        each.skip()
+        each.step(batches[2])
+    assert one.parameters.sha256() == other.parameters.sha256()
 
 
 @pytest.mark.parametrize(
