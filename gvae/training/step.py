@@ -194,6 +194,7 @@ class Trainer:
         if missing := [group for group in self.alone if group not in self.parameters.groups]:
             known = ", ".join(self.parameters.groups)
             raise ConfigError(f"alone names the parameter group {missing[0]!r}; known are {known}")
+        check_whole(**{f"alone[{group!r}]": n for group, n in self.alone.items()})
         together = [group for group in self.parameters.groups if group not in self.alone]
         self.together = (together,) if self.alone else ()  # the groups of a step, where they are not all
         state = model.init_state(init_key) if hasattr(model, "init_state") else {}

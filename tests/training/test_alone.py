@@ -1,5 +1,7 @@
 """Steps of groups alone, and wake-sleep: who moves when, and the sleep phase by enumeration."""
 
+import re
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -144,6 +146,12 @@ def test_texts():
             optim.parse_alone(text)
     with pytest.raises(ConfigError, match="'nope'; known are encoder, decoder"):
         trainer(alone={"nope": 1})
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, "2", True, None])
+def test_numbers_of_steps(n):
+    with pytest.raises(ConfigError, match=re.escape(f"alone['decoder'] is {n!r}, expected a whole number of at least 1")):
+        trainer(alone={"encoder": 1, "decoder": n})
 
 
 # ---- wake-sleep ----------------------------------------------------------------------------------
