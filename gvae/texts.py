@@ -30,12 +30,17 @@ NOT_NEGATIVE = Number("a number of at least 0", lambda x: x >= 0)
 
 
 def parse(
-    what: str, text: Any, known: Mapping[str, Mapping[str, Number]], lone: Mapping[str, str] | None = None
+    what: str,
+    text: Any,
+    known: Mapping[str, Mapping[str, Number]],
+    lone: Mapping[str, str] | None = None,
+    given: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """(name, settings) of a text.
 
     what  : the kind of choice, for messages         known : by name the settings it takes, by key
     lone  : by name the key of a value that stands alone, "sgd:0.9"
+    given : the text as the user wrote it, for messages; None: as it is parsed
     Raises ConfigError: an unknown name or key, a key given twice, a value that is not a number or not an expected one.
 
         >>> parse("optimizer", "sgd:0.9", {"sgd": {"momentum": SHARE}}, {"sgd": "momentum"})
@@ -45,6 +50,7 @@ def parse(
     if name not in known:
         raise ConfigError(f"unknown {what} {text!r}; known are {', '.join(known)}")
     settings: dict[str, Any] = {}
+    where = f"{what} {text if given is None else given!r}"
     parts = rest.split(",") if colon else []
     for part in parts:
         key, equals, value = part.partition("=")
@@ -52,10 +58,10 @@ def parse(
             key, value = lone[name], part
         elif not equals or key not in known[name]:
             takes = ", ".join(f"{k}=" for k in known[name]) or "no settings"
-            raise ConfigError(f"{what} {text!r}: unknown setting {part!r}; {name} takes {takes}")
+            raise ConfigError(f"{where}: unknown setting {part!r}; {name} takes {takes}")
         if key in settings:
-            raise ConfigError(f"{what} {text!r}: {key} is given twice")
-        settings[key] = _number(f"{what} {text!r}: {key}", value, known[name][key])
+            raise ConfigError(f"{where}: {key} is given twice")
+        settings[key] = _number(f"{where}: {key}", value, known[name][key])
     return name, settings
 
 

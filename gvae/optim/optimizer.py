@@ -61,7 +61,7 @@ class Optimizer:
         unknown = set(rates or {}) - set(parameters.groups)
         if unknown:
             known = ", ".join(parameters.groups)
-            raise ConfigError(f"{self}: unknown parameter group {sorted(unknown)[0]!r}; known are {known}")
+            raise ConfigError(f"{self}: rates names the parameter group {sorted(unknown)[0]!r}; known are {known}")
         self.parameters, self.learning_rate, self.rates = parameters, learning_rate, dict(rates or {})
         for name in self.moments:
             setattr(self, name, parameters.zeros().flat)

@@ -74,10 +74,7 @@ def parse_rates(text: str) -> dict[str, float]:
     >>> gvae.optim.parse_rates("baseline=10,prior=0.1")
     {'baseline': 10.0, 'prior': 0.1}
     """
-    groups = [part.partition("=")[0] for part in text.split(",")]
-    if not all(groups) or not all("=" in part for part in text.split(",")):
-        raise ConfigError(f"rates {text!r}: expected GROUP=NUMBER, several with commas between them")
-    return texts.parse("rates", f"rates:{text}", {"rates": dict.fromkeys(groups, NOT_NEGATIVE)})[1]
+    return _by_group("rates", text, NOT_NEGATIVE)
 
 
 def parse_alone(text: str) -> dict[str, int]:
@@ -102,12 +99,16 @@ def parse_alone(text: str) -> dict[str, int]:
     >>> gvae.optim.parse_alone("critic=3")
     {'critic': 3}
     """
+    whole = texts.Number("a whole number of at least 1", lambda x: x >= 1 and x == int(x))
+    return {group: int(number) for group, number in _by_group("alone", text, whole).items()}
+
+
+def _by_group(what: str, text: str, expected: texts.Number) -> dict[str, float]:
+    """A number for each parameter group of a text."""
     groups = [part.partition("=")[0] for part in text.split(",")]
     if not all(groups) or not all("=" in part for part in text.split(",")):
-        raise ConfigError(f"alone {text!r}: expected GROUP=NUMBER, several with commas between them")
-    whole = texts.Number("a whole number of at least 1", lambda x: x >= 1 and x == int(x))
-    found = texts.parse("alone", f"alone:{text}", {"alone": dict.fromkeys(groups, whole)})[1]
-    return {group: int(number) for group, number in found.items()}
+        raise ConfigError(f"{what} {text!r}: expected GROUP=NUMBER, several with commas between them")
+    return texts.parse(what, f"{what}:{text}", {what: dict.fromkeys(groups, expected)}, given=text)[1]
 
 
 def parse_optimizer(

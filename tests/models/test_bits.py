@@ -376,7 +376,7 @@ def test_a_learned_baseline_learns_what_the_signals_are():
         gvae.SBN((4, 3), baseline=(8,), objective="iwae", samples=2, epochs=1).fit(BITS)
     with pytest.raises(ConfigError, match="baseline: it is for draws that are not differentiable"):
         gvae.DARN(4, baseline=(8,), epochs=1).fit(BITS)
-    with pytest.raises(ConfigError, match="unknown parameter group 'critic'; known are"):
+    with pytest.raises(ConfigError, match="rates names the parameter group 'critic'; known are"):
         gvae.SBN((4, 3), rates="critic=2", epochs=1).fit(BITS)
 
 

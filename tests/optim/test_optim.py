@@ -181,7 +181,7 @@ def test_whole_numbers_in_texts():
         (lambda p: optim.AdamW(p, decay=True), "AdamW: decay is True"),
         (lambda p: optim.AdamW(p, beta1=math.nan), "AdamW: beta1 is nan"),
         (lambda p: optim.SGD(p, 0.0), "learning_rate is 0.0, expected a positive number"),
-        (lambda p: optim.SGD(p, rates={"d": 1.0}), "SGD: unknown parameter group 'd'; known are a"),
+        (lambda p: optim.SGD(p, rates={"d": 1.0}), "SGD: rates names the parameter group 'd'; known are a"),
     ],
 )
 def test_settings_out_of_range(make, message):

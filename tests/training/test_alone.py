@@ -142,8 +142,11 @@ def test_clip():
 def test_texts():
     assert optim.parse_alone("critic=3,prior=1") == {"critic": 3, "prior": 1}
     for text in ("critic", "critic=0", "critic=1.5", "=2", "critic=1,critic=2"):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=f"^alone '{text}': "):
             optim.parse_alone(text)
+    for text in ("prior", "prior=-1", "prior=x", "=2", "prior=1,prior=2"):
+        with pytest.raises(ConfigError, match=f"^rates '{text}': "):
+            optim.parse_rates(text)
     with pytest.raises(ConfigError, match="'nope'; known are encoder, decoder"):
         trainer(alone={"nope": 1})
 

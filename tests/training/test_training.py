@@ -146,7 +146,7 @@ def test_adam_is_adam():
             expected[k] -= rate * (m[k] / (1 - 0.8**t)) / (np.sqrt(v[k] / (1 - 0.95**t)) + 1e-3)
     for k in arrays:
         np.testing.assert_allclose(parameters[k], expected[k], rtol=1e-12)
-    with pytest.raises(ConfigError, match="unknown parameter group 'd'; known are a, b, c"):
+    with pytest.raises(ConfigError, match="rates names the parameter group 'd'; known are a, b, c"):
         Adam(parameters, rates={"d": 1.0})
     with pytest.raises(ShapeError, match="gradient has 2 entries, expected 12"):
         optimizer.update(nn.Parameters({"a": np.zeros(2)}))
