@@ -372,8 +372,6 @@ class Parameters(Mapping[str, np.ndarray]):
         The buffer.
     groups : dict of str to slice
         The slice of `flat` of each group.
-    layout : tuple of (str, tuple of int)
-        Name and shape of each array, in the order of the buffer.
 
     Raises
     ------
@@ -415,7 +413,6 @@ class Parameters(Mapping[str, np.ndarray]):
             first = self.groups[_group(name)].start if _group(name) in self.groups else start
             self.groups[_group(name)] = slice(first, stop)
             start = stop
-        self.layout = tuple((name, view.shape) for name, view in self._views.items())
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._views[name]

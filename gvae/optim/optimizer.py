@@ -66,6 +66,7 @@ class Optimizer:
         for name in self.moments:
             setattr(self, name, parameters.zeros().flat)
         self.step = 0
+        self._known: Parameters | None = None  # a gradient of the parameters' names and shapes
 
     def _check(self, **shares: Any) -> None:
         for name, x in shares.items():
@@ -119,9 +120,11 @@ class Optimizer:
         """
         flat, dtype = self.parameters.flat, self.parameters.flat.dtype.type
         check_floating(where=f"{self}.update", parameters=flat, gradient=gradient.flat)
-        if gradient.layout != self.parameters.layout:
-            theirs, ours = next(pair for pair in zip_longest(gradient.layout, self.parameters.layout) if pair[0] != pair[1])
-            raise ShapeError(f"{self}.update: gradient has {_entry(theirs)}, expected {_entry(ours)}")
+        if gradient is not self._known:  # as a rule it is that of the last step
+            for theirs, ours in zip_longest(gradient.items(), self.parameters.items(), fillvalue=None):
+                if _entry(theirs) != _entry(ours):
+                    raise ShapeError(f"{self}.update: gradient has {_entry(theirs)}, expected {_entry(ours)}")
+            self._known = gradient
         counted = numbers is None
         if counted:
             numbers = [dtype(number) for number in self.numbers(self.learning_rate, self.step + 1)]
@@ -144,5 +147,5 @@ class Optimizer:
         return type(self).__name__
 
 
-def _entry(layout: tuple[str, tuple[int, ...]] | None) -> str:
-    return "no more arrays" if layout is None else f"{layout[0]!r} {layout[1]}"
+def _entry(item: tuple[str, Array] | None) -> str:
+    return "no more arrays" if item is None else f"{item[0]!r} {item[1].shape}"
