@@ -139,6 +139,68 @@ def test_private_codes():
     assert_array_equal(model.decode(params, {}, {"z": z["z"]})["y"].mean, before["y"].mean)  # at the prior's mean
 
 
+def widths(model):
+    """(inputs, hidden .., outputs) of each network, from the shapes of its weights."""
+    found = {}
+    for name, value in model.init(random.key(0)).items():
+        if name.endswith(".weight"):
+            found.setdefault(name.partition(".")[0], [len(value)]).append(value.shape[1])
+    return {name: tuple(sizes) for name, sizes in found.items()}
+
+
+BITS = {"posterior": "bernoulli", "observation": "bernoulli"}  # of which networks emit a number for each variable
+
+
+@pytest.mark.parametrize("reads", ["x", "both"])
+@pytest.mark.parametrize("private", [None, (2, 1), (0, 1)])
+def test_the_widths_of_networks(private, reads):
+    """Each decoder mirrors the encoder of its view; `layers` tells without building them."""
+    given = {"hidden": ((7, 5), (6,)), "private": private, "reads": reads}
+    model = vcca(**given | BITS)
+    h_x, h_y = private or (0, 0)
+    expected = {"encoder": (DX + DY if reads == "both" else DX, 7, 5, 3)}
+    expected |= {"encoder_h_x": (DX, 7, 5, h_x)} if h_x else {}
+    expected |= {"encoder_h_y": (DY, 6, h_y)} if h_y else {}
+    expected |= {"decoder": (3 + h_x, 5, 7, DX), "decoder_y": (3 + h_y, 6, DY)}
+    assert widths(model) == expected
+    assert sorted(models.VCCA.layers(models.VCCA.Settings(3, **given | BITS), SIZES)) == sorted(expected.values())
+
+
+def test_widths_of_decoders_that_are_given():
+    model = vcca(hidden=((7, 5), (6,)), decoder_hidden=((8,), (9, 4)), **BITS)
+    assert widths(model) == {"encoder": (DX, 7, 5, 3), "decoder": (3, 8, DX), "decoder_y": (3, 9, 4, DY)}
+    assert widths(vcca(decoder_hidden=(8,), **BITS)) == {
+        "encoder": (DX, 5, 3), "decoder": (3, 8, DX), "decoder_y": (3, 8, DY)
+    }  # fmt: skip
+
+
+def test_a_learned_prior_of_the_shared_code():
+    """Of z alone: private codes keep the standard one."""
+    model = vcca(prior="ar1", private=(2, 1))
+    params = moved(model)
+    assert [name for name in params if name.startswith("prior")] == ["prior.raw"]
+    layers = model.terms(params, {}, BATCH, model.noise(random.key(2), BATCH, 2)).layers
+    ar1 = families.parse("ar1", 3)(params["prior.raw"])
+    for layer, p in zip(layers, (ar1, layers[1].q.standard, layers[2].q.standard), strict=True):
+        assert_allclose(layer.log_p, p.log_prob(layer.z), rtol=1e-12)
+    drawn = model.sample_prior(params, random.key(0), 100_000)["z"]
+    assert_allclose(np.cov(drawn.T), ar1.covariance(), atol=0.05)
+
+
+def test_dropout_of_codes():
+    """Where a step drops them, all or none, views are as decoded from 0 or from scaled codes."""
+    model = vcca(private=(2, 1), dropout=0.5, decoder_hidden=())
+    params, noise, masks = moved(model), model.noise(random.key(2), BATCH, 2), model.masks(random.key(3), BATCH, 2)
+    assert {name: u.shape for name, u in masks.items() if "decoder" in name} == {
+        "dropout.decoder.inputs": (2, N, 5), "dropout.decoder_y.inputs": (2, N, 4)
+    }  # fmt: skip
+    for u, scale in ((0.0, 0.0), (0.9, 2.0)):
+        terms = model.terms(params, {}, BATCH, noise | {name: np.full_like(m, u) for name, m in masks.items()}, 0)
+        expected = model.decode(params, {}, {layer.name: scale * layer.z for layer in terms.layers})
+        for view in SIZES:
+            assert_allclose(terms.views[view].mean, np.broadcast_to(expected[view].mean, terms.views[view].mean.shape))
+
+
 def sigma_points(n, rows):
     """Noise whose mean is 0 and whose covariance is I exactly: expectations of quadratic functions have no error."""
     points = np.sqrt(n) * np.concatenate([np.eye(n), -np.eye(n)])
