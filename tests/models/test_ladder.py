@@ -6,11 +6,12 @@ from numpy.testing import assert_allclose
 from run_cases import kept_and_captured
 
 import gvae
-from gvae import data, evaluation, models, objectives, random
-from gvae.autodiff import value_and_gradient
+from gvae import bounds, data, evaluation, models, objectives, random, training
+from gvae.autodiff import gradient, value_and_gradient
 from gvae.data import Batch
 from gvae.families import LOG_SCALE
 from gvae.families.base import unbounded
+from gvae.ops import arrays
 
 rng = np.random.default_rng(0)
 N, D = 20, 7
@@ -25,6 +26,12 @@ def ladder(latent=(4, 3, 2), **settings):
 def at(model, samples=3, x=BITS):
     batch = Batch({"x": x}, np.arange(len(x)))
     return model.init(random.key(0)), batch, model.noise(random.key(1), batch, samples)
+
+
+def moved(model):
+    """Parameters that are not those of the start, where many distributions are standard ones."""
+    own = np.random.default_rng(1)
+    return {name: value + 0.3 * own.normal(size=value.shape) for name, value in model.init(random.key(0)).items()}
 
 
 def test_one_layer_is_a_vae():
@@ -61,6 +68,28 @@ def test_layers_are_products(posterior, share):
         assert_allclose(layer.p.mean, model.decoders[i + 1](params, above).mean)
         assert layer.kl is not None
         assert not layer.coupled
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_codes_are_at_the_mean_of_the_layer_above(share):
+    """q(z_l | z_(l+1), x) of a draw is that of the terms; of the mean of q(z_(l+1) | ..) it is the code."""
+    model = ladder(share=share)
+    _, batch, noise = at(model)
+    params = moved(model)
+    layers = {layer.name: layer for layer in model.terms(params, {}, batch, noise).layers}
+    codes = model.code(params, {}, batch)
+    assert list(codes) == list(layers) == ["z1", "z2", "z3"]
+    assert_allclose(codes["z3"].mean, layers["z3"].q.mean)
+    for name, above in (("z1", "z2"), ("z2", "z3")):
+        of_draw, of_mean, of_zero = (
+            model.posterior_given(params, {}, batch, name, {above: z})
+            for z in (layers[above].z, codes[above].mean, 0 * codes[above].mean)
+        )
+        assert_allclose(of_draw.mean, layers[name].q.mean, rtol=1e-12)
+        assert_allclose(of_draw.variance(), layers[name].q.variance(), rtol=1e-12)
+        assert_allclose(codes[name].mean, of_mean.mean, rtol=1e-12)
+        assert_allclose(codes[name].variance(), of_mean.variance(), rtol=1e-12)
+        assert np.abs(of_mean.mean - of_zero.mean).max() > 0.01
 
 
 def test_uninformative_data_leave_the_prior():
@@ -141,6 +170,47 @@ def test_the_path_gradient_vanishes_at_the_posterior():
     _, gradient = value_and_gradient(lambda p: objective(model.terms(p, {}, batch, noise, 0))[0], params)
     for name in ("trunk.0.0.weight", "encoder1.0.weight", "encoder2.0.weight", "encoder2.0.bias"):
         assert np.abs(gradient[name]).max() < 1e-9, name
+
+
+@pytest.mark.parametrize("estimator", ["vimco", "rws"])
+def test_the_score_of_networks_that_inference_alone_merges(estimator):
+    """share=False: a step moves every network of q, those it merges with included, by log q of draws that are constant."""
+    model = ladder(share=False)
+    _, batch, _ = at(model)
+    params = moved(model)
+    objective = objectives.parse("iwae", gradient=estimator)
+    trainer = training.Trainer(model, objective=objective, samples=4, parameters=params)
+    terms = model.terms(params, {}, batch, trainer.noise(trainer.inputs().noise, batch), 0)
+    z, log_weights = {layer.name: layer.z for layer in terms.layers}, terms.log_weights
+    share = bounds.IWAE.weights(log_weights)
+    if estimator == "vimco":
+        share = bounds.IWAE(log_weights) - bounds.leave_one_out(bounds.IWAE, log_weights) - share
+
+    def score(p):
+        log_q = sum(model.posterior_given(p, {}, batch, name, z).log_prob(z[name]) for name in z)
+        return arrays.sum(share * log_q) / N
+
+    expected = gradient(score, params)
+    trainer.step(batch)
+    of_q = [name for name in params if not name.startswith("decoder")]
+    assert {name.partition(".")[0] for name in of_q} == {"trunk", "encoder1", "encoder2", "encoder3", "merged1", "merged2"}
+    for name in of_q:
+        assert_allclose(-trainer.gradient[name], expected[name], rtol=1e-9, atol=1e-12)
+        assert np.abs(expected[name]).max() > 1e-4, name
+
+
+@pytest.mark.parametrize(("prior", "closed"), [(None, True), ("ar1", True), ("mixture:2", False)])
+def test_whether_all_kls_have_a_closed_form(prior, closed):
+    model = ladder(prior=prior)
+    params, batch, noise = at(model)
+    assert model.has_closed_kl is closed
+    assert [layer.kl is not None for layer in model.terms(params, {}, batch, noise).layers] == [True, True, closed]
+
+
+def test_the_output_starts_at_the_means_of_the_data():
+    model = models.Ladder(D, (4, 2), hidden=(6,), dtype="float64")
+    params, _ = model.prepare(model.init(random.key(0)), {}, data.Table(BITS, dtype=np.float64), random.key(1))
+    assert_allclose(params["decoder0.1.bias"], np.log(BITS.mean(axis=0) / (1 - BITS.mean(axis=0))), rtol=1e-12)
 
 
 @pytest.mark.parametrize("posterior", ["diagonal", "chain"])
