@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+from gradcheck import check_vjp
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gvae
 from gvae import data, models, objectives, random, training
-from gvae.autodiff import gradient, value_and_gradient
+from gvae.autodiff import gradient, stop_gradient, value_and_gradient
 from gvae.data import Batch
 from gvae.errors import ConfigError
+from gvae.models.dreams import dream
+from gvae.objectives import score
+from gvae.ops import arrays
 
 rng = np.random.default_rng(0)
 N, D = 20, 5
@@ -46,15 +50,16 @@ def test_scored_as_a_vae():
 
 
 @pytest.mark.parametrize("observation", ["bernoulli", "gaussian", "bernoulli:straight_through"])
-def test_what_moves_what(observation):
-    """The penalty moves the decoder, and neither recogniser nor encoder; the recogniser's own part moves it alone."""
-    model = mutual(observation=observation)
+@pytest.mark.parametrize("prior", [None, "ar1"])
+def test_what_moves_what(observation, prior):
+    """The penalty moves the model, and neither recogniser nor encoder; the recogniser's own part moves it alone."""
+    model = mutual(observation=observation, prior=prior)
     params, noise = at(model)
 
     def groups(f):
         return {name.partition(".")[0] for name, slope in gradient(f, params).items() if np.abs(slope).max() > 0}
 
-    assert groups(lambda p: model.terms(p, {}, BATCH, noise, 0).penalty) == {"decoder"}
+    assert groups(lambda p: model.terms(p, {}, BATCH, noise, 0).penalty) == {"decoder"} | ({"prior"} if prior else set())
     assert groups(lambda p: model.terms(p, {}, BATCH, noise, 0).auxiliary["recogniser"]) == {"recogniser"}
 
 
@@ -103,6 +108,49 @@ def test_the_score_function():
         error = each.std(axis=0, ddof=1) / len(found) ** 0.5
         assert (np.abs(each.mean(axis=0) - expected[name]) < 4.5 * error).all(), name
         assert np.abs(expected[name]).max() > 4.5 * error.max(), name  # it is no comparison of zeros
+
+
+def moved(model):
+    own = np.random.default_rng(1)
+    return {name: value + 0.3 * own.normal(size=value.shape) for name, value in model.init(random.key(0)).items()}
+
+
+@pytest.mark.parametrize("group", ["prior", "decoder"])
+def test_the_derivative_of_the_penalty(group):
+    """By differences: of log r and of the prior's entropy, along the path of dreams (z, x)."""
+    model = mutual(observation="gaussian", prior="ar1")
+    params, (_, noise) = moved(model), at(model)
+    names = [name for name in params if name.startswith(f"{group}.")]
+
+    def penalty(*values):
+        return model.terms(params | dict(zip(names, values, strict=True)), {}, BATCH, noise, 0).penalty
+
+    check_vjp(penalty, [params[name] for name in names], np.random.default_rng(2))
+
+
+def test_each_dream_has_masks_of_its_own():
+    masks = mutual(dropout=0.5).masks(random.key(0), BATCH, 3)
+    assert {name: u.shape for name, u in masks.items() if name.startswith("dropout.")} == {
+        "dropout.encoder.0": (1, N, 6), "dropout.decoder.0": (3, N, 6), "dropout.recogniser.0": (3, N, 6)
+    }  # fmt: skip
+
+
+def test_a_dream_is_compared_with_the_others():
+    """The score function has a far larger variance where the mean of the other dreams is not subtracted."""
+    model = mutual(8, weight=1.0)
+    params, (_, noise) = moved(model), at(model)
+
+    def without(p, n):
+        dreamed = dream(model, p, {}, n)
+        log_r = stop_gradient(model.recogniser(p, dreamed.x["x"]).log_prob(dreamed.z["z"]))
+        return arrays.mean(score.zero(log_r, dreamed.views["x"].log_prob(dreamed.x["x"])))
+
+    def variance(f):
+        drawn = [noise | model.masks(random.key(i), BATCH, 3) for i in range(50)]
+        slopes = [gradient(lambda p, n=n: f(p, n), params)["decoder.1.bias"] for n in drawn]
+        return np.var(slopes, axis=0).sum()
+
+    assert variance(lambda p, n: model.terms(p, {}, BATCH, n, 0).penalty) < 0.2 * variance(without)
 
 
 @pytest.mark.parametrize("alone", ["recogniser=2", None])
