@@ -95,6 +95,9 @@ class Settling(Mode):
         self.now: str | None = None  # the layer of these passes
         self.rows, self.mean, self.squares = 0, np.zeros(1), np.zeros(1)
 
+    def like(self, values: Mapping[str, Any]) -> Mode:
+        return _Within(values, self)
+
     def moments(self, layer: str, h: Callable[[], Any]) -> tuple[Any, Any]:
         if layer in self.known:
             return self.known[layer]
@@ -123,6 +126,14 @@ class Settling(Mode):
             mean, variance = (device.namespace(like).asarray(x.astype(like.dtype)) for x in found)
         self.known[self.now] = mean, variance
         self.now, self.rows, self.mean, self.squares = None, 0, np.zeros(1), np.zeros(1)
+
+
+class _Within(Mode):
+    """Other values in the passes of a `Settling`, which adds up what is reached."""
+
+    def __init__(self, values: Mapping[str, Any], settling: Settling):
+        super().__init__(values)
+        self.like, self.moments = settling.like, settling.moments  # type: ignore[method-assign]
 
 
 class _ReachedError(Exception):
@@ -227,7 +238,7 @@ def settled(model: Any, params: Params, state: Arrays, batches: Callable[[], Ite
     >>> np.allclose(found["statistics.encoder.0.mean"], h.mean(axis=0), atol=1e-6)
     True
     """
-    layers = with_statistics(params)
+    layers, terms = with_statistics(params), getattr(model, "watch", model.terms)
     known: dict[str, tuple[Any, Any]] = {}
     once = len(list(itertools.islice(batches(), 2))) == 1
     while len(known) < len(layers):
@@ -235,7 +246,7 @@ def settled(model: Any, params: Params, state: Arrays, batches: Callable[[], Ite
         for i, batch in enumerate(batches()):
             try:
                 with np.errstate(all="ignore"):  # training says what is not finite
-                    model.terms(mode, state, batch, model.noise(random.fold_in(random.key(0), i), batch))
+                    terms(mode, state, batch, model.noise(random.fold_in(random.key(0), i), batch))
             except _ReachedError:
                 continue
         if mode.now is not None:

@@ -141,11 +141,14 @@ class VCCA(Codes):
     @classmethod
     def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         up = each_layer("hidden", settings.hidden, 2)
+        down = [widths[::-1] for widths in up]
+        if settings.decoder_hidden is not None:
+            down = each_layer("decoder_hidden", settings.decoder_hidden, 2)
         private, n = settings.private or (0, 0), settings.latent
         read = sum(sizes.values()) if settings.reads == "both" else sizes["x"]
         networks = [(read, *up[0], n)]
-        for view, widths, m in zip(VIEWS, up, private, strict=True):
-            networks += [(sizes[view], *widths, m)] * (m > 0) + [(n + m, *widths[::-1], sizes[view])]
+        for view, above, below, m in zip(VIEWS, up, down, private, strict=True):
+            networks += [(sizes[view], *above, m)] * (m > 0) + [(n + m, *below, sizes[view])]
         return networks
 
     @property

@@ -167,8 +167,10 @@ def test_the_widths_of_networks(private, reads):
 
 
 def test_widths_of_decoders_that_are_given():
-    model = vcca(hidden=((7, 5), (6,)), decoder_hidden=((8,), (9, 4)), **BITS)
-    assert widths(model) == {"encoder": (DX, 7, 5, 3), "decoder": (3, 8, DX), "decoder_y": (3, 9, 4, DY)}
+    given = {"hidden": ((7, 5), (6,)), "decoder_hidden": ((8,), (9, 4))}
+    expected = {"encoder": (DX, 7, 5, 3), "decoder": (3, 8, DX), "decoder_y": (3, 9, 4, DY)}
+    assert widths(vcca(**given, **BITS)) == expected
+    assert sorted(models.VCCA.layers(models.VCCA.Settings(3, **given | BITS), SIZES)) == sorted(expected.values())
     assert widths(vcca(decoder_hidden=(8,), **BITS)) == {
         "encoder": (DX, 5, 3), "decoder": (3, 8, DX), "decoder_y": (3, 8, DY)
     }  # fmt: skip
