@@ -111,7 +111,7 @@ def view_correlations(subject: Subject) -> ViewCorrelations:
 
     def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
         found = subject.model.code(subject.parameters | subject.own(batch), subject.state, batch)
-        return {view: np.asarray(found[name].shown, np.float64) for view, name in pairs.items()}
+        return {view: np.asarray(found[name].shown) for view, name in pairs.items()}
 
     z, w = subject.each("correlation", compute, settings={}).values()
     return ViewCorrelations(paired(z, w), np.clip(Whitened.of(z, w, 0.0).rho, 0, 1), len(z))

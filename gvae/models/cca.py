@@ -58,12 +58,13 @@ class Point(Distribution):
 def _canonical(x: Any, y: Any, n: int, ridge: float) -> dict[str, np.ndarray]:
     """The means and projections of both views for the first n pairs of canonical variables, in float64.
 
-    Each pair's sign is such that the largest entry of its projection of x is positive.
+    Each pair's sign is such that the largest entry of its projection of x is positive. Projections are 0 for pairs beyond
+    the rank of a view, whose correlation would be one of rounding, and NaN where an entry of a view is not finite.
     """
     p = Whitened.of(x, y, ridge)
-    to_x, to_y = p.A @ p.U[:, :n], p.C @ p.V[:, :n]
+    to_x, to_y = (np.ldexp(z, -unit) for z, unit in zip((p.A @ p.U[:, :n], p.C @ p.V[:, :n]), p.units, strict=True))
     sign = np.sign(np.take_along_axis(to_x, np.abs(to_x).argmax(axis=0)[None], axis=0))
-    sign[sign == 0] = 1  # a direction without variance
+    sign[sign == 0] = 1  # a pair without variance
     return {"x.mean": p.means[0], "x.projection": to_x * sign, "y.mean": p.means[1], "y.projection": to_y * sign}
 
 
@@ -555,6 +556,4 @@ class DCCA(_Pairs):
             for view, outputs in parts.items():
                 outputs.append(device.to_host(self._features(params, view, getattr(batch, view))))
         f, g = (np.concatenate(outputs) for outputs in parts.values())
-        if not (np.isfinite(f).all() and np.isfinite(g).all()):  # training says what was not finite
-            return found, {name: np.full(np.shape(v), np.nan) for name, v in self.init_state(random.key(0)).items()}
-        return found, _canonical(f, g, self.latent, self.ridge)
+        return found, _canonical(f, g, self.latent, self.ridge)  # training says what was not finite

@@ -1,9 +1,10 @@
-"""Canonical correlations of two views, with a derivative that needs no derivatives of eigenvectors (Andrew et al. 2013)."""
+"""Canonical correlations of two views, with a derivative that needs none of eigenvectors (Andrew et al. 2013)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from gvae.runtime import device
 from gvae.typing import Array, Cotangents, Needs
 
 __all__ = ["canonical_correlation"]
+
+ROUNDING = 16  # times eps: what rounding of entries, and of the few terms that they are sums of, may leave of a constant
 
 
 @primitive
@@ -38,15 +41,16 @@ def canonical_correlation(f: Array, g: Array, *, ridge: float = 0.0) -> Array:
     Raises
     ------
     ShapeError
-        Also for B <= 2 max(n, m): with so few rows, all views are strongly correlated.
+        Also for B <= 2 max(n, m): of as few rows, all views are strongly correlated.
     DTypeError
     ConfigError
         ridge is not a number of at least 0.
 
     Notes
     -----
-    Covariances are over B - 1, and all arithmetic is in float64, on the host. Directions in which a view has no variance do
-    not count: without a ridge, the inverse square roots are pseudo-inverses.
+    Covariances are over B - 1, and all arithmetic is in float64, on the host. Directions in which a view has no variance but
+    for rounding in its dtype do not count, with a ridge or without: the inverse square roots are pseudo-inverses. The result
+    does not depend on the units of a view, however large or small its entries.
 
     The derivative is finite at equal singular values, which only eigenvectors of T depend on. At a singular value of 0,
     where the sum has a kink, its part of the derivative is 0. The ridge depends on the view, and its derivative is included.
@@ -87,13 +91,16 @@ def _(bar: Array, value: Array, f: Array, g: Array, *, needs: Needs, ridge: floa
 class Whitened:
     """Two views, centred, and what their canonical correlations follow from, in float64 on the host.
 
-    F (B, n), G (B, m) : the centred views           means       : their means, (n,) and (m,)
-    A (n, n), C (m, m) : Sxx^-1/2 and Syy^-1/2       U, rho, V   : A Sxy C = U diag(rho) V', (n, k), (k,), (m, k)
+    F (B, n), G (B, m) : the centred views, over 2**units    means, units : their means, (n,) and (m,), and exponents
+    A (n, n), C (m, m) : Sxx^-1/2 and Syy^-1/2 of F and G    U, rho, V    : A Sxy C = U diag(rho) V', (n, k), (k,), (m, k)
+
+    Of k = min(n, m) pairs, those beyond the rank of a view are 0. All is NaN if an entry of a view is not finite.
     """
 
     F: np.ndarray
     G: np.ndarray
     means: tuple[np.ndarray, np.ndarray]
+    units: tuple[Any, Any]
     A: np.ndarray
     C: np.ndarray
     U: np.ndarray
@@ -102,45 +109,64 @@ class Whitened:
 
     @classmethod
     def of(cls, f: np.ndarray, g: np.ndarray, ridge: float) -> Whitened:
-        """From two views of at least two rows, whose entries are finite."""
-        f, g = (np.asarray(x, np.float64) for x in (f, g))
-        means = f.mean(axis=0), g.mean(axis=0)
-        F, G = f - means[0], g - means[1]
-        A, C = _inverse_root(F, ridge), _inverse_root(G, ridge)
+        """From two views of at least two rows; NaN where an entry is not finite."""
+        if not (np.isfinite(f).all() and np.isfinite(g).all()):  # LAPACK may not terminate on a NaN
+            n, m, nan = f.shape[1], g.shape[1], partial(np.full, fill_value=math.nan)
+            roots, pairs = (nan((n, n)), nan((m, m))), (nan((n, min(n, m))), nan(min(n, m)), nan((m, min(n, m))))
+            return cls(nan(f.shape), nan(g.shape), (nan(n), nan(m)), (0, 0), *roots, *pairs)
+        F, f_mean, f_unit, f_noise = _centred(f)
+        G, g_mean, g_unit, g_noise = _centred(g)
+        A, f_rank = _inverse_root(F, f_noise, ridge)
+        C, g_rank = _inverse_root(G, g_noise, ridge)
         U, rho, Vt = np.linalg.svd(A @ (F.T @ G / (len(F) - 1)) @ C, full_matrices=False)
-        return cls(F, G, means, A, C, U, rho, Vt.T)
+        counts = np.arange(len(rho)) < min(f_rank, g_rank)  # the rank of A Sxy C is not above it: the rest is rounding
+        means = np.ldexp(f_mean, f_unit), np.ldexp(g_mean, g_unit)
+        return cls(F, G, means, (f_unit, g_unit), A, C, U * counts, rho * counts, Vt.T * counts)
 
 
-def _inverse_root(F: np.ndarray, ridge: float) -> np.ndarray:
-    """(S + r I)^-1/2 of the covariance S of centred rows F, its pseudo-inverse where S + r I is singular."""
+def _centred(x: np.ndarray, axis: int | None = None) -> tuple[np.ndarray, np.ndarray, Any, np.ndarray]:
+    """x (N, n) less the means of its columns, over 2**exponent, in float64; the means over it; the exponent; and for each
+    column the sum of squares that rounding in the dtype of x may leave if it is constant.
+
+    Over that power of 2 (of x, or with axis=0 of each of its columns) entries are at most 1: squares do not overflow, those
+    that underflow are rounding, and no bit is lost.
+    """
+    exponent = np.frexp(np.abs(x).max(axis=axis, initial=0))[1]
+    scaled = np.ldexp(np.asarray(x, np.float64), -exponent)
+    mean = scaled.mean(axis=0)
+    rounding = ROUNDING * np.finfo(x.dtype).eps + len(x) * np.finfo(np.float64).eps  # of entries, and of their sum
+    return scaled - mean, mean, exponent, rounding**2 * np.einsum("ij,ij->j", scaled, scaled)
+
+
+def _inverse_root(F: np.ndarray, noise: np.ndarray, ridge: float) -> tuple[np.ndarray, int]:
+    """(S + r I)^-1/2 of the covariance S of centred rows F, in the directions in which they vary, and how many these are.
+
+    A direction varies if its variance is above what rounding leaves of none: in F.T @ F, and in the entries of F, whose
+    sums of squares over rows are `noise`, by columns.
+    """
     w, v = np.linalg.eigh(F.T @ F / (len(F) - 1))
+    varies = w > np.maximum(w.max(initial=0) * max(F.shape) * np.finfo(w.dtype).eps, noise @ (v * v) / (len(F) - 1))
     w = np.maximum(w, 0) + ridge * w.sum() / max(len(w), 1)
-    kept = (
-        w > w.max(initial=0) * max(F.shape) * np.finfo(w.dtype).eps
-    )  # what rounding leaves of a direction without variance
-    return (v * np.where(kept, 1 / np.sqrt(np.where(kept, w, 1)), 0)) @ v.T
+    return (v * np.where(varies, 1 / np.sqrt(np.where(varies, w, 1)), 0)) @ v.T, int(varies.sum())
 
 
 def _value(f: Array, g: Array, ridge: float) -> Array:
     x, y = device.to_host(f), device.to_host(g)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):  # LAPACK may not terminate on a NaN
-        return device.beside(np.array(math.nan, x.dtype), f)[()]
     return device.beside(np.array(Whitened.of(x, y, ridge).rho.sum(), x.dtype), f)[()]
 
 
 def _derivative(bar: Array, f: Array, g: Array, ridge: float) -> Array:
     """The derivatives of f and g, side by side: (B, n + m)."""
     x, y = device.to_host(f), device.to_host(g)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return device.beside(np.full((len(x), x.shape[1] + y.shape[1]), math.nan, x.dtype), f)
     p = Whitened.of(x, y, ridge)
     U, V = p.A @ p.U, p.C @ p.V
     kept = p.rho > len(p.rho) * np.finfo(np.float64).eps * 10  # the others are 0, except for rounding
     across = (U * kept) @ V.T
     parts = []
-    for F, G, D12, half in ((p.F, p.G, across, U), (p.G, p.F, across.T, V)):
+    for F, G, D12, half, unit in ((p.F, p.G, across, U, p.units[0]), (p.G, p.F, across.T, V, p.units[1])):
         D11 = -0.5 * (half * p.rho) @ half.T
-        parts.append((2 * F @ D11 + G @ D12.T + 2 * ridge / max(F.shape[1], 1) * np.trace(D11) * F) / (len(F) - 1))
+        part = (2 * F @ D11 + G @ D12.T + 2 * ridge / max(F.shape[1], 1) * np.trace(D11) * F) / (len(F) - 1)
+        parts.append(np.ldexp(part, -unit))
     both = float(device.to_host(bar)) * np.concatenate(parts, axis=1)
     return device.beside(both.astype(x.dtype), f)
 
@@ -152,10 +178,9 @@ def check_ridge(where: str, ridge: Any) -> None:
 
 
 def paired(z: Array, w: Array) -> np.ndarray:
-    """The correlation of each column of z (N, n) with the same column of w, (n,), in float64; 0 where one is constant."""
-    z, w = (np.asarray(a, np.float64) for a in (z, w))
-    a, b = z - z.mean(axis=0), w - w.mean(axis=0)
-    scale = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
-    # what rounding leaves of a constant column is not a variance
-    varies = scale > np.finfo(np.float64).eps * len(z) * np.abs(z).max(axis=0, initial=0) * np.abs(w).max(axis=0, initial=0)
-    return np.where(varies, (a * b).sum(axis=0) / np.where(varies, scale, 1), 0.0)
+    """The correlation of each column of z (N, n) with the same column of w, (n,), in float64; 0 where one is constant, NaN
+    where an entry is not finite."""
+    (a, _, _, a_noise), (b, _, _, b_noise) = _centred(z, axis=0), _centred(w, axis=0)
+    aa, bb = (a * a).sum(axis=0), (b * b).sum(axis=0)
+    constant = (aa <= a_noise) | (bb <= b_noise)
+    return np.where(constant, 0.0, (a * b).sum(axis=0) / np.where(constant, 1, np.sqrt(aa * bb)))

@@ -13,7 +13,7 @@ import gvae
 from gvae import evaluation, objectives, ops, training
 from gvae.autodiff import value_and_gradient
 from gvae.data import Table
-from gvae.errors import ConfigError, DataError, ShapeError
+from gvae.errors import ConfigError, DataError, NonFiniteError, ShapeError
 from gvae.ops.correlation import paired
 
 rng = np.random.default_rng(0)
@@ -106,6 +106,55 @@ def test_affine_maps_and_equal_views():
     assert ops.canonical_correlation(small, small, ridge=0.01 / 0.0525) == pytest.approx(2.52, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_rounding_leaves_is_no_variance(dtype):
+    """Four outputs that are linear in two columns have the correlations of these, whatever the offsets and the dtype."""
+    for seed, rows, offset in ((0, 20, 3), (1, 60, 0), (2, 2000, -20)):
+        draw = np.random.default_rng(seed)
+        x, y = draw.normal(size=(rows, 2)).astype(dtype), draw.normal(size=(rows, 2)).astype(dtype)
+        to_f, to_g = draw.normal(size=(2, 4)).astype(dtype), draw.normal(size=(2, 4)).astype(dtype)
+        expected = ops.canonical_correlation(x.astype("d"), y.astype("d"))
+        value, bars = graded(x @ to_f + np.asarray(offset, dtype), y @ to_g, 0.0)
+        assert value == pytest.approx(expected, rel=1e-4)
+        assert all(np.isfinite(bar).all() for bar in bars)
+
+
+def test_small_variances_count_beside_large_means():
+    """A column's rounding is relative to its own entries."""
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(200, 2)), draw.normal(size=(200, 2))
+    years = (x * [10, 1e-3] + [2000, 0]).astype("f")
+    expected = ops.canonical_correlation(years.astype("d") * [1, 1e4] - [2000, 0], y)
+    assert ops.canonical_correlation(years, y.astype("f")) == pytest.approx(expected, rel=1e-5)
+
+
+def test_correlations_of_pairs():
+    draw = np.random.default_rng(0)
+    a = draw.normal(size=(200, 2))
+    b = a + draw.normal(size=a.shape)
+    expected = [np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(2)]
+    assert_allclose(paired(a * [1e200, 1e-200], b * [1e-200, 1e-250]), expected, rtol=1e-12)
+    assert_allclose(paired(1e8 + 0.1 * a, 1e8 + 0.1 * b), expected, rtol=1e-6)  # a variation of 1e-9, which float64 resolves
+    bits = draw.integers(0, 2, size=(200, 1))
+    for dtype in ("f", "d"):
+        rounding = (1 + np.finfo(dtype).eps * bits).astype(dtype)
+        assert_array_equal(paired(rounding, bits.astype(dtype)), 0)
+        assert_array_equal(paired(bits.astype(dtype), rounding), 0)
+    a[7, 0] = np.nan
+    assert_allclose(paired(a, b), [np.nan, expected[1]])
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+@pytest.mark.parametrize("power", [1020, 500, -500, -1000])
+def test_views_in_any_units(ridge, power):
+    """Neither sums nor squares overflow or underflow, and no bit depends on a power of 2."""
+    value, (f_bar, g_bar) = graded(X1, X2, ridge)
+    large, (f_large, g_large) = graded(X1 * 2.0**power, X2, ridge)
+    assert large == value
+    assert_allclose(f_large * 2.0**power, f_bar, rtol=1e-9)
+    assert_array_equal(g_large, g_bar)
+
+
 def test_independent_views_have_their_sampling_law():
     """sqrt(N) T is then a matrix of independent normal numbers, whose singular values have the sum that is expected."""
     n, sets, size = 3, 300, 2000
@@ -164,6 +213,38 @@ def test_more_columns_than_rows_and_one_column():
     assert one.score(X1[:, :1], X2[:, 0]) == pytest.approx(abs(np.corrcoef(X1[:, 0], X2[:, 0])[0, 1]), rel=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("ridge", [0, 1e-4])
+def test_pairs_beyond_the_rank_of_a_view(dtype, ridge):
+    """A column twice has the one pair of that column; the codes of the other pair are 0, and so is its correlation."""
+    for seed in range(3):
+        draw = np.random.default_rng(seed)
+        a, y = draw.normal(size=(200, 1)), draw.normal(size=(200, 3))
+        y[:, ::2] += a * [1, -1]
+        for standardize in (True, False):
+            settings = {"ridge": ridge, "dtype": dtype, "standardize": standardize}
+            expected = gvae.CCA(latent=1, **settings).fit(a, y).score(a, y)
+            twice = np.concatenate([a, 2 * a], axis=1)
+            model = gvae.CCA(latent=2, **settings).fit(twice, y)
+            assert model.score(twice, y) == pytest.approx(expected, rel=1e-5)
+            assert model.history_[-1]["train_bound"] == pytest.approx(expected, rel=1e-5)
+            assert all((code[:, 1] == 0).all() for code in model.codes(twice, y).values())
+            found = model.evaluate(twice, y).measures["correlation"].summary()
+            assert found["canonical"][1] == 0
+            assert found["total"] <= found["canonical_total"] + 1e-6
+    constant = np.full((5000, 2), 0.1)  # whose mean is rounded
+    model = gvae.CCA(latent=2, ridge=ridge, dtype=dtype, standardize=False).fit(constant, rng.normal(size=constant.shape))
+    assert_array_equal(model.parameters_["x.projection"], 0)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_closed_form_in_any_units(scale):
+    known = gvae.CCA(latent=2, standardize=False).fit(X1, X2)
+    model = gvae.CCA(latent=2, standardize=False).fit(X1 * scale, X2)
+    assert_allclose(model.transform(X1 * scale), known.transform(X1), rtol=1e-9, atol=1e-9)
+    assert model.score(X1 * scale, X2) == pytest.approx(known.score(X1, X2), rel=1e-9)
+
+
 def test_held_out_rows():
     """The variables are those of the fit: of independent views, rows held out have correlations around 0."""
     draw = np.random.default_rng(5)
@@ -213,6 +294,32 @@ def test_canonical_variables_are_those_of_the_outputs_on_training_rows():
     z = model.codes(X1, X2)
     assert_allclose(np.cov(z["z_x"].T), np.eye(2), atol=1e-9)
     assert model.score(X1, X2) == pytest.approx(ops.canonical_correlation(*z.values()), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("ridge", [0, 1e-4])
+def test_more_outputs_than_their_rank(dtype, ridge):
+    """Four outputs that are linear in two columns have no more correlation than these."""
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(300, 2)), draw.normal(size=(300, 2))
+    y[:, 0] += x[:, 0]
+    most = gvae.CCA(latent=2, ridge=0).fit(x, y).score(x, y)
+    settings = {"hidden": (), "batch_size": 100, "epochs": 1, "random_state": 0, "dtype": dtype}
+    model = gvae.DCCA(latent=4, ridge=ridge, **settings).fit(x, y)
+    assert model.score(x, y) == pytest.approx(most, rel=1e-3 if ridge else 1e-5)
+    assert model.score(x, y) <= most + 1e-6
+    assert all((code[:, 2:] == 0).all() for code in model.codes(x, y).values())
+
+
+def test_outputs_that_are_large_or_not_finite():
+    settings = {"hidden": (4,), "activation": "identity", "batch_size": 100, "epochs": 2, "dtype": "float64"}
+    large = gvae.DCCA(latent=2, learning_rate=1e90, on_nonfinite="skip", random_state=0, **settings).fit(X1, X2)
+    assert 0 < large.score(X1, X2) <= 2
+    with pytest.raises(NonFiniteError, match=r"training: .* not finite"):
+        gvae.DCCA(latent=2, learning_rate=1e200, random_state=0, **settings).fit(X1, X2)
+    params = dict(large.parameters_) | {"x.0.bias": np.full(4, np.inf)}
+    _, state = large.model_.settle(params, large.model_.init_state(gvae.random.key(0)), Table(X1, y=X2))
+    assert all(np.isnan(value).all() for value in state.values())
 
 
 def test_batches_that_are_too_small():
