@@ -34,11 +34,14 @@ def differences(f, g, ridge, df, dg, h=1e-5):
     return (up - down) / (2 * h)
 
 
-def by_eigenvalues(x, y):
+def by_eigenvalues(x, y, ridge=0):
     """Canonical correlations as the roots of a generalized symmetric eigenvalue problem."""
     n = x.shape[1]
     s = np.cov(np.concatenate([x, y], axis=1).T)
-    across, within = np.zeros_like(s), scipy.linalg.block_diag(s[:n, :n], s[n:, n:])
+    within = scipy.linalg.block_diag(
+        *(part + ridge * np.diag(part).mean() * np.eye(len(part)) for part in (s[:n, :n], s[n:, n:]))
+    )
+    across = np.zeros_like(s)
     across[:n, n:], across[n:, :n] = s[:n, n:], s[n:, :n]
     return scipy.linalg.eigh(across, within, eigvals_only=True)[::-1][: min(n, y.shape[1])]
 
@@ -92,6 +95,8 @@ def test_zero_singular_values_and_views_of_lower_rank():
             value, bars = graded(f, g, ridge)
             assert value == pytest.approx(expected, abs=1e-5), name
             assert all(np.isfinite(bar).all() for bar in bars), name
+            if expected == 0:  # a kink, where the derivative is chosen as 0
+                assert max(np.abs(bar).max() for bar in bars) < 1e-12, name
 
 
 def test_affine_maps_and_equal_views():
@@ -203,6 +208,19 @@ def test_cca_is_the_eigenvalue_problem():
     assert moved.history_[-1]["train_bound"] == pytest.approx(expected.sum(), rel=1e-9)
 
 
+def test_cca_with_a_ridge_is_the_eigenvalue_problem():
+    model = gvae.CCA(latent=4, ridge=0.3, standardize=False).fit(X1, X2)
+    z = model.codes(X1, X2)
+    assert_allclose(np.cov(z["z_x"].T, z["z_y"].T)[:4, 4:], np.diag(by_eigenvalues(X1, X2, 0.3)), atol=1e-9)
+
+
+def test_signs_of_pairs():
+    """The largest entry of a projection of x is positive, whatever the signs of the columns."""
+    for signs in ([1, 1, 1, 1, 1], [-1, 1, -1, 1, -1], [-1, -1, -1, -1, -1]):
+        to_x = gvae.CCA(latent=4).fit(X1 * signs, X2).parameters_["x.projection"]
+        assert (to_x.max(axis=0) == np.abs(to_x).max(axis=0)).all()
+
+
 def test_more_columns_than_rows_and_one_column():
     wide = rng.normal(size=(30, 50))
     model = gvae.CCA(latent=3, ridge=0.5).fit(wide, wide[:, :40] + rng.normal(size=(30, 40)))
@@ -254,6 +272,9 @@ def test_held_out_rows():
     assert abs(model.score(a[100:], b[100:])) < 1
     found = model.evaluate(a[100:], b[100:]).measures["correlation"]
     assert found.summary()["canonical_total"] >= found.summary()["total"]
+    z = model.codes(a[100:], b[100:])
+    assert_allclose(found.canonical, by_eigenvalues(*z.values()), rtol=1e-9)
+    assert_allclose(found.correlations, [np.corrcoef(z["z_x"][:, i], z["z_y"][:, i])[0, 1] for i in range(5)], rtol=1e-9)
 
 
 # ---- networks ------------------------------------------------------------------------------------
@@ -294,6 +315,29 @@ def test_canonical_variables_are_those_of_the_outputs_on_training_rows():
     z = model.codes(X1, X2)
     assert_allclose(np.cov(z["z_x"].T), np.eye(2), atol=1e-9)
     assert model.score(X1, X2) == pytest.approx(ops.canonical_correlation(*z.values()), rel=1e-9)
+
+
+def test_canonical_variables_of_normalised_networks_on_many_rows():
+    """Codes have covariance I: outputs take the moments that were settled with them, and no row is left out."""
+    draw = np.random.default_rng(2)
+    x = draw.normal(size=(12_000, 3)) * np.linspace(0.5, 2, 12_000)[:, None]
+    x[::3] += 1
+    y = x + draw.normal(size=x.shape)
+    settings = {"hidden": (8,), "normalize": "batch", "dtype": "float64", "random_state": 0}
+    model = gvae.DCCA(latent=2, ridge=0, batch_size=4000, epochs=1, **settings).fit(x, y)
+    for code in model.codes(x, y).values():
+        assert_allclose(np.cov(code.T), np.eye(2), atol=1e-9)
+
+
+def test_steps_and_canonical_variables_take_the_ridge():
+    model = gvae.models.DCCA({"x": 5, "y": 4}, latent=2, ridge=0.3, hidden=(), dtype="float64")
+    params = model.init(gvae.random.key(0))
+    f, g = (x @ params[f"{v}.0.weight"] + params[f"{v}.0.bias"] for v, x in (("x", X1), ("y", X2)))
+    table, expected = Table(X1, y=X2), by_eigenvalues(f, g, 0.3)
+    batch, state = table.batch(np.arange(N), gvae.random.key(1)), model.init_state(gvae.random.key(2))
+    assert model.terms(params, state, batch, {}, 0).extras["correlation"] == pytest.approx(expected.sum(), rel=1e-9)
+    codes = model.code(params, model.settle(params, state, table)[1], batch)  # the canonical variables take it, too
+    assert_allclose(np.cov(codes["z_x"].mean.T, codes["z_y"].mean.T)[:2, 2:], np.diag(expected), atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
