@@ -1,4 +1,4 @@
-"""Canonical correlations of two views, with a derivative that needs none of eigenvectors (Andrew et al. 2013)."""
+"""Canonical correlations of two views, with a derivative that needs no derivatives of eigenvectors (Andrew et al. 2013)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def canonical_correlation(f: Array, g: Array, *, ridge: float = 0.0) -> Array:
     Raises
     ------
     ShapeError
-        Also for B <= 2 max(n, m): of as few rows, all views are strongly correlated.
+        Also for B <= 2 max(n, m): with so few rows, all views are strongly correlated.
     DTypeError
     ConfigError
         ridge is not a number of at least 0.
