@@ -19,9 +19,9 @@ def chosen(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     """(the estimator that `gvae train` is to train, the tables of its configuration file): its flags depend on the model,
     which is named by the command line, a configuration file, or the run that is resumed."""
     from gvae import training
-    from gvae.estimator import estimators
+    from gvae.estimator import stored
+    from gvae.estimator.protocol import DECLARED as known
 
-    known = estimators()
     if "train" not in arguments[:1]:
         return known["vae"], {}
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -34,11 +34,11 @@ def chosen(arguments: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     if given.out is not None:  # together with --resume: the main parser reports it
         given.resume = None
     tables: dict[str, Any] = {} if given.config is None else _read_toml(given.config)
-    name, where = given.model or tables.get("settings", {}).get("model"), ""
+    name = given.model or tables.get("settings", {}).get("model")
     if name is None and given.resume is not None and "--help" not in arguments and "-h" not in arguments:
-        name, where = training.read_config(given.resume).get("model"), f"{given.resume}: its config.json: "
+        return stored.class_of(training.read_config(given.resume), f"{given.resume}: its config.json"), tables
     if name is not None and (not isinstance(name, str) or name not in known):
-        raise ConfigError(f"{where}unknown model {name!r:.80}; known are {', '.join(known)}")
+        raise ConfigError(f"unknown model {name!r:.80}; known are {', '.join(known)}")
     return known[name or "vae"], tables
 
 

@@ -236,6 +236,7 @@ class Fitting(Protocol):
         notes = _json(({} if shape is None else {"image_shape": shape}) | notes)
         model = self._build(asked, views, sizes, n_rows=rows["x"].shape[0])
         config = {"model": self.name, "settings": asked, "fitted": fitted, "notes": notes}
+        config["class"] = f"{type(self).__module__}.{type(self).__qualname__}"
         copies = [{k: v for k, v in about.items() if k not in OF_A_COPY} for about in files.values()]
         return _Ready(config, model, views, rows, held, root, shuffle, ranks, f"{digest} {copies}")
 

@@ -11,14 +11,16 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 import numpy as np
 
 from gvae import settings
-from gvae.errors import DataError, ShapeError
+from gvae.errors import ConfigError, DataError, ShapeError
 from gvae.estimator.stored import not_fitted
 from gvae.models.base import Base, check_known
 from gvae.settings import fields, restated, setting
 
-__all__ = ["Protocol", "declared"]
+__all__ = ["DECLARED", "Protocol", "declared"]
 
 _Class = TypeVar("_Class", bound=type)
+
+DECLARED: dict[str, Any] = {}  # every estimator of this process by the name of its model, as files name it
 
 
 @dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(setting, restated))
@@ -28,12 +30,18 @@ def declared(name: str) -> Callable[[_Class], _Class]:
     Parameters
     ----------
     name : str
-        For `gvae train --model`, and for files.
+        By which files of its models name it: `gvae.load` reads them in a process that has declared the class. `gvae train
+        --model` knows the name in such a process, too, and everywhere if the class is one of gvae's own.
 
     Returns
     -------
     callable
         The decorator of the class.
+
+    Raises
+    ------
+    ConfigError
+        On decorating: the name is that of another class. One that is defined again, as in a notebook, replaces itself.
 
     Examples
     --------
@@ -47,6 +55,9 @@ def declared(name: str) -> Callable[[_Class], _Class]:
     """
 
     def decorate(cls: Any) -> Any:
+        if (other := DECLARED.get(name, cls)) is not cls and _origin(other) != _origin(cls):
+            known = f"{other.__module__}.{other.__qualname__}"
+            raise ConfigError(f"declared: name is {name!r}, expected one that no class has: it is that of {known}")
         cls = settings.group(cls.title)(cls)
         initialize = cls.__init__
 
@@ -60,9 +71,15 @@ def declared(name: str) -> Callable[[_Class], _Class]:
         first = re.search(r"^\w.*\n-{3,}$", text, re.MULTILINE)  # the first section: Parameters stand before it
         end = len(text) if first is None else first.start()
         cls.__doc__ = f"{text[:end].rstrip()}\n\n{settings.described(cls)}\n\n{text[end:]}".rstrip() + "\n"
+        DECLARED[name] = cls
         return cls
 
     return decorate
+
+
+def _origin(cls: Any) -> tuple[str, str]:
+    """Where a class is defined: a file is the same under all names that it is imported by."""
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__, cls.__qualname__
 
 
 def _signature(cls: Any) -> inspect.Signature:

@@ -20,7 +20,7 @@ from gvae.settings import native
 if TYPE_CHECKING:
     from gvae.estimator.base import Estimator
 
-__all__ = ["asked_of", "begun", "columns_of", "continued", "load", "not_fitted", "rounded", "save"]
+__all__ = ["asked_of", "begun", "class_of", "columns_of", "continued", "load", "not_fitted", "rounded", "save"]
 
 PARTS = ("settings", "fitted", "notes")
 
@@ -34,6 +34,18 @@ def begun(run: str | os.PathLike, name: str) -> dict[str, Any]:
     if config.get("model") != name:
         raise RunError(f"{run} was begun with model {config.get('model')!r:.80}, not {name!r}")
     return config
+
+
+def class_of(config: Mapping[str, Any], path: str | os.PathLike) -> type[Estimator]:
+    """The estimator that a configuration names. Raises RunError for one that this process does not know."""
+    from gvae.estimator.protocol import DECLARED
+
+    name = config.get("model")
+    if isinstance(name, str) and name in DECLARED:
+        return DECLARED[name]
+    whose = config.get("class")  # not in files of earlier versions
+    first = f" (declared by {whose:.80}: import that first)" if isinstance(whose, str) else ""
+    raise RunError(f"{path} holds a model of kind {name!r:.80}{first}; known are {', '.join(DECLARED)}")
 
 
 def asked_of(begun: Mapping[str, Any], asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +170,8 @@ def load(path: str | os.PathLike) -> Estimator:
     Raises
     ------
     RunError
-        A file that is missing, damaged, altered, of another kind or of a newer version.
+        A file that is missing, damaged, altered, of another kind or of a newer version, or of a class of one's own that
+        this process has not declared, see `gvae.estimator.declared`: import the module that declares it first.
 
     Examples
     --------
@@ -167,8 +180,6 @@ def load(path: str | os.PathLike) -> Estimator:
     >>> gvae.load("model.gvae").n_features_in_
     5
     """
-    from gvae.estimator import estimators
-
     path = Path(path)
     rows: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
@@ -185,11 +196,9 @@ def load(path: str | os.PathLike) -> Estimator:
         saved = training.load_checkpoint(path)
     else:
         raise RunError(f"{path}: no such run folder or saved model")
-    config, known = saved.config, estimators()
-    if not isinstance(config.get("model"), str) or config["model"] not in known:
-        raise RunError(f"{path} holds a model of kind {config.get('model')!r:.80}; known are {', '.join(known)}")
+    cls = class_of(saved.config, path)
     try:
-        return _restored(known[config["model"]], saved, path, rows, events)
+        return _restored(cls, saved, path, rows, events)
     except KeyError as error:
         raise RunError(f"{path} is damaged: its configuration lacks {error}") from None
     except (TypeError, AttributeError, ValueError, MemoryError, OverflowError) as error:

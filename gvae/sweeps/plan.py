@@ -15,7 +15,7 @@ import numpy as np
 
 from gvae import flags, random, settings, texts
 from gvae.errors import ConfigError
-from gvae.estimator import estimators
+from gvae.estimator.protocol import DECLARED
 from gvae.settings import Choice, Kind, Maybe, Settings, Text, Whole, group, setting
 
 __all__ = ["Plan", "Range", "StudySettings", "read_plan"]
@@ -192,7 +192,7 @@ def _checked(path: str, text: str, tables: dict[str, Any]) -> Plan:
             raise ConfigError(f"[data] has {key} = {value!r:.80}; known are source, dir and target, strings")
     if "source" not in data:
         raise ConfigError("[data] names no source, such as digits or rows.npy")
-    known, model = estimators(), fixed.get("model", "vae")
+    known, model = DECLARED, fixed.get("model", "vae")
     if not isinstance(model, str) or model not in known:
         raise ConfigError(f"[fixed]: unknown model {model!r:.80}; known are {', '.join(known)}")
     estimator = known[model]

@@ -33,13 +33,6 @@ COUNTS = sparse.csr_array(rng.poisson(0.2, size=(80, 30)))
 SMALL = {"epochs": 2, "batch_size": 32, "random_state": 1}
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """The three models among those that `load` and the command line know."""
-    for cls in (LabelClassifier, PairVAE, TopicModel):
-        monkeypatch.setitem(REGISTRY, cls.name, cls)
-
-
 @pytest.fixture(scope="module")
 def classifier():
     return LabelClassifier(epochs=40, batch_size=32, learning_rate=1e-2, random_state=1).fit(X, LABELS)
@@ -122,7 +115,7 @@ def test_scikit_learns_own_checks(estimator, check):
 # ---- labels --------------------------------------------------------------------------------------
 
 
-def test_a_classifier(classifier, registered, tmp_path):
+def test_a_classifier(classifier, tmp_path):
     assert list(classifier.classes_) == ["no", "yes"]
     p = classifier.predict_proba(X)
     assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
@@ -199,7 +192,7 @@ def test_labels_unseen_by_the_fit(classifier):
 # ---- two views -----------------------------------------------------------------------------------
 
 
-def test_two_views(pair, registered, tmp_path):
+def test_two_views(pair, tmp_path):
     assert pair.transform(X).shape == (120, 4)
     shown = pair.reconstruct(X)
     assert set(shown) == {"x", "y"}
@@ -270,7 +263,7 @@ def test_a_run_with_two_views_is_resumed_with_its_rows(tmp_path):
 # ---- counts --------------------------------------------------------------------------------------
 
 
-def test_counts_stay_sparse(topics, registered, tmp_path, monkeypatch):
+def test_counts_stay_sparse(topics, tmp_path, monkeypatch):
     dense = COUNTS.toarray()
     assert_array_equal(topics.transform(COUNTS), topics.transform(dense))
     for form in (sparse.coo_array, sparse.csc_matrix, sparse.csr_matrix, sparse.lil_array):
@@ -300,7 +293,8 @@ def test_counts_that_are_refused(x, words, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_of_matrices_names_those_of_counts(registered):
+def test_a_model_of_matrices_names_those_of_counts(monkeypatch):
+    monkeypatch.setitem(REGISTRY, "topics", TopicModel)  # as if it were one of gvae's own
     with pytest.raises(
         DataError, match=r"give X.toarray\(\); models of sparse counts are gvae.DEF, gvae.DoubleDEF, gvae.TopicModel"
     ):
@@ -426,8 +420,7 @@ class CentredVAE(Estimator, Machine, Ascent, Length, Objective, Presentation, va
     model = Centred
 
 
-def test_the_state_of_a_model(tmp_path, monkeypatch):
-    monkeypatch.setitem(REGISTRY, "centred", CentredVAE)
+def test_the_state_of_a_model(tmp_path):
     settings = {"latent": 2, "hidden": (8,), "standardize": False, "observation": "gaussian"}
     model = CentredVAE(**SMALL | settings | {"epochs": 12, "patience": 3}).fit(X + 1, run=tmp_path / "run")
     mean = model.state_["mean"]
@@ -501,7 +494,7 @@ def put(**arrays):
     np.savez("data.npz", **{name: np.asarray(a) for name, a in arrays.items()})
 
 
-def test_labels_from_a_file(gvae_, here, registered):
+def test_labels_from_a_file(gvae_, here):
     y = (LABELS == "yes") * 3 + 1
     put(train=X[:90], train_y=y[:90], test=X[90:], test_y=y[90:], train_weight=np.ones(90), test_weight=np.ones(30))
     flags = ["--model", "labels", "--epochs", 3, "--beta", 1e-4, "--quiet"]
@@ -515,7 +508,7 @@ def test_labels_from_a_file(gvae_, here, registered):
     assert_array_equal(direct.predict_proba(X), model.predict_proba(X))
 
 
-def test_two_views_from_a_file(gvae_, here, registered):
+def test_two_views_from_a_file(gvae_, here):
     put(train=X[:90], train_y=Y[:90], test=X[90:], test_y=Y[90:])
     flags = ["--model", "pair", "--epochs", 2, "--observation", "gaussian", "gaussian", "--hidden", "8,6", "7", "--quiet"]
     code, _, err = gvae_("train", "data.npz", *flags, "--out", "run")
@@ -531,14 +524,15 @@ def test_two_views_from_a_file(gvae_, here, registered):
     assert "the views x, y: write a .npz file" in gvae_("sample", "run", "--out", "both.npy")[2]
 
 
-def test_counts_from_a_file(gvae_, here, registered):
+def test_counts_from_a_file(gvae_, here):
     sparse.save_npz("counts.npz", sparse.csr_matrix(COUNTS))
     assert gvae_("train", "counts.npz", "--model", "topics", "--epochs", 2, "--quiet", "--out", "run") == (0, "", "")
     assert gvae_("evaluate", "run", "--samples", 3)[0] == 0
     assert gvae_("sample", "run", "--out", "s.npy", "-n", 3)[0] == 0
 
 
-def test_files_without_what_a_model_reads(refused, here, registered):
+def test_files_without_what_a_model_reads(refused, here, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "topics", TopicModel)
     put(train=X, test=X)
     refused(["train", "data.npz", "--model", "labels", "--out", "run"], "data has no labels", "train_y")
     refused(["train", "data.npz", "--model", "pair", "--out", "run"], "data has no second view", "train_y")

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import json
 import pickle
+import re
 import shutil
 import tomllib
 import warnings
@@ -22,6 +23,7 @@ import gvae
 from gvae import settings, training
 from gvae.errors import ConfigError, DataError, RunError
 from gvae.estimator import REGISTRY, Estimator, declared
+from gvae.estimator.protocol import DECLARED
 from gvae.models import weights
 from gvae.settings import Ascent, Length, Machine, Number, Objective, Presentation, setting
 
@@ -95,7 +97,7 @@ class Doubled(gvae.models.MAP):
 
 @pytest.fixture
 def added(monkeypatch):
-    """An estimator with one setting more, among those that the command line knows."""
+    """An estimator with one setting more, among gvae's own."""
 
     @declared("added")
     class AddedVAE(Estimator, Machine, Ascent, Length, Objective, Presentation, Added):
@@ -438,12 +440,47 @@ def test_a_file_of_a_newer_version(tmp_path, monkeypatch):
         gvae.load(tmp_path / "model")
 
 
-def test_a_model_that_is_not_known(tmp_path, added):
-    small(added).fit(X).save(tmp_path / "model")
-    assert type(gvae.load(tmp_path / "model")) is added
-    del REGISTRY["added"]
-    with pytest.raises(RunError, match="holds a model of kind 'added'; known are vae, map"):
-        gvae.load(tmp_path / "model")
+def test_a_model_that_is_not_known(tmp_path, added, monkeypatch, gvae_):
+    """A file of a class of one's own is read where the class is declared; elsewhere the error says which class it is."""
+    model = small(added).fit(X, run=tmp_path / "run")
+    model.save(tmp_path / "model")
+    for path in (tmp_path / "model", tmp_path / "run"):
+        again = gvae.load(path)
+        assert type(again) is added
+        assert_array_equal(again.transform(X), model.transform(X))
+    monkeypatch.delitem(DECLARED, "added")
+    whose = re.escape(f"{added.__module__}.{added.__qualname__}")
+    for path in (tmp_path / "model", tmp_path / "run"):
+        with pytest.raises(
+            RunError, match=rf"holds a model of kind 'added' \(declared by {whose}: import that first\); known"
+        ):
+            gvae.load(path)
+    code, _, err = gvae_("train", "--resume", str(tmp_path / "run"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "import that first" in err
+
+
+def test_a_name_that_is_taken(added):
+    """The name of another class is refused, and the other stays; a class that is defined again takes its own place."""
+
+    def declare(name):
+        @declared(name)
+        class Mine(Estimator, Machine, Ascent, Length, Objective, Presentation, Added):
+            """A VAE of the tests."""
+
+            model = Doubled
+
+        return Mine
+
+    for name, other in (("vae", gvae.VAE), ("added", added)):
+        with pytest.raises(
+            ConfigError, match=rf"declared: name is '{name}', .* it is that of {other.__module__}.*{other.__name__}"
+        ):
+            declare(name)
+        assert DECLARED[name] is other
+    first, second = declare("mine"), declare("mine")
+    assert DECLARED["mine"] is second is not first
+    assert "mine" not in gvae.estimators()
 
 
 # ---- the command line ----------------------------------------------------------------------------
