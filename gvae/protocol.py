@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from gvae.distributions import Distribution
+from gvae.errors import ConfigError, ShapeError
 from gvae.objectives import Terms
 from gvae.typing import Arrays, Key, Noise, Params
 
 if TYPE_CHECKING:
     from gvae.data import Batch
 
-__all__ = ["Model"]
+__all__ = ["Model", "check_columns", "check_initial", "check_terms"]
+
+KINDS = ("matrix", "counts", "labels")  # of columns
 
 
 class Model(Protocol):
@@ -238,3 +241,49 @@ class Model(Protocol):
         >>> z["z"].shape, model.decode(params, {}, z)["x"].mean.shape
         ((5, 2), (5, 4))
         """
+
+
+def check_columns(model: type[Any]) -> None:
+    """ConfigError unless a class of models reads x, columns of kinds that exist, and has its views among them."""
+    name, columns = model.__name__, dict(model.columns)
+    if "x" not in columns:
+        raise ConfigError(f"{name}: columns are {', '.join(columns) or 'none'}, expected x among them")
+    for column, kind in columns.items():
+        if kind not in KINDS:
+            raise ConfigError(f"{name}: columns[{column!r}] is {kind!r}, expected one of {', '.join(KINDS)}")
+    for view in model.views:
+        if view not in columns:
+            raise ConfigError(f"{name}: views has {view!r}, expected names of its columns: {', '.join(columns)}")
+
+
+def check_initial(model: Any, params: Any) -> dict[str, Any]:
+    """What `init` has returned; ConfigError unless it is arrays by name."""
+    if not isinstance(params, Mapping) or not all(hasattr(value, "dtype") for value in params.values()):
+        given = type(params).__name__
+        if isinstance(params, Mapping):
+            given = next(f"{type(v).__name__} as {name}" for name, v in params.items() if not hasattr(v, "dtype"))
+        raise ConfigError(f"{type(model).__name__}.init returned {given}, expected a mapping of names to arrays")
+    return dict(params)
+
+
+def check_terms(model: Any, terms: Any, batch: Batch, noise: Noise) -> None:
+    """Raise ShapeError unless the terms of a batch have the shapes of `Terms`, and ConfigError if they are something else.
+
+    Sums and means broadcast: terms of another shape would be those of another objective, without an error. K is known by the
+    noise of the codes; a model without such noise may have any, and one whose codes are not random has 1.
+    """
+    where = f"{type(model).__name__}.terms"
+    if not isinstance(terms, Terms):
+        raise ConfigError(f"{where} returned {type(terms).__name__}, expected Terms")
+    if not isinstance(terms.log_likelihood, Mapping):
+        raise ConfigError(f"{where}: log_likelihood is {type(terms.log_likelihood).__name__}, expected arrays by view")
+    draws = next((noise[name].shape[0] for name in getattr(model, "codes", ()) if name in noise), None)
+    given = [(f"log_likelihood of the view {view!r}", x, 2) for view, x in terms.log_likelihood.items()]
+    given += [] if terms.weights is None else [("weights", terms.weights, 2)]
+    drawn = [(i, layer) for i, layer in enumerate(terms.layers) if layer.z is not None and layer.share is None]
+    given += [(f"z of layer {layer.name or i}", layer.z, 3) for i, layer in drawn]
+    for what, x, n_axes in given:
+        shape = tuple(getattr(x, "shape", ()))
+        if len(shape) != n_axes or shape[1] != len(batch) or (draws is not None and shape[0] not in (1, draws)):
+            expected = f"(K={draws}, B={len(batch)}{', variables' if n_axes == 3 else ''})".replace("K=None", "K")
+            raise ShapeError(f"{where}: {what} has shape {shape}, expected {expected}")

@@ -24,7 +24,7 @@ from gvae.estimator.protocol import Protocol
 from gvae.estimator.views import View, units_of
 from gvae.models.base import Base
 from gvae.nn import Parameters
-from gvae.protocol import Model
+from gvae.protocol import Model, check_columns
 from gvae.runtime import device, limits, parallel, pool
 from gvae.runtime.parallel import Communicator
 from gvae.settings import fields, native
@@ -318,6 +318,7 @@ class Fitting(Protocol):
         self, X: Any, y: Any, weight: Any, validation: Any, values: Mapping[str, Any], begun: Mapping[str, Any] | None
     ) -> tuple[dict[str, View], dict[str, Any], dict[str, Any] | None, np.ndarray | None]:
         """(views, training columns, validation columns or None, classes or None), all checked."""
+        check_columns(self.variant)
         kinds, model = self.variant.columns, type(self).__name__
         further = "y" in kinds
         if further and y is None:

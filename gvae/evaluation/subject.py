@@ -15,7 +15,7 @@ from gvae.distributions import Distribution
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
 from gvae.objectives import Terms
-from gvae.protocol import Model
+from gvae.protocol import Model, check_initial, check_terms
 from gvae.runtime import pool
 from gvae.runtime.parallel import ALONE, Communicator
 from gvae.training import has_rows, infer
@@ -110,9 +110,10 @@ class Subject:
         self.key = random.key(0) if key is None else key
         self.state, self.batch_size = dict(state or {}), whole("batch_size", batch_size)
         self.progress, self.partial, self.ranks = progress, partial, ranks
+        self.checked = False  # whether the model's terms have the right shapes
         if len(table) == 0:
             raise DataError("evaluate: the table has no rows")
-        _check("parameters are", self.parameters, model.init(random.key(0)))
+        _check("parameters are", self.parameters, check_initial(model, model.init(random.key(0))))
         _check("state is", self.state, model.init_state(random.key(0)) if hasattr(model, "init_state") else {})
         self.rows: dict[str, np.ndarray] = {}
         if has_rows(model):
@@ -173,7 +174,11 @@ class Subject:
         """
         pool.check_stop()
         parameters = self.parameters | self.own(batch) | dict(instead or {})
-        return self.model.terms(parameters, self.state, batch, noise, None)
+        terms = self.model.terms(parameters, self.state, batch, noise, None)
+        if not self.checked:
+            check_terms(self.model, terms, batch, noise)
+            self.checked = True
+        return terms
 
     def optional(self, method: str, measure: str) -> Callable:
         """An optional method of the model, such as "generate".

@@ -24,7 +24,7 @@ from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.objectives.terms import ascended
 from gvae.optim import RowAdam, Schedule, norm, parse_average, parse_optimizer, shorten
-from gvae.protocol import Model
+from gvae.protocol import Model, check_initial, check_terms
 from gvae.runtime import compile as compiling
 from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device, to_host
@@ -187,7 +187,9 @@ class Trainer:
         self.key, self.shuffle = random.key(seed), shuffle
         init_key = random.fold_in(self.key, INIT)
         self.device = device
-        self.parameters = Parameters(model.init(init_key) if parameters is None else parameters).to(device)
+        self.parameters = Parameters(check_initial(model, model.init(init_key)) if parameters is None else parameters).to(
+            device
+        )
         self.gradient = self.parameters.zeros()
         self.optimizer = parse_optimizer(optimizer, self.parameters, learning_rate, rates)
         self.alone = dict(alone or {})
@@ -779,6 +781,8 @@ class Trainer:
         columns = dict(inputs["batch"])
         batch = Batch(columns, columns.pop("index"), columns.pop("weight"))
         terms = self.model.terms(params, inputs["state"], batch, inputs["noise"], inputs["step"])
+        if not self.reported:  # the first step
+            check_terms(self.model, terms, batch, inputs["noise"])
         value, metrics = ascended(self.objective, terms, inputs["step"], batch.weight)
         if inputs["step"] is not None and terms.dream is None and getattr(self.objective, "dreams", False):
             raise ConfigError(f"{self.objective}: {type(self.model).__name__} has no dreams from which its posterior learns")

@@ -10,6 +10,7 @@ import numpy as np
 from gvae import random
 from gvae.data import Table
 from gvae.objectives.terms import ascended
+from gvae.protocol import check_terms
 from gvae.training.inputs import VALIDATE
 from gvae.training.rows import infer
 
@@ -42,6 +43,7 @@ def validate(trainer: Trainer, table: Table, batch_size: int) -> dict[str, float
             rows = infer(trainer.model, trainer.weights, trainer.state, batch, random.fold_in(key, 2), **INFERENCE)
             given = dict(trainer.weights) | rows, trainer.state, batch, noise
             terms = trainer.model.watch(*given) if hasattr(trainer.model, "watch") else trainer.model.terms(*given, None)
+            check_terms(trainer.model, terms, batch, noise)
             _, metrics = ascended(trainer.objective, terms, trainer.steps, batch.weight)
             found[i] = np.float64(len(batch) if batch.weight is None else float(batch.weight.sum())), metrics
     totals: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -435,6 +436,85 @@ def test_the_state_of_a_model(tmp_path):
         assert_array_equal(again.score_samples(X, samples=3), model.score_samples(X, samples=3))
     model.state_["mean"] = mean + 1
     assert (model.score_samples(X, samples=3) != again.score_samples(X, samples=3)).all()
+
+
+class Wrong(gvae.models.VAE):
+    """A VAE whose terms `change` replaces, in training or where rows are scored."""
+
+    change: staticmethod
+    scored = False
+
+    def terms(self, params, state, batch, noise, step=None):
+        terms = super().terms(params, state, batch, noise, step)
+        return self.change(terms) if (step is None) == self.scored else terms
+
+
+@declared("wrong")
+class WrongVAE(Estimator, Machine, Ascent, Length, Objective, Presentation, vae.Settings):
+    """A VAE that is wrong."""
+
+    model = Wrong
+
+
+def _scalar(terms):
+    return replace(terms, log_likelihood={"x": terms.log_likelihood["x"].sum()})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_scalar, r"log_likelihood of the view 'x' has shape \(\), expected \(K=2, B=32\)"),
+        (
+            lambda t: replace(t, log_likelihood={"x": t.log_likelihood["x"][0]}),
+            r"'x' has shape \(32,\), expected \(K=2, B=32\)",
+        ),
+        (lambda t: replace(t, log_likelihood={"x": t.log_likelihood["x"][:, :1]}), r"'x' has shape \(2, 1\), expected"),
+        (lambda t: replace(t, log_likelihood=t.log_likelihood["x"]), "log_likelihood is Var, expected arrays by view"),
+        (lambda t: replace(t, weights=t.log_likelihood["x"].sum()), r"weights has shape \(\), expected"),
+        (
+            lambda t: replace(t, layers=[Layer(t.layers[0].q, None, t.layers[0].z[0])]),
+            r"z of layer 0 has shape \(32, 2\), expected \(K=2, B=32, variables\)",
+        ),
+        (lambda t: None, "returned NoneType, expected Terms"),
+    ],
+)
+def test_terms_of_another_shape(change, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(Wrong, "change", staticmethod(change), raising=False)
+    settings = {"latent": 2, "hidden": (8,), "standardize": False, "observation": "gaussian", "samples": 2}
+    with pytest.raises((ConfigError, ShapeError), match=f"^Wrong.terms:? .*{words}"):
+        WrongVAE(**SMALL | settings).fit(X, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(Wrong, "scored", True)
+    words = words.replace("B=32", "B=100").replace("Var", "ndarray").replace("32", "100").replace("K=2", "K=3")
+    model = WrongVAE(**SMALL | settings).fit(X)
+    with pytest.raises((ConfigError, ShapeError), match=f"^Wrong.terms:? .*{words.replace('(2, 1', '(3, 1')}"):
+        model.score_samples(X[:100], samples=3)
+    with pytest.raises((ConfigError, ShapeError), match=r"^Wrong.terms"):
+        WrongVAE(**SMALL | settings).fit(X, validation=X[:100])
+
+
+def test_terms_are_checked_once(monkeypatch):
+    """Steps after the first one pay nothing."""
+    calls = []
+    monkeypatch.setattr("gvae.training.step.check_terms", lambda *given: calls.append(given))
+    gvae.VAE(**SMALL | {"epochs": 5}, latent=2, hidden=(8,), observation="gaussian", posterior="diagonal").fit(X)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("views", ("y",), "Wrong: views has 'y', expected names of its columns: x"),
+        ("columns", {"x": "matrx"}, r"Wrong: columns\['x'\] is 'matrx', expected one of matrix, counts, labels"),
+        ("columns", {"y": "matrix"}, "Wrong: columns are y, expected x among them"),
+        ("init", lambda self, key: None, "Wrong.init returned NoneType, expected a mapping of names to arrays"),
+        ("init", lambda self, key: {"a.b": 3}, "Wrong.init returned int as a.b, expected a mapping of names to arrays"),
+    ],
+)
+def test_declarations_that_are_wrong(name, value, words, monkeypatch):
+    monkeypatch.setattr(Wrong, name, value)
+    with pytest.raises(ConfigError, match=words):
+        WrongVAE(**SMALL, latent=2, hidden=(8,)).fit(X)
 
 
 def test_many_rows_go_through_in_chunks():
