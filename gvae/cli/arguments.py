@@ -44,13 +44,13 @@ def add_data(parser: argparse.ArgumentParser, default: str) -> None:
     what = "digits, mnist, noisy_mnist, binarized_mnist, omniglot, frey_faces, 20news, olivetti, nips_counts, or a .npy, "
     what += ".npz (of scipy.sparse too), .zarr, .h5, .parquet, .csv, .feat or idx file"
     parser.add_argument("data", metavar="DATA", nargs="?", help=f"{what} (default: {default})")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (default: GVAE_DATA_DIR)")
     parser.add_argument("--target", metavar="COLUMN", help="the column of a Parquet file that is y")
 
 
 def add_exhibit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DATA", help="show these data in place of those of training")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (default: GVAE_DATA_DIR)")
     parser.add_argument("--first", type=count, default=1000, metavar="N", help="number of test rows to evaluate and to map")
     parser.add_argument("--samples", type=count, default=100, metavar="K", help="draws per row of the evaluation")
 

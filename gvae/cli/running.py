@@ -29,14 +29,15 @@ def on_one_blas_thread(command: Callable[[argparse.Namespace], None]) -> Callabl
 def source_of(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> tuple[str, str | None, str | None]:
     """The data to load, the folder to search, and the column that is y, as given or as in training. The notes are
     unchecked."""
+    from gvae.data.loaders import noted_folder
+
     source = options.data or notes.get("data")
     if not isinstance(source, str):
         raise ConfigError(f"{run} does not say what it was trained on: name the data")
     if options.data is None and Path(source).is_absolute() and not Path(source).exists():
         raise ConfigError(f"{run} was trained on {source}, which does not exist now: name the data on the command line")
-    noted = {name: notes.get(name) for name in ("data_dir", "target")}
-    folder, target = (value if isinstance(value, str) else None for value in noted.values())
-    return source, options.data_dir or folder, options.target or (target if options.data is None else None)
+    target = notes.get("target") if options.data is None and isinstance(notes.get("target"), str) else None
+    return source, options.data_dir or noted_folder(notes), options.target or target
 
 
 def stamp(source: str) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="the folder of the study: a new one, or one that was begun with this file, which this process then joins",
     )
-    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (or GVAE_DATA_DIR)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the named data sets (default: GVAE_DATA_DIR)")
     parser.add_argument(
         "--save-every", type=arguments.positive, default=300, metavar="S", help="seconds between checkpoints within an epoch"
     )

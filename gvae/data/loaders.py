@@ -10,7 +10,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from gvae.data.sparse import PARTS, csr_of
 from gvae.errors import DataError, DependencyError
 from gvae.runtime import limits
 
-__all__ = ["dataset_names", "load"]
+__all__ = ["dataset_names", "load", "noted_folder"]
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = {  # sha256 of the .gz, which are those of the original distribution
@@ -88,9 +88,9 @@ def load(
     source : str, path-like, array (N, D) or (N, rows, columns), or sparse matrix (N, D)
         A name, the path of a file, or the data; see Notes.
     data_dir : str or path-like, optional
-        Folder of the named data sets. They are searched in it and in data_dir/<name>, then in GVAE_DATA_DIR. Only
-        if neither is given is MNIST downloaded (once, to pooch's cache, with its sha256); the others never. noisy_mnist is
-        made from the files of mnist.
+        Folder of the named data sets, by default GVAE_DATA_DIR. They are searched in it and in data_dir/<name>, and nowhere
+        else. Only if neither is given is MNIST downloaded (once, to pooch's cache, with its sha256); the others never.
+        noisy_mnist is made from the files of mnist.
     name : str, optional
         By default the name of the data set or file, or "array".
     target : str, optional
@@ -310,8 +310,16 @@ MADE_FROM = {"noisy_mnist": "mnist"}  # whose files it reads
 
 
 def _folders(name: str, data_dir: Any) -> list[Path]:
-    roots = [Path(os.path.expanduser(root)) for root in (data_dir, os.environ.get("GVAE_DATA_DIR")) if root]
-    return [folder for root in roots for folder in (root, root / name)]
+    given = data_dir or os.environ.get("GVAE_DATA_DIR")
+    return [(root := Path(os.path.expanduser(given))), root / name] if given else []
+
+
+def noted_folder(notes: Mapping[str, Any]) -> str | None:
+    """The folder of the data that a run notes; where it is not on this machine, GVAE_DATA_DIR if that is set."""
+    folder = notes.get("data_dir")
+    if not isinstance(folder, str):
+        return None
+    return folder if os.path.isdir(folder) else os.environ.get("GVAE_DATA_DIR") or folder
 
 
 def _locate(name: str, files: Sequence[str], folders: list[Path]) -> list[Path]:
@@ -325,8 +333,8 @@ def _locate(name: str, files: Sequence[str], folders: list[Path]) -> list[Path]:
         if not missing:
             return [found[file] for file in files]
         fewest = min(fewest, missing, key=len)
-    searched = ", ".join(map(str, dict.fromkeys(folders)))
-    raise DataError(f"{name}: {', '.join(fewest)} (or with .gz) not found; searched {searched}")
+    there = "" if folders[0].is_dir() else f": there is no folder {folders[0]}"
+    raise DataError(f"{name}: {', '.join(fewest)} (or with .gz) not found; searched {', '.join(map(str, folders))}{there}")
 
 
 # ---- files ---------------------------------------------------------------------------------------

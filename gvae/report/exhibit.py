@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gvae import data, estimator, training
+from gvae.data.loaders import noted_folder
 from gvae.errors import ConfigError, GvaeError
 from gvae.panels import Panel
 
@@ -75,12 +76,12 @@ class Exhibit:
     @cached_property
     def dataset(self) -> data.Dataset:
         notes = self.model.notes_
-        source, folder = self.source or notes.get("data"), self.data_dir or notes.get("data_dir")
+        source, folder = self.source or notes.get("data"), self.data_dir or noted_folder(notes)
         if not isinstance(source, str):
             raise Absent("the run does not say what it was trained on: name the data")
         try:
             target = notes.get("target") if self.source is None else None
-            found = data.load(source, data_dir=folder if isinstance(folder, str) else None, target=target)
+            found = data.load(source, data_dir=folder, target=target)
         except GvaeError as error:
             raise Absent(f"the data cannot be read: {error}") from None
         if (columns := math.prod(found.test.shape[1:])) != self.model.n_features_in_:

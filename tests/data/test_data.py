@@ -25,6 +25,7 @@ import gvae.data.loaders
 import gvae.data.readers
 from gvae import random
 from gvae.data import Dataset, Table, check_finite, check_support, dataset_names, load
+from gvae.data.loaders import noted_folder
 from gvae.distributions import Support
 from gvae.errors import ConfigError, DataError, DependencyError
 
@@ -405,7 +406,15 @@ def test_the_argument_comes_before_the_variable(tmp_path, monkeypatch):
     second, *_ = small_mnist(tmp_path / "variable")
     monkeypatch.setenv("GVAE_DATA_DIR", str(tmp_path / "variable"))
     assert_array_equal(load("mnist", data_dir=tmp_path / "argument").train, (first / np.float32(255)).reshape(12, 12))
-    assert_array_equal(load("mnist", data_dir=tmp_path).train, (second / np.float32(255)).reshape(12, 12))
+    assert_array_equal(load("mnist").train, (second / np.float32(255)).reshape(12, 12))
+    fails("mnist", str(tmp_path), str(tmp_path / "mnist"), data_dir=tmp_path)  # and is not replaced by it
+    absent = tmp_path / "absent"
+    fails("mnist", f"there is no folder {absent}", data_dir=absent)
+    assert noted_folder({"data_dir": str(absent)}) == str(tmp_path / "variable")  # of a run from another machine
+    monkeypatch.delenv("GVAE_DATA_DIR")
+    assert noted_folder({"data_dir": str(absent)}) == str(absent)  # refused, not downloaded
+    assert noted_folder({"data_dir": str(tmp_path)}) == str(tmp_path)
+    assert noted_folder({"data_dir": 3}) is noted_folder({}) is None
 
 
 def test_mnist_is_never_mixed_from_two_folders(tmp_path):
