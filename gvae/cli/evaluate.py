@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gvae.cli import arguments
-from gvae.cli.running import changed, check_new, on_one_blas_thread, source_of, write_new
+from gvae.cli.running import changed, check_new, on_one_blas_thread, say_if_none_are_held_out, source_of, write_new
 from gvae.errors import ConfigError, DataError
 
 HELP = "ELBO and importance-sampled log p(x) of a run, in nats per row."
@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> None:
         said = f"{source} has changed since {options.folder} was trained on it ({changes})"
         print(f"gvae evaluate: {said}; its test rows may be rows that it was trained on", file=sys.stderr)
     dataset = data.load(source, data_dir=data_dir, target=target)
+    if options.split == "test" and ranks.leads:
+        say_if_none_are_held_out("evaluate", dataset)
     rows, y = _part(dataset, options.split)
     where = f"{dataset.name}, {options.split} rows"
     if (columns := math.prod(rows.shape[1:])) != model.n_features_in_:

@@ -6,6 +6,7 @@ import argparse
 import datetime
 import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def exhibits_of(options: argparse.Namespace) -> list[Any]:
         if not exhibit.path.exists():
             raise RunError(f"{exhibit.path}: no such run folder or saved model")
     return found
+
+
+def say_if_none_are_held_out(command: str, dataset: Any) -> None:
+    """Say that figures of test rows are not of rows that a model has not seen."""
+    if not dataset.held_out:
+        said = f"{dataset.name} has {dataset.train.shape[0]} rows, and of fewer than 10 none are held out"
+        print(f"gvae {command}: {said}: the test rows are the training rows", file=sys.stderr)
 
 
 def check_new(path: str | Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gvae import flags
 from gvae.cli import arguments
-from gvae.cli.running import on_one_blas_thread
+from gvae.cli.running import on_one_blas_thread, say_if_none_are_held_out
 from gvae.cli.signals import Interruptible, Signalled
 from gvae.cli.train import columns_of, notes_of, observed
 from gvae.errors import ConfigError, RunError, StoppedError
@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> None:
         data_dir = options.data_dir or plan.tables["data"].get("dir")
         target = plan.tables["data"].get("target")
         dataset = data.load(source, data_dir=data_dir, target=target)
+        if not options.quiet:
+            say_if_none_are_held_out("sweep", dataset)
         with Interruptible() as interrupted:
             fit = _Fit(plan, dataset, notes_of(dataset, source, data_dir, target), options.save_every, interrupted)
             fit.check()

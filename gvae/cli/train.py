@@ -12,7 +12,7 @@ import gvae
 from gvae import flags
 from gvae.cli import arguments
 from gvae.cli.arguments import Parser
-from gvae.cli.running import on_one_blas_thread, source_of, stamp
+from gvae.cli.running import on_one_blas_thread, say_if_none_are_held_out, source_of, stamp
 from gvae.cli.signals import Interruptible, Signalled
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
 
@@ -102,6 +102,8 @@ def run(options: argparse.Namespace) -> None:
         in_memory = None if shuffle is None else shuffle.rows is None
         with ranks.together():
             dataset = data.load(source, data_dir=data_dir, target=target, in_memory=in_memory)
+        if speaks:
+            say_if_none_are_held_out("train", dataset)
         model.set_params(**(real := observed(dataset, model.get_params())))
         if real and speaks:
             print(f"{estimator.name}: observation gaussian (the values of {dataset.name} are real numbers)", flush=True)
@@ -126,7 +128,8 @@ def run(options: argparse.Namespace) -> None:
                 kept = Path(run, "checkpoint.safetensors").exists()
                 raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None
     if speaks:
-        _summarize(run, model, "test" if held is test else "validation", before)
+        of_test = "test" if dataset.held_out else "the same rows"
+        _summarize(run, model, of_test if held is test else "validation", before)
 
 
 def notes_of(dataset: Any, source: str, data_dir: str | None, target: str | None = None) -> dict[str, Any]:

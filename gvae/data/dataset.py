@@ -15,8 +15,9 @@ from gvae.errors import DataError
 from gvae.ops.sparse import is_csr
 from gvae.runtime import pool
 
-__all__ = ["COLUMNS", "Dataset", "assemble", "scaled", "split"]
+__all__ = ["COLUMNS", "EVERY", "Dataset", "assemble", "scaled", "split"]
 
+EVERY = 10  # every tenth row is held out; of fewer rows, none
 COLUMNS = ("y", "weight")  # columns of a .npz in addition to x: as train_y and test_y, or as y where it has no test part
 
 
@@ -49,6 +50,8 @@ class Dataset:
     real : bool, default False
         Whether the values are taken for real numbers although bytes were read: `gvae train` then reads observation "auto" as
         "gaussian".
+    held_out : bool, default True
+        Whether test are other rows than train. Of fewer than 10 rows without a test part none are held out: they are both.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class Dataset:
     validation: Any = None
     validation_labels: np.ndarray | None = None
     real: bool = False
+    held_out: bool = True
 
 
 def assemble(
@@ -90,6 +94,7 @@ def assemble(
     train, image_shape = _as_rows(train, where)
     n = train.shape[0]
     train_labels = _as_labels(train_labels, n, f"{where}, train")
+    held_out = test is not None or n >= EVERY
     if test is not None:
         test, test_shape = _as_rows(test, f"{where}, test")
         test_labels = _as_labels(test_labels, test.shape[0], f"{where}, test")
@@ -105,10 +110,10 @@ def assemble(
     if train_labels is not None and test_labels is not None:
         found = {"y": (train_labels, test_labels)} | found
     train, test = _converted(train, test)
-    return Dataset(name, train, test, train_labels, test_labels, image_shape, found)
+    return Dataset(name, train, test, train_labels, test_labels, image_shape, found, held_out=held_out)
 
 
-def split(n: int, every: int = 10) -> Callable[[Any], tuple[Any, Any]]:
+def split(n: int, every: int = EVERY) -> Callable[[Any], tuple[Any, Any]]:
     """The function that splits n rows of an array: every `every`-th row is the test set; too few rows are both parts.
 
     By position, so that the split depends on no draw. None is split into Nones.

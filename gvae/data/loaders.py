@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data import noisy
-from gvae.data.dataset import COLUMNS, Dataset, assemble, scaled, split
+from gvae.data.dataset import COLUMNS, EVERY, Dataset, assemble, scaled, split
 from gvae.data.readers import (
     READERS,
     no_array,
@@ -148,7 +148,8 @@ def load(
 
     bool and integers become float32. uint8 with a value above 1, in train or test, are grey levels and divided by 255; so
     are those of a second view, but not those of a sparse matrix, which are counts. Without a test part every tenth row
-    (index % 10 == 9) of all columns is held out; with fewer than 10 rows the test set is the training rows again.
+    (index % 10 == 9) of all columns is held out; with fewer than 10 rows none are: the test set is the training rows again,
+    and `Dataset.held_out` is False.
 
     Not checked: that the values suit a model, see `check_support`.
 
@@ -401,7 +402,7 @@ def _of_rows(path: Path, found: dict[str, Any]) -> Dataset:
         raise DataError(f"{path}: a row of train has shape {x.shape[1:]}, of test {test.shape[1:]}")
     n, columns = x.shape[0], {}
     numbers = np.arange(n)
-    kept, held = (numbers, numbers) if n < 10 else (numbers[numbers % 10 != 9], numbers[numbers % 10 == 9])
+    kept, held = split(n)(numbers)
     for name in COLUMNS:
         parts = []
         for key, rows in ((f"train_{name}", n), (f"test_{name}", 0 if test is None else test.shape[0])):
@@ -418,10 +419,11 @@ def _of_rows(path: Path, found: dict[str, Any]) -> Dataset:
             columns[name] = (parts[0], parts[1])
         elif parts:
             raise DataError(f"{path}: {name} of one part without the other, though x has a train and a test part")
-    train = x if test is not None or n < 10 else Part(x, kept)
-    test = test if test is not None else x if n < 10 else Part(x, held)
+    held_out = test is not None or n >= EVERY
+    train = x if test is not None or not held_out else Part(x, kept)
+    test = test if test is not None else Part(x, held) if held_out else x
     shape = x.shape[1:] if len(x.shape) == 3 else None
-    return Dataset(path.stem, train, test, image_shape=shape, columns=columns)
+    return Dataset(path.stem, train, test, image_shape=shape, columns=columns, held_out=held_out)
 
 
 def _npz_roles(keys: list[str]) -> dict[str, str]:

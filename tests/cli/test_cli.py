@@ -315,6 +315,21 @@ def test_resuming_says_when_nothing_was_left(gvae_, here):
     assert (code, out.splitlines()[-1]) == (0, "run: nothing left to train")
 
 
+@pytest.mark.parametrize("n", [9, 10])
+def test_it_is_said_that_no_rows_are_held_out(gvae_, here, n):
+    np.save("rows.npy", np.random.default_rng(0).random((n, 6)))
+    said = (
+        "" if n == 10 else ": rows has 9 rows, and of fewer than 10 none are held out: the test rows are the training rows\n"
+    )
+    flags = ["--hidden", "5", "--epochs", "1"]
+    code, out, err = gvae_("train", "rows.npy", "--out", "run", *flags)
+    assert (code, err) == (0, said and f"gvae train{said}")
+    assert ("(test)" in out, "(the same rows)" in out) == (n == 10, n == 9)
+    assert gvae_("train", "rows.npy", "--out", "quiet", *flags, "--quiet") == (0, "", "")
+    assert gvae_("evaluate", "run", "--samples", "3")[2] == (said and f"gvae evaluate{said}")
+    assert gvae_("evaluate", "run", "--samples", "3", "--split", "train")[2] == ""
+
+
 def test_the_help_names_every_model(gvae_):
     assert f"{', '.join(gvae.estimators())}: see gvae models (default: vae)" in " ".join(gvae_("train", "--help")[1].split())
 

@@ -25,6 +25,7 @@ import gvae.data.loaders
 import gvae.data.readers
 from gvae import random
 from gvae.data import Dataset, Table, check_finite, check_support, dataset_names, load
+from gvae.data.dataset import assemble
 from gvae.data.loaders import noted_folder
 from gvae.distributions import Support
 from gvae.errors import ConfigError, DataError, DependencyError
@@ -130,6 +131,15 @@ def test_few_rows_are_their_own_test_set(n):
     else:
         assert_array_equal(d.test, x[9:10])
         assert len(d.train) == n - 1
+    assert d.held_out == (n >= 10)
+    assert assemble("a", "a", x, x).held_out
+
+
+@pytest.mark.parametrize("n", [9, 10])
+def test_few_rows_of_a_file_that_is_not_read_at_once(n, tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(2.0 * n).reshape(n, 2))
+    d = load(tmp_path / "x.npy", in_memory=False)
+    assert (d.held_out, d.train.shape[0], d.test.shape[0]) == ((False, 9, 9) if n < 10 else (True, 9, 1))
 
 
 def test_images_are_flattened_and_bytes_above_one_are_grey_levels():
