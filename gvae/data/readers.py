@@ -6,6 +6,7 @@ Memory grows with what a file holds, not with what its header announces.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import itertools
@@ -45,6 +46,7 @@ IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 MOST = 2**31 - 1  # the largest id of a column
 PAIR = re.compile(rb"[0-9]{1,9}:[0-9]{1,9}")
 DOCUMENT = re.compile(rb"[0-9]{1,9}( [0-9]{1,9}:[0-9]{1,9})*\s*")
+QUOTED = re.compile('"(?:[^"]|"")*"')  # a name in a heading, which may contain commas and blanks
 CHUNK = 1 << 22  # bytes read at a time
 HEADER = 10_000  # bytes of the longest .npy header that NumPy takes; those of plain arrays have about 100
 NUMBERS, TEXT = r"[<>=|]?(b1|[iu][1248]|f[248])", r"[<>=|]?[SU][1-9][0-9]?"  # dtypes
@@ -67,7 +69,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, csv.Error, zlib.error, zipfile.BadZipFile) as error:
         # RuntimeError: an encrypted member of a zip file, or (NotImplementedError) one of a newer kind
         raise DataError(f"{path}: damaged or not readable ({error})") from error
 
@@ -219,7 +221,7 @@ def _cells(line: str) -> list[str]:
 
 def _is_heading(line: str) -> bool:
     """Whether a first line that is not all numbers has none, but a name in every cell, or begins with #."""
-    cells = _cells(line)
+    cells = _cells(QUOTED.sub("name", line))
     bad = [cell.strip() for cell in cells if _numbers([cell], cell) is None]
     return bool(bad) and (line.startswith("#") or (len(bad) == len(cells) and all(bad)))
 
@@ -240,8 +242,16 @@ def read_heading(path: Path, columns: int) -> tuple[str, ...] | None:
     """The names of the columns of a text that `read_text` reads, where its first line has a name for each of them."""
     with reading(path), io.TextIOWrapper(opened(path), encoding="utf-8-sig") as lines:
         line = next(lines)
-    cells = [cell.strip() for cell in line.removeprefix("#").split("," if "," in line else None)]
-    return tuple(cells) if len(cells) == columns and _numbers(cells, line) is None else None
+        return _names(line, columns) if _is_heading(line) else None
+
+
+def _names(heading: str, columns: int) -> tuple[str, ...] | None:
+    """The names in a heading, if there are as many as columns; quoted ones, as R and spreadsheets write them, as they were."""
+    text = heading.removeprefix("#").strip()
+    delimiter = "," if "," in QUOTED.sub("name", text) else " "
+    given = [text if delimiter == "," else text.expandtabs(1)]
+    names = [name.strip() for name in next(csv.reader(given, delimiter=delimiter, skipinitialspace=True), [])]
+    return tuple(names) if len(names) == columns and _numbers(_cells(text), text) is None else None
 
 
 def _numbers(cells: list[str], text: str) -> list[float] | None:

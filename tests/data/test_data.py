@@ -5,6 +5,7 @@ The real files come from GVAE_DATA_DIR, or from shared/data beside the repositor
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import os
@@ -610,6 +611,40 @@ def test_npz_scales_both_parts_alike(tmp_path, dtype):
     scale = np.float32(255 if dtype == np.uint8 else 1)
     for x, wanted in ((p.train, bits / scale), (p.test, grey / scale), (q.train, grey / scale), (q.test, bits / scale)):
         assert_array_equal(x, wanted)
+
+
+@pytest.mark.parametrize(
+    ("heading", "names"),
+    [
+        ('"alpha","b"', ("alpha", "b")),
+        ('"alpha","b, c"', ("alpha", "b, c")),
+        ('"b, 2, c", "say ""x"""', ("b, 2, c", 'say "x"')),
+        ('"2019","2020"', ("2019", "2020")),  # a quoted number is a name
+        ('alpha , "b"', ("alpha", "b")),
+        ('# "alpha","b"', ("alpha", "b")),
+        ('"alpha"  "b c"', ("alpha", "b c")),
+        ('"alpha"\t"b"', ("alpha", "b")),
+        ('"alpha","b","c"', None),
+        ("# 1 2", None),
+    ],
+)
+def test_quoted_names(heading, names, tmp_path):
+    """As R and spreadsheets write them."""
+    (tmp_path / "t.csv").write_text(f"{heading}\n1,2\n3,4\n")
+    d = load(tmp_path / "t.csv")
+    assert_array_equal(d.train, [[1, 2], [3, 4]])
+    assert d.names == names
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1).map(str.strip), min_size=1))
+def test_what_csv_writes_is_read(names):
+    """Names of any characters, in the quotes of Python's csv."""
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerow(names)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t.csv")
+        path.write_text(text.getvalue() + ",".join("1" * len(names)) + "\n", encoding="utf-8", newline="")
+        assert load(path).names == tuple(names)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "txt", "csv.gz", "TXT"])
