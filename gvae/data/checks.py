@@ -11,7 +11,7 @@ from gvae.errors import DataError, DTypeError
 from gvae.ops.sparse import is_csr
 from gvae.runtime.device import to_host
 
-__all__ = ["check_finite", "check_support", "check_weight", "column_names", "real"]
+__all__ = ["check_finite", "check_support", "check_weight", "column_names", "place", "real"]
 
 
 def check_finite(x: Any, name: str = "data", names: Any = None, rows: Any = None) -> None:
@@ -197,10 +197,15 @@ def _refuse(bad: np.ndarray, x: Any, complaint: str, names: Any, rows: Any = Non
         row, column = divmod(first, x.size // x.shape[0] if x.ndim else 1)
         value = x.flat[first]
     row = row if rows is None else int(rows[row])
-    where = f"row {row}, column {column} (counted from 0)"
-    if names is not None:
-        where = f"row {row} (counted from 0), column {str(names[column])!r}"
+    where = place(row, column, names)
     raise DataError(f"{complaint}: {np.count_nonzero(bad) + missing} in all, the first, {value}, at {where}")
+
+
+def place(row: int, column: int, names: Any) -> str:
+    """An entry of a table in words, by the names of its columns if they are not None."""
+    if names is None:
+        return f"row {row}, column {column} (counted from 0)"
+    return f"row {row} (counted from 0), column {str(names[column])!r}"
 
 
 def _first_of_csr(stored: int | None, x: Any, zeros: bool) -> tuple[int, int, Any]:

@@ -246,7 +246,7 @@ def read_heading(path: Path, columns: int) -> tuple[str, ...] | None:
 
 
 def _names(heading: str, columns: int) -> tuple[str, ...] | None:
-    """The names in a heading, if there are as many as columns; quoted ones, as R and spreadsheets write them, as they were."""
+    """The names in a heading, if there are as many as columns; those that R and spreadsheets write, without their quotes."""
     text = heading.removeprefix("#").strip()
     delimiter = "," if "," in QUOTED.sub("name", text) else " "
     given = [text if delimiter == "," else text.expandtabs(1)]

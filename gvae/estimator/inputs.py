@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gvae import data
+from gvae.data.checks import place
 from gvae.data.rows import Column, as_rows, stored_in
 from gvae.errors import DataError, DTypeError, ShapeError
 
@@ -49,19 +50,30 @@ def numbers(X: Any, name: str, model: str = "a VAE") -> np.ndarray:
         raise DataError(f"{name} is a sparse matrix, which {model} does not take: give {name}.toarray(){_takers()}")
     if np.ma.is_masked(X):
         raise DataError(f"{name} has masked entries; {model} takes complete rows only")
+    x = None
     try:
         x = np.asarray(X)
-        if x.dtype == object:  # as pandas gives for nullable columns
+        if x.dtype == object:  # as pandas gives for nullable columns, and for columns of several kinds
             x = x.astype(np.float64)
-    except TypeError as error:
-        raise DTypeError(f"{name} is not an array of real numbers: {error}") from None
-    except ValueError as error:
-        raise DataError(f"{name} is not an array of real numbers: {error}") from None
+    except (TypeError, ValueError) as error:
+        kind = DTypeError if isinstance(error, TypeError) else DataError
+        where = "" if x is None else _first_without_number(x, names_of(X))
+        raise kind(f"{name} is not an array of real numbers: {error}{where}") from None
     if x.dtype.kind == "c":
         raise DataError(f"{name} is an array of {x.dtype}, expected real numbers. Complex data not supported")
     if x.dtype.kind not in "fiub":
         raise DataError(f"{name} is an array of {x.dtype}, expected real numbers")
     return x
+
+
+def _first_without_number(x: np.ndarray, names: Any) -> str:
+    """Where the first entry is that is not a number, as a part of a message."""
+    for i, entry in enumerate(x.flat):
+        try:
+            np.float64(entry)  # None is a NaN
+        except (TypeError, ValueError):
+            return f", at {place(*divmod(i, max(1, x.size // len(x))), names)}" if x.ndim else ""
+    return ""
 
 
 def _takers() -> str:

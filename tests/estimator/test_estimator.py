@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, stats
@@ -667,8 +668,12 @@ BAD_DATA = {
     "no pixels": (np.zeros((3, 0, 2)), DataError, r"0 feature\(s\)"),
     "complex": (X + 1j, DataError, "Complex data not supported"),
     "text": (np.array([["a", "b"]]), DataError, "expected real numbers"),
-    "text among objects": (np.array([["a", 1.0]], object), DataError, "not an array of real numbers"),
-    "objects": (np.array([[{}, 1.0]], object), DTypeError, "not an array of real numbers"),
+    "text among objects": (
+        np.array([[1.0, 1.0], [1.0, "a"]], object),
+        DataError,
+        r"not an array of real numbers: .*'a', at row 1, column 1 \(counted from 0\)",
+    ),
+    "objects": (np.array([[{}, 1.0]], object), DTypeError, "not an array of real numbers: .*'dict', at row 0, column 0"),
     "ragged": ([[1, 2], [3]], DataError, "not an array of real numbers"),
     "dates": (np.array([["2020-01-01"]], "M8[D]"), DataError, "expected real numbers"),
     "sparse": (sparse.csr_array(X), DataError, r"sparse.*toarray\(\)"),
@@ -681,6 +686,22 @@ BAD_DATA = {
     "a path": (Path("rows.npy"), DataError, r"is 'rows\.npy', expected an array"),
     "masked": (np.ma.masked_less(X, 0.5), DataError, "masked"),
 }
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "words"),
+    [
+        (["f", "m", "f"], DataError, r".*'f', at row 0 \(counted from 0\), column 'odd'"),
+        ([1.0, "m", 3.0], DataError, r".*'m', at row 1 \(counted from 0\), column 'odd'"),
+        ([pd.Timestamp("2020-01-01")] * 3, DTypeError, r".*'Timestamp', at row 0 \(counted from 0\), column 'odd'"),
+        (pd.array([1, None, 3], "Int64"), DTypeError, r".*'NAType', at row 1 \(counted from 0\), column 'odd'"),
+    ],
+    ids=["text", "text and numbers", "dates", "nullable integers"],
+)
+def test_a_column_without_numbers_is_named(values, error, words):
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "none": [None, 1.0, None]}, dtype=object).assign(odd=values)
+    with pytest.raises(error, match=f"^X is not an array of real numbers: {words}$"):
+        VAE().fit(frame)
 
 
 @pytest.mark.parametrize(("x", "error", "words"), list(BAD_DATA.values()), ids=list(BAD_DATA))
