@@ -84,14 +84,15 @@ def assemble(
     test: Any = None,
     train_labels: Any = None,
     test_labels: Any = None,
+    names: tuple[str, ...] | None = None,
     **columns: Any,
 ) -> Dataset:
     """Check raw arrays, hold out rows if there is no test part, then scale and convert: no copy before the split.
 
-    columns : further ones under the keys of a .npz, such as train_y and test_y
+    names : of the columns of train        columns : further ones under the keys of a .npz, such as train_y and test_y
     Raises DataError that begins with `where`.
     """
-    train, image_shape = _as_rows(train, where)
+    train, image_shape = _as_rows(train, where, names)
     n = train.shape[0]
     train_labels = _as_labels(train_labels, n, f"{where}, train")
     held_out = test is not None or n >= EVERY
@@ -110,7 +111,7 @@ def assemble(
     if train_labels is not None and test_labels is not None:
         found = {"y": (train_labels, test_labels)} | found
     train, test = _converted(train, test)
-    return Dataset(name, train, test, train_labels, test_labels, image_shape, found, held_out=held_out)
+    return Dataset(name, train, test, train_labels, test_labels, image_shape, found, names, held_out=held_out)
 
 
 def split(n: int, every: int = EVERY) -> Callable[[Any], tuple[Any, Any]]:
@@ -122,7 +123,7 @@ def split(n: int, every: int = EVERY) -> Callable[[Any], tuple[Any, Any]]:
     return lambda x: (x, x) if x is None or n < every else (x[np.flatnonzero(~held)], x[np.flatnonzero(held)])
 
 
-def _as_rows(x: Any, where: str) -> tuple[Any, tuple[int, int] | None]:
+def _as_rows(x: Any, where: str, names: tuple[str, ...] | None = None) -> tuple[Any, tuple[int, int] | None]:
     """Raw x as (N, D), finite, not yet scaled or converted, and the shape of an image or None; canonical CSR if sparse."""
     if hasattr(x, "tocsr"):
         return as_csr(x, where), None
@@ -131,16 +132,16 @@ def _as_rows(x: Any, where: str) -> tuple[Any, tuple[int, int] | None]:
         raise DataError(f"{where}: shape {x.shape}; expected (N, D), or (N, rows, columns) for images")
     if x.size == 0:
         raise DataError(f"{where}: shape {x.shape}; no {'columns' if x.shape[0] else 'rows'}")
-    x = _finite(x, where)
+    x = _finite(x, where, names)
     return x.reshape(len(x), -1), ((x.shape[1], x.shape[2]) if x.ndim == 3 else None)
 
 
-def _finite(x: np.ndarray, where: str) -> np.ndarray:
+def _finite(x: np.ndarray, where: str, names: tuple[str, ...] | None = None) -> np.ndarray:
     """Real numbers, no wider than float64, all finite."""
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is then refused
             x = x.astype(np.float64)
-    check_finite(x, where)
+    check_finite(x, where, names)
     return x
 
 

@@ -362,8 +362,9 @@ def _load_file(source: Any, target: str | None, in_memory: bool | None) -> Datas
             arrays["train"] = csr_of({part: arrays.pop(part) for part in PARTS if part in arrays}, str(path))
         return assemble(plain.stem, str(path), **arrays)
     if suffix in READERS:
-        found = assemble(plain.stem, str(path), READERS[suffix](path))
-        return replace(found, names=read_heading(path, found.train.shape[1])) if READERS[suffix] is read_text else found
+        x = READERS[suffix](path)
+        names = read_heading(path, x.shape[1]) if READERS[suffix] is read_text else None
+        return assemble(plain.stem, str(path), x, names=names)
     raise DataError(
         f"{path}: unknown kind of file; known: .npz, .zarr, .h5, .parquet; {', '.join(READERS)}, *-ubyte, also with .gz"
     )
@@ -382,14 +383,12 @@ def _load_rows(path: Path, target: str | None, in_memory: bool | None) -> Datase
     roles = _npz_roles(list(found))
     if not roles:
         raise no_array(path, found, WANTED)
-    room = limits.memory()
+    room, names = limits.memory(), getattr(found[roles["train"]], "names", None)
     n_bytes = sum(math.prod(found[key].shape) * np.dtype(found[key].dtype).itemsize for key in roles.values())
     if in_memory or (in_memory is None and (room is None or n_bytes <= room // SHARE)):
         arrays = {role: found[key][:] for role, key in roles.items()}
-        dataset = assemble(path.stem, str(path), **arrays)
-    else:
-        dataset = _of_rows(path, {role: found[key] for role, key in roles.items()})
-    return replace(dataset, names=getattr(found[roles["train"]], "names", None))
+        return assemble(path.stem, str(path), names=names, **arrays)
+    return replace(_of_rows(path, {role: found[key] for role, key in roles.items()}), names=names)
 
 
 def _of_rows(path: Path, found: dict[str, Any]) -> Dataset:

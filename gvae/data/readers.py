@@ -184,9 +184,10 @@ def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]], wanted: 
 def read_text(path: Path) -> np.ndarray:
     """(N, D) float32; a line is split at its commas, else at blanks. Messages count lines and columns from 1."""
     last: tuple[int, str, int] = 0, "", 0  # number and text of the line that is read, and the number of cells of the first
+    heading = ""
 
     def rows(lines: Iterable[str]) -> Iterator[str]:
-        nonlocal last
+        nonlocal last, heading
         blank, width = 0, 0
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -195,6 +196,7 @@ def read_text(path: Path) -> np.ndarray:
             if blank:  # a missing row, or the missing value of a single column: only the end may be blank
                 raise DataError(f"{path}: line {blank} is empty")
             if number == 1 and _is_heading(line):
+                heading = line
                 continue
             width = width or len(_cells(line))
             last = number, line, width
@@ -212,7 +214,7 @@ def read_text(path: Path) -> np.ndarray:
         except DataError:
             raise
         except ValueError as error:
-            raise _refused_line(path, *last) or error from error
+            raise _refused_line(path, *last, _names(heading, last[2])) or error from error
 
 
 def _cells(line: str) -> list[str]:
@@ -226,11 +228,12 @@ def _is_heading(line: str) -> bool:
     return bool(bad) and (line.startswith("#") or (len(bad) == len(cells) and all(bad)))
 
 
-def _refused_line(path: Path, number: int, line: str, width: int) -> DataError | None:
-    """What is wrong with a line."""
+def _refused_line(path: Path, number: int, line: str, width: int, names: tuple[str, ...] | None) -> DataError | None:
+    """What is wrong with a line, of a table whose columns have these names, if they have any."""
     cells = _cells(line)
     if bad := [cell.strip() for cell in cells if _numbers([cell], cell) is None]:
-        column = [cell.strip() for cell in cells].index(bad[0]) + 1
+        i = [cell.strip() for cell in cells].index(bad[0])
+        column = repr(names[i]) if names is not None and i < len(names) else i + 1
         what = f"{bad[0][:40]!r} is not a number" if bad[0] else "empty cell"
         return DataError(f"{path}: line {number}, column {column}: {what}")
     if len(cells) != width:
