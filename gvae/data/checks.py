@@ -160,11 +160,12 @@ def column_names(X: Any) -> np.ndarray | None:
     if columns is None or len(getattr(X, "shape", ())) != 2:
         return None
     names = list(columns)
-    if not names or not any(isinstance(name, str) for name in names):
+    strings = [name for name in names if isinstance(name, str)]
+    if not strings:
         return None
     if others := [name for name in names if not isinstance(name, str)]:
         raise DTypeError(
-            f"column_names: the columns of X have names of mixed types, such as {names[0]!r} and {others[0]!r}; "
+            f"column_names: the columns of X have names of mixed types, such as {strings[0]!r} and {others[0]!r}; "
             "expected only strings: X.columns = X.columns.astype(str)"
         )
     return np.array(names, dtype=object)

@@ -400,8 +400,9 @@ def test_column_names():
     assert names.tolist() == ["a", "b"]
     for x in (Frame([0, 1]), Frame([("a", 0), ("b", 1)]), Frame([]), X, COUNTS, [[1]], None, Table(X)):
         assert column_names(x) is None
-    with pytest.raises(DTypeError, match=r"mixed types, such as 'a' and 3; expected strings"):
-        column_names(Frame(["a", 3]))
+    for mixed in (["a", 3], [3, "a"], ["a", "b", 3], [3, 4, "a"]):
+        with pytest.raises(DTypeError, match=r"mixed types, such as 'a' and 3; expected strings"):
+            column_names(Frame(mixed))
 
 
 def test_column_names_of_pandas():
