@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -239,3 +240,21 @@ def check_whole(**numbers: Any) -> None:
     for name, x in numbers.items():
         if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < 1:
             raise ConfigError(f"{name} is {x!r}, expected a whole number of at least 1")
+
+
+def check_paths(where: str, **paths: Any) -> None:
+    """Raise ConfigError unless all are paths, of at least one character. `os` would take a number for an open file."""
+    for name, path in paths.items():
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise ConfigError(f"{where}: {name} is {_shown(path)}, expected a path")
+
+
+def check_callables(where: str, **functions: Any) -> None:
+    """Raise ConfigError unless all are None or can be called."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ConfigError(f"{where}: {name} is {_shown(function)}, expected a function or None")
+
+
+def _shown(x: Any) -> str:
+    return f"{' '.join(repr(x).split()):.80}"

@@ -480,7 +480,7 @@ class Estimator(Fitting):
         Raises
         ------
         ConfigError
-            Not fitted yet, or half=True and a parameter that is larger than float16 can hold.
+            Not fitted yet, `path` is no path, or half=True and a parameter that is larger than float16 can hold.
         RunError
             The file cannot be written.
 

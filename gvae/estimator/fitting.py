@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from gvae import data, objectives, optim, random, settings, training
+from gvae.checks import check_callables, check_paths
 from gvae.data.rows import Column, as_rows, chunk_of, default_window
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, stored
@@ -166,6 +167,8 @@ class Fitting(Protocol):
         >>> [row["epoch"] for row in model.history_]
         [1, 2]
         """
+        check_callables("fit", stop=stop, callback=callback)
+        check_paths("fit", **({} if run is None else {"run": run}))
         asked, begun, ranks = self.checked(), None, parallel.of(comm)
         with ranks.together():
             training.check_ranks(self._filled(asked)["shards"], ranks.size)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gvae import random, training
+from gvae.checks import check_paths
 from gvae.earlier import same_family
 from gvae.errors import ConfigError, DataError, RunError
 from gvae.nn import Parameters
@@ -144,7 +145,8 @@ def save(
     config: dict[str, Any],
     steps: int,
 ) -> None:
-    """One file, written atomically. RunError if it cannot be written."""
+    """One file, written atomically. RunError if it cannot be written, ConfigError for what is no path."""
+    check_paths("save", path=path)
     tensors = {f"parameters/{name}": value for name, value in parameters.items()}
     tensors |= {f"state/{name}": np.asarray(value) for name, value in state.items()}
     saved = training.Checkpoint(tensors, config, {"use": "parameters", "steps": steps})
@@ -169,6 +171,8 @@ def load(path: str | os.PathLike) -> Estimator:
 
     Raises
     ------
+    ConfigError
+        What is given is no path.
     RunError
         A file that is missing, damaged, altered, of another kind or of a newer version, or of a class of one's own that
         this process has not declared, see `gvae.estimator.declared`: import the module that declares it first.
@@ -180,6 +184,7 @@ def load(path: str | os.PathLike) -> Estimator:
     >>> gvae.load("model.gvae").n_features_in_
     5
     """
+    check_paths("load", path=path)
     path = Path(path)
     rows: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []

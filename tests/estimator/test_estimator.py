@@ -559,6 +559,27 @@ def test_a_failed_fit_keeps_the_earlier_one(fitted):
     same(model, fitted)
 
 
+@pytest.mark.parametrize("path", ["", None, 3, np.empty((300, 2))], ids=["empty", "None", "number", "array"])
+def test_what_is_no_path(fitted, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uses = {"save: path": fitted.save, "load: path": gvae.load, "fit: run": lambda run: small().fit(X, run=run)}
+    uses["Output: out"] = lambda out: fitted.transform(X, out=out)
+    uses["Output: out "] = lambda out: fitted.evaluate(X, samples=2, out=out)
+    for argument, use in uses.items():
+        if path is None and argument.startswith(("fit", "Output")):
+            continue  # none is asked for
+        with pytest.raises(ConfigError, match=rf"^{argument.strip()} is .*, expected a path$"):
+            use(path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["callback", "stop"])
+def test_what_cannot_be_called(name, tmp_path):
+    with pytest.raises(ConfigError, match=f"^fit: {name} is 3, expected a function or None$"):
+        small().fit(X, run=tmp_path / "run", **{name: 3})
+    assert os.listdir(tmp_path) == []
+
+
 def test_save_where_nothing_can_be_written(fitted, tmp_path):
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "nowhere" / "m", tmp_path / "file" / "m", tmp_path):

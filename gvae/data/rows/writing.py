@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gvae import random
+from gvae.checks import check_paths
 from gvae.data.checks import check_finite
 from gvae.data.rows.column import BUDGET, Column, stored_bytes
 from gvae.data.rows.protocol import default_chunk
@@ -43,7 +44,7 @@ class Output:
     Raises
     ------
     ConfigError
-        The name does not end in one of these.
+        It is no path, or the name does not end in one of these.
     RunError
         The path exists, or cannot be written.
     DependencyError
@@ -60,6 +61,7 @@ class Output:
     """
 
     def __init__(self, path: str | os.PathLike):
+        check_paths("Output", out=path)
         self.path = Path(os.path.expanduser(path))
         self.suffix = self.path.suffix.lower()
         if self.suffix not in (".npy", ".zarr"):
