@@ -84,7 +84,7 @@ def assemble(
     test: Any = None,
     train_labels: Any = None,
     test_labels: Any = None,
-    names: tuple[str, ...] | None = None,
+    names: Any = None,
     **columns: Any,
 ) -> Dataset:
     """Check raw arrays, hold out rows if there is no test part, then scale and convert: no copy before the split.

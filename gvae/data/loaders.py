@@ -363,8 +363,8 @@ def _load_file(source: Any, target: str | None, in_memory: bool | None) -> Datas
         return assemble(plain.stem, str(path), **arrays)
     if suffix in READERS:
         x = READERS[suffix](path)
-        names = read_heading(path, x.shape[1]) if READERS[suffix] is read_text else None
-        return assemble(plain.stem, str(path), x, names=names)
+        heading = read_heading(path, x.shape[1]) if READERS[suffix] is read_text else None
+        return assemble(plain.stem, str(path), x, names=heading)
     raise DataError(
         f"{path}: unknown kind of file; known: .npz, .zarr, .h5, .parquet; {', '.join(READERS)}, *-ubyte, also with .gz"
     )
