@@ -174,7 +174,7 @@ def load(path: str | os.PathLike) -> Estimator:
     ConfigError
         What is given is no path.
     RunError
-        A file that is missing, damaged, altered, of another kind or of a newer version, or of a class of one's own that
+        A file that is missing, damaged, altered, of another kind or of a newer version, or of a class declared outside gvae that
         this process has not declared, see `gvae.estimator.declared`: import the module that declares it first.
 
     Examples
