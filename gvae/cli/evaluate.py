@@ -75,6 +75,9 @@ def run(options: argparse.Namespace) -> None:
     if options.data is None and ranks.leads and (changes := changed(source, model.notes_)):
         said = f"{source} has changed since {options.folder} was trained on it ({changes})"
         print(f"gvae evaluate: {said}; its test rows may be rows that it was trained on", file=sys.stderr)
+    if model.notes_.get("data") is None and ranks.leads:  # which `gvae train` notes
+        said = f"{options.folder} was trained from Python: the {options.split} rows of {source}"
+        print(f"gvae evaluate: {said} may be rows that it was trained on", file=sys.stderr)
     dataset = data.load(source, data_dir=data_dir, target=target)
     if options.split == "test" and ranks.leads:
         say_if_none_are_held_out("evaluate", dataset)

@@ -78,7 +78,7 @@ def exhibits_of(options: argparse.Namespace) -> list[Any]:
 def say_if_none_are_held_out(command: str, dataset: Any) -> None:
     """Say that figures of test rows are not of rows that a model has not seen."""
     if not dataset.held_out:
-        said = f"{dataset.name} has {dataset.train.shape[0]} rows, and of fewer than 10 none are held out"
+        said = f"{dataset.name} has {dataset.train.shape[0]} rows; of fewer than 10 none are held out"
         print(f"gvae {command}: {said}: the test rows are the training rows", file=sys.stderr)
 
 

@@ -174,8 +174,8 @@ def load(path: str | os.PathLike) -> Estimator:
     ConfigError
         What is given is no path.
     RunError
-        A file that is missing, damaged, altered, of another kind or of a newer version, or of a class declared outside gvae that
-        this process has not declared, see `gvae.estimator.declared`: import the module that declares it first.
+        A file that is missing, damaged, altered, of another kind or of a newer version, or of a class declared outside gvae
+        that this process has not declared, see `gvae.estimator.declared`: import the module that declares it first.
 
     Examples
     --------

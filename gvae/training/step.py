@@ -781,7 +781,7 @@ class Trainer:
         columns = dict(inputs["batch"])
         batch = Batch(columns, columns.pop("index"), columns.pop("weight"))
         terms = self.model.terms(params, inputs["state"], batch, inputs["noise"], inputs["step"])
-        if not self.reported:  # until an epoch has ended
+        if not self.reported:  # the first step
             check_terms(self.model, terms, batch, inputs["noise"])
         value, metrics = ascended(self.objective, terms, inputs["step"], batch.weight)
         if inputs["step"] is not None and terms.dream is None and getattr(self.objective, "dreams", False):

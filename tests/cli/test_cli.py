@@ -264,6 +264,11 @@ def test_a_saved_model_serves_as_a_run(run, gvae_):
     code, _, err = gvae_("evaluate", "mine.gvae")
     assert code == 2
     assert "does not say what it was trained on" in err
+    np.save("rows.npy", ROWS)
+    code, out, err = gvae_("evaluate", "mine.gvae", "rows.npy", "--samples", "2")
+    assert (code, err) == (
+        0, "gvae evaluate: mine.gvae was trained from Python: the test rows of rows.npy may be rows that it was trained on\n"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("model", [name for name, cls in gvae.estimators().items() if "y" not in cls.model.columns])
@@ -288,7 +293,8 @@ def test_every_model_trains_evaluates_and_samples(gvae_, here, model):
             if of_bits
             else ["--dequantize", "17", "--observation", "logit:shared:extended_grid:8x8"]
         )
-        prior = "lowrank:1" if model == "mutual" else "mixture:2"  # whose entropy has a closed form
+        priors = {"mutual": "lowrank:1"} | dict.fromkeys(("sbn", "darn", "hvm"), "autoregressive")  # an entropy; bits
+        prior = priors.get(model, "mixture:2")
         flags += ["--prior", prior] if "prior" in known else []
     code, out, err = gvae_("train", source, *flags, "--model", model, "--out", "run")
     exact = model == "factor_analysis"
@@ -318,9 +324,7 @@ def test_resuming_says_when_nothing_was_left(gvae_, here):
 @pytest.mark.parametrize("n", [9, 10])
 def test_it_is_said_that_no_rows_are_held_out(gvae_, here, n):
     np.save("rows.npy", np.random.default_rng(0).random((n, 6)))
-    said = (
-        "" if n == 10 else ": rows has 9 rows, and of fewer than 10 none are held out: the test rows are the training rows\n"
-    )
+    said = "" if n == 10 else ": rows has 9 rows; of fewer than 10 none are held out: the test rows are the training rows\n"
     flags = ["--hidden", "5", "--epochs", "1"]
     code, out, err = gvae_("train", "rows.npy", "--out", "run", *flags)
     assert (code, err) == (0, said and f"gvae train{said}")
