@@ -389,9 +389,9 @@ class Info:
             paid = elementwise.multiply(divergence, self._weight(metrics["log_likelihood"], divergence))
             if self.warmup:
                 paid = elementwise.multiply(paid, warm(self.warmup, step))
-            every = value if isinstance(value, dict) else {REST: value}
-            value = every | {REST: elementwise.subtract(every[REST], paid)}
-            metrics = metrics | {"objective": value[REST]}
+            objective = elementwise.subtract(value[REST] if isinstance(value, dict) else value, paid)
+            value = value | {REST: objective} if isinstance(value, dict) else objective
+            metrics = metrics | {"objective": objective}
         metrics = metrics | {"divergence": divergence}
         return by_group(value, {CRITIC: divergence} if isinstance(self.divergence, JensenShannon) else {}), metrics
 

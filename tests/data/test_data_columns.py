@@ -401,7 +401,7 @@ def test_column_names():
     for x in (Frame([0, 1]), Frame([("a", 0), ("b", 1)]), Frame([]), X, COUNTS, [[1]], None, Table(X)):
         assert column_names(x) is None
     for mixed in (["a", 3], [3, "a"], ["a", "b", 3], [3, 4, "a"]):
-        with pytest.raises(DTypeError, match=r"mixed types, such as 'a' and 3; expected strings"):
+        with pytest.raises(DTypeError, match=r"mixed types, such as 'a' and 3; expected only strings"):
             column_names(Frame(mixed))
 
 

@@ -186,7 +186,7 @@ def test_labels_unseen_by_the_fit(classifier):
         LabelClassifier(**SMALL).fit(X, LABELS, validation=(X, np.full(120, "maybe")))
     with pytest.raises(DataError, match="y is missing"):
         classifier.evaluate(X)
-    with pytest.raises(DataError, match="accuracy needs labels"):
+    with pytest.raises(DataError, match="y is missing"):
         classifier.score(X)
 
 
