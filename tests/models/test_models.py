@@ -94,7 +94,7 @@ def test_every_family_in_every_role_trains_under_every_objective(family, role, o
             train(model, Table(x), steps=1, objective=objectives.parse(objective))
         return
     if objective == "info" and ((role, family) in NO_PATH or not model.posterior.reparameterized):
-        with pytest.raises(ConfigError, match=r"^info: draws of .* are not differentiable|^info: .* path"):
+        with pytest.raises(ConfigError, match=r"^info: draws of .* are not differentiable"):
             train(model, Table(x), steps=1, objective=objectives.parse(objective))
         return
     if objective == "wake_sleep" and (role, family) == ("posterior", "planar"):
