@@ -141,9 +141,8 @@ class VCCA(Codes):
     @classmethod
     def layers(cls, settings: Any, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         up = each_layer("hidden", settings.hidden, 2)
-        down = [widths[::-1] for widths in up]
-        if settings.decoder_hidden is not None:
-            down = each_layer("decoder_hidden", settings.decoder_hidden, 2)
+        mirrored = settings.decoder_hidden is None
+        down = [widths[::-1] for widths in up] if mirrored else each_layer("decoder_hidden", settings.decoder_hidden, 2)
         private, n = settings.private or (0, 0), settings.latent
         read = sum(sizes.values()) if settings.reads == "both" else sizes["x"]
         networks = [(read, *up[0], n)]

@@ -33,7 +33,7 @@ def norm(*arrays: Array) -> Array:
     with np.errstate(all="ignore"):
         total = sum(_square(array.reshape(-1)) for array in arrays)
         if not TINY <= total < math.inf:  # squares of finite numbers may overflow float32, or underflow
-            total = sum(_square(array.reshape(-1).astype(np.float64)) for array in arrays)
+            total = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays)
     return math.sqrt(total) if total >= 0 else math.nan
 
 
