@@ -47,7 +47,7 @@ def run(*arguments):
 
 
 def test_a_changed_default_is_no_difference(copy):
-    other = copy({"models/vae.py": ('activation: str = setting(default="elu"', 'activation: str = setting(default="tanh"')})
+    other = copy({"models/vae.py": ('default="elu"', 'default="tanh"')})
     done = run(str(ROOT), str(other), "--only", CASE.removesuffix(", float64"))
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"2 of 2 cases agree: .*\n", done.stdout)
