@@ -36,8 +36,8 @@
                                                           cannot be cut into shards. An objective may have this, too
     view_codes                                            mapping of columns to codes, where each of two views has a code
                                                           of its own: for their correlation
-    watch(params, state, batch, noise) -> Terms           in place of terms for the held-out rows that training looks at,
-                                                          where scoring a row is costly: a cheaper estimate
+    watch(params, state, batch, noise) -> Terms           in place of terms for the held-out rows that training looks at:
+                                                          where steps ascend something else, or scoring a row is costly
     inference_order                                       names of the codes' noise, each before those inferred from it
     generation_order                                      names of the codes as p draws them; default: the reverse
     posterior_given(params, state, batch, name, z) -> q, prior_given(params, state, name, z) -> p     of a code, given

@@ -13,9 +13,10 @@ from gvae.data import Batch
 from gvae.errors import ConfigError
 from gvae.families import Conditional, Family
 from gvae.models.dreams import dream_noise
+from gvae.objectives import Terms
 from gvae.protocol import Model
 from gvae.settings import fields, native
-from gvae.typing import Arrays, Key, Params
+from gvae.typing import Arrays, Key, Noise, Params
 
 SETTLED = 2000  # rows at a time whose moments are computed
 
@@ -369,6 +370,33 @@ class Base:
             return modes.settled(self, params, state, lambda: table.batches(key, SETTLED)), state
         batch = table.batch(np.arange(SETTLED) * n // SETTLED, key)
         return modes.settled(self, params, state, lambda: [batch]), state
+
+    def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
+        """The terms of held-out rows by which training is watched: what its steps ascend, without dropout or corruption.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+            As `noise` draws it.
+
+        Returns
+        -------
+        Terms
+            Those of rows that are scored, unless steps ascend something else, or scoring is costly.
+
+        Examples
+        --------
+        >>> model = gvae.models.VCCA({"x": 2, "y": 2}, latent=1, weight_y=3.0, hidden=(4,))
+        >>> batch = gvae.data.Batch({"x": np.eye(2, dtype=np.float32), "y": np.eye(2, dtype=np.float32)}, np.arange(2))
+        >>> noise = model.noise(gvae.random.key(0), batch)
+        >>> terms = model.watch(model.init(gvae.random.key(1)), {}, batch, noise)
+        >>> bool((terms.log_likelihood["y"] == 3 * terms.unweighted["y"]).all())
+        True
+        """
+        model: Any = self
+        return model.terms(params, state, batch, noise)
 
     @property
     def inference_order(self) -> tuple[str, ...]:

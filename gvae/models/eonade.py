@@ -189,25 +189,7 @@ class EoNADE(Codeless):
         return self._reported(arrays.logsumexp(each, axis=0, keepdims=True) - float(np.log(R)), batch)
 
     def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
-        """The estimate of a training step, which is cheap, for the rows that training watches.
-
-        Parameters
-        ----------
-        params, state : mapping of str to array
-        batch : Batch
-        noise : mapping of str to array
-
-        Returns
-        -------
-        Terms
-
-        Examples
-        --------
-        >>> model, batch = gvae.models.EoNADE(2), gvae.data.Batch({"x": np.ones((3, 2), np.float32)}, np.arange(3))
-        >>> noise = model.noise(gvae.random.key(0), batch, samples=5)
-        >>> model.watch(model.init(gvae.random.key(0)), {}, batch, noise).log_weights.shape
-        (1, 3)
-        """
+        # the estimate of a training step, which is cheap
         x, D = batch.x, self.sizes["x"]
         shown = (noise["order"] < noise["position"]).astype(self.dtype)
         a = self.network(params, arrays.concatenate([x * shown, shown], axis=-1))

@@ -136,26 +136,7 @@ class Mutual(VAE):
         return terms if step is None else self._informed(terms, modes.in_step(params, noise, step), state, noise)
 
     def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
-        """The terms of rows that training watches: as they are scored, with the penalty of dreams that are always the same.
-
-        Parameters
-        ----------
-        params, state : mapping of str to array
-        batch : Batch
-        noise : mapping of str to array
-
-        Returns
-        -------
-        Terms
-
-        Examples
-        --------
-        >>> model = gvae.models.Mutual(4, latent=2, hidden=(3,), nats=2.0)
-        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
-        >>> noise = model.noise(gvae.random.key(1), batch)
-        >>> sorted(model.watch(model.init(gvae.random.key(0)), {}, batch, noise).figures)
-        ['information']
-        """
+        # with the penalty, by dreams that are the same in every call
         dreams = dream_noise(self, random.key(RECOGNISER), batch, len(noise["z"]))
         return self._informed(self.terms(params, state, batch, noise), params, state, dreams)
 

@@ -201,27 +201,7 @@ class VCCA(Codes):
         return found
 
     def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
-        """The terms of rows that training watches: as they are scored, with the weight that the second view has in training.
-
-        Parameters
-        ----------
-        params, state : mapping of str to array
-        batch : Batch
-        noise : mapping of str to array
-
-        Returns
-        -------
-        Terms
-
-        Examples
-        --------
-        >>> model = gvae.models.VCCA({"x": 2, "y": 2}, latent=1, weight_y=3.0, hidden=(4,))
-        >>> batch = gvae.data.Batch({"x": np.eye(2, dtype=np.float32), "y": np.eye(2, dtype=np.float32)}, np.arange(2))
-        >>> noise = model.noise(gvae.random.key(0), batch)
-        >>> terms = model.watch(model.init(gvae.random.key(1)), {}, batch, noise)
-        >>> bool((terms.log_likelihood["y"] == 3 * terms.unweighted["y"]).all())
-        True
-        """
+        # with the weight that the second view has in training
         terms = self.terms(params, state, batch, noise)
         if self.weight_y == 1:
             return terms
