@@ -74,12 +74,13 @@ POINTS = {
 COLUMNS = ("point", "ELBO", "log p(x)", "100 images, 1000 samples", "by AIS", "KL by layer", "active variables", "minutes")
 NOTES = """\
 Layers of 64-32-16-8-4 variables, networks of two layers of 512, 256, 128, 64 and 32 units each way, Adam at 2e-3 down to 0
-along half a cosine, eps 1e-4, batches of 256 of all 60,000 training images. `ladder` and `hierarchical` differ in the
-direction of inference alone: 300 epochs, batch normalisation, the KL warmed up over 60 of them; `chain` is a ladder whose
+along half a cosine, eps 1e-4, batches of 256 of all 60,000 training images. `ladder` and `hierarchical` differ only in
+the direction of inference: 300 epochs, batch normalisation, the KL warmed up over 60 of them; `chain` is a ladder whose
 three layers next to the data have chains. The other points have 60 epochs: with batch normalisation (`norm`) or without
 (`plain`), with a warm-up of 12 epochs (`warm`) or without (`cold`). KL and active variables by layer, from the data upwards;
 log p(x) from 1,000 draws, or 100 for points of 60 epochs; over seeds mean and standard deviation; that of 100
-images once more, by AIS beside it. Published after 2,000 epochs: -81.74 for the ladder."""
+images again, with AIS next to it. Published after 2,000 epochs: -81.74 for the ladder. What the points say is in
+[models](models.md#several-stochastic-layers)."""
 
 
 def page() -> str:
