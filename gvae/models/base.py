@@ -396,7 +396,7 @@ class Base:
         True
         """
         model: Any = self
-        return model.terms(params, state, batch, noise)
+        return model.terms(params, state, batch, noise, None)
 
     @property
     def inference_order(self) -> tuple[str, ...]:

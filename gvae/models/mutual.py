@@ -138,7 +138,7 @@ class Mutual(VAE):
     def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
         # with the penalty, by dreams that are the same in every call
         dreams = dream_noise(self, random.key(RECOGNISER), batch, len(noise["z"]))
-        return self._informed(self.terms(params, state, batch, noise), params, state, dreams)
+        return self._informed(self.terms(params, state, batch, noise, None), params, state, dreams)
 
     def _informed(self, terms: Terms, params: Params, state: Arrays, noise: Noise) -> Terms:
         """The terms with the penalty, the figure, and what the recogniser ascends, by dreams of the noise."""

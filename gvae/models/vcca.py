@@ -202,7 +202,7 @@ class VCCA(Codes):
 
     def watch(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> Terms:
         # with the weight that the second view has in training
-        terms = self.terms(params, state, batch, noise)
+        terms = self.terms(params, state, batch, noise, None)
         if self.weight_y == 1:
             return terms
         weighted = self.weighted(dict(terms.log_likelihood), 0)

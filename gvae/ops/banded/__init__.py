@@ -11,7 +11,8 @@ Failure: a pivot L_jj passes only if it is positive. check=True raises NotPositi
 check=False makes the failing systems NaN and does not affect the others. `info`, an int32 array of the factors' batch
 shape, receives 0 or the 1-based order of the pivot that failed.
 
-Results in place: `out` may share memory with an argument, which then is copied first unless the kernel may overwrite it.
+Results in place: `out` may share memory with an argument, which is then copied first unless the kernel may overwrite it.
+Only `multiply_triangular_banded` refuses an `out` that overlaps its x.
 """
 
 from __future__ import annotations
