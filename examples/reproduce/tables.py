@@ -88,6 +88,7 @@ class Row:
     model : the estimator's name, see gvae.estimators     measures : that its record holds in addition, see gvae.evaluation
     comparable : whether the published figures are of the same data and of at most the effort of the row
     against : the name of a row of the same seed, from which this one is subtracted image by image, see `differences`
+    initial : the name of a row of the same table from whose kept weights training starts
     """
 
     name: str
@@ -97,6 +98,7 @@ class Row:
     measures: tuple[str, ...] = ()
     comparable: bool = True
     against: str | None = None
+    initial: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,13 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
     dataset, folder = data.load(table.dataset), runs / table.name / row.name
     begun = (folder / "checkpoint.safetensors").exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    model = gvae.estimators()[row.model](**row.settings, verbose=not quiet)
+    start = {} if row.initial is None else {"initial": os.path.relpath(RESULTS / table.name / f"{row.initial}.safetensors")}
+    model = gvae.estimators()[row.model](**row.settings, **start, verbose=not quiet)
     notes = {"image_shape": dataset.image_shape}
     model.fit(dataset.train, validation=dataset.test, run=folder, resume=begun, notes=notes)
     started = time.perf_counter()
     record = {"row": row.name, "settings": row.settings, "parameters_sha256": model.parameters_.sha256()}
+    record |= {} if row.initial is None else {"initial": row.initial}
     figures, each = measure(
         model,
         dataset.test,

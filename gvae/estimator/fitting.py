@@ -57,7 +57,7 @@ class _Ready:
 
     rows, held : columns by name, to train on and held out (or None)          root : the key of everything random
     shuffle : how the rows are shuffled                       ranks : the ranks that share the work
-    digest : a hash by which ranks compare their rows
+    digest : a hash by which ranks compare their rows         initial : parameters and state to start from, or None
     """
 
     config: dict[str, Any]
@@ -69,6 +69,7 @@ class _Ready:
     shuffle: data.Shuffle
     ranks: Communicator
     digest: str
+    initial: tuple[Parameters, dict[str, np.ndarray]] | None
 
 
 class Fitting(Protocol):
@@ -186,6 +187,7 @@ class Fitting(Protocol):
             ready = self._ready(asked, X, y, sample_weight, validation, begun, run, notes or {}, ranks)
         ranks.check_same("rows", ready.digest)
         about = {name: ready.config[name] for name in ("model", "settings")}
+        about["initial"] = ready.config["fitted"].get("initial")
         ranks.check_same("settings", json.dumps(about, sort_keys=True, default=str))
         self._train(ready, begun, run, save_every, stop, callback)
         return self
@@ -238,10 +240,13 @@ class Fitting(Protocol):
         shape = views["x"].image_shape
         notes = _json(({} if shape is None else {"image_shape": shape}) | notes)
         model = self._build(asked, views, sizes, n_rows=rows["x"].shape[0])
+        initial = None if values["initial"] is None else stored.initial(values["initial"], model)
+        if initial is not None:
+            fitted["initial"] = initial[0].sha256()
         config = {"model": self.name, "settings": asked, "fitted": fitted, "notes": notes}
         config["class"] = f"{type(self).__module__}.{type(self).__qualname__}"
         copies = [{k: v for k, v in about.items() if k not in OF_A_COPY} for about in files.values()]
-        return _Ready(config, model, views, rows, held, root, shuffle, ranks, f"{digest} {copies}")
+        return _Ready(config, model, views, rows, held, root, shuffle, ranks, f"{digest} {copies}", initial)
 
     def _train(
         self,
@@ -267,7 +272,7 @@ class Fitting(Protocol):
                 table = as_table(ready.rows, views, random.fold_in(ready.root, 1))
                 held_out = None if ready.held is None else as_table(ready.held, views, random.fold_in(ready.root, 2))
                 length = _length(values, len(table))
-                trainer = _trainer(values, model, len(table), length, ready.shuffle, ranks)
+                trainer = _trainer(values, model, len(table), length, ready.shuffle, ranks, ready.initial)
             with ranks.together():
                 if folder is not None:
                     folder.restore(trainer, config)
@@ -535,10 +540,12 @@ def _trainer(
     length: Mapping[str, Any],
     shuffle: data.Shuffle,
     ranks: Communicator,
+    initial: tuple[Parameters, dict[str, np.ndarray]] | None,
 ) -> training.Trainer:
     least = least_rows(model, objectives.parse(values["objective"], 0, values["gradient"]))
     per_epoch = batches_in(n_rows, values["batch_size"] or n_rows, least)
     steps = length["until"].most if "until" in length else length.get("steps") or per_epoch * length["epochs"]
+    parameters, state = (None, None) if initial is None else initial
     return training.Trainer(
         model,
         objective=objectives.parse(values["objective"], values["warmup"] * per_epoch, values["gradient"]),
@@ -555,6 +562,8 @@ def _trainer(
         shuffle=shuffle,
         shards=values["shards"],
         communicator=ranks,
+        parameters=parameters,
+        state=state,
         device=values["device"],
     )
 

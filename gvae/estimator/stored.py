@@ -20,8 +20,9 @@ from gvae.settings import native
 
 if TYPE_CHECKING:
     from gvae.estimator.base import Estimator
+    from gvae.protocol import Model
 
-__all__ = ["asked_of", "begun", "class_of", "columns_of", "continued", "load", "not_fitted", "rounded", "save"]
+__all__ = ["asked_of", "begun", "class_of", "columns_of", "continued", "initial", "load", "not_fitted", "rounded", "save"]
 
 PARTS = ("settings", "fitted", "notes")
 
@@ -94,6 +95,8 @@ def continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, A
             but = "; it can be extended, not shortened" if shorter else ""
             raise ConfigError(f"{folder.path} was begun with {name} {was!r}, not {value!r}{but}")
     _check_files(folder.path, fitted.get("rows") or {}, config["fitted"].get("rows") or {})
+    if fitted.get("initial") != config["fitted"].get("initial"):
+        raise ConfigError(f"{folder.path} was begun from other parameters than {settings['initial']!r} has now")
     for name, value in config["fitted"].items():
         if name != "rows" and name in fitted and fitted[name] != value:  # format 1 does not have them all
             raise DataError(
@@ -257,6 +260,27 @@ def _restored(
         config, model, views, Parameters({n: named[n] for n in wanted}), state, rows, events, _steps(saved, rows)
     )
     return estimator
+
+
+def initial(path: str, model: Model) -> tuple[Parameters, dict[str, np.ndarray]]:
+    """The parameters and the state of a fitted estimator, for this model to start from.
+
+    RunError for what cannot be loaded; ConfigError unless names and shapes are those of the model.
+    """
+    try:
+        found = load(path)
+    except RunError as error:
+        raise RunError(f"initial: {error}") from None
+    wanted = model.init(random.key(0))
+    state = model.init_state(random.key(0)) if hasattr(model, "init_state") else {}
+    for what, has, needs in (("parameter", found.parameters_, wanted), ("state", found.state_, state)):
+        for name in (*needs, *has):
+            shapes = [np.shape(part[name]) if name in part else None for part in (has, needs)]
+            if shapes[0] != shapes[1]:
+                given, expected = ("none" if shape is None else f"shape {shape}" for shape in shapes)
+                raise ConfigError(f"fit: initial is {path!r}: its {what} {name} has {given}, expected {expected}")
+    parameters = Parameters({name: np.asarray(found.parameters_[name], x.dtype) for name, x in wanted.items()})
+    return parameters, {name: np.asarray(found.state_[name], np.asarray(x).dtype) for name, x in state.items()}
 
 
 def _steps(saved: training.Checkpoint, rows: list[dict[str, Any]]) -> int:

@@ -19,7 +19,7 @@ from gvae.settings.files import plain
 from gvae.settings.files import spelled as spelled
 from gvae.settings.files import to_toml as to_toml
 from gvae.settings.kinds import NONE as NONE
-from gvae.settings.kinds import Choice, Families, Kind, Maybe, Number, Numbers, Text, Whole, Widths, YesNo
+from gvae.settings.kinds import Choice, Families, File, Kind, Maybe, Number, Numbers, Text, Whole, Widths, YesNo
 from gvae.settings.kinds import Columns as Columns
 from gvae.settings.kinds import Layers as Layers
 from gvae.settings.kinds import Or as Or
@@ -34,6 +34,7 @@ from gvae.settings.shared import Standardized as Standardized
 __all__ = [
     "Choice",
     "Families",
+    "File",
     "Kind",
     "Maybe",
     "Number",

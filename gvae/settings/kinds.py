@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -335,6 +336,25 @@ class Text(Kind):
             raise ValueError
         self._check(str(value))
         return str(value)
+
+
+class File(Kind):
+    """Paths of files or folders, as text or a path; kept as text.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> gvae.settings.File().plain(Path("runs/first"))
+    'runs/first'
+    """
+
+    metavar = "PATH"
+    expected = "a path"
+
+    def plain(self, value: Any) -> Any:
+        if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+            raise ValueError
+        return str(os.fspath(value))
 
 
 class Families(Kind):

@@ -7,7 +7,7 @@ from typing import Any
 
 from gvae.errors import ConfigError
 from gvae.settings.declarations import Settings, group, setting
-from gvae.settings.kinds import Choice, Maybe, Number, Or, Precision, Text, Whole, YesNo
+from gvae.settings.kinds import Choice, File, Maybe, Number, Or, Precision, Text, Whole, YesNo
 
 KINKED = ("relu", "leaky_relu")  # activations whose second derivative is zero except at the kink
 
@@ -147,6 +147,12 @@ class Length(Settings):
 class Ascent(Settings):
     """The steps of training."""
 
+    initial: str | None = setting(
+        default=None,
+        help="a run folder or saved model whose parameters training starts from, instead of random ones; names and shapes "
+        "must be those of this model",
+        kind=Maybe(File()),
+    )
     batch_size: int | None = setting(default=100, help="rows per step; None: all", kind=Maybe(Whole()))
     shuffle: str = setting(
         default="auto",

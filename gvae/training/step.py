@@ -91,6 +91,8 @@ class Trainer:
         The ranks (see gvae.runtime.parallel); by default only this process.
     parameters : dict of str to array, optional
         The initial parameters; by default those of the model's `init`.
+    state : dict of str to array, optional
+        The model's state at the start; by default that of its `init_state`.
     device : {"cpu", "cuda"}, default "cpu"
         On "cuda", parameters, optimiser and the draws of a step are on the device; batches must be there, too (`Table.to`).
         A step does not synchronise: its metrics are scalars on the device, whose reading waits for it.
@@ -169,7 +171,8 @@ class Trainer:
         shuffle: Shuffle | None = None,
         shards: int = 1,
         communicator: Communicator = ONE_RANK,
-        parameters: dict[str, np.ndarray] | None = None,
+        parameters: Mapping[str, np.ndarray] | None = None,
+        state: Mapping[str, np.ndarray] | None = None,
         device: str = "cpu",
         programs: bool = True,
         replays: bool | None = None,
@@ -199,7 +202,8 @@ class Trainer:
         check_whole(**{f"alone[{group!r}]": n for group, n in self.alone.items()})
         together = [group for group in self.parameters.groups if group not in self.alone]
         self.together = (together,) if self.alone else ()  # the groups of a step, where they are not all
-        state = model.init_state(init_key) if hasattr(model, "init_state") else {}
+        if state is None:
+            state = model.init_state(init_key) if hasattr(model, "init_state") else {}
         self.state = {name: to_device(value, device) for name, value in state.items()}
         rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
         rows = {name: to_device(values, device) for name, values in rows.items()}

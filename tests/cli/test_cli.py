@@ -47,6 +47,7 @@ def test_train_leaves_a_run_folder(trained):
     assert config["model"] == "vae"
     assert config["settings"] == {
         "latent": 4,
+        "initial": None,
         "shuffle": "auto",
         "posterior": "extended_grid:2x2",
         "observation": "auto",
