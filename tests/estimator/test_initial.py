@@ -92,7 +92,10 @@ def test_another_model_is_refused(rows, tmp_path):
     wider = r"initial is .*first': its parameter \S+ has shape \(5, 4\), expected shape \(5, 6\)"
     with pytest.raises(ConfigError, match=wider):
         gvae.VAE(**STILL | {"hidden": (6,)}, initial=first).fit(rows)
-    with pytest.raises(ConfigError, match=r"its parameter \S+ has none, expected shape \(6, 6\)|has shape"):
-        gvae.VAE(**STILL | {"hidden": (4, 4)}, initial=first).fit(rows)
+    for change, problem in (({"normalize": "batch"}, r"has none, expected shape"), ({}, r"has shape \S+, expected none")):
+        other = str(tmp_path / f"other{len(change)}")
+        gvae.VAE(**SMALL | ({} if change else {"normalize": "batch"})).fit(rows).save(other)
+        with pytest.raises(ConfigError, match=rf"initial is .*: its parameter \S+ {problem}"):
+            gvae.VAE(**STILL | change, initial=other).fit(rows)
     with pytest.raises(RunError, match=re.escape(f"initial: {tmp_path / 'none'}")):
         gvae.VAE(**STILL, initial=str(tmp_path / "none")).fit(rows)
