@@ -11,6 +11,7 @@ import shutil
 import tomllib
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import joblib
 import numpy as np
@@ -478,9 +479,10 @@ def test_a_name_that_is_taken(added):
         ):
             declare(name)
         assert DECLARED[name] is other
-    first, second = declare("mine"), declare("mine")
-    assert DECLARED["mine"] is second is not first
-    assert "mine" not in gvae.estimators()
+    with mock.patch.dict(DECLARED):
+        first, second = declare("mine"), declare("mine")
+        assert DECLARED["mine"] is second is not first
+        assert "mine" not in gvae.estimators()
 
 
 # ---- the command line ----------------------------------------------------------------------------
