@@ -27,7 +27,7 @@ class Checkout:
     tree: Path
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """Of a process that imports this gvae, and whose own settings of gvae are `variables` alone."""
+        """The environment of a process that imports this gvae, in which no GVAE_ variables but `variables` are set."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GVAE_")}
         return inherited | {"PYTHONPATH": str(self.tree)} | ONE_BLAS_THREAD | variables
 

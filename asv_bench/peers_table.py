@@ -71,8 +71,8 @@ class Row:
 
 @dataclass
 class Result:
-    """Seconds are medians over the rounds; ratio is the other's time by gvae's, in the median and at 10 % and 90 %; kept the
-    median of what a round's ratio is of that of the same round at rest."""
+    """Seconds are medians over the rounds; ratio is the other's time divided by gvae's, its median and its 10 and 90 %
+    quantiles; kept is the median over rounds of the ratio under load divided by that without load."""
 
     row: str
     title: str
@@ -109,7 +109,7 @@ def beside(names: Iterable[str]) -> list[str]:
 def headline() -> Iterator[Row]:
     """Sample, log-density and the gradient by mean and chol, against JAX in three forms and PyTorch on full matrices.
 
-    The log-density is taken from the noise of the draw, by everybody, and then, by everybody, at z as at any point.
+    In some rows all implementations take the log-density from the noise of the draw, in the others at z as at any point.
     """
     benchmark = gaussian.SampleAndLogProb
     for at, shape in itertools.product(benchmark.params[2], benchmark.params[1]):
@@ -254,8 +254,8 @@ ROWS = {f.__name__: f for f in (headline, throughput, entries, long, inverse, li
 
 
 def measure(key: str, row: Row, rounds: int, seconds: float, load: int = 0) -> list[Result]:
-    """All implementations in turn; and in turn with that, if there is to be a load, beside so many busy processes. A short
-    call is repeated as often as it takes, which untimed calls find out first."""
+    """Time all implementations in turn: without load and, if `load` is above 0, alternately with that many busy processes.
+    Short calls are repeated to fill `row.sample` seconds; untimed calls determine how often."""
     numbers = [max(1, round(row.sample / max(min(once(t.call, 1) for _ in range(3)), 1e-7))) for t in row.timed]
     times: dict[int, list[list[float]]] = {0: [], load: []}
     end = time.perf_counter() + seconds
@@ -273,7 +273,7 @@ def timing(row: Row, timed: Timed, number: int) -> float:
 
 
 def result(key: str, row: Row, i: int, load: int, times: dict[int, list[list[float]]]) -> Result:
-    """Of the i-th implementation beside so many busy processes."""
+    """The result of the i-th implementation under a load of that many busy processes."""
     ratios = {n: np.array([t[i] / t[0] for t in all_rounds]) for n, all_rounds in times.items()}
     low, high = np.quantile(ratios[load], [0.1, 0.9]).tolist()
     ours = statistics.median(t[0] for t in times[load])
@@ -304,7 +304,7 @@ def once(call: Callable[[], Any], number: int) -> float:
 
 @contextmanager
 def busy(n: int) -> Iterator[None]:
-    """Beside n processes that compute without end, or until this one is gone."""
+    """In the block, n processes compute in the background; they also end when this process does."""
     code = "import os, sys\nprint(flush=True)\nwhile os.getppid() == int(sys.argv[1]): sum(range(10**5))"
     with ExitStack() as stack:
         processes = []
@@ -399,24 +399,24 @@ def main(
         "--sample",
         type=float,
         metavar="S",
-        help="each library works so many seconds before the next one does [as the row says]",
+        help="seconds that each library runs before the next one [as the row says]",
     )
     parser.add_argument(
         "--load",
         type=_count,
         default=0,
         metavar="N",
-        help="measure every round again beside N busy processes: do the ratios hold?",
+        help="also measure every round with N busy processes in the background, to see whether the ratios hold",
     )
     parser.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="NAME",
-        help="of the libraries that a row has, as its table names them, this one alone, and load no other; may be repeated",
+        help="compare with this library only, as the table names it, and load no other; may be repeated",
     )
     parser.add_argument("--json", metavar="FILE", help="also write everything as JSON")
-    parser.add_argument("--list", action="store_true", help="say what the rows are")
+    parser.add_argument("--list", action="store_true", help="list the rows")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.rows if name not in rows]
     if unknown:

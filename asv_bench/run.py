@@ -30,7 +30,7 @@ COLUMNS = ("result", "params", "version", "stats_ci_99_a", "stats_ci_99_b", "sta
 
 
 def machine() -> dict[str, Any]:
-    """What a timing depends on; nothing that names this very machine."""
+    """What timings depend on; nothing that identifies this machine."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"model name\s*:\s*(.+)", info)
     flags = re.search(r"flags\s*:\s*(.+)", info)

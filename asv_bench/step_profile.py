@@ -3,9 +3,9 @@
     python asv_bench/step_profile.py                  # the rows of peers/training.py, about a minute
     python asv_bench/step_profile.py diagonal --kernels
 
-The step is the one of peers/training.py, from its list of launches. Its parts are timed inside of it; in turn with steps,
-for a second each, come NumPy's matrix products of the same shapes alone, the floor: medians of both, in milliseconds.
-`--kernels` also runs the launches one by one and adds them up by kernel, each of which contains its
+The step is the one of peers/training.py, from its list of launches. Its parts are timed within it.
+Steps alternate, a second each, with NumPy's matrix products of the same shapes, the lower limit: medians of both, in
+milliseconds. `--kernels` also runs the launches one by one and adds their times by kernel; a kernel's time includes its
 products.
 """
 

@@ -1,6 +1,6 @@
-"""Deep autoregressive networks: codes of bits, and what links within the layers are worth.
+"""Deep autoregressive networks: codes of bits, and what dependence within the layers gains.
 
-Rows are images of 5 x 5 pixels: each row and column of pixels is lit with probability 1/5, and 2 in 100 pixels are turned.
+Rows are images of 5 x 5 pixels: each row and column of pixels is lit with probability 1/5, and 2 in 100 pixels are flipped.
 Printed for each model: log p(x) of held-out images, by importance sampling, and the KL of its codes. A sigmoid belief
 network has independent bits in each layer; DARN links them, with a factorial or an autoregressive encoder. A good model has
 the entropy of the data as its -log p(x). Run time: some seconds.

@@ -2,8 +2,8 @@
 
 50 points of a step in [-1, 1], none of them within 0.1 of it, with noise of standard deviation 0.01. The first layer bends
 the line, the second puts a step on it: a function of a function. Printed for each depth: the log density of new points, in
-nats, all of them and those outside the gap, and where draws of the function cross 0 within it: one process knows that no
-better than its length scale tells it. With --picture FILE, draws of the prior by depth, and the posteriors (needs
+nats, all of them and those outside the gap, and where draws of the function first cross 0: a single process can locate
+the step only as precisely as its length scale. With --picture FILE, draws of the prior by depth, and the posteriors (needs
 matplotlib). Source: Damianou and Lawrence (2013). Run time: about 10 seconds.
 """
 

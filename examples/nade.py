@@ -1,6 +1,6 @@
 """Densities of bits without a code: linear logits, NADE, and EoNADE's ensemble of orders.
 
-Rows are 12 bits: eight fair coins, and the parity of each pair of neighbours. Linear logits (a fully visible belief network)
+Rows are 12 bits: eight fair coins in four pairs, and the parity of each pair. Linear logits (a fully visible belief network)
 cannot express a parity; NADE's hidden units can, if the parities come after their coins. EoNADE learns one network for all
 orders; the probability of its ensemble is at least the geometric mean over its orders. The best log p(x) is -8 log 2. Run
 time: some seconds.

@@ -1,4 +1,4 @@
-"""Rate and distortion of a linear VAE: nats of the code at a price, elbo:beta=.., or as many as one asks for, elbo:rate=..
+"""Rate and distortion of a linear VAE: the rate at a given price, elbo:beta=.., or held at a target, elbo:rate=..
 
     python examples/rate_distortion.py [--epochs 50]
 

@@ -3,8 +3,8 @@
     python examples/vib.py [--epochs 30]
 
 Made-up data: eight classes, each a cloud around a point of its own in 20 dimensions, so that x says far more than the label.
-The dearer a bit of the code, the less it keeps of x, I(Z; X); the error stays where it is, until bits of the label, I(Z; Y),
-go as well. Run time: some seconds.
+The higher the price beta of the code's information, the less the code keeps of x, I(Z; X). The error stays the same until
+information on the label, I(Z; Y), is lost as well. Run time: some seconds.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     sizes = check_shapes("chol: ... M N, b: ... N", chol=chol, b=b)
 
 A letter stands for a size and must be the same wherever it appears; `...` stands for leading batch axes, which must
-broadcast against each other as in `numpy.matmul`; a number is that very size. The error names the calling function, the
+broadcast against each other as in `numpy.matmul`; a number stands for itself. The error names the calling function, the
 argument, what was expected and what was given.
 """
 

@@ -1,7 +1,7 @@
 """`gvae demo`: posteriors of several structures on scikit-learn's digits and on series with a gap; two tables, five figures.
 
-On the digits they differ by less than seeds do. On the series, whose log p(x) and posterior are known exactly, a chain
-reaches the exact posterior, and a diagonal one cannot.
+On the digits the posteriors differ by less than the spread over seeds. On the series, whose log p(x) and posterior are
+known exactly, a chain reaches the exact posterior, and a diagonal one cannot.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _digits(
     shape = digits.image_shape
     say(
         f"{len(digits.train)} training and {len(digits.test)} test images of 8 x 8, 16 latent variables, {epochs} epochs",
-        "(the first run also compiles the kernels, which takes some seconds)",
+        "(the first run also compiles the kernels that it needs, which takes about half a minute on two cores)",
     )
     fitted: dict[str, estimator.VAE] = {}
     rows: Rows = []
@@ -178,7 +178,7 @@ class Series(Codes):
 
 
 def fit(posterior: str, seed: int, steps: int) -> tuple[Series, Mapping[str, np.ndarray]]:
-    """A trained model of series that are drawn by the seed, as everything else; and its parameters."""
+    """A trained model of the series, and its parameters. The seed determines the series and all randomness of training."""
     model, table = Series(D, posterior=posterior), data.Table(draw(ROWS[0], seed))
     schedule = optim.Cosine(steps)
     trainer, _ = training.train(model, table, steps=steps, learning_rate=0.05, schedule=schedule, seed=seed)

@@ -137,7 +137,7 @@ def _kernels() -> dict[str, Any]:
         for operation in ("solve", "inverse")
     }
     kind = _file_system(folder)
-    advice = {"advice": f"the cache is on {kind}: NUMBA_CACHE_DIR=FOLDER on a local disk"} if kind in NETWORK else {}
+    advice = {"advice": f"the cache is on {kind}: set NUMBA_CACHE_DIR to a local folder"} if kind in NETWORK else {}
     return advice | {
         "cache": str(folder),
         "compiled versions in it": compiled,

@@ -1,4 +1,4 @@
-"""What earlier versions of gvae wrote, in today's words.
+"""Configurations that earlier versions of gvae wrote, converted to the current settings.
 
 Until version 0.1 all models were one class with a setting `model`, and had settings that were not theirs. Before that there
 were no settings `start` and `standardize`, and "full" was what is "full:absolute" now.
@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["upgraded"]
 
 ROLES = ("posterior", "observation", "prior")  # settings whose texts name families
-UNKNOWN: dict[str, Any] = {"start": "glorot", "standardize": False}  # what the oldest versions did, without a word for it
+UNKNOWN: dict[str, Any] = {"start": "glorot", "standardize": False}  # what versions without these settings did
 ONE_CLASS: dict[str, Any] = {"latent": 16, "posterior": "chain", "hidden": (200, 200), "activation": "elu", "epochs": 20}
 
 _NETWORKS = ("hidden", "activation", "decoder_hidden")
@@ -47,5 +47,5 @@ def _renamed(texts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same_family(begun: Any, asked: Any) -> bool:
-    """Whether the text of a family asked for is what an earlier version wrote."""
+    """Whether `begun`, as an earlier version wrote it, is the family that is `asked` for now."""
     return isinstance(asked, str) and begun == re.sub(r"\bfull$", "full:absolute", asked)

@@ -58,7 +58,8 @@ def _read_toml(path: str) -> dict[str, Any]:
             raise ConfigError(f"{path}: {name} is unknown; known are the tables [data] and [settings]")
         for key, value in table.items() if known[name] else ():
             if key not in known[name] or not isinstance(value, str):
-                raise ConfigError(f"{path}: [{name}] has {key} = {value!r:.80}; known are {', '.join(known[name])}, strings")
+                keys = f"the keys {', '.join(known[name])}, with strings"
+                raise ConfigError(f"{path}: [{name}] has {key} = {value!r:.80}; expected {keys}")
     return tables
 
 

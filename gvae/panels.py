@@ -1,4 +1,4 @@
-"""What there is to look at, as data: panels, which `gvae plot` draws by matplotlib and `gvae report` in a page.
+"""Panels: figures, tables and texts as data, which `gvae plot` draws with matplotlib and `gvae report` in a page.
 
 An estimator contributes panels of its own to both by `Estimator.report_sections`.
 """

@@ -15,14 +15,15 @@ HEAD = """\
 
 # Accuracy
 
-What each operation promises, and the worst error that its test sees, both in the unit that the bound is stated in. Tests
-hold the bounds (`tests/ops/test_accuracy.py`); the figures seen are rounded up to two digits and may move a little with the
-machine. The inputs are random, graded over four decades, and nearly singular (cond A up to about 1/(1000 eps)); sizes go
-from 0 to 300 and bandwidths from 0 to 4, with an extended grid beside.
+What each operation promises, and the largest error observed in its test, in units of the bound without its leading
+constant: where the bound is 4 eps x and the table says 1.7, the error was 1.7 eps x at most. Tests enforce the bounds
+(`tests/ops/test_accuracy.py`); the observed errors are rounded up to two digits and may change a little with the machine.
+The inputs are random, graded over four decades, and nearly singular (cond A up to about 1/(1000 eps)); sizes go from 0 to
+300 and bandwidths from 0 to 4, and an extended grid is included.
 
 n is the size of a system, eps is 1.2e-7 in float32 and 2.2e-16 in float64, |.|₁ the largest column sum (of a vector: the
 sum) of absolute values, A = L Lᵀ. "Sum of absolute terms" is the result's own sum, with every term taken positive: where
-terms cancel, the error is small beside them, not beside the result. Where the error itself is written out, it follows "≥".
+terms cancel, the error is small beside them, not beside the result.
 
 | operation | bound | worst, float32 | worst, float64 |
 | --- | --- | --- | --- |

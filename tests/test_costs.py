@@ -482,7 +482,7 @@ def test_a_models_own_key_is_not_an_objectives():
     from three_models import LabelClassifier
 
     y = (X[:, 0] > 0).astype(int)
-    with pytest.raises(ConfigError, match="beta is a setting of the model itself: give it there"):
+    with pytest.raises(ConfigError, match="beta is a setting of the model itself: pass beta= instead"):
         LabelClassifier(epochs=1, objective="elbo:beta=0.5").fit(X, y)
 
 

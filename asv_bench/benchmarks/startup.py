@@ -1,4 +1,4 @@
-"""What a new process waits for. `import numpy` stands beside, as the least there is."""
+"""Start-up time of a new process, next to that of `import numpy`, the lower limit."""
 
 from __future__ import annotations
 

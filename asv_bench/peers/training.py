@@ -4,14 +4,14 @@
     python asv_bench/peers/training.py chain grid-20x50    # some of them
     python asv_bench/peers/training.py --list
 
-Everybody starts from gvae's initial parameters and takes Adam steps on the same batch of binary data, which lies in memory
+All libraries start from gvae's initial parameters and take Adam steps on the same batch of binary data, which is in memory
 in the library's own form. A timed step draws its noise, and ends when the loss can be read. gvae's is the step of
 `gvae train`; PyTorch runs eagerly and compiled, JAX jitted; threads are as each library sets them by itself. Before a case
 is timed, all take three steps on the same noise: what then has another loss, or has moved its parameters elsewhere, is not
 timed. steps_torch.py and steps_jax.py say which forms were tried.
 
-Timed steps have a learning rate of 1e-8, as in benchmarks/training.py: everybody computes at the same point for ever, where
-parameters that move would make each step another step, and the faster library would be further on.
+Timed steps have a learning rate of 1e-8, as in benchmarks/training.py: the parameters hardly move, so that all steps are
+equal. Otherwise the work would change from step to step, and a faster library would be at a later step.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RTOL = 1e-4  # of a loss
 MOVED = 5e-2  # of the distance that a parameter has moved: Adam's first steps have the size of the rate, however small the
 #               gradient, and where that is rounding error alone they go either way
 
-SAMPLE = 1.0  # seconds: a training goes on; bursts would count how threads wake, and whom a scheduler favours just then
+SAMPLE = 1.0  # seconds: steady state; short bursts would measure how threads wake and how they are scheduled
 PAUSE = 0.15  # seconds: OpenBLAS's threads spin for 0.1 after gvae's last product, and the next library would pay for it
 
 

@@ -19,7 +19,7 @@ from gvae import random
 from gvae.families import Family
 from gvae.models.vae import VAE
 
-ONES = 0.13  # of the pixels, as of binarized MNIST; here any of them, there rather those in the middle
+ONES = 0.13  # share of the pixels, as in binarized MNIST, but here uniform over the image
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Case:
         return self.model().posterior
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """gvae's initial ones, which everybody starts from: "encoder.0.weight" (inputs, outputs), "encoder.0.bias", ..."""
+        """gvae's initial parameters, from which all libraries start: "encoder.0.weight" (inputs, outputs), ..."""
         return self.model().init(random.key(SEED))
 
     def data(self) -> np.ndarray:

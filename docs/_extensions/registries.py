@@ -31,8 +31,8 @@ def _cell(text: str) -> str:
 
 
 def _first(thing: object) -> str:
-    """The first sentence of a docstring, without its stop."""
-    first = re.split(r"\.(?:\s|$)", (inspect.getdoc(thing) or "").split("\n\n")[0], maxsplit=1)[0]
+    """The first sentence of a docstring, without its stop: one before a capital letter, or at the end of the paragraph."""
+    first = re.split(r"\.(?:\s+(?=[A-Z])|$)", (inspect.getdoc(thing) or "").split("\n\n")[0], maxsplit=1)[0]
     return _cell(first.replace("`", "")).replace("*", "\\*").replace("_", "\\_").replace("<", "\\<").replace("$", "\\$")
 
 

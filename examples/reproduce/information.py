@@ -192,7 +192,7 @@ def _overfit(found: dict[str, Any]) -> str:
     columns = ["objective", "epochs"]
     columns += [f"{what}, {part}" for what in ("log p(x)", "ELBO", "R", "MMD²") for part in ("train", "test")]
     told = [found[name] for name in OVERFIT if name in found]
-    title = "InfoVAE: 500 images, learned by heart"
+    title = "InfoVAE: overfitting 500 images"
     return section(title, "information.py overfit-elbo ..", tuple(columns), rows, NOTES_OVERFIT, told)
 
 

@@ -3,10 +3,11 @@
     python examples/reproduce/length.py                                             all that is not recorded yet
     python examples/reproduce/length.py wine digits --lengths auto 2000 --seeds 0 1
 
-VAE(latent=3) with nothing else said, in raw units, is trained on four fifths of the rows; the score is the mean log p(x) of
-the others, in nats per row. A fixed length trains on all of the four fifths, the rule holds a tenth of them out. The rule is
-to be within 1 nat of the best fixed length, averaged over seeds, and to take 30 seconds a fit at most; else this script
-exits with 1. Each fit leaves a line in docs/results/length.jsonl, and is not repeated.
+VAE(latent=3), with the defaults of all other settings, is trained on four fifths of the rows of the raw table (which it
+standardizes itself); the score is the mean log p(x) of the other rows, in nats per row. A fixed length trains on all of the
+four fifths; the rule holds a tenth of them out. The targets: the rule is within 1 nat of the best fixed length, averaged
+over seeds, and a fit takes at most 30 seconds; otherwise this script exits with 1. Each fit adds a line to
+docs/results/length.jsonl, and is not repeated.
 """
 
 from __future__ import annotations

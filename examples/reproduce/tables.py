@@ -105,8 +105,8 @@ class Row:
 class Table:
     """name: of the folder of results     title: what it reproduces     dataset: as gvae.data names it
 
-    samples : importance samples per test row     annealed : whether log p(x) is bounded by annealing, too: the codes are
-    continuous     script: that holds the table, if that has not its name
+    samples : importance samples per test row     annealed : whether log p(x) is bounded by annealing, too, which
+    needs continuous codes     script: the script of the table, if it has another name
     """
 
     name: str
@@ -262,8 +262,8 @@ def machine() -> str:
 
 
 def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]:
-    """Evaluate the row again: its run, or else the weights that are kept, which are rounded. Returns what differs from its
-    record: nothing, if it is what it says."""
+    """Evaluate the row again, from its run folder or else from the kept weights, which are rounded. Returns the differences
+    from its record, [] if there are none."""
     record = table.record(row)
     if record is None:
         return [f"{row.name} has no record: it is pending"]

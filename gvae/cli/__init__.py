@@ -45,7 +45,8 @@ PASSED_ON = 0.2  # seconds, until a launcher, which may end all ranks with the f
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0; 2 for bad input, as for wrong usage; 130 after Ctrl-C, 143 after TERM."""
+    """Run a command. Returns the exit code: 0; 1 if the reader of its output has closed the pipe; 2 for bad input, as for
+    wrong usage; 130 after Ctrl-C, 143 after TERM."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if any("\0" in word for word in arguments):  # no shell can pass it, but a caller of this function can
         print("gvae: an argument contains the character NUL", file=sys.stderr)

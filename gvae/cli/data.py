@@ -9,7 +9,7 @@ from gvae.cli import arguments
 from gvae.data.rows import columns_of_file
 from gvae.errors import ConfigError
 
-HELP = "Bring rows into a form that training reads well: gvae data pack rows.npy --out rows.zarr."
+HELP = "Convert rows to a Zarr store, which training reads fast: gvae data pack rows.npy --out rows.zarr."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

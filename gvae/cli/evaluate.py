@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
             check_new(options.rows)
     model = estimator.load(options.folder)
     if options.rows is not None and not model.model_.has_bound:
-        raise ConfigError(f"--rows: {options.folder} holds a model without a bound, which has no values per row")
+        raise ConfigError(f"--rows: the model of {options.folder} has no bound, and so no values per row")
     if model.model_.caution and ranks.leads:
         print(f"gvae evaluate: {model.model_.caution}", file=sys.stderr)
     source, data_dir, target = source_of(options, options.folder, model.notes_)

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
 
     studies = [path for path in options.runs if sweeps.is_study(path)]
     if studies and len(options.runs) > 1:
-        raise ConfigError(f"{studies[0]} is a study, whose report stands alone: give no other")
+        raise ConfigError(f"{studies[0]} is a study, and its report cannot include other runs: give the study alone")
     if studies:
         study = sweeps.Study(studies[0])
         _write(options, study.path / "report.html", lambda out: report.write_panels(*sweeps.exhibit(study), out))

@@ -42,8 +42,8 @@ def source_of(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> t
 
 
 def stamp(source: str) -> dict[str, Any] | None:
-    """What identifies a version of a file, or store of files: its size in bytes, and when it was last modified; None for a
-    named data set."""
+    """What identifies a version of a file, or store of files: its size in bytes, and when it was last modified. None unless
+    `source` is an absolute path that exists: for a named data set, for instance."""
     path = Path(source)
     if not path.is_absolute() or not path.exists():
         return None
@@ -76,9 +76,9 @@ def exhibits_of(options: argparse.Namespace) -> list[Any]:
 
 
 def say_if_none_are_held_out(command: str, dataset: Any) -> None:
-    """Say that figures of test rows are not of rows that a model has not seen."""
+    """Print a warning that the test rows are the training rows, if they are."""
     if not dataset.held_out:
-        said = f"{dataset.name} has {dataset.train.shape[0]} rows; of fewer than 10 none are held out"
+        said = f"{dataset.name} has {dataset.train.shape[0]} rows, fewer than 10, so that none are held out"
         print(f"gvae {command}: {said}: the test rows are the training rows", file=sys.stderr)
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--track",
         type=arguments.natural,
         metavar="ROW",
-        help="keep the posterior of this test row after every epoch, in RUN/track.jsonl, for gvae plot --what factors",
+        help="keep the posterior of this test row at each row of the log, in RUN/track.jsonl, for gvae plot --what factors",
     )
     arguments.add_ranks(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
@@ -184,11 +184,12 @@ def columns_of(dataset: Any, estimator: Any, settings: dict[str, Any]) -> tuple[
         return (images(dataset.train),), (images(dataset.test),), None if held is None else held[:1], weight
     if "y" not in dataset.columns:
         what = "labels" if kinds["y"] == "labels" else "y" if model.conditional else "second view"
-        raise DataError(f"{dataset.name} has no {what}, which model {estimator.name} reads: a .npz file has it as train_y")
+        why = f"{dataset.name} has no {what}, which model {estimator.name} reads"
+        raise DataError(f"{why}: give a .npz file with the array train_y")
     train, test = dataset.columns["y"]
     if kinds["y"] == "labels" and train.ndim > 1 and train.shape[1] > 1:
         what = "has a second view as y, but model"
-        raise DataError(f"{dataset.name} {what} {estimator.name} reads labels: a .npz file has them as train_y")
+        raise DataError(f"{dataset.name} {what} {estimator.name} reads labels: give a .npz file with the array train_y")
     return (images(dataset.train), train), (images(dataset.test), test), held, weight
 
 

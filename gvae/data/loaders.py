@@ -53,7 +53,7 @@ MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16
 NOISY_ROWS = 50_000  # of MNIST's training images that are training pairs; the others are the validation part
 OLIVETTI_BYTES, OLIVETTI_SHA256 = 1_432_511, "b1988d02c72fe5b8ee82b5ef3bb7982eafc74f1e1ff0ae0ade35061ad0af534d"
 BINARIZED_ROWS = {"train": 50_000, "test": 10_000}
-SHARE = 3  # rows are read into memory if they take no more than this part of it
+SHARE = 3  # rows are read into memory if they take at most 1 / SHARE of it
 WANTED = "'train' (and, if there are any, 'test', 'train_y', ..), or 'x' (and 'y', ..), or a single array"  # see `load`
 ADVICE = "give the folder of the files as data_dir (--data-dir) or in GVAE_DATA_DIR"
 
@@ -326,7 +326,7 @@ def noted_folder(notes: Mapping[str, Any]) -> str | None:
 def _locate(name: str, files: Sequence[str], folders: list[Path]) -> list[Path]:
     """The files, packed or not, all from the first folder that has all of them: never a mixture of two copies."""
     if not folders:
-        raise DataError(f"{name}: needs {', '.join(files)}, never downloaded; looked nowhere: {ADVICE}")
+        raise DataError(f"{name}: needs {', '.join(files)}, which gvae does not download, and no folder was given: {ADVICE}")
     fewest = list(files)
     for folder in folders:
         found = {file: p for file in files for p in (folder / f"{file}.gz", folder / file) if os.path.isfile(p)}

@@ -1,4 +1,4 @@
-"""Noisy MNIST (Wang, Lee, Lambert and Livescu 2016): a rotated digit, and another digit of its class under noise.
+"""Noisy MNIST (Wang, Arora, Livescu and Bilmes 2015): a rotated digit, and another digit of its class under noise.
 
 The pairs are bytes, and the same on every machine. Angles, partners and noise are made from random words by arithmetic on
 integers, and images are rotated on integers too. Floating point only enters the table of cosines, whose values are at least

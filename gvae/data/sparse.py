@@ -72,7 +72,7 @@ def csr_of(parts: Mapping[str, np.ndarray], where: str) -> Any:
         if part.ndim != 1 or (name != "data" and part.dtype.kind not in "iu"):
             raise DataError(f"{where}, {name!r}: {part.dtype} {part.shape}; expected one axis, and integers as indices")
     if form != "csr" and n > EMPTY + PER_VALUE * len(data):
-        raise DataError(f"{where}, 'shape': {n} rows announced, of which {len(data)} values can fill few")
+        raise DataError(f"{where}, 'shape': {n} rows announced, too many for {len(data)} values")
     if form == "coo":
         _check_indices(first, n, len(data), f"{where}, 'row'")
         _check_indices(second, d, len(data), f"{where}, 'col'")
@@ -121,7 +121,7 @@ def _check_indices(indices: np.ndarray, size: int, n: int, where: str) -> None:
 def _check_pointers(pointers: np.ndarray, size: int, n: int, where: str) -> None:
     if len(pointers) != size + 1 or pointers[0] != 0 or pointers[-1] != n:
         ends = f", from {pointers[0]} to {pointers[-1]}" if len(pointers) else ""
-        raise DataError(f"{where}: {len(pointers)} numbers{ends}; expected {size + 1}, from 0 to {n}")
+        raise DataError(f"{where}: {len(pointers)} entries{ends}; expected {size + 1} entries, from 0 to {n}")
     falls = np.flatnonzero(pointers[1:] < pointers[:-1])
     if falls.size:
-        raise DataError(f"{where}: it falls after number {falls[0]} (counted from 0)")
+        raise DataError(f"{where}: it decreases after entry {falls[0]} (counted from 0), expected ascending numbers")

@@ -53,7 +53,8 @@ class Standardization:
         ----------
         x : array (N, D)
         levels : int, optional
-            x are grey levels in [0, 1], that many, which are dequantized before they are standardized: see `Table`.
+            The number of grey levels, if x are grey levels in [0, 1] that are dequantized before they are standardized: see
+            `Table`.
         one_scale : bool, default False
             The same scale for all columns, the root of their mean variance.
         weight : array (N,), optional

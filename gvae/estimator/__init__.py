@@ -1,6 +1,6 @@
-"""Estimators: scikit-learn's protocol around every model. `classes` has one for each; what
-they share: `protocol` (scikit-learn's), `fitting`, `base` (use), `views` and `inputs` (how data reach a model), `stored`
-(files and run folders).
+"""Estimators: scikit-learn's protocol around every model. `classes` has one for each. They share `protocol`
+(scikit-learn's), `fitting`, `base` (use), `views` and `inputs` (how data reach a model), `stored` (files and run folders)
+and `sections` (what single models add to plots and reports).
 
     model = gvae.VAE(latent=16, posterior="chain", random_state=1).fit(images)
     model.score_samples(images)                      # importance-sampled log p(x), nats per row

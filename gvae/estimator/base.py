@@ -347,7 +347,7 @@ class Estimator(Fitting):
             table, key = self._table(X, y, seed)
         if out is not None:
             if measures or partial is not None or ranks.size > 1:
-                raise ConfigError("evaluate: out= goes without measures=, partial= and several ranks")
+                raise ConfigError("evaluate: out= cannot be combined with measures=, partial= or several ranks")
             subject = evaluation.Subject(self.model_, self.parameters_, table, key=key, state=self.state_, progress=progress)
             with data.Output(out) as output:
                 into = _columns_into(output, len(table))
@@ -903,7 +903,7 @@ class Correlator(Estimator):
         raise self._lacks("sample")
 
     def _lacks(self, method: str, what: str = "no model of the data") -> ConfigError:
-        return ConfigError(f"{type(self).__name__}.{method}: it has {what}")
+        return ConfigError(f"{type(self).__name__}.{method}: {type(self).__name__} has {what}")
 
 
 def _alone(views: dict[str, np.ndarray]) -> Any:

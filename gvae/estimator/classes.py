@@ -93,11 +93,11 @@ class VAE(_ByGradients, vae.Settings):
     Attributes
     ----------
     history_ : list of dict
-        A row per epoch.
+        The rows of the log: one per epoch or, with epochs="auto", one per evaluation of the validation bound.
     events_ : list of dict
-        See the setting on_nonfinite.
+        What happened between the rows, such as a bound that was not finite (see the setting on_nonfinite).
     n_iter_ : int
-        The steps after which the weights that are kept were reached.
+        The number of steps after which the weights had the values that are kept.
     parameters_, state_ : mapping of str to array
         The weights, and what else the model learned.
     model_ : Model

@@ -35,7 +35,7 @@ from gvae.typing import Key
 __all__ = ["Fitting", "as_table", "check_lengths", "reads"]
 
 OF_A_COPY = ("file", "modified")  # in which files that ranks read may differ: nodes may have copies of their own
-SHARE = 3  # rows are read into memory if they take less than this part of it
+SHARE = 3  # rows are read into memory if they take at most 1 / SHARE of it
 BLOCK = 10_000  # rows that are converted at once
 READS = {"labels": "labels as y", "matrix": "a second view as y", "counts": "counts as y"}
 
@@ -117,10 +117,11 @@ class Fitting(Protocol):
         sample_weight : array (N,), optional
             How much each row counts.
         validation : array (M, D), or (X, y), optional
-            Further rows, on which the objective is reported after each epoch; a pair for models with y.
+            Further rows, on which the objective is reported in every row of the log: after each epoch, or with epochs="auto"
+            at the intervals of `gvae.training.Until`. A pair (X, y) for models with y.
         run : path, optional
-            A new folder that receives configuration, log and checkpoint. It is removed if training fails before the first
-            checkpoint.
+            A new or empty folder that receives configuration, log and checkpoint. If training fails before the first
+            checkpoint, the folder is removed, or emptied if it existed before.
         resume : bool, default False
             The folder exists already, and its run is continued as if it had never stopped. Settings and rows must be those
             it was begun with; epochs or steps may be more (an epoch that steps have cut short stays so).
@@ -129,8 +130,8 @@ class Fitting(Protocol):
         stop : callable, optional
             Called after every step; when it returns True, the checkpoint is written and StoppedError raised.
         callback : callable, optional
-            Called as callback(row, model) after every epoch, with the row of the log and this estimator as fitted so far;
-            a truthy return value ends the training normally.
+            Called as callback(row, model) after every row of the log (one per epoch unless epochs="auto"), with this row and
+            a copy of this estimator as fitted so far; a truthy return value ends the training normally.
         notes : dict, optional
             What else the configuration should keep, as JSON; "image_shape" is added if X are images.
         comm : mpi4py.MPI.Comm, optional
@@ -204,7 +205,7 @@ class Fitting(Protocol):
         notes: dict[str, Any],
         ranks: Communicator,
     ) -> _Ready:
-        """All that is checked and chosen before anything is written: the settings asked for, on these data."""
+        """Check the settings and the data, and make all choices that depend on them, before anything is written."""
         values = self._filled(asked)
         shuffle = _shuffle(values, X, y, begun)
         X, y = (_source(given, shuffle) for given in (X, y))
@@ -257,7 +258,7 @@ class Fitting(Protocol):
         stop: Callable[[], bool] | None,
         callback: Callable[[dict[str, Any], Any], Any] | None,
     ) -> None:
-        """Train, in a run folder or without, and become what the model is then."""
+        """Train, with or without a run folder, and adopt the trained model."""
         config, model, views, values = ready.config, ready.model, ready.views, self._filled(ready.config["settings"])
         ranks = ready.ranks
         existed, folder = run is not None and os.path.exists(run), None
@@ -410,7 +411,7 @@ class Fitting(Protocol):
         alone = len(views) == 1
         said = "; ".join(str(view) if alone else f"{view.name}: {view}" for view in views.values())
         if held is not None and (until := length.get("until")) is not None:
-            said += f"; {until.least} to {until.most} steps, until the bound on {len(held)} rows held out stops growing"
+            said += f"; {until.least} to {until.most} steps, until the bound on {len(held)} rows held out stops improving"
         if shuffle.rows is not None:
             said += f"; shuffle {shuffle}"
         logger.info("fit: %s", said)
@@ -482,7 +483,7 @@ def _length(values: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
 
 
 def _kept(trainer: training.Trainer, log: training.History) -> int:
-    """The steps after which the weights were what is kept of them."""
+    """The number of steps after which the weights had the values that are kept."""
     rows = {row["epoch"]: row["step"] for row in log.rows}
     return trainer.steps if trainer.best is None else rows.get(trainer.stopping.epoch, trainer.steps)
 
@@ -588,7 +589,7 @@ def _check_versions(ranks: Communicator) -> None:
 
 
 def as_table(rows: Mapping[str, Any], views: Mapping[str, View], key: np.ndarray) -> data.Table:
-    """Columns on their way into a model."""
+    """The table of the columns, each with its presentation to the model."""
     shown = {name: view.presentation for name, view in views.items()}
     further = {name: data.Presentation(**how) for name, how in shown.items() if name != "x"}
     return data.Table(key=key, views=further, **shown["x"], **rows)
@@ -610,7 +611,7 @@ def check_lengths(rows: Mapping[str, Any], what: str) -> None:
 
 
 def _json(notes: dict[str, Any]) -> dict[str, Any]:
-    """As JSON will give them back."""
+    """The notes after a round trip through JSON. ConfigError if they cannot be written as JSON."""
     try:
         return json.loads(json.dumps(notes, allow_nan=False))
     except (TypeError, ValueError) as error:

@@ -30,8 +30,8 @@ def declared(name: str) -> Callable[[_Class], _Class]:
     Parameters
     ----------
     name : str
-        By which files of its models name it: `gvae.load` reads them in a process that has declared the class. `gvae train
-        --model` knows the name in such a process, too, and everywhere if the class is one of gvae's own.
+        The name of the model in saved files: `gvae.load` reads these files in a process that has declared the class. `gvae
+        train --model` accepts the name in such a process, and in every process if the class is one of gvae's own.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def declared(name: str) -> Callable[[_Class], _Class]:
     def decorate(cls: Any) -> Any:
         if (other := DECLARED.get(name, cls)) is not cls and _origin(other) != _origin(cls):
             known = f"{other.__module__}.{other.__qualname__}"
-            raise ConfigError(f"declared: name is {name!r}, expected one that no class has: it is that of {known}")
+            raise ConfigError(f"declared: name is {name!r}, expected one that no other class has: it belongs to {known}")
         cls = settings.group(cls.title)(cls)
         initialize = cls.__init__
 

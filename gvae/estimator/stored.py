@@ -96,7 +96,7 @@ def continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, A
             raise ConfigError(f"{folder.path} was begun with {name} {was!r}, not {value!r}{but}")
     _check_files(folder.path, fitted.get("rows") or {}, config["fitted"].get("rows") or {})
     if fitted.get("initial") != config["fitted"].get("initial"):
-        raise ConfigError(f"{folder.path} was begun from other parameters than {settings['initial']!r} has now")
+        raise ConfigError(f"{folder.path} was begun from other parameters than those that {settings['initial']!r} now has")
     for name, value in config["fitted"].items():
         if name != "rows" and name in fitted and fitted[name] != value:  # format 1 does not have them all
             raise DataError(
@@ -284,7 +284,7 @@ def initial(path: str, model: Model) -> tuple[Parameters, dict[str, np.ndarray]]
 
 
 def _steps(saved: training.Checkpoint, rows: list[dict[str, Any]]) -> int:
-    """The steps after which the weights were those that are kept."""
+    """The number of steps after which the weights had the values that are kept."""
     stopping, steps = saved.counters.get("stopping", {}), saved.counters.get("steps", 0)
     if saved.counters["use"] == "best":
         steps = {row["epoch"]: row["step"] for row in rows}.get(stopping.get("epoch"), steps)

@@ -407,7 +407,7 @@ def units_of(fitted: Mapping[str, Any], path: object) -> data.Standardization | 
     try:
         units = data.Standardization.from_config(kept)
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged: its standardization is none: {error}") from None
+        raise RunError(f"{path} is damaged: its standardization is not valid: {error}") from None
     if len(units.location) != n:
         raise RunError(f"{path} is damaged: its standardization is of {len(units.location)} columns, expected {n}")
     return units

@@ -450,8 +450,8 @@ class Symbols:
     cdf: Callable[[np.ndarray], np.ndarray]
 
     def __post_init__(self) -> None:
-        # Each symbol gets 2 of the 2^bits ahead, so that roundings of the cdf leave none without an interval: a share of at
-        # most 2^-14, and 2^-26 for bits. It costs, as a draw that q would hardly have made costs many bits of x.
+        # Each symbol gets 2 of the 2^bits in advance, so that rounding of the cdf leaves none without an interval: a share
+        # of at most 2^-14, and 2^-26 for bits. The price: draws that q would hardly make occur, and cost many bits of x.
         self.bits = max(28, (self.alphabet.size - 1).bit_length() + 15)
         if self.bits > 32:
             raise ConfigError(f"bits: an alphabet of {self.alphabet.size} symbols, expected at most {2**17}")

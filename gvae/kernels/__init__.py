@@ -3,7 +3,7 @@
     gvae/kernels/cpu/<family>.py     Numba
     gvae/kernels/cuda/<family>.cu    CUDA C++, the same function names, loops and letters
     gvae/kernels/cuda/<family>.py    their declarations, and launches that stand for one CPU kernel; called as the CPU's are
-                                     a large family is a folder of such files, by subject; a subject's file has one name
+                                     a large family is a folder with a file per subject, of the same name in cpu and cuda
     gvae/kernels/cuda/launch.py      the one launcher (CuPy RawModule)
     gvae/kernels/cuda/library.py     large dense matrices, by CUDA's libraries
     gvae/kernels/cuda/graph.py       for launches that are replayed: memory, a stream, the graph of them

@@ -353,7 +353,7 @@ class CCA(_Pairs):
         return {name: value.astype(self.dtype) for name, value in found.items()}, state
 
     def update(self, params: Params, batch: Batch) -> Any:
-        """Nothing moves: the parameters are the solution from the start.
+        """No change: the parameters are the closed-form solution from the start.
 
         Parameters
         ----------

@@ -45,11 +45,11 @@ def dream_noise(model: Any, key: Key, batch: Batch, samples: int) -> dict[str, A
     """The noise of K dreams for each row of a batch, see `Base.dream_noise`."""
     name = type(model).__name__
     if not model.emitters or not hasattr(model, "generate"):
-        raise ConfigError(f"{name}: the model has no networks of its views to dream by")
+        raise ConfigError(f"{name}: the model has no networks of its views, from which dreams are drawn")
     if getattr(model, "row_steps", 0):
-        raise ConfigError(f"{name}: rows have posteriors of their own, and dreams have none to learn")
+        raise ConfigError(f"{name}: each row has its own posterior parameters, but dreams need an encoder that learns")
     if model.noise(key, batch, 1).keys() - {*model.inference_order, "corruption"}:
-        raise ConfigError(f"{name}: its weights are drawn from a posterior, and dreams are not drawn by such weights")
+        raise ConfigError(f"{name}: its weights are drawn from a posterior, but dreams are drawn with fixed weights only")
     codes = model.prior_noise(random.fold_in(key, 0), batch, samples)
     drawn = {DREAM + code: noise for code, noise in codes.items()}
     for i, (view, emitter) in enumerate(model.emitters.items(), 1):

@@ -58,8 +58,8 @@ class Settings(settings.Settings):
     )
     start: str = setting(
         default="calm",
-        help="calm: scales, edges and the like of every distribution that a network emits start as in the standard "
-        "one, for any input; glorot: random, as the rest of the network",
+        help="initial weights of each network's last layer: calm, random for means, logits and log rates only, so that "
+        "scales, edges and the like start at those of the standard distribution for any input; glorot, all random",
         kind=Choice(*families.STARTS),
     )
     output_bias: str = setting(

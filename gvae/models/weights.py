@@ -166,7 +166,8 @@ class Bayes(_Weighed):
     def build(self, settings: Any) -> None:
         if settings.normalize is not None or settings.dropout:
             raise ConfigError(
-                "Bayes: normalize and dropout are not for a decoder whose weights have a posterior: leave them out"
+                "Bayes: normalize and dropout are not for a decoder whose weights have a posterior: they are "
+                f"{settings.normalize!r} and {settings.dropout!r}, expected None and 0"
             )
         super().build(settings)
         self.initial_scale = settings.initial_scale

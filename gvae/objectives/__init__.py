@@ -17,6 +17,8 @@ marginal        Info, with a divergence of the marginals q(z) and p(z): MMD, Jen
 score           gradients of draws that are not differentiable: score function, local signals, pairs, learned baselines
 importance      ImportanceWeighted, and the estimators of its gradient
 correlation     Correlation, of two views
+dreams          WakeSleep, in which q learns from draws of the model
+means           means over rows and draws, and the weight of a warm-up
 registry        all of them by name, each declared where it is made, by `objective`
 texts           parse, and those that are made of the classes above
 """

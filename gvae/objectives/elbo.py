@@ -136,7 +136,7 @@ class ELBO:
     def _at_a_cost(self, cost: Cost, terms: Terms, beta: Any, weight: Array) -> tuple[Any, dict[str, Any]]:
         drawn = [layer for layer in terms.layers if layer.z is not None and layer.share is None]
         if not drawn:
-            raise ConfigError("elbo: a cost is paid for codes that are drawn, and this model draws none")
+            raise ConfigError(f"elbo: the cost {cost} needs codes that are drawn, and this model draws none")
         penalty = added([self._divergence(layer) for layer in drawn])
         fixed = [self._divergence(layer) for layer in terms.layers if layer not in drawn]  # the cost of weights is kept
 

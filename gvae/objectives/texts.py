@@ -196,7 +196,7 @@ def _info(setting: str | None, gradient: str, warmup: int) -> Objective:
     name = given.pop("divergence", "mmd")
     of_mmd = {key: given.pop(key) for key in ("kernel", "bandwidth") if key in given}
     if name != "mmd" and of_mmd:
-        raise ConfigError(f"objective {text!r}: {next(iter(of_mmd))} is of divergence=mmd")
+        raise ConfigError(f"objective {text!r}: {next(iter(of_mmd))} is a setting of divergence=mmd, not of {name}")
     divergence = MMD(**of_mmd) if name == "mmd" else JensenShannon()
     return Info(given.get("alpha", 1.0), given.get("lambda", 1000.0), divergence, warmup)
 

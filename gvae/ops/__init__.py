@@ -9,6 +9,7 @@ weights      importance weights                               traces      tr (L 
 draws        draws of bits, with or without a surrogate, of categories, counts and gamma variables
 counts       log-probability of Poisson counts in CSR          correlation   canonical correlations of two views
 gp           the RBF kernel and its statistics under Gaussian inputs
+normalize    batch normalisation
 """
 
 from __future__ import annotations

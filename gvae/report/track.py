@@ -1,4 +1,4 @@
-"""The posterior of one row, kept at the end of each epoch: `gvae train --track ROW`."""
+"""The posterior of one row of the data, kept with each row of the log: `gvae train --track ROW`."""
 
 from __future__ import annotations
 

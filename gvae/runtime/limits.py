@@ -60,7 +60,7 @@ def memory(root: str = "/") -> int | None:
 
 
 def check_room(n_bytes: float, what: str) -> None:
-    """ConfigError if that many bytes are more than this process may use; what: takes them, as in "a shuffle of 10 rows"."""
+    """ConfigError if this process may not use n_bytes of memory.   what : what needs them, as in "a shuffle of 10 rows"."""
     room = memory()
     if room is not None and n_bytes > room:
         least = min(n_bytes, 10**30) / 2**30  # an integer may be beyond floating point

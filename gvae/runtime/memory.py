@@ -1,9 +1,9 @@
 """Reused memory for large arrays: fresh pages from the system cost more than most kernels that fill them.
 
 `empty(shape, dtype)` is `numpy.empty`, except that memory of about the size which no array uses any more is handed out
-again. The arrays are ordinary ones; their reference count tells whether one, or a view of it, is still in use. At most
-LIMIT bytes lie idle, those idle for longest are released first, and `gvae.clear_memory()` gives all of them back to the
-system.
+again. The arrays are ordinary ones; their reference count tells whether one, or a view of it, is still in use. The
+pool keeps blocks of at most LIMIT bytes in all, and drops those handed out longest ago first; `gvae.clear_memory()` drops
+all of them. Arrays in use keep their memory.
 
 The arrays begin at a cache line, where NumPy's begin anywhere, and each at another line of its page: a kernel that stores
 whole lines takes up to a fifth less time, and a processor compares only positions within a page to decide whether what it

@@ -94,8 +94,8 @@ def count() -> int:
 
 
 def _most() -> int:
-    """The number of threads for work that is cut into shares of equal size now. On a CPU that does something else a share
-    takes longer, and all threads wait for it: such CPUs are left out."""
+    """The number of threads for work that is cut into equal shares at this moment. CPUs on which this process computes
+    something else are left out: a share would take longer there, and all threads would wait for it."""
     return max(1, min(count(), cpus() - _elsewhere)) if _elsewhere else count()
 
 
@@ -219,7 +219,8 @@ class Pace:
 
     Workers spin between shares on an idle machine, and park at once on a busy one: a spinning thread uses up its time slice
     of a busy CPU and is then not scheduled when there is work, while a parked one is woken at once, on a free CPU. The
-    caller never sleeps: the time that it has not worked, it has waited for a CPU.
+    caller spins while it waits (only after SPIN_DONE does it sleep, for 50 us at a time): time in which it was not running
+    counts as time that it has waited for a CPU.
     """
 
     def __init__(self) -> None:

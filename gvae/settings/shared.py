@@ -116,7 +116,7 @@ class Objective(Settings):
         for key in objectives.keys(values["objective"]):
             if key in values and not values["objective"].startswith("info:"):  # its alpha is not the setting of a model
                 raise ConfigError(
-                    f"objective {values['objective']!r}: {key} is a setting of the model itself: give it there"
+                    f"objective {values['objective']!r}: {key} is a setting of the model itself: pass {key}= instead"
                 )
 
 
@@ -126,7 +126,7 @@ class Length(Settings):
 
     epochs: int | str = setting(
         default="auto",
-        help="passes over the data; auto: until the bound on held-out rows stops growing, see gvae.training.Until",
+        help="passes over the data; auto: until the bound on held-out rows stops improving, see gvae.training.Until",
         kind=Or("auto", Whole()),
     )
     steps: int | None = setting(default=None, help="steps of one batch each, instead of epochs", kind=Maybe(Whole()))

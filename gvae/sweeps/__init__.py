@@ -1,7 +1,8 @@
 """Studies: many runs of one model with different settings, in several processes that share a folder; see `gvae sweep`.
 
 `plan` reads study.toml and proposes settings; `journal` is the file that the processes share; `study` assigns trials and
-finds those of dead processes; `work` trains them; `show` lists and draws them. Optuna is imported only in `study`.
+finds those of dead processes; `work` trains them; `show` lists and draws them; `locks` has the
+locks of files. Optuna is imported only in `study`.
 """
 
 from gvae.sweeps.plan import Plan, read_plan

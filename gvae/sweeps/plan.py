@@ -287,5 +287,5 @@ def _study(table: Mapping[str, Any], ranges: tuple[Range, ...]) -> dict[str, Any
         if values["trials"] > size:
             raise ConfigError(f"[study] trials is {values['trials']}, but the grid has {size} points")
     if values["trials"] is None:
-        raise ConfigError("[study] trials is missing: how many?")
+        raise ConfigError("[study] trials is missing, expected the number of trials")
     return values

@@ -8,8 +8,9 @@ that is resumed from a checkpoint, at any step, is bit-identical to the uninterr
 Parts: `step` (the Trainer: one step, and all state that it changes), `program` (the execution of steps: in Python, as
 launches, as a CUDA graph), `inputs` (the quantities that differ from step to step), `loop` (epochs, early stopping,
 non-finite values), `until` (the default length), `validation`, `failure` (the rows that cause a non-finite step),
-`snapshot`, `rows` (per-datum parameters of rows not trained on), `checkpoint` (the file), `runs` (the folder), `files`
-(atomic writes and the lock).
+`snapshot`, `rows` (per-datum parameters of rows not trained on), `rounds` (a step of L-BFGS), `shards` (batches cut into
+parts), `checkpoint` (the file), `runs` (the folder), `starts` (the record of each process in it), `files` (atomic writes and
+the lock).
 """
 
 from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_checkpoint

@@ -305,7 +305,7 @@ class _Loop:
             return trainer.stopping.waited >= until
         return trainer.stopping.waited >= until.patience and trainer.steps >= self.begin + until.least
 
-    def is_look(self) -> bool:
+    def is_reported(self) -> bool:
         """Whether the epoch that ends here is reported. This depends only on its steps, so that a run can be resumed at any
         step."""
         trainer, until = self.trainer, self.until
@@ -371,7 +371,7 @@ class _Loop:
         trainer = self.trainer
         if trainer.average is not None:
             trainer.average.after_epoch(trainer.parameters, trainer.epochs + 1)
-        if self.is_look():
+        if self.is_reported():
             row, ends = self.look(), False
             with self.ranks.together():
                 if self.callback is not None and self.ranks.leads:

@@ -295,7 +295,7 @@ class Trainer:
             noise = self.noise(now.noise, batch)
             params = dict(self.parameters) | self.rows_of(batch, now)
             metrics, state, gradient = self.value_and_gradient(params, batch, noise, now)
-            self.look_and_clip(params, batch, noise, metrics, gradient)
+            self.check_and_clip(params, batch, noise, metrics, gradient)
             if self.optimizer.iterations:
                 update = minimized(self, params, batch, noise, now)
             else:
@@ -449,7 +449,7 @@ class Trainer:
         self.reported = tuple(metrics)
         return {name: x if is_cuda(x) else float(x) for name, x in metrics.items()}, state, gradient
 
-    def look_and_clip(self, params: dict, batch: Batch, noise: dict, metrics: dict, gradient: dict) -> None:
+    def check_and_clip(self, params: dict, batch: Batch, noise: dict, metrics: dict, gradient: dict) -> None:
         """Check the bound and the gradient, and clip the gradient in place.
 
         Parameters
@@ -476,14 +476,14 @@ class Trainer:
         >>> params = dict(trainer.parameters)
         >>> metrics, state, gradient = trainer.value_and_gradient(params, batch, noise, now)
         >>> trainer.clip = 0.1
-        >>> trainer.look_and_clip(params, batch, noise, metrics, gradient)
+        >>> trainer.check_and_clip(params, batch, noise, metrics, gradient)
         >>> round(float(np.linalg.norm(trainer.gradient.flat)), 3)
         0.1
         """
         arrays = [self.gradient.flat, *(gradient[name] for name in self.rows)] if gradient else []
-        self._look_and_clip(arrays, params, batch, noise, metrics["bound"], gradient)
+        self._check_and_clip(arrays, params, batch, noise, metrics["bound"], gradient)
 
-    def _look_and_clip(self, arrays: list, params: dict, batch: Batch, noise: dict, bound: float, gradient: dict) -> None:
+    def _check_and_clip(self, arrays: list, params: dict, batch: Batch, noise: dict, bound: float, gradient: dict) -> None:
         """Check the bound, and the norm of the arrays of a gradient, and clip them in place."""
         with self.communicator.leaders_first("a norm"):
             length = norm(*arrays) if arrays and (self.device == "cpu" or self.clip is not None) else 0.0
@@ -612,7 +612,7 @@ class Trainer:
                 else:
                     metrics, _ = self._work_alone(params, out, inputs)
                 gradient, bound = self.gradient.flat[part], metrics["bound"]
-                self._look_and_clip([gradient], own | others, batch, draws, bound, out)
+                self._check_and_clip([gradient], own | others, batch, draws, bound, out)
                 numbers = self.optimizer.numbers(rate, self.taken * n + t + 1)
                 self.optimizer.update(self.gradient, list(map(gradient.dtype.type, numbers)), (group,))
 

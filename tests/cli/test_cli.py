@@ -325,7 +325,8 @@ def test_resuming_says_when_nothing_was_left(gvae_, here):
 @pytest.mark.parametrize("n", [9, 10])
 def test_it_is_said_that_no_rows_are_held_out(gvae_, here, n):
     np.save("rows.npy", np.random.default_rng(0).random((n, 6)))
-    said = "" if n == 10 else ": rows has 9 rows; of fewer than 10 none are held out: the test rows are the training rows\n"
+    said = ": rows has 9 rows, fewer than 10, so that none are held out: the test rows are the training rows\n"
+    said = "" if n == 10 else said
     flags = ["--hidden", "5", "--epochs", "1"]
     code, out, err = gvae_("train", "rows.npy", "--out", "run", *flags)
     assert (code, err) == (0, said and f"gvae train{said}")

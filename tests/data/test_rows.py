@@ -196,7 +196,7 @@ def _column(rows):
     ("text", "words"),
     [
         ("windows:3", "unknown shuffle"),
-        ("window", "how many rows has a window"),
+        ("window", "it lacks the rows of a window"),
         ("window:0", "a whole number of at least 1"),
         ("window:rows=9,chunks=3", "window takes rows=, chunk="),
         ("full:3", "full takes no settings"),
@@ -690,7 +690,7 @@ def test_an_evaluation_in_a_file(small, monkeypatch, suffix):
         kept = pytest.importorskip("zarr").open(out, mode="r")["log_likelihood"][:]
     np.testing.assert_array_equal(kept, expected.log_likelihood)
     for wrong in ({"measures": "units"}, {"partial": out.with_name("part")}):
-        with pytest.raises(ConfigError, match=r"out= goes without measures=, partial= and several ranks"):
+        with pytest.raises(ConfigError, match=r"out= cannot be combined with measures=, partial= or several ranks"):
             model.evaluate(x, **{"out": out.with_stem("more")} | wrong)
     with pytest.raises(RunError, match="exists"):
         model.evaluate(x, out=out)

@@ -282,7 +282,7 @@ def test_a_resumed_run_has_the_same_bits(kind, gvae_, files):
 
 def test_what_the_shell_refuses(gvae_, refused, files):
     train = ["train", "--model", "deep_gp", *FLAGS, "--out", "run"]
-    refused([*train, "rows.npy"], "rows has no y, which model deep_gp reads: a .npz file has it as train_y")
+    refused([*train, "rows.npy"], "rows has no y, which model deep_gp reads: give a .npz file with the array train_y")
     refused([*train, "one.npz", "--groups", "a=0,x"], "argument --groups: 'a=0,x'")
     refused([*train, "three.npz", "--groups", "a=0-1"], "groups are {'a': [0, 1]}, expected each of the 3 columns of y")
     refused([*train, "one.npz", "--dtype", "float32"], "dtype is float32, expected float64 for bound='collapsed'")

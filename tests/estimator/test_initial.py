@@ -80,7 +80,7 @@ def test_a_run_is_not_resumed_with_other_initial_parameters(rows, tmp_path):
     settings = SMALL | {"epochs": 1, "initial": first}
     gvae.VAE(**settings).fit(rows, run=tmp_path / "run")
     gvae.VAE(**SMALL | {"random_state": 5}).fit(rows).save(first)
-    with pytest.raises(ConfigError, match=r"was begun from other parameters than .* has now"):
+    with pytest.raises(ConfigError, match=r"was begun from other parameters than those that .* now has"):
         gvae.VAE(**settings | {"epochs": 2}).fit(rows, run=tmp_path / "run", resume=True)
     with pytest.raises(ConfigError, match=r"was begun with initial .*first', not None"):
         gvae.VAE(**settings | {"epochs": 2, "initial": None}).fit(rows, run=tmp_path / "run", resume=True)

@@ -248,10 +248,10 @@ def test_it_is_saved_loaded_and_resumed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"location": [0.0] * 4, "scale": [-1.0] * 4}, "its standardization is none: no finite locations"),
-        ({"location": [0.0] * 4}, "its standardization is none: 'scale'"),
+        ({"location": [0.0] * 4, "scale": [-1.0] * 4}, "its standardization is not valid: no finite locations"),
+        ({"location": [0.0] * 4}, "its standardization is not valid: 'scale'"),
         ({"location": [0.0], "scale": [1.0]}, "its standardization is of 1 columns, expected 4"),
-        ("x", "its standardization is none: "),
+        ("x", "its standardization is not valid: "),
     ],
 )
 def test_a_damaged_standardization_is_refused(change, message, tmp_path):

@@ -439,7 +439,7 @@ def test_what_there_is_not(make):
         "posterior_of": (X1,),
         "score_samples": (X1, X2),
     }.items():
-        with pytest.raises(ConfigError, match=rf"{name}.{method}: it has no "):
+        with pytest.raises(ConfigError, match=rf"{name}.{method}: {name} has no "):
             getattr(model, method)(*arguments)
     for measure in ("units", "ais", "reconstruction", "gaps"):
         with pytest.raises(ConfigError, match=rf"{measure}: {name} has no bound .* its measures are correlation"):

@@ -274,7 +274,7 @@ def test_texts():
         "info:divergence=kl": "divergence is 'kl', expected mmd or js",
         "info:kernel=laplace": "kernel is 'laplace', expected rbf or imq",
         "info:bandwidth=0": "bandwidth is '0', expected a positive number",
-        "info:divergence=js,kernel=rbf": "kernel is of divergence=mmd",
+        "info:divergence=js,kernel=rbf": "kernel is a setting of divergence=mmd",
     }.items():
         with pytest.raises(ConfigError, match=message):
             parse(bad)

@@ -38,13 +38,14 @@ BATCH = 2
 @dataclass(frozen=True)
 class Row:
     op: str
-    unit: str  # the bound without its factor
+    unit: str  # the bound without its factor, after "error ≤ " where the error is written out
     limit: float
     measure: Callable[[type], Iterator[float]]
 
     @property
     def bound(self) -> str:
-        return f"{self.limit:g} {self.unit}"
+        error, at_most, unit = self.unit.rpartition(" ≤ ")
+        return f"{error}{at_most}{self.limit:g} {unit}"
 
     def worst(self, dtype: type) -> float:
         with mpmath.workdps(40):
@@ -735,23 +736,23 @@ VARIANCES = "n eps (sum of absolute terms, variances times cond₁(A))"
 LOWRANK = "n eps cond(I + V Vᵀ) (sum of absolute terms)"
 
 TABLE = [
-    Row("cholesky_banded", "n eps |A|₁ ≥ |A - L Lᵀ|₁", 30, cholesky_banded),
-    Row("gram_banded", "eps | |L| |L|ᵀ |₁ ≥ |A - L Lᵀ|₁", 4, gram_banded),
+    Row("cholesky_banded", "|A - L Lᵀ|₁ ≤ n eps |A|₁", 30, cholesky_banded),
+    Row("gram_banded", "|A - L Lᵀ|₁ ≤ eps | |L| |L|ᵀ |₁", 4, gram_banded),
     *(
-        Row(f"solve_triangular_banded, {name}", f"eps |{name}|₁ |x|₁ ≥ |b - {name} x|₁", 30, solve_triangular_banded(trans))
+        Row(f"solve_triangular_banded, {name}", f"|b - {name} x|₁ ≤ eps |{name}|₁ |x|₁", 30, solve_triangular_banded(trans))
         for name, trans in (("L", False), ("Lᵀ", True))
     ),
-    Row("cho_solve_banded", "eps |A|₁ |x|₁ ≥ |b - A x|₁", 30, cho_solve_banded),
+    Row("cho_solve_banded", "|b - A x|₁ ≤ eps |A|₁ |x|₁", 30, cho_solve_banded),
     *(
         Row(
             f"multiply_triangular_banded, {name}",
-            f"eps |{name}|₁ |x|₁ ≥ |y - {name} x|₁",
+            f"|y - {name} x|₁ ≤ eps |{name}|₁ |x|₁",
             30,
             multiply_triangular_banded(trans),
         )
         for name, trans in (("L", False), ("Lᵀ", True))
     ),
-    Row("sample_banded", "eps |Lᵀ|₁ (|z|₁ + |mean|₁) ≥ |eps - Lᵀ (z - mean)|₁", 30, sample_banded),
+    Row("sample_banded", "|eps - Lᵀ (z - mean)|₁ ≤ eps |Lᵀ|₁ (|z|₁ + |mean|₁)", 30, sample_banded),
     Row(
         "inverse_banded",
         INVERSE,
@@ -902,13 +903,13 @@ TABLE = [
         function(ops.softplus, lambda x: np.maximum(x, 0) + apply("log1p", apply("exp", -np.abs(x)))),
     ),
     Row("elu", "eps relative", 4, function(ops.elu, exact_elu)),
-    Row("cholesky", "n eps |A|₁ ≥ |A - L Lᵀ|₁", 30, dense("cholesky")),
-    Row("solve_triangular", "eps |L|₁ |X|₁ ≥ |B - L X|₁", 30, dense("solve_triangular")),
+    Row("cholesky", "|A - L Lᵀ|₁ ≤ n eps |A|₁", 30, dense("cholesky")),
+    Row("solve_triangular", "|B - L X|₁ ≤ eps |L|₁ |X|₁", 30, dense("solve_triangular")),
     *(
         Row(name, f"Q eps ({terms}, each times 1 + its exponent)", 4, psi(name))
         for name, terms in (("rbf", "the entries"), ("psi1", "the entries"), ("psi2", "sum of the terms"))
     ),
-    Row("eigh", "n eps |A|₁ ≥ |A - V diag(w) Vᵀ|₁", 30, dense("eigh")),
+    Row("eigh", "|A - V diag(w) Vᵀ|₁ ≤ n eps |A|₁", 30, dense("eigh")),
     Row("matmul", "k eps (|X| |Y|)", 4, dense("matmul")),
     Row("affine", "(k + 1) eps (|X| |W| + |b|)", 4, dense("affine")),
     Row("log_gamma_draw", "(eps |y| + 1e-12)", 4, gamma("draw")),

@@ -218,7 +218,7 @@ def test_settings_of_one_model_alone(gvae_, here):
 
 @pytest.mark.parametrize("cls", [cls for cls in ESTIMATORS if getattr(cls(), "epochs", None) == "auto"])
 def test_with_nothing_else_said(cls, monkeypatch, caplog):
-    """A model of batches trains until a bound stops growing; here after less than the stated steps."""
+    """A model of batches trains until a bound stops improving; here after less than the stated steps."""
     small_rule = training.Until(every=4, patience=2, least=8, most=40)
     monkeypatch.setattr(training.Until, "of", lambda n_rows, batch_size: small_rule)
     given, X = {"row_steps": 1} if cls is gvae.NonlinearFactorAnalysis else {}, rows_of(cls)
@@ -228,7 +228,7 @@ def test_with_nothing_else_said(cls, monkeypatch, caplog):
     assert 8 <= model.history_[-1]["step"] <= 40
     assert 1 <= model.n_iter_ <= model.history_[-1]["step"]
     assert model.config_["fitted"]["n_rows"] == 36  # a tenth is held out
-    assert "8 to 40 steps, until the bound on 4 rows held out stops growing" in caplog.text
+    assert "8 to 40 steps, until the bound on 4 rows held out stops improving" in caplog.text
     best = max(model.history_, key=lambda row: row["validation_bound"])
     assert model.n_iter_ == best["step"]
     watched = cls(random_state=1, **given)
@@ -259,7 +259,7 @@ def test_a_run_of_automatic_length(gvae_, here, monkeypatch):
     code, out, _ = gvae_("train", "rows.npy", "--latent", 3, "--hidden", 8, "--out", "run")
     assert code == 0
     assert out.startswith("vae: observation gaussian (real numbers: ")
-    assert "standardized; 8 to 40 steps, until the bound on 4 rows held out stops growing" in out
+    assert "standardized; 8 to 40 steps, until the bound on 4 rows held out stops improving" in out
     assert "(validation)" in out
     assert "kept: the weights of epoch" in out
     assert json.loads(gvae_("runs", "--json")[1])[0]["state"] == "finished"
@@ -475,7 +475,7 @@ def test_a_name_that_is_taken(added):
 
     for name, other in (("vae", gvae.VAE), ("added", added)):
         with pytest.raises(
-            ConfigError, match=rf"declared: name is '{name}', .* it is that of {other.__module__}.*{other.__name__}"
+            ConfigError, match=rf"declared: name is '{name}', .* it belongs to {other.__module__}.*{other.__name__}"
         ):
             declare(name)
         assert DECLARED[name] is other

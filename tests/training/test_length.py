@@ -1,4 +1,4 @@
-"""How long to train: until the bound on validation rows stops growing, between a least and a most number of steps."""
+"""How long to train: until the bound on validation rows stops improving, between a least and a most number of steps."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Shuffle:
         if name == "auto":
             return None
         if name == "window" and "rows" not in found:
-            raise ConfigError(f"shuffle {text!r}: how many rows has a window? Expected window:W or window:rows=W,chunk=C")
+            raise ConfigError(f"shuffle {text!r}: it lacks the rows of a window, expected window:W or window:rows=W,chunk=C")
         return cls(**found)
 
     def __str__(self) -> str:

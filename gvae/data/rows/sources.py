@@ -237,7 +237,7 @@ class ZarrRows(Stored):
         self.packed: dict[str, Any] | None = packed if isinstance(packed, dict) else None
         self.unseen = np.ones(-(-self.shape[0] // self.chunk), bool)
         if self.packed is not None and len(self.packed.get("crc32", ())) != len(self.unseen):
-            raise DataError(f"{self.where}: damaged: the checksums of its chunks are not as many as the chunks")
+            raise DataError(f"{self.where}: damaged: expected {len(self.unseen)} checksums, one for each chunk")
 
     def _read(self, begin: int, end: int) -> np.ndarray:
         first, last = begin // self.chunk, -(-end // self.chunk)

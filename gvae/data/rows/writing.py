@@ -298,7 +298,7 @@ def pack(
     DataError
         Rows cannot be read, are not finite, or columns have different lengths. Nothing is left at `path` then.
     ConfigError, RunError
-        See `gvae.data.Output`. Sparse rows that do not fit into memory are not shuffled.
+        See `gvae.data.Output`. Also where shuffling sparse rows would take more than a sixth of the memory.
 
     Notes
     -----
@@ -393,7 +393,8 @@ def _pack_sparse(out: Output, name: str | None, rows: Any, order: np.ndarray | N
         n_values = int(getattr(rows, "indptr", [0])[-1])
         if 16 * n_values > (limits.memory() or 1 << 33) // SHARE:
             raise ConfigError(
-                f"{getattr(rows, 'where', name)}: sparse rows beyond the memory are not shuffled: keep their order"
+                f"{getattr(rows, 'where', name)}: shuffling these sparse rows would take more than 1/{SHARE} of the "
+                "memory: keep their order"
             )
         x = vstack(list(blocks), format="csr")[order]
         blocks = [x]

@@ -35,7 +35,7 @@ _config_lock = threading.Lock()
 
 @cache
 def cache_folder() -> str:
-    """Where compiled kernels of this very source text are kept."""
+    """The folder for compiled kernels of exactly this source text."""
     here = Path(__file__).parent
     sources = [*sorted(here.rglob("*.py")), *sorted(here.parent.glob("*.py")), Path(abi.__file__)]
     digest = hashlib.sha256()

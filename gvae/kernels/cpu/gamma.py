@@ -11,13 +11,13 @@ with eta^2 / 2 = z/a - 1 - log(z/a), eta of the sign of z - a. Source of the las
 
 The quantile starts from a guess that is off by a percent or so, and takes a Taylor polynomial in the logarithm of P or Q.
 Its coefficients follow from a recurrence: g = dy / d log P = P/D has dg / d log P = g - (a - z) g^2, and g = -Q/D has the
-same derivative in log Q. The last two terms tell how large the next one is; where that is too large, it is done again.
+same derivative in log Q. The last two terms give an estimate of the next one; where it is too large, another step follows.
 
     error of y, for a from 1e-3 to 1e6    3e-12, or 2 ulp where that is more
     relative error of dy/da               3e-12
 
-Draws wait for each other in blocks, of small shapes and of large ones: for nine in ten of them a loop without a branch is
-enough, which SIMD lanes run; it leaves NaN for the others, which take every branch one by one (`quantile_at`, `slope_at`).
+Draws are collected in two blocks, one for small shapes and one for large ones. Nine in ten are computed by a loop without
+branches, in SIMD lanes; it leaves NaN for the others, which are computed one by one (`quantile_at`, `slope_at`).
 Everything is computed in float64, for arrays of float32 too.
 """
 
@@ -37,9 +37,9 @@ UNIFORM = 8.0  # the least shape of the uniform expansion: its error there is 1e
 TERMS = 24  # terms of it
 GROUPS = 12  # groups of four terms: these 48 are enough for the power series up to z = 2.5 + 1.5 a, a < UNIFORM
 SMALL = 1e-13  # a series ends where its terms are below this, relatively
-ENOUGH = 1e-13  # so small is the next term of the Taylor polynomial, were it in proportion to the last ones
+ENOUGH = 1e-13  # bound on the next term of the Taylor polynomial, extrapolated geometrically from the last two
 ROUNDS = 30
-BLOCK = 4 * LANES  # draws that wait for each other
+BLOCK = 4 * LANES  # draws that are collected before they are computed together
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 EULER = 0.5772156649015329
 TINY = 1e-300

@@ -4,7 +4,7 @@
     solve(chol, b, x, True, lo, hi)
 
 A contract names the arguments in the order of the CPU twin, each with its type and its sizes; T is the working type. What a
-`scalar` is given is cast to its very type; an array must have its dtype, be C-contiguous, and agree with the others in
+`scalar` is given is cast to its declared type; an array must have its dtype, be C-contiguous, and agree with the others in
 every letter. After the arrow stand the letters that the kernel takes as int32 (`size`, of a flat array, as int64), before
 `lo, hi`, which are int64. An axis that may have length 0, for "not wanted", has a letter of its own. Special types:
 
