@@ -15,7 +15,7 @@ from gvae.typing import Arrays, Key, Noise, Params
 if TYPE_CHECKING:
     from gvae.data import Batch
 
-__all__ = ["Model", "check_columns", "check_initial", "check_terms"]
+__all__ = ["Model", "check_columns", "check_fits", "check_initial", "check_terms"]
 
 KINDS = ("matrix", "counts", "labels")  # of columns
 
@@ -264,6 +264,22 @@ def check_initial(model: Any, params: Any) -> dict[str, Any]:
             given = next(f"{type(v).__name__} as {name}" for name, v in params.items() if not hasattr(v, "dtype"))
         raise ConfigError(f"{type(model).__name__}.init returned {given}, expected a mapping of names to arrays")
     return dict(params)
+
+
+def check_fits(what: str, given: Mapping[str, Any], expected: Mapping[str, Any], *, others: bool = False) -> None:
+    """ConfigError unless all arrays that a model expects are given, with their shapes and dtypes.
+
+    what : a subject with its verb, such as "train: parameters are"      others : whether arrays of other names may be given
+    """
+    for name, array in expected.items():
+        mine = given.get(name)
+        if mine is None or (np.shape(mine), mine.dtype) != (np.shape(array), array.dtype):
+            found = "missing" if mine is None else f"{mine.dtype} of shape {np.shape(mine)}"
+            raise ConfigError(
+                f"{what} of another model: {name} is {found}, expected {array.dtype} of shape {np.shape(array)}"
+            )
+    if unknown := [name for name in given if name not in expected and not others]:
+        raise ConfigError(f"{what} of another model, which has {unknown[0]!r}; expected {', '.join(expected) or 'none'}")
 
 
 def check_terms(model: Any, terms: Any, batch: Batch, noise: Noise) -> None:

@@ -168,6 +168,14 @@ def test_what_weights_cost_is_paid_in_full():
     assert_allclose(costly["objective"], full["log_likelihood"] - price, rtol=1e-12)
 
 
+def test_warm_up_weighs_the_price_of_weights_with_the_kl():
+    """As in the bound: beta=1 is the ELBO at every step."""
+    model = models.MAP(D, LATENT, posterior="diagonal", observation="gaussian", hidden=(4,), dtype="float64", n_rows=N)
+    params = model.init(random.key(0))
+    plain, costly = (objectives.parse(text, warmup=10)(terms_of(model, params), 3)[0] for text in ("elbo", "elbo:beta=1"))
+    assert_allclose(costly, plain, rtol=1e-13)
+
+
 def test_draws_without_a_path_are_paid_as_well():
     """The score function's signal is what is ascended: enumeration over two bits, with p's layer learned."""
     for text in ("elbo:beta=3", "elbo_a:beta=3", "elbo:rate=0.3,weight=2"):

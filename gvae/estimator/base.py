@@ -621,12 +621,16 @@ class Classifier(Estimator):
         >>> model.predict_proba(X).sum(axis=1).round(5).min()
         np.float32(1.0)
         """
+        return self._predicted("predict", X, samples, seed)
+
+    def _predicted(self, method: str, X: Any, samples: int, seed: int) -> np.ndarray:
+        """The results (N, classes) of a method of the model, "predict" or "log_predict"."""
         samples, parts = Whole().check("samples", samples), []
         for part in self._parts(X, CHUNK):
             batch = data.Batch(part, np.arange(_length_of(part)))
             one = self.model_.noise(random.key(seed), batch[:1], samples)  # all rows see the same draws:
             noise = {name: draws.repeat(len(batch), axis=1) for name, draws in one.items()}  # none depends on the others
-            parts.append(np.asarray(self.model_.predict(self.parameters_, self.state_, batch, noise)))
+            parts.append(np.asarray(getattr(self.model_, method)(self.parameters_, self.state_, batch, noise)))
         return np.concatenate(parts)
 
     def predict(self, X: Any, *, samples: int = 12, seed: int = 0) -> np.ndarray:
@@ -663,8 +667,12 @@ class Classifier(Estimator):
     ) -> Any:
         """log p(y | x) of each row, (N,), in nats."""
         labels = self._labels(X, y)
-        with np.errstate(divide="ignore"):
-            found = np.log(np.take_along_axis(self.predict_proba(X, samples=samples, seed=seed), labels[:, None], 1)[:, 0])
+        if hasattr(self.model_, "log_predict"):
+            log_p = self._predicted("log_predict", X, samples, seed)
+        else:
+            with np.errstate(divide="ignore"):
+                log_p = np.log(self.predict_proba(X, samples=samples, seed=seed))
+        found = np.take_along_axis(log_p, labels[:, None], 1)[:, 0]
         return found if out is None else _gathered(iter([found]), None, out)
 
     def score(self, X: Any, y: Any = None) -> float:

@@ -182,6 +182,8 @@ class Fitting(Protocol):
                 begun = stored.begun(run, self.name)
         if (begun := ranks.first(begun)) is not None:
             asked = stored.asked_of(begun, asked, self._defaults())
+        if run is not None:
+            stored.check_written(asked)
         device.module(self._filled(asked)["device"])
         asked["random_state"] = ranks.first(_seed(asked, begun))
         with ranks.together(), ranks.leaders_first("the data"):
@@ -287,7 +289,8 @@ class Fitting(Protocol):
             def report(row: dict[str, Any]) -> bool:
                 now = type(self)(**self.get_params())
                 history.append(row)
-                now._adopt(config, model, views, trainer.weights.to("cpu"), trainer.state, list(history), [], row["step"])
+                weights = Parameters(trainer.weights.to("cpu"))  # a copy: training goes on
+                now._adopt(config, model, views, weights, dict(trainer.state), list(history), [], row["step"])
                 return callback is not None and bool(callback(dict(row), now))
 
             history = [] if folder is None else list(folder.rows)

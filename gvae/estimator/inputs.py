@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -199,7 +200,12 @@ def encoded(y: Any, n: int, name: str = "y", classes: np.ndarray | None = None) 
         missing = [i for i, label in enumerate(labels) if label is None or label != label]
         if missing:
             raise DataError(f"{name}: the label of row {missing[0]} (counted from 0) is missing (NaN)")
-    known, codes = np.unique(labels, return_inverse=True)
+    try:
+        known, codes = np.unique(labels, return_inverse=True)
+        json.dumps(known.tolist())  # as a file keeps them
+    except TypeError:
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
+        raise DataError(f"{name} has labels of type {kinds}, expected text, numbers or booleans, all of one type") from None
     if classes is None:
         return codes.astype(np.int64), known
     places = np.searchsorted(classes, labels).clip(0, len(classes) - 1)
@@ -218,6 +224,9 @@ def _warning() -> type[Warning]:
     return UserWarning if exceptions is None else exceptions.DataConversionWarning
 
 
+EXPONENT = 32  # weights up to 2^32, and from 2^-32 on, are kept as they are: their sums are far from overflow in float32
+
+
 def as_weight(weight: Any, n: int, dtype: np.dtype) -> np.ndarray:
     """Weights of n rows, (n,). Raises DataError for another length, negative or infinite weights, or none above 0."""
     w = numbers(weight, "sample_weight")
@@ -225,6 +234,9 @@ def as_weight(weight: Any, n: int, dtype: np.dtype) -> np.ndarray:
     data.check_weight(w, n, "sample_weight")
     if not w.any():
         raise DataError("sample_weight is zero for all rows")
+    _, exponent = np.frexp(w.max())
+    if abs(exponent) > EXPONENT:  # only ratios matter: by a power of two, so that they stay the same to the last bit
+        w = np.ldexp(w, -exponent)
     return w.astype(dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -141,6 +142,15 @@ def rounded(name: str, value: np.ndarray) -> np.ndarray:
     return half
 
 
+def check_written(asked: Mapping[str, Any]) -> None:
+    """ConfigError unless a file can hold the settings: objects such as a Family are for use in one process."""
+    for name, value in asked.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise ConfigError(f"{name} is {value!r}, which a file cannot hold; expected its name as text") from None
+
+
 def save(
     path: str | os.PathLike,
     parameters: Mapping[str, np.ndarray],
@@ -150,6 +160,7 @@ def save(
 ) -> None:
     """One file, written atomically. RunError if it cannot be written, ConfigError for what is no path."""
     check_paths("save", path=path)
+    check_written(config["settings"])
     tensors = {f"parameters/{name}": value for name, value in parameters.items()}
     tensors |= {f"state/{name}": np.asarray(value) for name, value in state.items()}
     saved = training.Checkpoint(tensors, config, {"use": "parameters", "steps": steps})
@@ -265,8 +276,14 @@ def _restored(
 def initial(path: str, model: Model) -> tuple[Parameters, dict[str, np.ndarray]]:
     """The parameters and the state of a fitted estimator, for this model to start from.
 
-    RunError for what cannot be loaded; ConfigError unless names and shapes are those of the model.
+    RunError for what cannot be loaded; ConfigError unless names and shapes are those of the model, and for a model with
+    parameters of rows, which would start at random beside those of the other run.
     """
+    if training.has_rows(model):
+        raise ConfigError(
+            f"fit: initial is {path!r}, expected None: {type(model).__name__} has parameters for each row here, which would "
+            "start anew beside trained ones"
+        )
     try:
         found = load(path)
     except RunError as error:

@@ -361,7 +361,8 @@ def bidirectional(
     Raises
     ------
     ConfigError
-        A setting is invalid, the model has no method `generate`, or a layer is not drawn by standard normal noise.
+        A setting is invalid, the model has no method `generate`, a layer is not drawn by standard normal noise, or the model
+        draws more than its codes, such as a decoder's weights.
     NonFiniteError
         log p(x, z) of a row is NaN or +inf at the start.
 
@@ -384,12 +385,21 @@ def bidirectional(
     betas = _sigmoid_schedule(temperatures)
     key = random.fold_in(subject.key, streams.SIMULATED)
     some = subject.table.batch(np.arange(rows) % len(subject.table), key)  # the noise takes its shapes from them
-    noise = subject.model.noise(random.fold_in(key, 0), some, 1)
-    views = generate(subject.parameters, subject.state, noise).views
+    noise = _noise_of(subject, "prior", random.fold_in(key, 0), some, 1)
+    terms = generate(subject.parameters, subject.state, noise)
+    views = terms.views
     drawn = {
         name: np.asarray(view.sample(view.noise(random.fold_in(key, 1, v))))[0]
         for v, (name, view) in enumerate(views.items())
     }
+    fresh = _noise_of(subject, "prior", key, some, 1)
+    other = {name: fresh[name] for name, draws in noise.items() if not any(draws is code.noise for code in terms.layers)}
+    for name, view in generate(subject.parameters, subject.state, noise | other).views.items():
+        if not np.array_equal(view.log_prob(drawn[name]), views[name].log_prob(drawn[name])):
+            raise ConfigError(
+                f"bidirectional: {type(subject.model).__name__} draws {name} with noise other than that of its codes "
+                f"(of {', '.join(other)}), such as weights: the codes are then no exact draw of the posterior"
+            )
     simulated = subject.on(Table(**drawn))
 
     def compute(i: int, batch: Batch) -> dict[str, np.ndarray]:
@@ -542,6 +552,14 @@ def _estimate(log_weights: np.ndarray) -> dict[str, np.ndarray]:
     return weights.finish()
 
 
+def _noise_of(subject: Subject, start: str, key: Key, batch: Batch, samples: int) -> dict[str, Any]:
+    """The model's noise (K, B, ..); from the prior, codes have that of their priors, which may be of another kind."""
+    noise = dict(subject.model.noise(key, batch, samples))
+    if start == "prior" and hasattr(subject.model, "prior_noise"):
+        noise |= subject.model.prior_noise(key, batch, samples)
+    return noise
+
+
 class _Path:
     """p_b(e) ∝ N(e; 0, I) exp(b t(e)) for the rows of a batch, `chains` chains side by side; e is (chains, rows, n)."""
 
@@ -550,7 +568,7 @@ class _Path:
             raise ConfigError(f"annealing starts at {start!r}, expected one of {', '.join(STARTS)}")
         self.subject, self.batch, self.start, self.chains, self.leapfrogs = subject, batch, start, chains, leapfrogs
         self.generate = subject.optional("generate", "annealing from the prior") if start == "prior" else None
-        first = subject.model.noise(random.fold_in(key, 0), batch, chains)
+        first = _noise_of(subject, start, random.fold_in(key, 0), batch, chains)
         moving = self._of_layers(first)
         self.shapes = {name: draws.shape[2:] for name, draws in first.items() if name in moving}
         # other noise, such as the corruption of a denoising model's input, is fixed: for any value of it E exp t(e) = p(x)

@@ -151,7 +151,8 @@ def bits(subject: Subject, *, draws: int = 10) -> Bits:
     draws = whole("draws", draws)
     if subject.rows:
         raise ConfigError(f"bits: {type(subject.model).__name__} has parameters of each row, which a decoder does not have")
-    stream = _Stream(subject)
+    with subject.lacking("bits"):
+        stream = _Stream(subject)
     bound: list[np.ndarray] = []
 
     def encode(i: int, batch: Batch) -> dict[str, np.ndarray]:

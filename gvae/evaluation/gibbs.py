@@ -20,6 +20,7 @@ from gvae.evaluation import subject as streams
 from gvae.evaluation.importance import standard_error
 from gvae.evaluation.registry import measure
 from gvae.evaluation.subject import Subject, dense, view_of_x, whole
+from gvae.ops.sparse import is_csr
 from gvae.training import infer
 from gvae.typing import Key
 
@@ -183,6 +184,6 @@ def _mask(keep: Any, N: int, D: int, n: int) -> np.ndarray:
 
 
 def _with(batch: Batch, x: np.ndarray) -> Batch:
-    """The same rows with another x."""
+    """The same rows with another x, sparse where theirs is."""
     columns = {name: column for name, column in vars(batch).items() if name not in ("index", "weight")}
-    return Batch(columns | {"x": x}, batch.index, batch.weight)
+    return Batch(columns | {"x": type(batch.x)(x) if is_csr(batch.x) else x}, batch.index, batch.weight)

@@ -6,12 +6,13 @@ memory.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import math
 import threading
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,6 +213,29 @@ def importance_sampling(
     return Evaluation(samples=samples, **about, **{name: columns.get(name, np.zeros(0)) for name in COLUMNS})
 
 
+_measuring = threading.Lock()  # a process has one tracemalloc
+_started = False  # whether it traces because of an evaluation
+
+
+@contextlib.contextmanager
+def _traced(caller: threading.Thread) -> Iterator[None]:
+    """tracemalloc is active, for an evaluation that `caller` waits for. Where the process has threads other than gvae's own,
+    it stays active until an evaluation without them: its stop() may crash CPython beside threads that allocate
+    (python/cpython#128679)."""
+    global _started
+    if not tracemalloc.is_tracing():
+        tracemalloc.start()
+        _started = True
+    try:
+        yield
+    finally:
+        here = threading.current_thread()
+        others = (thread for thread in threading.enumerate() if thread is not here and thread is not caller)
+        if _started and all(thread.name == pool.NAME for thread in others):
+            tracemalloc.stop()
+            _started = False
+
+
 class Sampler:
     """sampler(i, batch) -> the columns of an Evaluation for batch i, with noise of its own stream, and "log_weight", the
     mean of log w: the ELBO by sampling only. At most `at_once` threads may call it at the same time; they share the memory.
@@ -221,17 +245,18 @@ class Sampler:
         rows = min(subject.batch_size, len(subject.table))
         limits.check_room(at_once * Tail.memory(samples, rows), f"evaluate: the tail of {samples} importance weights")
         self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
-        self.at_once = at_once
-        self.fitting, self.room = threading.Lock(), threading.BoundedSemaphore(at_once)
+        self.at_once, self.caller = at_once, threading.current_thread()
+        self.room = threading.BoundedSemaphore(at_once)
         self.part = 0  # samples that are decoded at once; 0 if not known yet
         self.last = 0
 
     def __call__(self, i: int, batch: Batch, instead: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
         """instead : arrays that replace the model's parameters of these names"""
         subject, running = self.subject, _Running(batch, self.samples)
-        with self.fitting:  # it measures memory: other threads wait
-            if not self.part:
-                self._fit(batch)
+        if not self.part:
+            with _measuring:  # other threads wait, those of other evaluations as well
+                if not self.part:
+                    self._fit(batch)
         with self.room:
             chunk = self._chunk(batch)
             for c, start in enumerate(range(0, self.samples, chunk)):
@@ -274,10 +299,7 @@ class Sampler:
             return tracemalloc.get_traced_memory()[1]
 
         most = min((len(draws) for draws in noise.values()), default=1)
-        tracing = tracemalloc.is_tracing()
-        if not tracing:
-            tracemalloc.start()
-        try:
+        with _traced(self.caller):
             gc.collect()
             peak(1)  # compiles, which takes memory of its own
             one = max(peak(1), peak(1)) - floor
@@ -285,10 +307,7 @@ class Sampler:
             share = self.memory * 1e6 / at_once
             several = max(1, min(most, int(share / one / 2)))
             part = int(share * several / (max(peak(several), peak(several)) - floor))
-        finally:
-            memory_pool.clear_memory()
-            if not tracing:
-                tracemalloc.stop()
+        memory_pool.clear_memory()
         if part < 1:
             raise ConfigError(
                 f"evaluate: memory is {self.memory:g} MB, expected at least {math.ceil(one / 1e6)}, "

@@ -11,12 +11,13 @@ import numpy as np
 
 from gvae import random
 from gvae.data import Batch
+from gvae.distributions import GammaDistribution
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation import subject as streams
 from gvae.evaluation.mixtures import blocks
 from gvae.evaluation.registry import measure
 from gvae.evaluation.subject import Subject, whole
-from gvae.objectives import MMD
+from gvae.objectives import MMD, Layer
 from gvae.objectives.marginal import constant_under_standard, gram, is_standard, mean_under_standard
 
 __all__ = ["Discrepancy", "mmd"]
@@ -161,7 +162,12 @@ def mmd(
             raise ConfigError(f"mmd: {type(subject.model).__name__} draws no codes of rows; expected q(z|x) and p(z)")
         names[:] = [name for name in drawn if drawn[name] in own]
         standard = standard and is_standard(own) and not any(layer.coupled for layer in own)
-        return {"z": np.concatenate([np.asarray(layer.z, np.float64)[0] for layer in own], axis=-1)}
+        coded = subject.model.code(subject.parameters, subject.state, batch) if any(map(_has_logs, own)) else {}
+        z = [np.asarray(layer.z, np.float64)[0] for layer in own]
+        for i, layer in enumerate(own):  # in the units of sample_prior
+            if _has_logs(layer) and not getattr(coded.get(layer.name or "z"), "log", True):
+                z[i] = np.exp(z[i])
+        return {"z": np.concatenate(z, axis=-1)}
 
     z = subject.each("mmd: draws", draw, settings={}, rows=n, kept=False)["z"]
     variables = z.shape[1]
@@ -170,6 +176,9 @@ def mmd(
     y = z[:0]
     if not closed:
         from_p = sample_prior(subject.parameters, random.fold_in(key, 1), n)
+        if missing := [name for name in names if name not in from_p]:
+            name = type(subject.model).__name__
+            raise ConfigError(f"mmd: {name}.sample_prior draws no {', '.join(missing)}, of which there are draws from q")
         y = np.concatenate([np.asarray(from_p[name], np.float64) for name in names], axis=-1)
     sums, square = np.empty(n), 0.0
     to_p = mean_under_standard(z, b)
@@ -183,3 +192,8 @@ def mmd(
         h[np.arange(len(rows_here)), rows_here] = 0
         sums[block], square = h.sum(axis=1), square + float((h**2).sum())
     return Discrepancy(sums / (n - 1), square / (n * (n - 1)), variables, kernel, b, closed)
+
+
+def _has_logs(layer: Layer) -> bool:
+    """Whether a layer draws the logarithms of gamma variables."""
+    return isinstance(layer.q, GammaDistribution) and layer.q.log

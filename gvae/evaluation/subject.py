@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from gvae.distributions import Distribution
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
 from gvae.objectives import Terms
-from gvae.protocol import Model, check_initial, check_terms
+from gvae.protocol import Model, check_fits, check_initial, check_terms
 from gvae.runtime import pool
 from gvae.runtime.parallel import ALONE, Communicator
 from gvae.training import has_rows, infer
@@ -113,8 +114,10 @@ class Subject:
         self.checked = False  # whether the model's terms have the right shapes
         if len(table) == 0:
             raise DataError("evaluate: the table has no rows")
-        _check("parameters are", self.parameters, check_initial(model, model.init(random.key(0))))
-        _check("state is", self.state, model.init_state(random.key(0)) if hasattr(model, "init_state") else {})
+        initial = check_initial(model, model.init(random.key(0)))
+        check_fits("evaluate: the parameters are", self.parameters, initial, others=True)
+        state = model.init_state(random.key(0)) if hasattr(model, "init_state") else {}
+        check_fits("evaluate: the state is", self.state, state, others=True)
         self.rows: dict[str, np.ndarray] = {}
         if has_rows(model):
             self.rows = self.each("inference", self._infer, settings={})
@@ -236,6 +239,30 @@ class Subject:
         settings = {name: getattr(self, name) for name in ("key", "state", "batch_size", "progress", "partial", "ranks")}
         return Subject(self.model, self.parameters, table, **settings)
 
+    @contextlib.contextmanager
+    def lacking(self, measure: str) -> Iterator[None]:
+        """A NotImplementedError inside becomes a ConfigError: the model lacks what a measure needs.
+
+        Parameters
+        ----------
+        measure : str
+            Its name, for the error's message.
+
+        Examples
+        --------
+        >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))
+        >>> subject = gvae.evaluation.Subject(*fa.as_vae(), gvae.data.Table(fa.sample(gvae.random.key(0), 2)))
+        >>> with subject.lacking("my measure"):
+        ...     raise NotImplementedError
+        Traceback (most recent call last):
+        ...
+        gvae.errors.ConfigError: my measure: VAE lacks what it needs, ...
+        """
+        try:
+            yield
+        except NotImplementedError as error:
+            raise ConfigError(f"{measure}: {type(self.model).__name__} lacks what it needs, {_where(error)}") from error
+
     def each(
         self,
         measure: str,
@@ -287,11 +314,8 @@ class Subject:
         """
 
         def one(task: tuple[int, Batch]) -> Mapping[str, np.ndarray]:
-            try:
-                with blas.inherited():
-                    return compute(*task)
-            except NotImplementedError as error:
-                raise ConfigError(f"{measure}: {type(self.model).__name__} lacks what it needs, {_where(error)}") from error
+            with self.lacking(measure), blas.inherited():
+                return compute(*task)
 
         n = len(self.table) if rows is None else min(whole("rows", rows), len(self.table))
         ranks = self.ranks if kept else ALONE
@@ -346,17 +370,6 @@ class Subject:
         what = {"model": type(self.model).__qualname__, "parameters": self.parameters, "state": self.state}
         how = {"key": self.key, "rows": rows, "batch_size": self.batch_size, "gvae": __version__}
         return fingerprint(measure=measure, about=partial.about, settings=settings, **what, **how, **table)
-
-
-def _check(what: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """ConfigError unless all that is expected is given, with its shape and dtype."""
-    for name, array in expected.items():
-        mine = given.get(name)
-        if mine is None or (mine.shape, mine.dtype) != (array.shape, array.dtype):
-            found = "missing" if mine is None else f"{mine.dtype} of shape {mine.shape}"
-            raise ConfigError(
-                f"evaluate: the {what} of another model: {name} is {found}, expected {array.dtype} of shape {array.shape}"
-            )
 
 
 def _where(error: BaseException) -> str:

@@ -681,7 +681,7 @@ class Codes(Base):
         Returns
         -------
         dict of str to array
-            (B, ..) of each code.
+            (B, ..) of each code whose input column is in the batch.
 
         Examples
         --------
@@ -692,4 +692,5 @@ class Codes(Base):
         {'encoder.raw': (4, 5)}
         """
         seen = self.read(params, batch)
-        return {f"{c.encoder.name}.raw": c.encoder.raw(params, c.of(seen, batch)) for c in self.coded.values()}
+        coded = (code for code in self.coded.values() if code.reads in seen)
+        return {f"{code.encoder.name}.raw": code.encoder.raw(params, code.of(seen, batch)) for code in coded}

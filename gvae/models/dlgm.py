@@ -181,7 +181,9 @@ class DLGM(Codes):
     def terms(self, params: Params, state: Arrays, batch: Batch, noise: Arrays, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
         if self.kappa is not None and step is not None:  # the cost of the weights belongs to all rows together
-            generative = [name for name in params if name.startswith(("decoder", "noise"))]
+            generative = [  # without what the observation model shares between rows, such as its standard deviations
+                name for name in params if name.startswith(("decoder", "noise")) and not name.endswith(".shared")
+            ]
             price = parts.price_of_weights(params, generative, math.sqrt(self.kappa))
             terms.layers.append(parts.Penalty(price, share=1 / self.n_rows))
         return terms

@@ -113,4 +113,5 @@ def _of_entries(p: Any, w: Matrix) -> Distribution:
     """The prior of codes (.., D, n) as one of all entries, row by row."""
     log_mean = arrays.broadcast_to(p.log_mean, shape=(*p.log_mean.shape[:-2], *w.shape))
     flat = arrays.reshape(log_mean, shape=(*log_mean.shape[:-2], w.family.n))
-    return GammaDistribution(arrays.broadcast_to(p.log_shape, shape=(w.family.n,)), flat, log=True)
+    log_shape = arrays.reshape(arrays.broadcast_to(p.log_shape, shape=w.shape), shape=(w.family.n,))
+    return GammaDistribution(log_shape, flat, log=True)

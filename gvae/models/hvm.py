@@ -197,6 +197,7 @@ class HVM(VAE):
         self.coded["z"].encoder = self.encoder
         each = inner.n_params // inner.n
         self.recursive = Recursive(inner.n, each, settings.recursive_steps, settings.recursive_width)
+        self.check_normalize(settings)  # again, as the encoder's family is another now
 
     @property
     def codes(self) -> Mapping[str, int]:

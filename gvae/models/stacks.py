@@ -40,7 +40,15 @@ def _log(u: Any) -> Any:
 
 
 def _gamma(u: Any, shape: float) -> Distribution:
-    return GammaDistribution(_filled(1, math.log(shape), u), _log(u), log=True)
+    return GammaDistribution(_filled(u.shape[-1], math.log(shape), u), _log(u), log=True)
+
+
+def _bits(u: Any, shape: float) -> Distribution:
+    return BernoulliDistribution(u)
+
+
+def _counts(u: Any, shape: float) -> Distribution:
+    return PoissonDistribution(_log(u))
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,8 @@ class Kind:
 KINDS = {
     "gamma": Kind(_gamma, "log_gamma", zeros=False),
     "gamma:score": Kind(_gamma, "log_gamma:score", "log_gamma:score", zeros=False),
-    "sigmoid": Kind(lambda u, shape: BernoulliDistribution(u), "bernoulli", normal=True, positive=False),
-    "poisson": Kind(lambda u, shape: PoissonDistribution(_log(u)), "poisson"),
+    "sigmoid": Kind(_bits, "bernoulli", normal=True, positive=False),
+    "poisson": Kind(_counts, "poisson"),
 }
 
 

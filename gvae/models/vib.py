@@ -22,6 +22,7 @@ from gvae.families import Conditional, Family
 from gvae.models import vae
 from gvae.models.codes import Code, Codes
 from gvae.models.parts import style
+from gvae.ops import weights
 from gvae.settings import Number, Widths, restated, setting
 from gvae.typing import Arrays, Noise, Params
 
@@ -121,9 +122,35 @@ class VIB(Codes):
         >>> p.shape, np.allclose(p.sum(axis=1), 1)
         ((4, 3), True)
         """
+        return np.exp(self.log_predict(params, state, batch, noise))
+
+    def log_predict(self, params: Params, state: Arrays, batch: Batch, noise: Noise) -> np.ndarray:
+        """log p(y | x) of each class: finite where the probability underflows.
+
+        Parameters
+        ----------
+        params, state : mapping of str to array
+        batch : Batch
+        noise : mapping of str to array
+            As `noise` draws it.
+
+        Returns
+        -------
+        array (B, classes)
+            In nats.
+
+        Examples
+        --------
+        >>> model = gvae.models.VIB({"x": 4, "y": 3}, latent=2, hidden=(5,))
+        >>> params = model.init(gvae.random.key(0))
+        >>> batch = gvae.data.Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4))
+        >>> p = model.log_predict(params, {}, batch, model.noise(gvae.random.key(1), batch, samples=8))
+        >>> p.shape, bool(np.allclose(np.exp(p).sum(axis=1), 1))
+        ((4, 3), True)
+        """
         z = self.encoder(params, batch.x).sample(noise["z"])
         p, one = self.decode(params, state, {"z": z})["y"], np.ones((len(batch), 1), self.dtype)
-        return np.stack([np.exp(p.log_prob(c * one)).mean(axis=0) for c in range(self.sizes["y"])], axis=1)
+        return np.stack([weights.log_mean_exp(p.log_prob(c * one)) for c in range(self.sizes["y"])], axis=1)
 
     def generate(self, params: Params, state: Arrays, noise: Noise) -> Any:
         """Raises ConfigError: there is no model of x to draw from."""

@@ -130,7 +130,7 @@ class ELBO:
             value = mean_draws(likelihood_by_hessian(terms), weight) - beta * kl
             return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
         value = bound if not self.warmup else likelihood - beta * kl
-        value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * penalty, beta, weight)
+        value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * penalty, (beta, beta), weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl}
 
     def _at_a_cost(self, cost: Cost, terms: Terms, beta: Any, weight: Array) -> tuple[Any, dict[str, Any]]:
@@ -138,26 +138,28 @@ class ELBO:
         if not drawn:
             raise ConfigError(f"elbo: the cost {cost} needs codes that are drawn, and this model draws none")
         penalty = added([self._divergence(layer) for layer in drawn])
-        fixed = [self._divergence(layer) for layer in terms.layers if layer not in drawn]  # the cost of weights is kept
+        weights = [self._divergence(layer) for layer in terms.layers if layer not in drawn]
+        fixed: Any = added(weights) if weights else 0.0  # what weights cost is not changed
 
         def mean(values: Any, by_unit: bool = False) -> Any:
             return mean_units(values, weight) if by_unit else mean_draws(values, weight)
 
         paid, rows = cost(drawn, penalty, mean)
         likelihood, kl = mean(terms.total_log_likelihood), mean(penalty)
-        others: Any = mean(added(fixed)) if fixed else 0.0
+        others = mean(fixed) if weights else 0.0
         bound = likelihood - others if terms.conditional else likelihood - kl - others
-        value = objective = likelihood - beta * paid - others
+        value = objective = likelihood - beta * (paid + others)
         if self.gradient == LOCAL and not isinstance(cost, Beta):
             raise ConfigError(f"gradient 'local' weighs the KL of each unit, as beta does; got {cost}")
-        price = beta * cost.beta if isinstance(cost, Beta) else beta
-        value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * rows(), price, weight)
+        prices = beta * cost.beta if isinstance(cost, Beta) else beta, beta
+        value = self._with_score(value, terms, lambda: terms.total_log_likelihood - beta * (rows() + fixed), prices, weight)
         return value, {"bound": bound, "log_likelihood": likelihood, "kl": kl, "objective": objective}
 
-    def _with_score(self, value: Any, terms: Terms, f: Callable[[], Any], price: Any, weight: Array) -> Any:
+    def _with_score(self, value: Any, terms: Terms, f: Callable[[], Any], prices: tuple[Any, Any], weight: Array) -> Any:
         """The value with the terms of the draws that are not differentiable, and with what other parameter groups ascend.
 
-        f() : the objective of each row, (K, B)     price : the weight of the KL
+        f() : the objective of each row, (K, B)
+        prices : the weight of the KL of the layers of rows, and of the layers that all rows share
         """
         layers = [layer for layer in terms.layers if layer.q.path is None]
         signals: list[tuple[Layer, Any]] = []  # of the layers that have their own
@@ -173,7 +175,7 @@ class ELBO:
         plain = []
         for layer in layers:
             if self.gradient == LOCAL and layer.blanket is not None:
-                signals.append((layer, score.local_signal(layer, price, self._closed)))
+                signals.append((layer, score.local_signal(layer, prices, self._closed)))
             elif layer.baseline is not None:
                 signals.append((layer, f()))
             else:

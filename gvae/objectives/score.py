@@ -105,12 +105,13 @@ def errors_of_baselines(signals: Sequence[tuple[Layer, Any]], weight: Array) -> 
 # ---- local signals -------------------------------------------------------------------------------
 
 
-def local_signal(layer: Layer, price: Any, closed: Callable[[Layer], Any]) -> Any:
+def local_signal(layer: Layer, prices: tuple[Any, Any], closed: Callable[[Layer], Any]) -> Any:
     """The terms of the bound that depend on the draw of each unit of a layer with a blanket, (K, B, n) or (K, B, 1).
 
     For a layer that all rows share: their mean over rows, (K, n) or (K, 1).
 
-    price : the weight of the KL     closed(layer) : its KL in closed form, or None
+    prices : the weight of the KL of the layers of rows, and of the layers that all rows share
+    closed(layer) : its KL in closed form, or None
     """
     assert layer.blanket is not None
     found, full = layer.blanket(), 3 if layer.share is None else 2
@@ -122,10 +123,11 @@ def local_signal(layer: Layer, price: Any, closed: Callable[[Layer], Any]) -> An
     for other in found.layers:
         kl = closed(other)
         rate = elementwise.add(rate, by_unit(elementwise.subtract(other.log_q, other.log_p) if kl is None else kl))
+    paid = rate * prices[0]  # other layers in a blanket are layers of rows
     if closed(layer) is None:  # else its derivative is taken of the closed form, and not of the draw
         own = _own_rate(layer)
-        rate = elementwise.add(rate, own if layer.share is None else own * layer.share)
-    return elementwise.subtract(by_unit(found.likelihood), rate * price)
+        paid = elementwise.add(paid, own * prices[0] if layer.share is None else own * layer.share * prices[1])
+    return elementwise.subtract(by_unit(found.likelihood), paid)
 
 
 def log_q_by_unit(layer: Layer) -> Any:

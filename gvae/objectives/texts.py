@@ -311,7 +311,10 @@ def parse(text: str | Objective, warmup: int = 0, gradient: str = "reparameteriz
     if gradient not in (*GRADIENTS, *OF_ELBO):
         raise ConfigError(f"unknown gradient {gradient!r}; known are {', '.join((*GRADIENTS, *OF_ELBO))}")
     if gradient in OF_ELBO and name not in COSTLY:
-        raise ConfigError(f"objective {text!r}: gradient {gradient!r} is of the ELBO alone: objective='elbo'")
+        raise ConfigError(
+            f"objective {text!r}: gradient {gradient!r} is for the ELBO only; "
+            "expected objective='elbo', or gradient='reparameterized'"
+        )
     if gradient in BY_DIFFERENCES and name in COSTLY:
         raise ConfigError(
             f"objective {text!r}: gradient {gradient!r} trains the encoder by differences of the draws' weights, which are "

@@ -65,6 +65,7 @@ VARIABLE = "GVAE_NUM_THREADS"
 SELF_TEST = "GVAE_SELF_TEST"
 SHARE = 1 << 16  # elements read and written that are worth another thread
 SPIN = 5e-4  # seconds that a worker spins before it parks: longer than Python takes between two kernels
+NAME = "gvae"  # of each worker's thread
 SPIN_CLAIMED = 2e-5  # seconds that a caller spins until a spinning worker has claimed a share in Python
 ENTER = 5e-6  # seconds for which the worker then gets the interpreter lock, to pass the arguments on
 SPIN_DONE = 1e-3  # seconds that a caller spins for the end of a share, before it sleeps for short intervals
@@ -342,7 +343,7 @@ class _Worker:
         self.asleep = self.parks = False
         self.bell = threading.Lock()
         self.bell.acquire()
-        self.thread = threading.Thread(target=self._work, name="gvae", daemon=True)
+        self.thread = threading.Thread(target=self._work, name=NAME, daemon=True)
         self.thread.start()
 
     def post(self, *share: Any) -> None:

@@ -24,7 +24,7 @@ from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.objectives.terms import ascended
 from gvae.optim import RowAdam, Schedule, norm, parse_average, parse_optimizer, shorten
-from gvae.protocol import Model, check_initial, check_terms
+from gvae.protocol import Model, check_fits, check_initial, check_terms
 from gvae.runtime import compile as compiling
 from gvae.runtime import pool
 from gvae.runtime.device import empty, is_cuda, module, namespace, to_device, to_host
@@ -190,9 +190,11 @@ class Trainer:
         self.key, self.shuffle = random.key(seed), shuffle
         init_key = random.fold_in(self.key, INIT)
         self.device = device
-        self.parameters = Parameters(check_initial(model, model.init(init_key)) if parameters is None else parameters).to(
-            device
-        )
+        initial = check_initial(model, model.init(init_key))
+        if parameters is not None:
+            check_fits("train: parameters are", parameters, initial)
+            initial = dict(parameters)
+        self.parameters = Parameters(initial).to(device)
         self.gradient = self.parameters.zeros()
         self.optimizer = parse_optimizer(optimizer, self.parameters, learning_rate, rates)
         self.alone = dict(alone or {})
@@ -202,8 +204,11 @@ class Trainer:
         check_whole(**{f"alone[{group!r}]": n for group, n in self.alone.items()})
         together = [group for group in self.parameters.groups if group not in self.alone]
         self.together = (together,) if self.alone else ()  # the groups of a step, where they are not all
+        initial = model.init_state(init_key) if hasattr(model, "init_state") else {}
         if state is None:
-            state = model.init_state(init_key) if hasattr(model, "init_state") else {}
+            state = initial
+        else:
+            check_fits("train: the state is", state, initial)
         self.state = {name: to_device(value, device) for name, value in state.items()}
         rows = model.init_rows(init_key, n_rows) if hasattr(model, "init_rows") else {}
         rows = {name: to_device(values, device) for name, values in rows.items()}

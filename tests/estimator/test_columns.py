@@ -163,6 +163,12 @@ BAD_LABELS = {
     "another length": (LABELS[:5], DataError, "y has 5 labels, but X has 120 rows"),
     "fractional": (X[:, 0], DataError, r"fractional labels, 120 in all, the first, .*, at row 0"),
     "NaN": (np.where(LABELS == "yes", 1, np.nan), DataError, "y: NaN or infinite"),
+    "of several types": (
+        np.array(["a", 1] * 60, object),
+        DataError,
+        "y has labels of type int, str, expected text, numbers or booleans, all of one type",
+    ),
+    "that no file can hold": (np.array([b"a", b"b"] * 60), DataError, "y has labels of type bytes, expected text"),
     "None among them": (np.array([None, *LABELS[1:]], object), DataError, "the label of row 0 .* is missing"),
     "one class": (np.zeros(120), DataError, "y has 1 class, 0.0; expected at least two"),
     "two axes": (Y, ShapeError, r"y has shape \(120, 3\), expected labels of shape \(120,\)"),
@@ -327,6 +333,9 @@ def test_weights_reach_the_objective():
     gain = heavy.score_samples(X, samples=50) - plain.score_samples(X, samples=50)
     assert gain[w > 0].mean() > gain[w == 0].mean()  # what counts more is explained better
     assert_array_equal(gvae.VAE(**settings).fit(X, sample_weight=1.0).transform(X).shape, (120, 3))
+    plain = gvae.VAE(**settings).fit(X, sample_weight=w)
+    for size in (2.0**600, 2.0**-600):  # only ratios count, also far outside of float32
+        assert_array_equal(gvae.VAE(**settings).fit(X, sample_weight=w * size).transform(X), plain.transform(X))
 
 
 @pytest.mark.parametrize(

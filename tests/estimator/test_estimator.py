@@ -573,6 +573,24 @@ def test_what_is_no_path(fitted, path, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_models_that_a_callback_keeps_are_those_of_their_rows():
+    kept = []
+    last = small(epochs=3).fit(X, callback=lambda row, model: kept.append((model, model.parameters_.sha256())) or False)
+    assert len({digest for _, digest in kept}) == 3
+    assert [model.parameters_.sha256() for model, _ in kept] == [digest for _, digest in kept]
+    assert kept[-1][1] == last.parameters_.sha256()
+    assert [len(model.history_) for model, _ in kept] == [1, 2, 3]
+
+
+def test_settings_that_a_file_cannot_hold(tmp_path):
+    model = small(posterior=gvae.families.parse("diagonal", 2), latent=2)
+    assert model.fit(X).transform(X).shape == (len(X), 2)
+    for write in (lambda: model.save(tmp_path / "model"), lambda: model.fit(X, run=tmp_path / "run")):
+        with pytest.raises(ConfigError, match=r"posterior is Diagonal\(.*, which a file cannot hold; expected its name"):
+            write()
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["callback", "stop"])
 def test_what_cannot_be_called(name, tmp_path):
     with pytest.raises(ConfigError, match=f"^fit: {name} is 3, expected a function or None$"):

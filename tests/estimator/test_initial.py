@@ -86,6 +86,14 @@ def test_a_run_is_not_resumed_with_other_initial_parameters(rows, tmp_path):
         gvae.VAE(**settings | {"epochs": 2, "initial": None}).fit(rows, run=tmp_path / "run", resume=True)
 
 
+def test_models_with_parameters_of_rows_are_refused(rows, tmp_path):
+    """They would start anew beside networks that expect those of the other run."""
+    settings = {"latent": 2, "hidden": (4,), "random_state": 0, "epochs": 1}
+    gvae.NonlinearFactorAnalysis(**settings).fit(rows).save(tmp_path / "first")
+    with pytest.raises(ConfigError, match=r"fit: initial is .*first', expected None: \w+ has parameters for each row"):
+        gvae.NonlinearFactorAnalysis(**settings, initial=str(tmp_path / "first")).fit(rows)
+
+
 def test_another_model_is_refused(rows, tmp_path):
     first = str(tmp_path / "first")
     gvae.VAE(**SMALL).fit(rows).save(first)

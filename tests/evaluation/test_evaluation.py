@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import reference as ref
 
+import gvae
 from gvae import models, objectives, random
 from gvae.data import Table
 from gvae.distributions import DiagonalGaussian, Distribution
@@ -419,6 +420,46 @@ def test_bidirectional_bounds_hold_log_p_between_them():
     few = bidirectional(Subject(model, parameters, Table(X), key=KEY), rows=60, chains=2, temperatures=4, leapfrogs=4)
     assert few.summary()["gap"] > 10 * result.summary()["gap"]
     assert few.lower.mean() < exact.mean() < few.upper.mean()
+
+
+def drawn_weights():
+    return models.Bayes(D, n, posterior="diagonal", observation="gaussian", hidden=(), n_rows=B, dtype="float64"), {}
+
+
+def drawn_function():
+    settings = {"latent": (1,), "unsupervised": True, "inducing": 3, "bound": "sampled", "observation": "bernoulli"}
+    fitted = gvae.DeepGP(**settings, epochs=1, random_state=0).fit(X > 0)
+    return fitted.model_, {"parameters": fitted.parameters_, "state": fitted.state_}
+
+
+@pytest.mark.parametrize("make", [drawn_weights, drawn_function])
+def test_bidirectional_bounds_are_refused_where_more_than_codes_is_drawn(make):
+    """Weights or functions are drawn, too: codes alone are no draw of their posterior, and the bound is no upper one."""
+    model, given = make()
+    given = {"parameters": model.init(KEY), "state": {}} | given
+    x = X if model.dtype == np.float64 and not given["state"] else (X > 0).astype(model.dtype)
+    simulated = Subject(model, given["parameters"], Table(x), state=given["state"], key=KEY)
+    with pytest.raises(ConfigError, match=r"bidirectional: \w+ draws x with noise other than that of its codes"):
+        bidirectional(simulated, rows=B, chains=2, temperatures=3)
+
+
+@pytest.mark.parametrize("variables", [2, 4])
+def test_a_prior_whose_draws_take_other_noise_than_those_of_q(variables):
+    """A mixture's component is a number more: the measures that start at the prior say that it is not normal noise."""
+    model = models.VAE(D, variables, "diagonal", "gaussian", hidden=(3,), prior="mixture:3", dtype="float64")
+    of_mixture = Subject(model, model.init(KEY), Table(X), key=KEY)
+    assert model.noise(KEY, Table(X).batch(np.arange(B), KEY))["z"].shape[-1] == variables
+    with pytest.raises(ConfigError, match="a layer's prior is a GaussianMixture, whose draws are not made of normal"):
+        annealed_importance_sampling(of_mixture, start="prior", chains=2, temperatures=3)
+    for start in (bidirectional, rate_distortion):
+        with pytest.raises(ConfigError, match="a layer's prior is a GaussianMixture, whose draws are not made of normal"):
+            start(of_mixture, chains=2, temperatures=3)
+
+
+def test_a_stream_of_codes_that_cannot_be_drawn_in_turn():
+    hvm = gvae.HVM(latent=2, hidden=(3,), steps=1, random_state=0).fit(X > 0)
+    with pytest.raises(ConfigError, match=r"bits: HVM lacks what it needs, Distribution\.sample"):
+        hvm.evaluate(X > 0, samples=2, measures="bits")
 
 
 def test_the_rate_distortion_curve_is_the_formulas():

@@ -389,7 +389,7 @@ def test_a_learned_baseline_learns_what_the_signals_are():
             {"samples": 4, "posterior": "bernoulli:taylor"},
             "draws without a derivative; those of a BernoulliDistribution have one",
         ),
-        ({"samples": 4, "objective": "iwae"}, "gradient 'disarm' is of the ELBO alone"),
+        ({"samples": 4, "objective": "iwae"}, "gradient 'disarm' is for the ELBO only"),
         ({"samples": 4, "baseline": (3,)}, "takes no learned baseline"),
     ],
 )

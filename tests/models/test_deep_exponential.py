@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import tracemalloc
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from reference import gamma_poisson_by_coordinate_ascent
 from run_cases import after, same
 from scipy import sparse, special
 
 import gvae
 from gvae import models, objectives, random
-from gvae.autodiff import gradient, value_of
+from gvae.autodiff import gradient, value_and_gradient, value_of
 from gvae.data import Batch, Table
 from gvae.errors import ConfigError, DataError, ShapeError, StoppedError
+from gvae.families.others import of_bounded
 
 KEY = random.key(0)
 
@@ -236,7 +239,9 @@ def test_the_mean_over_batches_is_the_gradient_of_all_rows(kind):
         np.testing.assert_allclose(np.mean([part[name] for part in parts], axis=0), value, rtol=1e-9, atol=1e-12)
 
 
-def test_score_and_path_have_one_mean_and_local_signals_less_variance():
+@pytest.mark.parametrize("text", ["elbo", "elbo:beta=0.5"])
+def test_score_and_path_have_one_mean_and_local_signals_less_variance(text):
+    """A cost changes the weight of the KL of the rows' layers, and leaves that of the weights."""
     n, d = 2, 3
     x = counts(n, d)
     batch = batch_of(x)
@@ -244,7 +249,7 @@ def test_score_and_path_have_one_mean_and_local_signals_less_variance():
     for kind, name in (("gamma", "local"), ("gamma:score", "local"), ("gamma:score", "reparameterized")):
         model = models.DEF(d, latent=(2, 1), kind=kind, dtype="float64", n_rows=n)
         params = started(model, n)
-        objective = objectives.ELBO(gradient=name)
+        objective = objectives.parse(text, gradient=name)
         each = []
         for i in range(200):
             noise = model.noise(random.fold_in(KEY, i), batch, 20)
@@ -259,6 +264,64 @@ def test_score_and_path_have_one_mean_and_local_signals_less_variance():
     local, of_all = found["gamma:score", "local"][1], found["gamma:score", "reparameterized"][1]
     assert local.sum() < 0.5 * of_all.sum()
     assert found["gamma", "local"][1].sum() < local.sum()  # and the path less than both
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("by", ["local", "reparameterized"])
+@pytest.mark.parametrize("make", [models.DEF, models.DoubleDEF])
+def test_the_kl_as_a_cost_has_the_gradient_of_the_bound(make, by, warmup):
+    n, d = 3, 4
+    batch = batch_of(counts(n, d))
+    model = make(d, latent=(2, 1), kind="gamma:score", dtype="float64", n_rows=n)
+    params, noise = started(model, n), model.noise(KEY, batch, 3)
+    found = []
+    for text in ("elbo", "elbo:beta=1"):
+        objective = objectives.parse(text, warmup=warmup, gradient=by)
+        found.append(value_and_gradient(lambda p, o=objective: o(model.terms(p, {}, batch, noise, step=0), 2)[0], params))
+    bound, cost = found
+    assert_allclose(cost[0], bound[0], rtol=1e-12)
+    for name in params:
+        assert_allclose(cost[1][name], bound[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["gamma", "sigmoid", "poisson"])
+def test_units_drawn_from_the_prior_are_independent(kind):
+    """The units of the top layer; those below it vary on their own, given theirs."""
+    model = models.DEF(4, latent=(3, 3), kind=kind, dtype="float64", n_rows=1)
+    drawn = model.sample_prior(model.init(KEY), KEY, 4000)
+    for z in drawn.values():
+        assert len(np.unique(z, axis=0)) > 5
+        assert (z[:, 0] != z[:, 1]).any()
+    correlations = np.corrcoef(drawn["z2"].T)[np.triu_indices(3, 1)]
+    assert np.abs(correlations).max() < 4 / np.sqrt(4000)
+
+
+@pytest.mark.parametrize("kind", ["gamma", "sigmoid", "poisson"])
+def test_a_fitted_model_is_pickled(kind):
+    X = counts(20, 4)
+    model = gvae.DEF(latent=(2,), kind=kind, epochs=1, random_state=0).fit(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X), model.transform(X))
+
+
+def test_the_discrepancy_of_codes_that_are_drawn_as_logarithms():
+    """With q(z) = p(z), MMD² is 0: draws of q are compared in the units of those of p."""
+    n = 400
+    model = models.DEF(4, latent=(3,), n_rows=n, amortized=True, hidden=(), dtype="float64", shape=0.5)
+    params = model.init(KEY)
+    encoder = model.encoders["z1"]
+    for name in params:
+        if name.startswith(encoder.name):
+            params[name] = np.zeros_like(params[name])
+    params[f"{encoder.name}.0.bias"][:3] = of_bounded(np.full(3, np.log(0.5)))
+    rows = Table(sparse.csr_array(np.ones((n, 4))))
+    found = gvae.evaluation.mmd(gvae.evaluation.Subject(model, params, rows, key=KEY)).summary()
+    assert abs(found["mmd_squared"]) < 4 * found["mmd_squared_standard_error"] < 0.02
+
+
+def test_a_chain_of_imputations_where_encoders_read_counts():
+    X = counts(20, 4)
+    model = gvae.DEF(latent=(2,), amortized=True, hidden=(4,), epochs=1, random_state=0).fit(X)
+    assert "gibbs" in model.evaluate(X, samples=2, measures="gibbs").measures
 
 
 # ---- as an estimator

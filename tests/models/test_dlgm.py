@@ -305,7 +305,7 @@ def test_training_by_the_hessian():
         ({"dtype": "float32"}, "gradient 'hessian': the codes are float32, expected float64: dtype='float64'"),
         ({"activation": "relu"}, "gradient 'hessian': activation 'relu' has kinks"),
         ({"latent": (65,)}, "a code has 65 variables, expected at most 64"),
-        ({"objective": "iwae"}, "objective 'iwae': gradient 'hessian' is of the ELBO alone"),
+        ({"objective": "iwae"}, "objective 'iwae': gradient 'hessian' is for the ELBO only"),
         ({"objective": "elbo_a"}, "elbo_a: gradient 'hessian' needs the KL in closed form"),
         ({"objective": "elbo:beta=2"}, "its settings take the gradients reparameterized, local, disarm, not 'hessian'"),
     ):
@@ -323,15 +323,17 @@ def test_training_by_the_hessian():
 
 def test_the_prior_of_the_weights():
     """Its gradient is -theta / (kappa N) a row, for all that generates and nothing else; rows are scored without it."""
-    kappa, flat = 0.7, dlgm()
-    priced = dlgm(kappa=kappa, n_rows=N)
+    kappa = 0.7
+    flat, priced = dlgm(observation="gaussian"), dlgm(observation="gaussian", kappa=kappa, n_rows=N)
+    assert "decoder0.shared" in flat.init(random.key(0))  # the log deviations of x, which are no weights
     params = moved(flat)
     noise = flat.noise(random.key(2), batch_of(BITS), 1)
     slopes = [
         gradient(lambda p, m=model: ELBO()(m.terms(p, {}, batch_of(BITS), noise, 0))[0], params) for model in (priced, flat)
     ]
     for name, value in params.items():
-        expected = -value / (kappa * N) if name.startswith(("decoder", "noise")) else 0 * value
+        weight = name.startswith(("decoder", "noise")) and name != "decoder0.shared"
+        expected = -value / (kappa * N) if weight else 0 * value
         assert_allclose(slopes[0][name] - slopes[1][name], expected, atol=1e-14)
     scored = [ELBO()(model.terms(params, {}, batch_of(BITS), noise))[0] for model in (priced, flat)]
     assert scored[0] == scored[1]

@@ -277,6 +277,13 @@ def test_it_trains_and_is_kept(settings, tmp_path):
     kept_and_captured(model, BITS, tmp_path / "model")
 
 
+def test_normalised_layers_need_differentiable_draws_of_lambda():
+    settings = {"latent": 3, "posterior": "diagonal", "hidden": (4,), "normalize": "batch"}
+    assert models.HVM(4, **settings).least_rows == 2
+    with pytest.raises(ConfigError, match=r"HVM: normalize is 'batch', expected None .*posterior mixture:3"):
+        models.HVM(4, **settings, variational_prior="mixture:3")
+
+
 def test_what_is_refused():
     for posterior in ("chain", "nade:3", "full"):
         with pytest.raises(ConfigError, match=rf"HVM: posterior is {posterior}.*independent variables"):

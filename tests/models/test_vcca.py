@@ -90,6 +90,17 @@ def test_the_bound_is_reported_without_weights_and_the_objective_with_them(objec
     assert abs(of_step[1]["bound"] - of_step[1]["objective"]) > 1
 
 
+def test_many_rows_have_the_posteriors_of_few(monkeypatch):
+    """Codes of the second view are not inferred from the first one, however many rows there are."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(30, 4)), rng.normal(size=(30, 3))
+    model = gvae.VCCA(latent=1, private=(1, 1), hidden=(4,), epochs=1, random_state=0).fit(X, Y)
+    few, several = model.posterior_of(X), model.posterior_of(X, Y)
+    monkeypatch.setattr("gvae.estimator.base.CHUNK", 10)
+    np.testing.assert_array_equal(model.posterior_of(X).mean, few.mean)
+    np.testing.assert_array_equal(model.posterior_of(X, Y).mean, several.mean)
+
+
 def test_private_codes_take_part_in_estimators_that_arrange_or_dream_the_codes():
     """DisARM's gradient is that of the ELBO enumerated over three bits; wake-sleep trains the encoders of private codes."""
     model = models.VCCA({"x": 3, "y": 3}, 1, "bernoulli", "bernoulli", private=(1, 1), hidden=(), dtype="float64")

@@ -43,6 +43,20 @@ def fitted():
     return gvae.VIB(**SMALL, epochs=60).fit(X, LABELS)
 
 
+def test_log_probabilities_below_the_least_number():
+    """A class that is all but impossible: its probability is 0 in float32, its logarithm is not."""
+    model = gvae.VIB(latent=2, hidden=(5,), steps=5, random_state=0).fit(X, LABELS)
+    model.parameters_["decoder.0.weight"][...] *= 1e4
+    found = model.score_samples(X, LABELS, samples=12)
+    assert np.isfinite(found).all()
+    assert found.min() < -200
+    assert (model.predict_proba(X) == 0).any()
+    likely = found > -50
+    assert likely.any()
+    of_class = np.take_along_axis(model.predict_proba(X), np.searchsorted(model.classes_, LABELS)[:, None], 1)[:, 0]
+    assert_allclose(found[likely], np.log(of_class[likely]), rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_ascended_and_reported():
     """E log q(y|z) - beta KL is ascended; the bound of log p(y|x) is E log q(y|z) alone."""
     model = small(beta=0.25)

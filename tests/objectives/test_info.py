@@ -280,7 +280,7 @@ def test_texts():
             parse(bad)
     with pytest.raises(ConfigError, match="gradient is 'stl', expected 'reparameterized'"):
         parse("info", gradient="stl")
-    with pytest.raises(ConfigError, match="gradient 'local' is of the ELBO alone"):
+    with pytest.raises(ConfigError, match="gradient 'local' is for the ELBO only"):
         parse("info", gradient="local")
     for bad in ({"alpha": 2}, {"lambda_": "auto"}, {"alpha": 0.1, "lambda_": 0.1}):
         with pytest.raises(ConfigError, match=r"^info: "):

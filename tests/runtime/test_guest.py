@@ -40,6 +40,32 @@ def digest(seed, run=None):
     return hashlib.sha256(b"".join(np.ascontiguousarray(x).tobytes() for x in values)).hexdigest()
 
 
+MEASURED = """
+import threading, tracemalloc
+import numpy as np
+import gvae
+
+X = gvae.random.normal(gvae.random.key(0), (300, 5), np.float32)
+model = gvae.VAE(latent=2, hidden=(8,), observation="gaussian", epochs=1, random_state=0).fit(X)
+expected, found = model.evaluate(X, samples=5).log_likelihood, []
+work = lambda: found.extend(model.evaluate(X, samples=5, memory=2.0).log_likelihood for _ in range(5))
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 20 and all(np.allclose(values, expected, rtol=1e-5) for values in found)
+model.evaluate(X, samples=5, memory=2.0)
+assert not tracemalloc.is_tracing()
+"""
+
+
+def test_threads_evaluate_within_memory_that_is_measured():
+    """tracemalloc is one for the process, and ends when no other thread runs: its end may crash CPython beside others."""
+    done = python(MEASURED)
+    assert done.returncode == 0, done.stderr
+
+
 def test_eight_threads_train_at_once(tmp_path):
     """Each has the bits that it has alone, whatever the others do; each in a run folder of its own."""
     expected = [digest(seed) for seed in range(8)]

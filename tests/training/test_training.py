@@ -38,6 +38,23 @@ def test_the_same_seed_gives_the_same_bits():
     assert not np.array_equal(runs[0].parameters.flat, runs[2].parameters.flat)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"decoder.0.weight": None}, r"decoder\.0\.weight is missing, expected float32 of shape"),
+        ({"other": np.zeros(2, np.float32)}, r"which has 'other'; expected encoder\.0\.weight, "),
+        ({"decoder.0.weight": np.zeros((1, 2), np.float32)}, r"decoder\.0\.weight is float32 of shape \(1, 2\), expected"),
+        ({"decoder.0.weight": np.zeros((1, 2))}, r"decoder\.0\.weight is float64 of shape"),
+    ],
+)
+def test_parameters_of_another_model_are_refused(change, words):
+    given = {name: value for name, value in (small().init(random.key(0)) | change).items() if value is not None}
+    with pytest.raises(ConfigError, match=rf"^train: parameters are of another model.* {words}"):
+        Trainer(small(), parameters=given)
+    with pytest.raises(ConfigError, match=r"^train: the state is of another model, which has 'mean'; expected none"):
+        Trainer(small(), state={"mean": np.zeros(2)})
+
+
 def test_steps_are_epochs_cut_short():
     by_epochs, _ = train(small(), Table(X), epochs=2, batch_size=20, seed=1)
     by_steps, history = train(small(), Table(X), steps=6, batch_size=20, seed=1)
