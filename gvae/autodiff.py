@@ -518,9 +518,8 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
     buffers = {}
     for leaf, buffer in leaves_beside(lifted, (out,) if len(args) == 1 and out is not None else out):
         check_out(buffer, leaf.shape, leaf.dtype, like=leaf.value, where="gradient")
-        if device.overlap(buffer, leaf.value):
-            raise ShapeError("gradient: out shares memory with an argument, expected an array of its own")
         buffers[id(leaf)] = buffer
+    _check_apart([buffer for buffer in buffers.values() if buffer is not None], [leaf.value for leaf in leaves])
     result = f(*lifted)
     value, aux = result if has_aux else (result, None)
 
@@ -535,6 +534,19 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
         return filled[0] if len(filled) == 1 else filled
 
     return (_plain(value), pull, _plain(aux)) if has_aux else (_plain(value), pull)
+
+
+def _check_apart(buffers: list[Any], values: list[Any]) -> None:
+    """ShapeError if a buffer of a gradient shares memory with an argument, or with another buffer."""
+    spans = [(*device.span(x), i < len(buffers), x) for i, x in enumerate((*buffers, *values)) if buffers and x.size]
+    reaching: list[tuple[int, int, bool, Any]] = []  # those before the current one that may overlap it: few
+    for low, high, is_buffer, x in sorted(spans, key=lambda span: span[:2]):
+        reaching = [span for span in reaching if span[1] > low]
+        for _, _, other_is_buffer, other in reaching:
+            if (is_buffer or other_is_buffer) and device.overlap(x, other):
+                what = "another part of out" if is_buffer and other_is_buffer else "an argument"
+                raise ShapeError(f"gradient: out shares memory with {what}, expected an array of its own")
+        reaching.append((low, high, is_buffer, x))
 
 
 def _seed(var: Var, seed: Any) -> Any:

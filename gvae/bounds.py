@@ -266,8 +266,9 @@ def leave_one_out(bound: Bound, log_weights: Array) -> Array:
     K, B = log_weights.shape
     if K < 2:
         raise ConfigError(f"a leave-one-out baseline needs at least two samples, got {K}")
-    others = (arrays.sum(log_weights, axis=0, keepdims=True) - log_weights) / (K - 1)
-    each = elementwise.where(_left_out(K), others[None, :, :], log_weights[:, None, :])
+    each = elementwise.where(_left_out(K), 0.0, log_weights[:, None, :])
+    others = arrays.sum(each, axis=0) / (K - 1)  # not the sum minus its own: a weight of 0 has log -inf
+    each = elementwise.where(_left_out(K), others[None, :, :], each)
     return arrays.reshape(bound(arrays.reshape(each, shape=(K, K * B))), shape=(K, B))
 
 

@@ -6,13 +6,14 @@ callable with the signature of `Cost`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from gvae.autodiff import stop_gradient
+from gvae.autodiff import stop_gradient, value_of
 from gvae.errors import ConfigError
 from gvae.ops import arrays, elementwise
 from gvae.runtime import device
@@ -213,11 +214,19 @@ class Anchor:
         n = units.shape[-1]
         if max(self.codes) >= n:
             raise ConfigError(f"elbo: anchor names the code {max(self.codes)}, expected one from 0 to {n - 1}")
-        share = np.zeros(n, units.dtype)
-        share[list(self.codes)] = self.weight
-        given = arrays.sum(elementwise.multiply(units, device.beside(share, units)), axis=-1)
+        share = device.beside(_share(self.codes, self.weight, n, np.dtype(units.dtype)), value_of(units))
+        given = arrays.sum(elementwise.multiply(units, share), axis=-1)
         paid = elementwise.subtract(penalty, given)
         return mean(paid), lambda: paid
+
+
+@functools.lru_cache(maxsize=16)  # one array, which a device copies once
+def _share(codes: tuple[int, ...], weight: float, n: int, dtype: np.dtype) -> np.ndarray:
+    """The share of the KL of each of n codes that is given back. Read-only: see `device.beside`."""
+    share = np.zeros(n, dtype)
+    share[list(codes)] = weight
+    share.flags.writeable = False
+    return share
 
 
 def by_unit(layer: Any, key: str) -> Any:

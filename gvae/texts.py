@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from gvae.errors import ConfigError
 
@@ -20,8 +23,8 @@ class Number(NamedTuple):
 
     def accepts(self, x: Any) -> bool:
         """Whether x is such a number; a bool is not."""
-        kinds = int if self.kind is int else (int, float)
-        return isinstance(x, kinds) and not isinstance(x, bool) and -math.inf < x < math.inf and self.holds(x)
+        kinds = numbers.Integral if self.kind is int else numbers.Real
+        return isinstance(x, kinds) and not isinstance(x, (bool, np.bool_)) and math.isfinite(x) and self.holds(x)
 
 
 SHARE = Number("a number in [0, 1)", lambda x: 0 <= x < 1)

@@ -335,6 +335,47 @@ def test_out_that_does_not_fit(wrong, error, message):
         gradient(lambda p: ops.sum(p["w"]), {"w": w}, out={"v": np.empty_like(w)})
 
 
+def test_out_is_apart_from_all_arguments_and_from_each_other():
+    """Views of one array that do not overlap are apart, however they lie in it."""
+    x, y = np.array([1.0, 2.0]), np.array([3.0, 4.0])
+
+    def f(x, y):
+        return ops.sum(x * ops.square(y))
+
+    with pytest.raises(ShapeError, match="gradient: out shares memory with an argument"):
+        gradient(f, x, y, out=(y, None))
+    buffer = np.empty(2)
+    with pytest.raises(ShapeError, match="gradient: out shares memory with another part of out"):
+        gradient(f, x, y, out=(buffer, buffer[::-1]))
+    memory = np.zeros((2, 4))
+    memory[:, 0], memory[:, 2] = x, y
+    found = gradient(f, memory[:, 0], memory[:, 2], out=(memory[:, 1], memory[:, 3]))
+    np.testing.assert_array_equal(found, [[9, 16], [6, 16]])
+    np.testing.assert_array_equal(memory, [[1, 9, 3, 6], [2, 16, 4, 16]])
+
+
+@pytest.mark.parametrize("index", [((0, 0, 1),), ((0, 0), slice(None))])
+def test_an_index_of_nested_tuples_names_an_element_twice(index):
+    x = np.arange(6.0).reshape(2, 3) if len(index) == 2 else np.arange(2.0)
+    as_lists = tuple(list(part) if isinstance(part, tuple) else part for part in index)
+    expected = gradient(lambda x: ops.sum(x[as_lists]), x)
+    np.testing.assert_array_equal(gradient(lambda x: ops.sum(x[index]), x), expected)
+    assert expected.max() == 2
+
+
+@pytest.mark.parametrize("y", [0, 0.0, np.array([0.0, 2.0]), np.float64(0)])
+def test_a_power_of_zero_is_constant(y):
+    x = np.array([0.0, 3.0])
+    expected = np.where(np.broadcast_to(y, 2) == 0, 0.0, 2 * x)
+    np.testing.assert_array_equal(gradient(lambda x: ops.sum(elementwise.power(x, y)), x), expected)
+
+
+def test_the_logarithm_of_beta_keeps_the_precision():
+    b = np.array([1.5, 2.0], np.float32)
+    assert elementwise.log_beta(2.0, b).dtype == elementwise.log_beta(b, 2.0).dtype == np.float32
+    assert gradient(lambda b: ops.sum(elementwise.log_beta(2.0, b)), b).dtype == np.float32
+
+
 def test_pulls_from_some_outputs_to_some_arguments():
     """Two scalars of one call: each is pulled alone, to the entries asked for; nothing else is written."""
     calls = []

@@ -66,6 +66,13 @@ def test_values_and_their_order():
     assert (np.diff(values, axis=0) < 0).all()
 
 
+def test_leave_one_out_of_a_weight_of_zero():
+    log_weights = np.array([[-np.inf], [0.0], [1.0]])
+    found = bounds.leave_one_out(bounds.IWAE, log_weights)
+    others = np.array([0.5, 0.0, 1.0])  # draw 0 takes the geometric mean of the other two
+    assert found[0, 0] == pytest.approx(np.log(np.exp(others).mean()))
+
+
 @pytest.mark.parametrize("name", BOUNDS)
 def test_leave_one_out(name):
     """One draw at a time, by a loop; a weight of exactly 0 among the others is no accident."""

@@ -85,6 +85,12 @@ def run(options: argparse.Namespace) -> None:
     where = f"{dataset.name}, {options.split} rows"
     if (columns := math.prod(rows.shape[1:])) != model.n_features_in_:
         raise DataError(f"{where}: {columns} columns, but the model was trained on {model.n_features_in_}")
+    known = model.notes_.get("names")
+    if dataset.names is not None and isinstance(known, list) and list(dataset.names) != known:
+        raise DataError(
+            f"{where}: the columns are {', '.join(dataset.names[:10])}, but the model was trained on "
+            f"{', '.join(map(str, known[:10]))}: expected the same names in the same order"
+        )
     if not hasattr(rows, "tocsr") and not isinstance(rows, data.Rows):
         data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
     names = ("samples", "seed", "memory", "first", "chains", "temperatures", "seen")

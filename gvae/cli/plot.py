@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from gvae.cli import arguments
 from gvae.cli.running import exhibits_of, on_one_blas_thread
-from gvae.errors import RunError
+from gvae.errors import ConfigError, RunError
 
 HELP = "Draw a run: curves, evaluation, covariance, reconstructions, samples, codes, units and more."
 
@@ -34,15 +35,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_exhibit(parser)
 
 
+def _folders(exhibits: list[Any], out: str | None) -> list[Path]:
+    """The folder of the pictures of each exhibit. ConfigError if two of them have the same one."""
+    if out is not None:
+        folders = [Path(out) / exhibit.name if len(exhibits) > 1 else Path(out) for exhibit in exhibits]
+    else:
+        models = [exhibit for exhibit in exhibits if not exhibit.path.is_dir()]
+        beside = [Path("plots") / exhibit.path.name if len(models) > 1 else Path("plots") for exhibit in exhibits]
+        folders = [e.path / "plots" if e.path.is_dir() else folder for e, folder in zip(exhibits, beside, strict=True)]
+    for exhibit, folder in zip(exhibits, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ConfigError(
+                f"the pictures of {exhibit.path} and of another model would both be in {folder}: draw them in turn"
+            )
+    return folders
+
+
 @on_one_blas_thread
 def run(options: argparse.Namespace) -> None:
     from gvae import plots, report
 
     plots.require()
     drawn, folders = False, []
-    for exhibit in exhibits_of(options):
-        folder = Path(options.out) if options.out else (exhibit.path if exhibit.path.is_dir() else Path()) / "plots"
-        folder = folder / exhibit.name if options.out and len(options.runs) > 1 else folder
+    exhibits = exhibits_of(options)
+    for exhibit, folder in zip(exhibits, _folders(exhibits, options.out), strict=True):
         folders += [] if folder.exists() else [folder]
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -94,11 +94,13 @@ def assemble(
     """
     train, image_shape = _as_rows(train, where, names)
     n = train.shape[0]
-    train_labels = _as_labels(train_labels, n, f"{where}, train")
+    train_labels = as_labels(train_labels, n, f"{where}, train")
     held_out = test is not None or n >= EVERY
     if test is not None:
         test, test_shape = _as_rows(test, f"{where}, test")
-        test_labels = _as_labels(test_labels, test.shape[0], f"{where}, test")
+        test_labels = as_labels(test_labels, test.shape[0], f"{where}, test")
+        if is_csr(train) != is_csr(test):
+            raise DataError(f"{where}: one of train and test is sparse, and the other is not")
         if (train.shape[1], image_shape) != (test.shape[1], test_shape):
             sizes = [shape or x.shape[1] for x, shape in ((train, image_shape), (test, test_shape))]
             raise DataError(f"{where}: a row of train has size {sizes[0]}, of test {sizes[1]}")
@@ -145,7 +147,7 @@ def _finite(x: np.ndarray, where: str, names: tuple[str, ...] | None = None) -> 
     return x
 
 
-def _as_labels(labels: Any, n: int, where: str) -> np.ndarray | None:
+def as_labels(labels: Any, n: int, where: str) -> np.ndarray | None:
     if labels is None:
         return None
     labels = np.asarray(labels)
@@ -173,6 +175,8 @@ def _column(name: str, given: Mapping[str, Any], rows: Sequence[int], where: str
 
 def _as_y(y: Any, n: int, where: str) -> Any:
     """Labels or targets (N,), or a second view, which is flattened if it consists of images."""
+    if hasattr(y, "tocsr"):
+        raise DataError(f"{where}: a sparse matrix; expected a dense array of labels, targets or a second view")
     y = real(y, where)
     if y.ndim not in (1, 2, 3) or len(y) != n:
         raise DataError(f"{where}: shape {y.shape}; expected ({n},), or ({n}, E) for a second view: as many rows as x has")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data import noisy
-from gvae.data.dataset import COLUMNS, EVERY, Dataset, assemble, scaled, split
+from gvae.data.dataset import COLUMNS, EVERY, Dataset, as_labels, assemble, scaled, split
 from gvae.data.readers import (
     READERS,
     no_array,
@@ -160,7 +160,10 @@ def load(
     >>> dataset.name, dataset.train.shape, dataset.test
     ('rows', (10, 2), array([[18., 19.]], dtype=float32))
     """
-    if isinstance(source, str) and source in _LOADERS:
+    named = isinstance(source, str) and source in _LOADERS
+    if target is not None and (named or not isinstance(source, str | os.PathLike)):
+        raise DataError(f"load: target is {target!r}, expected None: a target column is named for Parquet files only")
+    if named:
         dataset = _LOADERS[source](_folders(MADE_FROM.get(source, source), data_dir))
     elif isinstance(source, str | os.PathLike):
         dataset = _load_file(source, target, in_memory)
@@ -395,6 +398,7 @@ def _of_rows(path: Path, found: dict[str, Any]) -> Dataset:
     """The data set of rows that are not read yet; those of one number each are read. Every tenth row is held out if there is
     no test part."""
     x, test = found["train"], found.get("test")
+    own_test = test is not None
     if len(x.shape) not in (2, 3):
         raise DataError(f"{path}: shape {x.shape}; expected (N, D), or (N, rows, columns) for images")
     if test is not None and test.shape[1:] != x.shape[1:]:
@@ -404,7 +408,8 @@ def _of_rows(path: Path, found: dict[str, Any]) -> Dataset:
     kept, held = split(n)(numbers)
     for name in COLUMNS:
         parts = []
-        for key, rows in ((f"train_{name}", n), (f"test_{name}", 0 if test is None else test.shape[0])):
+        whole = next((key for key in (f"train_{name}", name) if key in found), name)
+        for key, rows in ((whole, n), (f"test_{name}", 0 if test is None else test.shape[0])):
             if key not in found:
                 continue
             y = found[key] if len(found[key].shape) > 1 else found[key][:]
@@ -422,7 +427,19 @@ def _of_rows(path: Path, found: dict[str, Any]) -> Dataset:
     train = x if test is not None or not held_out else Part(x, kept)
     test = test if test is not None else Part(x, held) if held_out else x
     shape = x.shape[1:] if len(x.shape) == 3 else None
-    return Dataset(path.stem, train, test, image_shape=shape, columns=columns, held_out=held_out)
+    if own_test:
+        labels, tested = _labels(path, found, "train", n), _labels(path, found, "test", test.shape[0])
+    else:
+        labels, tested = split(n)(_labels(path, found, "train", n))
+    if labels is not None and tested is not None:
+        columns = {"y": (labels, tested)} | columns
+    return Dataset(path.stem, train, test, labels, tested, shape, columns, held_out=held_out)
+
+
+def _labels(path: Path, found: Mapping[str, Any], part: str, n: int) -> np.ndarray | None:
+    """The labels of the n rows of a part, or None."""
+    key = f"{part}_labels"
+    return as_labels(found[key][:], n, f"{path}, {part}") if key in found else None
 
 
 def _npz_roles(keys: list[str]) -> dict[str, str]:

@@ -77,7 +77,9 @@ class Standardization:
         >>> units.location, units.scale
         (array([2., 5.]), array([1., 1.]))
         """
-        first = x[:1][0].astype(np.float64)  # sums of differences to it do not cancel, and are 0 in a constant column
+        # sums of differences to the first row that counts do not cancel, and are 0 in a constant column
+        begin = 0 if weight is None else int(np.argmax(np.asarray(weight) > 0))
+        first = x[begin : begin + 1][0].astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             mean = mean_of_rows(x, weight, lambda block: block - first)
             square = mean_of_rows(x, weight, lambda block: np.square(block - first - mean))

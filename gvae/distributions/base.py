@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gvae.autodiff import stop_gradient, value_of
-from gvae.errors import ConfigError
+from gvae.errors import ConfigError, ShapeError
 from gvae.runtime import device
 from gvae.typing import Array, Key
 
@@ -605,3 +605,17 @@ class Distribution:
 def host(a: Array) -> np.ndarray:
     """The value of an array or Var in host memory, in float64."""
     return np.asarray(device.to_host(value_of(a)), np.float64)
+
+
+def check_variables(distribution: Distribution, **parameters: Array) -> None:
+    """ShapeError unless all parameters have the same number of variables: one of 1 would be shared by all."""
+    sizes = {name: value.shape[-1] for name, value in parameters.items()}
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{name} has {n}" for name, n in sizes.items())
+        raise ShapeError(f"{type(distribution).__name__}: {said} on the last axis, expected as many variables in each")
+
+
+def check_size(q: Distribution, p: Distribution) -> None:
+    """ShapeError unless q and p, of a KL divergence, have as many variables."""
+    if p.n != q.n:  # one of 1 would be broadcast
+        raise ShapeError(f"{type(q).__name__}.kl: p has n={p.n} variables, expected n={q.n}")

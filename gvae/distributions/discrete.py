@@ -16,8 +16,8 @@ from scipy import special
 
 from gvae import random
 from gvae.autodiff import primitive, value_of
-from gvae.distributions.base import Conditionals, Distribution, Support, host
-from gvae.errors import BoundsError, ConfigError
+from gvae.distributions.base import Conditionals, Distribution, Support, check_size, check_variables, host
+from gvae.errors import BoundsError, ConfigError, ShapeError
 from gvae.ops import arrays, dense, draws, elementwise, likelihoods
 from gvae.runtime import device
 from gvae.typing import Array, Key
@@ -179,6 +179,7 @@ class BernoulliDistribution(Independent):
             return self.n * math.log(2) - self.entropy()
         if not isinstance(p, BernoulliDistribution):
             return None
+        check_size(self, p)
         # -H(q) - E_q log p, with E_q log p = sum q a_p - softplus(a_p)
         cross = elementwise.multiply(self.mean, p.logits) - elementwise.softplus(p.logits)
         return elementwise.negative(self.entropy() + arrays.sum(cross, axis=-1))
@@ -285,6 +286,7 @@ class CategoricalDistribution(Independent):
             return self.n * math.log(self.logits.shape[-1]) - self.entropy()
         if not isinstance(p, CategoricalDistribution):
             return None
+        check_size(self, p)
         log_q = self.log_probabilities()
         difference = elementwise.subtract(_where_possible(log_q, log_q), _where_possible(log_q, p.log_probabilities()))
         return arrays.sum(elementwise.multiply(elementwise.exp(log_q), difference), axis=(-2, -1))
@@ -379,6 +381,7 @@ class PoissonDistribution(Independent):
         p = self.standard if p is None else p
         if not isinstance(p, PoissonDistribution):
             return None
+        check_size(self, p)
         # rate_q (t + e^-t - 1) = rate_p (t e^t - e^t + 1), t = log rate_q - log rate_p: the first overflows for t << 0
         t = elementwise.subtract(self.log_rate, p.log_rate)
         up, down = elementwise.maximum(t, 0.0), elementwise.maximum(elementwise.minimum(t, 0.0), LEAST_EXPONENT)
@@ -412,6 +415,7 @@ class NegativeBinomialDistribution(Independent):
     support = COUNTS
 
     def __init__(self, log_mean: Array, log_r: Array):
+        check_variables(self, log_mean=log_mean, log_r=log_r)
         self.log_mean, self.log_r = log_mean, log_r
 
     @property
@@ -492,6 +496,8 @@ class ZeroInflatedDistribution(Independent):
     support = COUNTS
 
     def __init__(self, base: Distribution, logits: Array):
+        if logits.shape[-1] != base.n:
+            raise ShapeError(f"ZeroInflatedDistribution: logits are of {logits.shape[-1]} variables, and base of {base.n}")
         self.base: Any = base
         self.logits = logits
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from gvae.autodiff import value_of
-from gvae.distributions.base import Distribution, Support, host
+from gvae.distributions.base import Distribution, Support, check_size, check_variables, host
 from gvae.distributions.discrete import Independent
 from gvae.errors import ConfigError
 from gvae.ops import arrays, draws, elementwise
@@ -67,6 +67,7 @@ class GammaDistribution(Independent):
     def __init__(self, log_shape: Any, log_mean: Array, log: bool = False, path: str | None = "exact"):
         if path not in ("exact", None):
             raise ConfigError(f"GammaDistribution: path is {path!r}, expected 'exact' or None")
+        check_variables(self, log_shape=log_shape, log_mean=log_mean)
         self.log_shape, self.log_mean, self.log = log_shape, log_mean, log
         self.reparameterized = path is not None
 
@@ -160,6 +161,7 @@ class GammaDistribution(Independent):
         p = self.standard if p is None else p
         if not isinstance(p, GammaDistribution) or p.log != self.log:
             return None
+        check_size(self, p)
         a, a_p, d = self.shape, p.shape, elementwise.subtract(self.log_mean, p.log_mean)
         of_mean = elementwise.multiply(a_p, elementwise.expm1(d) - d)
         of_shape = elementwise.multiply(elementwise.subtract(a, a_p), elementwise.stirling_slope(a))

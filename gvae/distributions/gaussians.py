@@ -11,8 +11,8 @@ from scipy import special
 
 from gvae import random
 from gvae.autodiff import value_of
-from gvae.distributions.base import Conditionals, Distribution, host
-from gvae.errors import ConfigError, ShapeError
+from gvae.distributions.base import Conditionals, Distribution, check_size, check_variables, host
+from gvae.errors import ConfigError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank, traces
 from gvae.runtime import device
 from gvae.typing import Array, Key
@@ -51,7 +51,7 @@ class _Gaussian(Distribution):
     def kl(self, p: Distribution | None = None) -> Array:
         if p is None:
             return self._kl_standard()
-        _check_size(self, p)
+        check_size(self, p)
         if isinstance(p, DiagonalGaussian):  # -H(q) - E_q log p needs q's marginals only
             spread = elementwise.add(self.variance(), elementwise.square(elementwise.subtract(self.mean, p.mean)))
             node = 0.5 * elementwise.multiply(spread, elementwise.exp(-2 * p.log_scale)) + p.log_scale
@@ -109,11 +109,6 @@ class _Gaussian(Distribution):
         return None
 
 
-def _check_size(q: Distribution, p: Distribution) -> None:
-    if p.n != q.n:  # one of 1 would be broadcast
-        raise ShapeError(f"{type(q).__name__}.kl: p has n={p.n} variables, expected n={q.n}")
-
-
 class DiagonalGaussian(_Gaussian):
     """Independent Gaussians, N(mean, diag e^(2 log_scale)).
 
@@ -131,6 +126,7 @@ class DiagonalGaussian(_Gaussian):
     independent = True
 
     def __init__(self, mean: Array, log_scale: Array):
+        check_variables(self, mean=mean, log_scale=log_scale)
         self.mean, self.log_scale = mean, log_scale
 
     def _leads(self) -> tuple[tuple[int, ...], ...]:
@@ -177,7 +173,7 @@ class DiagonalGaussian(_Gaussian):
             return elementwise.subtract(0.5 * spread, self.log_scale) - 0.5
         if not isinstance(p, DiagonalGaussian):
             return None
-        _check_size(self, p)
+        check_size(self, p)
         spread = elementwise.add(self.variance(), elementwise.square(elementwise.subtract(self.mean, p.mean)))
         ratio = elementwise.multiply(0.5 * spread, elementwise.exp(-2 * p.log_scale))
         return elementwise.add(ratio, elementwise.subtract(p.log_scale, self.log_scale)) - 0.5

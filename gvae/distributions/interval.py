@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gvae.autodiff import value_of
-from gvae.distributions.base import Distribution, Support
+from gvae.distributions.base import Distribution, Support, check_size, check_variables
 from gvae.distributions.discrete import Independent
 from gvae.ops import arrays, elementwise
 from gvae.runtime import device
@@ -39,6 +39,7 @@ class BetaDistribution(Independent):
     support = Support(0, 1, open=True)
 
     def __init__(self, log_a: Any, log_b: Any):
+        check_variables(self, log_a=log_a, log_b=log_b)
         self.log_a, self.log_b = log_a, log_b
 
     @property
@@ -86,6 +87,7 @@ class BetaDistribution(Independent):
         p = self.standard if p is None else p
         if not isinstance(p, BetaDistribution):
             return None
+        check_size(self, p)
         # E_q log p needs E log x = psi(a) - psi(a + b) and E log(1 - x) = psi(b) - psi(a + b)
         a, b, a_p, b_p = (elementwise.exp(v) for v in (self.log_a, self.log_b, p.log_a, p.log_b))
         whole = elementwise.digamma(elementwise.add(a, b))
@@ -171,6 +173,7 @@ class ContinuousBernoulliDistribution(Independent):
         p = self.standard if p is None else p
         if not isinstance(p, ContinuousBernoulliDistribution):
             return None
+        check_size(self, p)
         half, half_p = 0.5 * self.logits, 0.5 * p.logits
         node = elementwise.multiply(elementwise.subtract(half, half_p), elementwise.langevin(half))
         node = node + elementwise.subtract(elementwise.log_sinhc(half_p), elementwise.log_sinhc(half))
@@ -206,8 +209,28 @@ class LogitNormal(Distribution):
     support = Support(0, 1)
 
     def __init__(self, base: Distribution, squeeze: float = 0.01):
-        self.base, self.squeeze = base, squeeze
+        self.base, self.squeeze, self.drawn = base, squeeze, self.drawn_with(squeeze)
         self.reparameterized, self.independent = base.reparameterized, base.independent
+
+    @staticmethod
+    def drawn_with(squeeze: float) -> Support:
+        """Where draws lie: a little beyond [0, 1] on both sides.
+
+        Parameters
+        ----------
+        squeeze : float
+
+        Returns
+        -------
+        Support
+
+        Examples
+        --------
+        >>> print(gvae.distributions.LogitNormal.drawn_with(0.1))
+        (-0.125, 1.125)
+        """
+        beyond = squeeze / (1 - 2 * squeeze)
+        return Support(-beyond, 1 + beyond, open=True)
 
     @property
     def n(self) -> int:
@@ -236,8 +259,9 @@ class LogitNormal(Distribution):
         return elementwise.add(self.base.log_prob(y, reduce), arrays.sum(slope, axis=-1) if reduce else slope)
 
     def log_prob_of_draw(self, noise: Array, sample: Array) -> Array:
-        _, slope = self._to_logit(sample)
-        return elementwise.add(self.base.log_prob_of_draw(noise, sample), arrays.sum(slope, axis=-1))
+        y = self.base.sample(noise)  # not from the sample, which has lost it where its logit is large
+        slope = math.log(1 - 2 * self.squeeze) + elementwise.softplus(y) + elementwise.softplus(-y)
+        return elementwise.add(self.base.log_prob_of_draw(noise, y), arrays.sum(slope, axis=-1))
 
     @property
     def median(self) -> Array:

@@ -87,7 +87,7 @@ class Estimator(Fitting):
         >>> model.transform(X[:3]).shape
         (3, 2)
         """
-        blocks = (self._joined(block, "transform", numbers) for block, numbers, _ in _row_blocks(X))
+        blocks = (self._joined(block, "transform", numbers) for block, numbers, _ in self._row_blocks(X))
         found = _gathered(blocks, as_rows(X), out)
         return found if out is not None else self._framed(found, X)
 
@@ -119,7 +119,9 @@ class Estimator(Fitting):
         {'z': (100, 2)}
         """
         y, found = inputs.loaded(y), []
-        for block, numbers, where in _row_blocks(X):
+        if y is not None and as_rows(X) is not None:
+            check_lengths({"x": X, "y": y}, "X")
+        for block, numbers, where in self._row_blocks(X):
             found.append(self._codes(block, y if y is None or numbers is None else y[where], numbers))
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
@@ -225,7 +227,7 @@ class Estimator(Fitting):
         >>> model.reconstruct(X[:3]).shape
         (3, 5)
         """
-        joined = (self._joined(block, "reconstruct", numbers) for block, numbers, _ in _row_blocks(X))
+        joined = (self._joined(block, "reconstruct", numbers) for block, numbers, _ in self._row_blocks(X))
         blocks = (self.inverse_transform(z) for z in joined)
         return _gathered(blocks, as_rows(X), out)
 
@@ -553,8 +555,22 @@ class Estimator(Fitting):
 
     def _parts(self, X: Any, size: int) -> Iterator[dict[str, Any]]:
         """The columns of `_seen`, `size` rows at a time."""
-        for block, numbers, _ in _row_blocks(X):
+        for block, numbers, _ in self._row_blocks(X):
             yield from _chunks(self._seen(block, None, numbers), size)
+
+    def _row_blocks(self, X: Any) -> Iterator[tuple[Any, Any, slice]]:
+        """(rows, their indices, their places), CHUNK at a time; for an array in memory, all at once and without indices."""
+        rows = as_rows(X)
+        if rows is None:
+            yield X, None, slice(None)
+            return
+        self._check_fitted()
+        inputs.check_names(rows, self.views_["x"].names, type(self).__name__)  # which their blocks do not have
+        column, begin = Column(rows, lambda x: x, tuple(rows.shape), np.dtype(rows.dtype)), 0
+        for block in column.blocks(CHUNK):
+            numbers = np.arange(begin, begin + block.shape[0])
+            yield block, numbers_of(rows, numbers), slice(begin, begin + block.shape[0])
+            begin += block.shape[0]
 
     def _coded(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         """q(code | x), by code, of some rows."""
@@ -685,7 +701,10 @@ class Classifier(Estimator):
         self._check_fitted()
         if y is None:
             raise DataError(f"{type(self).__name__}: y is missing: the model reads {reads(self.model_)}")
-        n = np.shape(X)[0] if as_rows(X) is None else X.shape[0]
+        rows = as_rows(X)
+        if rows is None and np.ndim(X) == 0:
+            self._read(X)  # which says what X is and what is expected
+        n = np.shape(X)[0] if rows is None else rows.shape[0]
         return inputs.encoded(inputs.loaded(y), n, "y", self.classes_)[0]
 
     def report_sections(self, X: Any, y: Any = None) -> dict[str, list[Panel]]:
@@ -920,19 +939,6 @@ def _alone(views: dict[str, np.ndarray]) -> Any:
 
 def _length_of(rows: Mapping[str, Any]) -> int:
     return rows["x"].shape[0]
-
-
-def _row_blocks(X: Any) -> Iterator[tuple[Any, Any, slice]]:
-    """(rows, their indices, their places), CHUNK at a time; for an array in memory, all at once and without indices."""
-    rows = as_rows(X)
-    if rows is None:
-        yield X, None, slice(None)
-        return
-    column, begin = Column(rows, lambda x: x, tuple(rows.shape), np.dtype(rows.dtype)), 0
-    for block in column.blocks(CHUNK):
-        numbers = np.arange(begin, begin + block.shape[0])
-        yield block, numbers_of(rows, numbers), slice(begin, begin + block.shape[0])
-        begin += block.shape[0]
 
 
 def _columns_into(output: data.Output, n: int) -> Callable[[Mapping[str, np.ndarray]], None]:

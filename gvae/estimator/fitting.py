@@ -29,6 +29,7 @@ from gvae.protocol import Model, check_columns
 from gvae.runtime import device, limits, parallel, pool
 from gvae.runtime.parallel import Communicator
 from gvae.settings import fields, native
+from gvae.texts import NOT_NEGATIVE
 from gvae.training.program import batches_in, least_rows
 from gvae.typing import Key
 
@@ -169,6 +170,8 @@ class Fitting(Protocol):
         >>> [row["epoch"] for row in model.history_]
         [1, 2]
         """
+        if not NOT_NEGATIVE.accepts(save_every):
+            raise ConfigError(f"fit: save_every is {save_every!r}, expected {NOT_NEGATIVE.expected} (seconds)")
         check_callables("fit", stop=stop, callback=callback)
         check_paths("fit", **({} if run is None else {"run": run}))
         asked, begun, ranks = self.checked(), None, parallel.of(comm)
@@ -210,13 +213,20 @@ class Fitting(Protocol):
         """Check the settings and the data, and make all choices that depend on them, before anything is written."""
         values = self._filled(asked)
         shuffle = _shuffle(values, X, y, begun)
+        names = inputs.named(X) if isinstance(X, data.Rows) else None  # of the columns of a file, also if it is loaded
         X, y = (_source(given, shuffle) for given in (X, y))
         views, rows, held, classes = self._columns(X, y, weight, validation, values, begun)
         sizes = {name: view.columns for name, view in views.items()} | ({} if classes is None else {"y": len(classes)})
         self._check_memory(asked, values, rows["x"].shape[0], sizes)
         if shuffle.rows is not None:
             _check_windows(shuffle, rows)
-        files = {n: c.rows.fingerprint for n, c in rows.items() if isinstance(c, Column) and c.read_ahead}
+        views["x"].names = views["x"].names if names is None else names
+        files = {
+            f"{part}{name}": column.rows.fingerprint
+            for part, columns in (("", rows), ("validation ", held or {}))
+            for name, column in columns.items()
+            if isinstance(column, Column) and column.read_ahead
+        }
         there = [c for part in (rows, held or {}) for c in part.values() if not getattr(c, "read_ahead", False)]
         digest = _digest(*there) if (run is not None or ranks.size > 1) and there else None
         root = random.key(asked["random_state"])

@@ -165,7 +165,8 @@ def as_counts(
     check_rows(X.shape, name, columns, model)
     x = data.as_csr(X, name).astype(dtype, copy=False)
     if x.nnz and x.data.min() < 0:
-        row, column = (axis[x.data.argmin()] for axis in x.nonzero())
+        least_of_all = int(x.data.argmin())  # stored zeros count as well
+        row, column = int(np.searchsorted(x.indptr, least_of_all, side="right")) - 1, x.indices[least_of_all]
         row = row if rows is None else rows[row]
         least = f"the least, {x.data.min():g}, at row {row}, column {column} (counted from 0)"
         raise DataError(f"Negative values in data passed to {model}: {name} are counts; {least}")
@@ -197,7 +198,7 @@ def encoded(y: Any, n: int, name: str = "y", classes: np.ndarray | None = None) 
     elif labels.dtype.kind == "c":
         raise DataError(f"{name} is an array of {labels.dtype}, expected labels. Complex data not supported")
     elif labels.dtype == object:
-        missing = [i for i, label in enumerate(labels) if label is None or label != label]
+        missing = [i for i, label in enumerate(labels) if label is None or (label == label) is not True]
         if missing:
             raise DataError(f"{name}: the label of row {missing[0]} (counted from 0) is missing (NaN)")
     try:

@@ -279,7 +279,8 @@ class Protocol(settings.Settings):
         if kind == "pandas":
             import pandas  # type: ignore[import-untyped]
 
-            return pandas.DataFrame(Z, index=getattr(X, "index", None), columns=self.get_feature_names_out())
+            index = X.index if isinstance(X, (pandas.DataFrame, pandas.Series)) else None
+            return pandas.DataFrame(Z, index=index, columns=self.get_feature_names_out())
         if kind == "polars":
             import polars  # type: ignore[import-not-found]
 

@@ -160,6 +160,8 @@ def save(
 ) -> None:
     """One file, written atomically. RunError if it cannot be written, ConfigError for what is no path."""
     check_paths("save", path=path)
+    if not Path(path).name:
+        raise RunError(f"cannot write {path}: it is a folder; expected the name of a file")
     check_written(config["settings"])
     tensors = {f"parameters/{name}": value for name, value in parameters.items()}
     tensors |= {f"state/{name}": np.asarray(value) for name, value in state.items()}

@@ -153,7 +153,7 @@ class View:
         depends on them, and checked when they are read."""
         n, dtype = math.prod(X.shape[1:]), np.dtype(settings["dtype"])
         inputs.check_rows((X.shape[0], n) if len(X.shape) == 3 else X.shape, name, None, model)
-        view = cls(name, kind, n, dtype, observation)
+        view = cls(name, kind, n, dtype, observation, names=inputs.named(X))
         known, ahead = begun if reads_ahead(X) else None, reads_ahead(X)
         if len(X.shape) == 3:
             view.image_shape = tuple(X.shape[1:])
@@ -301,7 +301,7 @@ class View:
         rows   : their indices, if they are a part of others
         """
         said = self.name if fitted else "validation" if self.name == "X" else f"validation {self.name}"
-        if fitted:
+        if fitted and rows is None:  # of a part, the whole has been checked
             inputs.check_names(X, self.names, model)
         if isinstance(X, data.Rows):
             return self.column(X, model, said)

@@ -14,6 +14,7 @@ from gvae.distributions import (
     CategoricalDistribution,
     ContinuousBernoulliDistribution,
     GammaDistribution,
+    GaussianMixture,
     LogitNormal,
     NegativeBinomialDistribution,
     PoissonDistribution,
@@ -411,7 +412,7 @@ class Logit(Family):
     distribution = LogitNormal
 
     def __init__(self, family: Family, squeeze: float = 0.01):
-        if family.support != Support() or isinstance(family, Gamma):
+        if family.support != Support() or isinstance(family, Gamma) or family.distribution is GaussianMixture:
             raise ConfigError(f"logit: {family} has the support {family.support}, expected a family of Gaussians")
         if not isinstance(squeeze, (int, float)) or not 0 <= squeeze < 0.5:
             raise ConfigError(f"logit: squeeze is {squeeze!r}, expected a number in [0, 0.5)")
@@ -428,6 +429,10 @@ class Logit(Family):
     @property
     def support(self) -> Support:
         return Support(0, 1, open=self.squeeze == 0)
+
+    @property
+    def drawn(self) -> Support:
+        return LogitNormal.drawn_with(self.squeeze)
 
     def noise(self, key: Key, shape: tuple[int, ...], dtype: DTypeLike, like: Array = None) -> np.ndarray:
         return self.family.noise(key, shape, dtype, like)

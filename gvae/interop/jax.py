@@ -49,7 +49,8 @@ def _call(name: str, arguments: dict[str, Any], settings: dict[str, Any]) -> Any
     # vmap puts an axis in front of each argument; to be aligned, they all need the same number of batch axes before that
     leads = [None if a is None else a.ndim - core for a, core in zip(arrays, OPS[name], strict=True)]
     batch = max((n for n in leads if n is not None), default=0)
-    static = tuple((k, tuple(np.asarray(v).tolist()) if np.iterable(v) else v) for k, v in settings.items())
+    several = {k: np.iterable(v) and not isinstance(v, str) for k, v in settings.items()}
+    static = tuple((k, tuple(np.asarray(v).tolist()) if several[k] else v) for k, v in settings.items())
     try:
         if any(n is not None and n < 0 for n in leads):
             raise ShapeError(f"{name}: too few axes")

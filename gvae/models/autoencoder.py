@@ -11,6 +11,8 @@ from typing import Any
 
 from gvae import modes
 from gvae.data import Batch
+from gvae.distributions import LogitNormal
+from gvae.errors import ConfigError
 from gvae.models.parts import Penalty
 from gvae.models.vae import VAE
 from gvae.objectives import Terms
@@ -59,6 +61,12 @@ class Autoencoder(VAE):
         [2, 0]
         """
         return (self.encoder, self.decoder), ()
+
+    def build(self, settings: Any) -> None:
+        super().build(settings)
+        if self.posterior.distribution is LogitNormal:
+            name = self.posterior.name
+            raise ConfigError(f"Autoencoder: posterior is {name}, whose mean has no derivative; expected a Gaussian")
 
     def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         params = modes.in_step(params, noise, step)

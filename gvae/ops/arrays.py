@@ -484,7 +484,7 @@ def _getitem(x: Array, *, index: Any) -> Array:
 def _(y_bar: Array, y: Array, x: Array, *, needs: Needs, index: Any) -> Cotangents:
     x_bar, index = np.zeros_like(x), _where_it_is_used(index, x)
     parts = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(p, list) or getattr(p, "ndim", 0) > 0 for p in parts):
+    if any(isinstance(p, (list, tuple)) or getattr(p, "ndim", 0) > 0 for p in parts):
         device.scatter_add(x_bar, index, y_bar)  # an integer array may name an element twice
     else:
         x_bar[index] = y_bar

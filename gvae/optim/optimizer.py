@@ -11,7 +11,7 @@ from gvae.errors import ConfigError, ShapeError
 from gvae.nn import Parameters
 from gvae.optim._numbers import _positive
 from gvae.runtime import device
-from gvae.texts import SHARE
+from gvae.texts import NOT_NEGATIVE, SHARE
 from gvae.typing import Array
 
 
@@ -62,6 +62,9 @@ class Optimizer:
         if unknown:
             known = ", ".join(parameters.groups)
             raise ConfigError(f"{self}: rates names the parameter group {sorted(unknown)[0]!r}; known are {known}")
+        for group, rate in (rates or {}).items():
+            if not NOT_NEGATIVE.accepts(rate):
+                raise ConfigError(f"{self}: rates[{group!r}] is {rate!r}, expected {NOT_NEGATIVE.expected}")
         self.parameters, self.learning_rate, self.rates = parameters, learning_rate, dict(rates or {})
         for name in self.moments:
             setattr(self, name, parameters.zeros().flat)

@@ -177,7 +177,8 @@ def codes(e: Exhibit) -> list[Panel]:
     z = np.asarray(e.model.transform(e.X), np.float64)
     centred = z - z.mean(0)
     _, spread, axes = np.linalg.svd(centred, full_matrices=False)
-    at = centred @ axes[:2].T if z.shape[1] > 1 else np.stack([centred[:, 0], np.zeros(len(z))], axis=1)
+    at = np.zeros((len(z), 2))
+    at[:, : len(axes)] = centred @ axes[:2].T  # a single axis, of one variable or one row, is drawn on a line
     share = np.square(spread) / max(np.square(spread).sum(), np.finfo(float).tiny)
     words = [f"principal axis {k + 1}, {share[k]:.0%} of the variance" for k in range(min(2, len(share)))]
     about = {"row": [str(i) for i in range(len(z))]}

@@ -39,6 +39,7 @@ class Track:
         if not 0 <= row < X.shape[0]:
             raise DataError(f"--track is {row}, expected a test row from 0 to {X.shape[0] - 1}")
         self.path, self.row, self.x = Path(run) / FILE, row, X[row : row + 1]
+        _drop_partial_line(self.path)
 
     def __call__(self, log: dict[str, Any], model: Any) -> None:
         q = model.posterior_of(self.x)
@@ -52,6 +53,15 @@ class Track:
             entry |= {"mean": np.asarray(banded.mean)[0].tolist(), "chol": np.asarray(banded.chol)[0].tolist()}
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
+
+
+def _drop_partial_line(path: Path) -> None:
+    """Cut what follows the last line break of a file: what a process wrote when it was killed."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def tracked_row(run: str | os.PathLike) -> int | None:
@@ -83,7 +93,8 @@ def read_track(run: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """
     path = Path(run) / FILE
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        *whole, _ = path.read_text(encoding="utf-8").split("\n")  # what follows the last line break was cut short by a kill
+        lines = [json.loads(line) for line in whole]
         found: dict[str, dict[int, Any]] = {}
         for line in lines:
             found.setdefault(line["code"], {})[line["epoch"]] = line

@@ -157,6 +157,15 @@ def overlap(x: Any, y: Any) -> bool:
     return bool(namespace(x, y).may_share_memory(x, y))
 
 
+def span(x: Any) -> tuple[int, int]:
+    """The addresses between which an array lies, the second one not included."""
+    low = x.data.ptr if is_cuda(x) else x.__array_interface__["data"][0]
+    high = low + x.itemsize
+    for n, stride in zip(x.shape, x.strides, strict=True):
+        low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
+    return low, high
+
+
 def kernels_for(family: str, *arrays: Any) -> Any:
     """The kernels of one family ("banded", "random", ...) for the device of the arrays: see gvae.kernels."""
     if namespace(*arrays) is not np:

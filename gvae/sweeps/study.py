@@ -161,6 +161,7 @@ class Study:
         except OSError as error:
             raise RunError(f"cannot create the folder {path}: {error.strerror or error}") from None
         with locks.held(path / LOCKS / "study"):
+            _check_free(path, locked=True)
             if is_study(path):
                 _extend(path, plan)
             else:
@@ -284,16 +285,22 @@ class Study:
         return (max if self.plan.maximize else min)(done, key=lambda trial: trial["value"], default=None)
 
 
-def _check_free(path: Path) -> None:
-    """Raise RunError unless a folder is that of a study, or has only what a process leaves if killed while it begins one."""
-    if is_study(path):
+def _check_free(path: Path, *, locked: bool = False) -> None:
+    """Raise RunError unless a folder is that of a study, or has only what a process leaves if killed while it begins one.
+
+    locked : whether this process holds the lock under which studies are begun; without it, a folder of locks is enough, as
+    another process may be about to begin the study
+    """
+    there = list(path.iterdir())
+    names = {p.name for p in there}
+    if is_study(path) or (LOCKS in names and not locked):
         return
-    if (path / PLAN).exists():
+    if PLAN in names:
         raise RunError(
             f"{path} has lost its {JOURNAL}; with an empty file of that name, trials are read from their run folders"
         )
-    ours = [p for p in path.iterdir() if p.name == LOCKS or files.is_leftover(p) or (p.name == JOURNAL and _is_empty(p))]
-    if len(ours) < len(list(path.iterdir())):
+    ours = [p for p in there if p.name == LOCKS or files.is_leftover(p) or (p.name == JOURNAL and _is_empty(p))]
+    if len(ours) < len(there):
         raise RunError(f"{path} already holds something, and no {PLAN}; name a new folder; nothing was written")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from time import sleep
 
 try:
     import fcntl
@@ -12,6 +13,7 @@ except ImportError:  # Windows: a run folder is not locked against a second proc
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp"
+TRIES, PAUSE = 10, 0.02  # attempts to lock a file, and seconds between them
 
 
 def write_atomically(path: Path, content: bytes, previous: Path | None = None) -> None:
@@ -78,11 +80,14 @@ def lock(descriptor: int) -> bool:
     are closed, at the latest at the end of the process."""
     if fcntl is None:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    for i in range(TRIES):  # `is_locked` of another process holds it for an instant
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sleep(PAUSE if i + 1 < TRIES else 0)
+        else:
+            return True
+    return False
 
 
 def is_locked(path: Path) -> bool:

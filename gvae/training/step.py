@@ -31,6 +31,7 @@ from gvae.runtime.device import empty, is_cuda, module, namespace, to_device, to
 from gvae.runtime.parallel import ALONE as ONE_RANK
 from gvae.runtime.parallel import Communicator
 from gvae.structures import mapped
+from gvae.texts import POSITIVE
 from gvae.training.failure import failure
 from gvae.training.inputs import ALONE, DREAMS, INIT, MASKS, ORDER, PREPARE, ROWS, StepInputs, records
 from gvae.training.program import Programs
@@ -181,7 +182,7 @@ class Trainer:
         check_whole(samples=samples, shards=shards)
         check_ranks(shards, communicator.size)
         module(device)
-        if clip is not None and not (isinstance(clip, (int, float)) and 0 < clip < math.inf):
+        if clip is not None and not POSITIVE.accepts(clip):
             raise ConfigError(f"clip is {clip!r}, expected a positive number")
         if replays is not None or graphs is not None:
             warnings.warn("Trainer: replays and graphs are now programs", DeprecationWarning, stacklevel=2)

@@ -388,6 +388,22 @@ def test_a_character_that_no_path_can_have(refused, words):
     refused(words, "NUL")
 
 
+def test_plot_keeps_the_pictures_of_two_models_apart(gvae_, here):
+    x = np.random.default_rng(0).normal(size=(13, 4))  # one row is held out
+    model = gvae.VAE(latent=2, hidden=(4,), epochs=1, random_state=0)
+    for folder in ("one", "other"):
+        (here / folder).mkdir()
+        model.fit(x, notes={"data": str(here / "x.npy")}).save(here / folder / "model")
+    np.save("x.npy", x)
+    for name in ("first", "second"):
+        model.save(here / name)
+    code, out, err = gvae_("plot", "first", "second", "--what", "codes")
+    assert (code, out.split()) == (0, ["plots/first/codes.png", "plots/second/codes.png"]), err
+    for out in ([], ["--out", "pictures"]):
+        code, _, err = gvae_("plot", "one/model", "other/model", "--what", "codes", *out)
+        assert (code, "would both be in" in err) == (2, True)
+
+
 def test_plot_leaves_no_folder_where_nothing_is_drawn(gvae_, here):
     np.save("wide.npy", np.zeros((20, 30)))
     before = sorted(here.iterdir())

@@ -457,7 +457,7 @@ def test_a_missing_file_is_named_with_the_folders_searched(tmp_path, monkeypatch
     fails(name, file, str(tmp_path / "absent" / name))
     monkeypatch.setenv("GVAE_DATA_DIR", "")  # as good as not set
     if name != "mnist":
-        fails(name, file, "never downloaded", "--data-dir", "GVAE_DATA_DIR")
+        fails(name, file, "does not download", "--data-dir", "GVAE_DATA_DIR")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import h5py
 import numpy as np
@@ -443,6 +444,141 @@ def test_a_file_that_changed_is_refused_by_name(small, name):
         assert bits(model) == bits(resumed(folder / name, folder / "another"))
 
 
+def test_a_run_is_readable_and_resumed_after_its_file_was_moved(small):
+    """Also if it is stopped before the first checkpoint after that: content is compared, and not its place."""
+    folder, _ = small
+    stopped(folder / "x.npy", folder / "run")
+    whole = bits(resumed(folder / "x.npy", folder / "another"))
+    (folder / "elsewhere").mkdir()
+    (folder / "x.npy").rename(folder / "elsewhere" / "x.npy")
+    how = SMALL | {"shuffle": "window:rows=400,chunk=100", "batch_size": 50, "epochs": 2}
+    rows = data.open_rows(folder / "elsewhere" / "x.npy")
+    with pytest.raises(StoppedError):
+        gvae.VAE(**how).fit(rows, run=folder / "run", resume=True, stop=lambda: True)
+    gvae.load(folder / "run")
+    assert bits(resumed(folder / "elsewhere" / "x.npy", folder / "run")) == whole
+
+
+def test_other_validation_rows_are_refused(small):
+    folder, x = small
+    np.save(folder / "held.npy", x[:50])
+    np.save(folder / "other.npy", x[:50] + 1)
+    how = SMALL | {"shuffle": "window:rows=400,chunk=100", "batch_size": 50}
+
+    def fit(held, epochs, **more):
+        rows, held = data.open_rows(folder / "x.npy"), data.open_rows(folder / held)
+        return gvae.VAE(**how, epochs=epochs).fit(rows, validation=held, run=folder / "run", **more)
+
+    fit("held.npy", 1)
+    with pytest.raises(DataError, match=r"other\.npy is not what it was when .*run was begun"):
+        fit("other.npy", 2, resume=True)
+    assert len(fit("held.npy", 2, resume=True).history_) == 2
+
+
+def test_names_of_columns_are_those_of_the_fit(tmp_path):
+    """Windows of a file, all of it, and a DataFrame with the columns in another order are compared with the same names."""
+    x = numbers(60, 2)
+    for name, order in (("ab", [0, 1]), ("ba", [1, 0])):
+        table = pyarrow.table({"ab"[j]: x[:, j] for j in order})
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet", row_group_size=20)
+    ab, ba = (data.open_rows(tmp_path / f"{name}.parquet") for name in ("ab", "ba"))
+    for shuffle in ("full", "window:20"):
+        model = gvae.VAE(**SMALL | {"latent": 1, "epochs": 1, "shuffle": shuffle}).fit(ab)
+        assert model.feature_names_in_.tolist() == ["a", "b"]
+        assert model.transform(ab).shape == (60, 1)
+        for use in (model.transform, model.score_samples, model.codes):
+            with pytest.raises(DataError, match="must be in the same order as they were in fit"):
+                use(ba)
+
+
+def test_an_evaluation_compares_the_names_of_columns(gvae_, here):
+    x = numbers(40, 2)
+    np.savetxt("ab.csv", x, delimiter=",", header="a,b", comments="")
+    np.savetxt("ba.csv", x[:, ::-1], delimiter=",", header="b,a", comments="")
+    assert gvae_("train", "ab.csv", "--latent", "1", "--hidden", "4", "--epochs", "1", "--out", "run", "--quiet")[0] == 0
+    assert gvae_("evaluate", "run", "ab.csv", "--samples", "2")[0] == 0
+    code, out, err = gvae_("evaluate", "run", "ba.csv", "--samples", "2")
+    assert (code, out) == (2, "")
+    assert "the columns are b, a, but the model was trained on a, b: expected the same names in the same order" in err
+
+
+def test_threads_read_a_file_of_row_groups(small):
+    folder, x = small
+    rows, wrong = data.open_rows(folder / "x.parquet"), []
+
+    def read(seed):
+        places = np.random.default_rng(seed)
+        for _ in range(30):
+            begin = int(places.integers(0, 1900))
+            index = np.arange(begin, begin + 100)
+            if not np.array_equal(rows.take(index), x[index]):
+                wrong.append(begin)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_all_keys_are_read_whether_or_not_rows_are(tmp_path, in_memory):
+    x, y, w = numbers(20, 3), np.arange(20.0), np.linspace(1, 2, 20)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, values in {"x": x, "y": y, "weight": w, "labels": np.arange(20) % 3}.items():
+            file[name] = values
+    found = data.load(tmp_path / "x.h5", in_memory=in_memory)
+    held = np.arange(20) % 10 == 9
+    for name, values in (("y", y), ("weight", w)):
+        for part, which in zip(found.columns[name], (~held, held), strict=True):
+            np.testing.assert_allclose(part, values[which], rtol=1e-6)
+    np.testing.assert_array_equal(found.train_labels, (np.arange(20) % 3)[~held])
+    np.testing.assert_array_equal(found.test_labels, (np.arange(20) % 3)[held])
+
+
+def test_sparse_groups_that_are_not_rows(tmp_path):
+    matrix = scipy.sparse.random_array((6, 6), density=0.5, rng=np.random.default_rng(0))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, form, parts in (
+            ("columns", "csc_matrix", ("data", "indices", "indptr")),
+            ("part", "csr_matrix", ("indices", "indptr")),
+        ):
+            group, kept = file.create_group(name), scipy.sparse.csc_array(matrix)
+            group.attrs["encoding-type"], group.attrs["shape"] = form, (6, 6)
+            for part in parts:
+                group[part] = getattr(kept, part)
+        with pytest.raises(DataError, match=r"a sparse matrix by columns \(CSC\), expected one by rows \(CSR\)"):
+            data.rows.CsrRows(file["columns"], "x.h5", "columns")
+        with pytest.raises(DataError, match="a sparse matrix without 'data'"):
+            data.rows.CsrRows(file["part"], "x.h5", "part")
+    with pytest.raises(DataError, match="one of train and test is sparse, and the other is not"):
+        data.dataset.assemble("x", "x", scipy.sparse.csr_array(matrix), np.ones((2, 6)))
+    with pytest.raises(DataError, match="'train_y': a sparse matrix; expected a dense array"):
+        data.dataset.assemble("x", "x", np.ones((6, 2)), train_y=scipy.sparse.csr_array(matrix))
+
+
+def test_a_part_by_a_mask(small):
+    folder, x = small
+    mask = np.arange(len(x)) % 3 == 1
+    part = data.Part(data.open_rows(folder / "x.npy"), mask)
+    assert part.shape == (mask.sum(), D)
+    np.testing.assert_array_equal(part.take(np.arange(5)), x[mask][:5])
+
+
+def test_y_of_another_length_than_rows(small):
+    folder, x = small
+    model = gvae.VCCA(latent=1, private=(1, 1), hidden=(4,), epochs=1, random_state=0).fit(x[:100], x[:100, :2])
+    with pytest.raises(DataError, match="2000 rows of x, 30 rows of y"):
+        model.codes(data.open_rows(folder / "x.npy"), x[:30, :2])
+
+
+def test_a_target_is_for_parquet_files(tmp_path):
+    for source in ("digits", numbers(10)):
+        with pytest.raises(DataError, match="load: target is 'c', expected None"):
+            data.load(source, target="c")
+
+
 def test_a_run_that_was_begun_in_memory_stays_there(small, monkeypatch):
     folder, x = small
     rows, how = data.open_rows(folder / "x.npy"), SMALL | {"epochs": 1, "batch_size": 50}
@@ -558,6 +694,18 @@ def test_pack_beyond_memory(small, monkeypatch):
     data.pack({"train": data.open_rows(folder / "x.npy")}, folder / "q.zarr", key=random.key(5))
     np.testing.assert_array_equal(data.open_rows(folder / "p.zarr")[:], data.open_rows(folder / "q.zarr")[:])
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_keys_of_packed_columns(tmp_path):
+    x = numbers(12)
+    packed = data.pack({"x": x, "y": np.arange(12.0), "weight": np.ones(12)}, tmp_path / "p.zarr")
+    assert packed == {"train": (12, D), "train_y": (12,), "train_weight": (12,)}
+    np.testing.assert_array_equal(data.load(tmp_path / "p.zarr", in_memory=False).columns["y"][1], [9.0])
+    with pytest.raises(ConfigError, match="pack: a column is named 'rows', expected x, y, weight, labels, train, "):
+        data.pack({"rows": x}, tmp_path / "q.zarr")
+    with pytest.raises(DataError, match="pack: train without rows"):
+        data.pack({"train": x[:0]}, tmp_path / "q.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
 
 
 def test_packed_columns_keep_together(tmp_path):

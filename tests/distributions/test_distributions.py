@@ -19,6 +19,7 @@ from gvae.distributions import (
     ContinuousBernoulliDistribution,
     DenseGaussian,
     DiagonalGaussian,
+    GammaDistribution,
     GaussianMixture,
     LogitNormal,
     LowRankGaussian,
@@ -615,3 +616,51 @@ def test_a_moment_without_closed_form_is_named():
             NotImplementedError, match=r"LogitNormal has no (co)?variance in closed form: average over draws"
         ):
             moment()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda one, n: DiagonalGaussian(n, one),
+        lambda one, n: BetaDistribution(one, n),
+        lambda one, n: GammaDistribution(one, n),
+        lambda one, n: NegativeBinomialDistribution(n, one),
+        lambda one, n: ZeroInflatedDistribution(PoissonDistribution(n), one),
+    ],
+)
+def test_parameters_of_another_number_of_variables_are_refused(make):
+    """One value for all variables would share their noise, or be counted once in a determinant."""
+    with pytest.raises(ShapeError, match=r"\w+Distribution|DiagonalGaussian"):
+        make(np.zeros(1), np.zeros(3))
+    assert make(np.zeros(3), np.zeros((2, 3))).n == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        BernoulliDistribution,
+        PoissonDistribution,
+        ContinuousBernoulliDistribution,
+        lambda x: CategoricalDistribution(np.stack([x, x], axis=-1)),
+        lambda x: BetaDistribution(x, x),
+        lambda x: GammaDistribution(x, x),
+    ],
+)
+def test_a_divergence_is_of_as_many_variables(make):
+    with pytest.raises(ShapeError, match=r"\.kl: p has n=3 variables, expected n=1"):
+        make(np.zeros(1)).kl(make(np.zeros(3)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+def test_a_logit_keeps_the_density_of_its_draws(scale):
+    """In float32 too, where a draw rounds to an end of the interval: from the noise, and not from the draw."""
+    log_scale = np.full(16, np.log(scale))
+    noise = random.normal(random.key(0), (200, 16), np.float64)
+    exact = LogitNormal(DiagonalGaussian(np.zeros(16), log_scale))
+    expected = exact.log_prob_of_draw(noise, exact.sample(noise))
+    if scale == 1.0:
+        np.testing.assert_allclose(expected, exact.log_prob(exact.sample(noise)), rtol=1e-12)
+    assert np.isfinite(expected).all()
+    q = LogitNormal(DiagonalGaussian(np.zeros(16, np.float32), log_scale.astype(np.float32)))
+    few = noise.astype(np.float32)
+    np.testing.assert_allclose(q.log_prob_of_draw(few, q.sample(few)), expected, rtol=1e-5)

@@ -308,6 +308,27 @@ def test_a_model_of_matrices_names_those_of_counts(monkeypatch):
         gvae.VAE().fit(COUNTS)
 
 
+def test_a_list_has_no_index():
+    pandas = pytest.importorskip("pandas")
+    model = gvae.VAE(**SMALL).fit(X).set_output(transform="pandas")
+    assert model.transform(X.tolist()).index.tolist() == list(range(len(X)))
+    frame = pandas.DataFrame(X, index=np.arange(len(X)) + 7)
+    assert gvae.VAE(**SMALL).fit(frame).set_output(transform="pandas").transform(frame).index[0] == 7
+
+
+def test_text_that_is_missing_among_labels():
+    pandas = pytest.importorskip("pandas")
+    labels = pandas.Series(["a", "b", pandas.NA, "b"] * 30, dtype="string")
+    with pytest.raises(DataError, match=r"y: the label of row 2 .* is missing"):
+        LabelClassifier(**SMALL).fit(X, labels)
+
+
+def test_negative_counts_beside_stored_zeros():
+    places = (np.array([0.0, 5, -1]), (np.array([0, 1, 2]), np.array([0, 1, 2])))
+    with pytest.raises(DataError, match="the least, -1, at row 2, column 2"):
+        gvae.DEF(latent=(2,), epochs=1).fit(sparse.csr_array(sparse.coo_array(places)))
+
+
 # ---- weights of rows -----------------------------------------------------------------------------
 
 

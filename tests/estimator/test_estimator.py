@@ -582,6 +582,19 @@ def test_models_that_a_callback_keeps_are_those_of_their_rows():
     assert [len(model.history_) for model, _ in kept] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("seconds", [None, "60", -1, float("nan")])
+def test_a_time_between_saves_that_is_none(seconds, tmp_path):
+    with pytest.raises(ConfigError, match=r"^fit: save_every is .*, expected a number of at least 0 \(seconds\)$"):
+        small().fit(X, run=tmp_path / "run", save_every=seconds)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_model_is_not_saved_as_a_folder(fitted):
+    for path in (".", "/"):
+        with pytest.raises(RunError, match=r"cannot write .*: it is a folder; expected the name of a file"):
+            fitted.save(path)
+
+
 def test_settings_that_a_file_cannot_hold(tmp_path):
     model = small(posterior=gvae.families.parse("diagonal", 2), latent=2)
     assert model.fit(X).transform(X).shape == (len(X), 2)

@@ -49,6 +49,12 @@ def test_mean_and_deviation_wherever_columns_lie(monkeypatch):
     np.testing.assert_array_equal(units(x, np.float32), y)
 
 
+def test_a_constant_column_whose_first_row_has_no_weight():
+    x = np.array([[5.3], [0.1], [0.1], [0.1]])
+    units = Standardization.of(x, weight=np.array([0, 0.3, 0.7, 0.9]))
+    np.testing.assert_allclose((units.location, units.scale), ([0.1], [1.0]))
+
+
 def test_constant_columns_keep_their_unit():
     x = np.array([[0.1, 1.0], [0.1, 3.0]] * 500)  # a mean of a thousand times 0.1 is not 0.1
     units = Standardization.of(x)

@@ -427,6 +427,7 @@ def test_shared_numbers_are_the_last():
         ("shared:shared:chain", 4, "shared:chain is not a location family"),
         ("logit:beta", 4, "expected a family of Gaussians"),
         ("logit:log_gamma", 4, "expected a family of Gaussians"),
+        ("logit:mixture:2", 4, "expected a family of Gaussians"),
         ("gamma:3", 4, "gamma takes no size, got gamma:3; gamma:score has draws without derivatives"),
         ("zero_inflated:bernoulli", 4, "zero_inflated: the family is bernoulli, expected negative_binomial or poisson"),
         ("zero_inflated:zero_inflated:poisson", 4, "the family is zero_inflated:poisson, expected negative_binomial"),
@@ -465,7 +466,8 @@ def test_more_mistakes():
         ("mixture:3", "diagonal", True),
         ("autoregressive", "bernoulli", True),  # draws of both are bits
         ("categorical:3", "bernoulli", True),
-        ("beta", "logit:chain", True),
+        ("logit:diagonal", "logit:chain", True),
+        ("beta", "logit:chain", False),  # whose draws lie a little beyond [0, 1], too
         ("diagonal", "gamma", True),
         ("bernoulli", "chain", False),
         ("continuous_bernoulli", "chain", False),

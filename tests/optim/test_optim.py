@@ -182,6 +182,9 @@ def test_whole_numbers_in_texts():
         (lambda p: optim.AdamW(p, beta1=math.nan), "AdamW: beta1 is nan"),
         (lambda p: optim.SGD(p, 0.0), "learning_rate is 0.0, expected a positive number"),
         (lambda p: optim.SGD(p, rates={"d": 1.0}), "SGD: rates names the parameter group 'd'; known are a"),
+        (lambda p: optim.SGD(p, rates={"a": -1}), r"SGD: rates\['a'\] is -1, expected a number of at least 0"),
+        (lambda p: optim.SGD(p, rates={"a": "0.5"}), r"SGD: rates\['a'\] is '0.5', expected a number of at least 0"),
+        (lambda p: optim.SGD(p, np.float32("nan")), r"learning_rate is .*nan.*, expected a positive number"),
     ],
 )
 def test_settings_out_of_range(make, message):
@@ -190,6 +193,13 @@ def test_settings_out_of_range(make, message):
         make(parameters)
     with pytest.raises(ShapeError, match=r"SGD\.update: gradient has 'a.weight' \(3,\), expected 'a.weight' \(2,\)"):
         optim.SGD(parameters).update(nn.Parameters({"a.weight": np.ones(3)}))
+
+
+def test_numbers_of_numpy_are_numbers():
+    parameters = nn.Parameters({"a.weight": np.ones(2)})
+    optimizer = optim.SGD(parameters, np.float32(0.5), momentum=np.float64(0.0), rates={"a": np.int64(2)})
+    optimizer.update(nn.Parameters({"a.weight": np.ones(2)}))
+    np.testing.assert_allclose(parameters["a.weight"], 0.0)
 
 
 # ---- in training ---------------------------------------------------------------------------------

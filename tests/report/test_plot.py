@@ -109,6 +109,18 @@ def test_a_row_or_posterior_that_cannot_be_tracked_is_refused(gvae_):
     assert "needs a posterior with a banded Cholesky factor" in err
 
 
+def test_a_track_whose_last_line_was_cut_short_goes_on(gvae_, here):
+    flags = ["train", "digits", "--latent", "2", "--hidden", "8", "--quiet"]
+    assert gvae_(*flags, "--epochs", "2", "--track", "5", "--out", "r")[0] == 0
+    path = here / "r" / report.track.FILE
+    whole = path.read_text()
+    path.write_text(whole + whole.splitlines()[-1][:20])
+    assert report.read_track("r")["z"]["epoch"].tolist() == [1, 2]
+    assert gvae_("train", "--resume", "r", "--epochs", "3", "--quiet")[0] == 0
+    assert report.read_track("r")["z"]["epoch"].tolist() == [1, 2, 3]
+    assert path.read_text().startswith(whole)
+
+
 def test_a_damaged_track_is_named(tmp_path):
     (tmp_path / "track.jsonl").write_text(json.dumps({"epoch": 1}) + "\n")
     with pytest.raises(RunError, match=r"track\.jsonl is damaged"):

@@ -24,7 +24,7 @@ from run_cases import state
 
 import gvae
 from gvae import cli, sweeps, training
-from gvae.errors import ConfigError
+from gvae.errors import ConfigError, RunError
 from gvae.training import runs
 
 pytest.importorskip("optuna", reason="not installed: optuna (extra sweep)")
@@ -226,6 +226,28 @@ def test_the_last_trials_of_others_are_waited_for(small, alone, gvae_, monkeypat
     assert asleep == [0.5] * 3
     assert out.count("study: the last trials are trained by other processes\n") == 1
     agree("study", alone)
+
+
+def test_a_study_that_another_process_is_beginning_is_free(small, tmp_path):
+    """Whatever of it is there already; under the lock, it is decided whether the folder has anything else."""
+    check, folder = sweeps.study._check_free, tmp_path / "begun"
+    (folder / sweeps.study.LOCKS).mkdir(parents=True)
+    for name in ("", sweeps.study.JOURNAL, sweeps.study.PLAN):
+        if name:
+            (folder / name).touch()
+        check(folder)
+    (folder / sweeps.study.PLAN).unlink()
+    check(folder, locked=True)
+    (folder / "letter.txt").touch()
+    with pytest.raises(RunError, match="already holds something"):
+        check(folder, locked=True)
+    with pytest.raises(RunError, match="already holds something"):
+        sweeps.Study.join(folder, plan(SMALL), "rows")
+    (folder / sweeps.study.LOCKS / "study").unlink()
+    (folder / sweeps.study.LOCKS).rmdir()
+    with pytest.raises(RunError, match="nothing was written"):
+        sweeps.Study.join(folder, plan(SMALL), "rows")
+    assert not (folder / sweeps.study.LOCKS).exists()
 
 
 def test_trials_that_end_meanwhile_are_not_taken_over(small, monkeypatch):

@@ -6,6 +6,7 @@ Each ends in one clear error or in none, loses nothing that was saved, and a run
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from run_cases import SETTINGS, X, after, same
 import gvae
 from gvae import VAE, cli
 from gvae.errors import RunError, StoppedError
-from gvae.training import Checkpoint, RunFolder, encode, load_checkpoint
+from gvae.training import Checkpoint, RunFolder, encode, files, load_checkpoint
 from gvae.training.checkpoint import decode
 
 pytestmark = pytest.mark.faults
@@ -193,6 +194,21 @@ sys.exit(cli.main(sys.argv[2:]))
 
 @pytest.mark.sharing
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="permissions of POSIX")
+def test_a_lock_that_is_looked_at_is_free(tmp_path):
+    """`gvae runs` and a waiting sweep hold the lock of a log for an instant; a run that starts then tries again."""
+    path = tmp_path / "log.jsonl"
+    path.touch()
+    with path.open() as looking, path.open() as starting:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        release = threading.Timer(0.05, fcntl.flock, (looking, fcntl.LOCK_UN))
+        release.start()
+        assert files.lock(starting.fileno())
+        release.join()
+    with path.open() as training, path.open() as other:
+        assert files.lock(training.fileno())
+        assert not files.lock(other.fileno())
+
+
 def test_a_folder_that_cannot_be_written(in_memory):
     rows, run = in_memory / "rows.npy", in_memory / "run"
     np.save(rows, X)

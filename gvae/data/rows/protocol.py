@@ -148,8 +148,8 @@ class Part(Taken):
     Parameters
     ----------
     rows : Rows
-    index : int array (n,)
-        Their indices.
+    index : int array (n,), or bool array (N,)
+        Their indices, or which of all they are.
 
     Examples
     --------
@@ -159,7 +159,7 @@ class Part(Taken):
     """
 
     def __init__(self, rows: Rows, index: np.ndarray):
-        self.rows, self.index = rows, np.asarray(index, np.int64)
+        self.rows, self.index = rows, places(index, rows.shape[0])
         self.shape, self.dtype = (len(self.index), *rows.shape[1:]), rows.dtype
 
     def take(self, index: np.ndarray) -> Any:

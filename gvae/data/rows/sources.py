@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -315,7 +316,7 @@ class CsrRows(Stored):
     Raises
     ------
     DataError
-        The shape is missing, or the pointers do not fit the values.
+        The shape or an array is missing, the pointers do not fit the values, or the matrix is stored by columns.
 
     Notes
     -----
@@ -334,6 +335,10 @@ class CsrRows(Stored):
 
     def __init__(self, group: Any, path: str | os.PathLike, key: str | None = None):
         super().__init__(path, key)
+        if "csc" in str(group.attrs.get("encoding-type", "")):
+            raise DataError(f"{self.where}: a sparse matrix by columns (CSC), expected one by rows (CSR)")
+        if missing := [part for part in ("data", "indices", "indptr") if part not in group]:
+            raise DataError(f"{self.where}: a sparse matrix without {missing[0]!r}")
         self.data, self.indices = group["data"], group["indices"]
         self.indptr = np.asarray(group["indptr"][:], np.int64)
         shape = group.attrs["shape"] if "shape" in group.attrs else group["shape"][:] if "shape" in group else None
@@ -404,6 +409,8 @@ class ParquetRows(Stored):
         self.file = _parquet(path)
         schema = self.file.schema_arrow
         self.names: tuple[str, ...] = tuple(schema.names if columns is None else columns)
+        if twice := [name for name in dict.fromkeys(self.names) if schema.names.count(name) > 1]:
+            raise DataError(f"{path}: more than one column is named {twice[0]!r}")
         kinds = []
         for name in self.names:
             if name not in schema.names:
@@ -422,11 +429,16 @@ class ParquetRows(Stored):
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self.ends, self.chunk = np.cumsum(sizes), max(sizes, default=1)
         self.last: tuple[int, np.ndarray] | None = None
+        self.reading = threading.Lock()  # a ParquetFile is for one thread at a time
 
     def _group(self, i: int) -> np.ndarray:
-        if self.last is not None and self.last[0] == i:
+        with self.reading:
+            if self.last is None or self.last[0] != i:
+                self.last = None  # frees its memory
+                self.last = i, self._read_group(i)
             return self.last[1]
-        self.last = None  # frees its memory
+
+    def _read_group(self, i: int) -> np.ndarray:
         table = self.file.read_row_group(i, columns=list(self.names), use_threads=False)
         x = np.empty((table.num_rows, len(self.names)), self.dtype)
         for j, name in enumerate(self.names):
@@ -435,7 +447,6 @@ class ParquetRows(Stored):
                 row = int(self.ends[i]) - len(x) + int(np.flatnonzero(column.is_null().to_numpy())[0])
                 raise DataError(f"{self.path}: row {row} (counted from 0), column {name!r}: the value is missing")
             x[:, j] = column.to_numpy()
-        self.last = i, x
         return x
 
     def _read(self, begin: int, end: int) -> np.ndarray:

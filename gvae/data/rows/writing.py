@@ -19,7 +19,7 @@ from gvae import random
 from gvae.checks import check_paths
 from gvae.data.checks import check_finite
 from gvae.data.rows.column import BUDGET, Column, stored_bytes
-from gvae.data.rows.protocol import default_chunk
+from gvae.data.rows.protocol import ArrayRows, default_chunk
 from gvae.data.rows.sources import PACKED
 from gvae.errors import ConfigError, DataError, DependencyError, RunError
 from gvae.ops.sparse import is_csr
@@ -271,6 +271,10 @@ def _zarr() -> Any:
     return zarr
 
 
+WHOLE = {"x": "train", "y": "train_y", "weight": "train_weight", "labels": "train_labels"}  # keys without a test part
+KEYS = tuple(f"{part}{column}" for part in ("train", "test") for column in ("", "_y", "_weight", "_labels"))
+
+
 def pack(
     columns: Mapping[str, Any], path: str | os.PathLike, *, key: np.ndarray | None = None, chunk: int | None = None
 ) -> dict[str, tuple[int, ...]]:
@@ -279,8 +283,9 @@ def pack(
     Parameters
     ----------
     columns : mapping of str to Rows
-        By key: "train", and any of "train_y", "train_weight", "test", "test_y", "test_weight". A single "train" becomes an
-        array, several columns become a group.
+        By key: "train" (or "x"), and any of "train_y" ("y"), "train_weight" ("weight"), "train_labels" ("labels"), "test",
+        "test_y", "test_weight", "test_labels". A single "train" becomes an array, several columns become a group. Arrays
+        and CSR matrices are taken for rows as well.
     path : path
         A new folder that ends in .zarr.
     key : array (4,), optional
@@ -296,9 +301,10 @@ def pack(
     Raises
     ------
     DataError
-        Rows cannot be read, are not finite, or columns have different lengths. Nothing is left at `path` then.
+        Rows cannot be read, are not finite, columns have different lengths or no rows. Nothing is left at `path` then.
     ConfigError, RunError
-        See `gvae.data.Output`. Also where shuffling sparse rows would take more than a sixth of the memory.
+        See `gvae.data.Output`. Also for other keys, and where shuffling sparse rows would take more than a sixth of the
+        memory.
 
     Notes
     -----
@@ -317,11 +323,19 @@ def pack(
     """
     if Path(path).suffix.lower() != ".zarr":
         raise ConfigError(f"{path}: expected a name that ends in .zarr")
+    columns = {
+        WHOLE.get(name, name): ArrayRows(rows) if isinstance(rows, np.ndarray) or is_csr(rows) else rows
+        for name, rows in columns.items()
+    }
+    if unknown := [name for name in columns if name not in KEYS]:
+        raise ConfigError(f"pack: a column is named {unknown[0]!r}, expected {', '.join((*WHOLE, *KEYS))}")
     orders: dict[str, np.ndarray | None] = {}
     for i, part in enumerate(("train", "test")):
         there = {name: rows.shape[0] for name, rows in columns.items() if name.partition("_")[0] == part}
         if len(set(there.values())) > 1:
             raise DataError(f"columns have different lengths: {there}")
+        if 0 in there.values():
+            raise DataError(f"pack: {', '.join(there)} without rows; expected at least one")
         for name, n in there.items():
             orders[name] = None if key is None else random.permutation(random.fold_in(key, i), n)
     with Output(path) as out:

@@ -157,6 +157,7 @@ def _sample(
     z = _result(out, (*batch, N), eps)
     log_q = device.empty(batch if density else (0,), eps.dtype, eps)
     if _chain.choose("solve", offsets, N, math.prod(batch), eps, None) == "segments":
+        mean = _apart(mean, out, same=True)
         e = _solve(chol, eps, offsets, trans=True, check=check)
         if density:
             log_q[...] = _log_prob_of_draw(chol, eps, check)

@@ -183,7 +183,12 @@ def _(z_bar: Array, z: Array, x: Array, y: Array, *, needs: Needs) -> Cotangents
         log_x = np.log(np.where(x > 0, x, 1))
         return z_bar * z * log_x.astype(z.dtype)
 
-    return pair(needs, lambda: z_bar * y * x ** (y - 1), x, y_bar, y)
+    def x_bar() -> Array:  # x^0 has the derivative 0 at 0 as well
+        if isinstance(y, (int, float)):
+            return z_bar * y * x ** (y - 1 if y else 1)
+        return z_bar * y * x ** np.where(y == 0, y + 1, y - 1)
+
+    return pair(needs, x_bar, x, y_bar, y)
 
 
 @primitive

@@ -186,7 +186,11 @@ def log_beta(a: Array, b: Array) -> Array:
     array([ 0.    , -2.4849])
     """
     check(a=a, b=b)
-    return device.special(a).betaln(a, b)
+    if isinstance(a, (int, float)):  # a number has the dtype of the other argument, which SciPy would widen
+        a = b.dtype.type(a)
+    elif isinstance(b, (int, float)):
+        b = a.dtype.type(b)
+    return device.special(a if hasattr(a, "shape") and a.shape else b).betaln(a, b)
 
 
 @log_beta.vjp
