@@ -538,15 +538,13 @@ def vjp(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tupl
 
 def _check_apart(buffers: list[Any], values: list[Any]) -> None:
     """ShapeError if a buffer of a gradient shares memory with an argument, or with another buffer."""
-    spans = [(*device.span(x), i < len(buffers), x) for i, x in enumerate((*buffers, *values)) if buffers and x.size]
-    reaching: list[tuple[int, int, bool, Any]] = []  # those before the current one that may overlap it: few
-    for low, high, is_buffer, x in sorted(spans, key=lambda span: span[:2]):
-        reaching = [span for span in reaching if span[1] > low]
-        for _, _, other_is_buffer, other in reaching:
-            if (is_buffer or other_is_buffer) and device.overlap(x, other):
-                what = "another part of out" if is_buffer and other_is_buffer else "an argument"
-                raise ShapeError(f"gradient: out shares memory with {what}, expected an array of its own")
-        reaching.append((low, high, is_buffer, x))
+    spans = [(*device.span(x), i < len(buffers)) for i, x in enumerate((*buffers, *values)) if buffers and x.size]
+    ends = {True: 0, False: 0}  # of the buffers and of the arguments that begin before
+    for low, high, is_buffer in sorted(spans):
+        if ends[True] > low or (is_buffer and ends[False] > low):
+            what = "another part of out" if is_buffer and ends[True] > low else "an argument"
+            raise ShapeError(f"gradient: out shares memory with {what}, expected an array of its own")
+        ends[is_buffer] = max(ends[is_buffer], high)
 
 
 def _seed(var: Var, seed: Any) -> Any:
