@@ -80,8 +80,9 @@ BEYOND_TABLE = Table(
             f"{kind}-{name}-{seed}",
             SETTINGS | own | {"posterior": POSTERIORS[name], "random_state": seed},
             against=None if name == "diagonal" else f"{kind}-diagonal-{seed}",
+            minutes=minutes,
         )
-        for kind, own in (("wide", WIDE), ("iwae", IWAE))
+        for kind, own, minutes in (("wide", WIDE, 60), ("iwae", IWAE, 16))
         for name in BEYOND
         for seed in range(3)
     ),

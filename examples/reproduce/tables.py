@@ -60,7 +60,8 @@ Figures are in nats per test row, ± the standard error that the choice of rows 
 the first 1,000 test rows by annealed importance sampling, also a lower bound, but one that does not rest on q, and again
 by importance sampling; "BDMC" is the distance between a lower and an upper bound on log p(x) by annealing from the prior,
 for 200 rows that the model has drawn. A published figure in brackets is not comparable, for a reason that the notes give,
-such as 27 times the epochs. Minutes are those of a machine that did other work as well.
+such as 27 times the epochs. Minutes are those of a machine that did other work as well; in brackets, an estimate for a row
+that is pending, on one core.
 
 There is no row of OMNIGLOT beside a published one: those are of the 28 x 28 images of Burda, Grosse and Salakhutdinov
 (24,345 and 8,070 of them), and `omniglot` is a derived file, made from the originals with another split. Nor is there one
@@ -89,6 +90,7 @@ class Row:
     comparable : whether the published figures are of the same data and of at most the effort of the row
     against : the name of a row of the same seed, from which this one is subtracted image by image, see `differences`
     initial : the name of a row of the same table from whose kept weights training starts
+    minutes : an estimate of the time on one core, evaluation included, which is shown while the row is pending
     """
 
     name: str
@@ -99,6 +101,7 @@ class Row:
     comparable: bool = True
     against: str | None = None
     initial: str | None = None
+    minutes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -309,7 +312,7 @@ def show(table: Table) -> str:
     return "\n".join(lines)
 
 
-OF_ROWS = ("row", "published", "published ELBO", "epochs")  # columns that do not need a record
+OF_ROWS = ("row", "published", "published ELBO", "epochs", "minutes")  # columns that do not need a record
 
 
 def _columns(table: Table) -> dict[str, Callable[[Row, Mapping[str, Any]], str]]:
@@ -341,7 +344,9 @@ def _columns(table: Table) -> dict[str, Callable[[Row, Mapping[str, Any]], str]]
             "k > 0.7": lambda _, r: f"{r['pareto_k_unreliable']:.0%}" if "pareto_k_unreliable" in r else "-",  # few samples
             "active units": _active,
             "epochs": lambda row, _: str(row.settings["epochs"]),
-            "minutes": lambda _, r: f"{r['training_seconds'] / 60:.0f}",
+            "minutes": lambda row, r: (
+                f"{r['training_seconds'] / 60:.0f}" if r else f"({row.minutes})" if row.minutes else ""
+            ),
             "parameters": lambda _, r: f"`{r['parameters_sha256'][:12]}`",
         }
     )
@@ -372,25 +377,38 @@ def spreads(table: Table) -> str:
 
 def differences(table: Table) -> str:
     """Rows less those that they are `against`, on the same images: mean, its standard error over seeds, and that over images
-    of the mean of the seeds; or nothing."""
+    of the mean of the seeds; by annealing, the mean over images only is on record. Or nothing."""
     found: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
+    by_name = {row.name: row for row in table.rows}
     for row in table.rows:
         paths = [table.path(row).with_name(f"{name}.npz") for name in (row.name, row.against)]
         if row.against is not None and all(path.exists() for path in paths):
             with np.load(paths[0]) as one, np.load(paths[1]) as other:
                 names = row.name.rpartition("-")[0], row.against.rpartition("-")[0]
-                found.setdefault(names, []).append({name: one[name] - other[name] for name in FIGURES})
-    lines = ["| row | less | seeds | log p(x) | ± seeds | ± images | ELBO | ± seeds | ± images |", "|---" * 9 + "|"]
+                pair = {name: one[name] - other[name] for name in FIGURES}
+            annealed = [(table.record(by_name[name]) or {}).get("ais") for name in (row.name, row.against)]
+            if all(annealed):
+                pair["ais"] = np.array(annealed[0]["log_likelihood"] - annealed[1]["log_likelihood"])
+            found.setdefault(names, []).append(pair)
+    columns = ["row", "less", "seeds", *("log p(x)", "± seeds", "± images"), *("ELBO", "± seeds", "± images")]
+    columns += ["log p(x) by AIS", "± seeds"] if table.annealed else []
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for (name, against), pairs in found.items():
         cells = [name, against, str(len(pairs))]
         for figure in FIGURES:
             each = np.stack([pair[figure] for pair in pairs]).astype(np.float64)  # (seeds, images)
             cells.append(f"{each.mean():.2f}")
-            for values in (each.mean(axis=1), each.mean(axis=0)):
-                error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-                cells.append(f"{error:.2f}" if math.isfinite(error) else "-")
+            cells += [_error(each.mean(axis=1)), _error(each.mean(axis=0))]
+        if table.annealed:
+            annealed = np.array([pair["ais"] for pair in pairs if "ais" in pair])
+            cells += [f"{annealed.mean():.2f}", _error(annealed)] if len(annealed) else ["-", "-"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) if found else ""
+
+
+def _error(values: np.ndarray) -> str:
+    """The standard error of the mean of some values, if there are two or more."""
+    return f"{values.std(ddof=1) / math.sqrt(len(values)):.2f}" if len(values) > 1 else "-"
 
 
 def main(*tables: Table, arguments: list[str] | None = None) -> int:
