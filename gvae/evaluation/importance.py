@@ -10,10 +10,13 @@ import contextlib
 import gc
 import itertools
 import math
+import sys
 import threading
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -219,9 +222,8 @@ _started = False  # whether it traces because of an evaluation
 
 @contextlib.contextmanager
 def _traced(caller: threading.Thread) -> Iterator[None]:
-    """tracemalloc is active, for an evaluation that `caller` waits for. Where the process has threads other than gvae's own,
-    it stays active until an evaluation without them: its stop() may crash CPython beside threads that allocate
-    (python/cpython#128679)."""
+    """tracemalloc is active, for an evaluation that `caller` waits for. While other threads are inside gvae it stays active,
+    until an evaluation without them: its stop() may crash CPython beside threads that allocate (python/cpython#128679)."""
     global _started
     if not tracemalloc.is_tracing():
         tracemalloc.start()
@@ -229,11 +231,21 @@ def _traced(caller: threading.Thread) -> Iterator[None]:
     try:
         yield
     finally:
-        here = threading.current_thread()
-        others = (thread for thread in threading.enumerate() if thread is not here and thread is not caller)
-        if _started and all(thread.name == pool.NAME for thread in others):
+        if _started and not _others_are_inside(caller):
             tracemalloc.stop()
             _started = False
+
+
+def _others_are_inside(caller: threading.Thread) -> bool:
+    """Whether a thread other than this one, `caller` and gvae's workers, which wait for them, runs code of gvae."""
+    waiting = {thread.ident for thread in threading.enumerate() if thread.name == pool.NAME or thread is caller}
+    package = str(Path(__file__).parents[1])
+    return any(
+        frame.f_code.co_filename.startswith(package)
+        for thread, innermost in sys._current_frames().items()
+        if thread not in waiting and thread != threading.get_ident()
+        for frame, _ in traceback.walk_stack(innermost)
+    )
 
 
 class Sampler:

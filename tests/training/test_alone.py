@@ -241,7 +241,7 @@ def test_refusals():
         gvae.VIB(latent=2, objective="wake_sleep", epochs=1).fit(BITS, BITS[:, 0])
     for name, said in (
         ("bayes", "drawn from a posterior"),
-        ("nlfa", "posteriors of their own"),
+        ("nlfa", "each row has its own posterior parameters"),
         ("autoencoder", "no dreams"),
         ("hvm", "no dreams"),
     ):
