@@ -89,7 +89,8 @@ BEYOND_TABLE = Table(
     "`wide`: 16 latents as above, two hidden layers of 500 units, 300 epochs. `iwae`: as above, trained on the bound "
     "of five samples with DReG. Less the diagonal, paired by seed and image: a full covariance 0.86 ± 0.03 nats of log p(x) "
     "(± over three seeds; p = 0.001, by Student's t), an extended grid 0.16 ± 0.02 (p = 0.01), a chain 0.21 ± 0.09 (p = "
-    "0.15). By annealing these are 0.67, 0.13 and 0.12 (p = 0.002, 0.05, 0.4): importance sampling falls short by less where q is richer.",
+    "0.15). By annealing these are 0.67, 0.13 and 0.12 (p = 0.002, 0.05, 0.4): importance sampling falls "
+    "short by less where q is richer.",
     samples=1000,
     script="ggm_vae",
 )
