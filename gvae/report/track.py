@@ -92,6 +92,7 @@ def read_track(run: str | os.PathLike) -> dict[str, dict[str, Any]]:
         Nothing was tracked, or the file is damaged.
     """
     path = Path(run) / FILE
+    nothing = f"{run}: no posterior was tracked; train with --track ROW"
     try:
         *whole, _ = path.read_text(encoding="utf-8").split("\n")  # what follows the last line break was cut short by a kill
         lines = [json.loads(line) for line in whole]
@@ -104,7 +105,9 @@ def read_track(run: str | os.PathLike) -> dict[str, dict[str, Any]]:
             kept[code] = {name: np.array([entry[name] for entry in entries]) for name in ("epoch", "mean", "chol")}
             kept[code] |= {"offsets": tuple(entries[-1]["offsets"]), "row": entries[-1]["row"]}
     except FileNotFoundError:
-        raise RunError(f"{run}: no posterior was tracked; train with --track ROW") from None
+        raise RunError(nothing) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
+    if not kept:  # killed while the first line was written
+        raise RunError(nothing)
     return kept

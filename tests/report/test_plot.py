@@ -119,6 +119,10 @@ def test_a_track_whose_last_line_was_cut_short_goes_on(gvae_, here):
     assert gvae_("train", "--resume", "r", "--epochs", "3", "--quiet")[0] == 0
     assert report.read_track("r")["z"]["epoch"].tolist() == [1, 2, 3]
     assert path.read_text().startswith(whole)
+    path.write_text(whole[:20])
+    assert report.track.tracked_row("r") is None
+    with pytest.raises(RunError, match="no posterior was tracked"):
+        report.read_track("r")
 
 
 def test_a_damaged_track_is_named(tmp_path):
