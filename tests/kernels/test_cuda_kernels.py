@@ -827,6 +827,16 @@ def launch_counts(family):
     return {name.split(".")[1]: n for name, n in launch.counts.items() if name.startswith(f"{family}.")}
 
 
+def residual_of(kind, chol, x, b):
+    """The largest residual of a row of a long chain's system, over the sum of its terms, in units of rounding."""
+    a, c, y, right = (v.astype(float) for v in (*chol, x, b))
+    product, terms = a * y, np.abs(a * y)
+    j, other = (slice(1, None), slice(-1)) if kind == "FORWARD" else (slice(-1), slice(1, None))
+    product[j] += c[:-1] * y[other]
+    terms[j] += np.abs(c[:-1] * y[other])
+    return (np.abs(product - right) / (terms + np.abs(right))).max() / np.finfo(x.dtype).eps
+
+
 @every_dtype
 @pytest.mark.parametrize("kind", ["FORWARD", "BACKWARD"])
 def test_growing_chains_are_left_to_the_serial_recurrence(anywhere, kind, dtype):
@@ -842,18 +852,27 @@ def test_growing_chains_are_left_to_the_serial_recurrence(anywhere, kind, dtype)
         b[[0, 2], :-1] += dtype(1.5) * x[:, 1:]
     y, info = run_chain(anywhere, kind, chol, b, np.arange(3))
     assert (info == 0).all()
-    j = np.arange(1, chol.shape[-1])
-    for t in range(3):
-        a, c, x, right = (v.astype(float) for v in (*chol[t], y[t, 0], b[t]))
-        product, terms = a * x, np.abs(a * x)
-        if kind == "FORWARD":
-            product[j], terms[j] = product[j] + c[j - 1] * x[j - 1], terms[j] + np.abs(c[j - 1] * x[j - 1])
-        else:
-            product[j - 1], terms[j - 1] = product[j - 1] + c[j - 1] * x[j], terms[j - 1] + np.abs(c[j - 1] * x[j])
-        residual = (np.abs(product - right) / (terms + np.abs(right))).max() / np.finfo(dtype).eps
-        assert residual <= (
-            3 * (1 + gpu("chain").MAX_GROWTH) if t == 1 else 3
-        )  # what comes into a segment has errors that grow
+    for t, most in enumerate((3, 3 * (1 + gpu("chain").MAX_GROWTH), 3)):  # what comes into a segment has errors that grow
+        assert residual_of(kind, chol[t], y[t, 0], b[t]) <= most
+
+
+@every_dtype
+@pytest.mark.parametrize("kind", ["FORWARD", "BACKWARD"])
+def test_growth_within_a_piece_counts(anywhere, kind, dtype):
+    """Segments that grow beside segments that fade: two to a piece of `connect`, whose ends alone do not show it."""
+    width, pieces = gpu("chain").SEGMENT, gpu("chain").PIECES
+    N = 2 * pieces * width
+    chol = np.ones((1, 2, N), dtype)
+    chol[0, 1, :-1] = np.where(np.arange(1, N) // width % 2 == (kind == "BACKWARD"), 1.5, 0.5)
+    x = np.cos(np.arange(N) / 50).astype(dtype)
+    b, c = x[None].copy(), chol[0, 1, :-1]
+    if kind == "FORWARD":
+        b[0, 1:] += c * x[:-1]
+    else:
+        b[0, :-1] += c * x[1:]
+    y, info = run_chain(anywhere, kind, chol, b, np.arange(1))
+    assert info == 0
+    assert residual_of(kind, chol[0], y[0, 0], b[0]) <= 3
 
 
 def test_failing_pivots_of_long_chains(anywhere):

@@ -14,6 +14,7 @@ DTYPES = (np.float32, np.float64)
 N = 2 * _products.BYTES // 4  # columns of a panel in float32
 SHAPES = [  # rows, depth, columns: around the sizes of tiles, panels, chunks and packed parts
     (1, 1, 1),
+    (1, 70, N + 3),
     (_products.ROWS - 1, 7, N - 1),
     (_products.ROWS, 16, N),
     (_products.ROWS + 1, 17, N + 1),
@@ -93,9 +94,9 @@ def test_without_the_zeros_the_bits_are_the_same(shape, layout, dtype, binary):
         c, d = (np.full(rows * columns, np.nan, dtype) for _ in range(2))
         _products.product(a, a_row, a_k, b, b_k, b_n, s, c, columns, depth, (0, rows), (lo, hi))
         if depth:
-            _sparse.sparse_part(bits, ones, a, a_row, a_k, b, b_k, s, 0, d, columns, depth, rows, (lo, hi))
+            _sparse.sparse_part(bits, layout[0] == "T", ones, a, a_row, a_k, b, b_k, s, 0, d, columns, depth, rows, (lo, hi))
             np.testing.assert_array_equal(c, d)
-            _sparse.sparse_part(bits, ones, a, a_row, a_k, b, b_k, s, 1, d, columns, depth, rows, (lo, hi))
+            _sparse.sparse_part(bits, layout[0] == "T", ones, a, a_row, a_k, b, b_k, s, 1, d, columns, depth, rows, (lo, hi))
             _products.product_part(a, a_row, a_k, b, b_k, b_n, s, 1, c, columns, depth, (0, rows), (lo, hi))
             np.testing.assert_array_equal(c, d)
 
@@ -147,6 +148,15 @@ def test_layers_of_images_with_and_without_zeros(ones):
         for lo, hi in zip((0, *cuts), cuts, strict=False):
             affine.affine_weight_vjp(y[0], x, a_bar, weight_bar, bias_bar, affine.IDENTITY, lo, hi)
         np.testing.assert_array_equal(weight_bar, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_input_with_many_zeros(dtype):
+    x, bar = np.zeros((130, 1), dtype), np.arange(390, dtype=dtype).reshape(130, 3)
+    x[[8, 70, 129]] = [[1], [2], [3]]
+    weight_bar, bias_bar = np.empty((1, 3), dtype), np.empty(3, dtype)
+    affine.affine_weight_vjp(bar, x, bar.copy(), weight_bar, bias_bar, affine.IDENTITY, 0, 3)
+    np.testing.assert_array_equal(weight_bar, x.T @ bar)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

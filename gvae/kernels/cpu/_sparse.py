@@ -183,24 +183,24 @@ def turn_bits(square):
 
 
 @register_jitable
-def load_bits(bits, a_k, rows, depth, i, k0, square):
-    """square <- the bits of WORD rows of A from i on, of k from k0 on."""
+def load_bits(bits, transposed, rows, depth, i, k0, square):
+    """square <- the bits of WORD rows of A from i on, of k from k0 on; bits are those of A, or of its transpose."""
     for j in range(WORD):
         square[j] = 0
-    if a_k == 1:
-        for j in range(min(WORD, rows - i)):
-            square[j] = bits[(i + j) * words(depth) + k0 // WORD]
-    else:
+    if transposed:
         for j in range(min(WORD, depth - k0)):
             square[j] = bits[(k0 + j) * words(rows) + i // WORD]
         turn_bits(square)
+    else:
+        for j in range(min(WORD, rows - i)):
+            square[j] = bits[(i + j) * words(depth) + k0 // WORD]
 
 
 @kernel
-def sparse_part(bits, binary, a, a_row, a_k, b, b_k, start, part, c, c_row, depth, rows, columns):
+def sparse_part(bits, transposed, binary, a, a_row, a_k, b, b_k, start, part, c, c_row, depth, rows, columns):
     """`product_part`, with the same bits, of the first `rows` rows of A and of a B of contiguous rows.
 
-    bits, binary : `nonzero_bits` of A, or of its transpose where a_row is 1
+    bits, binary : `nonzero_bits` of A or, if transposed, of its transpose; the strides of A do not tell: it may be one row
     """
     b, bits = borrowed(b), borrowed(bits)
     x, x_row, x_k = borrowed(a), a_row, a_k
@@ -219,7 +219,7 @@ def sparse_part(bits, binary, a, a_row, a_k, b, b_k, start, part, c, c_row, dept
                 copy(b, (k0 + k) * b_k + columns[0] + j, panel, p0 + k * p_row + j, wide - j, 1)
         for i in range(rows):
             if i % WORD == 0:
-                load_bits(bits, a_k, rows, depth, i, k0, square)
+                load_bits(bits, transposed, rows, depth, i, k0, square)
             if square[i % WORD] == 0 and not first:
                 continue
             t = list_bits(square[i % WORD], PLACES, places)

@@ -92,7 +92,7 @@ def affine(x, weight, bias, y, activation, by_rows, lo, hi):
     a, b, c = x.reshape(-1), weight.reshape(-1), y.reshape(-1)
     few, binary, bits = nonzero_bits(a[first * I :], I, rows[1] - first, I)
     if few:
-        sparse_part(bits, binary, a[first * I :], I, 1, b, O, bias, 0, c[first * O :], O, I, rows[1] - first, columns)
+        sparse_part(bits, False, binary, a[first * I :], I, 1, b, O, bias, 0, c[first * O :], O, I, rows[1] - first, columns)
     else:
         product(a, I, 1, b, O, 1, bias, c, O, I, rows, columns)
     if activation != IDENTITY:
@@ -128,7 +128,7 @@ def affine_weight_vjp(y, x, a_bar, weight_bar, bias_bar, activation, lo, hi):
         some, factor = a[first * I :], b[first * O :]
         few, binary, bits = nonzero_bits(some, I, last - first, I)
         if few:
-            sparse_part(bits, binary, some, 1, I, factor, O, zeros, part, c, O, last - first, I, (lo, hi))
+            sparse_part(bits, True, binary, some, 1, I, factor, O, zeros, part, c, O, last - first, I, (lo, hi))
         else:
             product_part(some, 1, I, factor, O, 1, zeros, part, c, O, last - first, (0, I), (lo, hi))
 

@@ -75,19 +75,23 @@ __global__ void __launch_bounds__(PIECES)
 connect(const int64* owner, int kind, const T* summary, const int* bad, T* incoming, int* verdict, int* info, T limit, int S,
         int64 lo, int64 hi) {
   __shared__ Affine<T> parts[PIECES];
+  __shared__ T grown[PIECES];  // the largest growth within a segment of the piece
   __shared__ int failed[PIECES];
   int64 t = lo + blockIdx.x;
   int p = threadIdx.x, each = (S + PIECES - 1) / PIECES, from = p * each, to = from + each < S ? from + each : S;
   Affine<T> own = {T(0), T(1), T(0)};
+  T most = T(0);
   int first = 0;
   for (int e = from; e < to; ++e) {
     int s = kind == FORWARD ? e : S - 1 - e;
     const T* segment = summary + (t * S + s) * 3;
     own = then(own, Affine<T>{segment[0], segment[1], segment[2]});
+    most = larger(most, segment[2]);  // `then` forgets it if the next segment fades
     int found = bad[t * S + s];
     first = found && (!first || found < first) ? found : first;
   }
   parts[p] = own;
+  grown[p] = most;
   failed[p] = first;
   __syncthreads();
   for (int reach = 1; reach < PIECES; reach *= 2) {  // each piece becomes what all up to it are together
@@ -109,7 +113,7 @@ connect(const int64* owner, int kind, const T* summary, const int* bad, T* incom
   }
   if (p == 0) {
     T growth = T(0);
-    for (int i = 0; i < PIECES; ++i) growth = larger(parts[i].growth, growth);
+    for (int i = 0; i < PIECES; ++i) growth = larger(larger(parts[i].growth, grown[i]), growth);
     first = failed[PIECES - 1];
     verdict[t] = first ? FAILED : growth <= limit ? SEGMENTS : SERIAL;
     atomicExch(info + owner[t], first);  // all right-hand sides of a factor say the same
