@@ -73,6 +73,8 @@ def run(kind: str, chol: Array, b: Array, owner: Any, row: Any, b_row: Any, y: A
 def _one(kernels: Any, code: int, chol: Array, b: Array, y: Array) -> int:
     """One system: y (1, N) or (2, N), from chol (2, N) and b (N,). Returns the failing minor."""
     N = chol.shape[-1]
+    if N == 0:
+        return 0
     failed = kernels.status(chol)
     if failed:
         y[...] = np.nan

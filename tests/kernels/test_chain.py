@@ -174,6 +174,14 @@ def test_the_choice_is_used_and_can_be_overridden(monkeypatch):
     assert len(used) == 2
 
 
+def test_chains_of_no_columns():
+    around = np.arange(4.0)
+    for trans in (False, True):
+        ops.solve_triangular_banded(np.ones((2, 0)), np.ones(0), trans=trans, out=around[:0], method="segments")
+    assert ops.inverse_banded(np.ones((3, 2, 0)), method="segments").shape == (3, 2, 0)
+    np.testing.assert_array_equal(around, np.arange(4.0))
+
+
 def test_wrong_methods_are_named():
     chol = factor(10, 0.5, np.float64)
     with pytest.raises(ConfigError, match="solve_triangular_banded: method is 'fast', expected None, systems or segments"):

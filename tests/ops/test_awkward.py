@@ -320,6 +320,25 @@ def test_the_gradient_of_a_bad_pivot_is_nan(name):
     assert np.isnan(bar[0]).all()
 
 
+@pytest.mark.parametrize("systems", [2, 40])  # in two steps, and in one
+@pytest.mark.parametrize("op", ["sample", "solve", "solve transposed"])
+def test_the_gradients_of_a_system_that_fails_are_nan(op, systems):
+    chol = np.stack([np.full((systems, 4), 2.0), np.full((systems, 4), -1.0)], axis=1)
+    chol[1, 0, 2], x = -1, np.ones((systems, 4))
+    if op == "sample":
+        loss = lambda chol, x: ops.sum(ops.sample_banded(np.zeros(4), chol, x, check=False))  # noqa: E731
+    else:
+        trans = op == "solve transposed"
+        loss = lambda chol, x: ops.sum(ops.solve_triangular_banded(chol, x, trans=trans, check=False))  # noqa: E731
+    chol_bar, x_bar = gradient(loss, chol, x)
+    assert np.isnan(x_bar[1]).all()
+    np.testing.assert_array_equal(np.isnan(chol_bar[1]), [[True] * 4, [True, True, True, False]])
+    good = np.arange(systems) != 1
+    np.testing.assert_array_equal(x_bar[good], np.broadcast_to(x_bar[0], (systems - 1, 4)))
+    np.testing.assert_array_equal(chol_bar[good], np.broadcast_to(chol_bar[0], (systems - 1, 2, 4)))
+    assert np.isfinite(chol_bar[0]).all()
+
+
 @pytest.mark.parametrize("pivot", PIVOTS)
 @cells("gradient beside a bad pivot", lambda row: factors(row) if row in CASES else [])
 def test_gradients_beside_a_bad_pivot(row, name, pivot):

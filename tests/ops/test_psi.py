@@ -150,11 +150,11 @@ def test_so_far_away_that_squares_overflow(name, dtype, far, N):
     args[z] = np.array([args[z][0], [far]], dtype)
     with np.errstate(over="ignore"):
         y, pull = vjp(OPS[name], *args)
-        bar = pull(np.ones_like(y))[z]
+        bars = pull(np.ones_like(y))
     assert_array_equal(y[..., :1, :1] if name == "psi2" else y[..., :1], OPS[name](*near))
     assert not y[..., 1].any()
-    assert_array_equal(bar[1], 0)
-    assert np.isfinite(bar).all()
+    assert_array_equal(bars[z][1], 0)
+    assert all(np.isfinite(bar).all() for bar in bars)
 
 
 def test_a_row_that_is_not_finite_stays_alone():

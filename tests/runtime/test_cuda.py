@@ -118,6 +118,17 @@ def test_poisson_counts(anywhere, by, dtype):
     assert launched == {name for name in devices.KERNELS if name.startswith("counts.")}
 
 
+def test_psi1_of_an_infinite_variance(anywhere):
+    """One row without a value: the derivatives of the points are those of the other rows."""
+    rng = np.random.default_rng(0)
+    args = [rng.normal(size=(4, 2)), rng.random((4, 2)), rng.normal(size=(3, 2)), rng.random(2), np.array(1.5)]
+    args[1][0, 0] = np.inf
+    f = lambda *args: ops.sum(ops.psi1(*args))  # noqa: E731
+    z_bar = gradient(f, *args)[2]
+    assert np.isfinite(z_bar).all()
+    close(gradient(f, *map(anywhere.asarray, args))[2], z_bar, np.float64)
+
+
 @pytest.mark.parametrize("trans", [False, True])
 def test_one_long_system(anywhere, trans):
     rng = np.random.default_rng(0)

@@ -43,6 +43,8 @@ BLOCK = 4 * LANES  # draws that are collected before they are computed together
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 EULER = 0.5772156649015329
 TINY = 1e-300
+STIRLING_FROM = 20.0  # from here on, Stirling's series of log(k!) is exact to a unit of rounding
+NO_MORE = 1e-17  # a probability that does not change the sum of others
 
 # (x + 3.75) (1 - Phi(x)) / phi(x) in powers of t = (x - 3.75) / (x + 3.75), from Chebyshev's series: 1e-14 for x >= 0
 MILLS = (
@@ -586,7 +588,11 @@ def poisson_quantile(log_rate, rate_rows, uniform, count, lo, hi):
     """count = the least k with P(x <= k) > u, for x of the Poisson distribution of rate e^log_rate.
 
     uniform, count (R, N); log_rate (Q, N), whose row rate_rows[r] belongs to row r. Probabilities are added up from 12
-    deviations below the mean, before which lies less than 1e-30. NaN if one of the two is, or the rate is not finite.
+    deviations below the mean, before which lies less than 1e-30, until they no longer change the sum. NaN if one of the two
+    is, or the rate is 1e15 or more.
+
+    The first is exp(k (log(1 + x) - x)) / sqrt(2 pi k) times Stirling's correction, x = rate / k - 1: k log(rate) - rate -
+    log(k!) would lose rate log(rate) units of rounding.
     """
     log_rate, uniform = borrowed(log_rate), borrowed(uniform)
     real = count.dtype.type
@@ -599,10 +605,14 @@ def poisson_quantile(log_rate, rate_rows, uniform, count, lo, hi):
                 count[r, j] = real(np.nan)
                 continue
             spread = 12.0 * math.sqrt(rate) + 12.0
-            k = math.floor(rate - spread) if rate > spread else 0.0
-            p = exp(k * eta - rate - log_gamma1(k)) if k > 0.0 else exp(-rate)
-            total, last = p, rate + 3.0 * spread
-            while total <= u and k < last:
+            k, p = np.floor(rate - spread), exp(-rate)
+            if k < STIRLING_FROM:
+                k = 0.0
+            else:
+                x, i = (rate - k) / k, 1.0 / k
+                p = exp(k * (log1p(x) - x) - 0.5 * log(k) - HALF_LOG_2PI - i * horner(i * i, STIRLING))
+            total = p
+            while total <= u and (k < rate or p > NO_MORE):
                 k += 1.0
                 p *= rate / k
                 total += p

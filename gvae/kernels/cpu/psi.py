@@ -187,6 +187,7 @@ def psi2_vjp(mean, variance, z, precision, y_bar, mean_bar, variance_bar, z_bar,
     k, h, e = np.empty(BLOCK, z.dtype), np.empty((M, BLOCK), z.dtype), np.empty(BLOCK, z.dtype)
     r, d = np.empty((M, BLOCK), z.dtype), np.empty((Q, BLOCK), z.dtype)
     rows, zero, two = -(-N // P), z.dtype.type(0), z.dtype.type(2)
+    largest = np.finfo(z.dtype).max
     for p in range(lo, hi):
         z_bar[p], sums[p] = 0.0, 0.0
         for first in range(p * rows, min((p + 1) * rows, N), BLOCK):
@@ -205,8 +206,9 @@ def psi2_vjp(mean, variance, z, precision, y_bar, mean_bar, variance_bar, z_bar,
                         e[n] *= two
                     for q in range(Q):
                         gap, weight, between, of_z = z[m, q] - z[j, q], w[q], d[q], zero
+                        squared = min(gap * gap, largest)  # where it would overflow, e is 0
                         for n in range(BLOCK):
-                            between[n] += e[n] * (gap * gap)
+                            between[n] += e[n] * squared
                             of_z += k[n] * weight[n] * e[n]
                         z_bar[p, m, q] -= np.float64(two * of_z * gap)
                         z_bar[p, j, q] += np.float64(two * of_z * gap)

@@ -8,6 +8,8 @@ constexpr double SMALL = 1e-13;    // a series ends where its terms are below th
 constexpr double ENOUGH = 1e-13;   // so small is the next term of the Taylor polynomial
 constexpr int ROUNDS = 30;
 constexpr double HALF_LOG_2PI = 0.9189385332046727, EULER = 0.5772156649015329, TINY = 1e-300;
+constexpr double STIRLING_FROM = 20.0;  // the series of log(k!) is exact from here on
+constexpr double NO_MORE = 1e-17;       // a probability that does not change the sum of others
 
 // log Gamma(a + 1), by Stirling's series at a + 9 or, for a >= 8, at a + 1.
 __device__ __forceinline__ double log_gamma1(double a) {
@@ -387,10 +389,16 @@ __global__ void poisson_quantile(const T* log_rate, const int64* rate_rows, cons
     return;
   }
   double spread = 12.0 * sqrt(rate) + 12.0;
-  double k = rate > spread ? floor(rate - spread) : 0.0;
-  double p = k > 0.0 ? math::exp(k * eta - rate - log_gamma1(k)) : math::exp(-rate);
-  double total = p, last = rate + 3.0 * spread;
-  while (total <= u && k < last) {
+  double k = floor(rate - spread), p = math::exp(-rate);
+  if (k < STIRLING_FROM) {
+    k = 0.0;
+  } else {
+    double x = (rate - k) / k, i = 1.0 / k;
+    double sum = horner(i * i, 1.0 / 12, -1.0 / 360, 1.0 / 1260, -1.0 / 1680, 1.0 / 1188, -691.0 / 360360, 1.0 / 156);
+    p = math::exp(k * (math::log1p(x) - x) - 0.5 * math::log(k) - HALF_LOG_2PI - i * sum);
+  }
+  double total = p;
+  while (total <= u && (k < rate || p > NO_MORE)) {
     k += 1.0;
     p *= rate / k;
     total += p;

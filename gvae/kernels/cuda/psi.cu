@@ -80,7 +80,7 @@ __global__ void psi2_weights(const T* mean, const T* u, const T* w, const T* k, 
   int64 n = row_and_column(e, M, m), at = n * Q;
   T sum = T(0);
   for (int j = 0; j < M; ++j)
-    sum += y_bar[m * M + j] * math::exp(-pair_exponent(mean + at, u + at, w + at, z + m * Q, z + j * Q, Q));
+    sum += y_bar[int64(m) * M + j] * math::exp(-pair_exponent(mean + at, u + at, w + at, z + m * Q, z + j * Q, Q));
   r[e] = k[n] * sum;
 }
 
@@ -119,7 +119,7 @@ __global__ void z_vjp(const T* mean, const T* u, const T* w, const T* k, const T
     T pairs[EACH] = {};
     for (int j = 0; j < V; ++j) {
       const T* other = z + j * Q;
-      T term = y_bar[m * M + j] * math::exp(-pair_exponent(mean + n * Q, u + n * Q, w + n * Q, own, other, Q));
+      T term = y_bar[int64(m) * M + j] * math::exp(-pair_exponent(mean + n * Q, u + n * Q, w + n * Q, own, other, Q));
 #pragma unroll
       for (int i = 0; i < EACH; ++i)
         if (first + i < Q) pairs[i] += term * (own[first + i] - other[first + i]);
@@ -128,7 +128,9 @@ __global__ void z_vjp(const T* mean, const T* u, const T* w, const T* k, const T
     for (int i = 0; i < EACH; ++i)
       if (first + i < Q) {
         int64 at = n * Q + first + i;
-        sums[i] += double((V ? T(2) : T(1)) * u[at] * r[n * M + m] * (mean[at] - own[first + i]) - T(4) * w[at] * k[n] * pairs[i]);
+        T slope = (V ? T(2) : T(1)) * u[at] * r[n * M + m] * (mean[at] - own[first + i]);
+        if (V) slope -= T(4) * w[at] * k[n] * pairs[i];  // psi1 has no pairs, and w may be infinite
+        sums[i] += double(slope);
       }
   }
 #pragma unroll
@@ -163,7 +165,7 @@ __global__ void row_vjp(const T* mean, const T* variance, const T* precision, co
         }
       for (int j = 0; j < V; ++j) {
         const T* other = z + j * Q;
-        T term = k[n] * y_bar[m * M + j] * math::exp(-pair_exponent(mean + n * Q, u + n * Q, w + n * Q, own, other, Q));
+        T term = k[n] * y_bar[int64(m) * M + j] * math::exp(-pair_exponent(mean + n * Q, u + n * Q, w + n * Q, own, other, Q));
 #pragma unroll
         for (int i = 0; i < EACH; ++i)
           if (first + i < Q) between[i] += term * (own[first + i] - other[first + i]) * (own[first + i] - other[first + i]);

@@ -131,7 +131,7 @@ def _closure(
     status = device.zeros((len(factors),), np.int32, chol)
     if _chain.choose("inverse", offsets, chol.shape[-1], len(factors), chol, method) == "segments":
         each = owners((len(factors),), (len(factors),))
-        _chain.run("INVERSE", factors, factors.reshape(-1, chol.shape[-1]), each, each, each, s, status)
+        _chain.run("INVERSE", factors, factors.reshape(2 * len(factors), chol.shape[-1]), each, each, each, s, status)
     else:
         _launch("inverse", factors, _int64(offsets), s, status, n=len(factors), work=len(offsets) * s.size)
     _report(status, chol.shape[:-2], check, info)

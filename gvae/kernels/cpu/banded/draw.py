@@ -25,6 +25,7 @@ from gvae.kernels.cpu.banded.solve import (
     invert_and_substitute_transposed,
     judge,
     load_factors,
+    mark_failed,
     solve_one,
     solve_scratch,
     starts_from,
@@ -136,3 +137,4 @@ def sample_vjp(chol, offsets, rows, eps_rows, eps, z_bar, log_q_bar, eps_bar, me
             else:
                 outer_one(u, v, offsets, lanes(bars))
         unpack_systems(bars, owners, starts, chol_bar)
+        mark_failed(chol, offsets, rows, first, first + n, eps_bar, chol_bar)

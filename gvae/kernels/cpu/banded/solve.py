@@ -253,6 +253,20 @@ def solve_triangular_vjp(chol, offsets, rows, x, x_bar, trans, b_bar, chol_bar, 
             else:
                 outer_one(left, right, offsets, lanes(bars))
         unpack_systems(bars, owners, starts, chol_bar)
+        mark_failed(chol, offsets, rows, first, min(first + LANES, hi), b_bar, chol_bar)
+
+
+@kernel
+def mark_failed(chol, offsets, rows, lo, hi, bar, chol_bar):
+    """NaN for the cotangents of the factors lo <= f < hi with a pivot that fails, on the pattern, and of their right-hand
+    sides (bar is of length 0 if not wanted): as for their values."""
+    N = chol.shape[2]
+    for f in range(lo, hi):
+        if first_bad_pivot(chol[f]) != 0:
+            for k in range(len(offsets)):
+                chol_bar[f, k, : max(N - offsets[k], 0)] = math.nan
+            for k in range(rows.shape[1] if len(bar) else 0):
+                bar[rows[f, k], :] = math.nan
 
 
 @kernel
