@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
@@ -99,6 +100,8 @@ class CountMatrix:
         if key not in self._made:
             real = (each.astype(like.dtype if each.dtype.kind == "f" else np.int64, copy=False) for each in make())
             self._made[key] = tuple(device.beside(device.plain(each), like) for each in real)
+            if is_cuda(like):  # other streams do not wait for this one's uploads
+                sys.modules["cupy"].cuda.get_current_stream().synchronize()
         return self._made[key]
 
 

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import pkgutil
 import re
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nightly import thinned
 from scipy import sparse, special
 
 import gvae.kernels.cpu
+from gvae import ops
 from gvae.kernels import LANES, NORM_EPSILON
 from gvae.kernels.cuda import launch
 from gvae.ops._batching import lane_order, rows_of_factors
@@ -1046,6 +1048,29 @@ def test_launches_and_uploads_follow_the_current_stream(cupy):
             copies.append(launch.resident(index))
             assert launch.resident(index) is copies[-1]
     assert copies[0] is not copies[1]
+
+
+def test_the_default_streams_of_threads_are_not_one(cupy):
+    index, copies = np.arange(5), []
+
+    def upload():
+        with cupy.cuda.Stream.ptds:
+            copies.append(launch.resident(index))
+
+    for thread in [threading.Thread(target=upload) for _ in range(2)]:
+        thread.start()
+        thread.join()
+    assert copies[0] is not copies[1]
+
+
+def test_streams_wait_for_the_upload_of_counts(cupy):
+    from emulator import cupy_emulated
+
+    x, z = ops.CountMatrix(sparse.csr_array(np.eye(3))), cupy.ones((3, 2))
+    with cupy_emulated.counted() as n:
+        for _ in range(2):
+            ops.poisson_counts_log_prob(x, z, z)
+    assert n.synchronize == 1
 
 
 def test_a_range_of_systems(cupy):

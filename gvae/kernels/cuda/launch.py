@@ -19,6 +19,7 @@ launch. Launches go to the caller's current stream and device; nothing here wait
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import threading
@@ -203,8 +204,21 @@ def warps(letter: str) -> Geometry:
 
 # Index arrays that came from the host: they are made once per shape (see gvae.ops._batching), and so uploaded once.
 RESIDENT, RESIDENT_BYTES = 256, 1 << 28  # at most; those not used for longest go first
-_uploads: OrderedDict[tuple[int, int, int, int], tuple[np.ndarray, Any]] = OrderedDict()
+PER_THREAD = 2  # cudaStreamPerThread: the name of each thread's own stream
+_uploads: OrderedDict[tuple[int, int, int, int, int], tuple[np.ndarray, Any]] = OrderedDict()
 _lock = threading.Lock()
+
+
+class _Thread(threading.local):
+    """The number of a thread; its identifier, unlike this, is used again for a later one."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self) -> None:
+        self.number = next(self.numbers)
+
+
+_thread = _Thread()
 
 
 def resident(array: Any) -> Any:
@@ -214,7 +228,9 @@ def resident(array: Any) -> Any:
     cupy: Any = sys.modules["cupy"]
     if not isinstance(array, np.ndarray):
         return array
-    key = id(cupy), cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr, id(array)
+    stream = cupy.cuda.get_current_stream().ptr
+    thread = _thread.number if stream == PER_THREAD else 0
+    key = id(cupy), cupy.cuda.Device().id, stream, thread, id(array)
     with _lock:
         if key not in _uploads:
             with cupy.cuda.using_allocator(context.allocator or cupy.cuda.get_allocator()):
