@@ -24,17 +24,20 @@ class BadInput(Exception):
     """A file that cannot be compared; the message is one line."""
 
 
-def read(path: str) -> tuple[dict[str, float], dict[str, str], dict[str, Any]]:
-    """(value by name with parameters, version of the benchmark by the same name, the whole file)."""
+def read(path: str) -> tuple[dict[str, float], dict[str, str], set[str], dict[str, Any]]:
+    """(value by name with parameters, version of the benchmark by the same name, names of those that failed, the file)."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         columns = content["result_columns"]
-        values, versions = {}, {}
+        values, versions, failed = {}, {}, set()
         for name, row in content["results"].items():
             entry = dict(zip(columns, row, strict=False))
-            for params, value in zip(itertools.product(*entry["params"]), entry["result"] or (), strict=False):
-                if value is not None and math.isfinite(value) and value > 0:  # None: failed, NaN: skipped
-                    full = f"{name}({', '.join(params)})" if params else name
+            results = entry["result"] or itertools.repeat(None)  # None: failed, NaN: skipped
+            for params, value in zip(itertools.product(*entry["params"]), results, strict=False):
+                full = f"{name}({', '.join(params)})" if params else name
+                if value is None:
+                    failed.add(full)
+                elif math.isfinite(value) and value > 0:
                     values[full], versions[full] = float(value), str(entry.get("version"))[:VERSION_DIGITS]
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
@@ -42,7 +45,7 @@ def read(path: str) -> tuple[dict[str, float], dict[str, str], dict[str, Any]]:
         raise BadInput(f"{path} is not a file of benchmark results") from None
     if not values:
         raise BadInput(f"{path} holds no results")
-    return values, versions, content
+    return values, versions, failed, content
 
 
 def human(value: float, name: str) -> str:
@@ -63,8 +66,8 @@ def is_baseline(name: str) -> bool:
 
 
 def compare(old_path: str, new_path: str, threshold: float) -> int:
-    """Print the comparison; 1 if something of gvae's got slower (or larger) by more than the threshold, else 0."""
-    (old, old_versions, old_file), (new, new_versions, new_file) = read(old_path), read(new_path)
+    """Print the comparison; 1 if something of gvae's got slower (or larger) by more than the threshold, or fails, else 0."""
+    (old, old_versions, _, old_file), (new, new_versions, broken, new_file) = read(old_path), read(new_path)
     common = [name for name in new if name in old]
     if not common:
         raise BadInput(f"{old_path} and {new_path} have no benchmark in common")
@@ -87,22 +90,24 @@ def compare(old_path: str, new_path: str, threshold: float) -> int:
         if most is not None and len(names) > most:
             print(f"  ... and {len(names) - most} more")
 
-    def mention(title: str, names: list[str]) -> None:
+    def mention(title: str, names: list[str], most: int | None = LINES) -> None:
         if names:
-            print(f"{title}: {len(names)}", *(f"  {name}" for name in names[:LINES]), sep="\n")
-        if len(names) > LINES:
-            print(f"  ... and {len(names) - LINES} more")
+            print(f"{title}: {len(names)}", *(f"  {name}" for name in names[:most]), sep="\n")
+        if most is not None and len(names) > most:
+            print(f"  ... and {len(names) - most} more")
 
+    fails = [name for name in old if name in broken and not is_baseline(name)]
+    mention("fails in the new file", fails, None)
     show(f"slower, by more than {threshold:g} x", slower, None)
     show("faster", faster, LINES)
-    mention("only in the old file", [name for name in old if name not in new])
+    mention("only in the old file", [name for name in old if name not in new and name not in fails])
     mention("only in the new file", [name for name in new if name not in old])
     mention("defined anew, not compared", redefined)
     baselines = [ratios[name] for name in ratios if is_baseline(name)]
     if baselines:
         print(f"baselines (not judged): {statistics.median(baselines):.2f} x in the median of {len(baselines)}")
     print(f"compared {len(ours)}: {len(slower)} slower, {len(faster)} faster, {len(ours) - len(slower) - len(faster)} alike")
-    return 1 if slower else 0
+    return 1 if slower or fails else 0
 
 
 def _threshold(text: str) -> float:

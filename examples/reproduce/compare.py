@@ -13,7 +13,7 @@ Next to each candidate except the first: its mean difference to the first, paire
 mean.
 
 Every bound printed is a bound: the same averaging over the batch for each part of it, the same noise for every candidate.
-An autoencoder has none, so only its reconstructions compare: log p(x | z) from the mean code and from a draw, and the
+An autoencoder has none, so that only its reconstructions compare: log p(x | z) from the mean code and from a draw, and the
 squared error of the former, summed over columns.
 """
 
@@ -22,11 +22,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tables import check_names
 
 import gvae
 from gvae import data, random
@@ -56,6 +58,16 @@ def parsed(setting: str, text: str) -> Any:
     return text
 
 
+def cells(rows: np.ndarray, sign: str = "", divisor: float = 1.0) -> str:
+    """Means over the rows, one a seed, and standard deviations over a divisor if there are several; "-" for NaN."""
+    shown = []
+    for column, width in zip(rows.T, (18, 18, 16, 16, 16), strict=True):
+        spread = f" +-{column.std(ddof=1) / divisor:4.2f}" if len(column) > 1 else " " * 7
+        mean = f"{column.mean():>{sign}{width - 7}.2f}{spread}"
+        shown.append(f"{'-':>{width - 7}}{'':7}" if np.isnan(column).any() else mean)
+    return "".join(shown)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
@@ -69,12 +81,23 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="*", default=[200])
     parser.add_argument("--out", type=Path, help="a file that receives one line of JSON per run")
     options = parser.parse_args()
-    dataset = data.load(options.data, data_dir=options.data_dir)
     setting, *values = options.vary
+    if not values:
+        parser.error(f"--vary {setting} has no values, expected --vary SETTING VALUE ...")
+    if pairs := [pair for pair in options.set if "=" not in pair]:
+        parser.error(f"--set {pairs[0]} has no value, expected --set SETTING=VALUE ...")
+    dataset = data.load(options.data, data_dir=options.data_dir)
     train, test = dataset.train[: options.rows], dataset.test[:2000]
     common = {"latent": options.latent, "hidden": options.hidden, "posterior": "diagonal", "observation": "bernoulli"}
     gaussian = {"factor_analysis": ("posterior", "observation"), "nlfa": ("observation",)}  # what they are by themselves
     fixed: dict[str, Any] = {name: parsed(name, text) for name, text in (pair.split("=", 1) for pair in options.set)}
+    models = values if setting == "model" else [fixed.get("model", "vae")]
+    check_names(parser, models, gvae.estimators())
+    other = (common | fixed)["observation"]
+    if len({"gaussian" if "observation" in gaussian.get(name, ()) else other for name in models}) > 1:
+        parser.error(
+            f"{', '.join(models)}: densities do not compare with {other} probabilities; expected --set observation=gaussian"
+        )
     print(f"{dataset.name}, {len(train)} + {len(test)} rows, {options.epochs} epochs, seeds {options.seeds}: nats per row")
     print(f"{setting:<18}{'ELBO':>18}{'log p(x)':>18}{'rec. at mean':>16}{'rec. of a draw':>16}{'squared error':>16}")
     first: list[tuple[float, ...]] = []  # of the first candidate, a row per seed
@@ -90,20 +113,17 @@ def main() -> None:
             model = make(**chosen, epochs=options.epochs, random_state=seed).fit(train)
             summary = model.evaluate(test, samples=200).summary()
             at_mean, of_draw, error = reconstruction(model, test)
-            rows.append((summary["elbo"], summary["log_likelihood"], at_mean, of_draw, error))
+            bounds = summary["elbo"], summary["log_likelihood"]
+            rows.append((*((math.nan, math.nan) if name == "autoencoder" else bounds), at_mean, of_draw, error))
             if options.out is not None:
                 row = {"data": dataset.name, setting: value, "seed": seed, "seconds": time.perf_counter() - started}
                 row |= summary | {"at_mean": at_mean, "of_draw": of_draw, "squared_error": error}
                 with open(options.out, "a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-        mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.zeros(5)
         value = value if len(value) < 18 else f"{value}\n{'':<18}"
-        cells = "".join(f"{m:>{w - 7}.2f} +-{s:4.2f}" for m, s, w in zip(mean, spread, (18, 18, 16, 16, 16), strict=True))
-        print(f"{value:<18}{cells}", flush=True)
+        print(f"{value:<18}{cells(np.array(rows))}", flush=True)
         if first and len(rows) > 1:
-            gain = np.subtract(rows, first)
-            cells = zip(gain.mean(axis=0), gain.std(axis=0, ddof=1) / np.sqrt(len(rows)), (18, 18, 16, 16, 16), strict=True)
-            print(f"{'  less the first':<18}" + "".join(f"{m:>+{w - 7}.2f} +-{s:4.2f}" for m, s, w in cells), flush=True)
+            print(f"{'  less the first':<18}{cells(np.subtract(rows, first), '+', len(rows) ** 0.5)}", flush=True)
         first = first or rows
 
 

@@ -158,6 +158,7 @@ def page() -> str:
         if "chosen" in r:
             along = f"the best of {len(r['tried'])}: {', '.join(f'{k} {v}' for k, v in r['chosen'].items())}"
         bound = _spread([r["bound"] for r in seeds if "bound" in r], ".4g" if whole else ".2f")
+        bound += f" ± {r['standard_error']:.2f}" if "standard_error" in r else ""
         perplexity = _spread([r["perplexity"] for r in seeds if "perplexity" in r], ".0f")
         minutes = f"{sum(r['seconds'] for r in seeds) / len(seeds) / 60:.0f}"
         rows.append([name, bound, PUBLISHED.get(name, ""), perplexity, str(len(seeds)), minutes, along])

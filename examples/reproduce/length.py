@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from sklearn import datasets
-from tables import RESULTS, machine
+from tables import RESULTS, check_names, machine
 
 import gvae
 from gvae import blas
@@ -90,9 +90,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", type=Path, default=RESULTS / "length.jsonl", metavar="FILE")
     options = parser.parse_args()
-    unknown = [name for name in options.data if name not in DATA]
-    if unknown:
-        parser.error(f"unknown data {unknown[0]!r}; known are {', '.join(DATA)}")
+    check_names(parser, options.data, DATA)
     records = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(row["data"], row["length"], row["seed"]) for row in records}
     with blas.threads(1):  # as gvae's own commands: the bits of a result depend on it

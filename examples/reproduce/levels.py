@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tables import RESULTS, append, lines, section
+from tables import RESULTS, append, check_names, lines, section
 
 import gvae
 from gvae import data, evaluation, plots, random
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULT)
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="draw what runs hold, and train nothing")
     options = parser.parse_args()
+    check_names(parser, options.models, MODELS)
     images, chosen = data.load("mnist"), options.models or MODELS
     if options.draw is not None:
         draw({n: gvae.load(options.runs / n) for n in chosen if (options.runs / n).exists()}, images, options.draw)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tables import check_names
 
 import gvae
 from gvae import data, families, graphs
@@ -142,12 +143,13 @@ def rows(name: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="*", choices=[*SETTINGS, []], metavar="DATA", help=f"of {', '.join(SETTINGS)}")
+    parser.add_argument("data", nargs="*", metavar="DATA", help=f"of {', '.join(SETTINGS)}")
     parser.add_argument("--data-dir")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rows", type=int)
     parser.add_argument("--out", type=Path, help="a file that receives one line of JSON per run")
     options = parser.parse_args()
+    check_names(parser, options.data, SETTINGS)
     for name in options.data or SETTINGS:
         train, test = (x[: options.rows] for x in rows(name, options.data_dir))
         role = "observation" if "posterior" in SETTINGS[name] else "posterior"

@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tables import RESULTS, append, lines, section
+from tables import RESULTS, append, check_names, lines, section
 
 import gvae
 from gvae import data
@@ -83,6 +83,7 @@ def main() -> None:
         return
     if options.runs is None:
         parser.error("--runs is needed: the folder where run folders lie, or are made")
+    check_names(parser, options.points, POINTS)
     images = data.load(options.data)
     for name in options.points or POINTS:
         beta, kind = POINTS[name]

@@ -53,9 +53,10 @@ def main() -> None:
             plain = models.VAE(n, options.latent, posterior, hidden=(400,), activation="relu")
             summary = gvae.evaluate(plain, trainer.parameters, test, samples=200, key=random.key(seed)).summary()
             rows.append((-reported, -summary["elbo"], -summary["log_likelihood"]))
-        mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=min(1, len(rows) - 1))
+        errors = [f" +-{s:4.2f}" for s in np.std(rows, axis=0, ddof=1)] if len(rows) > 1 else [" " * 7] * 3
         name = f"{posterior}, {'published' if cls is Published else 'a bound'}"
-        print(f"{name:<24}" + "".join(f"{m:>13.2f} +-{s:4.2f}" for m, s in zip(mean, spread, strict=True)), flush=True)
+        cells = "".join(f"{m:>13.2f}{s}" for m, s in zip(np.mean(rows, axis=0), errors, strict=True))
+        print(f"{name:<24}{cells}", flush=True)
 
 
 if __name__ == "__main__":

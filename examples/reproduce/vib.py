@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tables import RESULTS, append, lines, section
+from tables import RESULTS, append, check_names, lines, section
 
 import gvae
 from gvae import data
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--results", type=Path, default=RESULT)
     options = parser.parse_args()
+    check_names(parser, options.rows, ROWS)
     digits = data.load(options.data)
     (x, y), (test, labels) = (digits.train, digits.columns["y"][0]), (digits.test, digits.columns["y"][1])
     for name in options.rows or ROWS:

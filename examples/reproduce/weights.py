@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tables import check_names
 
 import gvae
 from gvae import data, plots, random
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--models", nargs="+", default=["bayes", "map", "vae"])
     options = parser.parse_args()
+    check_names(parser, options.models, gvae.estimators())
     options.out.mkdir(parents=True, exist_ok=True)
     mnist = data.load("mnist", data_dir=options.data_dir)
     train, test = mnist.train[: options.rows], mnist.test[:2000]

@@ -121,7 +121,8 @@ def load(
       on every machine. x is a digit rotated by an angle uniform in -45 to 45 degrees; the column "y" is another digit of its
       class plus noise uniform in 0 to 1 at each pixel, at most 1. The labels are the classes. The values are real numbers:
       `gvae train` reads observation auto as gaussian, and for `fit`, which sees grey levels, name the observation
-    - "binarized_mnist": the fixed binarization of Larochelle and Murray, 50,000 + 10,000; the validation part is unused
+    - "binarized_mnist": the fixed binarization of Larochelle and Murray, 50,000 + 10,000; the validation part is unused, and
+      the test rows are sorted by digit
     - "omniglot": omniglot_28x28_derived.npz (images; split: 0 train, 1 test; character: the label), pixels / 255
     - "frey_faces": freyfaces.npy, 1,965 images of 28 x 20, pixels / 255, in one fixed shuffled order, 1,765 + 200
     - "20news": counts of 1,995 words (`Dataset.names`) in 11,259 + 7,488 documents of 20 newsgroups, CSR, from train.feat,

@@ -307,7 +307,7 @@ class Estimator(Fitting):
         measures : sequence of str, or "all"
             Such as ["units", "ais"]: see `gvae.evaluation.MEASURES`.
         first : int, default 100
-            The number of rows that the costly measures use.
+            The number of rows that the costly measures use, the first ones: shuffle rows that are sorted.
         chains, temperatures : int
             Chains per row and steps of the schedule of annealed importance sampling.
         seen : float, default 0.1

@@ -91,6 +91,8 @@ def continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, A
                 end = f"epoch {was}" if name == "epochs" else f"step {was}"
                 raise ConfigError(f"{folder.path}: schedule 'cosine' ends with {end}, so the run cannot be extended")
             raised[name] = value
+        elif name == "initial" and None not in (was, value):
+            raised[name] = value  # where the same parameters, as is checked below, lie now
         elif not free and value != was:
             shorter = is_length and _is_whole(was) and _is_whole(value)
             but = "; it can be extended, not shortened" if shorter else ""

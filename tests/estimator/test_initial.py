@@ -72,6 +72,10 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(rows, tmp_path):
     parts = gvae.VAE(**settings).fit(rows, run=tmp_path / "parts", resume=True)
     assert parts.parameters_.sha256() == whole.parameters_.sha256()
     assert f'initial = "{tmp_path}/first"' in (tmp_path / "whole" / "run.toml").read_text()
+    (tmp_path / "first").rename(tmp_path / "moved")
+    longer = settings | {"epochs": settings["epochs"] + 1, "initial": str(tmp_path / "moved")}
+    moved = gvae.VAE(**longer).fit(rows, run=tmp_path / "parts", resume=True)
+    assert moved.config_["settings"]["initial"] == str(tmp_path / "moved")
 
 
 def test_a_run_is_not_resumed_with_other_initial_parameters(rows, tmp_path):

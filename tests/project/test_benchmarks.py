@@ -216,6 +216,15 @@ def test_compare_finds_what_became_slower(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("slower, by more than 1.5 x: 2\n")
 
 
+def test_compare_finds_what_fails(tmp_path, capsys):
+    old = results(tmp_path, "old.json", {SOLVE: [[1e-5, 1e-3, 1e-4, 1e-4], PARAMS, "a"], "a.B.time_whole": [[1.0], [], "b"]})
+    new = results(tmp_path, "new.json", {SOLVE: [[1e-5, None, 1e-4, None], PARAMS, "a"], "a.B.time_whole": [None, [], "b"]})
+    assert compare.main([old, new]) == 1
+    out = capsys.readouterr().out
+    assert "fails in the new file: 2\n  banded.Solve.time_solve('gvae', 256)\n  a.B.time_whole\n" in out
+    assert "only in the old file: 1\n  banded.Solve.time_solve('scipy', 256)\n" in out  # a baseline, which is not judged
+
+
 def test_compare_finds_nothing(tmp_path, capsys):
     old = results(
         tmp_path,
@@ -281,7 +290,7 @@ def test_compare_as_a_command(tmp_path):
 
 def test_reference_files_can_be_compared():
     for path in (FOLDER / "reference").glob("*.json"):
-        values, _, content = compare.read(str(path))
+        values, _, _, content = compare.read(str(path))
         assert path.stem == content["name"] == run.name_of(content["machine"])
         assert not content["quick"]
         assert {name.partition("(")[0].rpartition(".")[0] for name in values} <= set(BENCHMARKS)
@@ -571,7 +580,7 @@ def test_export_is_what_compare_reads(tmp_path):
     }
     path = tmp_path / "out.json"
     path.write_text(run.export(of_asv, {"name": "x", "machine": {"cpu": "y"}}), encoding="utf-8")
-    values, versions, content = compare.read(str(path))
+    values, versions, _, content = compare.read(str(path))
     assert values == {f"{SOLVE}('gvae', 16)": 1.2346e-05, f"{SOLVE}('scipy', 256)": 2.0}
     assert set(versions.values()) == {"a" * 12}
     assert content["name"] == "x"

@@ -92,6 +92,10 @@ def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, cap
     straight = tables.train(table, row, tmp_path / "b", 20, quiet=True)
     same = ("parameters_sha256", "elbo", "log_likelihood", "kl", "active_units")
     assert [interrupted[name] for name in same] == [straight[name] for name in same]
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
+    for file in (tmp_path / "c" / "toy" / "small-1").glob("checkpoint*"):  # as if killed before there was one
+        file.unlink()
+    assert tables.train(table, row, tmp_path / "c", 20, quiet=True)["parameters_sha256"] == straight["parameters_sha256"]
 
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
     assert tables.main(table, arguments=["--runs", str(tmp_path / "b"), "--verify", "small-1"]) == 0
@@ -113,20 +117,53 @@ def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, cap
         "bdmc.gap",
     ]
     assert tables.verify(table, row, tmp_path / "b", 7) == []  # few samples: no annealing
+    tables.write(table.path(row), [], record | {"log_likelihood": record["log_likelihood"] - 2})
+    (said,) = tables.verify(table, row, tmp_path / "b", 7)
+    assert re.match(r"log_likelihood is -\S+, expected between -\S+, the ELBO, and -\S+, the record's", said)
     tables.write(table.path(row), [], record)
+    other = gvae.VAE(**settings | {"random_state": 2}).fit(dataset.train)  # of another row, and hardly worse
+    other.save(tmp_path / "other.safetensors", half=True)
+    kept = table.weights(row).read_bytes()
+    table.weights(row).write_bytes((tmp_path / "other.safetensors").read_bytes())
+    assert any(said.startswith("elbo is") for said in tables.verify(table, row, tmp_path / "no runs", None))
+    assert any(said.startswith("elbo is") for said in tables.verify(table, row, tmp_path / "no runs", 7))
+    table.weights(row).write_bytes(kept)
     broken = gvae.load(table.weights(row))
     broken.parameters_["decoder.0.weight"][...] = 0
     broken.save(table.weights(row), half=True)
     assert any(said.startswith("elbo is") for said in tables.verify(table, row, tmp_path / "no runs", None))
     table.weights(row).unlink()
     (said,) = tables.verify(table, row, tmp_path / "no runs", None)
-    assert "`python examples/reproduce/toy.py small-1 --again` trains it again" in said
+    assert "`python examples/reproduce/toy.py small-1 --samples 20 --again` trains it again" in said
 
     tables.write(table.path(row), [], record | {"parameters_sha256": "0" * 64, "elbo": record["elbo"] + 1})
     wrong = tables.verify(table, row, tmp_path / "b", None)
     assert len(wrong) == 2
     assert "SHA-256" in wrong[0]
     assert "elbo is" in wrong[1]
+
+
+def test_annealing_takes_rows_at_a_stride(scripts, monkeypatch):
+    """The figures of each row stay in the order of the rows."""
+    tables, test = scripts["tables"], (gvae.data.load("digits").test > 0.5).astype(np.float32)
+    few = {"chains": 2, "temperatures": 10}
+    monkeypatch.setattr(tables, "ANNEALED", {"ais": few | {"first": 5}, "bdmc": few | {"first": 3}})
+    model = gvae.VAE(latent=4, hidden=(8,), epochs=40, learning_rate=1e-2, observation="bernoulli", random_state=0).fit(test)
+    found = [tables.measure(model, test, 50, annealed=True, stride=stride) for stride in (1, 60)]
+    each, strided = (of_rows["log_likelihood"] for _, of_rows in found)
+    assert np.corrcoef(each, strided)[0, 1] > 0.9
+    chosen = model.evaluate(test[::60], samples=50, measures=["ais"], **tables.ANNEALED["ais"]).summary()["ais"]
+    assert found[1][0]["ais"]["log_likelihood"] == pytest.approx(chosen["log_likelihood"], abs=1e-3)
+    assert abs(found[0][0]["ais"]["log_likelihood"] - chosen["log_likelihood"]) > 0.1
+
+
+def test_a_name_that_is_unknown_is_refused_before_anything_runs(scripts, tmp_path, monkeypatch, capsys):
+    tables, ran = scripts["tables"], []
+    monkeypatch.setattr(sys, "argv", ["toy.py", "--runs", str(tmp_path), "one", "twoo"])
+    with pytest.raises(SystemExit):
+        tables.run_points({"one": ran.append, "two": ran.append}, tmp_path / "toy.jsonl", "a toy")
+    assert ran == []
+    assert "unknown name 'twoo'; known are one, two" in capsys.readouterr().err
 
 
 def test_differences_of_rows_image_by_image(scripts, tmp_path, monkeypatch):
@@ -196,7 +233,7 @@ def test_every_script_says_what_it_does():
         assert f"\n{script} 0\n" in done.stdout
 
 
-FEW = ["--rows", "150", "--epochs", "1", "--seeds", "1"]
+FEW = ["--rows", "150", "--epochs", "1", "--seeds", "1", "2"]
 SMALL = {
     "compare.py": [
         "digits",
@@ -208,6 +245,7 @@ SMALL = {
         "vae",
         "linear",
         "nlfa",
+        "autoencoder",
         "--set",
         "observation=gaussian",
         "dequantize=17",
@@ -221,8 +259,31 @@ def test_a_comparison_on_few_rows(script):
     done = subprocess.run([sys.executable, str(FOLDER / script), *SMALL[script]], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     table = [line for line in done.stdout.splitlines() if "+-" in line]
-    assert len(table) == 3
+    assert len(table) == {"compare.py": 4 + 3, "rho_vae.py": 3}[script]
     assert "nan" not in done.stdout
+    if script == "compare.py":  # an autoencoder has no bounds
+        assert re.match(r"autoencoder +- +- +-\d", table[-2])
+
+
+WRONG = {
+    "--set foo --vary latent 2": "--set foo has no value, expected --set SETTING=VALUE ...",
+    "--vary latent": "--vary latent has no values, expected --vary SETTING VALUE ...",
+    "--vary model vae foo": "unknown name 'foo'; known are ",
+    "--vary model factor_analysis vae": "factor_analysis, vae: densities do not compare with bernoulli probabilities",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_comparison(words, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, "argv", ["compare.py", "digits", *words.split()])
+    try:
+        with pytest.raises(SystemExit):
+            importlib.import_module("compare").main()
+    finally:
+        for name in ("compare", "tables"):
+            sys.modules.pop(name, None)
+    assert WRONG[words] in capsys.readouterr().err
 
 
 def test_parametrisations(monkeypatch):
