@@ -19,6 +19,8 @@ from gvae.typing import Array, Key
 
 __all__ = ["AutoregressiveBernoulli", "NADEDistribution"]
 
+SHOWN = 1000  # the key of the draw that is shown, under key(0), from which the caller may draw as well
+
 
 class Sequential(Distribution):
     """Base of distributions of bits that are drawn one after the other. Means have no closed form."""
@@ -83,7 +85,7 @@ class Sequential(Distribution):
     @property
     def shown(self) -> Array:
         """The probabilities of each variable given those before it in one draw, (..., n)."""
-        return self.means_along(self.sample(self.noise(random.key(0))))
+        return self.means_along(self.sample(self.noise(random.fold_in(random.key(0), SHOWN))))
 
     @property
     def standard(self) -> Distribution:

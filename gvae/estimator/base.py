@@ -22,6 +22,7 @@ __all__ = ["Classifier", "Correlator", "Estimator", "Regressor"]
 
 CHUNK = 10_000  # rows that go through a network at once
 FEW = 500  # rows for which many draws of layers are made at once
+VIEWS = 1000  # the key of the first view's noise in a sample: models number those of their codes from 0
 
 
 class Estimator(Fitting):
@@ -269,7 +270,7 @@ class Estimator(Fitting):
         key = random.key(seed)
         found = model.decode(self.parameters_, self.state_, model.sample_prior(self.parameters_, key, n))
         shown = {
-            name: self.views_[name].output(p.sample(p.noise(random.fold_in(key, 1 + i))) if draw else p.shown)
+            name: self.views_[name].output(p.sample(p.noise(random.fold_in(key, VIEWS + i))) if draw else p.shown)
             for i, (name, p) in enumerate(found.items())
         }
         return _alone(shown)

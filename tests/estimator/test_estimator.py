@@ -797,6 +797,33 @@ def test_observation_models_and_their_data(observation, x, words, tmp_path):
         model.transform(bad)
 
 
+@pytest.mark.parametrize("kind", ["VAE", "HierarchicalVAE", "VLAE", "SBN", "DEF"])
+def test_the_noise_of_a_drawn_sample_is_not_that_of_its_codes(kind):
+    """Given the codes, draws less their mean have the mean 0 and no correlation with it."""
+    r, n = np.random.default_rng(0), 4000
+    X = r.normal(size=(300, 2)) @ r.normal(size=(2, 3)) + 0.5 * r.normal(size=(300, 3))
+    X = {"SBN": 1.0 * (X > 0), "DEF": 1.0 * r.poisson(np.exp(X / 2))}.get(kind, X)
+    latent = {"VAE": 3, "VLAE": (2, 3), "DEF": (3,)}.get(kind, (3, 2))
+    hidden = {"VAE": {"hidden": (8,)}, "VLAE": {"hidden": (8,)}, "HierarchicalVAE": {"hidden": ((8,), (8,))}}.get(kind, {})
+    model = getattr(gvae, kind)(latent=latent, **hidden, epochs=20, random_state=0).fit(X)
+    mean, draw = (model.sample(n, seed=1, draw=draw) for draw in (False, True))
+    rest = draw - mean
+    assert np.abs(rest.mean(axis=0) / rest.std(axis=0) * n**0.5).max() < 4.5
+    assert max(abs(np.corrcoef(rest[:, j], mean[:, k])[0, 1]) for j in range(3) for k in range(3)) < 0.15
+
+
+def test_bits_that_are_shown_are_not_drawn_by_the_key_of_the_codes():
+    B = 1.0 * (np.random.default_rng(0).random((50, 2)) < 0.5)
+    settings = {"posterior": "bernoulli", "observation": "autoregressive", "hidden": (), "epochs": 1, "random_state": 1}
+    model = VAE(latent=2, **settings).fit(B)
+    for name, value in model.parameters_.items():
+        value[...] = 0 if name.startswith("decoder") else value
+    model.parameters_["decoder.0.weight"][0, 0], model.parameters_["decoder.shared"][0] = 2, 4
+    model.parameters_["decoder.0.bias"][:] = -1, -2  # P(x1 | z1) = s(2 z1 - 1), P(x2 | x1) = s(4 x1 - 2)
+    zero, one = (np.corrcoef(model.sample(20_000, seed=seed).T)[0, 1] for seed in (0, 1))
+    assert zero == pytest.approx(one, abs=0.03)
+
+
 def test_an_observation_graph_of_dequantized_pixels(tmp_path):
     """Three pixels that follow one hidden brightness and each other: a chain over the pixels has the higher density."""
     r = np.random.default_rng(0)
