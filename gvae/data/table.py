@@ -81,7 +81,8 @@ class Table:
     views : mapping of str to Presentation, optional
         How further columns are presented, by name; a column that is not named is presented unchanged.
     **columns : array (N, ...), CSR (N, E) or Column
-        Further columns by name. One named "weight", (N,), holds the weights of the rows, finite and at least 0.
+        Further columns by name. One named "weight", (N,), holds the weights of the rows, finite and at least 0. A training
+        step follows sum w v / B over its B rows, so that weights of mean 1 leave the size of steps as it is.
 
     Raises
     ------

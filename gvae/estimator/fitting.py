@@ -116,7 +116,8 @@ class Fitting(Protocol):
         y : array (N,) or (N, D2), optional
             Labels or a second view, for models that read them; else ignored.
         sample_weight : array (N,), optional
-            How much each row counts.
+            How much each row counts. Only ratios matter: what the model itself costs, such as the KL of weights with a
+            posterior, is shared by the rows, whatever they weigh. Batch normalisation does not weigh rows.
         validation : array (M, D), or (X, y), optional
             Further rows, on which the objective is reported in every row of the log: after each epoch, or with epochs="auto"
             at the intervals of `gvae.training.Until`. A pair (X, y) for models with y.

@@ -225,20 +225,18 @@ def _warning() -> type[Warning]:
     return UserWarning if exceptions is None else exceptions.DataConversionWarning
 
 
-EXPONENT = 32  # weights up to 2^32, and from 2^-32 on, are kept as they are: their sums are far from overflow in float32
-
-
 def as_weight(weight: Any, n: int, dtype: np.dtype) -> np.ndarray:
-    """Weights of n rows, (n,). Raises DataError for another length, negative or infinite weights, or none above 0."""
+    """Weights of n rows, (n,), as multiples of the mean of those above 0: only their ratios count.
+
+    DataError for another length, negative or infinite weights, or none above 0.
+    """
     w = numbers(weight, "sample_weight")
     w = np.full(n, w) if w.ndim == 0 else w
     data.check_weight(w, n, "sample_weight")
     if not w.any():
         raise DataError("sample_weight is zero for all rows")
-    _, exponent = np.frexp(w.max())
-    if abs(exponent) > EXPONENT:  # only ratios matter: by a power of two, so that they stay the same to the last bit
-        w = np.ldexp(w, -exponent)
-    return w.astype(dtype)
+    w = w / w.max()  # first, as sums of large weights overflow
+    return (w * (np.count_nonzero(w) / w.sum())).astype(dtype)
 
 
 # ---- names of columns ----------------------------------------------------------------------------

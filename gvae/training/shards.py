@@ -231,7 +231,7 @@ class Shards:
         self.stopped = bool(total.tail[STOP])
         weight = total.tail[WEIGHT]
         with np.errstate(all="ignore"):  # the caller checks whether they are finite
-            namespace(total.flat).divide(total.flat, total.flat.dtype.type(weight), out=trainer.gradient.flat)
+            namespace(total.flat).divide(total.flat, total.flat.dtype.type(len(cut)), out=trainer.gradient.flat)
             means = total.tail[METRICS:] / weight
         trainer.reported = self.names or ()
         metrics = {name: float(x) for name, x in zip(trainer.reported, means, strict=False)}
@@ -257,7 +257,7 @@ class Shards:
         return pending[0][1]
 
     def _fill(self, leaf: Buffer, trainer: Trainer, params: dict, batch: Batch, noise: dict, now: StepInputs) -> None:
-        """The weighted gradient and metrics of one shard."""
+        """The gradient of one shard, the mean over its rows times their number, and its weighted metrics."""
         weight = float(len(batch)) if batch.weight is None else float(batch.weight.sum())
         if weight == 0.0:
             return
@@ -265,7 +265,7 @@ class Shards:
         if len(metrics) > MOST - METRICS:
             raise ConfigError(f"shards: an objective with {len(metrics)} metrics, expected at most {MOST - METRICS}")
         gradient = trainer.gradient.flat
-        namespace(gradient).multiply(gradient, gradient.dtype.type(weight), out=leaf.flat)
+        namespace(gradient).multiply(gradient, gradient.dtype.type(len(batch)), out=leaf.flat)
         leaf.tail[WEIGHT] = weight
         leaf.tail[METRICS : METRICS + len(metrics)] = [weight * float(x) for x in metrics.values()]
 

@@ -23,6 +23,7 @@ from gvae.errors import ConfigError
 from gvae.nn import Parameters
 from gvae.objectives import ELBO, REST, Objective
 from gvae.objectives.terms import ascended
+from gvae.ops import arrays, elementwise
 from gvae.optim import RowAdam, Schedule, norm, parse_average, parse_optimizer, shorten
 from gvae.protocol import Model, check_fits, check_initial, check_terms
 from gvae.runtime import compile as compiling
@@ -727,7 +728,7 @@ class Trainer:
         value, pull, (metrics, state) = vjp(
             lambda p: self.evaluate((constant or {}) | p, inputs), params, has_aux=True, out=out
         )
-        self._pull(value, pull, out, self.alone if constant is None else ())
+        self._pull(value, pull, out, self.alone if constant is None else (), inputs["batch"]["weight"])
         return metrics, state
 
     def _work_alone(self, params: dict, out: dict, inputs: dict) -> tuple[dict, dict]:
@@ -802,11 +803,16 @@ class Trainer:
                 logger.warning("training: %s", event)
         return value, (metrics, terms.state)
 
-    def _pull(self, value: Any, pull: Callable, out: dict, skip: Collection[str]) -> None:
+    def _pull(self, value: Any, pull: Callable, out: dict, skip: Collection[str], weight: Any = None) -> None:
         """Fill the gradients, `out`: the optimiser descends and the objective is maximised, hence the cotangent -1. Those of
-        groups to skip are 0."""
+        groups to skip are 0.
+
+        The objective of rows with weights is sum w v / sum w, over the batch; the cotangent makes it sum w v / B: an epoch's
+        steps would else not follow the weighted mean over its rows, as each batch had the same say in it.
+        """
+        down = None if weight is None else elementwise.negative(arrays.mean(weight))
         if not isinstance(value, dict):
-            pull(value.dtype.type(-1))
+            pull(value.dtype.type(-1) if down is None else down)
             for name in out:
                 if name.partition(".")[0] in skip:
                     out[name][...] = 0
@@ -824,7 +830,10 @@ class Trainer:
                 out[name][...] = 0
         for scalar, names in ascends.items():
             first = next(group for group, v in value.items() if id(v) == scalar)  # groups may share one
-            pull({g: v.dtype.type(-1) if g == first else None for g, v in value.items()}, only=names)
+            pull(
+                {g: (v.dtype.type(-1) if down is None else down) if g == first else None for g, v in value.items()},
+                only=names,
+            )
 
     def _rehearse(self, params: dict, out: dict, inputs: dict, traced: Callable) -> None:
         """The launches of a step, for `gvae.runtime.compile`. It changes nothing if its kernels are not run."""

@@ -343,6 +343,21 @@ def test_a_weight_of_two_is_a_row_twice():
     assert abs(alike.score(X) - weighted.score(X)) > 1e-3
 
 
+@pytest.mark.parametrize("more", [{}, {"shards": 4}])
+@pytest.mark.parametrize("batch_size", [None, 100, 20, 1])
+def test_steps_on_parts_of_the_rows_follow_the_weighted_mean(batch_size, more):
+    """The mean of a Gaussian, whose optimum is known; large weights are of few rows, which most batches do not have."""
+    r = np.random.default_rng(0)
+    x, w = r.normal(size=(500, 1)), np.where(np.arange(500) < 25, 20.0, 1.0)
+    x[:25] += 5
+    if more and batch_size in (None, 1):
+        pytest.skip("shards of a batch of that size")
+    settings = {"batch_size": batch_size, "steps": 8000, "schedule": "cosine", "learning_rate": 1e-2, "random_state": 0}
+    settings |= {"optimizer": "sgd", "standardize": False} | more  # Adam takes longer where large gradients are rare
+    model = gvae.AutoregressiveDensity("gaussian", **settings).fit(x, sample_weight=w)
+    assert model.sample(1)[0, 0] == pytest.approx(np.average(x[:, 0], weights=w), abs=0.05)
+
+
 def test_weights_reach_the_objective():
     """Rows of weight 0 are as if they were not there, and those of a larger one are explained better."""
     w = (np.arange(len(X)) % 2).astype(float)

@@ -183,8 +183,8 @@ def test_a_step_in_shards_is_the_mean_over_shards():
         part = batch[begin:end]
         noise = trainer.noise(gvae.random.fold_in(now.noise, s), part)
         metrics, _, _ = trainer.value_and_gradient(params, part, noise, now)
+        gradient += len(part) / len(batch) * trainer.gradient.flat
         share = part.weight.sum() / weight.sum()
-        gradient += share * trainer.gradient.flat
         for name, value in metrics.items():
             expected[name] = expected.get(name, 0.0) + share * value
     metrics, state, _ = trainer.value_and_gradient(params, trainer.cut(batch), {"key": now.noise}, now)
