@@ -47,8 +47,14 @@ class Independent(Distribution):
         return random.uniform(key, shape, dtype, like)
 
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
+        if x.shape[-1:] != (self.n,):
+            raise ShapeError(f"{type(self).__name__}.log_prob: x has shape {x.shape}, expected (..., n={self.n})")
         terms = self._log_terms(x)
         return arrays.sum(terms, axis=-1) if reduce else terms
+
+    def kl(self, p: Distribution | None = None) -> Array:
+        units = self.kl_by_unit(p)
+        return None if units is None else arrays.sum(units, axis=-1)
 
     def _log_terms(self, x: Array) -> Array:
         raise NotImplementedError
@@ -167,6 +173,7 @@ class BernoulliDistribution(Independent):
             return math.log(2) - self._entropies()
         if not isinstance(p, BernoulliDistribution):
             return None
+        check_size(self, p)
         cross = elementwise.multiply(self.mean, p.logits) - elementwise.softplus(p.logits)
         return elementwise.negative(self._entropies() + cross)
 
@@ -274,22 +281,25 @@ class CategoricalDistribution(Independent):
         return elementwise.subtract(picked, arrays.logsumexp(self.logits, axis=-1))
 
     def entropy(self) -> Array:
+        return arrays.sum(self._entropies(), axis=-1)
+
+    def _entropies(self) -> Array:
         log_p = self.log_probabilities()
-        return -arrays.sum(elementwise.multiply(elementwise.exp(log_p), _where_possible(log_p, log_p)), axis=(-2, -1))
+        return -arrays.sum(elementwise.multiply(elementwise.exp(log_p), _where_possible(log_p, log_p)), axis=-1)
 
     @property
     def standard(self) -> Distribution:
         return CategoricalDistribution(device.zeros(self.logits.shape[-2:], self.logits.dtype, self.logits))
 
-    def kl(self, p: Distribution | None = None) -> Array:
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         if p is None:
-            return self.n * math.log(self.logits.shape[-1]) - self.entropy()
+            return math.log(self.logits.shape[-1]) - self._entropies()
         if not isinstance(p, CategoricalDistribution):
             return None
         check_size(self, p)
         log_q = self.log_probabilities()
         difference = elementwise.subtract(_where_possible(log_q, log_q), _where_possible(log_q, p.log_probabilities()))
-        return arrays.sum(elementwise.multiply(elementwise.exp(log_q), difference), axis=(-2, -1))
+        return arrays.sum(elementwise.multiply(elementwise.exp(log_q), difference), axis=-1)
 
 
 def _where_possible(log_p: Array, values: Array) -> Array:
@@ -372,10 +382,6 @@ class PoissonDistribution(Independent):
     @property
     def standard(self) -> Distribution:
         return PoissonDistribution(device.zeros(self.n, self.log_rate.dtype, self.log_rate))
-
-    def kl(self, p: Distribution | None = None) -> Array:
-        units = self.kl_by_unit(p)
-        return None if units is None else arrays.sum(units, axis=-1)
 
     def kl_by_unit(self, p: Distribution | None = None) -> Array:
         p = self.standard if p is None else p

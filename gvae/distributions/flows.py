@@ -153,7 +153,7 @@ class PlanarGaussian(_Flowed):
 
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
         raise ConfigError(
-            "planar: the density is known only for draws from it, but wake_sleep, the gradients stl, dreg and rws, "
+            "planar: the density is known only for draws from it, but wake_sleep, the gradients stl, dreg, rws and vimco, "
             "and the measures surgery and information, need it elsewhere"
         )
 

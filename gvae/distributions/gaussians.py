@@ -220,6 +220,7 @@ class BandedGaussian(_Gaussian):
     """
 
     def __init__(self, mean: Array, chol: Array, offsets: Sequence[int] | None = None, *, check: bool = True):
+        check_variables(self, mean=mean, chol=chol)
         self.mean, self.chol, self.check = mean, chol, check
         self.offsets = tuple(range(chol.shape[-2])) if offsets is None else tuple(offsets)
 
@@ -401,6 +402,7 @@ class LowRankGaussian(_Gaussian):
     """
 
     def __init__(self, mean: Array, d: Array, u: Array):
+        check_variables(self, mean=mean, d=d, u=u)
         self.mean, self.d, self.u = mean, d, u
 
     def _leads(self) -> tuple[tuple[int, ...], ...]:
@@ -461,6 +463,7 @@ class DenseGaussian(_Gaussian):
     """
 
     def __init__(self, mean: Array, scale_tril: Array):
+        check_variables(self, mean=mean, scale_tril=scale_tril)
         self.mean, self.scale_tril = mean, scale_tril
 
     def _leads(self) -> tuple[tuple[int, ...], ...]:

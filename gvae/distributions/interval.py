@@ -83,7 +83,7 @@ class BetaDistribution(Independent):
         zero = device.zeros(self.n, self.log_a.dtype, self.log_a)
         return BetaDistribution(zero, zero)
 
-    def kl(self, p: Distribution | None = None) -> Array:
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         p = self.standard if p is None else p
         if not isinstance(p, BetaDistribution):
             return None
@@ -94,8 +94,7 @@ class BetaDistribution(Independent):
         log_x, log_rest = (elementwise.subtract(elementwise.digamma(v), whole) for v in (a, b))
         node = elementwise.multiply(elementwise.subtract(a, a_p), log_x)
         node = node + elementwise.multiply(elementwise.subtract(b, b_p), log_rest)
-        node = node + elementwise.subtract(elementwise.log_beta(a_p, b_p), elementwise.log_beta(a, b))
-        return arrays.sum(node, axis=-1)
+        return node + elementwise.subtract(elementwise.log_beta(a_p, b_p), elementwise.log_beta(a, b))
 
 
 class ContinuousBernoulliDistribution(Independent):
@@ -159,8 +158,7 @@ class ContinuousBernoulliDistribution(Independent):
         return elementwise.subtract(elementwise.multiply(2 * x - 1, half), elementwise.log_sinhc(half))
 
     def variance(self) -> Array:
-        t = 0.5 * value_of(self.logits)
-        return 0.25 * elementwise.langevin_slope(t)
+        return 0.25 * elementwise.langevin_slope(0.5 * value_of(self.logits))
 
     def entropy(self) -> Array:
         return elementwise.negative(self.kl())
@@ -169,15 +167,14 @@ class ContinuousBernoulliDistribution(Independent):
     def standard(self) -> Distribution:
         return ContinuousBernoulliDistribution(device.zeros(self.n, self.logits.dtype, self.logits))
 
-    def kl(self, p: Distribution | None = None) -> Array:
+    def kl_by_unit(self, p: Distribution | None = None) -> Array:
         p = self.standard if p is None else p
         if not isinstance(p, ContinuousBernoulliDistribution):
             return None
         check_size(self, p)
         half, half_p = 0.5 * self.logits, 0.5 * p.logits
         node = elementwise.multiply(elementwise.subtract(half, half_p), elementwise.langevin(half))
-        node = node + elementwise.subtract(elementwise.log_sinhc(half_p), elementwise.log_sinhc(half))
-        return arrays.sum(node, axis=-1)
+        return node + elementwise.subtract(elementwise.log_sinhc(half_p), elementwise.log_sinhc(half))
 
 
 class LogitNormal(Distribution):
@@ -251,6 +248,8 @@ class LogitNormal(Distribution):
     def _to_logit(self, x: Array) -> tuple[Any, Any]:
         """y and log |dy/dx| per variable."""
         inside = self.squeeze + (1 - 2 * self.squeeze) * x
+        info = np.finfo(value_of(inside).dtype)  # a draw at an end may be rounded beyond it
+        inside = elementwise.minimum(elementwise.maximum(inside, float(info.tiny)), 1 - float(info.epsneg))
         log_inside, log_outside = elementwise.log(inside), elementwise.log1p(-inside)
         return log_inside - log_outside, math.log(1 - 2 * self.squeeze) - log_inside - log_outside
 

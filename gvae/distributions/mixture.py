@@ -11,6 +11,7 @@ from gvae import random
 from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution
 from gvae.distributions.gaussians import DiagonalGaussian
+from gvae.errors import ShapeError
 from gvae.ops import arrays, elementwise
 from gvae.runtime import device
 from gvae.typing import Array, Key
@@ -47,6 +48,9 @@ class GaussianMixture(Distribution):
     reparameterized = False
 
     def __init__(self, logits: Array, mean: Array, log_scale: Array):
+        if logits.shape[-1:] != mean.shape[-2:-1]:
+            given = f"logits {logits.shape}, mean {mean.shape}"
+            raise ShapeError(f"GaussianMixture: {given}, expected (..., C) and (..., C, n)")
         self.logits, self.components = logits, DiagonalGaussian(mean, log_scale)
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 
 from gvae.autodiff import value_of
 from gvae.distributions.base import Distribution
+from gvae.errors import ShapeError
 from gvae.ops import elementwise
 from gvae.runtime import device
 from gvae.typing import Array, Key
@@ -42,6 +43,8 @@ class Rescaled(Distribution):
     """
 
     def __init__(self, base: Distribution, scale: np.ndarray):
+        if np.shape(scale)[-1:] != (base.n,):
+            raise ShapeError(f"Rescaled: scale has shape {np.shape(scale)}, expected ({base.n},), as base has n={base.n}")
         self.base, self.scale = base, scale
         self.reparameterized, self.independent = base.reparameterized, base.independent
 

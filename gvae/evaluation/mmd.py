@@ -162,7 +162,8 @@ def mmd(
             raise ConfigError(f"mmd: {type(subject.model).__name__} draws no codes of rows; expected q(z|x) and p(z)")
         names[:] = [name for name in drawn if drawn[name] in own]
         standard = standard and is_standard(own) and not any(layer.coupled for layer in own)
-        coded = subject.model.code(subject.parameters, subject.state, batch) if any(map(_has_logs, own)) else {}
+        known = subject.parameters | subject.own(batch)
+        coded = subject.model.code(known, subject.state, batch) if any(map(_has_logs, own)) else {}
         z = [np.asarray(layer.z, np.float64)[0] for layer in own]
         for i, layer in enumerate(own):  # in the units of sample_prior
             if _has_logs(layer) and not getattr(coded.get(layer.name or "z"), "log", True):

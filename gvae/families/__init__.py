@@ -193,7 +193,7 @@ def parse(text: str | Family, n: int, role: str | None = None, of: Family | None
         The setting that it comes from, such as "prior", which errors name. Except for "posterior" and "variational_prior"
         its density must be known for any value.
     of : Family, optional
-        The posterior, for a prior: every value that it may draw must have a density here.
+        The posterior, for a prior: both draw the same values.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def parse(text: str | Family, n: int, role: str | None = None, of: Family | None
     ------
     ConfigError
         The name is unknown (the message lists the known ones), the size does not fit n, n is not a positive integer, or the
-        family cannot serve in this role, or has no density at draws of the posterior.
+        family cannot serve in this role, or draws other values than the posterior.
 
     Examples
     --------
@@ -226,6 +226,11 @@ def parse(text: str | Family, n: int, role: str | None = None, of: Family | None
         raise ConfigError(
             f"{role} is {family.name}, a distribution over {family.drawn}, expected one with a density at every draw of the "
             f"posterior {of.name}: {of.drawn}"
+        )
+    if of is not None and not of.drawn.covers(family.drawn):
+        raise ConfigError(
+            f"{role} is {family.name}, a distribution over {family.drawn}, of which the posterior {of.name} draws "
+            f"{of.drawn} alone; expected one over these: log p(x) by importance sampling would leave out the others"
         )
     if role not in (None, *SAMPLED) and not family.distribution.has_density:
         raise ConfigError(

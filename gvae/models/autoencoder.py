@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gvae import modes
 from gvae.data import Batch
 from gvae.distributions import LogitNormal
@@ -67,6 +69,10 @@ class Autoencoder(VAE):
         if self.posterior.distribution is LogitNormal:
             name = self.posterior.name
             raise ConfigError(f"Autoencoder: posterior is {name}, whose mean has no derivative; expected a Gaussian")
+        try:
+            _ = self.posterior(np.zeros(self.posterior.n_params)).mean
+        except NotImplementedError as error:
+            raise ConfigError(f"Autoencoder: posterior is {self.posterior.name}: {error}; expected a Gaussian") from None
 
     def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         params = modes.in_step(params, noise, step)

@@ -24,7 +24,7 @@ from gvae.distributions import DiagonalGaussian, Distribution, InversePlanarGaus
 from gvae.distributions.flows import started_steps
 from gvae.errors import ConfigError
 from gvae.families import LOG_SCALE, Conditional, Family
-from gvae.models import vae
+from gvae.models import dreams, vae
 from gvae.models.parts import style
 from gvae.models.vae import VAE
 from gvae.objectives import Blanket, Layer, Terms
@@ -290,6 +290,10 @@ class HVM(VAE):
             "z": self.posterior.noise(random.fold_in(key, 0), shape, self.dtype, like),
             "lambda": self.outer.noise(random.fold_in(key, 1), shape, self.dtype, like),
         }
+
+    def prior_noise(self, key: Key, batch: Batch, samples: int = 1) -> dict[str, Any]:
+        shape, like = (samples, len(batch)), vars(batch).get("x")
+        return {"z": dreams.noise_of_prior(self.prior, self.posterior, key, shape, self.dtype, like)}
 
     def code(self, params: Params, state: Arrays, batch: Batch) -> dict[str, Distribution]:
         """The distribution q(z | lambda) of each row, at the mean of lambda or, for a flow, at the image of its base's mean.

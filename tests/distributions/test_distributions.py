@@ -26,6 +26,7 @@ from gvae.distributions import (
     NegativeBinomialDistribution,
     PoissonDistribution,
     PoissonProduct,
+    Rescaled,
     Support,
     ZeroInflatedDistribution,
 )
@@ -626,13 +627,42 @@ def test_a_moment_without_closed_form_is_named():
         lambda one, n: GammaDistribution(one, n),
         lambda one, n: NegativeBinomialDistribution(n, one),
         lambda one, n: ZeroInflatedDistribution(PoissonDistribution(n), one),
+        lambda one, n: BandedGaussian(one, 1 + np.stack([n, 0 * n], axis=-2)),
+        lambda one, n: LowRankGaussian(one, 1 + n, n[..., None, :]),
+        lambda one, n: DenseGaussian(one, n[..., None] + np.eye(3)),
+        lambda one, n: GaussianMixture(one, n[..., None], n[..., None]),
+        lambda one, n: Rescaled(DiagonalGaussian(n, n), 1 + one),
     ],
 )
 def test_parameters_of_another_number_of_variables_are_refused(make):
     """One value for all variables would share their noise, or be counted once in a determinant."""
-    with pytest.raises(ShapeError, match=r"\w+Distribution|DiagonalGaussian"):
+    with pytest.raises(ShapeError, match=r"\w+Distribution|\w*Gaussian|Rescaled"):
         make(np.zeros(1), np.zeros(3))
-    assert make(np.zeros(3), np.zeros((2, 3))).n == 3
+    assert make(np.zeros(3), np.zeros((2, 3))).n in (1, 3)
+
+
+def test_rows_of_another_number_of_variables_are_refused():
+    with pytest.raises(ShapeError, match=r"^PoissonDistribution\.log_prob: x has shape \(2, 3\), expected \(\.\.\., n=1\)"):
+        PoissonDistribution(np.zeros(1)).log_prob(np.zeros((2, 3)))
+
+
+def test_divergences_by_variable_add_up():
+    r = np.random.default_rng(0)
+    a, b = r.normal(size=(2, 4, 3))
+    for make in (
+        BernoulliDistribution,
+        ContinuousBernoulliDistribution,
+        PoissonDistribution,
+        lambda x: BetaDistribution(x, 0.5 * x),
+        lambda x: CategoricalDistribution(np.stack([x, x**2], axis=-1)),
+    ):
+        q, p = make(a), make(b)
+        for other in (None, p):
+            units = q.kl_by_unit(other)
+            assert units.shape == (4, 3)
+            np.testing.assert_allclose(units.sum(axis=-1), q.kl(other), rtol=1e-12)
+            first = make(a[:, :1]).kl(None if other is None else make(b[:, :1]))
+            np.testing.assert_allclose(units[:, 0], first, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -649,6 +679,9 @@ def test_parameters_of_another_number_of_variables_are_refused(make):
 def test_a_divergence_is_of_as_many_variables(make):
     with pytest.raises(ShapeError, match=r"\.kl: p has n=3 variables, expected n=1"):
         make(np.zeros(1)).kl(make(np.zeros(3)))
+    if not isinstance(make(np.zeros(1)), GammaDistribution):
+        with pytest.raises(ShapeError, match=r"\.kl: p has n=3 variables, expected n=1"):
+            make(np.zeros(1)).kl_by_unit(make(np.zeros(3)))
 
 
 @pytest.mark.parametrize("scale", [1.0, 8.0])

@@ -824,6 +824,12 @@ def test_bits_that_are_shown_are_not_drawn_by_the_key_of_the_codes():
     assert zero == pytest.approx(one, abs=0.03)
 
 
+@pytest.mark.parametrize("posterior", ["planar:2", "nade:3", "autoregressive", "logit:diagonal"])
+def test_an_autoencoder_needs_a_mean_with_a_derivative(posterior):
+    with pytest.raises(ConfigError, match=f"^Autoencoder: posterior is {posterior}.*; expected a Gaussian"):
+        gvae.Autoencoder(latent=2, posterior=posterior, hidden=(3,), epochs=1).fit(np.eye(4))
+
+
 def test_an_observation_graph_of_dequantized_pixels(tmp_path):
     """Three pixels that follow one hidden brightness and each other: a chain over the pixels has the higher density."""
     r = np.random.default_rng(0)

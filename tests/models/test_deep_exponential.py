@@ -318,6 +318,14 @@ def test_the_discrepancy_of_codes_that_are_drawn_as_logarithms():
     assert abs(found["mmd_squared"]) < 4 * found["mmd_squared_standard_error"] < 0.02
 
 
+@pytest.mark.parametrize("estimator", [gvae.DEF, gvae.DoubleDEF])
+def test_the_discrepancy_where_codes_have_parameters_of_their_own(estimator):
+    x = np.random.default_rng(0).poisson(2.0, size=(40, 4))
+    model = estimator(latent=(3,), epochs=2, random_state=0).fit(x)
+    found = model.evaluate(x[:20], samples=2, measures=["mmd"]).summary()["mmd"]
+    assert 0 < found["mmd_squared_standard_error"] < 1
+
+
 def test_a_chain_of_imputations_where_encoders_read_counts():
     X = counts(20, 4)
     model = gvae.DEF(latent=(2,), amortized=True, hidden=(4,), epochs=1, random_state=0).fit(X)

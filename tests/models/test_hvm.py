@@ -277,6 +277,14 @@ def test_it_trains_and_is_kept(settings, tmp_path):
     kept_and_captured(model, BITS, tmp_path / "model")
 
 
+def test_bounds_by_annealing_draw_codes_from_the_prior():
+    model = gvae.HVM(latent=3, posterior="diagonal", hidden=(8,), epochs=8, random_state=0).fit(BITS)
+    few = {"first": 20, "chains": 4, "temperatures": 100}
+    found = model.evaluate(BITS, samples=50, measures=["ais", "bdmc", "curve"], **few).summary()
+    assert found["bdmc"]["gap"] > -4 * found["bdmc"]["gap_standard_error"]
+    assert found["ais"]["log_likelihood"] > model.evaluate(BITS[:20], samples=50).elbo.mean()
+
+
 def test_normalised_layers_need_differentiable_draws_of_lambda():
     settings = {"latent": 3, "posterior": "diagonal", "hidden": (4,), "normalize": "batch"}
     assert models.HVM(4, **settings).least_rows == 2
