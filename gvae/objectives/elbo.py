@@ -254,7 +254,8 @@ class ELBO:
         if closed is None:
             if self.estimator == "B":
                 why = "is coupled to another layer's draw" if layer.coupled else "has no closed form"
-                raise ConfigError(f"elbo_b: KL({type(layer.q).__name__} ‖ {type(layer.p).__name__}) {why}")
+                p = "the standard" if layer.p is None else type(layer.p).__name__
+                raise ConfigError(f"elbo_b: KL({type(layer.q).__name__} ‖ {p}) {why}")
             return elementwise.subtract(layer.log_q, layer.log_p)
         return closed
 
