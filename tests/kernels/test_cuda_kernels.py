@@ -64,6 +64,7 @@ CPU_ONLY = {
         *("scratch_width", "solve_scratch", "vjp_scratch", "load_factors", "starts_of", "starts_from"),  # groups of lanes
         *("pack_differences", "invert_pivots", "substitute", "substitute_transposed", "sums_of_squares"),
         *("invert_and_substitute_transposed", "judge", "move"),
+        "mark_failed",  # `solve_triangular` is part of these reverses there, and marks
         *("first_bad_pivot", "solve_one", "add", "subtract", "subtract_multiple"),  # lines of a kernel there
         *("sum_of_logs", "sum_of_squares", "quadratic_along", "quadratic_along_vjp"),  # `density`, `pivots`, a warp's lanes
         *("outer_one", "first_outer_one", "quadratic_one", "quadratic_vjp_one"),  # one thread per entry
