@@ -250,12 +250,25 @@ class EmuFunction:
         for k, code in enumerate(self.signature):
             if code.endswith("??"):
                 raise EmulatorError(f"{name}: parameter {k} is neither a number nor a pointer to numbers")
+        self.bound = self._bound()
+
+    def _bound(self) -> int:
+        """The threads of the largest block that the kernel's __launch_bounds__, if any, admits."""
+        kernel = self.name.partition("<")[0].rpartition(":")[2]
+        found = re.search(rf"__launch_bounds__\((.*)\)\s+{kernel}\(", self.module.code)
+        if found is None:
+            return MAX_THREADS
+        bound = re.sub(r"sizeof\(T\)", "8" if "double" in self.name else "4", found[1].partition(",")[0])
+        constants = dict(re.findall(r"constexpr int (\w+) = ([^;]+);", self.module.code))
+        while name := re.search(r"[A-Za-z_]\w*", bound):
+            bound = bound.replace(name[0], f"({constants[name[0]]})")
+        return eval(bound.replace("/", "//"))  # numbers and operators only
 
     def __call__(self, grid, block, args, shared_mem: int = 0, stream: Any = None, **ignored: Any) -> None:
         schedule = _schedules.get()[-1]
         grid, block = self._shape(grid, "grid", MAX_GRID), self._shape(block, "block", MAX_BLOCK)
-        if block[0] * block[1] * block[2] > MAX_THREADS:
-            raise EmulatorError(f"{self.name}: a block of {block} is more than {MAX_THREADS} threads")
+        if block[0] * block[1] * block[2] > self.bound:
+            raise EmulatorError(f"{self.name}: a block of {block} is more than {self.bound} threads")
         if not 0 <= shared_mem <= min(MAX_SHARED, self.max_dynamic_shared_size_bytes):
             most = f"max_dynamic_shared_size_bytes is {self.max_dynamic_shared_size_bytes}, a device has {MAX_SHARED}"
             raise EmulatorError(f"{self.name}: {shared_mem} bytes of dynamic shared memory; {most}")

@@ -26,6 +26,23 @@ from emulator.samples import (
 pytestmark = pytest.mark.emulator
 
 
+@needs_gpp
+def test_a_block_larger_than_the_launch_bounds():
+    code = """
+    constexpr int LANES = 32;
+    template <typename T> __global__ void
+    __launch_bounds__(LANES * 8 / sizeof(T), 3)
+    ones(T* x) { x[threadIdx.x] = 1; }
+    """
+    module = EmuModule(code, name_expressions=("ones<float>", "ones<double>"))
+    for name, dtype, most in (("ones<float>", np.float32, 64), ("ones<double>", np.float64, 32)):
+        x = np.zeros(128, dtype)
+        module.get_function(name)((1,), (most,), (x,))
+        assert x.sum() == most
+        with pytest.raises(EmulatorError, match=f"a block of .* is more than {most} threads"):
+            module.get_function(name)((1,), (most + 1,), (x,))
+
+
 def mutant(code, old, new, count=1):
     assert code.count(old) >= 1, old
     return code.replace(old, new, count)
