@@ -368,7 +368,8 @@ class Fitting(Protocol):
                     held[name], _ = encoded
                 continue
             known = stored.columns_of(begun, name)
-            view, rows[name], v = View.of(said, kind, given, other, values, observations.get(name), known, model)
+            target = name == "y" and self.variant.conditional
+            view, rows[name], v = View.of(said, kind, given, other, values, observations.get(name), known, model, target)
             views[name] = view
             if v is not None:
                 held[name] = v

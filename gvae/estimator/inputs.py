@@ -161,7 +161,7 @@ def as_counts(
             x = x.reshape(len(x), -1)
         check_rows(x.shape, name, columns, model)
         data.check_finite(x, name, names=names_of(X), rows=rows)
-        X = sparse.csr_array(x)
+        X = sparse.csr_array(x.astype(np.float32) if x.dtype == np.float16 else x)  # SciPy has no matrices of float16
     check_rows(X.shape, name, columns, model)
     x = data.as_csr(X, name).astype(dtype, copy=False)
     if x.nnz and x.data.min() < 0:
@@ -235,7 +235,7 @@ def as_weight(weight: Any, n: int, dtype: np.dtype) -> np.ndarray:
     data.check_weight(w, n, "sample_weight")
     if not w.any():
         raise DataError("sample_weight is zero for all rows")
-    w = w / w.max()  # first, as sums of large weights overflow
+    w = (w / w.max()).astype(dtype).astype(np.float64)  # sums of large weights overflow, and the smallest are 0 here
     return (w * (np.count_nonzero(w) / w.sum())).astype(dtype)
 
 
@@ -265,6 +265,13 @@ def check_names(X: Any, known: np.ndarray | None, model: str) -> None:
         )
     elif known is not None and given is not None and (len(known) != len(given) or (known != given).any()):
         raise DataError(_difference(list(known), list(given)))
+
+
+def check_names_of_validation(X: Any, known: np.ndarray | None, name: str) -> None:
+    """DataError if rows to validate on have names, and others than those of the fit."""
+    given = named(X) if isinstance(X, data.Rows) else names_of(X)
+    if known is not None and given is not None and (len(known) != len(given) or (known != given).any()):
+        raise DataError(f"{name}: {_difference(list(known), list(given))}")
 
 
 def _difference(known: list[str], given: list[str]) -> str:

@@ -94,14 +94,17 @@ class View:
         observation: str | None,
         begun: Mapping[str, Any] | None,
         model: str,
+        target: bool = False,
     ) -> tuple[View, Any, Any]:
         """(the view, its training rows, its validation rows or None), checked, and not standardized yet.
 
-        begun : what a run that is continued has found, which is kept
+        begun  : what a run that is continued has found, which is kept
+        target : whether it is predicted, so that bytes are numbers
         """
         dtype, other = np.dtype(settings["dtype"]), "validation" if name == "X" else f"validation {name}"
         if isinstance(X, data.Rows):
             return cls._of_rows(name, kind, X, validation, settings, observation, begun, model)
+        inputs.check_names_of_validation(validation, inputs.names_of(X), other)
         validation = inputs.loaded(validation)
         if kind == "counts":
             x = inputs.as_counts(X, dtype, name, model=model)
@@ -113,10 +116,11 @@ class View:
         flat = name != "X" and np.asarray(X).ndim == 1
         X, validation = (inputs.as_columns(a) if name != "X" else a for a in (X, validation))
         raw, exact = inputs.numbers(X, name, model), settings["standardize"]
-        x, grey = inputs.as_matrix(X, dtype, name, grey=_grey(observation, raw.shape), exact=exact, model=model)
+        known_grey = False if target or flat else _grey(observation, raw.shape)
+        x, grey = inputs.as_matrix(X, dtype, name, grey=known_grey, exact=exact, model=model)
         v = None
         if validation is not None:
-            given = {"columns": x.shape[1], "grey": grey, "exact": exact, "model": model}
+            given = {"columns": x.shape[1], "grey": known_grey if grey is None else grey, "exact": exact, "model": model}
             v, _ = inputs.as_matrix(validation, dtype, other, **given)
         why, chosen, n = "", observation, x.shape[1]
         if observation in (None, "auto"):
@@ -301,7 +305,9 @@ class View:
         rows   : their indices, if they are a part of others
         """
         said = self.name if fitted else "validation" if self.name == "X" else f"validation {self.name}"
-        if fitted and rows is None:  # of a part, the whole has been checked
+        if not fitted:
+            inputs.check_names_of_validation(X, self.names, said)
+        elif rows is None:  # of a part, the whole has been checked
             inputs.check_names(X, self.names, model)
         if isinstance(X, data.Rows):
             return self.column(X, model, said)
@@ -309,7 +315,10 @@ class View:
         if self.kind == "counts":
             x = inputs.as_counts(X, self.dtype, said, columns=self.columns, model=model, rows=rows)
         else:
-            given: dict[str, Any] = {"columns": self.columns, "grey": self.grey, "model": model, "rows": rows}
+            grey = self.grey
+            if grey is None:  # the fit saw no bytes
+                grey = False if self.flat else _grey(self.observation, np.shape(X))
+            given: dict[str, Any] = {"columns": self.columns, "grey": grey, "model": model, "rows": rows}
             given["exact"] = self.units is not None if fitted else self.standardized
             x, _ = inputs.as_matrix(X, self.dtype, said, **given)
         if not fitted:

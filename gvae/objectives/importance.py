@@ -106,14 +106,18 @@ class ImportanceWeighted:
         else:
             log_weights = elementwise.subtract(terms.total_log_likelihood, beta * penalty if self.warmup else penalty)
         value = bound = mean_rows(self.bound(log_weights), weight)
+        warmed = {}
+        if self.warmup:  # what is ascended is no bound until it is over
+            warmed["objective"] = value
+            bound = mean_rows(self.bound(elementwise.subtract(terms.total_log_likelihood, penalty)), weight)
         likelihood = mean_draws(terms.total_log_likelihood, weight)
         kl = mean_draws(penalty, weight)
         if self.inference_bound is not None or self.gradient not in ("reparameterized", "stl"):
             ascent = mean_rows(self._inference(terms, log_weights, beta), weight)
-            value = {REST: bound} | dict.fromkeys(terms.inference, ascent)
+            value = {REST: value} | dict.fromkeys(terms.inference, ascent)
         elif any(layer.q.path is None for layer in terms.layers):
-            value = bound + mean_rows(arrays.sum(self._score(terms, log_weights), axis=0), weight)
-        metrics = {"bound": bound, "log_likelihood": likelihood, "kl": kl}
+            value = value + mean_rows(arrays.sum(self._score(terms, log_weights), axis=0), weight)
+        metrics = {"bound": bound, "log_likelihood": likelihood, "kl": kl} | warmed
         return by_group(value, terms.auxiliary), metrics | terms.figures
 
     def _inference(self, terms: Terms, log_weights: Array, beta: Any) -> Any:

@@ -386,7 +386,7 @@ class _Loop:
         done, number = trainer.epoch, trainer.epochs + 1
         row: dict[str, Any] = {"epoch": number, "step": trainer.steps}
         clock = time.perf_counter()
-        row |= {f"train_{name}": float(x) / done.rows for name, x in done.sums.items()}  # synchronises with a device
+        row |= {f"train_{name}": x for name, x in done.means().items()}
         done.seconds += time.perf_counter() - clock  # on a device, most of the epoch's time
         trainer.settle(self.table)
         if validation is not None:
@@ -424,7 +424,7 @@ class _Loop:
         trainer = self.trainer
         self.bar.update(trainer.steps - self.begin - self.bar.n)
         if (self.bar.n % 50 == 0 or trainer.steps == self.end) and trainer.epoch.rows:
-            bound = float(trainer.epoch.sums["bound"]) / trainer.epoch.rows
+            bound = trainer.epoch.means()["bound"]
             said = f"bound {bound:.2f} nats" if getattr(trainer.model, "has_bound", True) else f"objective {bound:.3f}"
             self.bar.set_postfix_str(f"epoch {trainer.epochs + 1}, {said}")
 

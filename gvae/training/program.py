@@ -260,7 +260,10 @@ class CudaGraph:
         self.now, self.row = uploaded(trainer, batch_size)  # the current step's record, and its memory
         self.rows = xp.empty((len(table) // batch_size, self.row.shape[1]), np.uint32)  # the records of a pass
         self.position = xp.zeros(1, np.int64)  # the position of the next record
-        self.sums = {name: xp.zeros((), np.float64) for name in trainer.reported}
+        names = dict.fromkeys(
+            (*trainer.reported, *trainer.epoch.sums)
+        )  # with the sum of the rows' weights, if they have any
+        self.sums = {name: xp.zeros((), np.float64) for name in names}
 
     def is_for(self, table: Table, batch_size: int) -> bool:
         same = self.table is table and all(table.columns[name] is column for name, column in self.columns.items())

@@ -103,6 +103,7 @@ class Shards:
         self.own = range(communicator.rank * each, (communicator.rank + 1) * each)
         self.free = [Buffer(n, dtype, MOST, where) for _ in range(each.bit_length())]  # one per level of this rank's subtree
         self.names: tuple[str, ...] | None = None  # the names of the metrics
+        self.weighted, self.weight = False, None  # whether rows have weights, and their sum in the last step's batch
         self.ask: Callable[[], bool] = lambda: False
         self.stopped = False
         self.error: Exception | None = None
@@ -233,6 +234,7 @@ class Shards:
         with np.errstate(all="ignore"):  # the caller checks whether they are finite
             namespace(total.flat).divide(total.flat, total.flat.dtype.type(len(cut)), out=trainer.gradient.flat)
             means = total.tail[METRICS:] / weight
+        self.weight = weight if self.weighted else None
         trainer.reported = self.names or ()
         metrics = {name: float(x) for name, x in zip(trainer.reported, means, strict=False)}
         return metrics, {}, dict(trainer.gradient)
@@ -258,6 +260,7 @@ class Shards:
 
     def _fill(self, leaf: Buffer, trainer: Trainer, params: dict, batch: Batch, noise: dict, now: StepInputs) -> None:
         """The gradient of one shard, the mean over its rows times their number, and its weighted metrics."""
+        self.weighted = batch.weight is not None
         weight = float(len(batch)) if batch.weight is None else float(batch.weight.sum())
         if weight == 0.0:
             return

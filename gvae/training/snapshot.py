@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Epoch", "Snapshot", "Stopping", "restore", "snapshot"]
 
+WEIGHT = "weight of the rows"  # its sum, among those of the metrics
 Snapshot = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays by name, and plain values that JSON can hold
 
 
@@ -28,9 +29,16 @@ class Epoch:
     sums: dict[str, Any] = field(default_factory=dict)  # floats, or scalars on the device
     seconds: float = 0.0
 
-    def plus(self, metrics: dict[str, Any], n: int) -> dict[str, Any]:
-        """The sums after a step on n rows with these mean metrics."""
-        return {name: self.sums.get(name, 0.0) + np.float64(n) * x for name, x in metrics.items()}
+    def plus(self, metrics: dict[str, Any], n: int, weight: Any = None) -> dict[str, Any]:
+        """The sums after a step on n rows with these mean metrics.     weight : of the rows, (n,) or their sum, or None"""
+        share = np.float64(n) if weight is None else weight.sum(dtype=np.float64)
+        sums = {name: self.sums.get(name, 0.0) + share * x for name, x in metrics.items()}
+        return sums if weight is None else sums | {WEIGHT: self.sums.get(WEIGHT, 0.0) + share}
+
+    def means(self) -> dict[str, float]:
+        """The means of the metrics over the rows so far, which synchronises with a device."""
+        total = float(self.sums.get(WEIGHT, self.rows))
+        return {name: float(x) / total for name, x in self.sums.items() if name != WEIGHT}
 
 
 @dataclass

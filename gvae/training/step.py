@@ -204,6 +204,7 @@ class Trainer:
             known = ", ".join(self.parameters.groups)
             raise ConfigError(f"alone names the parameter group {missing[0]!r}; known are {known}")
         check_whole(**{f"alone[{group!r}]": n for group, n in self.alone.items()})
+        self.still = {*self.alone, *(group for group, rate in self.optimizer.rates.items() if rate == 0)}  # in a step
         together = [group for group in self.parameters.groups if group not in self.alone]
         self.together = (together,) if self.alone else ()  # the groups of a step, where they are not all
         initial = model.init_state(init_key) if hasattr(model, "init_state") else {}
@@ -307,7 +308,8 @@ class Trainer:
                 update = minimized(self, params, batch, noise, now)
             else:
                 update = self.update(batch, now, gradient)  # allocates memory, and changes nothing yet
-            sums = self.epoch.plus(metrics, len(batch))
+            weight = self.shards.weight if self.shards is not None and isinstance(batch, Cut) else batch.weight
+            sums = self.epoch.plus(metrics, len(batch), weight)
             with self.communicator.leaders_first("an update"):
                 update()
             self.keep(state, sums)
@@ -724,11 +726,11 @@ class Trainer:
 
     def _work(self, params: dict, out: dict, inputs: dict, constant: dict | None = None) -> tuple[dict, dict]:
         """(metrics, state) of the objective, and its gradient in params, in `out`. Without `constant`, the
-        gradient of groups with separate steps is 0."""
+        gradient of groups that do not move is 0."""
         value, pull, (metrics, state) = vjp(
             lambda p: self.evaluate((constant or {}) | p, inputs), params, has_aux=True, out=out
         )
-        self._pull(value, pull, out, self.alone if constant is None else (), inputs["batch"]["weight"])
+        self._pull(value, pull, out, self.still if constant is None else (), inputs["batch"]["weight"])
         return metrics, state
 
     def _work_alone(self, params: dict, out: dict, inputs: dict) -> tuple[dict, dict]:
@@ -994,8 +996,8 @@ class Trainer:
         Notes
         -----
         The parameters are `weights`. The model scores the rows (its `step` is None): without dropout, corruption or a cost
-        of the weights, and with the trainer's state. The objective gets the trainer's step, for its warm-up. The noise is
-        the same in every call.
+        of the weights, and with the trainer's state. The objective's warm-up counts as over. The noise is the same in every
+        call.
 
         Examples
         --------

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
@@ -329,6 +330,42 @@ def test_negative_counts_beside_stored_zeros():
         gvae.DEF(latent=(2,), epochs=1).fit(sparse.csr_array(sparse.coo_array(places)))
 
 
+# ---- names and bytes ------------------------------------------------------------------------------
+
+
+def test_validation_rows_have_the_names_of_the_training_rows():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)) * [1, 10, 100], columns=list("abc"))
+    fit = gvae.VAE(latent=2, hidden=(5,), epochs=1, random_state=1).fit
+    for given in (frame, frame.to_numpy()):
+        fit(frame, validation=given)
+    with pytest.raises(DataError, match=r"^validation: The feature names should match .*\n.*same order"):
+        fit(frame, validation=frame[list("cba")])
+    with pytest.raises(DataError, match=r"^validation: The feature names should match .*\n.*unseen at fit time:\n- d"):
+        fit(frame, validation=frame.rename(columns={"c": "d"}))
+
+
+def test_bytes_of_a_target_are_numbers():
+    x = np.random.default_rng(0).random((60, 1)) * 4
+    y = (x[:, 0] * 50).round()
+    found = []
+    for dtype in ("int64", "uint8"):
+        model = gvae.DeepGP(latent=(), inducing=8, epochs=20, random_state=0).fit(x, y.astype(dtype))
+        found.append(model.predict(x))
+        for other in ("float64", "uint8", "int16"):
+            assert model.score(x, y.astype(other)) == pytest.approx(model.score(x, y))
+    assert_array_equal(*found)
+    assert np.abs(found[0] - y).max() < 10
+
+
+def test_bytes_are_counts_whatever_the_fit_saw():
+    counts = np.random.default_rng(0).poisson(3.0, (80, 5))
+    model = gvae.VAE(latent=2, hidden=(6,), epochs=2, observation="poisson", random_state=0).fit(counts)
+    assert model.score(counts.astype("uint8")) == model.score(counts.astype("uint16"))
+    plain = gvae.DEF(latent=(3,), epochs=1, random_state=0).fit(counts)
+    half = gvae.DEF(latent=(3,), epochs=1, random_state=0).fit(counts.astype("float16"))
+    assert half.parameters_.sha256() == plain.parameters_.sha256()
+
+
 # ---- weights of rows -----------------------------------------------------------------------------
 
 
@@ -356,6 +393,24 @@ def test_steps_on_parts_of_the_rows_follow_the_weighted_mean(batch_size, more):
     settings |= {"optimizer": "sgd", "standardize": False} | more  # Adam takes longer where large gradients are rare
     model = gvae.AutoregressiveDensity("gaussian", **settings).fit(x, sample_weight=w)
     assert model.sample(1)[0, 0] == pytest.approx(np.average(x[:, 0], weights=w), abs=0.05)
+
+
+@pytest.mark.parametrize("more", [{"batch_size": 30}, {"batch_size": 7}, {"batch_size": 1}, {"batch_size": 8, "shards": 2}])
+def test_the_log_has_weighted_means(more):
+    r = np.random.default_rng(0)
+    x, w = r.normal(size=(30, 4)), np.where(np.arange(30) < 15, 10.0, 0.1)
+    settings = {"latent": 2, "hidden": (5,), "epochs": 1, "learning_rate": 1e-12, "random_state": 1, "dtype": "float64"}
+    model = gvae.Autoencoder(**settings | more).fit(x, sample_weight=w)
+    expected = np.average(model.score_samples(x), weights=w)
+    assert model.history_[-1]["train_bound"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_weights_that_underflow_do_not_count():
+    r = np.random.default_rng(0)
+    x, w = r.normal(size=(40, 4)), np.repeat([1.0, 0.0], 20)
+    settings = SMALL | {"optimizer": "sgd:0", "learning_rate": 1e-2, "batch_size": None, "standardize": False}
+    one, other = (gvae.VAE(**settings).fit(x, sample_weight=w + tiny) for tiny in (0.0, 1e-50 * (w == 0)))
+    assert one.parameters_.sha256() == other.parameters_.sha256()
 
 
 def test_weights_reach_the_objective():

@@ -264,3 +264,13 @@ def test_dreams_are_drawn_from_the_prior(posterior, prior):
     drawn = model.sample_prior(params, random.key(2), 200_000)["z"]
     assert_allclose(z.mean(axis=0), drawn.mean(axis=0), atol=0.05 * drawn.std())
     assert_allclose(z.std(axis=0), drawn.std(axis=0), rtol=0.05)
+
+
+def test_clip_is_of_the_parameters_that_move():
+    table = data.Table(np.random.default_rng(0).normal(size=(40, 5)) * 5)
+    model = models.VAE(5, 2, "chain", "gaussian", hidden=(4,), dtype=np.float64)
+    settings = {"optimizer": "sgd:0", "learning_rate": 1.0, "clip": 0.1, "rates": {"encoder": 0.0}, "seed": 1}
+    trainer = training.Trainer(model, **settings)
+    before = trainer.parameters.flat.copy()
+    trainer.step(table.batch(np.arange(40), random.key(0)))
+    assert np.linalg.norm(trainer.parameters.flat - before) == pytest.approx(0.1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from run_cases import SETTINGS, X
 
-from gvae import VAE, models, nn, optim, random
+from gvae import VAE, models, nn, objectives, optim, random
 from gvae.data import Table
 from gvae.errors import ConfigError, NonFiniteError
 from gvae.objectives import ELBO
@@ -340,3 +340,25 @@ def test_early_stopping_needs_rows():
         gaussian(patience=1).fit(X[:1])
     with pytest.raises(ConfigError, match="patience needs validation rows"):
         train(models.VAE(6, 2), Table(X), epochs=1, patience=1)
+
+
+@pytest.mark.parametrize("text", ["iwae", "info:alpha=0,lambda=1", "elbo:beta=2", "elbo"])
+def test_validation_is_of_the_objective_after_its_warm_up(text):
+    """Else values of different epochs would not compare, and early stopping would keep one in which the KL was cheap."""
+    model, found = models.VAE(X.shape[1], 2, "chain", hidden=(5,), observation="gaussian"), []
+    for warmup in (0, 100):
+        trainer = Trainer(model, objective=objectives.parse(text, warmup), samples=3, seed=1)
+        found.append(trainer.validate(Table(X)))
+    assert {name: found[1][name] for name in found[0]} == found[0]
+    assert found[1].get("objective", found[1]["bound"]) == found[0].get("objective", found[0]["bound"])
+
+
+def test_the_bound_of_a_step_is_one_during_warm_up():
+    """What is ascended is the value with a cheap KL, above the bound."""
+    model = models.VAE(X.shape[1], 2, "chain", hidden=(5,), observation="gaussian")
+    steps = []
+    for warmup in (0, 100):
+        trainer = Trainer(model, objective=objectives.parse("iwae", warmup), samples=3, seed=1)
+        steps.append(trainer.step(Table(X).batch(np.arange(len(X)), random.key(0))))
+    assert steps[1]["bound"] == pytest.approx(steps[0]["bound"], rel=1e-6)
+    assert steps[1]["objective"] > steps[1]["bound"]
