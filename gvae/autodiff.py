@@ -409,7 +409,8 @@ class _Cotangents:
     def __init__(self, leaves: list[Var], buffers: list[Any]):
         self.bars: dict[Any, Any] = {}
         self.owned: set[Any] = set()  # keys of arrays that nothing but this tape refers to
-        self.buffers = {_key(leaf): buffer for leaf, buffer in zip(leaves, buffers, strict=True) if buffer is not None}
+        pairs = zip(leaves, buffers, strict=True)
+        self.buffers = {_key(leaf): device.written(buffer) for leaf, buffer in pairs if buffer is not None}
         self.direct = {key: buffer for key, buffer in self.buffers.items() if buffer.flags.c_contiguous}  # for kernels
 
     def accumulate(self, var: Var, bar: Any, owned: bool) -> None:
@@ -562,7 +563,7 @@ def _seed(var: Var, seed: Any) -> Any:
         check_device(where="vjp", value=var.value, cotangent=seed)
         return seed
     number = var.dtype.type(1 if seed is None else seed)
-    return device.namespace(var.value).full((), number) if device.is_cuda(var.value) else number
+    return device.namespace(var.value).full((), number) if device.is_cuda(var.value) else device.constant(number)
 
 
 def value_and_gradient(f: Callable, *args: Any, has_aux: bool = False, out: Any = None) -> tuple:

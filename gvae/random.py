@@ -29,7 +29,7 @@ from numpy.typing import DTypeLike, NDArray
 from gvae.checks import FLOATS, check_floating
 from gvae.errors import ConfigError, DeviceError, DTypeError, ShapeError
 from gvae.runtime.compile import Use, registered
-from gvae.runtime.device import empty, is_cuda, kernels_for, namespace, plain
+from gvae.runtime.device import empty, is_cuda, kernels_for, plain
 from gvae.typing import Array, Key
 
 __all__ = ["bernoulli", "bits", "fold_in", "fold_in_each", "key", "normal", "permutation", "rademacher", "uniform"]
@@ -99,9 +99,9 @@ def fold_in(key: Key, *ints: int) -> Key:
     array([ 0.928, -0.559,  0.297], dtype=float32)
     """
     k = _words(key, "fold_in", key).copy()
-    xp, kernels = namespace(k), kernels_for("random", k)
+    kernels = kernels_for("random", k)
     for i in ints:
-        block = xp.empty((1, 4), np.uint32)
+        block = empty((1, 4), np.uint32, k)
         kernels.philox(k, np.uint64(_FOLD | _integer(i, 63, "fold_in: integer")), block, 0, 1)
         k = block[0]
     return k
@@ -135,7 +135,7 @@ def fold_in_each(key: Key, start: int, n: int) -> NDArray[np.uint32]:
     k, first = _words(key, "fold_in_each", key), _integer(start, 63, "fold_in_each: start")
     (n,) = _shape(n, "fold_in_each", "n")
     _integer(first + max(n, 1) - 1, 63, "fold_in_each: the last integer")
-    out = namespace(k).empty((n, 4), np.uint32)
+    out = empty((n, 4), np.uint32, k)
     kernels_for("random", k).philox(k, np.uint64(_FOLD | first), out, 0, n)
     return out
 
@@ -298,7 +298,7 @@ def bits(key: Key, shape: int | tuple[int, ...], like: Array = None) -> NDArray[
     kernels = kernels_for("random", like)
     k, sizes = _words(key, "bits", like), _shape(shape, "bits")
     n = math.prod(sizes)
-    out = namespace(like).empty((-(-n // 4), 4), np.uint32)
+    out = empty((-(-n // 4), 4), np.uint32, k)
     kernels.philox(k, np.uint64(0), out, 0, len(out))
     return out.reshape(-1)[:n].reshape(sizes)
 
@@ -336,7 +336,7 @@ def permutation(key: Key, n: int) -> NDArray[np.int64]:
 def _draw(name: str, key: Key, shape: Any, dtype: DTypeLike, like: Array) -> NDArray[Any]:
     kernels = kernels_for("random", like)
     k, sizes = _words(key, name, like), _shape(shape, name)
-    out = namespace(like).empty(math.prod(sizes), _floating(dtype, name))
+    out = empty((math.prod(sizes),), _floating(dtype, name), k)
     getattr(kernels, name)(k, out, 0, _blocks(out))
     return out.reshape(sizes)
 

@@ -57,7 +57,7 @@ def cholesky(a: Array, *, check: bool = True, info: Any = None) -> Array:
         check_out(info, a.shape[:-2], np.int32, name="info", like=a)
     l, minors = _factor(a) if not device.is_cuda(a) else _factor_on_device(a)
     if info is not None:
-        info[...] = minors
+        device.written(info)[...] = minors
     if check and minors.any():
         minors = device.to_host(minors)
         failed = minors != 0
@@ -177,7 +177,7 @@ def solve_triangular(l: Array, b: Array, *, trans: bool = False) -> Array:
     """
     sizes = check_arrays("l: ... N N, b: ... N K", l=l, b=b)
     batch, N, K = sizes["..."], sizes["N"], sizes["K"]
-    x = np.broadcast_to(b, (*batch, N, K)).copy()
+    x = device.copy(np.broadcast_to(b, (*batch, N, K)))
     if x.size == 0:
         return x
     if device.is_cuda(l) and math.prod(batch) <= N and device.library().takes(l):  # one launch for more systems is faster

@@ -250,9 +250,20 @@ def copy(x: Any) -> Any:
     """A C-contiguous copy; large ones reuse memory."""
     if type(x) is not np.ndarray:  # on a device, or traced
         return x.copy()
-    result = memory.empty(x.shape, x.dtype)
+    result = _backend().empty(x.shape, x.dtype)  # of a constant, too: a launch may write there
     result[...] = x
     return result
+
+
+def constant(number: Any) -> Any:
+    """A number as an operand: while a graph is captured an array, so that what follows from it alone is part of the graph,
+    too, where it may be overwritten."""
+    return number if context.backend is None else context.backend.traced(np.array(number))
+
+
+def written(x: Any) -> Any:
+    """An array of the caller's, such that what is assigned to its entries is part of a graph that is being captured."""
+    return context.backend.traced(x) if type(x) is np.ndarray and context.backend is not None else x
 
 
 def _share(ufunc: Any, x: Any, y: Any, result: Any, lo: int, hi: int) -> None:

@@ -139,7 +139,7 @@ class Graph:
         """function(*arguments, **settings), which writes into none of them: views of them, or an array, but no value."""
         given = _plain((arguments, settings))
         result = function(*given[0], **given[1])
-        if isinstance(result, (list, tuple)) and result and all(_is_view(part, given) for part in result):
+        if isinstance(result, (list, tuple)) and result and all(_is_view(part, given, empty=True) for part in result):
             return type(result)([self.traced(part) for part in result])
         if _is_view(result, given):
             return self.traced(result)
@@ -251,7 +251,7 @@ def captured(f: Callable[..., Any], *arrays: np.ndarray, verify: Any = True) -> 
     """
     own = [np.array(array) for array in arrays]
     graph = Graph(lambda traced: f(*map(traced, own)), Workspace())
-    arguments = [graph.argument(array) for array in own]
+    arguments, results = [graph.argument(array) for array in own], _arrays(graph.result)
 
     def call(*given: np.ndarray) -> Any:
         if len(given) != len(own):
@@ -264,13 +264,15 @@ def captured(f: Callable[..., Any], *arrays: np.ndarray, verify: Any = True) -> 
                 raise ShapeError(
                     f"captured: array {i} has shape {array.shape}, expected {mine.shape} as it was captured with"
                 )
-            argument.put(array)
+            own_result = any(np.may_share_memory(array, kept) for kept in results)  # which the launch is about to replace
+            argument.put(array.copy() if own_result else array)
         graph.launch()
         return graph.result
 
     if verify is not False:
         others = tuple(map(_changed, arrays)) if verify is True else tuple(verify)
-        place = _difference(f(*others), call(*others))
+        got = mapped(np.array, call(*others))  # copies: f may return the same memory, an `out` that it was given
+        place = _difference(f(*others), got)
         if place is not None:
             name = getattr(f, "__name__", type(f).__name__)
             raise NotCaptured(f"captured: {name} gives other numbers when it is launched, in its result{place}")
@@ -363,10 +365,11 @@ def _arrays(structure: Any) -> list[np.ndarray]:
     return [leaf for leaf in leaves_of(structure) if isinstance(leaf, np.ndarray)]
 
 
-def _is_view(result: Any, structure: Any) -> bool:
-    """Whether it is an array in the memory of one of the arrays of a structure, or an empty one."""
+def _is_view(result: Any, structure: Any, empty: bool = False) -> bool:
+    """Whether it is an array in the memory of one of the arrays of a structure; an empty array may be the selection of
+    nothing by values."""
     if not isinstance(result, np.ndarray) or result.size == 0:
-        return isinstance(result, np.ndarray)
+        return empty and isinstance(result, np.ndarray)
     return any(np.may_share_memory(result, array) for array in _arrays(structure))
 
 

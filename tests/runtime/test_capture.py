@@ -21,12 +21,13 @@ from strategies import seeds, sizes
 
 import gvae
 from gvae import models, nn, ops, random
-from gvae.autodiff import primitive, vjp
+from gvae.autodiff import primitive, value_and_gradient, vjp
 from gvae.data import Table
 from gvae.errors import BoundsError, DTypeError, ShapeError
 from gvae.runtime import device, launches, memory, pool
 from gvae.runtime.context import context
 from gvae.runtime.launches import Graph, NotCaptured, Traced, Workspace
+from gvae.structures import leaves_of
 from gvae.training import Trainer
 from gvae.training.program import Python
 
@@ -595,3 +596,81 @@ def test_a_trainer_that_nobody_needs_goes():
         assert gone() is None
     finally:
         gc.enable()
+
+
+def launches_like(f, *arrays, others):
+    """Several launches, the first arguments again at the end: the results of f each time."""
+    step = gvae.captured(f, *arrays)
+    for now in (*others, arrays, *others):
+        expected = [np.array(leaf) for leaf in leaves_of(f(*now))]
+        for got, wanted in zip(leaves_of(step(*now)), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("activation", ["relu", "elu", "tanh"])
+def test_what_is_computed_in_place_of_a_constant_is_launched(activation):
+    """The cotangent of a sum is one: the reverse of the activation is computed where it lies, in every launch anew."""
+    x, b = np.array([[1.0, 2.0]]), np.zeros(2)
+
+    def loss(w):
+        return ops.sum(ops.affine(x, w, b, activation=activation))
+
+    w = np.array([[1.0, -0.5], [0.5, 1.0]])
+    launches_like(lambda w: value_and_gradient(loss, w), w, others=[(-w,), (2 * w,)])
+
+
+def test_the_sum_of_cotangents_that_are_constants_is_launched():
+    x = np.array([[1.0, 2.0]])
+
+    def loss(w):
+        h = ops.affine(x, w, np.zeros(2), activation="relu")
+        return ops.sum(h) + ops.sum(2 * h)
+
+    w = np.array([[1.0, -0.5], [0.5, 1.0]])
+    launches_like(lambda w: value_and_gradient(loss, w), w, others=[(-w,), (2 * w,)])
+
+
+def test_a_solve_of_a_constant_is_launched():
+    l = np.array([[2.0, 0.0], [1.0, 3.0]])
+    launches_like(lambda l: ops.solve_triangular(l, np.ones((2, 1))), l, others=[(2 * l,)])
+
+
+@pytest.mark.parametrize("loss", [lambda u: ops.sum(u * u), lambda u: ops.sum(ops.square(u)), lambda u: ops.sum(ops.exp(u))])
+def test_gradients_in_the_callers_memory_are_launched(loss):
+    out = np.zeros(2)
+    step = gvae.captured(lambda u: value_and_gradient(loss, u, out=out), np.array([1.0, 2.0]))
+    for now in (np.array([5.0, 7.0]), np.array([0.5, -1.0])):
+        expected = value_and_gradient(loss, now)
+        assert step(now)[0] == expected[0]
+        np.testing.assert_array_equal(out, expected[1])
+
+
+def test_a_strided_result_and_failing_minors_are_launched():
+    chol, out, info = np.array([[2.0, 2.0], [-1.0, 0.0]]), np.zeros((2, 2))[:, 0], np.zeros((), np.int32)
+    b = np.ones(2)
+    step = gvae.captured(lambda b: ops.solve_triangular_banded(chol, b, out=out, check=False, info=info), b)
+    np.testing.assert_array_equal(step(3 * b), ops.solve_triangular_banded(chol, 3 * b))
+    factor = gvae.captured(lambda a: ops.cholesky_banded(a, check=False, info=info), chol * chol, verify=False)
+    factor(-chol)
+    assert info == 1
+
+
+def test_a_selection_by_values_is_not_launched_with_another_size():
+    step = gvae.captured(lambda x: ops.sum(ops.getitem(x, x < 0)), np.array([1.0, 2.0, 3.0]))
+    assert step(np.array([3.0, 1.0, 2.0])) == 0
+    with pytest.raises(NotCaptured, match=r"getitem returns \(2,\), where it was \(0,\): its values decide that"):
+        step(np.array([-1.0, 2.0, -3.0]))
+
+
+@pytest.mark.parametrize("n", [8, 128])
+def test_a_result_is_the_next_argument(n):
+    w = np.random.default_rng(0).normal(size=(n, n)) / n
+    f = lambda x: ops.affine(x, w, np.zeros(n), activation="tanh")  # noqa: E731
+    x = np.random.default_rng(1).normal(size=(n, n))
+    step = gvae.captured(f, x)
+    np.testing.assert_array_equal(step(step(x)), f(f(x)))
+
+
+def test_draws_of_a_key_are_launched():
+    f = lambda key, x: np.exp(random.normal(key, 4, np.float64)) * x + random.rademacher(key, 4, np.float64)  # noqa: E731
+    launches_like(f, random.key(0), np.ones(4), others=[(random.key(1), np.full(4, 2.0))])

@@ -56,7 +56,7 @@ def _apart(x: Array, out: Array, *, same: bool = False) -> Array:
 def _deliver(result: Array, x: Array) -> Array:
     """x, into which `result` is copied where the kernel wrote to a copy (the caller's x has another layout)."""
     if result is not x and not device.overlap(result, x):
-        x[...] = result.reshape(x.shape)
+        device.written(x)[...] = result.reshape(x.shape)
     return x
 
 
@@ -76,7 +76,7 @@ def _report(status: Array, batch: tuple[int, ...], check: bool, info: Any, name:
     """Turn the kernels' status into `info` and, with check=True, into an error that names every failing system."""
     if info is not None:
         check_out(info, batch, np.int32, name="info", like=status)
-        info[...] = status.reshape(batch)
+        device.written(info)[...] = status.reshape(batch)
     if check and status.any():
         status = device.to_host(status)
         failed = np.flatnonzero(status)
