@@ -298,7 +298,7 @@ def bits(key: Key, shape: int | tuple[int, ...], like: Array = None) -> NDArray[
     kernels = kernels_for("random", like)
     k, sizes = _words(key, "bits", like), _shape(shape, "bits")
     n = math.prod(sizes)
-    out = empty((-(-n // 4), 4), np.uint32, k)
+    out = empty((-(-n // 4), 4), np.uint32, like if is_cuda(like) else k)
     kernels.philox(k, np.uint64(0), out, 0, len(out))
     return out.reshape(-1)[:n].reshape(sizes)
 
@@ -336,7 +336,7 @@ def permutation(key: Key, n: int) -> NDArray[np.int64]:
 def _draw(name: str, key: Key, shape: Any, dtype: DTypeLike, like: Array) -> NDArray[Any]:
     kernels = kernels_for("random", like)
     k, sizes = _words(key, name, like), _shape(shape, name)
-    out = empty((math.prod(sizes),), _floating(dtype, name), k)
+    out = empty((math.prod(sizes),), _floating(dtype, name), like if is_cuda(like) else k)
     getattr(kernels, name)(k, out, 0, _blocks(out))
     return out.reshape(sizes)
 

@@ -317,7 +317,7 @@ class View:
         else:
             grey = self.grey
             if grey is None:  # the fit saw no bytes
-                grey = False if self.flat else _grey(self.observation, np.shape(X))
+                grey = False if self.flat else _grey(self.observation, (1, self.columns))
             given: dict[str, Any] = {"columns": self.columns, "grey": grey, "model": model, "rows": rows}
             given["exact"] = self.units is not None if fitted else self.standardized
             x, _ = inputs.as_matrix(X, self.dtype, said, **given)

@@ -178,6 +178,8 @@ class Graph:
             kept = memory.empty(result.shape, result.dtype)
             kept[...] = result
             result = kept
+        elif not result.flags.writeable:  # an empty view
+            result = result.copy()
         return self.traced(result)
 
     def _known(self, structure: Any) -> Any:
