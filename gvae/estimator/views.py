@@ -103,7 +103,7 @@ class View:
         """
         dtype, other = np.dtype(settings["dtype"]), "validation" if name == "X" else f"validation {name}"
         if isinstance(X, data.Rows):
-            return cls._of_rows(name, kind, X, validation, settings, observation, begun, model)
+            return cls._of_rows(name, kind, X, validation, settings, observation, begun, model, target)
         inputs.check_names_of_validation(validation, inputs.names_of(X), other)
         validation = inputs.loaded(validation)
         if kind == "counts":
@@ -152,6 +152,7 @@ class View:
         observation: str | None,
         begun: Mapping[str, Any] | None,
         model: str,
+        target: bool,
     ) -> tuple[View, Any, Any]:
         """As `of`, for rows that are converted when they are taken. Those of a file are read only as far as what is chosen
         depends on them, and checked when they are read."""
@@ -168,7 +169,8 @@ class View:
             return view, x, v
         view.dequantize, exact = settings["dequantize"], settings["standardize"]
         if X.dtype == np.uint8:
-            view.grey = known["grey_levels"] if known is not None else _grey(observation, X.shape)
+            by_kind = False if target else _grey(observation, X.shape)
+            view.grey = by_kind if known is None else known["grey_levels"]
             if view.grey is None:
                 stored = Column(X, lambda x: x, tuple(X.shape), X.dtype, read_ahead=ahead)
                 view.grey = any(block.max() > 1 for block in stored.blocks(BLOCK))
