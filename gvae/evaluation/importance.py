@@ -175,7 +175,8 @@ def importance_sampling(
         The number of draws K.
     memory : float, optional
         Megabytes that the arrays of chunks of samples may take, in addition to the data and the parameters. Chunks are cut
-        by the measured memory of one sample. None: no limit; about 20 per thread for two layers of 200 units.
+        by the measured memory of one sample. None: no limit; about 20 per thread for two layers of 200 units. Where several
+        threads share a kernel, each but one may take its working memory in addition: half a megabyte for 784 pixels.
     into : callable, optional
         into(columns) is given the columns of each batch in order; the Evaluation that is returned has no rows then.
 
