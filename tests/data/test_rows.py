@@ -18,7 +18,7 @@ import zarr
 import gvae
 from gvae import data, evaluation, random, training
 from gvae.data.rows import Column, Order, Reader, ZarrRows, numbers_of
-from gvae.errors import ConfigError, DataError, RunError, StoppedError
+from gvae.errors import ConfigError, DataError, RunError, ShapeError, StoppedError
 from gvae.runtime import limits
 
 N, D, CHUNK = 100_000, 6, 1000
@@ -89,6 +89,24 @@ def test_take(large, name):
         rows.take(np.array([3, N]))
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_rows_that_are_taken_more_than_once(small, name):
+    folder, x = small
+    rows, rng = data.open_rows(folder / name), np.random.default_rng(0)
+    draws = [np.array([3, 3, 5]), np.array([7, 5, 5]), rng.integers(0, 2000, 2000), rng.integers(100, 112, 12)]
+    for index in draws:
+        np.testing.assert_array_equal(rows.take(index), x[index])
+        np.testing.assert_array_equal(data.Part(rows, index)[:], x[index])
+
+
+def test_indices_that_are_refused(small):
+    folder, _ = small
+    rows = data.open_rows(folder / "x.npy")
+    for index in (np.array([0.7, 1.9]), np.zeros(1999, bool), np.array([[0, 1]])):
+        with pytest.raises(DataError, match=r"expected a slice, integers \(n,\) or a boolean mask \(2000,\)"):
+            rows[index]
+
+
 def test_a_part_names_rows_of_the_whole(small):
     folder, x = small
     part = data.Part(data.Part(data.open_rows(folder / "x.npy"), np.arange(0, 2000, 2)), np.array([7, 9]))
@@ -133,6 +151,48 @@ def test_keys_of_groups(tmp_path):
         root.create_array(name, data=x)
     with pytest.raises(DataError, match="name an array of it as key: 'a', 'b'"):
         data.open_rows(tmp_path / "h.zarr")
+
+
+@pytest.mark.parametrize("kind", ["h5", "zarr"])
+def test_arrays_that_are_not_rows_of_numbers(tmp_path, kind):
+    x, roots = numbers(11), np.array([1j, -1j])
+    path, wrong = tmp_path / f"f.{kind}", tmp_path / f"wrong.{kind}"
+    for name, arrays in ((path, {"counts": x, "n": np.array(3.0), "roots": roots}), (wrong, {"x": x, "y": roots})):
+        file = h5py.File(name, "w") if kind == "h5" else zarr.open_group(name, mode="w")
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array) if kind == "h5" else file.create_array(key, data=array)
+        if kind == "h5":
+            file.close()
+    for rows in (data.open_rows(path), data.open_rows(path, "counts"), data.load(path, in_memory=False).train.rows):
+        np.testing.assert_array_equal(rows[:], x)
+    with pytest.raises(DataError, match=r"'roots': .*expected real numbers"):
+        data.open_rows(path, "roots")
+    with pytest.raises(DataError, match=r"there is no 'train'; name an array of it as key: 'counts', 'n', 'roots'"):
+        data.open_rows(path, "train")
+    with pytest.raises(DataError, match=r"'y': .*expected real numbers"):  # it has a role, and must not be left out
+        data.load(wrong)
+
+
+def test_the_index_of_a_frame_is_not_a_column(tmp_path):
+    frame = pytest.importorskip("pandas").DataFrame({"a": np.arange(20.0), "b": np.ones(20)})
+    frame.sample(frac=1, random_state=0).to_parquet(tmp_path / "f.parquet")
+    assert data.open_rows(tmp_path / "f.parquet").names == ("a", "b")
+    assert data.load(tmp_path / "f.parquet", target="b", in_memory=False).names == ("a",)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".zarr"])
+def test_output_of_another_shape(tmp_path, suffix):
+    path = tmp_path / f"o{suffix}"
+    for rows, error, words in (
+        (np.zeros((4, 3)), ShapeError, r"append: x has shape \(4, 3\), expected at most \(4, 2\)"),
+        (np.zeros((5, 2)), ShapeError, r"append: x has shape \(5, 2\)"),
+        (np.zeros((3, 2)), DataError, "3 rows were appended, expected the 4 that were announced"),
+    ):
+        with pytest.raises(error, match=words), data.Output(path) as out:
+            out.array(None, (4, 2), np.float32).append(rows)
+        assert not list(tmp_path.iterdir())
+    with pytest.raises(DataError, match="no array was written"), data.Output(path):
+        pass
 
 
 def test_a_target_column(tmp_path):

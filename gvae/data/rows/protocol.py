@@ -103,7 +103,11 @@ def places(which: Any, n: int) -> np.ndarray:
     if isinstance(which, slice):
         return np.arange(*which.indices(n))
     index = np.asarray(which)
-    return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64, copy=False)
+    if index.dtype == bool and index.shape == (n,):
+        return np.flatnonzero(index)
+    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+        raise DataError(f"rows by {index.dtype} {index.shape}, expected a slice, integers (n,) or a boolean mask ({n},)")
+    return index.astype(np.int64, copy=False)
 
 
 class ArrayRows(Taken):

@@ -6,10 +6,11 @@ Each class reads ranges of consecutive rows; rows that cannot be read raise Data
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from gvae.data.rows.protocol import ArrayRows, Rows, Taken, check_numbers, defau
 from gvae.errors import DataError, DependencyError
 
 __all__ = [
-    "COLUMNS",
     "PACKED",
+    "ROLES",
     "SUFFIXES",
     "CsrRows",
     "HDF5Rows",
@@ -36,7 +37,7 @@ __all__ = [
 
 SUFFIXES = (".npy", ".zarr", ".h5", ".hdf5", ".parquet")
 DELIMITERS = {".csv": ', delimiter=","', ".tsv": ', delimiter="\\t"', ".txt": ""}  # in text files, for np.loadtxt
-COLUMNS = ("train", "train_y", "train_weight", "test", "test_y", "test_weight")  # the keys of Zarr groups and HDF5 files
+ROLES = ("train", "test", "x", "y", "weight", "labels")  # of arrays in Zarr groups and HDF5 files, see `gvae.data.load`
 PACKED = "gvae"  # the attribute in which a packed array keeps the checksums of its chunks
 PLACES = 16  # the number of places in the files at which content is read for the fingerprint
 BYTES = 1 << 14  # bytes read at each of them
@@ -97,7 +98,7 @@ class Stored(Taken):
         parts = []
         for rows in np.split(ascending, cuts):
             block = self.read(int(rows[0]), int(rows[-1]) + 1)
-            parts.append(block if len(rows) == block.shape[0] else block[rows - rows[0]])
+            parts.append(block if is_run(rows) else block[rows - rows[0]])
         back = np.empty(n, np.int64)
         back[order] = np.arange(n)
         return self._joined(parts, back)
@@ -381,7 +382,7 @@ class ParquetRows(Stored):
     ----------
     path : path
     columns : sequence of str, optional
-        The columns to read; by default all.
+        The columns to read; by default all but those in which pandas keeps the index of a frame.
 
     Raises
     ------
@@ -408,7 +409,7 @@ class ParquetRows(Stored):
         super().__init__(path)
         self.file = _parquet(path)
         schema = self.file.schema_arrow
-        self.names: tuple[str, ...] = tuple(schema.names if columns is None else columns)
+        self.names: tuple[str, ...] = tuple(_columns_of(self.file) if columns is None else columns)
         if twice := [name for name in dict.fromkeys(self.names) if schema.names.count(name) > 1]:
             raise DataError(f"{path}: more than one column is named {twice[0]!r}")
         kinds = []
@@ -512,7 +513,7 @@ def open_rows(path: str | os.PathLike, key: str | None = None, *, target: str | 
     path : path
         .npy, .zarr, .h5, .hdf5 or .parquet.
     key : str, optional
-        Which array of a Zarr group or HDF5 file. Default: "train", or the only one.
+        Which array of a Zarr group or HDF5 file. Default: "train", "x", or the only one of numbers.
     target : str, optional
         The column of a Parquet file that is left out, because it is y.
 
@@ -534,12 +535,15 @@ def open_rows(path: str | os.PathLike, key: str | None = None, *, target: str | 
     >>> rows.shape, rows.dtype
     ((5, 2), dtype('float32'))
     """
-    found = columns_of_file(path, target=target)
+    known = _arrays(path, target)
     if key is None:
-        key = "train" if "train" in found else next(iter(found)) if len(found) == 1 else None
-    if key is None or key not in found:
-        raise DataError(f"{path}: name an array of it as key: {', '.join(map(repr, sorted(found))) or '(none)'}")
-    return found[key]
+        found = _named(_suitable(known))
+        if "train" in found:
+            return found["train"]
+    elif key in known:
+        return known[key]()
+    given = "" if key is None else f"there is no {key!r}; "
+    raise DataError(f"{path}: {given}name an array of it as key: {', '.join(map(repr, sorted(known))) or '(none)'}")
 
 
 def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mapping[str, Any]:
@@ -555,7 +559,8 @@ def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mappi
     Returns
     -------
     dict of str to Rows
-        By key; a single array is "train", and the target "train_y". Rows with one axis only are numbers, (N,).
+        By key; a single array is "train", and the target "train_y". Rows with one axis only are numbers, (N,). What is not
+        rows of numbers, such as names of columns, is left out unless its key is one that `gvae.data.load` reads.
 
     Raises
     ------
@@ -570,6 +575,11 @@ def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mappi
     >>> {name: rows.shape for name, rows in gvae.data.rows.columns_of_file("rows.npy").items()}
     {'train': (5, 2)}
     """
+    return _named(_suitable(_arrays(path, target)))
+
+
+def _arrays(path: str | os.PathLike, target: str | None) -> dict[str, Callable[[], Any]]:
+    """What opens each array of a file, by its name there; an array without a name is "train", and the target "train_y"."""
     path = Path(os.path.expanduser(path))
     suffix = path.suffix.lower()
     if target is not None and suffix != ".parquet":
@@ -577,12 +587,12 @@ def columns_of_file(path: str | os.PathLike, target: str | None = None) -> Mappi
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if suffix == ".npy":
-        return {"train": NpyRows(path)}
+        return {"train": lambda: NpyRows(path)}
     if suffix == ".parquet":
         if target is None:
-            return {"train": ParquetRows(path)}
-        names = [name for name in _parquet(path).schema_arrow.names if name != target]
-        return {"train": ParquetRows(path, names), "train_y": _target(path, target)}
+            return {"train": lambda: ParquetRows(path)}
+        names = [name for name in _columns_of(_parquet(path)) if name != target]
+        return {"train": lambda: ParquetRows(path, names), "train_y": lambda: _target(path, target)}
     if suffix == ".zarr":
         return _of_zarr(path)
     if suffix in (".h5", ".hdf5"):
@@ -606,7 +616,14 @@ def _target(path: Path, name: str) -> Any:
     return ArrayRows(np.asarray(column.to_numpy()))
 
 
-def _of_zarr(path: Path) -> Mapping[str, Any]:
+def _columns_of(file: Any) -> list[str]:
+    """The names of a Parquet file's columns, without those in which pandas keeps the index of a frame."""
+    pandas = json.loads((file.schema_arrow.metadata or {}).get(b"pandas", b"{}"))
+    index = [name for name in pandas.get("index_columns", ()) if isinstance(name, str)]
+    return [name for name in file.schema_arrow.names if name not in index]
+
+
+def _of_zarr(path: Path) -> dict[str, Callable[[], Any]]:
     try:
         import zarr
     except ImportError as error:
@@ -616,19 +633,19 @@ def _of_zarr(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # damaged metadata can make it raise any error
         raise DataError(f"{path}: damaged or not a Zarr array or group ({' '.join(str(error).split())})") from error
     if isinstance(root, zarr.Array):
-        return {"train": _checked(ZarrRows(root, path))}
+        return {"train": lambda: ZarrRows(_checked(root, f"{path}"), path)}
     if "indptr" in root:
-        return {"train": CsrRows(root, path)}
-    found: dict[str, Any] = {}
+        return {"train": lambda: CsrRows(root, path)}
+    found: dict[str, Callable[[], Any]] = {}
     for name, member in root.members():
         if isinstance(member, zarr.Array):
-            found[name] = _checked(ZarrRows(member, path, name))
+            found[name] = lambda member=member, name=name: ZarrRows(_checked(member, f"{path}, {name!r}"), path, name)
         elif "indptr" in member:
-            found[name] = CsrRows(member, path, name)
-    return _named(found)
+            found[name] = lambda member=member, name=name: CsrRows(member, path, name)
+    return found
 
 
-def _of_hdf5(path: Path) -> Mapping[str, Any]:
+def _of_hdf5(path: Path) -> dict[str, Callable[[], Any]]:
     try:
         import h5py
     except ImportError as error:
@@ -638,14 +655,29 @@ def _of_hdf5(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: damaged or not an HDF5 file ({' '.join(str(error).split())})") from error
     if "indptr" in root:
-        return {"train": CsrRows(root, path)}
-    found: dict[str, Any] = {}
+        return {"train": lambda: CsrRows(root, path)}
+    found: dict[str, Callable[[], Any]] = {}
     for name, member in root.items():
         if isinstance(member, h5py.Dataset):
-            found[name] = _checked(HDF5Rows(member))
+            found[name] = lambda member=member, name=name: HDF5Rows(_checked(member, f"{path}, {name!r}"))
         elif "indptr" in member:
-            found[name] = CsrRows(member, path, name)
-    return _named(found)
+            found[name] = lambda member=member, name=name: CsrRows(member, path, name)
+    return found
+
+
+def _suitable(known: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """The arrays that are rows of numbers. DataError for another one whose name has a role, or where there are no others."""
+    found, errors = {}, []
+    for name, opened in known.items():
+        try:
+            found[name] = opened()
+        except DataError as error:
+            if name.removeprefix("train_").removeprefix("test_") in ROLES:
+                raise
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    return found
 
 
 def _named(found: dict[str, Any]) -> dict[str, Any]:
@@ -657,7 +689,8 @@ def _named(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _checked(rows: Any) -> Any:
-    if rows.dtype.kind not in "biuf" or not 1 <= len(rows.shape) <= 3 or 0 in rows.shape:
-        raise DataError(f"{rows.where}: {rows.dtype} {rows.shape}, expected real numbers (N, D), (N, rows, columns) or (N,)")
-    return rows
+def _checked(array: Any, where: str) -> Any:
+    """An array of Zarr or HDF5, if it is rows of numbers; `shape` of an HDF5 dataset without any is None."""
+    if array.dtype.kind not in "biuf" or not 1 <= len(array.shape or ()) <= 3 or 0 in array.shape:
+        raise DataError(f"{where}: {array.dtype} {array.shape}, expected real numbers (N, D), (N, rows, columns) or (N,)")
+    return array

@@ -21,7 +21,7 @@ from gvae.data.checks import check_finite
 from gvae.data.rows.column import BUDGET, Column, stored_bytes
 from gvae.data.rows.protocol import ArrayRows, default_chunk
 from gvae.data.rows.sources import PACKED
-from gvae.errors import ConfigError, DataError, DependencyError, RunError
+from gvae.errors import ConfigError, DataError, DependencyError, RunError, ShapeError
 from gvae.ops.sparse import is_csr
 from gvae.runtime import limits
 
@@ -84,6 +84,8 @@ class Output:
             if error is None:
                 for writer in self.writers:
                     writer.finish()
+                if not self.partial.exists():
+                    raise DataError(f"Output: no array was written to {self.path}")
                 os.rename(self.partial, self.path)
         except BaseException as raised:
             error = raised
@@ -155,7 +157,8 @@ class Output:
         Returns
         -------
         object
-            With the method `append`.
+            With the method `append`, which raises ShapeError for rows of another shape, or more of them than announced. If
+            there are fewer at the end, the `with` statement raises DataError, and nothing is left.
 
         Raises
         ------
@@ -180,18 +183,39 @@ class Output:
         return writer
 
 
-class _Npy:
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype):
-        self.stream = path.open("wb")
-        self.shape, self.dtype, self.rows = shape, dtype, 0
-        np.lib.format.write_array_header_2_0(self.stream, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+class _Writer:
+    """An array that is written row by row; a subclass writes."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
+        self.shape, self.dtype, self.given = tuple(shape), dtype, 0
 
     def append(self, x: Any) -> None:
-        self.stream.write(np.ascontiguousarray(x, self.dtype).data)
-        self.rows += len(x)
+        x = np.ascontiguousarray(x, self.dtype)
+        if x.shape[1:] != self.shape[1:] or x.ndim != len(self.shape) or self.given + len(x) > self.shape[0]:
+            left = (self.shape[0] - self.given, *self.shape[1:])
+            raise ShapeError(f"append: x has shape {x.shape}, expected at most {left}: what is left of {self.shape}")
+        self.given += len(x)
+        self.write(x)
+
+    def write(self, x: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def check_complete(self) -> None:
+        if self.given != self.shape[0]:
+            raise DataError(f"Output: {self.given} rows were appended, expected the {self.shape[0]} that were announced")
+
+
+class _Npy(_Writer):
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype):
+        super().__init__(shape, dtype)
+        self.stream = path.open("wb")
+        np.lib.format.write_array_header_2_0(self.stream, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+
+    def write(self, x: np.ndarray) -> None:
+        self.stream.write(x.data)
 
     def finish(self) -> None:
-        assert self.rows == self.shape[0]
+        self.check_complete()
         self.stream.flush()
         os.fsync(self.stream.fileno())
         self.stream.close()
@@ -201,14 +225,15 @@ class _Npy:
             self.stream.close()
 
 
-class _Zarr:
+class _Zarr(_Writer):
     """Writes whole shards (or chunks), and keeps the checksums of chunks."""
 
     def __init__(
         self, root: Path, name: str | None, shape: tuple[int, ...], dtype: np.dtype, chunk: int | None, packed: bool
     ):
+        super().__init__(shape, dtype)
         n_bytes = max(1, int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize)
-        self.root, self.name, self.shape, self.dtype, self.packed = root, name, shape, dtype, packed
+        self.root, self.name, self.packed = root, name, packed
         self.chunk = max(1, min(chunk or default_chunk(n_bytes), shape[0]))
         self.shard = self.chunk * (PER_SHARD if shape[0] > SHARDED * self.chunk else 1)
         self.waiting: list[np.ndarray] = []
@@ -232,8 +257,7 @@ class _Zarr:
             **shards,
         )
 
-    def append(self, x: Any) -> None:
-        x = np.ascontiguousarray(x, self.dtype)
+    def write(self, x: np.ndarray) -> None:
         if self.into is None and len(x):
             self.into = self._create(x)
         self.waiting.append(x)
@@ -253,9 +277,9 @@ class _Zarr:
         self.waiting, self.n_waiting = ([x[n:].copy()] if n < len(x) else []), len(x) - n
 
     def finish(self) -> None:
+        self.check_complete()
         if self.n_waiting:
             self._write(self.n_waiting)
-        assert self.rows == self.shape[0]
         if self.packed:
             self.into.attrs[PACKED] = {"crc32": self.crc, "sha256": self.sha256.hexdigest()}
 
@@ -323,6 +347,8 @@ def pack(
     """
     if Path(path).suffix.lower() != ".zarr":
         raise ConfigError(f"{path}: expected a name that ends in .zarr")
+    if twice := [name for name, whole in WHOLE.items() if {name, whole} <= set(columns)]:
+        raise ConfigError(f"pack: columns are named {twice[0]!r} and {WHOLE[twice[0]]!r}, expected one of them")
     columns = {
         WHOLE.get(name, name): ArrayRows(rows) if isinstance(rows, np.ndarray) or is_csr(rows) else rows
         for name, rows in columns.items()
