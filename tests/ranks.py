@@ -211,20 +211,21 @@ def faulty(comm, faults, folder):
     found = {}
     for fault in faults.split(","):
         with pytest.MonkeyPatch.context() as patch:
-            X, settings = _with_fault(fault, comm.Get_rank(), patch)
+            X, settings, stop = _with_fault(fault, comm.Get_rank(), patch)
             try:
                 every = 0.0 if fault == "disk" else 300.0
-                gvae.VAE(**settings).fit(X, comm=comm, run=Path(folder, fault), save_every=every)
+                gvae.VAE(**settings).fit(X, comm=comm, run=Path(folder, fault), save_every=every, stop=stop)
             except BaseException as error:
                 found[fault] = [type(error).__name__, str(error), parallel.is_agreed(error)]
     return found
 
 
 def _with_fault(fault, rank, patch):
-    """The rows and settings of a rank; what else is wrong with it is patched."""
+    """The rows, settings and `stop` of a rank; what else is wrong with it is patched."""
+    from gvae.estimator import fitting
     from gvae.training import runs, shards, starts
 
-    X, settings = ROWS.copy(), RUN | {"steps": 60}
+    X, settings, stop = ROWS.copy(), RUN | {"steps": 60}, None
     if fault == "memory" and rank == 1:
         _raise_in_step(patch, 7, MemoryError("7 GiB are not there"))
     elif fault == "defect" and rank == 1:
@@ -233,6 +234,16 @@ def _with_fault(fault, rank, patch):
         X[3, 4] = 1 - X[3, 4]
     elif fault == "settings" and rank == 1:
         settings["learning_rate"] = 0.5
+    elif fault == "seed" and rank == 1:
+        settings["random_state"] = 4
+    elif fault == "setting" and rank == 1:
+        settings["latent"] = -1
+    elif fault == "device" and rank == 1:
+        patch.setattr(fitting.device, "module", lambda name: 1 / 0)
+    elif fault == "stop" and rank == 1:
+        stop = iter([False, False, True]).__next__
+    elif fault == "asking" and rank == 1:
+        stop = iter([False, False]).__next__  # raises StopIteration
     elif fault == "version" and rank == 1:
         patch.setattr(starts.importlib.metadata, "version", lambda name: "0.0.1")
     elif fault == "disk" and rank == 0:
@@ -257,7 +268,7 @@ def _with_fault(fault, rank, patch):
         X = X.astype(np.float32)
         X[5] = 1e20
         settings |= {"observation": "gaussian", "standardize": False}
-    return X, settings
+    return X, settings, stop
 
 
 def _raise_in_step(patch, step, error):
@@ -285,6 +296,48 @@ def hanging(comm):
 
         gvae.models.VAE.noise = stopped
     gvae.VAE(**RUN | {"steps": 10**6}).fit(ROWS, comm=parallel.MPI(comm, hang_timeout=1.5))
+
+
+def weighted(comm):
+    """What training on weighted rows leaves, in batches of which some shards have no rows, with a schedule that follows the
+    bound of the training rows."""
+    weight, settings = np.linspace(0.2, 3.0, 70), RUN | {"batch_size": 3, "shards": 4, "epochs": 3, "schedule": "plateau:1"}
+    return digest(gvae.VAE(**settings).fit(ROWS, sample_weight=weight, comm=comm))
+
+
+def rolled_back(comm, run):
+    """What training leaves that is stopped within its second epoch, resumed, and rolled back to that epoch's start."""
+    from gvae.training import step
+
+    check, failed = step.Trainer._check_and_clip, []
+
+    def failing(self, *given):
+        if self.steps == 4 and not failed:
+            failed.append(True)
+            raise gvae.errors.NonFiniteError("the bound is not finite", "the bound", 4, [])
+        check(self, *given)
+
+    run = Path(run, f"of-{1 if comm is None else comm.Get_size()}")
+    settings, calls = RUN | {"epochs": 3, "on_nonfinite": "rollback"}, iter(range(10**9))
+    try:
+        gvae.VAE(**settings).fit(ROWS, run=run, stop=lambda: next(calls) == 3, comm=comm)
+    except gvae.errors.StoppedError:
+        pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step.Trainer, "_check_and_clip", failing)
+        model = gvae.VAE(**settings).fit(ROWS, run=run, resume=True, comm=comm)
+    return [len(failed), len(model.events_), digest(model)]
+
+
+def apart(comm, how):
+    """What an evaluation raises where rank 1 has other rows, or fewer."""
+    model, X = gvae.VAE(**RUN | {"steps": 3}).fit(ROWS), np.concatenate([ROWS] * 5)
+    if comm.Get_rank() == 1:
+        X = X[:100] if how == "fewer" else 1 - X
+    try:
+        model.evaluate(X, samples=3, comm=comm)
+    except gvae.GvaeError as error:
+        return [type(error).__name__, str(error)]
 
 
 def dying(comm, rank, after, run, steps=60):
@@ -329,7 +382,8 @@ def exchange(comm, n, times):
     return [min(taken), float(np.median(taken))]
 
 
-_CASES = sums, trained, compiled, windowed, evaluated, suited, interrupted, faulty, hanging, dying, owned, exchange
+_CASES = sums, trained, compiled, windowed, evaluated, suited, interrupted, faulty, weighted, rolled_back, apart
+_CASES += hanging, dying, owned, exchange
 CASES = {case.__name__: case for case in _CASES}
 
 

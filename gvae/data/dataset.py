@@ -17,6 +17,7 @@ from gvae.runtime import pool
 
 __all__ = ["COLUMNS", "EVERY", "Dataset", "assemble", "scaled", "split"]
 
+WHOLE = 1 << 24  # float32 holds all whole numbers up to it
 EVERY = 10  # every tenth row is held out; of fewer rows, none
 COLUMNS = ("y", "weight")  # columns of a .npz in addition to x: as train_y and test_y, or as y where it has no test part
 
@@ -29,8 +30,8 @@ class Dataset:
     ----------
     name : str
     train : array (N, D) or CSR (N, D)
-        float32, or float64 where the source is a float64 array. Counts from a sparse source are a scipy.sparse.csr_array
-        with sorted indices and without duplicates.
+        float32, or float64 where the source is a float64 array or has whole numbers beyond 2^24. Counts from a sparse source
+        are a scipy.sparse.csr_array with sorted indices and without duplicates.
     test : array (M, D) or CSR (M, D)
         As train.
     train_labels : int64 array (N,), optional
@@ -195,16 +196,24 @@ def _as_weight(weight: Any, n: int, where: str) -> np.ndarray:
 
 
 def _converted(train: Any, test: Any, column: str = "x") -> tuple[Any, Any]:
-    """Both as C-contiguous float32, or float64 if either is; grey levels / 255; labels of y as int64; CSR as it is."""
+    """Both as C-contiguous float32, or float64 if either is or has whole numbers that float32 would round; grey levels
+    / 255; labels of y as int64; CSR as it is."""
     parts = (train, test)
     if is_csr(train):
         return parts
     if column == "y" and train.ndim == 1 and all(x.dtype.kind in "biu" for x in parts):
         return train.astype(np.int64), test.astype(np.int64)
-    dtype = np.float64 if any(x.dtype.str[1:] == "f8" for x in parts) else np.float32
+    dtype = np.float64 if any(x.dtype.str[1:] == "f8" or not _is_exact(x) for x in parts) else np.float32
     if train.ndim > 1 and any(x.dtype == np.uint8 and x.max() > 1 for x in parts):
         train, test = (scaled(x, dtype) if x.dtype == np.uint8 else x for x in parts)
     return np.ascontiguousarray(train, dtype=dtype), np.ascontiguousarray(test, dtype=dtype)
+
+
+def _is_exact(x: np.ndarray) -> bool:
+    """Whether float32 holds the numbers, if they are whole ones."""
+    if np.can_cast(x.dtype, np.float32) or x.dtype.kind not in "iu" or not x.size:
+        return True
+    return bool(x.min() >= -WHOLE and x.max() <= WHOLE)
 
 
 def scaled(x: np.ndarray, dtype: DTypeLike) -> np.ndarray:

@@ -14,7 +14,7 @@ from gvae.data.checks import check_weight
 from gvae.data.presentation import Presentation
 from gvae.data.rows.column import Column, Reader, sequence
 from gvae.data.rows.order import Order
-from gvae.data.rows.protocol import bounds_of, chunk_of
+from gvae.data.rows.protocol import bounds_of, chunk_of, numbers_of
 from gvae.data.standardization import Standardization, mean_of_rows
 from gvae.errors import ConfigError, DataError
 from gvae.ops.sparse import is_csr
@@ -80,6 +80,8 @@ class Table:
         For what is drawn once, with binarize="fixed". Default: `gvae.random.key(0)`.
     views : mapping of str to Presentation, optional
         How further columns are presented, by name; a column that is not named is presented unchanged.
+    numbers : int array (N,), optional
+        The numbers by which messages name the rows: where they were among others. Default: 0 to N - 1.
     **columns : array (N, ...), CSR (N, E) or Column
         Further columns by name. One named "weight", (N,), holds the weights of the rows, finite and at least 0. A training
         step follows sum w v / B over its B rows, so that weights of mean 1 leave the size of steps as it is.
@@ -117,6 +119,7 @@ class Table:
         dtype: Any = None,
         key: np.ndarray | None = None,
         views: Mapping[str, Presentation] | None = None,
+        numbers: np.ndarray | None = None,
         **columns: Any,
     ):
         of_x, further = Presentation(binarize, dequantize, standardization, dtype), dict(views or {})
@@ -139,7 +142,28 @@ class Table:
         key = random.key(0) if key is None else key
         for name, view in self.views.items():
             self.columns[name] = _stored(columns[name], name, view, self._key(key, name))
-        self.device = "cpu"
+        self.device, self._numbers = "cpu", numbers
+
+    def numbers(self, index: np.ndarray) -> np.ndarray:
+        """The numbers by which messages name some rows.
+
+        Parameters
+        ----------
+        index : int array (n,)
+
+        Returns
+        -------
+        int array (n,)
+
+        Examples
+        --------
+        >>> gvae.data.Table(np.eye(3), numbers=np.array([4, 6, 9])).numbers(np.array([1]))
+        array([6])
+        """
+        x = self.columns["x"]
+        if isinstance(x, Column):
+            return numbers_of(x.rows, index)
+        return index if self._numbers is None else self._numbers[index]
 
     @property
     def binarize(self) -> str:

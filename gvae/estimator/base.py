@@ -348,15 +348,17 @@ class Estimator(Fitting):
         ranks = parallel.of(comm)
         with ranks.together():
             table, key = self._table(X, y, seed)
-        if out is not None:
-            if measures or partial is not None or ranks.size > 1:
+            if out is not None and (measures or partial is not None or ranks.size > 1):
                 raise ConfigError("evaluate: out= cannot be combined with measures=, partial= or several ranks")
+            limits.check_room(
+                0 if out is not None else 64 * len(table), f"an evaluation of {len(table)} rows, without out=,"
+            )
+        if out is not None:
             subject = evaluation.Subject(self.model_, self.parameters_, table, key=key, state=self.state_, progress=progress)
             with data.Output(out) as output:
                 into = _columns_into(output, len(table))
                 result = evaluation.importance_sampling(subject, samples=samples, memory=memory, into=into)
             return dataclasses.replace(result, **_columns_of(output))
-        limits.check_room(64 * len(table), f"an evaluation of {len(table)} rows, without out=,")
         about = {name: self.config_[name] for name in ("model", "settings", "fitted")}
         kept = None if partial is None or not ranks.leads else evaluation.Partial(partial, about)
         given: dict[str, Any] = {"samples": samples, "key": key, "memory": memory, "measures": measures, "first": first}

@@ -19,6 +19,7 @@ import numpy as np
 from gvae import data, objectives, optim, random, settings, training
 from gvae.checks import check_callables, check_paths
 from gvae.data.rows import Column, as_rows, chunk_of, default_window
+from gvae.data.rows.protocol import of_a_copy
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, stored
 from gvae.estimator.protocol import Protocol
@@ -35,7 +36,6 @@ from gvae.typing import Key
 
 __all__ = ["Fitting", "as_table", "check_lengths", "reads"]
 
-OF_A_COPY = ("file", "modified")  # in which files that ranks read may differ: nodes may have copies of their own
 SHARE = 3  # rows are read into memory if they take at most 1 / SHARE of it
 BLOCK = 10_000  # rows that are converted at once
 READS = {"labels": "labels as y", "matrix": "a second view as y", "counts": "counts as y"}
@@ -171,24 +171,28 @@ class Fitting(Protocol):
         >>> [row["epoch"] for row in model.history_]
         [1, 2]
         """
-        if not NOT_NEGATIVE.accepts(save_every):
-            raise ConfigError(f"fit: save_every is {save_every!r}, expected {NOT_NEGATIVE.expected} (seconds)")
-        check_callables("fit", stop=stop, callback=callback)
-        check_paths("fit", **({} if run is None else {"run": run}))
-        asked, begun, ranks = self.checked(), None, parallel.of(comm)
-        with ranks.together():
+        begun, ranks = None, parallel.of(comm)
+        with ranks.together():  # otherwise ranks would wait for one that has an error
+            if not NOT_NEGATIVE.accepts(save_every):
+                raise ConfigError(f"fit: save_every is {save_every!r}, expected {NOT_NEGATIVE.expected} (seconds)")
+            check_callables("fit", stop=stop, callback=callback)
+            check_paths("fit", **({} if run is None else {"run": run}))
+            if resume and run is None:
+                raise ConfigError("fit: resume needs the folder of the run to continue, as run")
+            asked = self.checked()
             training.check_ranks(self._filled(asked)["shards"], ranks.size)
         _check_versions(ranks)
-        if resume and run is None:
-            raise ConfigError("fit: resume needs the folder of the run to continue, as run")
         with ranks.together():
             if resume and run is not None and ranks.leads:
                 begun = stored.begun(run, self.name)
-        if (begun := ranks.first(begun)) is not None:
-            asked = stored.asked_of(begun, asked, self._defaults())
-        if run is not None:
-            stored.check_written(asked)
-        device.module(self._filled(asked)["device"])
+        begun = ranks.first(begun)
+        with ranks.together():
+            if begun is not None:
+                asked = stored.asked_of(begun, asked, self._defaults())
+            if run is not None:
+                stored.check_written(asked)
+            device.module(self._filled(asked)["device"])
+        ranks.check_same("settings", repr(asked["random_state"]))
         asked["random_state"] = ranks.first(_seed(asked, begun))
         with ranks.together(), ranks.leaders_first("the data"):
             ready = self._ready(asked, X, y, sample_weight, validation, begun, run, notes or {}, ranks)
@@ -222,18 +226,21 @@ class Fitting(Protocol):
         if shuffle.rows is not None:
             _check_windows(shuffle, rows)
         views["x"].names = views["x"].names if names is None else names
-        files = {
-            f"{part}{name}": column.rows.fingerprint
+        stored_rows = {
+            f"{part}{name}": column.rows
             for part, columns in (("", rows), ("validation ", held or {}))
             for name, column in columns.items()
             if isinstance(column, Column) and column.read_ahead
         }
-        there = [c for part in (rows, held or {}) for c in part.values() if not getattr(c, "read_ahead", False)]
+        files = {name: given.fingerprint for name, given in stored_rows.items()}
+        content = [c for part in (rows, held or {}) for name, c in part.items() if name != "numbers"]
+        there = [c for c in content if not getattr(c, "read_ahead", False)]
         digest = _digest(*there) if (run is not None or ranks.size > 1) and there else None
         root = random.key(asked["random_state"])
         if held is None and (share := self._held_out(values, rows["x"].shape[0])):
             chosen = np.zeros(rows["x"].shape[0], bool)
             chosen[random.permutation(random.fold_in(root, 3), len(chosen))[: min(share, shuffle.rows or share)]] = True
+            rows.setdefault("numbers", np.arange(len(chosen)))
             rows, held = ({n: inputs.part_of(column, part) for n, column in rows.items()} for part in (~chosen, chosen))
             held = {n: c.loaded() if isinstance(c, Column) and c.read_ahead else c for n, c in held.items()}
         for name, view in views.items():
@@ -259,7 +266,7 @@ class Fitting(Protocol):
             fitted["initial"] = initial[0].sha256()
         config = {"model": self.name, "settings": asked, "fitted": fitted, "notes": notes}
         config["class"] = f"{type(self).__module__}.{type(self).__qualname__}"
-        copies = [{k: v for k, v in about.items() if k not in OF_A_COPY} for about in files.values()]
+        copies = [of_a_copy(given) for given in stored_rows.values()] if ranks.size > 1 else []
         return _Ready(config, model, views, rows, held, root, shuffle, ranks, f"{digest} {copies}", initial)
 
     def _train(
@@ -294,6 +301,7 @@ class Fitting(Protocol):
                     folder = training.RunFolder(run, config, save_every=save_every, toml=self._toml)
             if ranks.size > 1 and begun is not None:
                 trainer.restore(ranks.first(trainer.snapshot()))
+                trainer.mark = ranks.first(trainer.mark)
             if ranks.leads:
                 self._announce(views, length, held_out, ready.shuffle)
 
@@ -380,6 +388,8 @@ class Fitting(Protocol):
             counted = w > 0  # a row of weight 0 is as if it were not there
             given = (rows | {"weight": w}).items()
             rows = {name: column if counted.all() else inputs.part_of(column, counted) for name, column in given}
+            if not counted.all():
+                rows["numbers"] = np.flatnonzero(counted)
             if held:
                 held["weight"] = np.ones(held["x"].shape[0], views["x"].dtype)
         return views, rows, held or None, classes

@@ -260,22 +260,22 @@ class Sampler:
         self.subject, self.samples, self.memory, self.stream = subject, samples, memory, stream
         self.at_once, self.caller = at_once, threading.current_thread()
         self.room = threading.BoundedSemaphore(at_once)
-        self.part = 0  # samples that are decoded at once; 0 if not known yet
+        self.part = 0  # samples that are decoded at once; 0 if not known yet, or if the memory has no limit
         self.last = 0
 
     def __call__(self, i: int, batch: Batch, instead: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
         """instead : arrays that replace the model's parameters of these names"""
         subject, running = self.subject, _Running(batch, self.samples)
-        if not self.part:
+        if self.memory is not None and not self.part:
             with _measuring:  # other threads wait, those of other evaluations as well
                 if not self.part:
-                    self._fit(batch)
+                    self._fit(batch, self.memory)
         with self.room:
             chunk = self._chunk(batch)
             for c, start in enumerate(range(0, self.samples, chunk)):
                 k = min(chunk, self.samples - start)
                 noise = self._noise(i, c, batch, k)
-                parts = -(-k // self.part)
+                parts = -(-k // (self.part or k))
                 if k != self.last:  # memory of parts of another size would not be reused
                     memory_pool.clear_memory()
                     self.last = k
@@ -292,13 +292,10 @@ class Sampler:
     def _noise(self, i: int, c: int, batch: Batch, samples: int) -> dict[str, np.ndarray]:
         return self.subject.model.noise(random.fold_in(self.subject.key, self.stream, i, c), batch, samples)
 
-    def _fit(self, batch: Batch) -> None:
+    def _fit(self, batch: Batch, memory: float) -> None:
         """Decide by this batch, the largest, how many samples are decoded at once and by how many threads: as many as memory
         allows, threads first. Memory is measured with one sample, then with half of the number that may fit.
         """
-        if self.memory is None:
-            self.part = self._chunk(batch)
-            return
         noise = self._noise(0, 0, batch, min(self._chunk(batch), self.samples))
         floor = math.inf  # memory held otherwise: the least seen, as threads may free some late
 
@@ -316,14 +313,14 @@ class Sampler:
             gc.collect()
             peak(1)  # compiles, which takes memory of its own
             one = max(peak(1), peak(1)) - floor
-            at_once = max(1, min(self.at_once, int(self.memory * 1e6 / one)))
-            share = self.memory * 1e6 / at_once
+            at_once = max(1, min(self.at_once, int(memory * 1e6 / one)))
+            share = memory * 1e6 / at_once
             several = max(1, min(most, int(share / one / 2)))
             part = int(share * several / (max(peak(several), peak(several)) - floor))
         memory_pool.clear_memory()
         if part < 1:
             raise ConfigError(
-                f"evaluate: memory is {self.memory:g} MB, expected at least {math.ceil(one / 1e6)}, "
+                f"evaluate: memory is {memory:g} MB, expected at least {math.ceil(one / 1e6)}, "
                 f"which one sample of {len(batch)} rows takes"
             )
         self.room, self.part = threading.BoundedSemaphore(at_once), part

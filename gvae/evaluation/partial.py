@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gvae.data.rows import Column
+from gvae.runtime.device import is_cuda, to_host
 from gvae.training import write_atomically
 
 __all__ = ["Partial", "fingerprint"]
@@ -163,9 +163,8 @@ def fingerprint(**parts: Any) -> str:
             state.update(b"[%d" % len(part))
             for entry in part:
                 add(entry)
-        elif isinstance(part, Column):  # how it is converted follows from what else is hashed
-            add(part.rows.fingerprint)
-        elif isinstance(part, np.ndarray):
+        elif isinstance(part, np.ndarray) or is_cuda(part):
+            part = to_host(part)
             state.update(f"{part.dtype.str}{part.shape}".encode())
             state.update(np.ascontiguousarray(part).data)
         else:

@@ -12,6 +12,8 @@ import numpy as np
 
 from gvae import blas, random
 from gvae.data import Batch, Table
+from gvae.data.rows.column import Column
+from gvae.data.rows.protocol import of_a_copy
 from gvae.distributions import Distribution
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation.partial import Partial, fingerprint
@@ -322,8 +324,10 @@ class Subject:
         partial = self.partial if kept and into is None else None
         columns: dict[str, list[np.ndarray]] = {}
         begun: Mapping[str, np.ndarray] = {}
+        if ranks.size > 1:
+            ranks.check_same("rows, parameters or settings", self._fingerprint({}, measure, settings, n, of_a_copy))
         if partial is not None:
-            begun = partial.begun(measure, self._fingerprint(partial, measure, settings, n))
+            begun = partial.begun(measure, self._fingerprint(partial.about, measure, settings, n))
         begun = ranks.first(begun)
         columns = {name: [values] for name, values in begun.items()}
         done = min((len(values) for values in begun.values()), default=0)
@@ -363,13 +367,22 @@ class Subject:
                 bar.close()
         return _joined(columns)
 
-    def _fingerprint(self, partial: Partial, measure: str, settings: Mapping[str, Any], rows: int) -> str:
+    def _fingerprint(
+        self,
+        about: Mapping[str, Any],
+        measure: str,
+        settings: Mapping[str, Any],
+        rows: int,
+        of_rows: Callable[[Any], Any] = lambda rows: rows.fingerprint,
+    ) -> str:
+        """A hash of everything that decides the results; of_rows(rows): what stands for rows in a file."""
         from gvae import __version__
 
-        table = {"columns": self.table.columns, "binarize": self.table.binarize}
+        columns = {n: of_rows(c.rows) if isinstance(c, Column) else c for n, c in self.table.columns.items()}
+        table = {"columns": columns, "binarize": self.table.binarize}
         what = {"model": type(self.model).__qualname__, "parameters": self.parameters, "state": self.state}
         how = {"key": self.key, "rows": rows, "batch_size": self.batch_size, "gvae": __version__}
-        return fingerprint(measure=measure, about=partial.about, settings=settings, **what, **how, **table)
+        return fingerprint(measure=measure, about=about, settings=settings, **what, **how, **table)
 
 
 def _where(error: BaseException) -> str:

@@ -38,11 +38,12 @@ def failure(trainer: Trainer, params: dict, batch: Batch, noise: Any, bound: flo
     rows: list[int] = []
     try:
         for _, part, drawn in parts:
-            index += part.index.tolist()
+            numbers = trainer.numbers(part.index)
+            index += numbers.tolist()
             if not broken:
                 with np.errstate(all="ignore"):
                     alone = _rows_that_fail(trainer, params, part, drawn, np.arange(len(part)))
-                rows += [int(part.index[i]) for i in alone]
+                rows += [int(numbers[i]) for i in alone]
     except Exception:  # a model that accepts whole batches only: the search must not hide the error it explains
         rows = []
     found = trainer.communicator.gather((index, rows[:NAMED]))

@@ -101,8 +101,8 @@ def train(
     on_nonfinite : {"stop", "skip", "rollback"}, default "stop"
         The response to a bound or gradient that is not finite. "stop" raises NonFiniteError; "skip" continues with the next
         batch without an update, if the parameters are finite; "rollback" returns to the start of the epoch with half of the
-        learning rate, at most 10 times until an epoch succeeds. Each is an event in the history and the log. On a device,
-        values are checked at the end of an epoch, and "skip" is not available.
+        learning rate, at most 10 times until an epoch succeeds, with the first step that follows it. Each is an event in the
+        history and the log. On a device, values are checked at the end of an epoch, and "skip" is not available.
     progress : bool, default False
         Whether to show a progress bar with the bound.
     run : RunFolder, optional
@@ -169,6 +169,7 @@ def train(
         total = epochs * batches_in(len(table), batch_size, least)
     if trainer.device != "cpu" and on_nonfinite == "skip":
         raise ConfigError("train: on_nonfinite 'skip' reads the bound of every step, which would synchronise the device")
+    trainer.numbers = table.numbers
     trainer.prepare(table)
     if trainer.optimizer.iterations and on_nonfinite != "stop":
         raise ConfigError(f"train: on_nonfinite is {on_nonfinite!r}, expected 'stop' with {trainer.optimizer}")
@@ -243,8 +244,12 @@ class _Loop:
         self.end = self.begin + self.total  # the step before which training ends
         self.history = History(rows, events)
         self.reported = rows[-1]["step"] if rows else self.trainer.steps - self.trainer.epoch.batches  # the last row's step
-        if self.trainer.shards is not None and self.stop is not None:
-            self.trainer.shards.ask = self.stop
+        self.listen(True)
+
+    def listen(self, listens: bool) -> None:
+        """Whether steps in shards ask `stop`."""
+        if self.trainer.shards is not None:
+            self.trainer.shards.ask = self.stop if listens and self.stop is not None else lambda: False
 
     def run_epochs(self) -> None:
         trainer = self.trainer
@@ -316,12 +321,11 @@ class _Loop:
 
     def finish_epoch(self) -> bool:
         """Run the epoch in progress to its end. Returns whether the callback asks for the end of training."""
-        trainer, table = self.trainer, self.table
+        trainer = self.trainer
         if trainer.epoch.batches == trainer.epoch.rows == 0:
             trainer.epoch = Epoch()  # discards sums of steps that were taken outside of an epoch
-        order, binarize = trainer.order_of(table), random.fold_in(trainer.key, BINARIZE, trainer.epochs)
         clock = time.perf_counter()
-        with Pass(trainer, table, binarize, self.batch_size, order) as steps:
+        with self.epoch() as steps:
             for i in range(trainer.epoch.batches, len(steps)):
                 if trainer.steps == self.end:
                     break
@@ -333,6 +337,11 @@ class _Loop:
                 self.save_if_due()
                 clock = time.perf_counter()
         return self.end_epoch()
+
+    def epoch(self) -> Pass:
+        """The steps of the epoch in progress."""
+        trainer, binarize = self.trainer, random.fold_in(self.trainer.key, BINARIZE, self.trainer.epochs)
+        return Pass(trainer, self.table, binarize, self.batch_size, trainer.order_of(self.table))
 
     def step(self, steps: Pass, i: int) -> None:
         trainer = self.trainer
@@ -347,7 +356,7 @@ class _Loop:
 
     def save_if_due(self) -> None:
         shards = self.trainer.shards
-        stopping = self.stop is not None and (self.stop() if shards is None else shards.stopped)
+        stopping = (self.stop is not None and self.stop()) if shards is None else shards.stopped
         if stopping:
             with self.ranks.together():
                 self.save()
@@ -398,9 +407,8 @@ class _Loop:
         trainer.schedule.observe(bound)
         if self.until is not None:
             trainer.look(bound)
-        trainer.rollbacks = 0
         if self.on_nonfinite == "rollback":
-            trainer.set_mark()
+            self.set_mark()
         row |= {"seconds": done.seconds, "steps_per_second": (trainer.steps - self.reported) / done.seconds}
         self.reported = trainer.steps
         logger.info("epoch %d: %s", number, row)
@@ -411,6 +419,30 @@ class _Loop:
                 self.run.log(row)
                 self.run.save(trainer)
         return row
+
+    def set_mark(self) -> None:
+        """Roll back to here from now on. NonFiniteError, and the mark stays, if the first step from here fails: no step has
+        evaluated the last update, and a roll-back to it would only repeat that failure."""
+        trainer = self.trainer
+        before, rollbacks, trainer.rollbacks = trainer.mark, trainer.rollbacks, 0
+        trainer.set_mark()
+        if trainer.steps == self.end:
+            return
+        self.listen(False)
+        try:
+            with self.epoch() as steps:
+                steps.step(0)
+            means = {f"train_{name}": x for name, x in trainer.epoch.means().items()}
+            _check_epoch(trainer, {"epoch": trainer.epochs + 1} | means)
+        except NonFiniteError:
+            trainer.mark, trainer.rollbacks = before, rollbacks
+            raise
+        except Exception:  # of rows that cannot be read: the step itself raises it
+            pass
+        finally:
+            self.listen(True)
+        assert trainer.mark is not None
+        trainer.restore(trainer.mark)
 
     def note(self, error: NonFiniteError) -> None:
         trainer = self.trainer

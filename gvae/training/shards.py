@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cut", "Shards", "check_ranks", "why_not_shards"]
 
-WEIGHT, FAILED, STOP, METRICS = range(4)  # places in the tail: the sum of the rows' weights, two counts, weighted metrics
+# places in the tail: the sum of the rows' weights, three counts (of shards with weights, and ranks), and weighted metrics
+WEIGHT, WEIGHTED, FAILED, STOP, METRICS = range(5)
 MOST = 32  # numbers of a tail
 
 
@@ -103,7 +104,7 @@ class Shards:
         self.own = range(communicator.rank * each, (communicator.rank + 1) * each)
         self.free = [Buffer(n, dtype, MOST, where) for _ in range(each.bit_length())]  # one per level of this rank's subtree
         self.names: tuple[str, ...] | None = None  # the names of the metrics
-        self.weighted, self.weight = False, None  # whether rows have weights, and their sum in the last step's batch
+        self.weight: float | None = None  # the sum of the rows' weights in the last step's batch, if they have any
         self.ask: Callable[[], bool] = lambda: False
         self.stopped = False
         self.error: Exception | None = None
@@ -212,17 +213,18 @@ class Shards:
         >>> {name: round(x, 2) for name, x in metrics.items()}
         {'bound': -2.99, 'log_likelihood': -2.6, 'kl': 0.39}
         """
-        total, error = self.free[0], self.error
+        total, error, stopping = self.free[0], self.error, False
         if error is None:
             try:
                 with self.communicator.leaders_first("a step"):
                     total = self._subtree(trainer, params, cut, now)
+                stopping = bool(self.ask())
             except Exception as raised:  # all ranks are told, as they wait for this one's sum
                 error = raised
         if error is not None:
             total.clear()
             total.tail[FAILED] = 1.0
-        total.tail[STOP] = float(self.ask())
+        total.tail[STOP] = float(stopping)
         if self.names is None or not self.names:
             self.names = next((names for names in self.communicator.gather(trainer.reported) if names), None)
         self.communicator.add(total)
@@ -234,7 +236,7 @@ class Shards:
         with np.errstate(all="ignore"):  # the caller checks whether they are finite
             namespace(total.flat).divide(total.flat, total.flat.dtype.type(len(cut)), out=trainer.gradient.flat)
             means = total.tail[METRICS:] / weight
-        self.weight = weight if self.weighted else None
+        self.weight = weight if total.tail[WEIGHTED] else None
         trainer.reported = self.names or ()
         metrics = {name: float(x) for name, x in zip(trainer.reported, means, strict=False)}
         return metrics, {}, dict(trainer.gradient)
@@ -260,7 +262,7 @@ class Shards:
 
     def _fill(self, leaf: Buffer, trainer: Trainer, params: dict, batch: Batch, noise: dict, now: StepInputs) -> None:
         """The gradient of one shard, the mean over its rows times their number, and its weighted metrics."""
-        self.weighted = batch.weight is not None
+        leaf.tail[WEIGHTED] = float(batch.weight is not None)
         weight = float(len(batch)) if batch.weight is None else float(batch.weight.sum())
         if weight == 0.0:
             return

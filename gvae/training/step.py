@@ -236,6 +236,7 @@ class Trainer:
         self.rollbacks = 0  # since the last epoch that succeeded
         self.mark: Snapshot | None = None  # the state to which a roll-back returns
         self._coming: tuple[int, np.ndarray] = 0, np.zeros(0)  # the number of a step, and the records from there on
+        self.numbers: Callable[[np.ndarray], np.ndarray] = lambda index: index  # by which messages name rows
         self.events: list[dict[str, Any]] = []  # that the objective reported
         self.pace = pool.Pace()
         self.programs = Programs()

@@ -122,6 +122,22 @@ def test_measures_that_do_not_suit_a_model_are_left_out_by_all_ranks():
     assert ranks.results(2, "suited") == [expected] * 2
 
 
+@pytest.mark.faults
+def test_an_evaluation_of_other_rows_is_refused_by_all_ranks():
+    for how in ("other", "fewer"):
+        expected = ["RankError", "rank 1 has other rows, parameters or settings than the other ranks"]
+        assert ranks.results(2, "apart", how) == [expected] * 2
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("case", ["weighted", "rolled_back"])
+def test_ranks_without_rows_and_roll_backs_leave_the_bits_of_one_process(size, case, tmp_path):
+    given = [tmp_path] if case == "rolled_back" else []
+    (expected,) = ranks.results(1, case, *given)
+    assert ranks.results(size, case, *given) == [expected] * size
+    assert case == "weighted" or expected[:2] == [1, 1]
+
+
 def test_an_evaluation_of_which_a_rank_fails_is_resumed_on_another_number(tmp_path):
     ((expected, calls),) = ranks.results(1, "interrupted", "none", 0)
     partial = tmp_path / "rows.safetensors"
@@ -285,6 +301,11 @@ FAULTS = {  # the rank that raises an error of its own, if one does, and what al
     "defect": (1, "decoder"),
     "rows": (None, "rank 1 has other rows than the other ranks"),
     "settings": (None, "rank 1 has other settings than the other ranks"),
+    "seed": (None, "rank 1 has other settings than the other ranks"),
+    "setting": (None, "latent is -1"),
+    "device": (1, "division by zero"),
+    "stop": (None, "training stopped at step"),
+    "asking": (1, ""),
     "version": (None, "rank 1 has other versions of gvae or of its libraries than the other ranks"),
     "broken": (None, "rank 1 has other parameters than the other ranks after step"),
     "disk": (0, "No space left on device"),
@@ -313,7 +334,7 @@ def test_a_fault_of_one_rank_ends_all(fault, faulty):
         if whose is not None:
             assert kind == "RankError" if rank != whose else kind != "RankError"
             assert said.startswith(f"rank {whose}: ") == (rank != whose)
-        assert agreed or fault == "nan"
+        assert agreed or fault in ("nan", "stop")  # which all of them raise themselves
     if fault in ("memory", "defect", "disk"):  # the run is kept, and resumed on one rank
         settings = ranks.RUN | {"steps": 60}
         whole = gvae.VAE(**settings).fit(ranks.ROWS)

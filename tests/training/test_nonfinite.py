@@ -90,6 +90,38 @@ def test_rollback_returns_to_the_start_of_the_epoch_with_a_smaller_step(caplog):
     assert [row["step"] for row in model.history_] == [3, 6, 9]
 
 
+@pytest.mark.parametrize("rate", [0.6, 0.8, 1.0])
+def test_rollback_to_before_an_update_that_no_step_has_evaluated(rate):
+    """The last update of an epoch makes the next step fail: that epoch is repeated, not the step."""
+    rows = 3 * np.random.default_rng(0).normal(size=(40, 4))
+    settings = {"latent": 2, "hidden": (4,), "epochs": 6, "batch_size": 10, "optimizer": "sgd", "posterior": "diagonal"}
+    settings |= {"random_state": 0, "learning_rate": rate, "observation": "gaussian", "on_nonfinite": "rollback"}
+    model = VAE(**settings).fit(rows)
+    assert any(event["step"] % 4 == 0 and event["step"] for event in model.events_)
+    assert [row["step"] for row in model.history_] == [4, 8, 12, 16, 20, 24]
+    again = VAE(**settings).fit(rows)
+    np.testing.assert_array_equal(again.parameters_.flat, model.parameters_.flat)
+
+
+def test_a_look_at_the_next_step_leaves_no_trace():
+    policies = [gaussian(on_nonfinite=policy, average="ema", schedule="plateau:1") for policy in ("stop", "rollback")]
+    one, other = (model.fit(X) for model in policies)
+    np.testing.assert_array_equal(one.parameters_.flat, other.parameters_.flat)
+    assert [{k: v for k, v in row.items() if "second" not in k} for row in one.history_] == [
+        {k: v for k, v in row.items() if "second" not in k} for row in other.history_
+    ]
+
+
+def test_rows_that_fail_are_named_as_the_caller_knows_them():
+    """Rows of weight 0 are left out, others are held out."""
+    rows, weight = X.astype(np.float32).copy(), np.ones(len(X))
+    rows[30], weight[:7] = 3e19, 0.0
+    for how in ({}, {"patience": 1, "epochs": 3}):
+        with pytest.raises(NonFiniteError, match=r"because of rows 30, \.\.\.") as e:
+            gaussian(standardize=False, **how).fit(rows, sample_weight=weight)
+        assert e.value.rows == [30]
+
+
 def test_rollback_brings_everything_back():
     trainer = Trainer(models.VAE(6, 2, hidden=(5,)), average="ema", schedule=optim.Plateau(1))
     batch = Table(X).batch(np.arange(40), random.key(0))

@@ -186,6 +186,11 @@ class Part(Taken):
         return self.rows.fingerprint | {"part": hashlib.sha256(self.index).hexdigest()}
 
 
+def of_a_copy(rows: Any) -> dict[str, Any]:
+    """The fingerprint of rows without what copies of a file may differ in: nodes may have copies of their own."""
+    return {name: value for name, value in rows.fingerprint.items() if name not in ("file", "modified")}
+
+
 def take_into(rows: Any, index: np.ndarray, out: np.ndarray) -> None:
     """out[...] = rows.take(index), without a temporary array where the source supports it."""
     if hasattr(rows, "_take_into"):

@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -639,9 +640,9 @@ def _of_zarr(path: Path) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {}
     for name, member in root.members():
         if isinstance(member, zarr.Array):
-            found[name] = lambda member=member, name=name: ZarrRows(_checked(member, f"{path}, {name!r}"), path, name)
+            found[name] = partial(_zarr_rows, member, path, name)
         elif "indptr" in member:
-            found[name] = lambda member=member, name=name: CsrRows(member, path, name)
+            found[name] = partial(CsrRows, member, path, name)
     return found
 
 
@@ -659,9 +660,9 @@ def _of_hdf5(path: Path) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {}
     for name, member in root.items():
         if isinstance(member, h5py.Dataset):
-            found[name] = lambda member=member, name=name: HDF5Rows(_checked(member, f"{path}, {name!r}"))
+            found[name] = partial(_hdf5_rows, member, path, name)
         elif "indptr" in member:
-            found[name] = lambda member=member, name=name: CsrRows(member, path, name)
+            found[name] = partial(CsrRows, member, path, name)
     return found
 
 
@@ -687,6 +688,14 @@ def _named(found: dict[str, Any]) -> dict[str, Any]:
         if alone is not None:
             found = {"train" if name == alone else name: rows for name, rows in found.items()}
     return found
+
+
+def _zarr_rows(array: Any, path: Path, name: str) -> ZarrRows:
+    return ZarrRows(_checked(array, f"{path}, {name!r}"), path, name)
+
+
+def _hdf5_rows(array: Any, path: Path, name: str) -> HDF5Rows:
+    return HDF5Rows(_checked(array, f"{path}, {name!r}"))
 
 
 def _checked(array: Any, where: str) -> Any:
