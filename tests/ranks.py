@@ -7,6 +7,7 @@ runs the function of that name below; rank 0 prints what all ranks return, as on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -319,10 +320,8 @@ def rolled_back(comm, run):
 
     run = Path(run, f"of-{1 if comm is None else comm.Get_size()}")
     settings, calls = RUN | {"epochs": 3, "on_nonfinite": "rollback"}, iter(range(10**9))
-    try:
+    with contextlib.suppress(gvae.errors.StoppedError):
         gvae.VAE(**settings).fit(ROWS, run=run, stop=lambda: next(calls) == 3, comm=comm)
-    except gvae.errors.StoppedError:
-        pass
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step.Trainer, "_check_and_clip", failing)
         model = gvae.VAE(**settings).fit(ROWS, run=run, resume=True, comm=comm)

@@ -39,7 +39,7 @@ class Dataset:
     image_shape : (int, int), optional
         (rows, columns) with rows * columns = D, if a row is an image.
     columns : mapping of str to pair of arrays, optional
-        Further columns by name, each a pair (train, test). "y" are labels (N,) int64, targets (N,) or a second view
+        Further columns by name, each a pair (train, test). "y" are labels (N,), int64 or text, targets (N,) or a second view
         (N, E) as train is; if the source has no y of its own, the labels, where both parts have some. "weight" (N,) are
         the weights of the rows, at least 0 and not all 0.
     names : tuple of str, optional
@@ -167,17 +167,19 @@ def _column(name: str, given: Mapping[str, Any], rows: Sequence[int], where: str
         return (None,) * len(rows)
     if missing:
         raise DataError(f"{where}: {there[0]!r} without {missing[0]!r}, though x has a train and a test part")
-    check = _as_weight if name == "weight" else _as_y
+    check = as_weight if name == "weight" else as_y
     parts = tuple(check(given[key], n, f"{where}, {key!r}") for key, n in zip(keys, rows, strict=True))
     if len({part.shape[1:] for part in parts}) > 1:
         raise DataError(f"{where}: a row of {keys[0]!r} has shape {parts[0].shape[1:]}, of {keys[1]!r} {parts[1].shape[1:]}")
     return parts
 
 
-def _as_y(y: Any, n: int, where: str) -> Any:
+def as_y(y: Any, n: int, where: str) -> Any:
     """Labels or targets (N,), or a second view, which is flattened if it consists of images."""
     if hasattr(y, "tocsr"):
         raise DataError(f"{where}: a sparse matrix; expected a dense array of labels, targets or a second view")
+    if is_text(y) and y.shape == (n,):
+        return np.asarray(y, str)
     y = real(y, where)
     if y.ndim not in (1, 2, 3) or len(y) != n:
         raise DataError(f"{where}: shape {y.shape}; expected ({n},), or ({n}, E) for a second view: as many rows as x has")
@@ -188,7 +190,13 @@ def _as_y(y: Any, n: int, where: str) -> Any:
     return _finite(y, where)
 
 
-def _as_weight(weight: Any, n: int, where: str) -> np.ndarray:
+def is_text(y: Any) -> bool:
+    """Whether these are labels in words."""
+    kind = getattr(getattr(y, "dtype", None), "kind", "")
+    return kind == "U" or (kind == "O" and all(isinstance(label, str) for label in np.ravel(y)))
+
+
+def as_weight(weight: Any, n: int, where: str) -> np.ndarray:
     check_weight(weight, n, where)
     if not np.any(weight):
         raise DataError(f"{where}: all {n} weights are 0")
@@ -200,6 +208,8 @@ def _converted(train: Any, test: Any, column: str = "x") -> tuple[Any, Any]:
     / 255; labels of y as int64; CSR as it is."""
     parts = (train, test)
     if is_csr(train):
+        return parts
+    if train.dtype.kind == "U":
         return parts
     if column == "y" and train.ndim == 1 and all(x.dtype.kind in "biu" for x in parts):
         return train.astype(np.int64), test.astype(np.int64)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gvae.data import noisy
-from gvae.data.dataset import COLUMNS, EVERY, Dataset, as_labels, assemble, scaled, split
+from gvae.data.dataset import COLUMNS, EVERY, Dataset, as_labels, as_weight, as_y, assemble, scaled, split
 from gvae.data.readers import (
     READERS,
     no_array,
@@ -34,7 +33,7 @@ from gvae.data.readers import (
     read_text,
     reading,
 )
-from gvae.data.rows.protocol import Part
+from gvae.data.rows.protocol import Part, stored_bytes
 from gvae.data.rows.sources import SUFFIXES, columns_of_file
 from gvae.data.sparse import PARTS, csr_of
 from gvae.errors import DataError, DependencyError
@@ -388,7 +387,7 @@ def _load_rows(path: Path, target: str | None, in_memory: bool | None) -> Datase
     if not roles:
         raise no_array(path, found, WANTED)
     room, names = limits.memory(), getattr(found[roles["train"]], "names", None)
-    n_bytes = sum(math.prod(found[key].shape) * np.dtype(found[key].dtype).itemsize for key in roles.values())
+    n_bytes = sum(found[key].shape[0] * stored_bytes(found[key]) for key in roles.values())
     if in_memory or (in_memory is None and (room is None or n_bytes <= room // SHARE)):
         arrays = {role: found[key][:] for role, key in roles.items()}
         return assemble(path.stem, str(path), names=names, **arrays)
@@ -416,7 +415,9 @@ def _of_rows(path: Path, found: dict[str, Any]) -> Dataset:
             y = found[key] if len(found[key].shape) > 1 else found[key][:]
             if y.shape[0] != rows:
                 raise DataError(f"{path}, {key!r}: shape {tuple(y.shape)}; expected {rows} rows, as many as x has")
-            parts.append(y.astype(np.int64) if isinstance(y, np.ndarray) and y.dtype.kind in "biu" else y)
+            if name == "weight" or isinstance(y, np.ndarray):  # in memory, and checked
+                y = (as_weight if name == "weight" else as_y)(y[:], rows, f"{path}, {key!r}")
+            parts.append(y.astype(np.int64) if isinstance(y, np.ndarray) and name == "y" and y.dtype.kind in "biu" else y)
         if len(parts) == 1 and test is None:
             y = parts[0]
             parts = [y[kept], y[held]] if isinstance(y, np.ndarray) else [Part(y, kept), Part(y, held)]

@@ -121,6 +121,7 @@ class Estimator(Fitting):
         """
         y, found = inputs.loaded(y), []
         if y is not None and as_rows(X) is not None:
+            y = np.asarray(y) if isinstance(y, (list, tuple)) else y
             check_lengths({"x": X, "y": y}, "X")
         for block, numbers, where in self._row_blocks(X):
             found.append(self._codes(block, y if y is None or numbers is None else y[where], numbers))

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from gvae import data, objectives, optim, random, settings, training
 from gvae.checks import check_callables, check_paths
 from gvae.data.rows import Column, as_rows, chunk_of, default_window
-from gvae.data.rows.protocol import of_a_copy
+from gvae.data.rows.protocol import of_a_copy, stored_bytes
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, stored
 from gvae.estimator.protocol import Protocol
@@ -527,7 +526,7 @@ def _shuffle(values: Mapping[str, Any], X: Any, y: Any, begun: Mapping[str, Any]
     x = as_rows(X)
     if shuffle is None:
         found = [rows for rows in (x, as_rows(y)) if rows is not None] + [z for z in (X, y) if isinstance(z, np.memmap)]
-        n_bytes, room = sum(math.prod(rows.shape) * np.dtype(rows.dtype).itemsize for rows in found), limits.memory()
+        n_bytes, room = sum(rows.shape[0] * stored_bytes(rows) for rows in found), limits.memory()
         shuffle = data.Shuffle() if room is None or n_bytes <= room // SHARE else data.Shuffle(0)
     if shuffle.rows is None:
         return shuffle
@@ -555,7 +554,7 @@ def _source(given: Any, shuffle: data.Shuffle) -> Any:
 def _check_windows(shuffle: data.Shuffle, rows: Mapping[str, Any]) -> None:
     """Refuse windows that do not fit into memory, three at a time."""
     ahead = [column for column in rows.values() if isinstance(column, Column) and column.read_ahead]
-    n_bytes = sum(math.prod(c.rows.shape[1:]) * np.dtype(c.rows.dtype).itemsize for c in ahead)
+    n_bytes = sum(stored_bytes(column.rows) for column in ahead)
     limits.check_room(3 * n_bytes * min(shuffle.rows or 0, rows["x"].shape[0]), f"a shuffle of {shuffle}")
 
 

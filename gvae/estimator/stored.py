@@ -110,7 +110,9 @@ def continued(folder: training.RunFolder, config: dict[str, Any]) -> dict[str, A
 
 
 def _check_files(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise DataError for files of rows that are not what they were."""
+    """Raise DataError for files of rows that are not what they were, or were not there."""
+    if more := [name for name in now if name not in before]:
+        raise DataError(f"{run} was begun without rows of a file as {more[0]}, but {now[more[0]].get('file')} is given")
     for name, was in before.items():
         found = now.get(name)
         if found is None:

@@ -214,6 +214,49 @@ def test_a_target_column(tmp_path):
         data.open_rows(tmp_path / "bad.parquet", target="s")[:]
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_labels_in_words_and_weights(tmp_path, in_memory):
+    x = numbers(40)
+    words = np.array(["a", "bb", "ccc"])[np.arange(40) % 3]
+    table = pyarrow.table({"a": x[:, 0], "kind": words, "b": x[:, 1]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet", row_group_size=7)
+    found = data.load(tmp_path / "t.parquet", target="kind", in_memory=in_memory)
+    assert found.columns["y"][1].tolist() == words[9::10].tolist()
+    gvae.VIB(latent=2, hidden=(3,), epochs=1).fit(found.train, found.columns["y"][0])
+    for i, bad in enumerate((-np.ones(40), np.full(40, np.nan), np.zeros(40), np.ones((40, 1)))):
+        with h5py.File(tmp_path / f"{i}.h5", "w") as file:
+            file["train"], file["train_weight"] = x, bad
+        with pytest.raises(DataError, match="weight"):
+            data.load(tmp_path / f"{i}.h5", in_memory=in_memory)
+
+
+def test_whole_numbers_are_the_same_in_memory_and_from_a_file(tmp_path):
+    x = np.random.default_rng(0).integers(0, 50, (600, 3))
+    x[:, 0] = 1_700_000_000 + np.arange(600)  # float32 rounds these to multiples of 128
+    np.save(tmp_path / "x.npy", x)
+    found = [data.load(tmp_path / "x.npy", in_memory=in_memory).train for in_memory in (True, False)]
+    assert [rows.dtype for rows in found] == [np.float64, np.int64]
+    np.testing.assert_array_equal(found[0], found[1][:])
+    one, other = (gvae.VAE(**SMALL | {"epochs": 2, "shuffle": "window:rows=256,chunk=64"}).fit(rows) for rows in found)
+    np.testing.assert_array_equal(one.standardization_.scale, other.standardization_.scale)
+    assert data.load(x[:, 1:]).train.dtype == np.float32
+
+
+def test_sparse_rows_take_the_memory_of_their_values(tmp_path, monkeypatch):
+    n, d = 3000, 100_000  # 1.2 GB if they were dense, 0.2 MB as they are
+    rng = np.random.default_rng(0)
+    counts = scipy.sparse.csr_array(
+        (np.ones(5 * n, np.float32), rng.integers(0, d, 5 * n), np.arange(0, 5 * n + 1, 5)), (n, d)
+    )
+    counts.sum_duplicates()
+    data.pack({"train": counts}, tmp_path / "c.zarr")
+    monkeypatch.setattr(limits, "memory", lambda: 1 << 28)
+    assert scipy.sparse.issparse(data.load(tmp_path / "c.zarr").train)  # at once
+    model = gvae.DEF(latent=(2,), steps=2, batch_size=500, shuffle="window:rows=1000,chunk=100", random_state=0)
+    model.fit(data.open_rows(tmp_path / "c.zarr"))
+    assert model.n_iter_ == 2
+
+
 # ---- orders
 
 
@@ -624,6 +667,26 @@ def test_a_part_by_a_mask(small):
     part = data.Part(data.open_rows(folder / "x.npy"), mask)
     assert part.shape == (mask.sum(), D)
     np.testing.assert_array_equal(part.take(np.arange(5)), x[mask][:5])
+
+
+def test_other_validation_rows_in_a_file_are_refused(small):
+    folder, _ = small
+    rows, how = data.open_rows(folder / "x.npy"), SMALL | {"epochs": 1, "batch_size": 500, "shuffle": "window:500"}
+    gvae.VAE(**how).fit(rows, run=folder / "run")
+    with pytest.raises(DataError, match=r"was begun without rows of a file as validation x, but .*x.h5"):
+        gvae.VAE(**how | {"epochs": 2}).fit(
+            rows, validation=data.open_rows(folder / "x.h5"), run=folder / "run", resume=True
+        )
+
+
+def test_y_in_a_list(small):
+    folder, _ = small
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3)), rng.normal(size=(60, 2))
+    np.save(folder / "short.npy", x)
+    model = gvae.VCCA(latent=2, hidden=(3,), epochs=1, random_state=0, observation="gaussian").fit(x, y)
+    found = model.codes(data.open_rows(folder / "short.npy"), y.tolist())
+    assert found.keys() == model.codes(x, y).keys()
 
 
 def test_y_of_another_length_than_rows(small):

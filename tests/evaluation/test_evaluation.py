@@ -37,6 +37,7 @@ from gvae.evaluation import (
     surgery,
     table,
 )
+from gvae.evaluation import subject as streams
 from gvae.evaluation.pareto import Tail
 from gvae.families import LOG_SCALE, Conditional, Diagonal, Gaussian
 from gvae.objectives import Layer, Terms
@@ -738,6 +739,18 @@ def test_two_layers_are_annealed_in_the_space_of_their_noise():
     assert [layer["units"] for layer in units["layers"]] == [n, 2]
     with pytest.raises(ConfigError, match="surgery: a layer's q depends on other draws than its own"):
         surgery(two)
+
+
+def test_the_first_batch_to_be_evaluated_does_not_decide_bits():
+    """Sums of draws depend on how many are decoded at once: for each batch, not for the one that a thread comes to first."""
+    of = subject(log_scale=0.1, batch_size=8)
+    batches = list(enumerate(of.table.batches(random.key(9), 8)))  # of 8 and of 4 rows
+    found = []
+    for order in (1, -1):
+        sampler = importance.Sampler(of, 2000, None, streams.IMPORTANCE)
+        found.append([sampler(i, batch) for i, batch in batches[::order]][::order])
+    for a, b in zip(*found, strict=True):
+        assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def test_a_hundred_thousand_samples_in_a_fixed_memory():

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from gvae.data.rows.order import Order
-from gvae.data.rows.protocol import ArrayRows, Part, bounds_of, chunk_of, numbers_of, places, take_into
+from gvae.data.rows.protocol import (
+    ArrayRows,
+    Part,
+    bounds_of,
+    chunk_of,
+    numbers_of,
+    places,
+    sparse_pointers,
+    stored_bytes,
+    take_into,
+)
 from gvae.errors import ConfigError
 from gvae.ops.sparse import is_csr
 from gvae.runtime import limits, pool
@@ -123,13 +133,10 @@ def check_memory(column: Column, n: int) -> None:
 
 
 def row_bytes(column: Column) -> int:
-    """The bytes of a row as a model reads it; for sparse rows an upper bound."""
+    """The bytes of a row as a model reads it: of sparse rows, the mean."""
+    if sparse_pointers(column.rows) is not None:
+        return stored_bytes(column.rows)
     return int(np.prod(column.shape[1:], dtype=np.int64)) * np.dtype(column.dtype).itemsize
-
-
-def stored_bytes(rows: Any) -> int:
-    """The bytes of a row as it is stored."""
-    return max(1, int(np.prod(rows.shape[1:], dtype=np.int64)) * np.dtype(rows.dtype).itemsize)
 
 
 def default_window(rows: Any, chunk: int) -> int:

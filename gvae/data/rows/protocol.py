@@ -255,6 +255,21 @@ def stored_in(rows: Any) -> Any:
     return rows
 
 
+def stored_bytes(rows: Any) -> int:
+    """The bytes of a row as it is stored: of sparse rows, the mean."""
+    base = stored_in(rows)
+    of_value = np.dtype(base.dtype).itemsize
+    if (indptr := sparse_pointers(base)) is not None:  # a value and its column; the pointer
+        return 8 + int(indptr[-1]) * (of_value + 4) // max(1, len(indptr) - 1)
+    return max(1, int(np.prod(base.shape[1:], dtype=np.int64)) * of_value)
+
+
+def sparse_pointers(rows: Any) -> Any:
+    """The row pointers of sparse rows, None for others."""
+    base = stored_in(rows)
+    return getattr(base, "indptr", getattr(getattr(base, "array", None), "indptr", None))
+
+
 def chunk_of(rows: Any) -> int:
     """The number of rows that are best read together.
 

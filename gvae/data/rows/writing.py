@@ -18,8 +18,8 @@ import numpy as np
 from gvae import random
 from gvae.checks import check_paths
 from gvae.data.checks import check_finite
-from gvae.data.rows.column import BUDGET, Column, stored_bytes
-from gvae.data.rows.protocol import ArrayRows, default_chunk
+from gvae.data.rows.column import BUDGET, Column
+from gvae.data.rows.protocol import ArrayRows, default_chunk, stored_bytes
 from gvae.data.rows.sources import PACKED
 from gvae.errors import ConfigError, DataError, DependencyError, RunError, ShapeError
 from gvae.ops.sparse import is_csr
