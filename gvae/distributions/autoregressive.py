@@ -11,7 +11,7 @@ from scipy import special
 
 from gvae import random
 from gvae.autodiff import value_of
-from gvae.distributions.base import Conditionals, Distribution, Support, host
+from gvae.distributions.base import Conditionals, Distribution, Support, check_width, host
 from gvae.distributions.discrete import BernoulliDistribution
 from gvae.ops import arrays, dense, draws, elementwise, likelihoods
 from gvae.runtime import device
@@ -212,6 +212,7 @@ class NADEDistribution(Sequential):
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if reduce:
             return draws.nade_log_prob(x, *self._parts())
+        check_width(self, "log_prob", x=x)
         t = self._logits_of(x)
         return elementwise.subtract(elementwise.multiply(x, t), elementwise.softplus(t))
 

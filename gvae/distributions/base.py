@@ -615,6 +615,15 @@ def check_variables(distribution: Distribution, **parameters: Array) -> None:
         raise ShapeError(f"{type(distribution).__name__}: {said} on the last axis, expected as many variables in each")
 
 
+def check_width(distribution: Distribution, method: str, **arrays: Array) -> None:
+    """ShapeError unless the last axis of all arrays has as many variables: one of 1 would be broadcast."""
+    for name, value in arrays.items():
+        if value.shape[-1:] != (distribution.n,):
+            raise ShapeError(
+                f"{type(distribution).__name__}.{method}: {name} has shape {value.shape}, expected (..., n={distribution.n})"
+            )
+
+
 def check_size(q: Distribution, p: Distribution) -> None:
     """ShapeError unless q and p, of a KL divergence, have as many variables."""
     if p.n != q.n:  # one of 1 would be broadcast

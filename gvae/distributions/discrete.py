@@ -16,7 +16,7 @@ from scipy import special
 
 from gvae import random
 from gvae.autodiff import primitive, value_of
-from gvae.distributions.base import Conditionals, Distribution, Support, check_size, check_variables, host
+from gvae.distributions.base import Conditionals, Distribution, Support, check_size, check_variables, check_width, host
 from gvae.errors import BoundsError, ConfigError, ShapeError
 from gvae.ops import arrays, dense, draws, elementwise, likelihoods
 from gvae.runtime import device
@@ -47,8 +47,7 @@ class Independent(Distribution):
         return random.uniform(key, shape, dtype, like)
 
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
-        if x.shape[-1:] != (self.n,):
-            raise ShapeError(f"{type(self).__name__}.log_prob: x has shape {x.shape}, expected (..., n={self.n})")
+        check_width(self, "log_prob", x=x)
         terms = self._log_terms(x)
         return arrays.sum(terms, axis=-1) if reduce else terms
 
@@ -153,6 +152,7 @@ class BernoulliDistribution(Independent):
             return likelihoods.bernoulli_affine_log_prob(x, *self._layer)
         if reduce:
             return likelihoods.bernoulli_log_prob(x, self.logits)
+        check_width(self, "log_prob", x=x)
         return elementwise.subtract(elementwise.multiply(x, self.logits), elementwise.softplus(self.logits))
 
     def entropy(self) -> Array:
@@ -443,10 +443,13 @@ class NegativeBinomialDistribution(Independent):
         return self.log_mean.shape[:-1], self.log_r.shape[:-1]
 
     def sample(self, noise: Array) -> Array:
+        check_width(self, "sample", noise=noise)
         log_m, log_r, u = draws.on_host(value_of(self.log_mean), value_of(self.log_r), noise)
-        m, r = np.exp(log_m), np.exp(log_r)
+        m, r, u = np.exp(log_m), np.exp(log_r), np.maximum(u, np.finfo(noise.dtype).epsneg / 2)  # as log_gamma_draw
         functions, p = device.special(u), r / (r + m)
         k = draws.smallest_count(functions.nbdtrik(u, r, p), u, lambda k: functions.betainc(r, k + 1, p))
+        if (p == 1).any():  # m is below r * 1e-16: a Poisson variable
+            k = np.where(p == 1, draws.poisson_draw(log_m, u), k)
         return device.beside(k.astype(noise.dtype), noise)
 
     def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:
@@ -527,6 +530,7 @@ class ZeroInflatedDistribution(Independent):
         return self.logits.shape[:-1], *self.base._leads()
 
     def sample(self, noise: Array) -> Array:
+        check_width(self, "sample", noise=noise)
         logits, u = draws.on_host(value_of(self.logits), noise)
         expit = device.special(u).expit
         zero, nonzero = expit(logits), expit(-logits)

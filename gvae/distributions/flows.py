@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gvae import random
-from gvae.distributions.base import Distribution
+from gvae.distributions.base import Distribution, check_width
 from gvae.distributions.gaussians import DiagonalGaussian
 from gvae.errors import ConfigError
 from gvae.ops import arrays, elementwise
@@ -179,6 +179,7 @@ class InversePlanarGaussian(_Flowed):
     sequential = False
 
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
+        check_width(self, "log_prob", x=x)
         y, log_det = planar_flow(x, self.u, self.w, self.b)
         if not reduce:
             raise ConfigError("InversePlanarGaussian: terms by variable are those of its base, see log_prob_by_base")

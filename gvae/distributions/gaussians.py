@@ -11,7 +11,7 @@ from scipy import special
 
 from gvae import random
 from gvae.autodiff import value_of
-from gvae.distributions.base import Conditionals, Distribution, check_size, check_variables, host
+from gvae.distributions.base import Conditionals, Distribution, check_size, check_variables, check_width, host
 from gvae.errors import ConfigError
 from gvae.ops import ar1, arrays, banded, elementwise, gaussian, likelihoods, lowrank, traces
 from gvae.runtime import device
@@ -138,6 +138,7 @@ class DiagonalGaussian(_Gaussian):
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if reduce:
             return likelihoods.normal_log_prob(x, self.mean, self.log_scale)
+        check_width(self, "log_prob", x=x)
         t = elementwise.subtract(x, self.mean) * elementwise.exp(-self.log_scale)
         return -0.5 * elementwise.square(t) - self.log_scale - 0.5 * banded.LOG_2PI
 
@@ -233,6 +234,7 @@ class BandedGaussian(_Gaussian):
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
         if reduce:
             return banded.log_prob_banded(x, self.mean, self.chol, offsets=self.offsets, check=self.check)
+        check_width(self, "log_prob", x=x)
         # (Lᵀ (x - mean))_j standardises x_j given the variables after it: the terms are conditional log-densities.
         difference = elementwise.subtract(x, self.mean)
         t = banded.multiply_triangular_banded(self.chol, difference, offsets=self.offsets, trans=True)

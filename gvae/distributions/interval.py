@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gvae.autodiff import value_of
-from gvae.distributions.base import Distribution, Support, check_size, check_variables
+from gvae.distributions.base import Distribution, Support, check_size, check_variables, check_width
 from gvae.distributions.discrete import Independent
 from gvae.ops import arrays, elementwise
 from gvae.runtime import device
@@ -61,6 +61,7 @@ class BetaDistribution(Independent):
         return self.log_a.shape[:-1], self.log_b.shape[:-1]
 
     def sample(self, noise: Array) -> Array:
+        check_width(self, "sample", noise=noise)
         a, b = (np.exp(value_of(v).astype(np.float64)) for v in (self.log_a, self.log_b))
         info = np.finfo(noise.dtype)
         x = device.special(a).betaincinv(a, b, noise.astype(np.float64))
@@ -144,6 +145,7 @@ class ContinuousBernoulliDistribution(Independent):
         return (self.logits.shape[:-1],)
 
     def sample(self, noise: Array) -> Array:
+        check_width(self, "sample", noise=noise)
         # F(x) = (e^(a x) - 1) / (e^a - 1), inverted at -|a|, where nothing overflows, and mirrored for a > 0
         logits = value_of(self.logits)
         mirrored, a, tiny = logits > 0, -np.abs(logits), np.finfo(noise.dtype).tiny
@@ -254,6 +256,7 @@ class LogitNormal(Distribution):
         return log_inside - log_outside, math.log(1 - 2 * self.squeeze) - log_inside - log_outside
 
     def log_prob(self, x: Array, reduce: bool = True) -> Array:
+        check_width(self, "log_prob", x=x)
         y, slope = self._to_logit(x)
         return elementwise.add(self.base.log_prob(y, reduce), arrays.sum(slope, axis=-1) if reduce else slope)
 
@@ -282,7 +285,7 @@ class LogitNormal(Distribution):
 
         Notes
         -----
-        The error is within 1e-6 up to a standard deviation of 3 of y, 1e-3 up to 5, 5e-2 beyond.
+        The error is within 1e-6 up to a standard deviation of 3 of y, 1e-3 up to 5, 5e-2 up to 50 and 1e-1 beyond.
 
         Examples
         --------

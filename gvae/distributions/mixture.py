@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from gvae import random
 from gvae.autodiff import value_of
-from gvae.distributions.base import Distribution
+from gvae.distributions.base import Distribution, check_width
 from gvae.distributions.gaussians import DiagonalGaussian
 from gvae.errors import ShapeError
 from gvae.ops import arrays, elementwise
@@ -100,6 +100,7 @@ class GaussianMixture(Distribution):
         if reduce:
             joint = elementwise.add(self.log_weights(), self.components.log_prob(x[..., None, :]))
             return arrays.logsumexp(joint, axis=-1)
+        check_width(self, "log_prob", x=x)
         # log p(x_j | x_<j) = log p(x_1 .. x_j) - log p(x_1 .. x_(j-1)), each a mixture with the components' partial sums
         each = self.components.log_prob(x[..., None, :], reduce=False)
         joint = elementwise.add(self.log_weights()[..., None], arrays.cumsum(each, axis=-1))

@@ -571,6 +571,9 @@ def _trainer(
     per_epoch = batches_in(n_rows, values["batch_size"] or n_rows, least)
     steps = length["until"].most if "until" in length else length.get("steps") or per_epoch * length["epochs"]
     parameters, state = (None, None) if initial is None else initial
+    begins = optim.parse_average(values["average"], Parameters({})) if values["average"] is not None else None
+    if isinstance(begins, optim.SWA) and begins.first > (last := -(-steps // per_epoch)):
+        raise ConfigError(f"fit: average is {values['average']!r}, expected one that begins by the last epoch, {last}")
     return training.Trainer(
         model,
         objective=objectives.parse(values["objective"], values["warmup"] * per_epoch, values["gradient"]),

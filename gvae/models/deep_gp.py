@@ -156,6 +156,11 @@ class DeepGP(Base):
         n_outputs = self.sizes[self.view] if self.gaussian else self.observation.n_params - self.observation.n_shared
         n_inputs = (*self.widths, *given)
         shares = _shares(settings.hidden_groups, self.widths)
+        if not self.conditional and len(shares[-1]) > 1 and (np.ndim(settings.hidden_groups) or len(shares) == 1):
+            raise ConfigError(
+                f"DeepGP: hidden_groups is {settings.hidden_groups}, expected 1 for the top layer where unsupervised=True: "
+                "its variables have no process above them"
+            )
         groups = [_columns(settings.groups, self.view, n_outputs), *shares[: len(n_inputs) - 1]]
         each = min(settings.inducing, self.n_rows), settings.kernel, settings.nugget
         self.levels = [Level(l, n, groups[l], *each) for l, n in enumerate(n_inputs)]

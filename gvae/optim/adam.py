@@ -13,7 +13,7 @@ from gvae.nn import Parameters
 from gvae.optim._numbers import _positive
 from gvae.optim.optimizer import Optimizer
 from gvae.runtime import device
-from gvae.texts import NOT_NEGATIVE
+from gvae.texts import NOT_NEGATIVE, SHARE
 from gvae.typing import Array
 
 
@@ -71,6 +71,7 @@ class Adam(Optimizer):
     ):
         _positive(eps=eps)
         self._check(beta1=beta1, beta2=beta2)
+        _check_precision(parameters.flat.dtype, beta1, beta2, eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         super().__init__(parameters, learning_rate, rates)
 
@@ -85,14 +86,24 @@ class Adam(Optimizer):
         self._launch("adam", part, arrays, numbers[i], dtype(self.beta1), dtype(self.beta2), eps)
 
 
+def _check_precision(dtype: Any, beta1: float, beta2: float, eps: float) -> None:
+    """ConfigError where a beta would be rounded to 1 in the precision of the parameters, or the first step's eps to 0."""
+    of, first = np.dtype(dtype).type, eps * (1 - beta2) ** 0.5
+    for name, beta in (("beta1", beta1), ("beta2", beta2)):
+        if of(beta) == 1:
+            raise ConfigError(f"adam: {name} is {beta!r}, which is 1 in {np.dtype(dtype)}")
+    if first < (least := float(np.finfo(dtype).tiny)):
+        raise ConfigError(f"adam: eps is {eps!r}, expected at least {least / (1 - beta2) ** 0.5:.2g} in {np.dtype(dtype)}")
+
+
 class AdamW(Adam):
     """Adam with decoupled weight decay: each step first subtracts learning rate * decay * weight from every weight.
 
     Parameters
     ----------
     parameters : Parameters
-        Weights are the parameters whose names end in ".weight"; biases and the shared parameters of distributions do not
-        decay.
+        Weights are the parameters whose names end in ".weight", in groups whose names do not end in "_log_scale". Biases,
+        the shared parameters of distributions and the deviations of a posterior over weights do not decay.
     learning_rate : float, default 1e-3
     decay : float, default 0.01
         At least 0.
@@ -102,6 +113,7 @@ class AdamW(Adam):
     Raises
     ------
     ConfigError
+        See `Adam`. Also if none of the parameters decays.
 
     Notes
     -----
@@ -125,7 +137,9 @@ class AdamW(Adam):
         super().__init__(parameters, learning_rate, **settings)
         self.decay, weights = decay, parameters.zeros()
         for name, values in weights.items():
-            values[...] = name.endswith(".weight")
+            values[...] = name.endswith(".weight") and not name.partition(".")[0].endswith("_log_scale")
+        if decay and not weights.flat.any():
+            raise ConfigError(f"{self}: decay is {decay!r}, but none of the parameters is the weight of a layer: use adam")
         self._is_weight = weights.flat  # 1 or 0
 
     def numbers(self, learning_rate: float, step: int) -> list[float]:
@@ -161,7 +175,7 @@ class RowAdam:
     Raises
     ------
     ConfigError
-        The learning rate or eps is not positive.
+        The learning rate or eps is not positive, beta1 or beta2 not in [0, 1), or the precision does not hold one of them.
 
     Examples
     --------
@@ -179,6 +193,10 @@ class RowAdam:
         self, values: np.ndarray, learning_rate: float, *, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
     ):
         _positive(learning_rate=learning_rate, eps=eps)
+        for name, beta in (("beta1", beta1), ("beta2", beta2)):
+            if not SHARE.accepts(beta):
+                raise ConfigError(f"RowAdam: {name} is {beta!r}, expected {SHARE.expected}")
+        _check_precision(values.dtype, beta1, beta2, eps)
         self.values, self.learning_rate = values, learning_rate
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.m, self.v = np.zeros_like(values), np.zeros_like(values)

@@ -57,8 +57,9 @@ class StudySettings(Settings):
     seed: int = setting(0, "seed of the proposals", Whole(0, below=2**64))
     pruner: str = setting(
         "none",
-        "which trials end early: none; median:startup=5,warmup=0, those worse than the median of the trials before at the "
-        "same epoch; halving:factor=4,least=1, all but one in 4 at epochs 1, 4, 16, ...",
+        "which trials end early: none; median:startup=5,warmup=0, those whose best value so far is worse than the median "
+        "at the same epoch of the trials that were completed, once there are 5; halving:factor=4,least=1, all but one in 4 "
+        "at epochs 1, 4, 16, ...",
         Text(parse_pruner),
     )
 

@@ -8,6 +8,7 @@ import reference as ref
 import scipy.stats
 from gradcheck import check_vjp
 
+import gvae
 from gvae import families, ops, random
 from gvae.autodiff import gradient
 from gvae.distributions import (
@@ -697,3 +698,60 @@ def test_a_logit_keeps_the_density_of_its_draws(scale):
     q = LogitNormal(DiagonalGaussian(np.zeros(16, np.float32), log_scale.astype(np.float32)))
     few = noise.astype(np.float32)
     np.testing.assert_allclose(q.log_prob_of_draw(few, q.sample(few)), expected, rtol=1e-5, atol=1e-5)
+
+
+# ---- widths and edges
+
+
+def of_width(n):
+    """Distributions of n variables, by name."""
+    zero, d = np.zeros(n), gvae.distributions
+    chol = np.stack([np.ones(n), np.append(np.full(n - 1, -0.5), 0.0)])
+    found = [
+        d.DiagonalGaussian(zero, zero),
+        d.BandedGaussian(zero, chol),
+        d.GaussianMixture(np.zeros(2), np.zeros((2, n)), np.zeros((2, n))),
+        d.BernoulliDistribution(zero),
+        d.LogitNormal(d.DiagonalGaussian(zero, zero)),
+        d.NADEDistribution(zero, np.zeros(2), np.zeros((n, 2)), np.zeros((n, 2))),
+        d.BetaDistribution(zero, zero),
+        d.ContinuousBernoulliDistribution(zero),
+        d.PoissonDistribution(zero),
+        d.NegativeBinomialDistribution(zero, zero),
+        d.ZeroInflatedDistribution(d.PoissonDistribution(zero), zero),
+        d.Rescaled(d.DiagonalGaussian(zero, zero), np.ones(n)),
+    ]
+    return {type(p).__name__: p for p in found}
+
+
+@pytest.mark.parametrize("name", of_width(3))
+def test_x_and_noise_of_one_variable_are_not_shared_by_all(name):
+    p = of_width(3)[name]
+    for x in (np.full((2, 1), 0.5), np.full((2, 4), 0.5), np.full(1, 0.5)):
+        for reduce in (True, False):
+            with pytest.raises(ShapeError):
+                p.log_prob(x, reduce=reduce)
+    if name in (
+        "BetaDistribution",
+        "ContinuousBernoulliDistribution",
+        "NegativeBinomialDistribution",
+        "ZeroInflatedDistribution",
+    ):
+        with pytest.raises(ShapeError, match=rf"{name}.sample: noise has shape \(1, 1\), expected \(..., n=3\)"):
+            p.sample(np.full((1, 1), 0.3))
+
+
+def test_a_density_of_inverse_flows_has_a_width():
+    d = gvae.distributions
+    r = d.InversePlanarGaussian(d.DiagonalGaussian(np.zeros(3), np.zeros(3)), np.ones((1, 3)), np.ones((1, 3)), np.zeros(1))
+    with pytest.raises(ShapeError):
+        r.log_prob(np.full((1, 1), 0.3))
+
+
+@pytest.mark.parametrize(("m", "r"), [(1e-12, 1e8), (3.0, 1e18), (1e6, 1e3), (1e4, 1e3), (1e-3, 1e-3)])
+def test_negative_binomials_at_the_edges(m, r):
+    p = gvae.distributions.NegativeBinomialDistribution(np.log([m]), np.log([r]))
+    u = np.array([0.0, 2.0**-53, 0.3, 0.9, 0.999999])
+    of = scipy.stats.poisson(m) if r / (r + m) == 1 else scipy.stats.nbinom(r, r / (r + m))
+    expected = of.ppf(np.where(u == 0, 2.0**-54, u))  # a 0 counts as half of the least number
+    np.testing.assert_allclose(p.sample(u[:, None]).ravel(), expected, rtol=1e-9)

@@ -332,6 +332,13 @@ MISTAKES = {
         ConfigError,
         r"hidden_groups is \(1, 1\), expected for",
     ),
+    "hidden groups, the top layer": (
+        {"latent": (4,), "hidden_groups": (2,), "unsupervised": True},
+        X,
+        None,
+        ConfigError,
+        r"hidden_groups is \(2,\), expected 1 for the top layer where unsupervised=True",
+    ),
     "encoder": (
         {"encoder": (4,), "bound": "sampled"},
         X,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_cases import X, after, same
 
-from gvae import models, nn, optim, random, texts
+from gvae import VAE, models, nn, optim, random, texts
 from gvae.data import Table
 from gvae.errors import ConfigError, RunError, ShapeError, StoppedError
 from gvae.optim import parsing
@@ -97,6 +97,48 @@ def test_decay_takes_from_weights_alone():
     optim.parse_optimizer("adamw:0.5", parameters, 0.1).update(parameters.zeros())
     for name, values in parameters.items():
         np.testing.assert_array_equal(values, 0.95 if name.endswith(".weight") else 1.0)
+
+
+def test_deviations_of_a_posterior_over_weights_do_not_decay():
+    model = models.Bayes(4, latent=2, hidden=(3,), n_rows=10)
+    parameters = nn.Parameters(model.init(random.key(0)))
+    before = {name: value.copy() for name, value in parameters.items()}
+    optim.AdamW(parameters, learning_rate=0.1, decay=0.5).update(parameters.zeros())
+    moved = {name for name, value in parameters.items() if not np.array_equal(value, before[name])}
+    assert moved == {name for name in parameters if name.endswith(".weight") and "log_scale" not in name}
+
+
+def test_a_decay_of_nothing_is_refused():
+    parameters = nn.Parameters({"codes.rate": np.ones(2), "decoder.bias": np.ones(2)})
+    with pytest.raises(ConfigError, match=r"AdamW: decay is 0.5, but none of the parameters is the weight of a layer"):
+        optim.AdamW(parameters, decay=0.5)
+    optim.AdamW(parameters, decay=0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"beta2": 0.99999999}, "beta2 is 0.99999999, which is 1 in float32"),
+        ({"beta1": 0.99999999}, "beta1 is 0.99999999, which is 1 in float32"),
+        ({"eps": 1e-45}, "eps is 1e-45, expected at least 3.7e-37 in float32"),
+        ({"beta1": 1.0}, r"beta1 is 1.0, expected a number in \[0, 1\)"),
+    ],
+)
+def test_numbers_that_the_precision_does_not_hold(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        optim.Adam(nn.Parameters({"a.weight": np.ones(2, np.float32)}), **settings)
+    with pytest.raises(ConfigError, match=words):
+        optim.RowAdam(np.ones((2, 1), np.float32), 0.1, **settings)
+    if settings != {"beta1": 1.0}:
+        optim.Adam(nn.Parameters({"a.weight": np.ones(2)}), **settings)  # float64 holds them
+
+
+def test_an_average_that_begins_after_the_run(tmp_path):
+    settings = {"latent": 2, "hidden": (3,), "epochs": 3, "random_state": 0}
+    with pytest.raises(ConfigError, match="average is 'swa:4', expected one that begins by the last epoch, 3"):
+        VAE(**settings, average="swa:4").fit(X)
+    plain, averaged = VAE(**settings).fit(X), VAE(**settings, average="swa:2").fit(X)
+    assert not np.array_equal(plain.parameters_.flat, averaged.parameters_.flat)
 
 
 def test_without_decay_it_is_adam():
