@@ -7,6 +7,7 @@ matplotlib's Agg backend outside its global state: none stays open.
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,29 @@ def write_figure(figure: Any, path: str | os.PathLike) -> None:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def _named(function: str, argument: str, given: Any, what: str) -> dict[str, Any]:
+    """A mapping that is not empty. ConfigError otherwise."""
+    if not isinstance(given, Mapping) or not given:
+        said = "an empty mapping" if isinstance(given, Mapping) else type(given).__name__
+        raise ConfigError(f"{function}: {argument} is {said}, expected a mapping of names to {what}, with one or more")
+    return dict(given)
+
+
+def _images(function: str, argument: str, given: Any, shape: tuple[int, int], same: bool = False) -> dict[str, np.ndarray]:
+    """Images by name; same: as many of each. ConfigError, ShapeError."""
+    D = shape[0] * shape[1]
+    found = {name: np.asarray(x) for name, x in _named(function, argument, given, f"arrays (N, {D})").items()}
+    n = {len(x) for x in found.values() if x.ndim}
+    for name, x in found.items():
+        if x.ndim != 2 or len(x) == 0 or x.shape[1] != D or (same and len(n) > 1):
+            alike = " and the same N for all" if same else ""
+            raise ShapeError(
+                f"{function}: {argument} has {name!r} of shape {x.shape}, expected (N >= 1, {shape[0]} x {shape[1]} = {D})"
+                f"{alike}"
+            )
+    return found
+
+
 def image_grid(images: np.ndarray, shape: tuple[int, int], columns: int) -> np.ndarray:
     """Images side by side in one matrix, one pixel apart.
 
@@ -149,6 +173,8 @@ def learning_curves(
 
     Raises
     ------
+    ConfigError
+        histories is not a mapping, or a row has no "epoch".
     DependencyError
         matplotlib is not installed.
     RunError
@@ -163,6 +189,9 @@ def learning_curves(
     >>> os.path.exists("curves.png")
     True
     """
+    histories = histories if histories == {} else _named("learning_curves", "histories", histories, "rows by epoch")
+    if bad := [name for name, rows in histories.items() if any("epoch" not in row for row in rows)]:
+        raise ConfigError(f"learning_curves: histories has a row of {bad[0]!r} without 'epoch'")
     figure = new_figure(7, 4.2)
     axis = figure.subplots()
     shown: list[float] = []
@@ -175,11 +204,12 @@ def learning_curves(
                 last = kind == "validation" or "validation_bound" not in rows[0]
                 marker = "o" if len(rows) == 1 else ""
                 axis.plot(epochs, bounds, color=f"C{i}", marker=marker, label=name if last else None, **style)
-                shown += bounds[-(-len(rows) // 20) :] if len(rows) > 1 else bounds
+                shown += filter(math.isfinite, bounds[-(-len(rows) // 20) :] if len(rows) > 1 else bounds)
                 validated |= kind == "validation"
     if shown:
         margin = 0.05 * (max(shown) - min(shown)) or 1.0
         axis.set_ylim(min(shown) - margin, max(shown) + margin)
+    if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, loc="lower right")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel="bound, nats per row")
@@ -209,7 +239,7 @@ def reconstructions(
 
     Raises
     ------
-    DependencyError, RunError, ShapeError
+    ConfigError, DependencyError, RunError, ShapeError
 
     Examples
     --------
@@ -220,7 +250,9 @@ def reconstructions(
     >>> os.path.exists("rows.png")
     True
     """
-    rows(path, {"original": originals, **reconstructed}, shape)
+    reconstructed = _named("reconstructions", "reconstructed", reconstructed, "arrays (N, D)")
+    given = _images("reconstructions", "originals and reconstructed", {"original": originals, **reconstructed}, shape, True)
+    rows(path, given, shape)
 
 
 def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
@@ -236,7 +268,7 @@ def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple
 
     Raises
     ------
-    DependencyError, RunError, ShapeError
+    ConfigError, DependencyError, RunError, ShapeError
 
     Examples
     --------
@@ -247,6 +279,7 @@ def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple
     >>> os.path.exists("rows.png")
     True
     """
+    images = _images("rows", "images", images, shape, same=True)
     n, label = max(map(len, images.values())), 0.085 * max(map(len, images)) + 0.15  # inches
     width = 0.62 * n + label
     figure = new_figure(width, 0.66 * len(images) * shape[0] / shape[1], layout=None)  # a layout's engine cuts names off
@@ -290,8 +323,8 @@ def manifold_codes(n: int) -> np.ndarray:
     """
     from scipy.special import ndtri
 
-    if n < 1:
-        raise ShapeError(f"manifold_codes: n is {n}, expected at least 1")
+    if not isinstance(n, (int, np.integer)) or n < 1:
+        raise ShapeError(f"manifold_codes: n is {n!r}, expected a whole number of at least 1")
     z = ndtri((np.arange(n) + 0.5) / n)
     across, up = np.meshgrid(z, z[::-1])
     return np.stack([across.ravel(), up.ravel()], axis=1)
@@ -323,6 +356,7 @@ def manifold(path: str | os.PathLike, images: np.ndarray, shape: tuple[int, int]
     >>> os.path.exists("manifold.png")
     True
     """
+    images = _images("manifold", "images", {"images": images}, shape)["images"]
     n = round(len(images) ** 0.5)
     if n * n != len(images):
         raise ShapeError(f"manifold: {len(images)} images, expected a square number")
@@ -354,6 +388,8 @@ def check_sheet(n: int, shape: tuple[int, int]) -> None:
         ...
     gvae.errors.ConfigError: 100000 images of 28 x 28 do not fit a picture: take fewer
     """
+    if n < 1:
+        raise ConfigError(f"check_sheet: n is {n}, expected at least 1")
     if max(_sheet(n, shape)[1:]) > MOST_PIXELS:
         raise ConfigError(f"{n} images of {shape[0]} x {shape[1]} do not fit a picture: take fewer")
 
@@ -379,7 +415,7 @@ def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tup
     Raises
     ------
     ConfigError
-        The images do not fit a picture, see `check_sheet`.
+        The images do not fit a picture, see `check_sheet`, or `drawn` is empty.
     DependencyError, RunError, ShapeError
 
     Examples
@@ -391,6 +427,7 @@ def samples(path: str | os.PathLike, drawn: Mapping[str, np.ndarray], shape: tup
     >>> os.path.exists("samples.png")
     True
     """
+    drawn = _images("samples", "drawn", drawn, shape)
     n = max(len(images) for images in drawn.values())
     check_sheet(n, shape)
     columns, width, height = _sheet(n, shape)
@@ -422,7 +459,7 @@ def covariances(
 
     Raises
     ------
-    DependencyError, RunError
+    ConfigError, DependencyError, RunError, ShapeError
 
     Examples
     --------
@@ -433,6 +470,12 @@ def covariances(
     >>> os.path.exists("covariances.png")
     True
     """
+    matrices = {name: np.asarray(m) for name, m in _named("covariances", "matrices", matrices, "arrays (n, n)").items()}
+    for name, matrix in matrices.items():
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not (np.diag(matrix) > 0).all():
+            given = f"shape {matrix.shape}" if matrix.ndim != 2 else f"shape {matrix.shape} and variances {np.diag(matrix)}"
+            raise ShapeError(f"covariances: matrices has {name!r} of {given}, expected (n, n) with positive variances")
+    image = _images("covariances", "image", {"image": np.asarray(image)[None]}, shape)["image"]
     figure = new_figure(2.6 * (len(matrices) + 1) + 0.6, 5.6)
     axes = figure.subplots(2, len(matrices) + 1, squeeze=False)
     show_images(axes[0, 0], image.reshape(shape))
@@ -476,7 +519,7 @@ def series(
 
     Raises
     ------
-    DependencyError, RunError
+    ConfigError, DependencyError, RunError, ShapeError
 
     Examples
     --------
@@ -489,6 +532,13 @@ def series(
     >>> os.path.exists("series.png")
     True
     """
+    posteriors = _named("series", "posteriors", posteriors, "(mean, standard deviation, draws)")
+    if np.shape(positions) != np.shape(values) or np.ndim(values) != 1:
+        raise ShapeError(f"series: positions {np.shape(positions)} and values {np.shape(values)}, expected (D,) for both")
+    for name, (mean, scale, draws) in posteriors.items():
+        if np.ndim(mean) != 1 or np.shape(scale) != np.shape(mean) or np.shape(draws)[1:] != np.shape(mean):
+            shapes = ", ".join(str(np.shape(x)) for x in (mean, scale, draws))
+            raise ShapeError(f"series: posteriors has {name!r} of shapes {shapes}, expected (n,), (n,) and (K, n)")
     figure = new_figure(3.3 * len(posteriors) + 0.6, 3.4)
     axes = figure.subplots(1, len(posteriors), squeeze=False, sharex=True, sharey=True)[0]
     for axis, (name, (mean, scale, draws)) in zip(axes, posteriors.items(), strict=True):

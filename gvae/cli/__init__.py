@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -130,13 +131,16 @@ def _complain(options: argparse.Namespace, message: str, code: int, error: BaseE
 
 @contextlib.contextmanager
 def _warnings_on_stderr(options: argparse.Namespace) -> Iterator[None]:
-    """Warnings of gvae's loggers, one line each: a step without an update, an older checkpoint used."""
+    """Warnings of gvae's loggers, one line each: a step without an update, an older checkpoint used. Not that rows lack the
+    names of columns: a command compares those of the data itself."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter(f"gvae {options.command}: %(message)s"))
     logger = logging.getLogger("gvae")
     logger.addHandler(handler)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+            yield
     finally:
         logger.removeHandler(handler)

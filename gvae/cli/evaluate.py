@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gvae.cli import arguments
-from gvae.cli.running import changed, check_new, on_one_blas_thread, say_if_none_are_held_out, source_of, write_new
+from gvae.cli.running import check_new, on_one_blas_thread, say, source_of, write_new
 from gvae.errors import ConfigError, DataError
 
 HELP = "ELBO and importance-sampled log p(x) of a run, in nats per row."
@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @on_one_blas_thread
 def run(options: argparse.Namespace) -> None:
     from gvae import data, estimator, evaluation
+    from gvae.estimator import origin
     from gvae.evaluation.importance import COLUMNS
     from gvae.runtime import parallel
 
@@ -70,29 +71,14 @@ def run(options: argparse.Namespace) -> None:
     if options.rows is not None and not model.model_.has_bound:
         raise ConfigError(f"--rows: the model of {options.folder} has no bound, and so no values per row")
     if model.model_.caution and ranks.leads:
-        print(f"gvae evaluate: {model.model_.caution}", file=sys.stderr)
+        say("evaluate", [model.model_.caution])
     source, data_dir, target = source_of(options, options.folder, model.notes_)
-    if options.data is None and ranks.leads and (changes := changed(source, model.notes_)):
-        said = f"{source} has changed since {options.folder} was trained on it ({changes})"
-        print(f"gvae evaluate: {said}; its test rows may be rows that it was trained on", file=sys.stderr)
-    if model.notes_.get("data") is None and ranks.leads:  # which `gvae train` notes
-        said = f"{options.folder} was trained from Python: the {options.split} rows of {source}"
-        print(f"gvae evaluate: {said} may be rows that it was trained on", file=sys.stderr)
     dataset = data.load(source, data_dir=data_dir, target=target)
-    if options.split == "test" and ranks.leads:
-        say_if_none_are_held_out("evaluate", dataset)
+    if ranks.leads:
+        say("evaluate", origin.remarks(model, options.folder, source, options.data is not None, dataset, options.split))
     rows, y = _part(dataset, options.split)
     where = f"{dataset.name}, {options.split} rows"
-    if (columns := math.prod(rows.shape[1:])) != model.n_features_in_:
-        raise DataError(f"{where}: {columns} columns, but the model was trained on {model.n_features_in_}")
-    known = model.notes_.get("names")
-    if dataset.names is not None and isinstance(known, list) and list(dataset.names) != known:
-        raise DataError(
-            f"{where}: the columns are {', '.join(dataset.names[:10])}, but the model was trained on "
-            f"{', '.join(map(str, known[:10]))}: expected the same names in the same order"
-        )
-    if not hasattr(rows, "tocsr") and not isinstance(rows, data.Rows):
-        data.check_support(rows, estimator.data_support(model.observation_, model.binarize_, rows.shape[1]), where)
+    origin.check_rows(model, dataset, rows, where)
     names = ("samples", "seed", "memory", "first", "chains", "temperatures", "seen")
     folder = Path(options.folder)
     partial = folder / "evaluation.partial" if folder.is_dir() else None
@@ -111,6 +97,7 @@ def run(options: argparse.Namespace) -> None:
         write_new(options.rows, ("\n".join(lines) + "\n").encode())
     if options.json:
         about = {"run": str(options.folder), "data": dataset.name, "split": options.split, "seed": options.seed}
+        about |= {"caution": model.model_.caution} if model.model_.caution else {}
         print(json.dumps(about | {"binarize": model.binarize_} | _finite(result.summary()), indent=2))
         return
     drawn = ", binarized by one random draw" if model.binarize_ in ("dynamic", "fixed") else ""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
 from gvae.cli import arguments
-from gvae.cli.running import exhibits_of, on_one_blas_thread
+from gvae.cli.running import exhibits_of, on_one_blas_thread, say
 from gvae.errors import ConfigError, RunError
 
 HELP = "Draw a run: curves, evaluation, covariance, reconstructions, samples, codes, units and more."
@@ -69,8 +68,8 @@ def run(options: argparse.Namespace) -> None:
             if report.draw(exhibit, part, path):
                 drawn = True
                 print(path)
-        for sentence in exhibit.missing:
-            print(f"gvae plot: {exhibit.path}: {sentence}", file=sys.stderr)
+        say("plot", (f"{exhibit.path}: {sentence}" for sentence in exhibit.missing))
+        say("plot", exhibit.remarks)
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()  # if nothing was drawn into it

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gvae.cli import arguments
-from gvae.cli.running import exhibits_of, on_one_blas_thread
+from gvae.cli.running import exhibits_of, on_one_blas_thread, say
 from gvae.errors import ConfigError
 
 HELP = "Write one HTML report of runs, with an interactive decoder."
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
     first = exhibits[0].path
     usual = first / "report.html" if len(exhibits) == 1 and first.is_dir() else Path("report.html")
     _write(options, usual, lambda out: report.write(exhibits, out))
+    say("report", (sentence for exhibit in exhibits for sentence in exhibit.remarks))
 
 
 def _write(options: argparse.Namespace, usual: Path, write: Callable[[Path], None]) -> None:

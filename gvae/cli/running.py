@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +40,6 @@ def source_of(options: argparse.Namespace, run: str, notes: dict[str, Any]) -> t
     return source, options.data_dir or noted_folder(notes), options.target or target
 
 
-def stamp(source: str) -> dict[str, Any] | None:
-    """What identifies a version of a file, or store of files: its size in bytes, and when it was last modified. None unless
-    `source` is an absolute path that exists: for a named data set, for instance."""
-    path = Path(source)
-    if not path.is_absolute() or not path.exists():
-        return None
-    found = [file.stat() for file in (path.rglob("*") if path.is_dir() else (path,)) if file.is_file()]
-    newest = max((about.st_mtime for about in found), default=0.0)
-    modified = datetime.datetime.fromtimestamp(newest, datetime.UTC).isoformat(timespec="seconds")
-    return {"bytes": sum(about.st_size for about in found), "modified": modified}
-
-
-def changed(source: str, notes: dict[str, Any]) -> str:
-    """What differs between a file now and when a run noted its stamp, or "". The notes are unchecked."""
-    was, now = notes.get("file"), stamp(source) or {}
-    if not isinstance(was, dict):
-        return ""
-    return ", ".join(
-        f"{name} was {was.get(name)!r:.40}, is {value!r}" for name, value in now.items() if was.get(name) != value
-    )
-
-
 def exhibits_of(options: argparse.Namespace) -> list[Any]:
     """The runs to be shown, each of which exists."""
     from gvae import report
@@ -75,11 +52,10 @@ def exhibits_of(options: argparse.Namespace) -> list[Any]:
     return found
 
 
-def say_if_none_are_held_out(command: str, dataset: Any) -> None:
-    """Print a warning that the test rows are the training rows, if they are."""
-    if not dataset.held_out:
-        said = f"{dataset.name} has {dataset.train.shape[0]} rows, fewer than 10, so that none are held out"
-        print(f"gvae {command}: {said}: the test rows are the training rows", file=sys.stderr)
+def say(command: str, sentences: Iterable[str]) -> None:
+    """Print sentences that are no results."""
+    for sentence in sentences:
+        print(f"gvae {command}: {sentence}", file=sys.stderr)
 
 
 def check_new(path: str | Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gvae import flags
 from gvae.cli import arguments
-from gvae.cli.running import on_one_blas_thread, say_if_none_are_held_out
+from gvae.cli.running import on_one_blas_thread, say
 from gvae.cli.signals import Interruptible, Signalled
 from gvae.cli.train import columns_of, notes_of, observed
 from gvae.errors import ConfigError, RunError, StoppedError
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @on_one_blas_thread
 def run(options: argparse.Namespace) -> None:
     from gvae import data, sweeps
+    from gvae.estimator.origin import not_held_out
     from gvae.runtime import compile as compiling
 
     plan = sweeps.read_plan(options.plan)
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.quiet and cold:
         print("gvae sweep: compiling the kernels for this machine, once; it takes about 25 seconds", file=sys.stderr)
 
-    def say(line: str) -> None:
+    def show(line: str) -> None:
         if not options.quiet:
             print(line, flush=True)
 
@@ -57,13 +58,13 @@ def run(options: argparse.Namespace) -> None:
         target = plan.tables["data"].get("target")
         dataset = data.load(source, data_dir=data_dir, target=target)
         if not options.quiet:
-            say_if_none_are_held_out("sweep", dataset)
+            say("sweep", not_held_out(dataset))
         with Interruptible() as interrupted:
             fit = _Fit(plan, dataset, notes_of(dataset, source, data_dir, target), options.save_every, interrupted)
             fit.check()
             study = sweeps.Study.join(options.out, plan, _digest(dataset))
             try:
-                sweeps.work(study, fit, stop=interrupted, say=say)
+                sweeps.work(study, fit, stop=interrupted, say=show)
             except StoppedError as stopped:
                 raise Signalled(interrupted.number, f"{stopped}; {again}") from None
             except KeyboardInterrupt:
@@ -73,8 +74,8 @@ def run(options: argparse.Namespace) -> None:
     best = study.best()
     if best is None:
         raise RunError(f"{options.out}: no trial is complete; for their reasons: gvae runs {shlex.quote(options.out)}")
-    say(f"{options.out}: {sweeps.counted(study)}")
-    say(f"best: {sweeps.line(study, best)}; {best['run']}")
+    show(f"{options.out}: {sweeps.counted(study)}")
+    show(f"best: {sweeps.line(study, best)}; {best['run']}")
 
 
 def _digest(dataset: Any) -> str:

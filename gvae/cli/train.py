@@ -12,7 +12,7 @@ import gvae
 from gvae import flags
 from gvae.cli import arguments
 from gvae.cli.arguments import Parser
-from gvae.cli.running import on_one_blas_thread, say_if_none_are_held_out, source_of, stamp
+from gvae.cli.running import on_one_blas_thread, say, source_of
 from gvae.cli.signals import Interruptible, Signalled
 from gvae.errors import ConfigError, DataError, RunError, StoppedError
 
@@ -63,6 +63,7 @@ def add_settings(parser: Parser, estimator: Any, tables: dict[str, Any]) -> None
 @on_one_blas_thread
 def run(options: argparse.Namespace) -> None:
     from gvae import data, report, training
+    from gvae.estimator.origin import not_held_out
     from gvae.runtime import compile as compiling
     from gvae.runtime import parallel
     from gvae.settings import native
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
         with ranks.together():
             dataset = data.load(source, data_dir=data_dir, target=target, in_memory=in_memory)
         if speaks:
-            say_if_none_are_held_out("train", dataset)
+            say("train", not_held_out(dataset))
         model.set_params(**(real := observed(dataset, model.get_params())))
         if real and speaks:
             print(f"{estimator.name}: observation gaussian (the values of {dataset.name} are real numbers)", flush=True)
@@ -135,6 +136,7 @@ def run(options: argparse.Namespace) -> None:
 def notes_of(dataset: Any, source: str, data_dir: str | None, target: str | None = None) -> dict[str, Any]:
     """What a run folder notes about its data."""
     from gvae import data
+    from gvae.estimator.origin import stamp
 
     source = source if source in data.dataset_names() else _absolute(source)
     folder = None if data_dir is None else _absolute(data_dir)
@@ -218,8 +220,12 @@ def _summarize(run: str, model: Any, held_out: str, before: int | None) -> None:
         print(f"{run}: nothing left to train")
     if last is None:
         return
-    bounds = [(last.get("train_bound"), "train"), (last.get("validation_bound"), held_out)]
-    shown = ", ".join(f"{bound:.2f} ({which})" for bound, which in bounds if bound is not None)
+
+    def bounds(row: dict[str, Any]) -> str:
+        found = [(row.get("train_bound"), "train"), (row.get("validation_bound"), held_out)]
+        return ", ".join(f"{bound:.2f} ({which})" for bound, which in found if bound is not None)
+
+    shown = bounds(last)
     said = f"bound {shown} nats per row" if model.model_.has_bound else f"sum of correlations {shown}"
     seconds = sum(row.get("seconds", 0) for row in model.history_)
     print(f"{run}: {last['epoch']} epochs, {last['step']} steps, {seconds:.1f} s; {said}")
@@ -227,7 +233,7 @@ def _summarize(run: str, model: Any, held_out: str, before: int | None) -> None:
         print("KL(q(z|x) || p(z)) has no closed form for this posterior and prior: estimated by sampling")
     if model.holds_out:
         best = next((row for row in model.history_ if row["step"] == model.n_iter_), last)
-        print(f"kept: the weights of epoch {best['epoch']}, the best on the validation rows")
+        print(f"kept: the weights of epoch {best['epoch']}, the best on the validation rows: {bounds(best)}")
     for event in model.events_:
         if event["event"] == "off target":
             print(f"rate {event['rate']:.2f} misses its target of {event['target']:g}: see gvae.costs.Target")

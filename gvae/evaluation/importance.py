@@ -389,7 +389,8 @@ class _Running:
     def finish(self) -> dict[str, np.ndarray]:
         zero = np.flatnonzero(np.isneginf(self.weights.top))
         if len(zero):
-            raise NonFiniteError(f"evaluate: row {self.batch.index[zero[0]]}: p(x, z) is zero at every draw z of q(z|x)")
+            row = f"row {self.batch.index[zero[0]]} of those that are evaluated (counted from 0)"
+            raise NonFiniteError(f"evaluate: {row}: p(x, z) is zero at every draw z of q(z|x)")
         kl = self.kl / self.weights.n
         likelihood = self.log_likelihood / self.weights.n
         elbo = likelihood if self.conditional else likelihood - kl
@@ -403,5 +404,5 @@ class _Running:
             which = "" if len(terms.layers) == 1 else f" of layer {i}"
             parts |= {f"log q(z|x){which}": layer.log_q, f"log p(z){which}": layer.log_p}
         values = ", ".join(f"{name} = {np.broadcast_to(v, log_weights.shape)[k, b]:.6g}" for name, v in parts.items())
-        row = self.batch.index[b]
-        raise NonFiniteError(f"evaluate: row {row}: the log-weight of a sample is {log_weights[k, b]} ({values})")
+        row = f"row {self.batch.index[b]} of those that are evaluated (counted from 0)"
+        raise NonFiniteError(f"evaluate: {row}: the log-weight of a sample is {log_weights[k, b]} ({values})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 from gvae import data, estimator, training
 from gvae.data.loaders import noted_folder
 from gvae.errors import ConfigError, GvaeError
+from gvae.estimator import origin
 from gvae.panels import Panel
 
 __all__ = ["Absent", "Exhibit", "by_view", "dense", "image_shape_of", "of_x"]
@@ -44,6 +44,8 @@ class Exhibit:
 
     reasons : dict of str to list of str
         Why parts cannot be shown: the parts, by reason.
+    remarks : list of str
+        What is to be said of the rows, once they are read.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Exhibit:
     first: int = ROWS
     samples: int = 100
     reasons: dict[str, list[str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -84,9 +87,14 @@ class Exhibit:
             found = data.load(source, data_dir=folder, target=target)
         except GvaeError as error:
             raise Absent(f"the data cannot be read: {error}") from None
-        if (columns := math.prod(found.test.shape[1:])) != self.model.n_features_in_:
-            raise Absent(f"the data have {columns} columns, the model was trained on {self.model.n_features_in_}")
+        origin.check_rows(self.model, found, found.test, f"{found.name}, test rows")
+        self.remarks = origin.remarks(self.model, self.path, source, self.source is not None, found)
         return found
+
+    @property
+    def part(self) -> str:
+        """What the rows are: "test", or "training" where none are held out."""
+        return "test" if self.dataset.held_out else "training"
 
     @cached_property
     def X(self) -> Any:

@@ -75,7 +75,7 @@ def _own(e: Exhibit, few: Any) -> np.ndarray:
 
 
 def _named(e: Exhibit, i: int) -> str:
-    return f"test row {i}" + ("" if e.labels is None else f", label {e.labels[i]}")
+    return f"{e.part} row {i}" + ("" if e.labels is None else f", label {e.labels[i]}")
 
 
 def _view(e: Exhibit) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _header(e: Exhibit) -> dict[str, Any]:
     if checkpoint.exists():
         saved = datetime.fromtimestamp(checkpoint.stat().st_mtime, UTC)
         facts.append(("saved", [saved.strftime("%Y-%m-%d %H:%M:%S UTC")]))
-    said = [_sentence(reason) for reason in e.missing] + list(_unfinished(e, rows))
+    said = [_sentence(reason) for reason in e.missing] + [f"{text}." for text in e.remarks] + list(_unfinished(e, rows))
     if not starts:
         said.append("The run does not tell when, where and by which command it was trained.")
     return {"facts": facts, "settings": _settings(e), "missing": said}
@@ -190,12 +190,18 @@ def _of_model(e: Exhibit) -> list[tuple[str, list[str]]]:
     further = "".join(f", and {n} of the view {view}" for view, n in others.items())
     data.append(f"{fitted.get('n_rows', 'an unknown number of')} training rows of {model.n_features_in_} columns{further}")
     facts = [("model", [repr(model)]), ("data", data)]
+    if e.source is not None:
+        facts.append(("rows that are shown", [str(e.source)]))
     if "data_sha256" in fitted:
         facts.append(("data, SHA-256", [str(fitted["data_sha256"])]))
     facts.append(("parameters, SHA-256", [model.parameters_.sha256()]))
     facts.append(("seed", [str(model.seed_)]))
     further = notes.keys() - {"data", "data_dir", "image_shape", "gvae", "names"}
-    return [*facts, *((f"note: {name}", [str(notes[name])]) for name in sorted(further))]
+    return [*facts, *((f"note: {name}", [_note(notes[name])]) for name in sorted(further))]
+
+
+def _note(value: Any) -> str:
+    return ", ".join(f"{name} {_time(x)}" for name, x in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _settings(e: Exhibit) -> list[tuple[str, str]]:

@@ -62,14 +62,14 @@ def _ascended(e: Exhibit) -> str:
 def evaluated(e: Exhibit) -> list[Panel]:
     """The evaluation as text, and the rows' log p(x)."""
     if not e.model.model_.has_bound:
-        return [Text(evaluation.table(e.evaluation), title=f"the first {e.evaluation.rows} test rows")]
-    result, about = e.evaluation, f"the first {len(e.evaluation.elbo)} test rows, nats per row"
+        return [Text(evaluation.table(e.evaluation), title=f"the first {e.evaluation.rows} {e.part} rows")]
+    result, about = e.evaluation, f"the first {len(e.evaluation.elbo)} {e.part} rows, nats per row"
     values = {"ELBO": result.elbo, result.explained: result.log_likelihood}
     values = {name: value[np.isfinite(value)] for name, value in values.items()}  # an impossible row is -inf
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), min(40, 5 + len(result.elbo) // 5))
     heights = {name: np.histogram(value, edges)[0] for name, value in values.items()}
     panels = [Histogram(edges, heights, "nats", "rows"), Text(evaluation.table(result, warnings=False), title=about)]
-    said = [*evaluation.warnings(result), *([e.model.model_.caution] if e.model.model_.caution else [])]
+    said = [*evaluation.warnings(result), *([e.model.model_.caution] if e.model.model_.caution else []), *e.remarks]
     return [*panels, *([Sentences(said, title="warnings")] if said else [])]
 
 
@@ -80,13 +80,27 @@ def covariance(e: Exhibit) -> list[Panel]:
     c = covariances_of(q, min(3, len(e.X)))
     scale = np.sqrt(np.einsum("...ii->...i", c))
     r = c / (scale[:, :, None] * scale[:, None, :])
-    precision = np.abs(np.linalg.inv(c))
-    pattern = (precision > 1e-6 * precision.max()).any(0).astype(float)
+    pattern = _precision_pattern(q, c).astype(float)
     panels: list[Panel] = [Matrix(cov, np.abs(c).max(), title=f"row {k}: covariance") for k, cov in enumerate(c)]
     panels.append(Matrix(pattern, 1.0, title="precision: non-zero entries"))
     panels += [Matrix(cor, 1.0, title=f"row {k}: correlations") for k, cor in enumerate(r)]
     lines = [Line(np.arange(len(row)), row, f"row {k}", k) for k, row in enumerate(scale)]
     return [*panels, Lines(lines, "variable", title="standard deviations")]
+
+
+def _precision_pattern(q: Any, c: np.ndarray) -> np.ndarray:
+    """Where the precision of some row is not zero, (k, k) bool: by the Cholesky factor L of one that is stored by diagonals,
+    as L Lᵀ, otherwise by inverting the covariances c (n, k, k), whose rounding would show as entries of a sparse one."""
+    of = q.banded() if hasattr(q, "banded") else None
+    if of is None:
+        precision = np.abs(np.linalg.inv(c))
+        return (precision > 1e-6 * precision.max()).any(0)
+    entries = np.asarray(of.chol).reshape(-1, len(of.offsets), q.n) != 0
+    factor = np.zeros((q.n, q.n), int)
+    for offset, there in zip(of.offsets, entries.any(0), strict=True):
+        j = np.arange(q.n - offset)
+        factor[j + offset, j] = there[: len(j)]
+    return factor @ factor.T > 0
 
 
 def covariances_of(q: Any, n: int) -> np.ndarray:
@@ -105,6 +119,7 @@ def reconstructions(e: Exhibit) -> list[Panel]:
     e.views_only()
     found = by_view(e.model, e.model.reconstruct(e.X))
     panels: list[Panel] = []
+    left_out: list[Panel] = []
     for view, again in found.items():
         x, again = dense(e.X if view == "x" else e.y).reshape(len(again), -1), again.reshape(len(again), -1)
         title = f"view {view}" if len(found) > 1 else ""
@@ -115,7 +130,8 @@ def reconstructions(e: Exhibit) -> list[Panel]:
             panels += [
                 Points(x[:, j], again[:, j], "value", "mean given z", diagonal=True, title=n) for j, n in names.items()
             ]
-    return panels
+            left_out += _left_out(names, x, title)
+    return panels + left_out
 
 
 def _shape(e: Exhibit, x: np.ndarray) -> tuple[int, int] | None:
@@ -130,6 +146,13 @@ def _names(e: Exhibit, view: str, D: int) -> dict[int, str]:
     return {j: known[j] for j in range(min(SHOWN, D))}
 
 
+def _left_out(names: dict[int, str], x: np.ndarray, title: str) -> list[Panel]:
+    """A sentence on the columns that are not shown, if there are any."""
+    if len(names) == x.shape[1]:
+        return []
+    return [Sentences([f"The first {len(names)} of {x.shape[1]} columns are shown."], title=title or "columns")]
+
+
 def samples(e: Exhibit) -> list[Panel]:
     """Images from the prior; for a table, the columns' distributions in data and in draws, and predictive checks."""
     e.views_only()
@@ -137,6 +160,7 @@ def samples(e: Exhibit) -> list[Panel]:
     shapes = {view: _shape(e, x) for view, x in given.items()}
     titles = {view: f"view {view}" if len(given) > 1 else "" for view in given}
     panels: list[Panel] = []
+    left_out: list[Panel] = []
     if any(shapes.values()):
         means = by_view(e.model, e.model.sample(5 * SHOWN))
         drawn_images = {view: (means[view], shape) for view, shape in shapes.items() if shape is not None}
@@ -148,8 +172,9 @@ def samples(e: Exhibit) -> list[Panel]:
         for view, x in tables.items():
             names = _names(e, view, x.shape[1])
             panels += [_marginal(x[:, j], drawn[view][:, j], name) for j, name in names.items()]
-            panels.append(_checks(x[:n], replicates[view].reshape(REPLICATES, n, -1), names))
-    return panels
+            panels.append(_checks(x[:n], replicates[view].reshape(REPLICATES, n, -1), names, e.part))
+            left_out += _left_out(names, x, titles[view])
+    return panels + left_out
 
 
 def _marginal(x: np.ndarray, drawn: np.ndarray, name: str) -> Panel:
@@ -158,7 +183,7 @@ def _marginal(x: np.ndarray, drawn: np.ndarray, name: str) -> Panel:
     return Histogram(edges, heights, "value", "density of rows", title=name)
 
 
-def _checks(x: np.ndarray, drawn: np.ndarray, names: dict[int, str]) -> Panel:
+def _checks(x: np.ndarray, drawn: np.ndarray, names: dict[int, str], part: str) -> Panel:
     """Statistics of the data among those of data sets of the same size that the model has drawn."""
     heading, rows = ["column", *(f"{name}: data, draws' 5 to 95 %" for name in CHECKS)], []
     for j, name in names.items():
@@ -168,7 +193,7 @@ def _checks(x: np.ndarray, drawn: np.ndarray, names: dict[int, str]) -> Panel:
             low, high = np.quantile(statistic(drawn[:, :, j], axis=1), [0.05, 0.95])
             cells.append(f"{seen:.3g}, {low:.3g} to {high:.3g}{'' if low <= seen <= high else '  outside'}")
         rows.append(cells)
-    about = f"the first {len(x)} test rows among {REPLICATES} draws of as many rows"
+    about = f"the first {len(x)} {part} rows among {REPLICATES} draws of as many rows"
     return Table(heading, rows, title=f"predictive checks: {about}")
 
 
@@ -193,7 +218,7 @@ def codes(e: Exhibit) -> list[Panel]:
             about,
             None if e.image_shape is None else dense(e.X).reshape(len(z), -1),
             e.image_shape,
-            title=f"posterior means of {len(z)} test rows",
+            title=f"posterior means of {len(z)} {e.part} rows",
         )
     ]
 
@@ -209,7 +234,9 @@ def units(e: Exhibit) -> list[Panel]:
         order = np.argsort(layer["kl"])[::-1]
         faint = np.asarray(layer["activity"])[order] <= 0.01
         which = f"{layer.get('name', f'layer {i + 1}')}: " if len(layers) > 1 else ""
-        title = f"{which}{layer['active']} of {layer['units']} variables active, {sum(layer['kl']):.2f} nats in sum"
+        title = (
+            f"{which}{layer['active']} of {layer['units']} variables active, marginal KL {sum(layer['kl']):.2f} nats in sum"
+        )
         panels.append(Bars([str(j) for j in order], np.asarray(layer["kl"])[order], "KL, nats", faint, title=title))
     return [*panels, *rate_and_distortion(e, summary)]
 

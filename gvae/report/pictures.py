@@ -75,7 +75,7 @@ def picture(path: Path, panels: Sequence[Panel], columns: int, title: str) -> No
         for panel, cell in zip(row, place.subgridspec(1, len(ratios), width_ratios=ratios), strict=False):
             axis = figure.add_subplot(cell)
             axis.tick_params(labelsize=7)
-            axis.set_title(_short(panel.title, 60), fontsize=SMALL)
+            axis.set_title("\n".join(textwrap.wrap(_short(panel.title, 200), 60)), fontsize=SMALL)
             _panel(panel, axis)
     plots.write_figure(figure, path)
 

@@ -92,7 +92,7 @@ class Objective(Settings):
         default="elbo",
         help="elbo, elbo_a, elbo_b, each also with a cost in place of the KL (elbo:beta=0.5, elbo:rate=16,weight=4, "
         "elbo:free=0.1, elbo:anchor=0+3,weight=0.9), elbo:trace=probe; iwae, vr_iwae:0.5, renyi:-1, ciwae:0.05, miwae:8, "
-        "piwae:8; info:alpha=1,lambda=1000,divergence=mmd: see gvae.objectives.parse",
+        "piwae:8; wake_sleep; info:alpha=1,lambda=1000,divergence=mmd: see gvae.objectives.parse",
         kind=Text(_check_objective),
     )
     gradient: str = setting(

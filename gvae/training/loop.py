@@ -469,4 +469,6 @@ def _check_epoch(trainer: Trainer, row: dict[str, float]) -> None:
         bad = ["the bound of every step"]
     if bad:
         what = f"{bad[0]} is not finite after step {trainer.steps} (epoch {row['epoch']})"
-        raise NonFiniteError(f"training: {what}; {ADVICE}", bad[0], trainer.steps)
+        of_validation = bad[0].startswith("validation") and math.isfinite(row.get("train_bound", math.nan))
+        advice = "a validation row may lie far outside of the training rows" if of_validation else ADVICE
+        raise NonFiniteError(f"training: {what}; {advice}", bad[0], trainer.steps)

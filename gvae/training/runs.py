@@ -501,8 +501,8 @@ def survey(folder: str | os.PathLike) -> list[dict[str, Any]]:
     list of dict
         One per run, sorted by name. Keys: run (the path), model, state ("training", "finished", "stopped early",
         "interrupted", "not begun" or "damaged"), epoch and step (those reached), epochs and steps (the settings), bound (of
-        the last row of the log, on the validation rows if there are any), data, posterior, objective, saved (seconds since
-        1970). A key of which nothing is known is missing or None.
+        the weights that are kept so far, on the validation rows if there are any), data, posterior, objective, saved
+        (seconds since 1970). A key of which nothing is known is missing or None.
 
     Raises
     ------
@@ -557,7 +557,9 @@ def _describe(run: Path) -> dict[str, Any]:
             found["state"] = "stopped early" if early else "finished" if done else "interrupted"
         rows, _ = _parse(_log_of(run, None if counters is None else Checkpoint({}, config, counters)))
         if rows:
-            found["bound"] = rows[-1].get("validation_bound", rows[-1].get("train_bound"))
+            best = None if counters is None or counters["use"] != "best" else counters["stopping"]["epoch"]
+            kept = next((row for row in rows if row["epoch"] == best), rows[-1])
+            found["bound"] = kept.get("validation_bound", kept.get("train_bound"))
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         found["state"] = "damaged"
     if files.is_locked(run / LOG):

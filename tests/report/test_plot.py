@@ -140,3 +140,49 @@ def test_of_an_epoch_that_was_trained_twice_the_second_counts(tmp_path):
     kept = report.read_track(tmp_path)["z"]
     assert kept["epoch"].tolist() == [1, 2]
     assert kept["mean"].ravel().tolist() == kept["chol"].ravel().tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(("n", "rho"), [(64, 0.99), (6, 0.5)])
+def test_the_pattern_of_a_precision_is_that_of_the_factor(n, rho):
+    """Not of the rounded covariance's inverse, which is full in float32 where variables are almost the same."""
+    pivot = 1 / np.sqrt(1 - rho**2)
+    chol = np.stack([np.append(np.full(n - 1, pivot), 1.0), np.append(np.full(n - 1, -rho * pivot), 0.0)]).astype(np.float32)
+    q = gvae.distributions.BandedGaussian(np.zeros(n, np.float32), chol)
+    found = report.parts._precision_pattern(q, np.asarray(q.covariance(), np.float64)[None])
+    np.testing.assert_array_equal(found, np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= 1)
+    full = gvae.families.parse("full", 3)(np.linspace(0.1, 1, 9))
+    assert report.parts._precision_pattern(full, full.covariance()[None]).all()
+
+
+def test_rows_of_other_columns_are_not_drawn(trained, gvae_, here):
+    np.savetxt("perm.csv", np.random.default_rng(0).normal(size=(60, 3)), delimiter=",", header="b,a,<script>")
+    code, _, err = gvae_("plot", trained / "TABLE", "--data", "perm.csv", "--what", "evaluation", *SMALL)
+    assert code == 2
+    assert "the columns are b, a, <script>, but the model was trained on a, b, <script>" in err
+
+
+def test_what_is_said_of_rows_that_are_not_held_out_or_have_changed(gvae_, here):
+    np.save("five.npy", np.random.default_rng(0).normal(size=(5, 3)))
+    settings = ["--latent", "1", "--hidden", "4", "--epochs", "1", "--quiet"]
+    assert gvae_("train", "five.npy", *settings, "--out", "F")[0] == 0
+    said = "five has 5 rows, fewer than 10, so that none are held out: the test rows are the training rows"
+    for words in (["plot", "F", "--what", "evaluation", "codes"], ["report", "F"]):
+        code, _, err = gvae_(*words, *SMALL)
+        assert (code, err.splitlines()) == (0, [f"gvae {words[0]}: {said}"])
+    page = (here / "F" / "report.html").read_text()
+    assert "the first 5 training rows" in page
+    assert "test row 0" not in page
+    assert said in page
+    np.save("rows.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    assert gvae_("train", "rows.npy", *settings, "--out", "R")[0] == 0
+    np.save("rows.npy", np.random.default_rng(1).normal(size=(41, 3)))
+    code, _, err = gvae_("plot", "R", "--what", "evaluation", *SMALL)
+    assert code == 0
+    assert "has changed since R was trained on it" in err
+
+
+def test_columns_that_are_left_out_are_counted(gvae_, here):
+    np.save("wide.npy", np.random.default_rng(0).normal(size=(40, 14)))
+    assert gvae_("train", "wide.npy", "--latent", "1", "--hidden", "4", "--epochs", "1", "--quiet", "--out", "W")[0] == 0
+    assert gvae_("report", "W", *SMALL)[0] == 0
+    assert (here / "W" / "report.html").read_text().count("The first 12 of 14 columns are shown.") >= 2

@@ -241,3 +241,49 @@ def test_manifold(tmp_path):
     assert (tmp_path / "m.png").stat().st_size > 500
     with pytest.raises(ShapeError, match="8 images, expected a square number"):
         plots.manifold(tmp_path / "n.png", np.zeros((8, 12)), (3, 4))
+
+
+EYE = np.eye(4)
+MISTAKES = {
+    "rows, none": (lambda p: plots.rows(p, {}, (2, 2)), ConfigError, "rows: images is an empty mapping, expected"),
+    "rows, an array": (lambda p: plots.rows(p, EYE, (2, 2)), ConfigError, "rows: images is ndarray, expected a mapping"),
+    "rows, of none": (
+        lambda p: plots.rows(p, {"a": EYE[:0]}, (2, 2)),
+        ShapeError,
+        r"rows: images has 'a' of shape \(0, 4\)",
+    ),
+    "rows, unequal": (lambda p: plots.rows(p, {"a": EYE, "b": EYE[:2]}, (2, 2)), ShapeError, "the same N for all"),
+    "reconstructions": (lambda p: plots.reconstructions(p, EYE, {"m": EYE[:1]}, (2, 2)), ShapeError, "the same N for all"),
+    "samples, none": (lambda p: plots.samples(p, {}, (2, 2)), ConfigError, "samples: drawn is an empty mapping"),
+    "samples, of none": (lambda p: plots.samples(p, {"a": EYE[:0]}, (2, 2)), ShapeError, "samples: drawn has 'a'"),
+    "a sheet of none": (lambda p: plots.check_sheet(0, (2, 2)), ConfigError, "check_sheet: n is 0"),
+    "manifold": (lambda p: plots.manifold(p, EYE, (3, 3)), ShapeError, "manifold: images has 'images' of shape"),
+    "codes": (lambda p: plots.manifold_codes(1.5), ShapeError, "manifold_codes: n is 1.5, expected a whole number"),
+    "curves, a list": (lambda p: plots.learning_curves(p, [{"epoch": 1}]), ConfigError, "histories is list, expected"),
+    "curves, no epoch": (lambda p: plots.learning_curves(p, {"a": [{"train_bound": 1.0}]}), ConfigError, "without 'epoch'"),
+    "covariances, none": (lambda p: plots.covariances(p, np.ones(4), {}, (2, 2)), ConfigError, "covariances: matrices is"),
+    "a batch": (lambda p: plots.covariances(p, np.ones(4), {"a": EYE[None]}, (2, 2)), ShapeError, r"of shape \(1, 4, 4\)"),
+    "no variance": (lambda p: plots.covariances(p, np.ones(4), {"a": 0 * EYE}, (2, 2)), ShapeError, "positive variances"),
+    "an image": (lambda p: plots.covariances(p, np.ones(5), {"a": EYE}, (2, 2)), ShapeError, "covariances: image has"),
+    "series, none": (lambda p: plots.series(p, [0], [1.0], {}), ConfigError, "series: posteriors is an empty mapping"),
+    "series": (
+        lambda p: plots.series(p, [0], [1.0], {"a": (EYE[0], EYE[0, :3], EYE)}),
+        ShapeError,
+        "series: posteriors has",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(tmp_path, name):
+    call, error, words = MISTAKES[name]
+    with pytest.raises(error, match=words):
+        call(tmp_path / "p.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_in_lists_and_bounds_that_are_not_finite(tmp_path):
+    plots.rows(tmp_path / "rows.png", {"a": EYE.tolist()}, (2, 2))
+    history = [{"epoch": 1, "train_bound": -3.0}, {"epoch": 2, "train_bound": float("nan")}]
+    for rows in (history, history[1:]):
+        plots.learning_curves(tmp_path / "curves.png", {"a": rows})

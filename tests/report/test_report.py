@@ -237,7 +237,7 @@ def test_predictive_checks_see_a_model_that_is_wrong(runs):
     drawn, names = exhibit.model.sample(50 * 60, draw=True, seed=1).reshape(50, 60, -1), dict(enumerate("abc"))
 
     def outside(x):
-        return sum(cell.endswith("outside") for row in parts._checks(x, drawn, names).rows for cell in row)
+        return sum(cell.endswith("outside") for row in parts._checks(x, drawn, names, "test").rows for cell in row)
 
     assert outside(true) <= 3
     assert outside(true.mean(0) + 3 * (true - true.mean(0))) >= 6
@@ -278,13 +278,13 @@ def test_inactive_variables_are_marked_in_the_order_of_their_bars():
     assert panel.names == ["2", "0", "1"]
     assert panel.heights.tolist() == [2.0, 0.1, 0.0]
     assert panel.faint.tolist() == [False, False, True]
-    assert panel.title == "2 of 3 variables active, 2.10 nats in sum"
+    assert panel.title == "2 of 3 variables active, marginal KL 2.10 nats in sum"
 
 
 def test_codes_lie_on_their_principal_axes():
     z = np.array([[3.0, 5.0], [-3.0, 5.0], [0.0, 6.0], [0.0, 4.0]])
     model = SimpleNamespace(transform=lambda X: z)
-    (panel,) = parts.codes(SimpleNamespace(model=model, X=z, by_row={}, labels=None, image_shape=None))
+    (panel,) = parts.codes(SimpleNamespace(model=model, X=z, by_row={}, labels=None, image_shape=None, part="test"))
     np.testing.assert_allclose(np.abs(panel.x), [3, 3, 0, 0], atol=1e-12)
     np.testing.assert_allclose(np.abs(panel.y), [0, 0, 1, 1], atol=1e-12)
     assert (panel.across, panel.up) == tuple(f"principal axis {k}, {n}0% of the variance" for k, n in ((1, 9), (2, 1)))
@@ -419,7 +419,7 @@ def test_both_views_are_shown(further):
     np.testing.assert_allclose(second.rows["reconstruction"], model.reconstruct(views["test"][:12])["y"], rtol=1e-5)
     assert [panel.title for panel in shown(further / "two", "samples")] == ["view x", "view y"]
     titles = [panel.title for panel in shown(further / "table", "reconstructions")]
-    assert titles == [*map(str, range(12)), *(f"y: {j}" for j in range(12))]
+    assert titles == [*map(str, range(12)), *(f"y: {j}" for j in range(12)), "view x", "view y"]  # the last: of all columns
     titles = [panel.title for panel in shown(further / "table", "samples")]
     assert titles[12].startswith(titles[25][:20])
     assert titles[13:25] == [f"y: {j}" for j in range(12)]
