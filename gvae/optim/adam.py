@@ -136,9 +136,10 @@ class AdamW(Adam):
             raise ConfigError(f"{self}: decay is {decay!r}, expected {NOT_NEGATIVE.expected}")
         super().__init__(parameters, learning_rate, **settings)
         self.decay, weights = decay, parameters.zeros()
-        for name, values in weights.items():
-            values[...] = name.endswith(".weight") and not name.partition(".")[0].endswith("_log_scale")
-        if decay and not weights.flat.any():
+        decaying = [n for n in weights if n.endswith(".weight") and not n.partition(".")[0].endswith("_log_scale")]
+        for name in decaying:
+            weights[name][...] = 1
+        if decay and not decaying:
             raise ConfigError(f"{self}: decay is {decay!r}, but none of the parameters is the weight of a layer: use adam")
         self._is_weight = weights.flat  # 1 or 0
 

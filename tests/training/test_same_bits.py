@@ -89,7 +89,7 @@ def test_another_step_is_reported_where_it_shows(copy):
     ],
 )
 def test_a_process_that_dies_or_hangs_is_reported(copy, does, status):
-    begins = "        asked, begun, ranks = self.checked(), None, parallel.of(comm)"
+    begins = "        begun, ranks = None, parallel.of(comm)"
     other = copy({"estimator/fitting.py": (begins, f"        {does}\n{begins}")})
     done = run(str(ROOT), str(other), "--only", CASE, "--timeout", "30" if status == 7 else "5")
     assert done.returncode == 1
