@@ -204,6 +204,7 @@ def learning_curves(
                 last = kind == "validation" or "validation_bound" not in rows[0]
                 marker = "o" if len(rows) == 1 else ""
                 axis.plot(epochs, bounds, color=f"C{i}", marker=marker, label=name if last else None, **style)
+                bounds = [math.nan if bound is None else bound for bound in bounds]
                 shown += filter(math.isfinite, bounds[-(-len(rows) // 20) :] if len(rows) > 1 else bounds)
                 validated |= kind == "validation"
     if shown:
@@ -262,7 +263,7 @@ def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple
     ----------
     path : str or path-like
     images : mapping of str to array (N, D)
-        By name, all with the same N.
+        By name; shorter rows end earlier.
     shape : (int, int)
         Rows and columns of an image.
 
@@ -279,7 +280,7 @@ def rows(path: str | os.PathLike, images: Mapping[str, np.ndarray], shape: tuple
     >>> os.path.exists("rows.png")
     True
     """
-    images = _images("rows", "images", images, shape, same=True)
+    images = _images("rows", "images", images, shape)
     n, label = max(map(len, images.values())), 0.085 * max(map(len, images)) + 0.15  # inches
     width = 0.62 * n + label
     figure = new_figure(width, 0.66 * len(images) * shape[0] / shape[1], layout=None)  # a layout's engine cuts names off
@@ -472,10 +473,12 @@ def covariances(
     """
     matrices = {name: np.asarray(m) for name, m in _named("covariances", "matrices", matrices, "arrays (n, n)").items()}
     for name, matrix in matrices.items():
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not (np.diag(matrix) > 0).all():
-            given = f"shape {matrix.shape}" if matrix.ndim != 2 else f"shape {matrix.shape} and variances {np.diag(matrix)}"
-            raise ShapeError(f"covariances: matrices has {name!r} of {given}, expected (n, n) with positive variances")
-    image = _images("covariances", "image", {"image": np.asarray(image)[None]}, shape)["image"]
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ShapeError(f"covariances: matrices has {name!r} of shape {matrix.shape}, expected (n, n)")
+    if np.size(image) != shape[0] * shape[1]:
+        given = f"image has shape {np.shape(image)}"
+        raise ShapeError(f"covariances: {given}, expected ({shape[0]} x {shape[1]} = {shape[0] * shape[1]},)")
+    image = np.asarray(image)
     figure = new_figure(2.6 * (len(matrices) + 1) + 0.6, 5.6)
     axes = figure.subplots(2, len(matrices) + 1, squeeze=False)
     show_images(axes[0, 0], image.reshape(shape))
@@ -484,6 +487,7 @@ def covariances(
     largest = max(float(np.abs(matrix).max()) for matrix in matrices.values())
     for column, (name, matrix) in enumerate(matrices.items(), 1):
         scale = np.sqrt(np.diag(matrix))
+        scale = np.where(scale > 0, scale, np.inf)  # a variable without variance has no correlations
         above, below = axes[:, column]
         covariance = above.imshow(matrix, cmap="RdBu_r", vmin=-largest, vmax=largest)
         correlation = below.imshow(matrix / np.outer(scale, scale), cmap="RdBu_r", vmin=-1, vmax=1)
@@ -536,7 +540,7 @@ def series(
     if np.shape(positions) != np.shape(values) or np.ndim(values) != 1:
         raise ShapeError(f"series: positions {np.shape(positions)} and values {np.shape(values)}, expected (D,) for both")
     for name, (mean, scale, draws) in posteriors.items():
-        if np.ndim(mean) != 1 or np.shape(scale) != np.shape(mean) or np.shape(draws)[1:] != np.shape(mean):
+        if np.ndim(mean) != 1 or np.shape(scale) not in ((), np.shape(mean)) or np.shape(draws)[1:] != np.shape(mean):
             shapes = ", ".join(str(np.shape(x)) for x in (mean, scale, draws))
             raise ShapeError(f"series: posteriors has {name!r} of shapes {shapes}, expected (n,), (n,) and (K, n)")
     figure = new_figure(3.3 * len(posteriors) + 0.6, 3.4)

@@ -448,7 +448,8 @@ class NegativeBinomialDistribution(Independent):
         m, r, u = np.exp(log_m), np.exp(log_r), np.maximum(u, np.finfo(noise.dtype).epsneg / 2)  # as log_gamma_draw
         functions, p = device.special(u), r / (r + m)
         k = draws.smallest_count(functions.nbdtrik(u, r, p), u, lambda k: functions.betainc(r, k + 1, p))
-        k = np.where(p == 1, draws.poisson_draw(log_m, u), k)  # m is below r * 1e-16: a Poisson variable
+        poisson = p == 1  # in this precision: m is far below r
+        k = np.where(poisson, draws.poisson_draw(np.where(poisson, log_m, 0), u), k)  # of small rates where it is not needed
         return device.beside(k.astype(noise.dtype), noise)
 
     def _cdf(self) -> Callable[[int, np.ndarray], np.ndarray]:

@@ -18,7 +18,7 @@ from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, Stoppe
 from gvae.protocol import Model
 from gvae.runtime import device
 from gvae.runtime.parallel import is_agreed
-from gvae.training.failure import ADVICE
+from gvae.training.failure import ADVICE, as_given
 from gvae.training.inputs import BINARIZE
 from gvae.training.program import Pass, batches_in, least_rows
 from gvae.training.runs import RunFolder
@@ -101,8 +101,9 @@ def train(
     on_nonfinite : {"stop", "skip", "rollback"}, default "stop"
         The response to a bound or gradient that is not finite. "stop" raises NonFiniteError; "skip" continues with the next
         batch without an update, if the parameters are finite; "rollback" returns to the start of the epoch with half of the
-        learning rate, at most 10 times until an epoch succeeds, with the first step that follows it. Each is an event in the
-        history and the log. On a device, values are checked at the end of an epoch, and "skip" is not available.
+        learning rate, at most 10 times until an epoch succeeds, with the first step that follows it, which is computed once
+        more for that. Each is an event in the history and the log. On a device, values are checked at the end of an epoch,
+        and "skip" is not available.
     progress : bool, default False
         Whether to show a progress bar with the bound.
     run : RunFolder, optional
@@ -169,7 +170,6 @@ def train(
         total = epochs * batches_in(len(table), batch_size, least)
     if trainer.device != "cpu" and on_nonfinite == "skip":
         raise ConfigError("train: on_nonfinite 'skip' reads the bound of every step, which would synchronise the device")
-    trainer.numbers = table.numbers
     trainer.prepare(table)
     if trainer.optimizer.iterations and on_nonfinite != "stop":
         raise ConfigError(f"train: on_nonfinite is {on_nonfinite!r}, expected 'stop' with {trainer.optimizer}")
@@ -184,10 +184,12 @@ def train(
 
         done = trainer.steps - loop.begin
         loop.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, desc="training", disable=None)
+    trainer.numbers = table.numbers
     try:
         with device.stream(trainer.device):
             loop.run_epochs()
     finally:
+        trainer.numbers = as_given
         if loop.bar is not None:
             loop.bar.close()
     return trainer, loop.history
@@ -426,7 +428,7 @@ class _Loop:
         trainer = self.trainer
         before, rollbacks, trainer.rollbacks = trainer.mark, trainer.rollbacks, 0
         trainer.set_mark()
-        if trainer.steps == self.end:
+        if trainer.steps == self.end or self.has_stopped_growing():  # there is no next step
             return
         self.listen(False)
         try:
@@ -470,5 +472,7 @@ def _check_epoch(trainer: Trainer, row: dict[str, float]) -> None:
     if bad:
         what = f"{bad[0]} is not finite after step {trainer.steps} (epoch {row['epoch']})"
         of_validation = bad[0].startswith("validation") and math.isfinite(row.get("train_bound", math.nan))
-        advice = "a validation row may lie far outside of the training rows" if of_validation else ADVICE
-        raise NonFiniteError(f"training: {what}; {advice}", bad[0], trainer.steps)
+        outside = (
+            "; so does leaving out a validation row that lies far outside of the training rows" if of_validation else ""
+        )
+        raise NonFiniteError(f"training: {what}; {ADVICE}{outside}", bad[0], trainer.steps)

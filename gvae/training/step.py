@@ -33,7 +33,7 @@ from gvae.runtime.parallel import ALONE as ONE_RANK
 from gvae.runtime.parallel import Communicator
 from gvae.structures import mapped
 from gvae.texts import POSITIVE
-from gvae.training.failure import failure
+from gvae.training.failure import as_given, failure
 from gvae.training.inputs import ALONE, DREAMS, INIT, MASKS, ORDER, PREPARE, ROWS, StepInputs, records
 from gvae.training.program import Programs
 from gvae.training.rounds import minimized, why_not_rounds
@@ -236,7 +236,9 @@ class Trainer:
         self.rollbacks = 0  # since the last epoch that succeeded
         self.mark: Snapshot | None = None  # the state to which a roll-back returns
         self._coming: tuple[int, np.ndarray] = 0, np.zeros(0)  # the number of a step, and the records from there on
-        self.numbers: Callable[[np.ndarray], np.ndarray] = lambda index: index  # by which messages name rows
+        self.numbers: Callable[[np.ndarray], np.ndarray] = (
+            as_given  # by which messages name rows; a table's, while it trains
+        )
         self.events: list[dict[str, Any]] = []  # that the objective reported
         self.pace = pool.Pace()
         self.programs = Programs()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import reference as ref
@@ -755,3 +757,13 @@ def test_negative_binomials_at_the_edges(m, r):
     of = scipy.stats.poisson(m) if r / (r + m) == 1 else scipy.stats.nbinom(r, r / (r + m))
     expected = of.ppf(np.where(u == 0, 2.0**-54, u))  # a 0 counts as half of the least number
     np.testing.assert_allclose(p.sample(u[:, None]).ravel(), expected, rtol=1e-9)
+
+
+def test_draws_of_large_means_take_no_longer():
+    """Those of a Poisson variable, which stands in where p is 1, would take 10⁵ times as long at a mean of 1e10."""
+    p = gvae.distributions.NegativeBinomialDistribution(np.log(np.full(50, 1e10)), np.log(np.full(50, 2.0)))
+    noise = p.noise(random.key(0), (20,))
+    started = time.perf_counter()
+    k = p.sample(noise)
+    assert time.perf_counter() - started < 5
+    np.testing.assert_allclose(k, scipy.stats.nbinom(2.0, 2.0 / (2.0 + 1e10)).ppf(noise), rtol=1e-6)

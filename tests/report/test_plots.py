@@ -252,7 +252,6 @@ MISTAKES = {
         ShapeError,
         r"rows: images has 'a' of shape \(0, 4\)",
     ),
-    "rows, unequal": (lambda p: plots.rows(p, {"a": EYE, "b": EYE[:2]}, (2, 2)), ShapeError, "the same N for all"),
     "reconstructions": (lambda p: plots.reconstructions(p, EYE, {"m": EYE[:1]}, (2, 2)), ShapeError, "the same N for all"),
     "samples, none": (lambda p: plots.samples(p, {}, (2, 2)), ConfigError, "samples: drawn is an empty mapping"),
     "samples, of none": (lambda p: plots.samples(p, {"a": EYE[:0]}, (2, 2)), ShapeError, "samples: drawn has 'a'"),
@@ -263,7 +262,6 @@ MISTAKES = {
     "curves, no epoch": (lambda p: plots.learning_curves(p, {"a": [{"train_bound": 1.0}]}), ConfigError, "without 'epoch'"),
     "covariances, none": (lambda p: plots.covariances(p, np.ones(4), {}, (2, 2)), ConfigError, "covariances: matrices is"),
     "a batch": (lambda p: plots.covariances(p, np.ones(4), {"a": EYE[None]}, (2, 2)), ShapeError, r"of shape \(1, 4, 4\)"),
-    "no variance": (lambda p: plots.covariances(p, np.ones(4), {"a": 0 * EYE}, (2, 2)), ShapeError, "positive variances"),
     "an image": (lambda p: plots.covariances(p, np.ones(5), {"a": EYE}, (2, 2)), ShapeError, "covariances: image has"),
     "series, none": (lambda p: plots.series(p, [0], [1.0], {}), ConfigError, "series: posteriors is an empty mapping"),
     "series": (
@@ -283,7 +281,9 @@ def test_mistakes(tmp_path, name):
 
 
 def test_arrays_in_lists_and_bounds_that_are_not_finite(tmp_path):
-    plots.rows(tmp_path / "rows.png", {"a": EYE.tolist()}, (2, 2))
+    plots.rows(tmp_path / "rows.png", {"a": EYE.tolist(), "b": EYE[:2]}, (2, 2))
+    plots.covariances(tmp_path / "c.png", np.ones((2, 2)), {"a": np.diag([1.0, 0.0])}, (2, 2))
+    plots.series(tmp_path / "s.png", [0], [1.0], {"a": (EYE[0], 0.5, EYE)})
     history = [{"epoch": 1, "train_bound": -3.0}, {"epoch": 2, "train_bound": float("nan")}]
-    for rows in (history, history[1:]):
+    for rows in (history, history[1:], [{"epoch": 1, "train_bound": None}]):
         plots.learning_curves(tmp_path / "curves.png", {"a": rows})

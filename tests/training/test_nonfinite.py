@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -101,6 +102,30 @@ def test_rollback_to_before_an_update_that_no_step_has_evaluated(rate):
     assert [row["step"] for row in model.history_] == [4, 8, 12, 16, 20, 24]
     again = VAE(**settings).fit(rows)
     np.testing.assert_array_equal(again.parameters_.flat, model.parameters_.flat)
+
+
+def test_a_step_that_will_not_be_taken_is_not_tried():
+    class Failing(Trainer):
+        def value_and_gradient(self, params, batch, noise, now):
+            if self.steps == 6:  # after the patience has run out
+                raise NonFiniteError("the bound is not finite", "the bound", 6, [])
+            return super().value_and_gradient(params, batch, noise, now)
+
+    model = models.VAE(6, 2, hidden=(5,))
+    trainer = Failing(model, learning_rate=1e-30)  # so that no bound is better than the first
+    given = {"epochs": 9, "batch_size": 16, "validation": Table(X[:7]), "patience": 1}
+    _, history = train(model, Table(X), **given, trainer=trainer, on_nonfinite="rollback")
+    assert [row["step"] for row in history.rows] == [3, 6]
+    assert history.events == []
+
+
+def test_a_trainer_can_be_pickled_and_keeps_no_rows():
+    trainer, _ = train(models.VAE(6, 2, hidden=(5,)), Table(X, numbers=np.arange(40) + 7), epochs=1, batch_size=20)
+    assert trainer.numbers(np.array([3])) == [3]
+    assert len(pickle.dumps(trainer)) < 60_000
+    spoilt = Table(SPOILT, numbers=np.arange(40) + 7)
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match=r"rows (24|38)"):
+        train(models.VAE(6, 2, hidden=(5,), observation="gaussian"), spoilt, epochs=1, batch_size=20)
 
 
 def test_a_look_at_the_next_step_leaves_no_trace():
