@@ -180,6 +180,13 @@ def test_the_index_of_a_frame_is_not_a_column(tmp_path):
     assert data.load(tmp_path / "f.parquet", target="b", in_memory=False).names == ("a",)
 
 
+@pytest.mark.parametrize("notes", [b"{", b"[1]", b'{"index_columns": 3}', b"\xff", b"[" * 100_000])
+def test_notes_that_pandas_did_not_write(tmp_path, notes):
+    table = pyarrow.table({"a": np.arange(4.0), "b": np.ones(4)}).replace_schema_metadata({b"pandas": notes})
+    pyarrow.parquet.write_table(table, tmp_path / "f.parquet")
+    assert data.open_rows(tmp_path / "f.parquet").names == ("a", "b")
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".zarr"])
 def test_output_of_another_shape(tmp_path, suffix):
     path = tmp_path / f"o{suffix}"

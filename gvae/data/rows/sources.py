@@ -619,8 +619,11 @@ def _target(path: Path, name: str) -> Any:
 
 def _columns_of(file: Any) -> list[str]:
     """The names of a Parquet file's columns, without those in which pandas keeps the index of a frame."""
-    pandas = json.loads((file.schema_arrow.metadata or {}).get(b"pandas", b"{}"))
-    index = [name for name in pandas.get("index_columns", ()) if isinstance(name, str)]
+    try:
+        index = json.loads((file.schema_arrow.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+        index = [name for name in index if isinstance(name, str)]
+    except (ValueError, AttributeError, TypeError, RecursionError):  # not what pandas writes: then no column is an index
+        index = []
     return [name for name in file.schema_arrow.names if name not in index]
 
 

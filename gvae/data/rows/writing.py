@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,7 @@ class Output:
         return writer
 
 
-class _Writer:
+class _Writer(ABC):
     """An array that is written row by row; a subclass writes."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
@@ -197,8 +198,9 @@ class _Writer:
         self.given += len(x)
         self.write(x)
 
+    @abstractmethod
     def write(self, x: np.ndarray) -> None:
-        raise NotImplementedError
+        """Rows that have been checked."""
 
     def check_complete(self) -> None:
         if self.given != self.shape[0]:
