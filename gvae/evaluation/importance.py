@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,9 +174,10 @@ def importance_sampling(
     samples : int, default 100
         The number of draws K.
     memory : float, optional
-        Megabytes that the arrays of chunks of samples may take, in addition to the data and the parameters. Chunks are cut
-        by the measured memory of one sample. None: no limit; about 20 per thread for two layers of 200 units. Where several
-        threads share a kernel, each but one may take its working memory in addition: half a megabyte for 784 pixels.
+        Megabytes that the noise and the arrays of chunks of samples may take, in addition to the data, a batch of it per
+        thread, and the parameters. Chunks are cut by the measured memory of one sample. None: no limit; about 20 per thread
+        for two layers of 200 units. Where several threads share a kernel, each but one may take its working memory in
+        addition: half a megabyte for 784 pixels.
     into : callable, optional
         into(columns) is given the columns of each batch in order; the Evaluation that is returned has no rows then.
 
@@ -265,7 +266,7 @@ class Sampler:
 
     def __call__(self, i: int, batch: Batch, instead: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
         """instead : arrays that replace the model's parameters of these names"""
-        subject, running = self.subject, _Running(batch, self.samples)
+        running = _Running(batch, self.samples)
         if self.memory is not None and not self.part:
             with _measuring:  # other threads wait, those of other evaluations as well
                 if not self.part:
@@ -274,16 +275,22 @@ class Sampler:
             chunk = self._chunk(batch)
             for c, start in enumerate(range(0, self.samples, chunk)):
                 k = min(chunk, self.samples - start)
-                noise = self._noise(i, c, batch, k)
-                parts = -(-k // (self.part or k))
                 if k != self.last:  # memory of parts of another size would not be reused
                     memory_pool.clear_memory()
                     self.last = k
+                parts = -(-k // (self.part or k))
                 # large parts first: their memory is reused
                 cuts = [i * (k // parts) + min(i, k % parts) for i in range(parts + 1)]
-                for a, b in itertools.pairwise(cuts):  # whatever the cuts, the noise is the same
-                    running.add(subject.terms(batch, {name: draws[a:b] for name, draws in noise.items()}, instead))
+                self._add(running, self._noise(i, c, batch, k), cuts, instead)
         return running.finish()
+
+    def _add(
+        self, to: _Running, noise: Mapping[str, Any], cuts: Sequence[int], instead: Mapping[str, Any] | None = None
+    ) -> None:
+        """The samples of this noise, those between two cuts at once: whatever the cuts, the noise is the same."""
+        for a, b in itertools.pairwise(cuts):
+            part = {name: draws[a:b] for name, draws in noise.items()}
+            to.add(self.subject.terms(to.batch, part, instead))
 
     def _chunk(self, batch: Batch) -> int:
         """Number of samples whose noise is drawn at once."""
@@ -294,36 +301,36 @@ class Sampler:
 
     def _fit(self, batch: Batch, memory: float) -> None:
         """Decide by this batch, the largest, how many samples are decoded at once and by how many threads: as many as memory
-        allows, threads first. Memory is measured with one sample, then with half of the number that may fit.
+        allows, threads first. Memory is measured with one sample, then with half of the number that may fit; the noise of
+        a chunk, which is drawn at once, is part of both.
         """
-        noise = self._noise(0, 0, batch, min(self._chunk(batch), self.samples))
+        most = min(self._chunk(batch), self.samples)
         floor = math.inf  # memory held otherwise: the least seen, as threads may free some late
 
         def peak(samples: int) -> int:
             nonlocal floor
             memory_pool.clear_memory()  # so that memory that would be reused is counted
-            part = {name: draws[:samples] for name, draws in noise.items()}
             floor = min(floor, tracemalloc.get_traced_memory()[0])
             tracemalloc.reset_peak()
-            _Running(batch, samples).add(self.subject.terms(batch, part))
+            self._add(_Running(batch, samples), self._noise(0, 0, batch, most), (0, samples))
             return tracemalloc.get_traced_memory()[1]
 
-        most = min((len(draws) for draws in noise.values()), default=1)
         with _traced(self.caller):
             gc.collect()
             peak(1)  # compiles, which takes memory of its own
             one = max(peak(1), peak(1)) - floor
             at_once = max(1, min(self.at_once, int(memory * 1e6 / one)))
             share = memory * 1e6 / at_once
-            several = max(1, min(most, int(share / one / 2)))
-            part = int(share * several / (max(peak(several), peak(several)) - floor))
+            several = max(2, min(most, int(share / one / 2)))
+            more = (max(peak(several), peak(several)) - floor - one) / (several - 1)  # bytes of another sample
         memory_pool.clear_memory()
-        if part < 1:
+        if share < one:
             raise ConfigError(
                 f"evaluate: memory is {memory:g} MB, expected at least {math.ceil(one / 1e6)}, "
                 f"which one sample of {len(batch)} rows takes"
             )
-        self.room, self.part = threading.BoundedSemaphore(at_once), part
+        self.room = threading.BoundedSemaphore(at_once)
+        self.part = min(most, 1 + int((share - one) / max(more, 1.0)))
 
 
 class Weights:
