@@ -147,12 +147,8 @@ def _kernels() -> dict[str, Any]:
 
 def _file_system(folder: Path) -> str:
     """The type of the file system of a folder, as Linux names it; "" where that is not known."""
-    try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return ""
     place = folder.absolute()
-    on = [(len(point), kind) for _, point, kind, *_ in mounts if place.is_relative_to(point)]
+    on = [(len(point), kind) for _, point, kind, _ in limits.mounts() if place.is_relative_to(point)]
     return max(on, default=(0, ""))[1]
 
 

@@ -30,7 +30,7 @@ settings.load_profile("push")
 
 @pytest.fixture
 def cupy():
-    """CuPy without a device, in sys.modules for one test: see tests/emulator/cupy_emulated.py."""
+    """CuPy without a device, in sys.modules for one test: see tests/emulator/cupy_emulated."""
     from emulator import cupy_emulated
 
     with cupy_emulated.installed() as module:

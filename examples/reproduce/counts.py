@@ -60,7 +60,7 @@ def split(part: slice) -> tuple[Any, Any]:
 def full_batch(name: str, estimator: type, run: Path) -> dict[str, Any]:
     """For Olivetti and NIPS, the bound along the iterations; for NIPS also the perplexity of the held-out words."""
     x, other = counts(name)
-    model = estimator(**FULL).fit(x, run=run, resume=run.exists())
+    model = estimator(**FULL).fit(x, run=run, resume=(run / "config.json").exists())
     bounds = x.shape[0] * np.array([row["train_bound"] for row in model.history_])
     seconds = np.cumsum([row["seconds"] for row in model.history_])
     row = {"bound": float(bounds[-20:].mean()), "seconds": float(seconds[-1])}
@@ -73,7 +73,8 @@ def full_batch(name: str, estimator: type, run: Path) -> dict[str, Any]:
 def topics(kind: str, depth: int, seed: int, run: Path) -> dict[str, Any]:
     """For 20 newsgroups, the perplexity of held-out words."""
     settings = TOPICS | {"kind": kind, "samples": DRAWS[kind], "random_state": seed}
-    model = gvae.DEF(latent=LAYERS[depth], **settings).fit(counts("20news")[0], run=run, resume=run.exists())
+    model = gvae.DEF(latent=LAYERS[depth], **settings)
+    model.fit(counts("20news")[0], run=run, resume=(run / "config.json").exists())
     seen, held = split(REPORT)
     table = data.Table(seen, dtype=seen.dtype)
     found = evaluation.complete(model.model_, model.parameters_, table, held, seen=SEEN, batch_size=500)
@@ -111,7 +112,7 @@ def lda_search(run: Path) -> dict[str, Any]:
 def beyond(estimator: type, run: Path) -> dict[str, Any]:
     """Bits as codes and a network as decoder, on dense rows of 20 newsgroups: the bound of test documents."""
     x, test = (part.toarray().astype(np.float32) for part in counts("20news"))
-    model = estimator(posterior="bernoulli", **BEYOND).fit(x, run=run, resume=run.exists())
+    model = estimator(posterior="bernoulli", **BEYOND).fit(x, run=run, resume=(run / "config.json").exists())
     found = model.evaluate(test[:DOCUMENTS], samples=100).summary()
     seconds = sum(row["seconds"] for row in model.history_)
     return {"bound": found["elbo"], "standard_error": found["elbo_standard_error"], "seconds": seconds}

@@ -64,7 +64,7 @@ SAMPLES = 5000
 
 
 def fitted(settings: dict[str, Any], x: np.ndarray, run: Path) -> Any:
-    return gvae.VAE(**settings).fit(x, run=run, resume=run.exists())
+    return gvae.VAE(**settings).fit(x, run=run, resume=(run / "config.json").exists())
 
 
 def of_codes(model: Any, x: np.ndarray) -> dict[str, Any]:

@@ -7,8 +7,8 @@
     chain                               as ladder.0, with chains in the three layers next to the data
     MODEL-NORM-WARMUP                   60 epochs with and without batch normalisation, and with and without a warm-up of 12
 
-Layers of 64-32-16-8-4 variables, two layers of 512, 256, 128, 64 and 32 leaky ReLU each way, batches of 256, after Sonderby,
-Raiko, Maaloe, Sonderby and Winther (2016), whose ladder has -81.74 after 2,000 epochs. A line per point goes to
+Layers of 64-32-16-8-4 variables, two layers of 512, 256, 128, 64 and 32 leaky ReLU each way, batches of 256, after Sønderby,
+Raiko, Maaløe, Sønderby and Winther (2016), whose ladder has -81.74 after 2,000 epochs. A line per point goes to
 docs/results/ladder.jsonl.
 """
 
@@ -49,7 +49,7 @@ def trained(kind: str, run: Path, *, epochs: int = 300, warm: int = 60, seed: in
     images = data.load("mnist")
     settings = COMMON | {"normalize": "batch", "epochs": epochs, "warmup": warm, "random_state": seed} | own
     model = gvae.estimators()[kind](**settings)
-    model.fit(images.train, run=run, resume=run.exists(), notes={"image_shape": images.image_shape})
+    model.fit(images.train, run=run, resume=(run / "config.json").exists(), notes={"image_shape": images.image_shape})
     long = epochs >= 300
     samples = SAMPLES if long else 100
     partial = run.with_name(f"{run.name}.evaluation")

@@ -91,7 +91,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS / "length.jsonl", metavar="FILE")
     options = parser.parse_args()
     check_names(parser, options.data, DATA)
-    records = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    written = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
+    records = [json.loads(line) for line in written.splitlines()]
     done = {(row["data"], row["length"], row["seed"]) for row in records}
     with blas.threads(1):  # as gvae's own commands: the bits of a result depend on it
         for name in options.data or DATA:

@@ -139,7 +139,7 @@ def main() -> None:
         which, settings = MODELS[name]
         run = options.runs / name
         model = gvae.estimators()[which](**COMMON | settings, epochs=options.epochs)
-        model.fit(images.train, run=run, resume=run.exists(), notes={"image_shape": images.image_shape})
+        model.fit(images.train, run=run, resume=(run / "config.json").exists(), notes={"image_shape": images.image_shape})
         row = {"model": name, "settings": COMMON | settings, "epochs": options.epochs} | measured(model, images)
         append(options.results, row, f"python examples/reproduce/levels.py {name} --epochs {options.epochs}")
         told = ", ".join(f"{code} {share:.1%}" for code, share in row["probes"].items())

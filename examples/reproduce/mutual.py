@@ -32,7 +32,7 @@ def trained(kind: str, own: dict[str, Any], run: Path) -> dict[str, Any]:
     """Train a point, or continue it, and measure it on 2,000 test images."""
     images = data.load("mnist")
     model = gvae.estimators()[kind](**COMMON | own)
-    model.fit(images.train, run=run, resume=run.exists(), notes={"image_shape": images.image_shape})
+    model.fit(images.train, run=run, resume=(run / "config.json").exists(), notes={"image_shape": images.image_shape})
     found = model.evaluate(images.test[::5], samples=100).summary()
     kept = ("elbo", "elbo_standard_error", "log_likelihood", "log_likelihood_standard_error", "kl")
     told = [row["train_information"] for row in model.history_[-LAST:] if "train_information" in row]

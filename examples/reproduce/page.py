@@ -27,5 +27,6 @@ SECTIONS += [ladder.page, two_views.page, mutual.page, deep_gp.page]
 if __name__ == "__main__":
     path, text = RESULTS.with_suffix(".md"), page(TABLES, [write() for write in SECTIONS])
     if "--check" in sys.argv[1:]:
-        sys.exit(0 if path.exists() and path.read_text() == text else f"{path} is out of date: run {__file__}")
-    path.write_text(text)
+        current = path.exists() and path.read_text(encoding="utf-8") == text
+        sys.exit(0 if current else f"{path} is out of date: run {__file__}")
+    path.write_text(text, encoding="utf-8")

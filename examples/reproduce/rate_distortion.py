@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--draw", type=Path, help="draw the points of --results to this file, and train nothing")
     options = parser.parse_args()
     if options.draw is not None:
-        draw([json.loads(line) for line in options.results.read_text().splitlines()], options.draw)
+        draw([json.loads(line) for line in options.results.read_text(encoding="utf-8").splitlines()], options.draw)
         return
     if options.runs is None:
         parser.error("--runs is needed: the folder where run folders lie, or are made")
@@ -89,7 +89,7 @@ def main() -> None:
         beta, kind = POINTS[name]
         run = options.runs / name
         model = gvae.VAE(**SETTINGS | KINDS[kind], objective=f"elbo:beta={beta:g}", epochs=options.epochs)
-        model.fit(images.train, run=run, resume=run.exists())
+        model.fit(images.train, run=run, resume=(run / "config.json").exists())
         found = model.evaluate(images.test, samples=100).summary()
         row = {"point": name, "beta": beta, "epochs": options.epochs}
         row |= {"rate": found["kl"], "distortion": found["distortion"], "elbo": found["elbo"]}

@@ -144,7 +144,7 @@ class Table:
     def record(self, row: Row) -> dict[str, Any] | None:
         """The last line of the row's results, or None while it is pending."""
         path = self.path(row)
-        return json.loads(path.read_text().splitlines()[-1]) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8").splitlines()[-1]) if path.exists() else None
 
 
 def measure(
@@ -229,7 +229,7 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
 def write(path: Path, epochs: list[dict[str, Any]], record: dict[str, Any]) -> None:
     """The row's file: a line an epoch, and the record."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in (*epochs, record)))
+    path.write_text("".join(json.dumps(line) + "\n" for line in (*epochs, record)), encoding="utf-8")
 
 
 def append(path: Path, record: dict[str, Any], command: str) -> None:
@@ -265,7 +265,7 @@ def lines(path: Path, key: str) -> dict[str, dict[str, Any]]:
     """The lines of such a file by one of their entries, of several the last; {} where there is no file."""
     if not path.exists():
         return {}
-    return {record[key]: record for record in map(json.loads, path.read_text().splitlines())}
+    return {record[key]: record for record in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
 
 
 def section(title: str, script: str, columns: tuple[str, ...], rows: list[list[str]], notes: str, records: Any) -> str:
@@ -280,7 +280,7 @@ def machine() -> str:
     """The processor, its cores, and threads."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {os.cpu_count()} cores"
 
@@ -524,4 +524,4 @@ def page(tables: list[Table], sections: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit("run one of the tables: ggm_vae.py, iwae.py, dlgm.py")
+    sys.exit("run one of the tables: ggm_vae.py, iwae.py, dlgm.py, bits.py")

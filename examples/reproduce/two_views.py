@@ -81,7 +81,7 @@ def coded(kind: str, settings: dict[str, Any], run: Path) -> dict[str, Any]:
     model = gvae.estimators()[kind](**settings)
     images = pairs()
     x, y = images.train, images.columns["y"][0]
-    model.fit(x, y, run=run, resume=run.exists(), validation=images.validation)
+    model.fit(x, y, run=run, resume=(run / "config.json").exists(), validation=images.validation)
     seconds = sum(row.get("seconds", 0.0) for row in model.history_)
     return classified(model.transform) | {"settings": settings, "seconds": seconds}
 

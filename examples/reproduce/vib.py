@@ -75,7 +75,7 @@ def main() -> None:
     for name in options.rows or ROWS:
         run = options.runs / name.replace(", ", "-")
         model = gvae.VIB(**COMMON, **ROWS[name], epochs=options.epochs)
-        model.fit(x, y, run=run, resume=run.exists())
+        model.fit(x, y, run=run, resume=(run / "config.json").exists())
         seconds = sum(row["seconds"] for row in model.history_)
         found = model.evaluate(test, labels, samples=12, measures="classification").summary()["classification"]
         row = {

@@ -17,6 +17,7 @@ from gvae.cli.running import on_one_blas_thread, say
 from gvae.cli.signals import Interruptible, Signalled
 from gvae.cli.train import columns_of, notes_of, observed
 from gvae.errors import ConfigError, RunError, StoppedError
+from gvae.training import CONFIG
 
 HELP = "Train a model under many settings, in a folder that any number of processes share."
 
@@ -109,7 +110,7 @@ class _Fit:
 
     def __call__(self, settings: dict[str, Any], run: Path, callback: Callable[[dict[str, Any], Any], Any]) -> Any:
         model, train, held, weight = self._prepared(settings)
-        given: dict[str, Any] = {"run": run, "resume": (run / "config.json").is_file(), "save_every": self.save_every}
+        given: dict[str, Any] = {"run": run, "resume": (run / CONFIG).is_file(), "save_every": self.save_every}
         given |= {"notes": self.notes, "stop": self.stop, "callback": callback}
         validation = held if held is None or len(held) > 1 else held[0]
         return model.fit(*train, sample_weight=weight, validation=validation, **given)

@@ -126,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
                 number = max(ranks.gather(interrupted.number))  # a launcher need not have signalled all ranks yet
                 raise parallel.agreed(Signalled(number, f"{stopped}; {_how_to_resume(run)}")) from None
             except KeyboardInterrupt:
-                kept = Path(run, "checkpoint.safetensors").exists()
+                kept = Path(run, training.CHECKPOINT).exists()
                 raise KeyboardInterrupt(f"; {_how_to_resume(run)}" if kept else "; nothing was kept") from None
     if speaks:
         of_test = "test" if dataset.held_out else "the same rows"

@@ -52,7 +52,6 @@ MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16
 NOISY_ROWS = 50_000  # of MNIST's training images that are training pairs; the others are the validation part
 OLIVETTI_BYTES, OLIVETTI_SHA256 = 1_432_511, "b1988d02c72fe5b8ee82b5ef3bb7982eafc74f1e1ff0ae0ade35061ad0af534d"
 BINARIZED_ROWS = {"train": 50_000, "test": 10_000}
-SHARE = 3  # rows are read into memory if they take at most 1 / SHARE of it
 WANTED = "'train' (and, if there are any, 'test', 'train_y', ..), or 'x' (and 'y', ..), or a single array"  # see `load`
 ADVICE = "give the folder of the files as data_dir (--data-dir) or in GVAE_DATA_DIR"
 
@@ -375,9 +374,7 @@ def _load_file(source: Any, target: str | None, in_memory: bool | None) -> Datas
 
 def _fits_unread(path: Path, in_memory: bool | None) -> bool:
     """Whether a .npy file is to be read as a whole."""
-    room = limits.memory()
-    fits = room is None or not path.is_file() or path.stat().st_size <= room // SHARE
-    return fits if in_memory is None else in_memory
+    return (not path.is_file() or limits.fits(path.stat().st_size)) if in_memory is None else in_memory
 
 
 def _load_rows(path: Path, target: str | None, in_memory: bool | None) -> Dataset:
@@ -386,9 +383,9 @@ def _load_rows(path: Path, target: str | None, in_memory: bool | None) -> Datase
     roles = _npz_roles(list(found))
     if not roles:
         raise no_array(path, found, WANTED)
-    room, names = limits.memory(), getattr(found[roles["train"]], "names", None)
+    names = getattr(found[roles["train"]], "names", None)
     n_bytes = sum(found[key].shape[0] * stored_bytes(found[key]) for key in roles.values())
-    if in_memory or (in_memory is None and (room is None or n_bytes <= room // SHARE)):
+    if in_memory or (in_memory is None and limits.fits(n_bytes)):
         arrays = {role: found[key][:] for role, key in roles.items()}
         return assemble(path.stem, str(path), names=names, **arrays)
     return replace(_of_rows(path, {role: found[key] for role, key in roles.items()}), names=names)

@@ -43,8 +43,8 @@ def product(q: Distribution, p: Distribution) -> Distribution:
     Precisions add: P = P_q + P_p, and P mean = P_q mean_q + P_p mean_p. In the diagonal case, with s the deviations,
     1 / s² = 1 / s_q² + 1 / s_p². The mean is computed as mean_p + P⁻¹ P_q (mean_q - mean_p).
 
-    This is how a ladder of codes merges what is inferred from the data with what the layer above says: Sonderby, Raiko,
-    Maaloe, Sonderby and Winther (2016), eqs. 17 and 18, there for diagonal Gaussians.
+    This is how a ladder of codes merges what is inferred from the data with what the layer above says: Sønderby, Raiko,
+    Maaløe, Sønderby and Winther (2016), eqs. 17 and 18, there for diagonal Gaussians.
 
     Examples
     --------

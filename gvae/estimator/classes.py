@@ -321,7 +321,7 @@ class LadderVAE(_ByGradients, ladder.Settings):
     Notes
     -----
     Batch normalisation is on, and rows are scored by the moments of the training rows. Train with `warmup`, as the paper
-    does, or the upper layers are not used. Source: Sonderby, Raiko, Maaloe, Sonderby and Winther (2016).
+    does, or the upper layers are not used. Source: Sønderby, Raiko, Maaløe, Sønderby and Winther (2016).
 
     Examples
     --------

@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,7 @@ from gvae.data.rows.protocol import of_a_copy, stored_bytes
 from gvae.errors import ConfigError, DataError
 from gvae.estimator import inputs, stored
 from gvae.estimator.protocol import Protocol
-from gvae.estimator.views import View, units_of
+from gvae.estimator.views import BLOCK, View, units_of
 from gvae.models.base import Base
 from gvae.nn import Parameters
 from gvae.protocol import Model, check_columns
@@ -35,8 +35,6 @@ from gvae.typing import Key
 
 __all__ = ["Fitting", "as_table", "check_lengths", "reads"]
 
-SHARE = 3  # rows are read into memory if they take at most 1 / SHARE of it
-BLOCK = 10_000  # rows that are converted at once
 READS = {"labels": "labels as y", "matrix": "a second view as y", "counts": "counts as y"}
 
 
@@ -122,7 +120,7 @@ class Fitting(Protocol):
             at the intervals of `gvae.training.Until`. A pair (X, y) for models with y.
         run : path, optional
             A new or empty folder that receives configuration, log and checkpoint. If training fails before the first
-            checkpoint, the folder is removed, or emptied if it existed before.
+            checkpoint, the folders that were made for it are removed, or it is emptied if it existed before.
         resume : bool, default False
             The folder exists already, and its run is continued as if it had never stopped. Settings and rows must be those
             it was begun with; epochs or steps may be more (an epoch that steps have cut short stays so).
@@ -280,7 +278,7 @@ class Fitting(Protocol):
         """Train, with or without a run folder, and adopt the trained model."""
         config, model, views, values = ready.config, ready.model, ready.views, self._filled(ready.config["settings"])
         ranks = ready.ranks
-        existed, folder = run is not None and os.path.exists(run), None
+        folder, made = None, [] if run is None else [path for path in (Path(run), *Path(run).parents) if not path.exists()]
         try:
             with ranks.together():
                 if begun is not None and run is not None and ranks.leads:
@@ -308,7 +306,8 @@ class Fitting(Protocol):
                 now = type(self)(**self.get_params())
                 history.append(row)
                 weights = Parameters(trainer.weights.to("cpu"))  # a copy: training goes on
-                now._adopt(config, model, views, weights, dict(trainer.state), list(history), [], row["step"])
+                state = {name: np.array(device.to_host(values)) for name, values in trainer.state.items()}
+                now._adopt(config, model, views, weights, state, list(history), [], row["step"])
                 return callback is not None and bool(callback(dict(row), now))
 
             history = [] if folder is None else list(folder.rows)
@@ -328,7 +327,7 @@ class Fitting(Protocol):
                 )
         except BaseException:
             if run is not None and begun is None and ranks.leads:
-                _discard_unstarted(Path(run), files_are_ours=folder is not None, folder_is_ours=not existed)
+                _discard_unstarted(Path(run), files_are_ours=folder is not None, made=made)
             raise
         finally:
             if folder is not None:
@@ -521,13 +520,13 @@ def _per_epoch(values: Mapping[str, Any], n_rows: int) -> int:
 
 
 def _shuffle(values: Mapping[str, Any], X: Any, y: Any, begun: Mapping[str, Any] | None) -> data.Shuffle:
-    """How rows are shuffled: as asked, or as a run was begun; auto is full where they fit into a share of the memory."""
+    """How rows are shuffled: as asked, or as a run was begun; auto is full where they fit into memory."""
     shuffle = data.Shuffle.of(values["shuffle"] if begun is None else begun["fitted"].get("shuffle", "full"))
     x = as_rows(X)
     if shuffle is None:
         found = [rows for rows in (x, as_rows(y)) if rows is not None] + [z for z in (X, y) if isinstance(z, np.memmap)]
-        n_bytes, room = sum(rows.shape[0] * stored_bytes(rows) for rows in found), limits.memory()
-        shuffle = data.Shuffle() if room is None or n_bytes <= room // SHARE else data.Shuffle(0)
+        n_bytes = sum(rows.shape[0] * stored_bytes(rows) for rows in found)
+        shuffle = data.Shuffle() if limits.fits(n_bytes) else data.Shuffle(0)
     if shuffle.rows is None:
         return shuffle
     x = x or data.ArrayRows(X if hasattr(X, "dtype") else np.asarray(X))
@@ -660,11 +659,12 @@ def _digest(*columns: Any) -> str:
     return digest.hexdigest()
 
 
-def _discard_unstarted(folder: Path, *, files_are_ours: bool, folder_is_ours: bool) -> None:
-    """Take back a run folder that holds no checkpoint yet, so that the same command can be given again."""
+def _discard_unstarted(folder: Path, *, files_are_ours: bool, made: Sequence[Path]) -> None:
+    """Take back a run folder that holds no checkpoint yet, and the folders that were made for it, innermost first, so that
+    the same command can be given again."""
     with contextlib.suppress(OSError):
-        if files_are_ours and not (folder / "checkpoint.safetensors").exists():
+        if files_are_ours and not (folder / training.CHECKPOINT).exists():
             for name in training.BEGUN:
                 (folder / name).unlink(missing_ok=True)
-        if folder_is_ours:
-            folder.rmdir()  # refuses unless empty
+        for path in made:
+            path.rmdir()  # refuses unless empty

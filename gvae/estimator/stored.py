@@ -52,8 +52,8 @@ def class_of(config: Mapping[str, Any], path: str | os.PathLike) -> type[Estimat
 
 
 def asked_of(begun: Mapping[str, Any], asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings for a run to be resumed: one left at its default keeps the run's value if it is a length, or if the
-    version that began the run did not have it."""
+    """The settings for a run to be resumed: one left at its default keeps the run's value if it is `epochs`, or if
+    the version that began the run did not have it."""
     unknown = {"epochs", *begun.get("earlier", ())}
     settings = dict(asked)
     for name, value in asked.items():

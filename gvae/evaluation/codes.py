@@ -321,7 +321,7 @@ def _surgery_lines(s: Mapping[str, Any]) -> Iterator[str]:
 @measure(
     "surgery",
     "the KL as marginal KL plus mutual information of row and code",
-    "rows² densities of q",
+    "rows^2 densities of q",
     lines=_surgery_lines,
 )
 def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
@@ -344,8 +344,8 @@ def surgery(subject: Subject, *, rows: int | None = None) -> Surgery:
 
     Notes
     -----
-    One draw per row, and the log-density of each draw under each row's q: O(rows²) evaluations of log q. Source: Hoffman and
-    Johnson (2016).
+    One draw per row, and the log-density of each draw under each row's q: O(rows^2) evaluations of log q. Source: Hoffman
+    and Johnson (2016).
 
     Examples
     --------

@@ -178,7 +178,7 @@ def _information_lines(s: Mapping[str, Any]) -> Iterator[str]:
 @measure(
     "information",
     "mutual informations and total correlations of codes and data, and the KL in parts, variable by variable",
-    "rows² densities of each variable of q, 10 draws a row",
+    "rows^2 densities of each variable of q, 10 draws a row",
     lines=_information_lines,
     of="x",
 )
@@ -207,7 +207,7 @@ def information(subject: Subject, *, samples: int = 10, rows: int | None = None)
 
     Notes
     -----
-    One draw per row has its log-density under each row's q taken by variable: O(rows²) evaluations of log q. Layers are
+    One draw per row has its log-density under each row's q taken by variable: O(rows^2) evaluations of log q. Layers are
     joined if each is inferred from x only; otherwise z is only the first layer, next to the data, without a p(z), because
     the model's is conditioned on the layers above. The weights of rows are ignored. Where p(x_i|z) takes grey levels as the
     probabilities of bits, x_i is the bit. The formulas are those of this module: TC(x; z) = sum_i I(x_i; z) - I(z; x), and

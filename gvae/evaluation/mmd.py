@@ -100,7 +100,7 @@ def _mmd_lines(s: Mapping[str, Any]) -> Iterator[str]:
 @measure(
     "mmd",
     "squared maximum mean discrepancy of the codes' marginal from the prior, by a Gaussian kernel",
-    "one draw a row, and rows² values of the kernel",
+    "one draw a row, and rows^2 values of the kernel",
     lines=_mmd_lines,
     asked=True,
 )
@@ -133,7 +133,7 @@ def mmd(
 
     Notes
     -----
-    One draw of each row and, where needed, one of p(z): O(rows²) values of the kernel. Several codes are joined. For a
+    One draw of each row and, where needed, one of p(z): O(rows^2) values of the kernel. Several codes are joined. For a
     hierarchy, z is the layer next to the data. The weights of rows are ignored.
 
     Examples

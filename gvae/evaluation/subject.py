@@ -250,6 +250,10 @@ class Subject:
         measure : str
             Its name, for the error's message.
 
+        Raises
+        ------
+        ConfigError
+
         Examples
         --------
         >>> fa = gvae.models.FactorAnalysis(np.array([[2.0], [1.0], [0.0]]), np.zeros(3), np.ones(3))

@@ -7,7 +7,7 @@
 The merge is `gvae.distributions.product`: precisions add, for banded Gaussians too. Given z_(l+1) both q and
 p of layer l are known, so that all KLs have their closed form, unlike those of a hierarchy inferred upwards.
 
-Source: Sonderby, Raiko, Maaloe, Sonderby and Winther (2016). Errata: q's deviation is the root of the merged variance; the
+Source: Sønderby, Raiko, Maaløe, Sønderby and Winther (2016). Errata: q's deviation is the root of the merged variance; the
 generative pass is from the top down; every q is conditioned on x as well.
 """
 

@@ -152,9 +152,10 @@ class Exhibit:
         return [str(n) for n in (range(self.model.n_features_in_) if known is None else known)]
 
     def views_only(self) -> None:
-        """Raises Absent for a model without a view, which explains labels only."""
+        """Raises Absent for a model that explains no view."""
         if not self.model.model_.views:
-            raise Absent("the model explains labels only: there is no view to draw")
+            what = "labels only" if getattr(self.model.model_, "has_bound", True) else "no view"
+            raise Absent(f"the model explains {what}: there is nothing to draw")
 
     def attempt(self, name: str, show: Callable[[], Any]) -> Any:
         """show(), or None where it cannot be shown, with the reason in `reasons`."""

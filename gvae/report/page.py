@@ -170,7 +170,7 @@ def _header(e: Exhibit) -> dict[str, Any]:
         versions = [start.get("versions") for start in starts]
         shown = [", ".join(f"{n} {v}" for n, v in found.items()) for found in versions if isinstance(found, dict)]
         facts.append(("versions", list(dict.fromkeys(shown))))
-    checkpoint = e.path / "checkpoint.safetensors" if e.path.is_dir() else e.path
+    checkpoint = e.path / training.CHECKPOINT if e.path.is_dir() else e.path
     if checkpoint.exists():
         saved = datetime.fromtimestamp(checkpoint.stat().st_mtime, UTC)
         facts.append(("saved", [saved.strftime("%Y-%m-%d %H:%M:%S UTC")]))

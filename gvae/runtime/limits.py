@@ -20,12 +20,12 @@ from pathlib import Path, PurePosixPath
 
 from gvae.errors import ConfigError
 
-__all__ = ["affinity", "check_room", "cpu_quota", "cpus", "machine_memory", "memory", "memory_limit"]
+__all__ = ["affinity", "check_room", "cpu_quota", "cpus", "fits", "machine_memory", "memory", "memory_limit", "mounts"]
 
 UNLIMITED = 1 << 62  # bytes: without a limit, version 1 reports the largest number of whole pages
 GROUP = re.compile(r"^\d+:([^:\n]*):(.*)$", re.MULTILINE)  # controllers, path: see cgroups(7)
 MOUNT = re.compile(  # the folder of the file system that is mounted, where, type, options: see proc_pid_mountinfo(5)
-    r"^[^ \n]+ [^ \n]+ [^ \n]+ ([^ \n]+) ([^ \n]+) .*- (cgroup2?) [^ \n]+ ([^ \n]+)$", re.MULTILINE
+    r"^[^ \n]+ [^ \n]+ [^ \n]+ ([^ \n]+) ([^ \n]+) .*- ([^ \n]+) [^ \n]+ ([^ \n]+)$", re.MULTILINE
 )
 
 
@@ -57,6 +57,12 @@ def memory(root: str = "/") -> int | None:
     """Bytes of memory that this process may use: the machine's, at most the limit. None if neither is known."""
     known = [n_bytes for n_bytes in (machine_memory(), memory_limit(root)) if n_bytes is not None]
     return min(known, default=None)
+
+
+def fits(n_bytes: int) -> bool:
+    """Whether rows of n_bytes are read into memory: at most a third of it, since what is made of them needs room, too."""
+    room = memory()
+    return room is None or n_bytes <= room // 3
 
 
 def check_room(n_bytes: float, what: str) -> None:
@@ -96,12 +102,11 @@ def _groups(controller: str, root: str) -> list[Path]:
     for controllers, path in GROUP.findall(_text(Path(root, "proc/self/cgroup"))):
         if not controllers or controller in controllers.split(","):
             paths["cgroup" if controllers else "cgroup2"] = PurePosixPath(path)
-    mounts = [[_unescaped(word) for word in words] for words in MOUNT.findall(_text(Path(root, "proc/self/mountinfo")))]
     folders: list[Path] = []
     for version, path in paths.items():
         seen: list[Path] = []
         unseen: list[Path] = []
-        for top, mounted, system, options in mounts:
+        for top, mounted, system, options in mounts(root):
             if system != version or (version == "cgroup" and controller not in options.split(",")):
                 continue
             folder = Path(root, mounted.lstrip("/"))
@@ -113,6 +118,13 @@ def _groups(controller: str, root: str) -> list[Path]:
         # A container may be given its path on the host, while only its own group is visible, as the mount point.
         folders += seen or unseen
     return folders
+
+
+def mounts(root: str = "/") -> list[tuple[str, ...]]:
+    """(the folder of a file system that is mounted, where, its type, options) of each mount that this process sees, as Linux
+    names them; [] where they are not known."""
+    found = MOUNT.findall(_text(Path(root, "proc/self/mountinfo")))
+    return [tuple(_unescaped(word) for word in words) for words in found]
 
 
 def _text(path: Path) -> str:

@@ -195,7 +195,7 @@ class Study:
 
     def _take(self, number: int) -> Trial | None:
         path = self.run_folder(number)
-        if files.is_locked(path / "log.jsonl"):  # by gvae train --resume
+        if files.is_locked(path / training.LOG):  # by gvae train --resume
             return None
         lock = locks.take(self._lock(number))
         if lock is None:
@@ -269,7 +269,7 @@ class Study:
         run, ended, curve = self.run_folder(trial.number), trial.user_attrs.get("ended", {}), trial.intermediate_values
         state = FINISHED.get(trial.state.name)
         if state is None:
-            alive = files.is_locked(self._lock(trial.number)) or files.is_locked(run / "log.jsonl")
+            alive = files.is_locked(self._lock(trial.number)) or files.is_locked(run / training.LOG)
             state = "running" if alive else "interrupted"
         found = {"trial": trial.number, "state": state, "value": trial.value if trial.state.is_finished() else None}
         found |= {"settings": self.plan.varied(trial.params), "epoch": ended.get("epoch", max(curve, default=0))}

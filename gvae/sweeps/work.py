@@ -71,7 +71,7 @@ def _train(study: Study, trial: Trial, fit: Fit) -> None:
 
 def _check_run(trial: Trial) -> None:
     """A run folder that is there already must be this trial's: the journal may have been cut."""
-    if not (trial.path / "config.json").is_file():
+    if not (trial.path / training.CONFIG).is_file():
         return
     begun = training.read_config(trial.path).get("settings")
     for name, value in trial.settings.items():

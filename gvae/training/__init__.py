@@ -17,7 +17,19 @@ from gvae.training.checkpoint import Checkpoint, encode, load_checkpoint, save_c
 from gvae.training.files import write_atomically
 from gvae.training.loop import POLICIES, History, train
 from gvae.training.rows import ascend, has_rows, infer
-from gvae.training.runs import BEGUN, SAVE_EVERY, RunFolder, check_free, read, read_config, read_history, survey
+from gvae.training.runs import (
+    BEGUN,
+    CHECKPOINT,
+    CONFIG,
+    LOG,
+    SAVE_EVERY,
+    RunFolder,
+    check_free,
+    read,
+    read_config,
+    read_history,
+    survey,
+)
 from gvae.training.shards import Cut, Shards, check_ranks, why_not_shards
 from gvae.training.starts import about_this_process, read_starts
 from gvae.training.step import Trainer
@@ -25,6 +37,9 @@ from gvae.training.until import Until
 
 __all__ = [
     "BEGUN",
+    "CHECKPOINT",
+    "CONFIG",
+    "LOG",
     "POLICIES",
     "SAVE_EVERY",
     "Checkpoint",

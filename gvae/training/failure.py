@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ADVICE", "as_given", "failure"]
 
-NAMED = 20  # rows at most that a failure is traced to
+NAMED, SAID = 20, 5  # rows at most that a failure is traced to, and that its message gives
 ADVICE = "a smaller learning rate, a bound on the gradient or data on a smaller scale often helps"
 
 
@@ -53,10 +53,11 @@ def failure(trainer: Trainer, params: dict, batch: Batch, noise: Any, bound: flo
         rows = []
     found = trainer.communicator.gather((index, rows[:NAMED]))
     index, rows = [i for part, _ in found for i in part], [i for _, part in found for i in part][:NAMED]
-    which = "because of rows" if rows else "batch of rows"
-    first = ", ".join(str(i) for i in (rows or index)[:5])
+    known = rows or index
+    which = f"{'because of' if rows else 'batch of'} row{'s' if len(known) > 1 else ''}"
+    first = ", ".join([*map(str, known[:SAID]), *(["..."] if len(known) > SAID else [])])
     return NonFiniteError(
-        f"training: {tensor} is not finite at step {trainer.steps} ({which} {first}, ...); {ADVICE}",
+        f"training: {tensor} is not finite at step {trainer.steps} ({which} {first}); {ADVICE}",
         tensor,
         trainer.steps,
         rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 from time import sleep
 
@@ -39,7 +40,7 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
     >>> Path("model").read_bytes(), Path("model.old").read_bytes()
     (b'second', b'first')
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    beside = path.with_name(f".{path.name}.{threading.get_native_id()}{TEMPORARY}")
     try:
         with open(beside, "wb") as file:
             file.write(content)

@@ -133,6 +133,8 @@ def train(
     DeviceError
     NonFiniteError
         See `on_nonfinite`.
+    RankError
+        Ranks were given other rows or arguments, or one of them has ended.
     RunError
         The run folder cannot be written.
     StoppedError

@@ -89,14 +89,16 @@ class RunFolder:
         with _writing(Path(path)):
             Path(path).mkdir(parents=True, exist_ok=True)
         self._take(Path(path), save_every, toml)
+        ours: tuple[str, ...] = ()
         try:
             check_free(path)  # again: another process may have written to it in between
+            ours = BEGUN
             self._write_config(config)
             self._note_start()
         except BaseException:
             self.close()
-            if not (self.path / CONFIG).exists():
-                (self.path / LOG).unlink(missing_ok=True)
+            for name in ours:
+                (self.path / name).unlink(missing_ok=True)
             raise
 
     @classmethod
@@ -546,12 +548,15 @@ def _describe(run: Path) -> dict[str, Any]:
             epochs, steps, waited = counters["epochs"], counters["steps"], counters["stopping"]["waited"]
             found |= {"epoch": epochs, "step": steps}
             early = settings.get("patience") is not None and waited >= settings["patience"]
-            if settings["steps"] is not None:
+            if "epochs" not in settings:  # a model of one step, such as CCA
+                done = steps >= 1
+            elif settings["steps"] is not None:
                 done = steps >= settings["steps"]
             elif settings["epochs"] == "auto":
                 n_rows = config["fitted"]["n_rows"]
                 until = Until.of(n_rows, settings.get("batch_size") or n_rows)
-                done = steps >= until.most or (waited >= until.patience and steps >= until.least)
+                settled = settings.get("patience") is None and waited >= until.patience and steps >= until.least
+                done = steps >= until.most or settled
             else:
                 done = epochs >= settings["epochs"]
             found["state"] = "stopped early" if early else "finished" if done else "interrupted"

@@ -280,9 +280,13 @@ class Trainer:
 
         Raises
         ------
+        ConfigError
+            The objective needs dreams or a group of parameters that the model does not have.
+        MemoryError
         NonFiniteError
             The bound or a gradient is not finite. On a device no value is checked.
-        MemoryError
+        RankError
+            Ranks were given batches that differ, or one of them has ended.
 
         Notes
         -----
@@ -782,6 +786,11 @@ class Trainer:
             The objective: one scalar, or one for each group of parameters. Mean nats per row.
         (metrics, state) : tuple of dict
             The objective's metrics, and the model's next state.
+
+        Raises
+        ------
+        ConfigError
+            The objective needs dreams that the model does not have.
 
         Examples
         --------

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 import gvae
 import gvae.demo
-from gvae import cli, data, evaluation, families, settings
+from gvae import cli, data, doctor, evaluation, families, settings
 from gvae.runtime import limits, pool
 
 rng = np.random.default_rng(0)
@@ -433,6 +433,18 @@ def test_doctor(gvae_):
     assert (code, err) == (0, "")
     for word in ("python", "numba", "by affinity", "kernel type", "cuda", "cache"):
         assert word in out
+
+
+def test_the_file_system_of_the_cache(monkeypatch, tmp_path):
+    """By Linux's own table, with blanks in names and bytes that are no text."""
+    root, blank, bytes_ = rb"/ / rw - ext4 a rw", rb"/ /a\040b rw - nfs4 b rw", b"/ /\xff rw - cifs c rw"
+    table = b"".join(b"1 0 0:1 %b\n" % line for line in (root, blank, bytes_))
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_bytes(table)
+    mounts = limits.mounts
+    monkeypatch.setattr(limits, "mounts", lambda: mounts(str(tmp_path)))
+    places = [Path(path) for path in ("/a b/c", "/a/b", os.fsdecode(b"/\xff/c"))]
+    assert [doctor._file_system(place) for place in places] == ["nfs4", "ext4", "cifs"]
 
 
 @pytest.mark.sharing

@@ -1,4 +1,4 @@
-"""The emulated CuPy (tests/emulator/cupy_emulated.py) computes what NumPy does, refuses what CuPy refuses, and counts what
+"""The emulated CuPy (tests/emulator/cupy_emulated) computes what NumPy does, refuses what CuPy refuses, and counts what
 goes between host and device."""
 
 from __future__ import annotations

@@ -478,6 +478,20 @@ def test_deep_gaussian_processes_in_batches(anywhere, settings):
         gvae.DeepGP(device="cuda").fit(X[:, 1:4], X[:, 0])
 
 
+def test_the_model_of_a_callback_is_on_the_host(cupy):
+    """With its state: what training computes from rows beside the parameters."""
+    shown = []
+
+    def look(row, model):
+        shown.append((row["epoch"], model.transform(X)))
+
+    settings = {"latent": 2, "hidden": (5,), "batch_size": 30, "epochs": 2, "random_state": 1, "device": "cuda"}
+    trained = gvae.DCCA(**settings).fit(X, X[:, ::-1], callback=look)
+    assert [epoch for epoch, _ in shown] == [1, 2]
+    np.testing.assert_array_equal(shown[-1][1], trained.transform(X))
+    assert (shown[0][1] != shown[1][1]).any()
+
+
 def test_the_command_line(cupy, tmp_path, capsys):
     from gvae import cli
 

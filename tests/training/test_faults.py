@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from run_cases import SETTINGS, X, after, same
 import gvae
 from gvae import VAE, cli
 from gvae.errors import RunError, StoppedError
-from gvae.training import Checkpoint, RunFolder, encode, files, load_checkpoint
+from gvae.training import Checkpoint, RunFolder, encode, files, load_checkpoint, write_atomically
 from gvae.training.checkpoint import decode
 
 pytestmark = pytest.mark.faults
@@ -194,6 +195,13 @@ sys.exit(cli.main(sys.argv[2:]))
 
 @pytest.mark.sharing
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="permissions of POSIX")
+def test_threads_may_write_one_file(tmp_path):
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda i: write_atomically(tmp_path / "file", bytes([i % 251]) * 1000), range(100)))
+    assert len(set((tmp_path / "file").read_bytes())) == 1
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_a_lock_that_is_looked_at_is_free(tmp_path):
     """`gvae runs` and a waiting sweep hold the lock of a log for an instant; a run that starts then tries again."""
     path = tmp_path / "log.jsonl"

@@ -31,7 +31,7 @@ def gaussian(**settings):
 
 def test_stop_names_the_rows_and_logs_it(tmp_path):
     with pytest.raises(
-        NonFiniteError, match=r"the bound is not finite at step 0 \(because of rows (17|31|17, 31|31, 17), ...\)"
+        NonFiniteError, match=r"the bound is not finite at step 0 \(because of rows? (17|31|17, 31|31, 17)\)"
     ) as e:
         gaussian(batch_size=40).fit(SPOILT, run=tmp_path / "run")
     assert (e.value.tensor, e.value.step, sorted(e.value.rows)) == ("the bound", 0, [17, 31])
@@ -142,7 +142,7 @@ def test_rows_that_fail_are_named_as_the_caller_knows_them():
     rows, weight = X.astype(np.float32).copy(), np.ones(len(X))
     rows[30], weight[:7] = 3e19, 0.0
     for how in ({}, {"patience": 1, "epochs": 3}):
-        with pytest.raises(NonFiniteError, match=r"because of rows 30, \.\.\.") as e:
+        with pytest.raises(NonFiniteError, match=r"because of row 30\)") as e:
             gaussian(standardize=False, **how).fit(rows, sample_weight=weight)
         assert e.value.rows == [30]
 
@@ -168,7 +168,7 @@ def test_rollback_brings_everything_back():
 
 
 def test_rollback_gives_up():
-    with pytest.raises(NonFiniteError, match=r"the bound is not finite at step \d \(because of rows"):
+    with pytest.raises(NonFiniteError, match=r"the bound is not finite at step \d \(because of rows?"):
         gaussian(on_nonfinite="rollback").fit(SPOILT)
 
 

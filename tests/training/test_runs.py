@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -16,9 +17,9 @@ from run_cases import SETTINGS, X, after, same
 import gvae
 from gvae import VAE, cli, models
 from gvae.data import Table
-from gvae.errors import ConfigError, DataError, RunError, StoppedError
+from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, StoppedError
 from gvae.runtime import pool
-from gvae.training import RunFolder, Trainer, load_checkpoint, train
+from gvae.training import RunFolder, Trainer, Until, load_checkpoint, survey, train
 
 DATA = Path(__file__).parents[1] / "stored"
 THEN = {"start": "glorot", "standardize": False}  # as version 0.1.0 always did
@@ -373,3 +374,38 @@ def test_a_table_of_runs(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert cli.main(["runs", "nowhere"]) == 2
     assert "cannot look into nowhere" in capsys.readouterr().err
+
+
+def test_a_run_of_a_model_of_one_step_is_finished(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gvae.CCA(latent=2, random_state=0).fit(X, X[:, ::-1], run="run")
+    (found,) = survey(".")
+    assert (found["state"], found["epochs"], found["step"]) == ("finished", None, 1)
+
+
+def test_a_run_with_a_patience_of_its_own_is_not_finished_before_its_end(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = SETTINGS | {"epochs": "auto", "patience": 4000}
+    with contextlib.suppress(StoppedError):
+        VAE(**settings).fit(X, run="run", stop=after(1500))  # the bound is at its best before
+    waited = load_checkpoint("run/checkpoint.safetensors").counters["stopping"]["waited"]
+    until = Until.of(len(X), SETTINGS["batch_size"])
+    assert waited >= until.patience
+    assert [found["state"] for found in survey(".")] == ["interrupted"]
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = set(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("gvae.training.runs.about_this_process", full)  # for the last of its first files
+        with pytest.raises(RunError, match="No space left on device"):
+            VAE(**SETTINGS).fit(X, run=tmp_path / "new" / "run")
+    assert set(tmp_path.iterdir()) == before
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(NonFiniteError):
+        VAE(**SETTINGS | {"learning_rate": 1e300}).fit(X, run=tmp_path / "mine" / "new" / "run")
+    assert list((tmp_path / "mine").iterdir()) == []
+    VAE(**SETTINGS).fit(X, run=tmp_path / "new" / "run")
