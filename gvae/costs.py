@@ -169,10 +169,19 @@ class FreeBits:
 
     def __call__(self, layers: Sequence[Any], penalty: Any, mean: Mean) -> tuple[Any, Callable[[], Any]]:
         paid: Any = 0.0
-        for layer in layers:
-            each = mean(by_unit(layer, "free"), by_unit=True)
+        units = [by_unit(layer, "free") for layer in layers]
+        means = [mean(each, by_unit=True) for each in units]
+        for each in means:
             paid = elementwise.add(paid, arrays.sum(elementwise.maximum(each, self.free)))
-        return paid, lambda: penalty
+
+        def rows() -> Any:  # units below `free` cost a constant, whatever is drawn
+            total: Any = 0.0
+            for each, average in zip(units, means, strict=True):
+                charged = elementwise.where(value_of(average) > self.free, each, 0.0)
+                total = elementwise.add(total, arrays.sum(charged, axis=-1))
+            return total
+
+        return paid, rows
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ __all__ = ["UNRELIABLE", "Tail", "pareto_k"]
 
 UNRELIABLE = 0.7
 LEAST = 5  # a fit to fewer weights says nothing
+EQUAL = 1e-5  # nats: log-weights that differ by less are equal but for rounding in float32
 
 
 class Tail:
@@ -71,7 +72,8 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     -------
     array (n,)
         The shape of the generalised Pareto distribution fitted to the M excesses, shrunk a little towards 1/2. Weights equal
-        to the smallest have no excess; inf where fewer than 5 remain. -inf where all M + 1 are equal: there is no tail.
+        to the smallest have no excess; inf where fewer than 5 remain. -inf where all M + 1 are equal, to 1e-5 nats: there is
+        no tail.
 
     Notes
     -----
@@ -93,7 +95,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
         for i in np.flatnonzero(x[_quartile(x)] == 0):  # ties, or weights that underflow beside the largest
             excesses = x[x[:, i] > 0, i : i + 1]
             fitted[i] = _shrunk(excesses)[0] if len(excesses) >= LEAST else np.inf
-        return np.where(x[-1] == 0, -np.inf, fitted)
+        return np.where(top[-1] - top[0] <= EQUAL, -np.inf, fitted)
 
 
 def _shrunk(x: np.ndarray) -> np.ndarray:
@@ -118,7 +120,8 @@ def _shape(x: np.ndarray) -> np.ndarray:
     profile = np.empty((points, n))
     for j in range(points):  # one at a time: all of them would be M x points x n
         k = np.log1p(-theta[j] * x).mean(axis=0)
-        profile[j] = M * (np.log(-theta[j] / k) - k - 1)
+        ratio = np.where(theta[j] == 0, 1 / x.mean(axis=0), -theta[j] / k)  # 0: an exponential
+        profile[j] = M * (np.log(ratio) - k - 1)
     weights = np.exp(profile - profile.max(axis=0))
     mean = (weights * theta).sum(axis=0) / weights.sum(axis=0)
     return np.log1p(-mean * x).mean(axis=0)

@@ -135,6 +135,17 @@ class DEF(Base):
         """
         return {"z1": self.encoders["z1"].family.n}
 
+    @property
+    def inference_order(self) -> tuple[str, ...]:
+        """The names of the noise of its layers, of which each is inferred from the data.
+
+        Examples
+        --------
+        >>> gvae.models.DEF(6, latent=(3, 2), n_rows=100).inference_order
+        ('z1', 'z2')
+        """
+        return tuple(self.encoders)
+
     def init(self, key: Key) -> dict[str, np.ndarray]:
         """Initial parameters: of the posterior of the weights, and of the encoders if rows are amortized.
 

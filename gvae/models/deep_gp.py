@@ -706,7 +706,7 @@ class DeepGP(Base):
         if not self.collapses:
             for level in self.levels:
                 cost = level.cost(self._posteriors(params, state, level))
-                terms.layers.append(Penalty(cost, share=1 / self.n_rows))
+                terms.layers.append(Penalty(cost, share=1 / self.n_rows, drawn=self.draws))
         return terms
 
     def _of_all_rows(self, params: Params, batch: Batch) -> Terms:

@@ -402,5 +402,4 @@ class HVM(VAE):
         outer = Layer(q_numbers, r, numbers, noise["lambda"], coupled=True, name="lambda")
         outer.blanket = lambda: Blanket(likelihood["x"], layers=(of_z,))
         outer.again = lambda f, g: self.encoder(modes.changed(params, f), batch.x)
-        inference = "encoder", "recursive"
-        return Terms(likelihood, [of_z, outer], inference=inference, views=views, joint=self.is_joint(params))
+        return Terms(likelihood, [of_z, outer], views=views, joint=self.is_joint(params))  # r is not a part of q

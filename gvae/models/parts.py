@@ -52,12 +52,19 @@ class Penalty(Layer):
     value : float or array (B,); array () if it is shared
     share : float, optional
         The part of KL(q(w) ‖ p(w)) of weights w, shared by all rows, that is charged to each row.
+    drawn : bool, default False
+        Whether the likelihood is of a draw of w.
     """
 
-    def __init__(self, value: Any, share: float | None = None):
+    def __init__(self, value: Any, share: float | None = None, drawn: bool = False):
         super().__init__(_Certain(), None, None, share=share)
+        self._drawn = drawn
         self.log_q = self.log_q_along_path = self.kl = value
         self.log_p = self.log_q_of_score = 0 * value
+
+    @property
+    def of_all_rows(self) -> bool:
+        return self._drawn
 
 
 def price_of_weights(params: Params, names: Iterable[str], deviation: float) -> Any:

@@ -223,6 +223,7 @@ class Process:
         p = linalg.solve_triangular(self.factor(params), self.between(params, params[f"inducing.{self.name}"], x))
         spread = elementwise.square(r.swapaxes(-1, -2) @ p).sum(axis=-2)  # (D, N)
         known = self.variances(params, Uncertain(x)) - elementwise.square(p).sum(axis=0)
+        known = elementwise.maximum(known, 0)  # rounding, where x is near inducing points
         return p.swapaxes(-1, -2) @ m, (known + spread).swapaxes(-1, -2)
 
     def function(self, params: Params, q: tuple[Any, Any], x: np.ndarray, v: np.ndarray, noise: np.ndarray) -> np.ndarray:

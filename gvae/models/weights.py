@@ -55,6 +55,7 @@ class _Weighed(VAE):
     """A VAE whose n_rows rows share the cost of the decoder's weights."""
 
     Settings: ClassVar[Any] = Settings
+    drawn: ClassVar[bool] = False  # whether the weights are
 
     def build(self, settings: Any) -> None:
         super().build(settings)
@@ -67,7 +68,7 @@ class _Weighed(VAE):
     def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         terms = super().terms(params, state, batch, noise, step)
         if step is not None:  # the cost of the weights belongs to all rows together
-            terms.layers.append(Penalty(self.cost(params), share=1 / self.n_rows))
+            terms.layers.append(Penalty(self.cost(params), share=1 / self.n_rows, drawn=self.drawn))
         return terms
 
     def _weights(self, params: Params) -> list[str]:
@@ -162,6 +163,7 @@ class Bayes(_Weighed):
 
     Settings = BayesSettings
     pure = True
+    drawn = True
 
     def build(self, settings: Any) -> None:
         if settings.normalize is not None or settings.dropout:

@@ -155,10 +155,9 @@ class ImportanceWeighted:
         if any(layer.baseline is not None for layer in terms.layers):
             raise ConfigError("a learned baseline is for the elbo; bounds of several draws have one of their own (vimco)")
         for layer in terms.layers:
-            if layer.share is not None and layer.z is not None:
-                raise ConfigError(
-                    f"bounds of several draws are of each row, and all rows share the layer {layer.name!r}: objective='elbo'"
-                )
+            if layer.of_all_rows:
+                what = f"the layer {layer.name!r}" if layer.name else "weights that are drawn"
+                raise ConfigError(f"bounds of several draws are of each row, and all rows share {what}: objective='elbo'")
         if terms.entangled and (self.gradient not in ("reparameterized", "stl") or self.inference_bound is not None):
             raise ConfigError(
                 f"gradient {self.gradient!r} treats the parameters of q separately, and here those of the generative model "

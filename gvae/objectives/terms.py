@@ -113,6 +113,11 @@ class Layer:
     baseline: Any = None
     share: float | None = None
 
+    @property
+    def of_all_rows(self) -> bool:
+        """Whether it is drawn for all rows together, such as weights with a posterior."""
+        return self.share is not None and self.z is not None
+
     def of_each_row(self, nats: Any) -> Any:
         """What each row is charged of a term of the layer, such as log q or the KL.
 

@@ -137,6 +137,18 @@ def test_pareto_k_of_ties_and_of_weights_that_underflow():
     assert np.isnan(k[3])
 
 
+def test_weights_that_are_equal_but_for_rounding_have_no_tail():
+    """Those of an exact posterior: one or two units in the last place apart, many of them tied."""
+    for unit, level in ((np.finfo(np.float64).eps, 0.0), (np.finfo(np.float32).eps, -20.0)):
+        ranks = np.r_[3, np.repeat([2, 1, 0], [9, 9, 4])]
+        assert (pareto_k(level - unit * max(1, -level) * ranks[:, None]) == -np.inf).all()
+    ranks = np.r_[3, np.repeat([2, 1, 0], [9, 9, 4])]  # a point of the grid is 0: an exponential
+    assert pareto_k(np.log(1 - 0.25 * ranks)[:, None]) == pytest.approx(-0.7439, abs=1e-4)
+    fa = gvae.FactorAnalysis(latent=2, dtype="float64", random_state=0).fit(X)
+    summary = fa.evaluate(X, samples=100).summary()
+    assert (summary["pareto_k"], summary["pareto_k_unreliable"]) == (-np.inf, 0)
+
+
 def test_pareto_k_warns_where_q_is_too_narrow():
     """Weights of q = N(m, s² C) with s < 1 have a tail of shape 1 - s² in each direction (Gaussian tails)."""
     model, parameters = linear_gaussian(log_scale=-0.8)

@@ -266,6 +266,39 @@ def test_score_and_path_have_one_mean_and_local_signals_less_variance(text):
     assert found["gamma", "local"][1].sum() < local.sum()  # and the path less than both
 
 
+def test_pairs_of_bits_have_the_mean_of_local_signals():
+    """In every layer: its draws are arranged as a training step arranges them."""
+    model = models.DEF(3, latent=(2, 2), kind="sigmoid", dtype="float64", n_rows=300, amortized=True, hidden=())
+    batch = batch_of(sparse.csr_array(np.repeat([[2.0, 0.0, 1.0]], 300, axis=0)))
+    params, found = started(model, 0), {}
+    for name in ("local", "disarm"):
+        objective, each = objectives.parse("elbo", gradient=name), []
+        for i in range(60):
+            noise = model.noise(random.fold_in(KEY, i), batch, 4)
+            if name == "disarm":
+                noise = objective.arrange(noise, model.inference_order)
+            g = gradient(lambda p, e=noise, o=objective: o(model.terms(p, {}, batch, e, step=0))[0], params)
+            each.append(np.concatenate([g["z1.0.bias"], g["z2.0.bias"]]))
+        found[name] = np.array(each)
+    apart = found["disarm"] - found["local"]  # with the same draws of the weights
+    assert (np.abs(apart.mean(axis=0)) < 5 * apart.std(axis=0) / np.sqrt(len(apart))).all()
+    assert (apart.std(axis=0) < 0.2 * found["local"].std(axis=0)).all()
+
+
+def test_bits_that_are_free_have_no_signal():
+    """Below `free` all units cost a constant: what q of the upper layer does to the KL of the lower one does not matter."""
+    model = models.DEF(3, latent=(2, 2), kind="sigmoid", dtype="float64", n_rows=300, amortized=True, hidden=())
+    batch = batch_of(sparse.csr_array(np.repeat([[2.0, 0.0, 1.0]], 300, axis=0)))
+    params, noise = started(model, 0), model.noise(KEY, batch, 4)
+
+    def slope(text):
+        objective = objectives.parse(text)
+        return gradient(lambda p: objective(model.terms(p, {}, batch, noise, step=0))[0], params)["z2.0.bias"]
+
+    np.testing.assert_allclose(slope("elbo:free=1000"), slope("elbo:beta=0"), atol=1e-14)
+    assert np.abs(slope("elbo:free=0") - slope("elbo:beta=0")).max() > 0.1
+
+
 @pytest.mark.parametrize("warmup", [0, 10])
 @pytest.mark.parametrize("by", ["local", "reparameterized"])
 @pytest.mark.parametrize("make", [models.DEF, models.DoubleDEF])

@@ -198,6 +198,30 @@ def test_gradients_have_the_mean_of_the_derivative(outer, gradient_name):
     assert len(params) == 9  # encoder, networks and flow of r
 
 
+@pytest.mark.parametrize("gradient_name", ["dreg", "vimco", "rws"])
+def test_r_learns_from_bounds_of_several_draws(gradient_name):
+    """It is no part of q, but weighs draws as the prior does: its gradient is that of the bound itself."""
+    inner = {"posterior": "diagonal", "variational_prior": "diagonal"}
+    model = models.HVM(3, latent=2, hidden=(2,), recursive_steps=1, recursive_width=2, dtype="float64", **inner)
+    params = numbers_of(model)
+    batch = Batch({"x": np.repeat([[1.0, 0.0, 1.0]], 500, axis=0)}, np.arange(500))
+    noise = model.noise(KEY, batch, 3)
+
+    def slope(name):
+        objective = objectives.parse("iwae", gradient=name)
+
+        def f(p):
+            value = objective(model.terms(p, {}, batch, noise, step=0))[0]
+            return value["*"] if isinstance(value, dict) else value
+
+        return gradient(f, params)
+
+    own, whole = slope(gradient_name), slope("reparameterized")
+    for name in ("recursive.0.weight", "recursive.1.bias"):
+        assert np.abs(whole[name]).max() > 1e-3
+        np.testing.assert_allclose(own[name], whole[name], rtol=1e-10, atol=1e-14)
+
+
 # ---- limits
 
 

@@ -200,6 +200,9 @@ def test_refusals():
     ):
         with pytest.raises(ConfigError, match=said):
             mutual(**settings)
+    with pytest.raises(ConfigError, match=r"normalize is 'batch', expected None where draws of x .* bernoulli"):
+        mutual(normalize="batch")
+    mutual(normalize="batch", observation="gaussian")
     with pytest.raises(ConfigError, match="ELBO alone"):
         gvae.MutualAutoencoder(latent=2, hidden=(6,), objective="iwae", samples=2, epochs=1).fit(BITS)
     with pytest.raises(ConfigError, match="info: this model subtracts a penalty"):

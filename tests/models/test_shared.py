@@ -12,7 +12,7 @@ from gvae.autodiff import gradient
 from gvae.data import Batch, Table
 from gvae.distributions import BernoulliDistribution, DiagonalGaussian
 from gvae.errors import ConfigError, NonFiniteError
-from gvae.models import VAE
+from gvae.models import VAE, Bayes
 from gvae.models.parts import Penalty
 from gvae.objectives import Blanket, Layer, Terms, noise_of_rows
 from gvae.ops import arrays, elementwise
@@ -159,6 +159,10 @@ def test_bounds_of_several_draws_refuse_shared_draws():
     batch, noise = Batch({}, np.arange(2)), noise_for([(1, 0)] * 2, (1, 0))
     with pytest.raises(ConfigError, match="all rows share the layer 'w'"):
         objectives.ImportanceWeighted()(terms(PARAMS, batch, noise))
+    bayes = Bayes(4, latent=2, hidden=(3,), n_rows=10)  # draws the layers' sums, and has no layer of the weights
+    batch, params = Batch({"x": np.eye(4, dtype=np.float32)}, np.arange(4)), bayes.init(random.key(0))
+    with pytest.raises(ConfigError, match="all rows share weights that are drawn: objective='elbo'"):
+        objectives.parse("iwae")(bayes.terms(params, {}, batch, bayes.noise(random.key(1), batch, 3), step=0))
 
 
 def test_a_penalty_is_the_case_without_a_draw():
