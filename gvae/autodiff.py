@@ -122,7 +122,7 @@ class Var:
         return len(self.value)
 
     def __float__(self) -> float:
-        return float(value_of(self))
+        raise TypeError("a Var is not a number: use gvae.ops on it, or .value for its array outside differentiation")
 
     def __bool__(self) -> bool:
         return bool(value_of(self))

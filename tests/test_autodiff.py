@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import subprocess
 import sys
 import threading
@@ -22,10 +23,17 @@ def test_var_alone_has_its_operators_in_a_fresh_process():
     code = (
         "import numpy as np; from gvae.autodiff import Var; v = Var(np.ones((2, 2)))\n"
         "w = (((2 + v) * v - v / 2) ** 2 @ v)[0].sum() + (-v).mean() + v.T.reshape(4)[1]\n"
-        "print(float(w), bool((v > 0).all()))"
+        "print(w.value, bool((v > 0).all()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["25.0", "True"]
+
+
+@pytest.mark.parametrize("use", [float, math.exp, np.float64])
+def test_a_var_is_no_number(use):
+    """Which would leave the tape: the derivative would be 0 without a word."""
+    with pytest.raises(TypeError, match=r"a Var is not (a number|an array): use gvae\.ops on it, or \.value"):
+        gradient(lambda x: ops.sum(x) * use(ops.sum(x)), x3)
 
 
 def test_operators_agree_with_numpy():

@@ -76,7 +76,8 @@ def run(options: argparse.Namespace) -> None:
     if best is None:
         raise RunError(f"{options.out}: no trial is complete; for their reasons: gvae runs {shlex.quote(options.out)}")
     show(f"{options.out}: {sweeps.counted(study)}")
-    show(f"best: {sweeps.line(study, best)}; {best['run']}")
+    gone = " (its run folder is gone)" if best["missing"] else ""
+    show(f"best: {sweeps.line(study, best)}; {best['run']}{gone}")
 
 
 def _digest(dataset: Any) -> str:

@@ -125,6 +125,8 @@ class Estimator(Fitting):
             check_lengths({"x": X, "y": y}, "X")
         for block, numbers, where in self._row_blocks(X):
             found.append(self._codes(block, y if y is None or numbers is None else y[where], numbers))
+        if not found[0]:
+            self._check_inferred({}, "codes(X, y)")
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
     def posterior_of(self, X: Any, y: Any = None) -> Any:
@@ -158,6 +160,7 @@ class Estimator(Fitting):
         self._check_codes()
         rows = self._seen(X, y)
         found = self._coded(rows) if _length_of(rows) <= CHUNK else self._coded_by_raw(rows)
+        self._check_inferred(found, "posterior_of(X, y)")
         chosen = [found[name] for name in self.model_.codes]
         return chosen[0] if len(chosen) == 1 else found
 
@@ -516,15 +519,19 @@ class Estimator(Fitting):
         parts = [self._coded(part) for part in _chunks(rows)]
         return {name: np.concatenate([np.asarray(part[name].shown) for part in parts]) for name in parts[0]}
 
+    def _check_inferred(self, found: Mapping[str, Any], has: str, method: str = "") -> None:
+        """DataError if a code is not among those that were inferred.   has : the call that has it"""
+        if missing := [name for name in self.model_.codes if name not in found]:
+            raise DataError(
+                f"{type(self).__name__}.{method or has.partition('(')[0]}: the code {missing[0]} is inferred from X and y "
+                f"together; {has} has it"
+            )
+
     def _joined(self, X: Any, method: str, numbers: Any = None) -> np.ndarray:
         """The means of the codes that are inferred from X only, side by side."""
         self._check_codes()
         found = self._codes(X, None, numbers)
-        for name in self.model_.codes:
-            if name not in found:
-                raise DataError(
-                    f"{type(self).__name__}.{method}: the code {name} is inferred from X and y together; codes(X, y) has it"
-                )
+        self._check_inferred(found, "codes(X, y)", method)
         return np.concatenate([found[name] for name in self.model_.codes], axis=1)
 
     def _read(self, X: Any, y: Any = None, *, all_columns: bool = False, numbers: Any = None) -> dict[str, Any]:

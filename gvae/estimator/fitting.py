@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 import numpy as np
@@ -174,6 +175,10 @@ class Fitting(Protocol):
                 raise ConfigError(f"fit: save_every is {save_every!r}, expected {NOT_NEGATIVE.expected} (seconds)")
             check_callables("fit", stop=stop, callback=callback)
             check_paths("fit", **({} if run is None else {"run": run}))
+            if not isinstance(resume, (bool, np.bool_)):
+                raise ConfigError(f"fit: resume is {resume!r}, expected True or False")
+            if not isinstance(notes, (dict, NoneType)):
+                raise ConfigError(f"fit: notes is {notes!r:.80}, expected a dict of what JSON can hold")
             if resume and run is None:
                 raise ConfigError("fit: resume needs the folder of the run to continue, as run")
             asked = self.checked()
@@ -214,6 +219,8 @@ class Fitting(Protocol):
     ) -> _Ready:
         """Check the settings and the data, and make all choices that depend on them, before anything is written."""
         values = self._filled(asked)
+        if values["initial"] is not None:  # the run may be resumed in another folder
+            asked = asked | {"initial": os.path.abspath(values["initial"])}
         shuffle = _shuffle(values, X, y, begun)
         names = inputs.named(X) if isinstance(X, data.Rows) else None  # of the columns of a file, also if it is loaded
         X, y = (_source(given, shuffle) for given in (X, y))
@@ -229,7 +236,7 @@ class Fitting(Protocol):
             for name, column in columns.items()
             if isinstance(column, Column) and column.read_ahead
         }
-        files = {name: given.fingerprint for name, given in stored_rows.items()}
+        files = {name: _fingerprint(given, name) for name, given in stored_rows.items()}
         content = [c for part in (rows, held or {}) for name, c in part.items() if name != "numbers"]
         there = [c for c in content if not getattr(c, "read_ahead", False)]
         digest = _digest(*there) if (run is not None or ranks.size > 1) and there else None
@@ -357,6 +364,8 @@ class Fitting(Protocol):
             if not isinstance(validation, (tuple, list)) or len(validation) != 2:
                 raise DataError(f"{model}.fit: validation is {type(validation).__name__}, expected a pair (X, y)")
             V, vy = validation
+        elif isinstance(validation, tuple):
+            raise DataError(f"{model}.fit: validation is a tuple of {len(validation)}, expected an array: it reads x only")
         observations = self._observations(values["observation"])
         views: dict[str, View] = {}
         rows: dict[str, Any] = {}
@@ -634,6 +643,14 @@ def check_lengths(rows: Mapping[str, Any], what: str) -> None:
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{n} rows of {name}" for name, n in lengths.items())
         raise DataError(f"{what} has views of different lengths: {said} (inconsistent numbers of samples)")
+
+
+def _fingerprint(rows: Any, name: str) -> dict[str, Any]:
+    """The fingerprint of rows that may be of the caller's own class. DataError if it is not a dict."""
+    if not isinstance(found := rows.fingerprint, dict):
+        where = getattr(rows, "where", type(rows).__name__)
+        raise DataError(f"{name}: {where} has the fingerprint {found!r:.80}, expected a dict of what JSON can hold")
+    return found
 
 
 def _json(notes: dict[str, Any]) -> dict[str, Any]:

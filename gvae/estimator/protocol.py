@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 import numpy as np
 
 from gvae import settings
-from gvae.errors import ConfigError, DataError, ShapeError
+from gvae.errors import ConfigError, DataError, DependencyError, ShapeError
 from gvae.estimator.stored import not_fitted
 from gvae.models.base import Base, check_known
 from gvae.settings import fields, restated, setting
@@ -282,7 +282,10 @@ class Protocol(settings.Settings):
             index = X.index if isinstance(X, (pandas.DataFrame, pandas.Series)) else None
             return pandas.DataFrame(Z, index=index, columns=self.get_feature_names_out())
         if kind == "polars":
-            import polars  # type: ignore[import-not-found]
+            try:
+                import polars  # type: ignore[import-not-found]
+            except ImportError as error:
+                raise DependencyError("set_output asks for polars: pip install polars") from error
 
             return polars.DataFrame(Z, schema=list(self.get_feature_names_out()))
         return Z

@@ -43,12 +43,25 @@ def class_of(config: Mapping[str, Any], path: str | os.PathLike) -> type[Estimat
     """The estimator that a configuration names. Raises RunError for one that this process does not know."""
     from gvae.estimator.protocol import DECLARED
 
-    name = config.get("model")
+    name, whose = config.get("model"), config.get("class")  # the latter not in files of earlier versions
     if isinstance(name, str) and name in DECLARED:
-        return DECLARED[name]
-    whose = config.get("class")  # not in files of earlier versions
+        return _derived(DECLARED[name], whose, path)
     first = f" (declared by {whose:.80}: import that first)" if isinstance(whose, str) else ""
     raise RunError(f"{path} holds a model of kind {name!r:.80}{first}; known are {', '.join(DECLARED)}")
+
+
+def _derived(declared: type[Estimator], whose: Any, path: str | os.PathLike) -> type[Estimator]:
+    """The class that saved: that of the name, or one that is derived from it, outside gvae, without a name of its own."""
+    if not isinstance(whose, str) or whose.startswith("gvae.") or not declared.__module__.startswith("gvae."):
+        return declared
+    known = list(declared.__subclasses__())
+    for cls in known:
+        if f"{cls.__module__}.{cls.__qualname__}" == whose:
+            return cls
+        known += cls.__subclasses__()
+    raise RunError(
+        f"{path} holds a {whose:.80}, derived from {declared.__name__}, which this process does not know: import it"
+    )
 
 
 def asked_of(begun: Mapping[str, Any], asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gvae.errors import RunError
 from gvae.runtime.device import is_cuda, to_host
 from gvae.training import write_atomically
 
@@ -28,8 +29,8 @@ _log = logging.getLogger(__name__)
 class Partial:
     """A file with the columns of the rows 0, 1, .. that each measure has finished.
 
-    What is in the file counts only if its fingerprint is the requested one. A file that is damaged, or of another
-    evaluation, is ignored with a warning of this module's logger, and so is one that cannot be written.
+    What is in the file counts only if its fingerprint is the requested one. A file of this kind that is damaged, or of
+    another evaluation, is ignored with a warning of this module's logger, and so is one that cannot be written.
 
     Parameters
     ----------
@@ -37,6 +38,11 @@ class Partial:
         The file; it need not exist.
     about : mapping
         What decides the results of a measure, in addition to its arguments; values that JSON can hold.
+
+    Raises
+    ------
+    RunError
+        The path is a folder, or a file of another kind.
 
     Examples
     --------
@@ -54,6 +60,7 @@ class Partial:
         self.written = time.monotonic()
         self.writes = True
         if self.path.exists():
+            self._check()
             self._read()
 
     def begun(self, measure: str, fingerprint: str) -> dict[str, np.ndarray]:
@@ -128,6 +135,16 @@ class Partial:
         """
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        """RunError unless the file is one of these, perhaps a damaged one: it is overwritten, and removed at the end."""
+        try:
+            with open(self.path, "rb") as file:
+                head = file.read(1000)
+        except OSError as error:
+            raise RunError(f"evaluate: partial is {self.path}: {error.strerror}") from None
+        if head and f'"{FORMAT}"'.encode() not in head:
+            raise RunError(f"evaluate: partial is {self.path}, which holds something else; name a new file; it is as it was")
 
     def _read(self) -> None:
         from safetensors import SafetensorError, safe_open

@@ -85,8 +85,8 @@ class Mutual(VAE):
         if settings.normalize is not None and of_view.path is None:
             raise ConfigError(
                 f"Mutual: normalize is {settings.normalize!r}, expected None where draws of x are not differentiable "
-                f"(observation {self.observation.name}): a draw's signal belongs to its row only, but by batch normalisation "
-                "what is recognised of all rows depends on it"
+                f"(observation {self.observation.name}): a draw's signal belongs to its row only, but by batch "
+                "normalisation what is recognised of all rows depends on it"
             )
         n, widths = settings.latent, settings.hidden if settings.recogniser is None else settings.recogniser
         family = Diagonal(n)

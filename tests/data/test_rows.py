@@ -999,6 +999,47 @@ def test_several_views_are_a_group(tmp_path):
         model.reconstruct(x, out=tmp_path / "both.npy")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda x: x[:-1], r"shape \(29, 6\) for 30 rows, expected an array of shape \(30, 6\)"),
+        (lambda x: x[:, :3], r"shape \(30, 3\) for 30 rows"),
+        (lambda x: x.tolist(), "list for 30 rows"),
+        (lambda x: None, "NoneType for 30 rows"),
+    ],
+    ids=["fewer rows", "fewer columns", "a list", "nothing"],
+)
+def test_a_class_of_the_callers_that_returns_other_rows(given, said):
+    x = np.random.default_rng(0).normal(size=(60, 6))
+    model = gvae.VAE(latent=2, hidden=(4,), epochs=1, batch_size=30, random_state=0).fit(x)
+
+    class Own:
+        shape, dtype, fingerprint = x.shape, x.dtype, {"mine": 1}
+
+        def take(self, index):
+            return given(x[index][:30])
+
+    with pytest.raises(DataError, match=r"Own: take returned "):
+        model.transform(Own())
+    with pytest.raises(DataError, match=f"Own: take returned {said}"):
+        data.rows.Column(Own(), lambda rows: rows, x.shape, x.dtype)[np.arange(30)]
+    with pytest.raises(DataError, match="Own: take returned "):
+        gvae.VAE(latent=2, hidden=(4,), epochs=1, batch_size=30, shuffle="window:30").fit(Own())
+
+
+def test_a_fingerprint_that_is_no_dict(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 6))
+
+    class Own:
+        shape, dtype, fingerprint = x.shape, x.dtype, "abc"
+
+        def take(self, index):
+            return x[index]
+
+    with pytest.raises(DataError, match="x: Own has the fingerprint 'abc', expected a dict"):
+        gvae.VAE(latent=2, hidden=(4,), epochs=1, shuffle="window:30").fit(Own(), run=tmp_path / "run")
+
+
 def test_an_evaluation_is_resumed(small):
     folder, x = small
     model = gvae.VAE(**SMALL | {"epochs": 1}).fit(x)

@@ -573,6 +573,42 @@ def test_what_is_no_path(fitted, path, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"notes": ["a"]}, r"fit: notes is \['a'\], expected a dict"),
+        ({"resume": "yes"}, "fit: resume is 'yes', expected True or False"),
+        ({"validation": (X, X[:, 0])}, "VAE.fit: validation is a tuple of 2, expected an array: it reads x only"),
+    ],
+)
+def test_arguments_of_another_kind(given, said, tmp_path):
+    with pytest.raises((ConfigError, DataError), match=said):
+        small().fit(X, run=tmp_path / "run", **given)
+    assert os.listdir(tmp_path) == []
+
+
+class Scaled(VAE):
+    """Not declared: it has the name of the class that it is derived from."""
+
+    def transform(self, X, **given):
+        return 100 * super().transform(X, **given)
+
+
+def test_a_class_derived_without_a_declaration_is_itself_again(tmp_path, monkeypatch):
+    model = Scaled(**small().get_params()).fit(X, run=tmp_path / "run")
+    model.save(tmp_path / "model")
+    for path in ("run", "model"):
+        found = gvae.load(tmp_path / path)
+        assert type(found) is Scaled
+        assert_array_equal(found.transform(X), model.transform(X))
+    monkeypatch.setattr(Scaled, "__module__", "elsewhere")
+    for path in ("run", "model"):
+        with pytest.raises(
+            RunError, match=r"holds a .*test_estimator\.Scaled, derived from VAE, which this process does not"
+        ):
+            gvae.load(tmp_path / path)
+
+
 def test_models_that_a_callback_keeps_are_those_of_their_rows():
     kept = []
     last = small(epochs=3).fit(X, callback=lambda row, model: kept.append((model, model.parameters_.sha256())) or False)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gvae
+from gvae import cli
 from gvae.errors import ConfigError, RunError
 
 SMALL = {"latent": 2, "hidden": (4,), "observation": "gaussian", "random_state": 0, "epochs": 2}
@@ -76,6 +77,20 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(rows, tmp_path):
     longer = settings | {"epochs": settings["epochs"] + 1, "initial": str(tmp_path / "moved")}
     moved = gvae.VAE(**longer).fit(rows, run=tmp_path / "parts", resume=True)
     assert moved.config_["settings"]["initial"] == str(tmp_path / "moved")
+
+
+def test_a_run_with_a_relative_path_is_resumed_elsewhere(rows, tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    np.save("rows.npy", rows)
+    flags = ["--latent", "2", "--hidden", "4", "--quiet"]
+    assert cli.main(["train", "rows.npy", "--out", "first", "--epochs", "1", *flags]) == 0
+    assert cli.main(["train", "rows.npy", "--out", "run", "--epochs", "1", "--initial", "first", *flags]) == 0
+    monkeypatch.chdir(tmp_path / "there")
+    assert cli.main(["train", "--resume", "../here/run", "--epochs", "2", "--quiet"]) == 0
+    assert cli.main(["train", "--config", "../here/run/run.toml", "--out", "again", "--quiet"]) == 0
+    assert gvae.load("again").get_params()["initial"] == str(tmp_path / "here" / "first")
 
 
 def test_a_run_is_not_resumed_with_other_initial_parameters(rows, tmp_path):

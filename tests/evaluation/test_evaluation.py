@@ -18,7 +18,7 @@ import gvae
 from gvae import models, objectives, random
 from gvae.data import Table
 from gvae.distributions import DiagonalGaussian, Distribution
-from gvae.errors import ConfigError, DataError, NonFiniteError
+from gvae.errors import ConfigError, DataError, NonFiniteError, RunError
 from gvae.evaluation import (
     MEASURES,
     Partial,
@@ -231,13 +231,20 @@ def test_an_interrupted_evaluation_resumes(tmp_path, caplog):
         evaluate(all_of_it, other, Table(x), partial=Partial(path, about), **changed)
         assert all_of_it.left == 0, name
         assert "of another evaluation: ignored" in caplog.text, name
-    for damaged in (b"", kept[:-20], b"x" * 100, kept[:9] + b"!" + kept[10:]):
+    for damaged in (b"", kept[:-20], kept[:9] + b"!" + kept[10:]):
         path.write_bytes(damaged)
         caplog.clear()
         result = evaluate(model, parameters, Table(X), partial=Partial(path, {}), **settings)
         np.testing.assert_array_equal(result.elbo, expected.elbo)
         assert "damaged" in caplog.text
         assert "ignored" in caplog.text
+    for foreign in (b"x" * 100, b"1.5,2.5"):
+        path.write_bytes(foreign)
+        with pytest.raises(RunError, match="part, which holds something else; name a new file"):
+            Partial(path, {})
+        assert path.read_bytes() == foreign
+    with pytest.raises(RunError, match="Is a directory"):
+        Partial(tmp_path, {})
 
 
 def test_a_partial_that_cannot_be_written_is_a_warning(tmp_path, caplog, monkeypatch):

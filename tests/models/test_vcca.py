@@ -256,6 +256,15 @@ def raw_of(q, covariance):
     return np.concatenate([np.zeros(n), found.x])
 
 
+def test_codes_of_both_views_need_both():
+    model = gvae.VCCA(reads="both", latent=2, hidden=(4,), epochs=1, random_state=0).fit(X, Y)
+    assert model.posterior_of(X, Y).mean.shape == model.codes(X, Y)["z"].shape == (len(X), 2)
+    for method, has in (("posterior_of", "posterior_of"), ("codes", "codes"), ("transform", "codes")):
+        said = rf"VCCA\.{method}: the code z is inferred from X and y together; {has}\(X, y\) has it"
+        with pytest.raises(DataError, match=said):
+            getattr(model, method)(X)
+
+
 def test_inference_from_both_views_is_exact():
     """With q(z | x, y) of the linear-Gaussian model each weight is p(x, y), as factor analysis of both views has it."""
     psi = 0.5

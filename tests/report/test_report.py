@@ -112,7 +112,7 @@ def test_sections(runs):
     assert headings(runs / "vae" / "report.html") == ["The run", *every, "One posterior as training went on"]
     lacking = {"The decoder, alive", "Reconstructions", "Samples"}
     assert headings(runs / "vib" / "report.html") == ["The run", *(n for n in every if n not in lacking), "Confusion"]
-    said = "Not shown: The decoder, Reconstructions, Samples: the model explains labels only: there is no view to draw."
+    said = "Not shown: The decoder, Reconstructions, Samples: the model explains labels only: there is nothing to draw."
     assert said in text_of(runs / "vib" / "report.html")
     assert headings(runs / "linear" / "report.html")[-1] == "Loadings"
     assert headings(runs / "bayes" / "report.html")[-1] == "Weights"

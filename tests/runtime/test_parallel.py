@@ -309,7 +309,7 @@ FAULTS = {  # the rank that raises an error of its own, if one does, and what al
     "version": (None, "rank 1 has other versions of gvae or of its libraries than the other ranks"),
     "broken": (None, "rank 1 has other parameters than the other ranks after step"),
     "disk": (0, "No space left on device"),
-    "nan": (None, "rows 5, ..."),
+    "nan": (None, "row 5"),
 }
 
 

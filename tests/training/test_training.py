@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from gvae import models, nn, random
+from gvae.autodiff import value_of
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError, NonFiniteError, RunError, ShapeError
 from gvae.evaluation import evaluate
@@ -92,7 +93,7 @@ class Deciding(models.VAE):
 
     def terms(self, params, state, batch, noise, step=0):
         terms = super().terms(params, state, batch, noise, step)
-        terms.extras["sign"] = 1 if float(terms.total_log_likelihood.sum()) > 0 else -1
+        terms.extras["sign"] = 1 if float(value_of(terms.total_log_likelihood.sum())) > 0 else -1
         return terms
 
 

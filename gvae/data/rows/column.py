@@ -20,6 +20,7 @@ from gvae.data.rows.protocol import (
     sparse_pointers,
     stored_bytes,
     take_into,
+    taken_of,
 )
 from gvae.errors import ConfigError
 from gvae.ops.sparse import is_csr
@@ -74,7 +75,7 @@ class Column:
     def taken(self, index: np.ndarray, out: np.ndarray | None = None) -> Any:
         """Some rows as they are stored, checked; in `out` if it is given."""
         if out is None:
-            x = self.rows.take(index)
+            x = taken_of(self.rows, index)
         else:
             take_into(self.rows, index, out)
             x = out

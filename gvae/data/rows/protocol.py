@@ -196,7 +196,17 @@ def take_into(rows: Any, index: np.ndarray, out: np.ndarray) -> None:
     if hasattr(rows, "_take_into"):
         rows._take_into(index, out)
     else:
-        out[...] = rows.take(index)
+        out[...] = taken_of(rows, index)
+
+
+def taken_of(rows: Any, index: np.ndarray) -> Any:
+    """rows.take(index), which a class of the caller's may compute. DataError for anything but these rows."""
+    x, expected = rows.take(index), (len(index), *rows.shape[1:])
+    if getattr(x, "shape", None) != expected or not hasattr(x, "dtype"):
+        given = f"shape {x.shape}" if hasattr(x, "shape") else type(x).__name__
+        where = getattr(rows, "where", type(rows).__name__)
+        raise DataError(f"{where}: take returned {given} for {len(index)} rows, expected an array of shape {expected}")
+    return x
 
 
 def is_run(index: np.ndarray) -> bool:
