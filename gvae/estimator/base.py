@@ -339,7 +339,7 @@ class Estimator(Fitting):
         ------
         ConfigError, DataError, ShapeError
         RunError
-            `out` exists, or cannot be written.
+            `out` exists, or cannot be written; `partial` is a folder, or a file of another kind.
 
         Examples
         --------

@@ -115,7 +115,14 @@ class Layer:
 
     @property
     def of_all_rows(self) -> bool:
-        """Whether it is drawn for all rows together, such as weights with a posterior."""
+        """Whether it is drawn for all rows together, such as weights with a posterior.
+
+        Examples
+        --------
+        >>> q = gvae.distributions.DiagonalGaussian(np.full(2, 0.5), np.zeros(2))
+        >>> gvae.objectives.Layer(q, None, q.sample(np.zeros((3, 2))), np.zeros((3, 2)), share=1 / 100).of_all_rows
+        True
+        """
         return self.share is not None and self.z is not None
 
     def of_each_row(self, nats: Any) -> Any:
