@@ -70,7 +70,7 @@ def test_contracts_name_what_is_wrong(call, error, message):
 
 def test_iterating_over_a_var_ends():
     """Python's protocol for it asks for entries until an IndexError: an error of ours that is one too."""
-    assert [float(v) for v in Var(VECTOR[0])] == VECTOR[0].tolist()
+    assert [float(v.value) for v in Var(VECTOR[0])] == VECTOR[0].tolist()
     with pytest.raises(BoundsError, match=r"getitem: index is 5, expected one that fits shape \(5,\)"):
         Var(VECTOR[0])[5]
 
