@@ -402,7 +402,7 @@ MODELS = {
     "vcca": (gvae.models.VCCA, {"latent": 3, "hidden": (5,), "private": (2, 1), "observation": "gaussian"}),
     "ladder": (gvae.models.Ladder, {"latent": (3, 2), "hidden": (5,)}),
     "ladder, unshared": (gvae.models.Ladder, {"latent": (3, 2), "hidden": (5,), "share": False}),
-    "mutual": (gvae.models.Mutual, {"latent": 3, "hidden": (5,)}),
+    "mutual": (gvae.models.Mutual, {"latent": 3, "hidden": (5,), "observation": "gaussian"}),
     "dcca": (gvae.models.DCCA, {"latent": 2, "hidden": (5,)}),
 }
 every_model = pytest.mark.parametrize("name", list(MODELS))
