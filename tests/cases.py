@@ -140,6 +140,7 @@ ELEMENTWISE = [
     unary("stirling", positive, lambda x: scipy.special.gammaln(x) - x * (np.log(x) - 1)),
     unary("stirling_slope", positive, lambda x: scipy.special.digamma(x) - np.log(x)),
     binary("log_beta", positive, positive, scipy.special.betaln),
+    binary("log_poisson", positive, real, lambda x, log_r: x * log_r - np.exp(log_r) - scipy.special.gammaln(x + 1)),
     unary("log_sinhc", real, lambda x: np.log(np.sinh(x) / x), scale=lambda x: 1 + np.abs(x)),
     unary("langevin", real, lambda x: 1 / np.tanh(x) - 1 / x, scale=lambda x: 1 + 1 / np.abs(x)),
     unary("digamma", positive, scipy.special.digamma, scale=lambda x: 4 + np.abs(x)),

@@ -78,10 +78,9 @@ class PoissonProduct(Independent):
         return super().log_prob(x, reduce)
 
     def _log_terms(self, x: Array) -> Array:
-        rate = self.mean
-        none = (value_of(x) == 0) & (value_of(rate) == 0)  # 0 log 0 = 0
-        counted = elementwise.multiply(x, elementwise.log(elementwise.where(none, 1.0, rate)))
-        return elementwise.subtract(elementwise.subtract(counted, rate), elementwise.lgamma(x + 1))
+        rate, none = self.mean, value_of(x) == 0  # the rate may be 0, too
+        log_p = elementwise.log_poisson(x, elementwise.log(elementwise.where(none, 1.0, rate)))
+        return elementwise.where(none, -rate, log_p)
 
     def sample(self, noise: Array) -> Array:
         return draws.poisson_draw(np.log(value_of(self.mean)).astype(noise.dtype, copy=False), noise)

@@ -372,9 +372,7 @@ class PoissonDistribution(Independent):
         return lambda j, v: special.pdtr(v, rate[..., j])
 
     def _log_terms(self, x: Array) -> Array:
-        none = (value_of(x) == 0) & (value_of(self.log_rate) == -np.inf)  # 0 log 0 = 0
-        counted = elementwise.multiply(x, elementwise.where(none, 0.0, self.log_rate))
-        return elementwise.subtract(elementwise.subtract(counted, elementwise.exp(self.log_rate)), elementwise.lgamma(x + 1))
+        return elementwise.log_poisson(x, self.log_rate)
 
     def variance(self) -> Array:
         return self.mean

@@ -415,6 +415,21 @@ def test_events_of_probability_zero():
         assert PoissonProduct(z, w).kl() == pytest.approx(0.5 * np.log(0.5) + 0.5 + 1)
 
 
+def test_large_counts_in_float32():
+    """x log rate - rate - log x! is a difference of numbers of 10⁷ here; rounded to float32, those are off by up to 1.
+
+    What remains for a product is the rounding of the log rate, up to 5e-7, times x - rate.
+    """
+    rate = np.float32([3.0, 1e3, 1e5, 9e5, 9e5, 1e6])
+    x = np.float32([2.0, 1010.0, 1e5 + 300, 9e5, 8.95e5, 0.0])
+    log_rate = np.log(rate)
+    found = PoissonDistribution(log_rate).log_prob(x, reduce=False)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, scipy.stats.poisson.logpmf(x, np.exp(np.float64(log_rate))), rtol=1e-6)
+    found = PoissonProduct(np.ones((1, 1), np.float32), rate[:, None]).log_prob(x[None], reduce=False)
+    np.testing.assert_allclose(found[0], scipy.stats.poisson.logpmf(x, np.float64(rate)), rtol=1e-6, atol=2.5e-3)
+
+
 def test_kl_of_small_rates():
     assert PoissonDistribution(np.log(np.float32([1e-40, 1e-30]))).kl() == pytest.approx(2)
     assert PoissonDistribution(np.array([-800.0])).kl() == pytest.approx(1)

@@ -21,7 +21,16 @@ from gvae.ops.elementwise.functions import (
     square,
     tanh,
 )
-from gvae.ops.elementwise.special import digamma, langevin, lgamma, log_beta, log_sinhc, stirling, stirling_slope
+from gvae.ops.elementwise.special import (
+    digamma,
+    langevin,
+    lgamma,
+    log_beta,
+    log_poisson,
+    log_sinhc,
+    stirling,
+    stirling_slope,
+)
 from gvae.ops.elementwise.special import langevin_slope as langevin_slope
 
 __all__ = [
@@ -39,6 +48,7 @@ __all__ = [
     "log",
     "log1p",
     "log_beta",
+    "log_poisson",
     "log_sinhc",
     "maximum",
     "minimum",
