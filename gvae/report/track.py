@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gvae.errors import ConfigError, DataError, RunError
+from gvae.ops.banded import dense_to_band
 
 __all__ = ["FILE", "Track", "read_track", "tracked_row"]
 
@@ -32,7 +33,7 @@ class Track:
     DataError
         There is no such row.
     ConfigError
-        On a call: the posterior has no banded Cholesky factor.
+        On a call: the posterior is not Gaussian.
     """
 
     def __init__(self, run: str | os.PathLike, row: int, X: Any):
@@ -44,15 +45,22 @@ class Track:
     def __call__(self, log: dict[str, Any], model: Any) -> None:
         q = model.posterior_of(self.x)
         for name, part in (q if isinstance(q, dict) else {"z": q}).items():
-            banded = part.banded() if hasattr(part, "banded") else None
-            if banded is None:
-                raise ConfigError(
-                    f"--track needs a posterior with a banded Cholesky factor; {name} is {type(part).__name__}"
-                )
-            entry = {"epoch": log["epoch"], "row": self.row, "code": name, "offsets": list(banded.offsets or ())}
-            entry |= {"mean": np.asarray(banded.mean)[0].tolist(), "chol": np.asarray(banded.chol)[0].tolist()}
+            if not hasattr(part, "banded"):
+                raise ConfigError(f"--track needs a Gaussian posterior; {name} is {type(part).__name__}")
+            chol, offsets = _precision_factor(part)
+            entry = {"epoch": log["epoch"], "row": self.row, "code": name, "offsets": offsets}
+            entry |= {"mean": np.asarray(part.mean)[0].tolist(), "chol": chol.tolist()}
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
+
+
+def _precision_factor(q: Any) -> tuple[np.ndarray, list[int]]:
+    """The Cholesky factor (M, N) of the first row's precision, by diagonals, and their offsets; all N unless it is banded."""
+    if (banded := q.banded()) is not None:
+        return np.asarray(banded.chol)[0], list(banded.offsets)
+    offsets = list(range(q.n))
+    factor = np.linalg.cholesky(np.linalg.inv(np.asarray(q.covariance(), np.float64)[0]))
+    return dense_to_band(factor, offsets=offsets), offsets
 
 
 def _drop_partial_line(path: Path) -> None:

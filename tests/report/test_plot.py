@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 import gvae
-from gvae import cli, data, report
+from gvae import cli, data, ops, report
 from gvae.errors import RunError
 
 ALL = ["curves", "evaluation", "covariance", "reconstructions", "samples", "codes", "units", "factors", "own"]
@@ -103,10 +103,22 @@ def test_a_row_or_posterior_that_cannot_be_tracked_is_refused(gvae_):
     assert code == 2
     assert "--track is 299, expected a test row from 0 to 298" in err
     code, _, err = gvae_(
-        "train", "digits", "--posterior", "full", "--latent", "2", "--epochs", "1", "--track", "1", "--out", "r"
+        "train", "digits", "--posterior", "mixture:2", "--latent", "2", "--epochs", "1", "--track", "1", "--out", "r"
     )
     assert code == 2
-    assert "needs a posterior with a banded Cholesky factor" in err
+    assert "--track needs a Gaussian posterior; z is GaussianMixture" in err
+
+
+@pytest.mark.parametrize("posterior", ["full", "lowrank:1"])
+def test_all_diagonals_of_a_factor_that_is_not_banded_are_tracked(posterior, gvae_):
+    flags = ("--posterior", posterior, "--latent", "3", "--hidden", "8", "--epochs", "1", "--track", "1", "--out", "r")
+    code, _, err = gvae_("train", "digits", *flags)
+    assert code == 0, err
+    kept = report.read_track("r")["z"]
+    q = gvae.load("r").posterior_of(data.load("digits").test[1:2].reshape(1, 8, 8))
+    factor = ops.band_to_dense(kept["chol"][0], offsets=kept["offsets"])
+    np.testing.assert_allclose(np.linalg.inv(factor @ factor.T), q.covariance()[0], rtol=1e-4, atol=1e-6)
+    assert gvae_("plot", "r", "--what", "factors", "--out", "f.png")[0] == 0
 
 
 def test_a_track_whose_last_line_was_cut_short_goes_on(gvae_, here):
