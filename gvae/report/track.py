@@ -55,7 +55,7 @@ class Track:
 
 
 def _precision_factor(q: Any) -> tuple[np.ndarray, list[int]]:
-    """The Cholesky factor (M, N) of the first row's precision, by diagonals, and their offsets; all N unless it is banded."""
+    """The precision's Cholesky factor (M, N) of the first row, by diagonals, and their offsets: all N if it is dense."""
     if (banded := q.banded()) is not None:
         return np.asarray(banded.chol)[0], list(banded.offsets)
     offsets = list(range(q.n))
