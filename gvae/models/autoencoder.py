@@ -7,7 +7,7 @@ N(0, I) decode to unspecified data.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Autoencoder(VAE):
     """
 
     pure = True
+    has_posterior: ClassVar[bool] = False
     caution = (
         "an autoencoder has no bound: what is shown as ELBO and log p(x) is its reconstruction term, which is not a bound"
     )
@@ -77,4 +78,5 @@ class Autoencoder(VAE):
     def terms(self, params: Params, state: Arrays, batch: Batch, noise: Noise, step: Any = None) -> Terms:
         params = modes.in_step(params, noise, step)
         z = self.encoder(params, batch.x).mean[None]
-        return Terms({"x": self.decoder(params, z).log_prob(batch.x)}, [Penalty(device.zeros(len(batch), self.dtype, z))])
+        p, none = self.decoder(params, z), Penalty(device.zeros(len(batch), self.dtype, z))
+        return Terms({"x": p.log_prob(batch.x)}, [none], views={"x": p})

@@ -677,11 +677,12 @@ def test_models_that_they_are_not_for():
     for name in ("information", "gibbs"):
         with pytest.raises(ConfigError, match=f"{name}: VIB explains no x, of which this is a measure"):
             classifier.evaluate(x, labels, samples=2, measures=name)
-    auto = models.Autoencoder(3, 2, "diagonal", "gaussian", hidden=(), dtype=np.float64)
+    auto = gvae.Autoencoder(latent=2, hidden=(4,), epochs=1, random_state=0).fit(x)
+    assert auto.evaluate(x, samples=2, measures="all").measures.keys() == {"reconstruction"}
     both = TwoViews(3, 2, "diagonal", "gaussian", hidden=(), dtype=np.float64)
     for run, name in ((information, "information"), (gibbs, "gibbs")):
-        with pytest.raises(ConfigError, match=f"{name}: the Terms of Autoencoder have no `views`, see gvae.models"):
-            run(Subject(auto, auto.init(KEY), Table(x)))
+        with pytest.raises(ConfigError, match=f"{name}: codes of Autoencoder have no posterior, of which this is a measure"):
+            auto.evaluate(x, samples=2, measures=name)
         with pytest.raises(ConfigError, match=f"{name}: TwoViews explains x and y; expected a model that explains x alone"):
             run(Subject(both, both.init(KEY), Table(x)))
     above = Above(3, 2, "diagonal", "gaussian", hidden=(), dtype=np.float64)
