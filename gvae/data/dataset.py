@@ -171,6 +171,8 @@ def _column(name: str, given: Mapping[str, Any], rows: Sequence[int], where: str
     parts = tuple(check(given[key], n, f"{where}, {key!r}") for key, n in zip(keys, rows, strict=True))
     if len({part.shape[1:] for part in parts}) > 1:
         raise DataError(f"{where}: a row of {keys[0]!r} has shape {parts[0].shape[1:]}, of {keys[1]!r} {parts[1].shape[1:]}")
+    if len({is_text(part) for part in parts}) > 1:
+        raise DataError(f"{where}: {keys[0]!r} are {parts[0].dtype}, {keys[1]!r} are {parts[1].dtype}; only one is text")
     return parts
 
 

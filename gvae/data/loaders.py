@@ -141,8 +141,8 @@ def load(
     - .csv or .txt: numbers between commas or blanks, read as float32; the first line may be a heading (it starts with # or
       has no number in it), whose names `Dataset.names` keeps
     - .npz: "train" [and "test"], else "x", else the only array, with "train_labels" or "labels", "test_labels", "train_y"
-      and "test_y", "train_weight" and "test_weight", or just "y" and "weight" if there is no "test" (see `Dataset`); other
-      keys are ignored
+      and "test_y", "train_weight" and "test_weight", or just "y" and "weight" if there is no "test" (see `Dataset`); y may
+      be text; other keys are ignored
     - .npz written by scipy.sparse.save_npz (csr, csc or coo), to which "y", "weight" and "labels" may have been added
 
     bool and integers become float32. uint8 with a value above 1, in train or test, are grey levels and divided by 255; so

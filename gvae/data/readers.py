@@ -50,6 +50,8 @@ QUOTED = re.compile('"(?:[^"]|"")*"')  # a name in a heading, which may contain 
 CHUNK = 1 << 22  # bytes read at a time
 HEADER = 10_000  # bytes of the longest .npy header that NumPy takes; those of plain arrays have about 100
 NUMBERS, TEXT = r"[<>=|]?(b1|[iu][1248]|f[248])", r"[<>=|]?[SU][1-9][0-9]?"  # dtypes
+LABELS = rf"{NUMBERS}|[<>=]?U[1-9][0-9]?"
+KINDS = {"format": TEXT, "y": LABELS, "train_y": LABELS, "test_y": LABELS}  # of the roles in a .npz that may be text
 
 
 def packed(path: Path) -> bool:
@@ -141,7 +143,8 @@ def _read_header(stream: Any, where: str, kinds: str = NUMBERS) -> tuple[tuple[i
     if dtype.names is not None or dtype.subdtype is not None or not all(0 <= size < 1 << 63 for size in shape):
         raise DataError(f"{where}: damaged .npy header, or not a plain array")
     if not re.fullmatch(kinds, dtype.str):
-        raise DataError(f"{where}: dtype {dtype.str!r} is not {'real numbers' if kinds == NUMBERS else 'a short text'}")
+        wanted = {NUMBERS: "real numbers", TEXT: "a short text", LABELS: "real numbers or short texts"}[kinds]
+        raise DataError(f"{where}: dtype {dtype.str!r} is not {wanted}")
     return shape, fortran, dtype
 
 
@@ -162,7 +165,7 @@ def no_array(path: Path, keys: Iterable[str], wanted: str) -> DataError:
 
 
 def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]], wanted: str) -> dict[str, np.ndarray]:
-    """The arrays of a .npz that choose(keys) asks for as {role: key}; no other is touched. Only "format" may be text.
+    """The arrays of a .npz that choose(keys) asks for as {role: key}; no other is touched.
 
     wanted : the keys that choose looks for, in words
     """
@@ -176,8 +179,7 @@ def read_npz(path: Path, choose: Callable[[list[str]], dict[str, str]], wanted: 
             if members[key].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataError(f"{path}: {key!r} is packed in a way that NumPy does not write")
             with archive.open(members[key]) as stream:
-                kinds = TEXT if role == "format" else NUMBERS
-                arrays[role] = _parse_npy(stream, path, f"{path}, {key!r}", kinds)
+                arrays[role] = _parse_npy(stream, path, f"{path}, {key!r}", KINDS.get(role, NUMBERS))
         return arrays
 
 

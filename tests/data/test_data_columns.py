@@ -125,6 +125,19 @@ def test_keys_that_play_no_part_are_not_read(tmp_path):
     assert load(npz(tmp_path, x=X, test_y=unread, test_weight=unread)).columns == {}
 
 
+def test_labels_in_words(tmp_path):
+    words = np.array(["no", "yes"] * 10)
+    train, test = load(npz(tmp_path, x=X, y=words)).columns["y"]
+    assert_array_equal(train, words[~HELD])
+    assert_array_equal(test, words[HELD])
+    train, test = load(npz(tmp_path, train=X, test=X[:4], train_y=words, test_y=words[:4])).columns["y"]
+    assert_array_equal(train, words)
+    assert_array_equal(test, words[:4])
+    for mixed in ({"train_y": words, "test_y": np.arange(4)}, {"train_y": np.arange(20), "test_y": words[:4]}):
+        with pytest.raises(DataError, match=r"'train_y' are .*, 'test_y' are .*; only one is text"):
+            load(npz(tmp_path, train=X, test=X[:4], **mixed))
+
+
 def test_y_alone_is_the_data_as_any_other_key(tmp_path):
     assert_array_equal(load(npz(tmp_path, y=X)).train, X[~HELD])
 
@@ -140,8 +153,10 @@ BAD[3, 1] = np.nan
         ({"x": X, "train_y": Y[:19]}, ["'train_y'", "(19, 4)"]),
         ({"x": X, "y": BAD}, ["'y'", "row 3, column 1", "nan"]),
         ({"x": X, "y": BAD[:, 1]}, ["'y'", "row 3", "nan"]),
-        ({"x": X, "y": X * 1j}, ["'y'", "'<c16' is not real numbers"]),
-        ({"x": X, "y": np.array(["a"] * 20)}, ["'y'", "'<U1'"]),
+        ({"x": X, "y": X * 1j}, ["'y'", "'<c16' is not real numbers or short texts"]),
+        ({"x": X, "y": np.array(["a" * 100] * 20)}, ["'y'", "'<U100'"]),
+        ({"x": X, "y": np.array([["a", "b"]] * 20)}, ["'y'", "<U1 is not real numbers"]),
+        ({"x": X, "weight": np.array(["a"] * 20)}, ["'weight'", "'<U1' is not real numbers"]),
         ({"x": X, "y": np.array([None] * 20)}, ["'y'", "pickled"]),
         ({"x": X, "y": X[:, :0]}, ["'y'", "no columns"]),
         ({"x": X, "y": np.array(1)}, ["'y'", "shape ()"]),
