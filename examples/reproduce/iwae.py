@@ -42,7 +42,7 @@ OWN_OF = {  # K, of our own schedule: few samples first: an epoch took 7 s with 
     5: {"epochs": 600},
     50: {"epochs": 120, "learning_rate": 1e-3},
 }
-MINUTES = {1: 20, 5: 45, 50: 150}  # of 1/27 of the paper's schedule, on one core; two layers take half as long again
+MINUTES = {1: 10, 5: 15, 50: 75}  # of 1/27 of the paper's schedule, on one core; two layers take half as long again
 ONE = {1: -86.76, 5: -85.54, 50: -84.78}
 PUBLISHED = {
     "iwae": ONE,
@@ -79,7 +79,7 @@ DYNAMIC = Table(
     "of 200 tanh units (`two`: and of 100), batches of 20, Adam with epsilon 1e-4, Glorot's start, the decoder's "
     "output bias at the pixels' log-odds. Published after 3,280 epochs, with 19, 22, 25 active units for K = 1, 5, 50 "
     "and, of two layers, 16 + 5, 21 + 5, 26 + 7; ours are counted on the test images. The whole schedule of "
-    "K = 50 (`iwae` and 3,280 epochs in place of `iwae:27` and 122) would take 55 hours on one core, at a minute an epoch. "
+    "K = 50 (`iwae` and 3,280 epochs in place of `iwae:27` and 122) would take 33 hours on one core, by the minutes of `iwae-50`. "
     "`own`: the same networks from a calm start (docs/models.md), batches of 100, Adam at 2e-3 down to 0 along half a "
     "cosine, K > 1 with DReG; "
     "`own-50-dreg` starts from the weights of `own-5-dreg` at 1e-3, so that 720 epochs lie behind it; its "
