@@ -124,7 +124,9 @@ class GammaDistribution(Independent):
 
         def cdf(j: int, v: np.ndarray) -> np.ndarray:
             log_z = v if self.log else np.log(np.maximum(v, np.finfo(np.float64).tiny))
-            found = special.gammainc(a[..., j], np.exp(np.minimum(log_z + log_rate[..., j], 700.0)))
+            t = np.minimum(log_z + log_rate[..., j], 700.0)
+            tail = np.exp(a[..., j] * t - special.gammaln(a[..., j] + 1))  # P(a, e^t) as t -> -inf, where e^t underflows
+            found = np.where(t < -40, tail, special.gammainc(a[..., j], np.exp(t)))
             return found if self.log else np.where(v > 0, found, 0.0)
 
         return cdf

@@ -326,6 +326,8 @@ class AR1Gaussian(_Gaussian):
     np.float64(0.4463)
     """
 
+    by_variable = False
+
     def __init__(self, mean: Array, variance: Array, rho: Array):
         self.mean, self.ar1_variance, self.rho = mean, variance, rho
 
@@ -403,6 +405,8 @@ class LowRankGaussian(_Gaussian):
     array([0.667, 0.667, 1.   ])
     """
 
+    by_variable = False
+
     def __init__(self, mean: Array, d: Array, u: Array):
         check_variables(self, mean=mean, d=d, u=u)
         self.mean, self.d, self.u = mean, d, u
@@ -463,6 +467,8 @@ class DenseGaussian(_Gaussian):
     >>> q.kl().round(4)
     np.float64(1.3069)
     """
+
+    by_variable = False
 
     def __init__(self, mean: Array, scale_tril: Array):
         check_variables(self, mean=mean, scale_tril=scale_tril)

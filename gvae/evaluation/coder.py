@@ -246,6 +246,8 @@ class Coder:
         if zlib.crc32(body) != int(np.frombuffer(check, "<u4")[0]):
             raise DataError("decode: the stream is damaged: its checksum is another one")
         n = int(np.frombuffer(body[:4], "<u4")[0])
+        if len(body) < 4 + 8 * n:
+            raise DataError(f"decode: the stream is damaged: it has {n} heads, and {len(body) - 4} bytes")
         heads = np.frombuffer(body[4 : 4 + 8 * n], "<u8").astype(np.uint64)
         return cls(heads, np.frombuffer(body[4 + 8 * n :], "<u4").astype(np.uint32))
 

@@ -18,6 +18,8 @@ from gvae.evaluation.importance import standard_error
 from gvae.evaluation.mixtures import Mixture, blocks
 from gvae.evaluation.registry import largest, line, measure, spread
 from gvae.evaluation.subject import Subject, dense, whole
+from gvae.ops.banded import LOG_2PI
+from gvae.typing import Array
 
 __all__ = ["Reconstruction", "Surgery", "Units", "active_units", "reconstruction", "surgery"]
 
@@ -273,18 +275,27 @@ def active_units(subject: Subject, *, samples: int = 10) -> Units:
 
 
 def _has_units(layer: Any) -> bool:
-    return layer.q.by_variable and (layer.p is None or layer.p.by_variable)
+    return all(d is None or d.by_variable or is_gaussian(d) for d in (layer.q, layer.p))
 
 
 def _unit_kl(layer: Any) -> np.ndarray:
     """KL of each unit's marginal under q to that under p, (.., n): exact for Gaussians, otherwise from the draws. Where
-    variables of p depend on each other, as in a mixture, the KL of the unit given those before it: the sum is the layer's
-    KL.
+    variables of one of them depend on each other, as in a mixture, the KL of the unit given those before it: the sum is the
+    layer's KL.
     """
     p = layer.q.standard if layer.p is None else layer.p
     if is_gaussian(layer.q) and is_gaussian(p):
         return np.asarray(_marginals(layer.q).kl(_marginals(p)), np.float64)
-    return np.asarray(layer.q.log_prob(layer.z, reduce=False)) - np.asarray(p.log_prob(layer.z, reduce=False))
+    return _terms_in_order(layer.q, layer.z) - _terms_in_order(p, layer.z)
+
+
+def _terms_in_order(d: Distribution, z: Array) -> np.ndarray:
+    """log d(z_j | z_1, .., z_(j-1)) of each unit, (.., n): those of Gaussians by R R^T, their covariance."""
+    if d.independent or not is_gaussian(d):
+        return np.asarray(d.log_prob(z, reduce=False))
+    r = np.linalg.cholesky(np.asarray(d.covariance(), np.float64))
+    eps = np.linalg.solve(r, np.asarray(z - d.mean, np.float64)[..., None])[..., 0]
+    return -0.5 * (eps**2 + LOG_2PI) - np.log(np.diagonal(r, axis1=-2, axis2=-1))
 
 
 def is_gaussian(d: Distribution) -> bool:

@@ -54,9 +54,9 @@ class Information:
     log_p_by_code : mapping of str to array (N, variables) or None
         log p(z_j) of each variable. None where log_p is None, and where the variables of p(z) depend on each other. Nats.
     entropy : array (D,) or None
-        H(x_i). None where x is continuous. Nats.
+        H(x_i). None where x is continuous, or its variables depend on each other given z. Nats.
     log_p_of_view : array (D,) or None
-        E log p(x_i|z). None where x is continuous. Nats.
+        E log p(x_i|z). None where `entropy` is. Nats.
     elbo : array (N,)
         Nats.
     factorizes : bool
@@ -170,7 +170,7 @@ def _information_lines(s: Mapping[str, Any]) -> Iterator[str]:
     elif s["sum_code_kl"] is None:
         yield "  the variables of p(z) are not independent: no sum of KL(q(z_j) || p(z_j))"
     if s["sum_h"] is None:
-        yield "  x is continuous: H(x_i), and what is bounded by it, are for bits, counts and categories"
+        yield "  H(x_i), and what is bounded by it, are for bits, counts and categories that are independent given z"
     elif s["explained_beyond_codes"] is None:
         yield "  q(z|x) does not factorize: TC(x; z) - TC(z) is not a difference of these sums"
 
@@ -246,7 +246,7 @@ def information(subject: Subject, *, samples: int = 10, rows: int | None = None)
             if complete and all(p.batch_shape == () and p.independent for p in ps):
                 columns[f"log_p {j}"] = _by_variable(ps[j], z)
         factorizes = all(layer.q.independent for layer in own)
-        if view.discrete:
+        if view.discrete and view.independent:  # otherwise there is no p(x_i|z)
             x = dense(batch.x)
             if not view.support.holds(x):
                 raise DataError(f"information: x has other values than those of {type(view).__name__}, {view.support}")

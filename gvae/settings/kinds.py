@@ -305,7 +305,10 @@ class Precision(Choice):
     def plain(self, value: Any) -> Any:
         if value is None:
             raise ValueError
-        return super().plain(str(np.dtype(value)))
+        try:
+            return super().plain(str(np.dtype(value)))
+        except SyntaxError as error:  # NumPy evaluates some texts
+            raise ValueError from error
 
 
 class Text(Kind):
@@ -491,9 +494,9 @@ class Columns(Kind):
         name, _, columns = text.partition("=")
         found: list[int] = []
         for part in columns.split(","):
-            first, _, last = part.partition("-")
-            each = range(int(first), int(last or first) + 1)
-            if len(each) > MOST_COLUMNS:
+            first, to, last = part.partition("-")
+            each = range(int(first), int(last if to else first) + 1)
+            if not 0 < len(each) <= MOST_COLUMNS:
                 raise ValueError
             found += each
         return (name, found)

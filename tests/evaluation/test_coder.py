@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from gvae import distributions, evaluation, families, models, random
 from gvae.data import Table
 from gvae.errors import ConfigError, DataError
 from gvae.evaluation import Bins, Coder, Subject, Whole, pop, push
+from gvae.evaluation.coder import MAGIC
 
 rng = np.random.default_rng(0)
 N = 12
@@ -271,6 +274,10 @@ def test_a_stream_that_was_changed_is_refused():
     for length in range(len(good)):
         with pytest.raises(DataError, match="decode: "):
             Coder.frombytes(good[:length])
+    for heads, words in ((1000, 3), (2**31, 2), (1, 0)):
+        body = struct.pack("<I", heads) + bytes(4 * words)
+        with pytest.raises(DataError, match=f"it has {heads} heads, and {4 * words} bytes"):
+            Coder.frombytes(MAGIC + body + struct.pack("<I", zlib.crc32(body)))
     short = Coder(stream.coder.heads.copy(), np.zeros(0, np.uint32))
     with pytest.raises(DataError, match="the stream has no more words"):
         _Stream(subject, short).decode(0, batch)

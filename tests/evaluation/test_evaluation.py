@@ -13,6 +13,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import reference as ref
+import scipy.stats
 
 import gvae
 from gvae import models, objectives, random
@@ -27,6 +28,7 @@ from gvae.evaluation import (
     annealed,
     annealed_importance_sampling,
     bidirectional,
+    codes,
     evaluate,
     importance,
     importance_sampling,
@@ -528,6 +530,29 @@ def test_active_units_and_their_kl():
     summary = active_units(Subject(model, parameters, Table(X))).summary()
     assert (summary["active"], summary["units"], summary["collapsed"]) == (2, 4, 0.5)
     np.testing.assert_allclose(np.array(summary["layers"][0]["kl"])[[1, 3]], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["chain", "band:2", "ar1", "lowrank:1", "full"])
+def test_units_whose_densities_are_in_different_orders(family):
+    """A factor of the precision gives log q(z_j | z_later), a mixture log p(z_j | z_earlier)."""
+    rng = np.random.default_rng(6)
+    model = models.VAE(D, n, family, "gaussian", hidden=(5,), prior="mixture:3", dtype=np.float64)
+    parameters = {k: v + 0.3 * rng.normal(size=v.shape) for k, v in model.init(KEY).items()}
+    q = model.encoder(parameters, X)
+    z = q.sample(q.noise(KEY, (7,)))
+    terms = codes._terms_in_order(q, z)
+    np.testing.assert_allclose(terms.sum(axis=-1), q.log_prob(z), rtol=1e-7, atol=1e-7)
+    covariance, mean = q.covariance(), q.mean
+    first = scipy.stats.norm.logpdf(z[..., 0], mean[:, 0], np.sqrt(covariance[:, 0, 0]))
+    np.testing.assert_allclose(terms[..., 0], first, rtol=1e-7, atol=1e-7)
+    weight = covariance[:, 1, 0] / covariance[:, 0, 0]
+    spread = np.sqrt(covariance[:, 1, 1] - weight * covariance[:, 0, 1])
+    second = scipy.stats.norm.logpdf(z[..., 1], mean[:, 1] + weight * (z[..., 0] - mean[:, 0]), spread)
+    np.testing.assert_allclose(terms[..., 1], second, rtol=1e-7, atol=1e-7)
+    result = evaluate(model, parameters, Table(X), samples=50, measures="units").measures["units"]
+    assert result.kl[0].shape == (n,)
+    swapped = models.VAE(D, n, "mixture:2", "gaussian", hidden=(5,), prior=family, dtype=np.float64)
+    assert active_units(Subject(swapped, swapped.init(KEY), Table(X))).kl[0].shape == (n,)
 
 
 def test_units_of_a_structured_posterior_and_of_binary_codes():

@@ -634,9 +634,9 @@ def test_tables_and_json():
     ):
         assert f" {summary[name][value]:.3f}" in shown
     assert f"squared error after 20                 {summary['gibbs']['squared_error']:.5f}" in shown
-    assert "continuous" not in shown
+    assert "independent given z" not in shown
     for posterior, prior, words in (
-        ("diagonal", None, "x is continuous"),
+        ("diagonal", None, "are for bits, counts and categories that are independent given z"),
         ("diagonal", "ar1", "the variables of p(z) are not independent"),
     ):
         model = models.VAE(5, 2, posterior, "gaussian", hidden=(), prior=prior, dtype=np.float64)
@@ -651,6 +651,16 @@ def test_tables_and_json():
     two = two_codes()[0]
     shown = evaluation.table(evaluate(two.model, two.parameters, two.table, samples=2, measures="surgery"))
     assert "layer 2: marginal KL" in shown
+
+
+def test_a_decoder_whose_variables_depend_on_each_other_has_no_information_of_each():
+    """Equal bits, which the decoder copies from one another: the codes do not tell anything about them."""
+    bits = np.repeat(rng.random((100, 1)) < 0.5, 2, axis=1).astype(np.float64)
+    model = models.VAE(2, 2, "diagonal", "autoregressive", hidden=(4,), dtype=np.float64)
+    summary = information(Subject(model, model.init(KEY), Table(bits))).summary()
+    assert summary["mutual_information"] is not None
+    for name in ("sum_h", "sum_view_information", "explained", "explained_beyond_codes", "total_correlation_bound"):
+        assert summary[name] is None
 
 
 class TwoViews(models.VAE):

@@ -247,6 +247,17 @@ def test_the_density_of_a_large_shape_in_float32(log):
     assert_allclose(narrow.kl(narrow), 0, atol=1e-6)
 
 
+def test_probabilities_where_a_draw_would_underflow():
+    """P(a, e^t) = e^(a t) / Gamma(a + 1) for e^t -> 0: of log z, a small shape puts 2 % below -745, where e^t is 0."""
+    q = GammaDistribution(np.log([5e-3]), np.zeros(1), log=True)
+    log_z = np.array([-1000.0, -800.0, -745.0, -100.0, -46.0, -45.0, -10.0, 0.0])
+    found = q._cdf()(0, log_z)
+    with mpmath.workdps(30):
+        a = mpmath.mpf(float(q.shape[0]))
+        expected = [float(mpmath.gammainc(a, 0, a * mpmath.exp(float(v)), regularized=True)) for v in log_z]
+    assert_allclose(found, expected, rtol=1e-12)
+
+
 @kinds
 def test_kl_and_entropy_are_integrals(log):
     q = GammaDistribution(LOG_SHAPE[0], LOG_MEAN[0], log)

@@ -581,3 +581,15 @@ def test_a_file_of_version_0_1():
     model = gvae.load(EARLIER / "saved.gvae")
     assert type(model) is gvae.VAE
     assert_allclose(model.transform(ROWS_OF_THEN), np.load(EARLIER / "expected.npz")["vae-2"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["a=5-3", "a=1,5-3", "a=1,2-", "a="])
+def test_columns_that_are_no_range_are_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011  - the caller names the setting
+        settings.Columns().parse(text)
+
+
+@pytest.mark.parametrize("dtype", ["i4,(", "1f4,(", "complex64", None])
+def test_a_dtype_that_is_none(dtype):
+    with pytest.raises(ConfigError, match=r"^dtype is .*; known are float32, float64$"):
+        settings.Precision().check("dtype", dtype)
