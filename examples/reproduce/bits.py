@@ -36,7 +36,7 @@ TABLE = Table(
     "500 hidden units; EoNADE: two layers of 500, 16 orders; SBN: three layers of 200 bits, VIMCO with 20 draws; DARN: 500 "
     "bits, without the paper's weight noise, with its factorial encoder and with an autoregressive one. The log p(x) of "
     "FVSBN, NADE and EoNADE is exact. Net bits are those of all test rows in one stream, encoded with bits back and decoded "
-    "again. The published figures are second-hand, that of EoNADE for 128 orders.",
+    "again. The published figures are second-hand; that of EoNADE is of another variant, EoNADE-5 with two hidden layers.",
     samples=1000,
     annealed=False,
 )

@@ -38,26 +38,30 @@ SAMPLES = 5000  # importance samples per test row, as in the papers
 LEARNED = """\
 # Results
 
-Does structure in q help, by how much, where, and at what cost? So far, with rows of the IWAE pending:
+Does structure in q help, by how much, where, and at what cost? So far, with one row of the IWAE, `two-50`, pending:
 
-1. A little, and more with more structure: with 16 latent variables on MNIST an extended grid gains 0.32 ± 0.05 nats of ELBO
-   (p = 0.03 in a paired t-test over three seeds) and 0.22 ± 0.06 of log p(x) (p = 0.06), and a chain, 0.08 ± 0.11 and
-   0.04 ± 0.08, no more than chance; with one seed a band of width 3 gains 0.6 and 0.4, a full covariance 1.3 and 0.9. Of
+1. A full covariance helps by half a nat to one, sparse graphs by little. With 16 latent variables on MNIST an extended grid
+   gains 0.32 ± 0.06 nats of ELBO (p = 0.03 in a paired t-test over three seeds), 0.22 ± 0.06 of log p(x) by importance
+   sampling (p = 0.06) and 0.17 ± 0.08 by annealing (p = 0.16), and a chain, 0.08 ± 0.11, 0.04 ± 0.08 and -0.03 ± 0.02, no
+   more than chance; with one seed a band of width 3 gains 0.56, 0.37 and 0.35, a full covariance 1.30, 0.91 and 0.72. Of
    networks of 500 units after 300 epochs, over three seeds, a full covariance gains 0.90 ± 0.07 nats of ELBO (p = 0.006),
    0.66 ± 0.05 of log p(x) by importance sampling (p = 0.005) and 0.46 ± 0.05 by annealing (p = 0.01); an extended grid
    0.28 ± 0.07 (p = 0.06), 0.21 ± 0.06 (p = 0.07) and 0.09 ± 0.11; a chain 0.19 ± 0.06 (p = 0.08), 0.14 ± 0.03 (p = 0.06) and
-   -0.01 ± 0.01: of the sparse graphs, annealing shows no gain beyond chance.
+   -0.01 ± 0.01. Three seeds do not decide between the sparse graphs, nor, by annealing, whether those of the wide networks
+   gain at all. p-values are two-sided and not corrected for their number.
 2. The gain survives training with importance samples (five, with DReG), which by itself raises a diagonal's log p(x) by 0.9
-   nats: over three seeds a full covariance then gains 0.86 ± 0.03 nats by importance sampling and 0.67 ± 0.03 by annealing,
-   which starts from q and moves away from it; an extended grid 0.16 ± 0.02 and 0.13 ± 0.03; a chain 0.21 ± 0.09 and
-   0.12 ± 0.10, within chance for three seeds.
-3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain -0.06 ± 0.11 nats of log p(x), where its
-   paper has 0.7; and under every family of the first table three to four nats remain between the ELBO and log p(x).
+   nats by importance sampling and 1.1 by annealing: over three seeds a full covariance then gains 0.86 ± 0.03 nats by
+   importance sampling and 0.67 ± 0.03 by annealing, which starts from q and moves away from it; an extended grid
+   0.16 ± 0.02 and 0.13 ± 0.03; a chain 0.21 ± 0.09 and 0.12 ± 0.10, within chance for three seeds.
+3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain -0.05 ± 0.11 nats of log p(x), where its
+   paper has 0.7; and under every family of the first table 3.6 to 4.5 nats remain between the ELBO and log p(x) by
+   annealing.
 4. Where codes are bits, an encoder in which they depend on each other gains 1.7 nats, with one seed: DARN has -88.85 with
    it and -90.51 without.
 5. A step with a chain takes 16 to 24 % longer than one with a diagonal, one with an extended grid 7 to 10 %, by the rows of
-   100 x 1 and 20 x 50 ([performance](performance.md#a-training-step-on-the-cpu)); a full covariance needs an output of the
-   encoder for each entry of its factor.
+   100 x 1 and 20 x 50 on an idle CPU ([performance](performance.md#a-training-step-on-the-cpu)), which does not show in the
+   minutes of rows that were trained beside other work; a full covariance needs an output of the encoder for each entry of
+   its factor.
 """
 READING = """\
 ## How to read the tables
@@ -68,15 +72,18 @@ draws, and is too low. Beside it, log p(x) of 1,000 test rows (the first ones or
 tenth) by annealed importance sampling, also a lower bound, which starts from q but moves away from it, and again by
 importance sampling; "BDMC" is the distance between a lower and an upper bound on log p(x) by annealing from the prior,
 for 200 rows that the model has drawn. A published figure in brackets is not comparable, for a reason that the notes give,
-such as 27 times the epochs. Minutes are those of a machine that did other work as well; in brackets, an estimate for a row
-that is pending, on one core.
+such as 27 times the epochs; where the notes say that a paper leaves its networks or its schedule open, or differs in some
+other way, one without brackets compares no more than that. Minutes are those of training, on a machine that did other work
+as well; in brackets, an estimate for a row that is pending, on one core, with its evaluation.
 
 There is no row of OMNIGLOT beside a published one: those are of the 28 x 28 images of Burda, Grosse and Salakhutdinov
 (24,345 and 8,070 of them), and `omniglot` is a derived file, made from the originals with another split. Nor is there one
 of Frey faces: published figures are of 200 test rows after a shuffle, and which rows these are is not known here.
 
-The page is written by `python examples/reproduce/page.py` from the files under `docs/results/`, one a row: its epochs,
-figures, settings, command, machine, date and the SHA-256 of its final parameters. A row that is not there yet is pending:
+The page is written by `python examples/reproduce/page.py` from the files under `docs/results/`. The sections of GGM-VAE,
+IWAE, DLGM and bits have a file for each row: its epochs, figures, settings, command, machine, date and the SHA-256 of its
+final parameters. The others have one file each, whose lines are figures with the command that made them; their scripts need
+`--runs FOLDER`, where run folders lie or are made. A row of the former that is not there yet is pending:
 `python examples/reproduce/TABLE.py ROW` trains it, and continues it if it was interrupted. `--verify ROW` evaluates a
 finished row again, from its run folder or from the weights beside its record, bounds by annealing as well (with
 `--samples K`, without them); a row that has neither says by which command it is trained again.
@@ -252,7 +259,7 @@ def run_points(points: Mapping[str, Callable[[Path], dict[str, Any]]], result: P
     options.runs.mkdir(parents=True, exist_ok=True)
     for name in options.points or points:
         row = {"point": name} | points[name](options.runs / name)
-        append(options.results, row, f"python examples/reproduce/{result.stem}.py {name}")
+        append(options.results, row, f"python examples/reproduce/{result.stem}.py {name} --runs {options.runs}")
         print(f"{name}: {row}", flush=True)
 
 
@@ -324,7 +331,7 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
     for name in (name for name in said if name in there):
         if isinstance(said[name], int):  # counts: what is rounded may lie on the other side of a limit
             tolerance = 0 if run.exists() else 1
-        elif f"{name}_sampling_error" in said:  # of annealing: HMC's decisions amplify the order of sums
+        elif name.startswith("ais.") and f"{name}_sampling_error" in said:  # HMC's decisions amplify the order of sums
             tolerance = 4 * math.sqrt(2) * said[f"{name}_sampling_error"] + ROUNDED
         elif name == "bdmc.gap":
             tolerance = said["bdmc.gap_standard_error"]

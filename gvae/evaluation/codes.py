@@ -279,12 +279,12 @@ def _has_units(layer: Any) -> bool:
 
 
 def _unit_kl(layer: Any) -> np.ndarray:
-    """KL of each unit's marginal under q to that under p, (.., n): exact for Gaussians, otherwise from the draws. Where
-    variables of one of them depend on each other, as in a mixture, the KL of the unit given those before it: the sum is the
-    layer's KL.
+    """KL of each unit's marginal under q to that under p, (.., n): exact for Gaussians, otherwise from the draws, as where p
+    depends on a draw that depends on this layer's: its share of the bound. Where variables of one of them depend on each
+    other, as in a mixture, the KL of the unit given those before it: the sum is the layer's KL.
     """
     p = layer.q.standard if layer.p is None else layer.p
-    if is_gaussian(layer.q) and is_gaussian(p):
+    if not layer.coupled and is_gaussian(layer.q) and is_gaussian(p):
         return np.asarray(_marginals(layer.q).kl(_marginals(p)), np.float64)
     return _terms_in_order(layer.q, layer.z) - _terms_in_order(p, layer.z)
 

@@ -555,6 +555,18 @@ def test_units_whose_densities_are_in_different_orders(family):
     assert active_units(Subject(swapped, swapped.init(KEY), Table(X))).kl[0].shape == (n,)
 
 
+def test_units_of_layers_that_are_inferred_upwards_add_up_to_their_share_of_the_bound():
+    """p(z_1 | z_2) is at a draw of z_2 given z_1: KL(q(z_1 | x) || p(z_1 | z_2)) is not the layer's share of the bound."""
+    model = models.Hierarchical(D, (n, 2), "diagonal", "gaussian", hidden=(5,), dtype=np.float64)
+    rng = np.random.default_rng(6)
+    parameters = {k: v + 0.1 * rng.normal(size=v.shape) for k, v in model.init(KEY).items()}
+    subject = Subject(model, parameters, Table(X))
+    batch = subject.table.batch(np.arange(len(X)), subject.key)
+    terms = subject.terms(batch, model.noise(random.fold_in(subject.key, streams.CODES, 0), batch, 20))
+    share = (np.asarray(terms.layers[0].log_q) - np.asarray(terms.layers[0].log_p)).mean()
+    assert active_units(subject, samples=20).kl[0].sum() == pytest.approx(share, rel=1e-9)
+
+
 def test_units_of_a_structured_posterior_and_of_binary_codes():
     """The marginals of a chain, from its dense covariance; of coins, whose KL to fair ones is log 2 - H."""
     model = models.VAE(D, n, "chain", "gaussian", hidden=(5,), prior="diagonal", dtype=np.float64)
