@@ -7,7 +7,8 @@ python examples/reproduce/iwae.py --verify iwae-5
 iwae-K, two-K, fixed-K    the paper's set-up with 1/27 of its schedule: 122 epochs instead of 3,280, with the same eight
                           learning rates; `two` has two stochastic layers, `fixed` the fixed binarization
 iwae-K-dreg               the same with the gradient of Tucker, Lawson, Gu and Maddison (2019)
-own-K                     with that gradient and a schedule of our own; own-50-dreg, of 141 minutes, starts from the weights of own-5-dreg
+own-K                     with that gradient and a schedule of our own; own-50-dreg, of 141 minutes, starts from the
+                          weights of own-5-dreg
 """
 
 from __future__ import annotations
