@@ -18,7 +18,6 @@ from gvae.evaluation.importance import standard_error
 from gvae.evaluation.mixtures import Mixture, blocks
 from gvae.evaluation.registry import largest, line, measure, spread
 from gvae.evaluation.subject import Subject, dense, whole
-from gvae.ops.banded import LOG_2PI
 from gvae.typing import Array
 
 __all__ = ["Reconstruction", "Surgery", "Units", "active_units", "reconstruction", "surgery"]
@@ -295,7 +294,7 @@ def _terms_in_order(d: Distribution, z: Array) -> np.ndarray:
         return np.asarray(d.log_prob(z, reduce=False))
     r = np.linalg.cholesky(np.asarray(d.covariance(), np.float64))
     eps = np.linalg.solve(r, np.asarray(z - d.mean, np.float64)[..., None])[..., 0]
-    return -0.5 * (eps**2 + LOG_2PI) - np.log(np.diagonal(r, axis1=-2, axis2=-1))
+    return -0.5 * (eps**2 + math.log(2 * math.pi)) - np.log(np.einsum("...ii->...i", r))
 
 
 def is_gaussian(d: Distribution) -> bool:
