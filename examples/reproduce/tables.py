@@ -53,7 +53,7 @@ Does structure in q help, by how much, where, and at what cost? So far, with one
    nats by importance sampling and 1.1 by annealing: over three seeds a full covariance then gains 0.86 ± 0.03 nats by
    importance sampling and 0.67 ± 0.03 by annealing, which starts from q and moves away from it; an extended grid
    0.16 ± 0.02 and 0.13 ± 0.03; a chain 0.21 ± 0.09 and 0.12 ± 0.10, within chance for three seeds.
-3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain -0.05 ± 0.11 nats of log p(x), where its
+3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain -0.06 ± 0.10 nats of log p(x), where its
    paper has 0.7; and under every family of the first table 3.6 to 4.5 nats remain between the ELBO and log p(x) by
    annealing.
 4. Where codes are bits, an encoder in which they depend on each other gains 1.7 nats, with one seed: DARN has -88.85 with
