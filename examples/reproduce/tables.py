@@ -29,35 +29,30 @@ from gvae import blas
 blas.choose_kernels()  # as gvae's own commands do, before anything loads NumPy
 
 import numpy as np  # noqa: E402
+from scipy import stats  # noqa: E402
 
 import gvae  # noqa: E402
 from gvae import data, estimator  # noqa: E402
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SAMPLES = 5000  # importance samples per test row, as in the papers
-LEARNED = """\
+ASKED = """\
 # Results
 
-Does structure in q help, by how much, where, and at what cost? So far, with one row of the IWAE, `two-50`, pending:
-
-1. A full covariance helps by half a nat to one, sparse graphs by little. With 16 latent variables on MNIST an extended grid
-   gains 0.32 ± 0.06 nats of ELBO (p = 0.03 in a paired t-test over three seeds), 0.22 ± 0.06 of log p(x) by importance
-   sampling (p = 0.06) and 0.17 ± 0.08 by annealing (p = 0.16), and a chain, 0.08 ± 0.11, 0.04 ± 0.08 and -0.03 ± 0.02, no
-   more than chance; with one seed a band of width 3 gains 0.56, 0.37 and 0.35, a full covariance 1.30, 0.91 and 0.72. Of
-   networks of 500 units after 300 epochs, over three seeds, a full covariance gains 0.90 ± 0.07 nats of ELBO (p = 0.006),
-   0.66 ± 0.05 of log p(x) by importance sampling (p = 0.005) and 0.46 ± 0.05 by annealing (p = 0.01); an extended grid
-   0.28 ± 0.07 (p = 0.06), 0.21 ± 0.06 (p = 0.07) and 0.09 ± 0.11; a chain 0.19 ± 0.06 (p = 0.08), 0.14 ± 0.03 (p = 0.06) and
-   -0.01 ± 0.01. Three seeds do not decide between the sparse graphs, nor, by annealing, whether those of the wide networks
-   gain at all. p-values are two-sided and not corrected for their number.
-2. The gain survives training with importance samples (five, with DReG), which by itself raises a diagonal's log p(x) by 0.9
-   nats by importance sampling and 1.1 by annealing: over three seeds a full covariance then gains 0.86 ± 0.03 nats by
-   importance sampling and 0.67 ± 0.03 by annealing, which starts from q and moves away from it; an extended grid
-   0.16 ± 0.02 and 0.13 ± 0.03; a chain 0.21 ± 0.09 and 0.12 ± 0.10, within chance for three seeds.
-3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain -0.06 ± 0.10 nats of log p(x), where its
-   paper has 0.7; and under every family of the first table 3.6 to 4.5 nats remain between the ELBO and log p(x) by
-   annealing.
-4. Where codes are bits, an encoder in which they depend on each other gains 1.7 nats, with one seed: DARN has -88.85 with
-   it and -90.51 without.
+Does structure in q help, by how much, where, and at what cost? Rows less rows with a diagonal posterior (`darn`: a factorial
+one), in nats per test row, paired by image: means over seeds ± their standard errors, and two-sided p-values of Student's
+t-test, not corrected for their number.
+"""
+LEARNED = """\
+1. It helps: a full covariance of 16 variables gains half a nat to one of log p(x) on MNIST and 0.9 to 1.8 of ELBO, with
+   networks of 200 units (one seed) and of 500 (`wide`), and after training on the bound of five samples (`iwae`), too, which
+   by itself raises the log p(x) of a diagonal by 0.9 to 1.1.
+2. Sparse graphs gain little: an extended grid 0.1 to 0.2 nats of log p(x), a chain at most 0.2; three seeds do not decide
+   between the two nor, by annealing, whether either gains at all.
+3. Not everywhere: in a DLGM with two layers of noise, factors of rank one gain nothing beyond chance, where its paper has
+   0.7; where codes are bits (DARN), an encoder in which they depend on each other gains 1.7, with one seed.
+4. Structure does not close the gap: under every family of the first table 3.6 to 4.5 nats remain between the ELBO and
+   log p(x) by annealing.
 5. A step with a chain takes 16 to 24 % longer than one with a diagonal, one with an extended grid 7 to 10 %, by the rows of
    100 x 1 and 20 x 50 on an idle CPU ([performance](performance.md#a-training-step-on-the-cpu)), which does not show in the
    minutes of rows that were trained beside other work; a full covariance needs an output of the encoder for each entry of
@@ -88,7 +83,7 @@ final parameters. The others have one file each, whose lines are figures with th
 finished row again, from its run folder or from the weights beside its record, bounds by annealing as well (with
 `--samples K`, without them); a row that has neither says by which command it is trained again.
 """
-FIGURES = ("log_likelihood", "elbo")  # the figures by which rows are compared
+FIGURES = ("elbo", "log_likelihood")  # the figures by which rows are compared
 SEED = 0  # the seed of the binarization and the noise of every evaluation
 KEPT = 2 << 20  # bytes of the largest weights that are kept
 ROUNDED = 0.01  # nats by which weights in float16 may change a mean over rows; seen: 0.0002
@@ -436,40 +431,54 @@ def spreads(table: Table) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def differences(table: Table) -> str:
-    """Rows less those that they are `against`, on the same images: mean, its standard error over seeds, and that over images
-    of the mean of the seeds; by annealing, the mean over images only is on record. Or nothing."""
-    found: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
-    by_name = {row.name: row for row in table.rows}
-    for row in table.rows:
-        paths = [table.path(row).with_name(f"{name}.npz") for name in (row.name, row.against)]
-        if row.against is not None and all(path.exists() for path in paths):
-            with np.load(paths[0]) as one, np.load(paths[1]) as other:
-                names = row.name.rpartition("-")[0], row.against.rpartition("-")[0]
-                pair = {name: one[name] - other[name] for name in FIGURES}
-            annealed = [(table.record(by_name[name]) or {}).get("ais") for name in (row.name, row.against)]
-            if all(annealed):
-                pair["ais"] = np.array(annealed[0]["log_likelihood"] - annealed[1]["log_likelihood"])
-            found.setdefault(names, []).append(pair)
-    columns = ["row", "less", "seeds", *("log p(x)", "± seeds", "± images"), *("ELBO", "± seeds", "± images")]
-    columns += ["log p(x) by AIS", "± seeds"] if table.annealed else []
+def differences(tables: Iterable[Table]) -> str:
+    """Rows less those that they are `against`, on the same images, as Markdown, or "" where no such pair is recorded.
+
+    Of each figure the mean over seeds, its standard error, and p of Student's t-test, two-sided; a single seed has neither.
+    Errors over images are those of the mean of the seeds; by annealing, only means over images are on record.
+    """
+    columns = ("table", "row", "less", "seeds", "ELBO", "± images", "log p(x)", "± images", "log p(x) by AIS")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for (name, against), pairs in found.items():
-        cells = [name, against, str(len(pairs))]
-        for figure in FIGURES:
-            each = np.stack([pair[figure] for pair in pairs]).astype(np.float64)  # (seeds, images)
-            cells.append(f"{each.mean():.2f}")
-            cells += [_error(each.mean(axis=1)), _error(each.mean(axis=0))]
-        if table.annealed:
-            annealed = np.array([pair["ais"] for pair in pairs if "ais" in pair])
-            cells += [f"{annealed.mean():.2f}", _error(annealed)] if len(annealed) else ["-", "-"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) if found else ""
+    for table in tables:
+        for (name, against), pairs in _pairs(table).items():
+            cells = [table.name, name, against, str(len(pairs))]
+            for figure in FIGURES:
+                each = np.stack([pair[figure] for pair in pairs]).astype(np.float64)  # (seeds, images)
+                cells += [_mean(each.mean(axis=1)), f"{_error(each.mean(axis=0)):.2f}"]
+            annealed = [pair["ais"] for pair in pairs if "ais" in pair]
+            cells.append(_mean(np.array(annealed)) if annealed else "-")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _error(values: np.ndarray) -> str:
-    """The standard error of the mean of some values, if there are two or more."""
-    return f"{values.std(ddof=1) / math.sqrt(len(values)):.2f}" if len(values) > 1 else "-"
+def _pairs(table: Table) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Differences of FIGURES by image, and of the mean by annealing as "ais", a dict for each seed that has both rows."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_name = {row.name: row for row in table.rows}
+    for row in (row for row in table.rows if row.against is not None):
+        both = row, by_name[row.against]
+        paths = [table.path(each).with_suffix(".npz") for each in both]
+        if all(path.exists() for path in paths):
+            with np.load(paths[0]) as one, np.load(paths[1]) as other:
+                pair: dict[str, Any] = {figure: one[figure] - other[figure] for figure in FIGURES}
+            annealed = [(table.record(each) or {}).get("ais") for each in both]
+            if all(annealed):
+                pair["ais"] = annealed[0]["log_likelihood"] - annealed[1]["log_likelihood"]
+            name, against = (each.name.rpartition("-")[0] for each in both)
+            found.setdefault((name, against), []).append(pair)
+    return found
+
+
+def _mean(values: np.ndarray) -> str:
+    """The mean of one figure per seed, its standard error, and p."""
+    if len(values) < 2:
+        return f"{values.mean():.2f}"
+    return f"{values.mean():.2f} ± {_error(values):.2f} (p = {stats.ttest_1samp(values, 0).pvalue:.1g})"
+
+
+def _error(values: np.ndarray) -> float:
+    """The standard error of the mean of two or more values."""
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def main(*tables: Table, arguments: list[str] | None = None) -> int:
@@ -509,7 +518,7 @@ def main(*tables: Table, arguments: list[str] | None = None) -> int:
 
 def page(tables: list[Table], sections: list[str]) -> str:
     """docs/results.md.   sections : parts for results that are not a Table, see `section`"""
-    parts = [LEARNED]
+    parts = [ASKED, differences(tables), LEARNED]
     for table in tables:
         done = [record for record in map(table.record, table.rows) if record is not None]
         about = sorted({f"{r['machine']}, {r['date']}" for r in done})
@@ -522,7 +531,6 @@ def page(tables: list[Table], sections: list[str]) -> str:
                     f"`{table.command}`. {seen} {table.samples:,} importance samples per row.",
                     show(table),
                     spreads(table),
-                    differences(table),
                     table.notes,
                 )
                 if part

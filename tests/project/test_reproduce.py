@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import gvae
 from gvae import families, optim
@@ -174,7 +175,7 @@ def test_differences_of_rows_image_by_image(scripts, tmp_path, monkeypatch):
     rows += [tables.Row(f"chain-{seed}", {}, against=f"diagonal-{seed}") for seed in range(4)]
     table = tables.Table("toy", "A toy", "digits", tuple(rows))
     (tmp_path / "toy").mkdir()
-    assert tables.differences(table) == ""
+    assert tables.differences([table]) == ""
     gains = rng.normal(np.array([[0.1], [0.4], [0.2]]), 1.0, size=(3, 50))
     for seed, gain in enumerate(gains):
         base = 10 * rng.normal(size=50)
@@ -182,9 +183,10 @@ def test_differences_of_rows_image_by_image(scripts, tmp_path, monkeypatch):
         np.savez(tmp_path / "toy" / f"chain-{seed}.npz", elbo=base + gain, log_likelihood=2 * base - gain)
     np.savez(tmp_path / "toy" / "chain-3.npz", elbo=base, log_likelihood=base)
     of_seeds, of_images = (values.std(ddof=1) / len(values) ** 0.5 for values in (gains.mean(axis=1), gains.mean(axis=0)))
-    errors = f"{of_seeds:.2f} | {of_images:.2f}"
-    line = f"| chain | diagonal | 3 | {-gains.mean():.2f} | {errors} | {gains.mean():.2f} | {errors}"
-    assert tables.differences(table).splitlines()[2:] == [f"{line} | - | - |"]
+    p = 2 * scipy.stats.t.sf(abs(gains.mean()) / of_seeds, 2)
+    rest = f" ± {of_seeds:.2f} (p = {p:.1g}) | {of_images:.2f}"
+    line = f"| toy | chain | diagonal | 3 | {gains.mean():.2f}{rest} | {-gains.mean():.2f}{rest}"
+    assert tables.differences([table]).splitlines()[2:] == [f"{line} | - |"]
     for name, figure in {
         "diagonal-0": -90.0,
         "chain-0": -89.5,
@@ -194,7 +196,8 @@ def test_differences_of_rows_image_by_image(scripts, tmp_path, monkeypatch):
     }.items():
         record = {"ais": {"log_likelihood": figure}}
         (tmp_path / "toy" / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
-    assert tables.differences(table).splitlines()[2:] == [f"{line} | 0.70 | 0.20 |"]  # of two pairs, 0.5 and 0.9
+    p = 2 * scipy.stats.t.sf(0.7 / 0.2, 1)  # of two pairs, 0.5 and 0.9
+    assert tables.differences([table]).splitlines()[2:] == [f"{line} | 0.70 ± 0.20 (p = {p:.1g}) |"]
 
 
 def test_the_shortened_schedule():
