@@ -61,7 +61,7 @@ def page() -> str:
         surgery = ["-", "-"] if parts is None else [f"{parts['marginal_kl']:.2f}", f"{parts['mutual_information']:.2f}"]
         rows.append([name, f"{r['elbo']:.2f}", f"{r['log_likelihood']:.2f}", kl, *surgery, each, probed])
     columns = ("model", "ELBO", "log p(x), 100 samples", "KL by code", "marginal KL", "I(n; z)", "I(z_j; x)", "probes")
-    return section("What codes hold of MNIST", "levels.py", columns, rows, NOTES, found.values())
+    return section("Information in codes of MNIST", "levels.py", columns, rows, NOTES, found.values())
 
 
 def measured(model: Any, images: data.Dataset) -> dict[str, Any]:

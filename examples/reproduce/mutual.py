@@ -67,7 +67,7 @@ def page() -> str:
         p, error = r["log_likelihood"], r["log_likelihood_standard_error"]
         rows.append([name, told, f"{r['kl']:.2f}", f"{r['elbo']:.2f}", f"{p:.2f} ± {error:.2f}", f"{r['seconds'] / 60:.0f}"])
     columns = ("point", "information, nats", "KL", "ELBO", "log p(x), 100 samples", "minutes")
-    return section("Mutual information that was asked for", "mutual.py", columns, rows, NOTES, found.values())
+    return section("Training towards a target mutual information", "mutual.py", columns, rows, NOTES, found.values())
 
 
 if __name__ == "__main__":
