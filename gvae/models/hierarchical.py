@@ -432,26 +432,26 @@ class Hierarchical(Base):
         x, *p = [decoder(params, above) for decoder, above in zip(self.decoders, z[1:], strict=True)]
         top = None if self.prior is None else self.prior(params["prior.raw"])
         likelihood = x.log_prob(batch.x)
-        layers: list[Layer] = []
 
-        def blanket(i: int) -> Blanket:
-            # z_i enters the layer below it and, through the draws of q, all layers above
-            above = tuple(layers[i + 1 :])
-            return Blanket(prior=layers[i - 1].log_p, layers=above) if i else Blanket(likelihood, layers=above)
+        def blanket(i: int, above: tuple[Layer, ...]) -> Blanket:
+            # z_i enters the layer below it and, through the draws of q, all layers above. The layer below has this one in its
+            # own blanket: referring to it would be a cycle, which keeps arrays in memory until a garbage collection
+            return Blanket(prior=p[i - 1].log_prob(z[i]), layers=above) if i else Blanket(likelihood, layers=above)
 
-        for i, name in enumerate(self.inference_order):
+        layers: tuple[Layer, ...] = ()
+        for i, name in reversed([*enumerate(self.inference_order)]):
             layer = Layer(q[i], p[i] if i < len(p) else top, z[i + 1], noise[name], coupled=i < len(p), name=name)
             layer.again = partial(self._again, params, i, z[i])
-            layer.blanket = partial(blanket, i)
+            layer.blanket = partial(blanket, i, layers)
             if step is not None and i in self.baselines:
                 layer.baseline = self.baselines[i](params, stop_gradient(z[i]))[..., 0]
-            layers.append(layer)
+            layers = (layer, *layers)
         inference = tuple(encoder.name for encoder in self.encoders)
         dream = None
         if dreams.has_dreams(noise):
             dream = lambda: dreams.log_q(self, params, state, batch, dreams.dream(self, params, state, noise))  # noqa: E731
         about: dict[str, Any] = {"views": {"x": x}, "dream": dream, "joint": self.is_joint(params)}
-        return Terms({"x": likelihood}, layers, inference=inference, **about)
+        return Terms({"x": likelihood}, list(layers), inference=inference, **about)
 
     def _again(self, params: Params, i: int, below: Any, f: Any, g: Any) -> Distribution:
         return self.encoders[i](modes.changed(params, f), g(below))

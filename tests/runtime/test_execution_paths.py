@@ -8,6 +8,7 @@ A registered name is a row here from its first day; a name that needs more than 
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable
 
 import numpy as np
@@ -138,6 +139,24 @@ def test_launches_have_the_bits_of_python(case):
     else:
         shapes = 2 if case.batch else 1
         assert [(known.verified, known.why_not) for known in launched.programs.known.values()] == [(True, "")] * shapes
+
+
+@every_step
+def test_steps_and_scores_leave_no_reference_cycles(case):
+    """Those keep arrays in memory until a garbage collection, which is triggered by the number of objects, not by bytes."""
+    trainer = untrained(case, "cpu", programs=False)
+    table = table_of(case, trainer.model.dtype)
+    batch = table.batch(np.arange(BATCH if case.batch else ROWS), random.key(0))
+    for _ in range(2):  # what the first call caches is no garbage
+        gc.collect()
+        gc.disable()
+        try:
+            trainer.step(batch)
+            trainer.validate(table)
+            unreachable = gc.collect()
+        finally:
+            gc.enable()
+    assert unreachable == 0
 
 
 @rows_of(lambda case: not case.own)
