@@ -434,8 +434,8 @@ class Hierarchical(Base):
         likelihood = x.log_prob(batch.x)
 
         def blanket(i: int, above: tuple[Layer, ...]) -> Blanket:
-            # z_i enters the layer below it and, through the draws of q, all layers above. The layer below has this one in its
-            # own blanket: referring to it would be a cycle, which keeps arrays in memory until a garbage collection
+            # z_i enters the layer below it and, through the draws of q, all layers above. The layer below has this one in
+            # its own blanket: referring to it would be a cycle, which keeps arrays in memory until a garbage collection
             return Blanket(prior=p[i - 1].log_prob(z[i]), layers=above) if i else Blanket(likelihood, layers=above)
 
         layers: tuple[Layer, ...] = ()
