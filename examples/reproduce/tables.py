@@ -435,20 +435,22 @@ def differences(tables: Iterable[Table]) -> str:
     """Rows less those that they are `against`, on the same images, as Markdown, or "" where no such pair is recorded.
 
     Of each figure the mean over seeds, its standard error, and p of Student's t-test, two-sided; a single seed has neither.
-    Errors over images are those of the mean of the seeds; by annealing, only means over images are on record.
+    Below the table, the largest standard error over images of a mean over seeds; by annealing these are not on record.
     """
-    columns = ("table", "row", "less", "seeds", "ELBO", "± images", "log p(x)", "± images", "log p(x) by AIS")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    columns = ("table", "row", "less", "seeds", "ELBO", "log p(x)", "log p(x) by AIS")
+    lines, of_images = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"], []
     for table in tables:
         for (name, against), pairs in _pairs(table).items():
             cells = [table.name, name, against, str(len(pairs))]
             for figure in FIGURES:
                 each = np.stack([pair[figure] for pair in pairs]).astype(np.float64)  # (seeds, images)
-                cells += [_mean(each.mean(axis=1)), f"{_error(each.mean(axis=0)):.2f}"]
+                cells.append(_mean(each.mean(axis=1)))
+                of_images.append(_error(each.mean(axis=0)))
             annealed = [pair["ais"] for pair in pairs if "ais" in pair]
             cells.append(_mean(np.array(annealed)) if annealed else "-")
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+    lines += ["", f"Standard errors over images, of ELBO and log p(x): at most {max(of_images, default=0.0):.2f}."]
+    return "\n".join(lines) if of_images else ""
 
 
 def _pairs(table: Table) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -473,7 +475,8 @@ def _mean(values: np.ndarray) -> str:
     """The mean of one figure per seed, its standard error, and p."""
     if len(values) < 2:
         return f"{values.mean():.2f}"
-    return f"{values.mean():.2f} ± {_error(values):.2f} (p = {stats.ttest_1samp(values, 0).pvalue:.1g})"
+    p = stats.ttest_1samp(values, 0).pvalue
+    return f"{values.mean():.2f} ± {_error(values):.2f} (p={p:.1g})"
 
 
 def _error(values: np.ndarray) -> float:

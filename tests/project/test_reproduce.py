@@ -184,9 +184,10 @@ def test_differences_of_rows_image_by_image(scripts, tmp_path, monkeypatch):
     np.savez(tmp_path / "toy" / "chain-3.npz", elbo=base, log_likelihood=base)
     of_seeds, of_images = (values.std(ddof=1) / len(values) ** 0.5 for values in (gains.mean(axis=1), gains.mean(axis=0)))
     p = 2 * scipy.stats.t.sf(abs(gains.mean()) / of_seeds, 2)
-    rest = f" ± {of_seeds:.2f} (p = {p:.1g}) | {of_images:.2f}"
+    rest = f" ± {of_seeds:.2f} (p={p:.1g})"
     line = f"| toy | chain | diagonal | 3 | {gains.mean():.2f}{rest} | {-gains.mean():.2f}{rest}"
-    assert tables.differences([table]).splitlines()[2:] == [f"{line} | - |"]
+    below = ["", f"Standard errors over images, of ELBO and log p(x): at most {of_images:.2f}."]
+    assert tables.differences([table]).splitlines()[2:] == [f"{line} | - |", *below]
     for name, figure in {
         "diagonal-0": -90.0,
         "chain-0": -89.5,
@@ -197,7 +198,7 @@ def test_differences_of_rows_image_by_image(scripts, tmp_path, monkeypatch):
         record = {"ais": {"log_likelihood": figure}}
         (tmp_path / "toy" / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
     p = 2 * scipy.stats.t.sf(0.7 / 0.2, 1)  # of two pairs, 0.5 and 0.9
-    assert tables.differences([table]).splitlines()[2:] == [f"{line} | 0.70 ± 0.20 (p = {p:.1g}) |"]
+    assert tables.differences([table]).splitlines()[2:] == [f"{line} | 0.70 ± 0.20 (p={p:.1g}) |", *below]
 
 
 def test_the_shortened_schedule():
