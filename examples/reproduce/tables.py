@@ -254,7 +254,8 @@ def run_points(points: Mapping[str, Callable[[Path], dict[str, Any]]], result: P
     options.runs.mkdir(parents=True, exist_ok=True)
     for name in options.points or points:
         row = {"point": name} | points[name](options.runs / name)
-        append(options.results, row, f"python examples/reproduce/{result.stem}.py {name} --runs {options.runs}")
+        # a command for any machine: not the folder where the runs lie on this one
+        append(options.results, row, f"python examples/reproduce/{result.stem}.py {name} --runs runs")
         print(f"{name}: {row}", flush=True)
 
 

@@ -144,6 +144,17 @@ def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, cap
     assert "elbo is" in wrong[1]
 
 
+def test_a_record_of_a_point_names_no_folder_of_this_machine(scripts, tmp_path, monkeypatch):
+    result = tmp_path / "toy.jsonl"
+    monkeypatch.setattr(sys, "argv", ["toy.py", "one", "--runs", str(tmp_path / "runs")])
+    scripts["tables"].run_points({"one": lambda run: {"error": 1.0}}, result, "A toy")
+    (record,) = map(json.loads, result.read_text().splitlines())
+    assert record["command"] == "python examples/reproduce/toy.py one --runs runs"
+    for path in (ROOT / "docs" / "results").rglob("*.jsonl"):
+        commands = re.findall(r'"command": "([^"]*)"', path.read_text(encoding="utf-8"))
+        assert not [command for command in commands if re.search(r"(^| )/", command)], path
+
+
 def test_annealing_takes_rows_at_a_stride(scripts, monkeypatch):
     """The figures of each row stay in the order of the rows."""
     tables, test = scripts["tables"], (gvae.data.load("digits").test > 0.5).astype(np.float32)
