@@ -32,7 +32,8 @@ import numpy as np  # noqa: E402
 from scipy import stats  # noqa: E402
 
 import gvae  # noqa: E402
-from gvae import data, estimator  # noqa: E402
+from gvae import data, estimator, training  # noqa: E402
+from gvae.runtime import device  # noqa: E402
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SAMPLES = 5000  # importance samples per test row, as in the papers
@@ -193,15 +194,11 @@ def by_annealing(model: gvae.VAE, x: np.ndarray) -> dict[str, float]:
 def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False) -> dict[str, Any]:
     """Train a row, or resume it, measure it and keep the result. Returns what was recorded."""
     dataset, folder = data.load(table.dataset), runs / table.name / row.name
-    begun = (folder / "config.json").exists()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    start = {} if row.initial is None else {"initial": os.path.relpath(RESULTS / table.name / f"{row.initial}.safetensors")}
-    model = gvae.estimators()[row.model](**row.settings, **start, verbose=not quiet)
-    notes = {"image_shape": dataset.image_shape}
-    model.fit(dataset.train, validation=dataset.test, run=folder, resume=begun, notes=notes)
+    model = trained(table, row, dataset, folder, quiet)
     started = time.perf_counter()
     record = {"row": row.name, "settings": row.settings, "parameters_sha256": model.parameters_.sha256()}
     record |= {} if row.initial is None else {"initial": row.initial}
+    record |= {"trained_on": model.notes_["device"]} if "device" in row.settings else {}
     figures, each = measure(
         model,
         dataset.test,
@@ -227,6 +224,30 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
     if table.weights(row).stat().st_size > KEPT:
         table.weights(row).unlink()
     return record
+
+
+def trained(table: Table, row: Row, dataset: data.Dataset, folder: Path, quiet: bool = False) -> gvae.VAE:
+    """The row's model, trained in a run folder, or resumed there; or, if training has ended there, perhaps on a machine
+    with a device that this one lacks, as it was kept."""
+    begun = (folder / "config.json").exists()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    start = {} if row.initial is None else {"initial": os.path.relpath(RESULTS / table.name / f"{row.initial}.safetensors")}
+    model = gvae.estimators()[row.model](**row.settings, **start, verbose=not quiet)
+    notes: dict[str, Any] = {"image_shape": dataset.image_shape}
+    if "device" in row.settings:
+        if begun and training.survey(folder)[0]["state"] == "finished":
+            kept = estimator.load(folder)
+            if other := [name for name, value in row.settings.items() if kept.get_params()[name] != value]:
+                raise SystemExit(f"{folder} was trained with another {other[0]}: {kept.get_params()[other[0]]!r}")
+            return kept
+        notes["device"] = describe_device()
+    return model.fit(dataset.train, validation=dataset.test, run=folder, resume=begun, notes=notes)
+
+
+def describe_device() -> str:
+    """The name of the CUDA device, and CuPy's version."""
+    cupy = device.module("cuda")
+    return f"{cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()}, CuPy {cupy.__version__}"
 
 
 def write(path: Path, epochs: list[dict[str, Any]], record: dict[str, Any]) -> None:

@@ -19,8 +19,14 @@ except ImportError:  # no cuda-bindings
 __all__ = ["ARCHITECTURES", "NvrtcError", "Report", "SpillError", "check", "compile", "why_not"]
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
-# CuPy passes the second one; the others make ptxas tell what it did
-OPTIONS = ("--std=c++17", "--device-as-default-execution-space", "--ptxas-options=-v", "--ptxas-options=-warn-spills")
+# CuPy passes the second and the third one; the others make ptxas tell what it did
+OPTIONS = (
+    "--std=c++17",
+    "--device-as-default-execution-space",
+    "-ftz=true",
+    "--ptxas-options=-v",
+    "--ptxas-options=-warn-spills",
+)
 
 
 class NvrtcError(RuntimeError):

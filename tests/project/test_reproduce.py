@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from emulator import cupy_emulated
 
 import gvae
 from gvae import families, optim
@@ -38,7 +39,7 @@ def test_every_row_is_legal(scripts):
     x = (np.random.default_rng(0).uniform(size=(40, 784)) < 0.2).astype(np.float32)
     for table in scripts["page"].TABLES:
         for row in table.rows:
-            short = {"epochs": 1, "batch_size": 40, "samples": min(row.settings.get("samples", 1), 2)}
+            short = {"epochs": 1, "batch_size": 40, "samples": min(row.settings.get("samples", 1), 2), "device": "cpu"}
             if row.settings["schedule"] == "cosine":
                 short["schedule"] = "constant"
             model = gvae.estimators()[row.model](**row.settings | short).fit(x)
@@ -65,6 +66,30 @@ def test_records_hold_what_the_page_needs(scripts):
             assert record["samples"] == (1 if exact else table.samples)
             assert record["log_likelihood"] >= max(record["elbo"], epochs[0]["validation_bound"])
             assert len(record["parameters_sha256"]) == 64
+
+
+def test_a_row_trained_on_a_device_is_measured_on_a_machine_without(scripts, tmp_path, monkeypatch):
+    """A run that has ended on a device is measured where there is none; its record has the device. Other settings are
+    refused, and training that has not ended needs the device."""
+    tables = scripts["tables"]
+    settings = {"observation": "bernoulli", "latent": 2, "hidden": (4,), "epochs": 2, "batch_size": 700, "device": "cuda"}
+    row = tables.Row("small", settings | {"random_state": 1})
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    few = {"chains": 2, "temperatures": 3, "first": 3}
+    monkeypatch.setattr(tables, "ANNEALED", {"ais": few, "bdmc": few})
+    table = tables.Table("toy", "A toy", "digits", (row,))
+    folder, dataset = tmp_path / "toy" / "small", gvae.data.load("digits")
+    with cupy_emulated.installed():
+        there = tables.trained(table, row, dataset, folder, quiet=True)
+    record = tables.train(table, row, tmp_path, 2, quiet=True)
+    assert record["parameters_sha256"] == there.parameters_.sha256()
+    assert record["trained_on"].endswith(f"CuPy {cupy_emulated.cupy.__version__}")
+    assert tables.verify(table, row, tmp_path, None) == []
+    other = tables.Row("small", row.settings | {"learning_rate": 0.5})
+    with pytest.raises(SystemExit, match="was trained with another learning_rate: 0.001"):
+        tables.train(table, other, tmp_path, 2, quiet=True)
+    with pytest.raises(gvae.errors.DeviceError):
+        tables.train(table, row, tmp_path / "another", 2, quiet=True)
 
 
 def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, capsys):
