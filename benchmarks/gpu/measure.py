@@ -38,7 +38,8 @@ import devices  # noqa: E402
 import numpy as np  # noqa: E402
 
 TESTS = ["tests/kernels/test_cuda_kernels.py", "tests/runtime/test_cuda.py"]
-TESTS += ["tests/runtime/test_execution_paths.py", "tests/training/test_feed.py"]
+TESTS += ["tests/runtime/test_execution_paths.py", "tests/training/test_feed.py", "tests/models/test_deep_gp.py"]
+TESTS += ["tests/models/test_mode.py", "tests/ops/test_linalg.py", "tests/ops/test_normalize.py"]
 SMALL = "tiny or grid or (test_long_chains and 33) or (test_a_graph and model) or test_products or test_other_families"
 
 # m, k, n of products in a training step: layers of 784-200-200 forward, back to x and to the weight, at 100 and 1000 rows

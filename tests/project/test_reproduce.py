@@ -29,7 +29,19 @@ FOLDER = ROOT / "examples" / "reproduce"
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("tables", "permuted", "ggm_vae", "iwae", "dlgm", "bits", "vib", "rate_distortion", "levels", "information", "page")
+    names = (
+        "tables",
+        "permuted",
+        "ggm_vae",
+        "iwae",
+        "dlgm",
+        "bits",
+        "vib",
+        "rate_distortion",
+        "levels",
+        "information",
+        "page",
+    )
     registered = dict(families.FAMILIES)
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
@@ -52,12 +64,13 @@ def test_every_row_is_legal(scripts):
 
 def test_a_permuted_chain_against_dense_algebra(scripts):
     """Density, draws, moments and KL are those of the dense Gaussian with the chain's precision in the permuted order;
-    gradients agree with differences, and with a chain's where the order is the identity."""
+    gradients agree with differences."""
     rng = np.random.default_rng(0)
     family = families.parse("permuted_chain:1", 5)
     raw = rng.normal(size=(3, family.n_params))
     q, order = family(raw), family.order
-    assert sorted(order) == list(range(5)) and list(order) != list(range(5))
+    assert sorted(order) == list(range(5))
+    assert list(order) != sorted(order)
     chain = families.parse("chain", 5).at(raw[:, order], raw[:, 5:])
     noise = q.noise(gvae.random.key(0), (4,))
     z = q.sample(noise)
@@ -73,8 +86,8 @@ def test_a_permuted_chain_against_dense_algebra(scripts):
         kl = (np.trace(covariance) + raw[b, :5] @ raw[b, :5] - 5 - np.linalg.slogdet(covariance)[1]) / 2
         np.testing.assert_allclose(q.kl()[b], kl, rtol=1e-10)
     np.testing.assert_allclose(q.log_prob_of_draw(noise, z), q.log_prob(z), rtol=1e-10)
-    w = rng.normal(size=z.shape)
-    gradcheck.check(lambda raw: (family(raw).sample(noise) * w).sum() + family(raw).log_prob(z).sum(), raw)
+    gradcheck.check_vjp(lambda raw: family(raw).sample(noise), (raw,), rng)
+    gradcheck.check_vjp(lambda raw, z: family(raw).log_prob(z), (raw, z), rng)
 
 
 def test_the_page_is_up_to_date():
