@@ -70,7 +70,7 @@ importance sampling; "BDMC" is the distance between a lower and an upper bound o
 for 200 rows that the model has drawn. A published figure in brackets is not comparable, for a reason that the notes give,
 such as 27 times the epochs; where the notes say that a paper leaves its networks or its schedule open, or differs in some
 other way, one without brackets compares no more than that. Minutes are those of training, on a machine that did other work
-as well; in brackets, an estimate for a row that is pending, on one core, with its evaluation.
+as well; in brackets, an estimate for a row that is pending, on one core (`whole`: on an H100), with its evaluation.
 
 There is no row of OMNIGLOT beside a published one: those are of the 28 x 28 images of Burda, Grosse and Salakhutdinov
 (24,345 and 8,070 of them), and `omniglot` is a derived file, made from the originals with another split. Nor is there one
