@@ -92,7 +92,7 @@ DYNAMIC = Table(
     "cosine, K > 1 with DReG; "
     "`own-50-dreg` starts from the weights of `own-5-dreg` at 1e-3, so that 720 epochs lie behind it; its "
     "minutes are of the last 120, and it ends 0.11 nats short of the published figure, half its standard error. "
-    "`gpu-50-dreg`, trained on an H100, has 500 epochs in place of these 120, and ends 0.27 nats above the published figure. "
+    "`gpu-50-dreg`, trained on an H100, has 500 epochs in place of these 120, and is 0.27 nats above what is published. "
     "Earlier rows of K = 1 and 5 from a calm start, Adam's epsilon at 1e-8 and the output bias at 0, ended at -91.40 "
     "and -89.94 (this file's history up to commit 178b6c3).",
 )
