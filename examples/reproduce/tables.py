@@ -352,7 +352,7 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
             tolerance = 4 * math.sqrt(2) * said[f"{name}_sampling_error"] + ROUNDED
         elif name == "bdmc.gap":
             tolerance = said["bdmc.gap_standard_error"]
-        elif name == "bits.initial_bits":  # of one batch's draws, which rounding changes; 0.4 % of deviation over seeds of SBN
+        elif name == "bits.initial_bits":  # by draws of one batch, which rounding changes: over seeds SBN deviates by 0.4 %
             tolerance = abs(said[name]) / 100
         elif name.startswith("bits."):
             tolerance = abs(said[name]) / 1000
