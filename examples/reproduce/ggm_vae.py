@@ -69,9 +69,9 @@ TABLE = Table(
     "the full covariance ended 0.7 nats of ELBO lower than here, the others that had rows then within 0.35 of "
     "what they have here. By annealing log p(x) is 3.6 to 4.5 nats above the ELBO, and 0.2 to 0.4 above what "
     "as many rows have by importance sampling, as Pareto k says. "
-    "The order of the nodes needs no rows of its own: prior, decoder and encoder treat all variables alike "
-    "until training begins, so that a chain over permuted variables is a chain from another random start, and what an order "
-    "can do shows in the spread over seeds.",
+    "`permuted-chain` links the variables in an order that its seed draws (`permuted.py`) and starts from the networks of "
+    "the chain with that seed. The two differ by 0.11 ± 0.07 nats of log p(x), no more than chance: the order does not "
+    "matter, as the paper says.",
 )
 
 BEYOND_TABLE = Table(
