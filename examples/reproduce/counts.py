@@ -33,14 +33,8 @@ DRAWS = {"gamma": 1, "sigmoid": 10, "poisson": 10}  # draws of the units in a st
 TOPICS = {"batch_size": 500, "learning_rate": 0.1, "schedule": "cosine", "epochs": 40, "row_steps": 3}
 LAYERS = {1: (100,), 2: (100, 30), 3: (100, 30, 15)}
 BEYOND = {"latent": 50, "observation": "poisson", "hidden": (200,), "samples": 5, "gradient": "local", "random_state": 0}
-BEYOND |= {
-    "posterior": "bernoulli",
-    "batch_size": 100,
-    "epochs": 100,
-    "learning_rate": 1e-3,
-    "schedule": "cosine",
-    "clip": 100.0,
-}
+BEYOND |= {"posterior": "bernoulli", "batch_size": 100, "epochs": 100, "learning_rate": 1e-3, "schedule": "cosine"}
+BEYOND |= {"clip": 100.0}
 SEEDS = (0, 1, 2)
 SEEN, CHOOSE, REPORT, DOCUMENTS = 0.1, slice(0, 1000), slice(1000, 2000), 1000
 PRIORS = (0.02, 0.1, 0.5)  # of LDA's documents and topics

@@ -351,7 +351,7 @@ def verify(table: Table, row: Row, runs: Path, samples: int | None) -> list[str]
             tolerance = 0 if run.exists() else 1
         elif name.startswith("ais.") and f"{name}_sampling_error" in said:  # HMC's decisions amplify the order of sums
             tolerance = 4 * math.sqrt(2) * said[f"{name}_sampling_error"] + ROUNDED
-        elif name == "bdmc.gap":  # of other rows, where rounded weights draw other ones: two errors of a difference
+        elif name == "bdmc.gap":  # rounded weights draw other rows: two standard errors of a difference
             tolerance = 2 * math.sqrt(2) * said["bdmc.gap_standard_error"]
         elif name == "bits.initial_bits":  # by draws of one batch, which rounding changes: over seeds SBN deviates by 0.4 %
             tolerance = abs(said[name]) / 100
