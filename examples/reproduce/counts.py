@@ -146,12 +146,13 @@ on the faces and 68,900 on NIPS, G-REP after 72,000 (9.3 hours). `double`: codes
 each; their bound is per training row. Figures are means over seeds, with the smallest and the largest. Perplexities are
 of words that the model has not seen, given a tenth of the words of 1,000 test documents (of NIPS: its own held-out
 words), see [Completion](guide/evaluation.md#completion). Settings were chosen by perplexities of the first 1,000 test
-documents: the inference under a share of the rates (without it, `gamma-1` had 823 there in place of 811), ten draws of
-bits and counts in a step, and those of LDA, scikit-learn's, in `lda-search`; the perplexities
-reported, but for that of `lda-search`, are of the next 1,000, which had not been looked at. `mean-field` and `hvm`: codes
-of 50 bits, a network of 200 units each way, 100 epochs, one seed; bound per test document (after 30 epochs, run first:
--268.62 and -283.85). `hvm` has bits as codes because with Poisson codes its bound of test documents was -910 ± 583, a few
-documents away from any figure. Times were taken on a shared machine under load."""
+documents: the inference under a share of the rates (without it, `gamma-1` has 821 there in place of 811; points
+`gamma-1-no-share` and `gamma-1-share` of the script), ten draws of bits and counts in a step, and those of LDA,
+scikit-learn's, in `lda-search`; the perplexities reported, but for that of `lda-search`, are of the next 1,000, which had
+not been looked at. `mean-field` and `hvm`: codes of 50 bits, a network of 200 units each way, 100 epochs, one seed; bound
+per test document (after 30 epochs, `mean-field-30` and `hvm-30`: -268.36 ± 9.87 and -302.83 ± 22.24). `hvm` has bits as
+codes because with Poisson codes (`hvm-poisson`) a few documents decide its bound of test documents, -2.7e5 ± 1.4e5. Times
+were taken on a shared machine under load."""
 
 
 def page() -> str:
