@@ -221,6 +221,9 @@ def train(table: Table, row: Row, runs: Path, samples: int, quiet: bool = False)
     }
     write(table.path(row), model.history_, record)
     np.savez_compressed(table.path(row).with_suffix(".npz"), **{name: x.astype(np.float32) for name, x in each.items()})
+    if row.initial is not None:  # a path for any clone: not the folder of this one
+        start = RESULTS / table.name / f"{row.initial}.safetensors"
+        model.config_["settings"]["initial"] = start.relative_to(RESULTS.parents[1]).as_posix()
     model.save(table.weights(row), half=True)
     if table.weights(row).stat().st_size > KEPT:
         table.weights(row).unlink()

@@ -136,6 +136,15 @@ def test_a_row_trained_on_a_device_is_measured_on_a_machine_without(scripts, tmp
         tables.train(table, row, tmp_path / "another", 2, quiet=True)
 
 
+def test_weights_name_no_folder_of_a_machine(scripts):
+    """No string in the header of a weights file is an absolute path."""
+    files = sorted(scripts["tables"].RESULTS.rglob("*.safetensors"))
+    assert len(files) > 40
+    for path in files:
+        content = path.read_bytes()
+        assert b'\\"/' not in content[8 : 8 + int.from_bytes(content[:8], "little")], path.name
+
+
 def test_a_row_from_training_to_verification(scripts, tmp_path, monkeypatch, capsys):
     """Three epochs on digits: interrupted within the second one it continues to the same parameters; the record holds, and
     does not once it is altered."""
